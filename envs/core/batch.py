@@ -1,0 +1,286 @@
+"""GameBatch: B copies of a game as torch tensors on one device, for agents, searches and dynamic programming.
+
+Shapes: obs [B, P, ...] (a dict of those for a Dict space), reward [B, P], terminated and truncated [B],
+legal_mask [B, P, A], active [B, P]. The tensors are views of the game's own memory: nothing is copied, and the next
+step writes over them. Clone what is to be kept.
+
+Example:
+    >>> import mlbits
+    >>> batch = mlbits.make_batch("mlbits/GridWorld-v0", num_envs=4, seed=0)
+    >>> batch.step(batch.sample_actions()).reward.shape
+    torch.Size([4, 1])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.envs.core.copies import Autoreset, Copies, IllegalActions
+from mlbits.envs.core.cuda import CudaCopies, check_cuda, host_records
+from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
+from mlbits.envs.core.game import Game
+
+Observation = torch.Tensor | dict[str, torch.Tensor]
+
+_TORCH_DTYPES = {
+    np.dtype(numpy_dtype): torch_dtype
+    for numpy_dtype, torch_dtype in {
+        np.bool_: torch.bool, np.uint8: torch.uint8, np.int8: torch.int8, np.int16: torch.int16,
+        np.int32: torch.int32, np.int64: torch.int64, np.float16: torch.float16, np.float32: torch.float32,
+        np.float64: torch.float64,
+    }.items()
+}  # fmt: skip
+
+
+class Step(NamedTuple):
+    """What one step gave. The tensors are the batch's own memory.
+
+    Attributes:
+        obs: [B, P, ...], the first of the new episode in copies that were reset.
+        reward: float32 [B, P].
+        terminated: bool [B], the game's end; its value is zero.
+        truncated: bool [B], cut by a time limit; its value is that of ``final_obs``. Both may be set at once.
+        final_obs: [B, P, ...], last observation of the episodes that ended in this step (stale elsewhere).
+    """
+
+    obs: Any
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    final_obs: Any
+
+
+class GameBatch:
+    """B copies of a game on a device.
+
+    Args:
+        games: one game for all copies, or one a copy that differ in parameters alone (each its own map).
+        num_envs: number of copies B.
+        device: "cpu", "cuda" or a torch device.
+        seed: a trajectory depends on (seed, copy index, actions) alone.
+        autoreset: "same_step" (an ended copy is reset in the step that ends it and ``final_obs`` keeps the last
+            observation), "next_step" or "disabled".
+        illegal: "error" (nothing is stepped, IllegalActionError; on a GPU this waits for the device), "replace" (the
+            lowest-numbered legal action, or the nearest bound) or "forfeit" (the episode ends with reward -1 for
+            that seat).
+        threads: CPU threads; None takes one a 8,192 copies, up to the machine's cores.
+
+    Raises:
+        GameError: if a setting is out of range or the games do not fit together.
+        DeviceError: if the device is not there.
+    """
+
+    def __init__(
+        self,
+        games: Game | Sequence[Game],
+        num_envs: int,
+        *,
+        device: str | torch.device = "cpu",
+        seed: int | Sequence[int] = 0,
+        autoreset: Autoreset = "same_step",
+        illegal: IllegalActions = "error",
+        threads: int | None = None,
+    ) -> None:
+        self.device = parse_device(device)
+        self.copies: Copies | CudaCopies
+        if self.device.type == "cuda":
+            self.device = check_cuda(self.device)
+            self.copies = CudaCopies(games, num_envs, device=self.device, autoreset=autoreset, illegal=illegal)
+        else:
+            self.copies = Copies(games, num_envs, autoreset=autoreset, illegal=illegal, threads=threads)
+        self.game = self.copies.game
+        self.num_envs, self.num_seats = num_envs, self.game.seats
+        self.observation_space, self.action_space = self.game.observation_space, self.game.action_space
+        game = self.game
+        self.obs: Any = self._face("obs")
+        self.final_obs: Any = self._face("final_obs")
+        flags = {"terminated": (num_envs,), "truncated": (num_envs,)}
+        self.reward = self._tensor("rewards", np.dtype(np.float32), (num_envs, game.seats))
+        self.terminated, self.truncated = (self._tensor(k, np.dtype(np.bool_), v) for k, v in flags.items())
+        mask_shape = (num_envs, game.seats, game.action.mask_size)
+        self.legal_mask = self._tensor("legal", np.dtype(np.bool_), mask_shape) if game.masked else None
+        shape = (num_envs, game.seats)
+        self.active = self._tensor("active", np.dtype(np.bool_), shape) if game.acts is not None else None
+        self._generator = torch.Generator(self.device)
+        self._result = Step(self.obs, self.reward, self.terminated, self.truncated, self.final_obs)
+        self.reset(seed=seed)
+
+    def reset(self, seed: int | Sequence[int] | None = None, which: torch.Tensor | None = None) -> Any:
+        """Start new episodes.
+
+        Args:
+            seed: gives every copy a new random stream first; None goes on with the present ones.
+            which: bool [B], the copies to reset; None resets all.
+
+        Returns:
+            The observations [B, P, ...].
+        """
+        if seed is not None:
+            self.copies.seed(seed)
+            self._generator.manual_seed(int(np.asarray(seed).flat[0]) % 2**63)
+        if which is not None:
+            which = self._checked(which, (self.num_envs,), torch.bool, "which")
+        self.copies.reset(which if which is None or isinstance(self.copies, CudaCopies) else which.numpy())
+        return self.obs
+
+    def step(self, actions: torch.Tensor | NDArray[Any]) -> Step:
+        """Play one action a seat in every copy.
+
+        Args:
+            actions: [B, P] int64 for Discrete, [B, P, k] int64 for MultiDiscrete or float32 for Box. Without the
+                axis P where the game has one seat. Other integer and float types are converted.
+
+        Returns:
+            Views of the batch's memory.
+
+        Raises:
+            IllegalActionError: for a wrong shape or dtype; under illegal="error" for illegal values too.
+        """
+        actions = self._actions(actions)
+        if isinstance(self.copies, Copies):
+            self.copies.step(actions.numpy())
+        else:
+            self.copies.step(actions)
+        return self._result
+
+    def sample_actions(self) -> torch.Tensor:
+        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k] (for tests and warm-up)."""
+        layout, shape = self.game.action, (self.num_envs, self.num_seats)
+        if layout.kind == "continuous":
+            low, high = (torch.from_numpy(np.nan_to_num(bound, posinf=1.0, neginf=-1.0)) for bound in (layout.low, layout.high))
+            unit = torch.rand((*shape, *layout.shape), generator=self._generator, device=self.device)
+            return low.to(self.device) + unit * (high - low).to(self.device)
+        parts = []
+        start = 0
+        for n in layout.nvec:
+            score = torch.rand((*shape, n), generator=self._generator, device=self.device)
+            if self.legal_mask is not None:
+                score = score * self.legal_mask[..., start : start + n]
+            parts.append(score.argmax(-1))
+            start += n
+        return parts[0] if layout.kind == "discrete" else torch.stack(parts, -1)
+
+    def state(self) -> torch.Tensor:
+        """A copy of every copy's whole state, random stream included: uint8 [B, state bytes]."""
+        if isinstance(self.copies, CudaCopies):
+            return self.copies.memory["states"].view(self.num_envs, -1).clone()
+        return torch.from_numpy(self.copies.states.view(np.uint8).reshape(self.num_envs, -1).copy())
+
+    def set_state(self, state: torch.Tensor | NDArray[Any]) -> Any:
+        """Go on from saved states: restore a batch, or step copies from states that a search has chosen.
+
+        Args:
+            state: uint8 [B, state bytes] from :meth:`state` (its rows in any order and number that makes B), or a
+                NumPy array [B] of the game's ``state_dtype``.
+
+        Returns:
+            The observations of those states [B, P, ...]. Rewards and flags are cleared.
+
+        Raises:
+            GameError: if the shape or dtype does not fit this game and batch.
+        """
+        size = self.game.state_dtype.itemsize
+        if isinstance(state, np.ndarray):
+            if state.dtype != self.game.state_dtype:
+                raise GameError(f"state: got dtype {state.dtype}; wanted the game's state_dtype {self.game.state_dtype}")
+            state = torch.from_numpy(np.ascontiguousarray(state).view(np.uint8).reshape(len(state), size))
+        if state.dtype != torch.uint8 or tuple(state.shape) != (self.num_envs, size):
+            raise GameError(
+                f"state: got {state.dtype} {tuple(state.shape)}; wanted torch.uint8 {(self.num_envs, size)}"
+            )
+        if isinstance(self.copies, CudaCopies):
+            self.copies.memory["states"].view(self.num_envs, size).copy_(state)
+        else:
+            self.copies.states.view(np.uint8).reshape(self.num_envs, size)[:] = state.cpu().numpy()
+        for tensor in (self.reward, self.terminated, self.truncated):
+            tensor.zero_()
+        self.copies.look()
+        return self.obs
+
+    def records(self) -> NDArray[Any]:
+        """The states as a NumPy structured array [B] on the host (a copy), for reading fields by name."""
+        return host_records(self.state(), self.game.state_dtype).reshape(self.num_envs)
+
+    def render(self, mode: str = "rgb_array", copy: int = 0) -> Any:
+        """Draw one copy: "rgb_array" gives uint8 [H, W, 3], "ansi" a string."""
+        if mode not in ("rgb_array", "ansi"):
+            raise GameError(f"render mode: got {mode!r}; wanted 'rgb_array' or 'ansi'")
+        if not 0 <= copy < self.num_envs:
+            raise GameError(f"copy: got {copy}; wanted 0..{self.num_envs - 1}")
+        state, params = self.copies.record(copy)
+        return self.game.draw(state, params) if mode == "rgb_array" else self.game.text(state, params)
+
+    def close(self) -> None:
+        """Nothing to release; present because wrapped environments have it."""
+
+    def _actions(self, actions: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+        layout = self.game.action
+        if not isinstance(actions, torch.Tensor):
+            actions = torch.as_tensor(np.asarray(actions))
+        if self.num_seats == 1 and tuple(actions.shape) == (self.num_envs, *layout.shape):
+            actions = actions.unsqueeze(1)
+        wanted = _TORCH_DTYPES[layout.dtype]
+        if actions.dtype != wanted:
+            fits = not actions.dtype.is_floating_point and not actions.dtype.is_complex and actions.dtype != torch.bool
+            if not (fits or (wanted.is_floating_point and actions.dtype.is_floating_point)):
+                raise IllegalActionError(f"actions: got dtype {actions.dtype}; wanted {wanted}")
+            actions = actions.to(wanted)
+        return self._checked(actions, (self.num_envs, self.num_seats, *layout.shape), wanted, "actions")
+
+    def _checked(
+        self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str
+    ) -> torch.Tensor:
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+            raise IllegalActionError(
+                f"{name}: got {tensor.dtype} {tuple(tensor.shape)}; wanted {dtype} {shape} ([B, P, ...])"
+            )
+        return tensor.detach().to(self.device).contiguous()
+
+    def _tensor(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> torch.Tensor:
+        """The memory called ``name`` as a tensor, without copying."""
+        if isinstance(self.copies, CudaCopies):
+            return self.copies.memory[name].view(_TORCH_DTYPES[dtype]).view(shape)
+        return torch.from_numpy(getattr(self.copies, name)).view(shape)
+
+    def _face(self, name: str) -> Any:
+        layout, lead = self.game.observation, (self.num_envs, self.num_seats)
+        if layout.keys is None:
+            tensor = self._tensor(name, layout.dtype, (*lead, *layout.shape))
+            return tensor[..., 0] if layout.scalar else tensor
+        if isinstance(self.copies, CudaCopies):
+            memory = self.copies.memory[name]
+        else:
+            memory = torch.from_numpy(getattr(self.copies, name).view(np.uint8).reshape(-1))
+        return {key: _field(memory, layout.dtype, key, lead) for key in layout.keys}
+
+
+def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:
+    """One field of an array of records as a strided tensor [B, P, *shape]."""
+    kind, offset = record.fields[key][:2]  # type: ignore[index]
+    base, shape = (kind.subdtype or (kind, ()))[0], kind.shape
+    size = base.itemsize
+    inner = [int(np.prod(shape[axis + 1 :], initial=1)) for axis in range(len(shape))]
+    row = record.itemsize // size
+    return memory.view(_TORCH_DTYPES[base]).as_strided((*lead, *shape), (row * lead[1], row, *inner), offset // size)
+
+
+def parse_device(device: str | torch.device) -> torch.device:
+    """A torch device of type cpu or cuda; "auto" takes a GPU where there is one.
+
+    Raises:
+        DeviceError: for any other device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"device: got {device!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    if parsed.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device: got {device!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return parsed

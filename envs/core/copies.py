@@ -1,0 +1,219 @@
+"""B copies of a game in NumPy memory, stepped by the compiled driver: what every CPU door stands on.
+
+The arrays are allocated once and written in place by each call; a door that hands them out copies what it must.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+from numba import config as numba_config
+from numpy.typing import NDArray
+
+from mlbits.envs.core import driver
+from mlbits.envs.core.driver import load_driver
+from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.random import copy_keys
+
+Autoreset = Literal["same_step", "next_step", "disabled"]
+IllegalActions = Literal["error", "replace", "forfeit"]
+
+AUTORESET_CODES = {"disabled": driver.DISABLED, "next_step": driver.NEXT_STEP, "same_step": driver.SAME_STEP}
+ILLEGAL_CODES = {"error": driver.ERROR, "replace": driver.REPLACE, "forfeit": driver.FORFEIT}
+
+# Fewer copies a thread than this cost more to hand over than to step.
+_COPIES_A_THREAD = 8192
+_pool: ThreadPoolExecutor | None = None
+
+
+def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
+    """The parameters of one game shared by all copies [1], or of one game a copy [B].
+
+    Raises:
+        GameError: if there is neither one game nor one a copy, or the games differ in more than parameters.
+    """
+    if num_envs < 1:
+        raise GameError(f"num_envs: got {num_envs}; wanted at least 1")
+    if len(games) not in (1, num_envs):
+        raise GameError(f"games: got {len(games)} for {num_envs} copies; wanted one, or one a copy")
+    first = games[0]
+    for b, game in enumerate(games):
+        same = (
+            game.params.dtype == first.params.dtype
+            and game.state_dtype == first.state_dtype
+            and game.observation_space == first.observation_space
+            and game.action_space == first.action_space
+            and (game.seats, game.reset, game.step, game.observe, game.legal, game.acts)
+            == (first.seats, first.reset, first.step, first.observe, first.legal, first.acts)
+        )
+        if not same:
+            raise GameError(
+                f"games[{b}]: differs from games[0] in more than parameters (spaces, sizes or rules); "
+                "wanted games of one shape"
+            )
+    return np.concatenate([game.params for game in games])
+
+
+def check_choice(name: str, value: str, choices: dict[str, int]) -> int:
+    """The code of a named choice, or a clear error."""
+    if value not in choices:
+        raise GameError(f"{name}: got {value!r}; wanted one of {', '.join(map(repr, choices))}")
+    return choices[value]
+
+
+class Copies:
+    """B copies of one game.
+
+    Args:
+        games: one game for all copies, or one a copy (differing in parameters alone).
+        num_envs: number of copies B.
+        autoreset: when a copy whose episode has ended starts anew: "same_step" (in the step that ended it; the last
+            observation is kept in ``final_obs``), "next_step" (in the next call, whose action is ignored) or
+            "disabled" (when told; until then the copy stands still).
+        illegal: what an illegal action does: "error" (nothing is stepped and IllegalActionError is raised),
+            "replace" (the lowest-numbered legal action, or the nearest bound, is played) or "forfeit" (the episode
+            terminates with reward -1 for the seat).
+        threads: number of threads; None picks one a 8,192 copies, up to the machine's cores.
+
+    Attributes:
+        states: structured [B].
+        params: structured [1] or [B].
+        obs: [B, P, *shape] of the observation layout.
+        final_obs: like obs, valid where an episode ended in the last step under "same_step".
+        legal: bool [B, P, A], or [1, 1, 1] where the game has no masks.
+        active: bool [B, P], or [1, 1] where every seat always acts.
+        rewards: float32 [B, P].
+        terminated: bool [B].
+        truncated: bool [B].
+    """
+
+    def __init__(
+        self,
+        games: Game | Sequence[Game],
+        num_envs: int = 1,
+        *,
+        autoreset: Autoreset = "same_step",
+        illegal: IllegalActions = "error",
+        threads: int | None = None,
+    ) -> None:
+        games = [games] if isinstance(games, Game) else list(games)
+        self.params = stack_params(games, num_envs)
+        self.game = game = games[0]
+        self.num_envs = num_envs
+        self.autoreset = check_choice("autoreset", autoreset, AUTORESET_CODES)
+        self.illegal = check_choice("illegal", illegal, ILLEGAL_CODES)
+        seats, layout, action = game.seats, game.observation, game.action
+        self.states = np.zeros(num_envs, game.state_dtype)
+        self.states["over"] = 1
+        self.states["rng_key"] = copy_keys(0, num_envs)
+        self.obs = np.zeros((num_envs, seats, *layout.shape), layout.dtype)
+        self.final_obs = np.zeros_like(self.obs)
+        self.legal = np.zeros((num_envs, seats, action.mask_size) if game.masked else (1, 1, 1), bool)
+        self.active = np.ones((num_envs, seats) if game.acts is not None else (1, 1), bool)
+        self.rewards = np.zeros((num_envs, seats), np.float32)
+        self.terminated = np.zeros(num_envs, bool)
+        self.truncated = np.zeros(num_envs, bool)
+        self._everyone = np.ones(num_envs, bool)
+        self._no_actions = np.zeros((num_envs, seats, *action.shape), action.dtype)
+        self._played = self._no_actions.copy() if illegal == "replace" else None
+        self._run = load_driver(game)
+        if threads is None:
+            threads = min(os.cpu_count() or 1, num_envs // _COPIES_A_THREAD)
+        self._bounds = np.linspace(0, num_envs, max(1, threads) + 1).astype(int).tolist()
+
+    def call(self, op: int, actions: NDArray[Any], which: NDArray[np.bool_]) -> int:
+        """Run the driver once over all copies, in threads where there are many."""
+        played = actions if self._played is None else self._played
+        rest = (
+            int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params),
+            actions, played, _records(self.obs), _records(self.final_obs), self.legal, self.active,
+            self.rewards, self.terminated, self.truncated, which, self.game.action.low, self.game.action.high,
+        )  # fmt: skip
+        bounds = self._bounds
+        if len(bounds) == 2:
+            return int(self._run(op, 0, self.num_envs, *rest))
+        return self._call_in_threads(op, rest)
+
+    def _call_in_threads(self, op: int, rest: tuple[Any, ...]) -> int:
+        global _pool
+        bounds = self._bounds
+        if _pool is None:
+            _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mlbits-copies")
+        others = [
+            _pool.submit(self._run, op, low, high, *rest) for low, high in zip(bounds[1:-1], bounds[2:], strict=True)
+        ]
+        results = [int(self._run(op, bounds[0], bounds[1], *rest)), *(int(other.result()) for other in others)]
+        return min((result for result in results if result >= 0), default=-1)
+
+    def seed(self, seed: int | Sequence[int]) -> None:
+        """Give every copy the random stream of (seed, copy index); see ``copy_keys``."""
+        self.states["rng_key"] = copy_keys(seed, self.num_envs)
+        self.states["rng_counter"] = 0
+
+    def reset(self, which: NDArray[np.bool_] | None = None) -> None:
+        """Start a new episode in all copies, or in those where ``which`` [B] is True."""
+        self.call(driver.RESET, self._no_actions, self._everyone if which is None else which)
+
+    def step(self, actions: NDArray[Any]) -> None:
+        """Play one action a seat.
+
+        Args:
+            actions: [B, P, ...] of the action layout's exact shape and dtype.
+
+        Raises:
+            IllegalActionError: under illegal="error", before anything is stepped.
+        """
+        if self.illegal != driver.ERROR:
+            self.call(driver.STEP, actions, self._everyone)
+            return
+        # In threads no part may step before all are checked, so those take two calls.
+        several = len(self._bounds) > 2
+        fault = self.call(driver.CHECK if several else driver.CHECKED_STEP, actions, self._everyone)
+        if fault >= 0:
+            raise self.illegal_action(actions, fault)
+        if several:
+            self.call(driver.STEP, actions, self._everyone)
+
+    def look(self) -> None:
+        """Write observations and masks afresh from the states, after those were set from outside."""
+        self.call(driver.LOOK, self._no_actions, self._everyone)
+
+    def illegal_action(self, actions: NDArray[Any], fault: int) -> IllegalActionError:
+        """The error for the action found at b * P + seat."""
+        b, seat = divmod(fault, self.game.seats)
+        return illegal_action_error(self.game, b, seat, actions[b, seat], self.legal[b, seat] if self.game.masked else None)
+
+    def record(self, b: int = 0) -> tuple[Any, Any]:
+        """Copy ``b``'s (state, params) as records whose fields are attributes, for drawing."""
+        params = self.params[b if len(self.params) > 1 else 0 :]
+        return self.states.view(np.recarray)[b], params.view(np.recarray)[0]
+
+
+def illegal_action_error(game: Game, b: int, seat: int, action: Any, mask: Any) -> IllegalActionError:
+    """Say which action of which seat was illegal, and what would have been legal."""
+    layout = game.action
+    if layout.kind == "continuous":
+        wanted = f"finite numbers from {layout.low.tolist()} to {layout.high.tolist()}"
+    elif mask is None:
+        wanted = " x ".join(f"0..{n - 1}" for n in layout.nvec)
+    else:
+        parts = np.split(np.asarray(mask), np.cumsum(layout.nvec)[:-1])
+        wanted = " x ".join(_shorten(np.flatnonzero(part).tolist()) for part in parts)
+    return IllegalActionError(
+        f"action of copy {b}, seat {seat} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}"
+    )
+
+
+def _shorten(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:12]))
+    return f"one of [{shown}{', ...' if len(numbers) > 12 else ''}]"
+
+
+def _records(array: NDArray[Any]) -> NDArray[Any]:
+    """Let uncompiled rules (NUMBA_DISABLE_JIT=1) read fields as attributes; compiled ones take the plain array."""
+    return array.view(np.recarray) if numba_config.DISABLE_JIT and array.dtype.names else array

@@ -1,0 +1,246 @@
+"""The GPU's side of the driver: B copies in torch memory on the device, one thread a copy.
+
+The kernel's body is the very text that runs on the CPU (see ``driver``). Views of torch tensors are made once, so a
+step is one launch on torch's current stream, without copies and without waiting for the device; only
+``illegal="error"`` has to wait, for the check's answer.
+
+With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba's simulator on the CPU, and
+:func:`compile_to_ptx` compiles a game for a GPU that is not there; both are how games are tested on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.envs.core import driver
+from mlbits.envs.core.copies import AUTORESET_CODES, ILLEGAL_CODES, check_choice, illegal_action_error, stack_params
+from mlbits.envs.core.driver import load_driver
+from mlbits.envs.core.errors import DeviceError, IllegalActionError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.random import copy_keys
+
+_THREADS_A_BLOCK = 128
+
+
+def simulated() -> bool:
+    """Whether Numba's CUDA simulator stands in for a GPU in this process."""
+    from numba import cuda
+
+    return "simulator" in type(cuda.jit(lambda: None)).__module__
+
+
+def check_cuda(device: torch.device) -> torch.device:
+    """The torch device that a CUDA batch lives on: the one asked for, or the CPU under the simulator.
+
+    Raises:
+        DeviceError: if there is no such GPU, or numba-cuda is not installed.
+    """
+    try:
+        import numba_cuda  # noqa: F401
+    except ImportError:
+        raise DeviceError(
+            'device="cuda": the package numba-cuda is not installed; run pip install "mlbits[gpu]"'
+        ) from None
+    if simulated():
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise DeviceError(
+            f'device={str(device)!r}: got {count} usable CUDA devices; wanted one with that number. Use device="cpu", '
+            "or install a CUDA build of torch on a machine with an NVIDIA GPU"
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
+
+
+class CudaCopies:
+    """B copies of a game on a GPU; the attributes and methods of :class:`~mlbits.envs.core.copies.Copies`.
+
+    Each array is a torch tensor of bytes in ``memory`` (by the attribute's name) and a Numba view for the kernel.
+    """
+
+    def __init__(
+        self,
+        games: Game | Sequence[Game],
+        num_envs: int,
+        *,
+        device: torch.device,
+        autoreset: str = "same_step",
+        illegal: str = "error",
+    ) -> None:
+        games = [games] if isinstance(games, Game) else list(games)
+        params = stack_params(games, num_envs)
+        self.game = game = games[0]
+        self.num_envs, self.device = num_envs, device
+        self.autoreset = check_choice("autoreset", autoreset, AUTORESET_CODES)
+        self.illegal = check_choice("illegal", illegal, ILLEGAL_CODES)
+        seats, layout, action = game.seats, game.observation, game.action
+        self._run = load_driver(game, "cuda")
+        self._stride = int(len(params) > 1)
+        states = np.zeros(num_envs, game.state_dtype)
+        states["over"] = 1
+        states["rng_key"] = copy_keys(0, num_envs)
+        self.memory: dict[str, torch.Tensor] = {}
+        self._views: dict[str, Any] = {}
+        everyone = np.ones(num_envs, bool)
+        no_actions = np.zeros((num_envs, seats, *action.shape), action.dtype)
+        for name, array in {
+            "states": states,
+            "params": params,
+            "obs": np.zeros((num_envs, seats, *layout.shape), layout.dtype),
+            "final_obs": np.zeros((num_envs, seats, *layout.shape), layout.dtype),
+            "legal": np.zeros((num_envs, seats, action.mask_size) if game.masked else (1, 1, 1), bool),
+            "active": np.ones((num_envs, seats) if game.acts is not None else (1, 1), bool),
+            "rewards": np.zeros((num_envs, seats), np.float32),
+            "terminated": np.zeros(num_envs, bool),
+            "truncated": np.zeros(num_envs, bool),
+            "everyone": everyone,
+            "no_actions": no_actions,
+            "played": no_actions,
+            "low": action.low,
+            "high": action.high,
+            "fault": np.full(1, -1, np.int64),
+        }.items():
+            data = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy())
+            self.memory[name] = data.to(device)
+            self._views[name] = kernel_view(self.memory[name], array.dtype, array.shape)
+        self._action_views: dict[int, Any] = {}
+
+    def _call(self, op: int, actions: Any, which: Any) -> None:
+        view = self._views
+        played = view["played"] if self.illegal == driver.REPLACE else actions
+        blocks = -(-self.num_envs // _THREADS_A_BLOCK)
+        self._run[blocks, _THREADS_A_BLOCK, _stream(self.device)](
+            op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
+            played, view["obs"], view["final_obs"], view["legal"], view["active"], view["rewards"],
+            view["terminated"], view["truncated"], which, view["low"], view["high"], view["fault"],
+        )  # fmt: skip
+
+    def _view_of(self, tensor: torch.Tensor, dtype: Any) -> Any:
+        """The kernel's view of a caller's tensor, kept while that memory is asked for again and again."""
+        view = self._action_views.get(tensor.data_ptr())
+        if view is None or simulated():
+            if len(self._action_views) > 4096:
+                self._action_views.clear()
+            view = kernel_view(tensor.detach().reshape(-1).view(torch.uint8), np.dtype(dtype), tuple(tensor.shape))
+            self._action_views[tensor.data_ptr()] = view
+        return view
+
+    def seed(self, seed: int | Sequence[int]) -> None:
+        """Give every copy the random stream of (seed, copy index)."""
+        keys = torch.from_numpy(copy_keys(seed, self.num_envs).view(np.int64).copy()).to(self.device)
+        self.field("states", "rng_key", torch.int64)[:] = keys
+        self.field("states", "rng_counter", torch.int64)[:] = 0
+
+    def field(self, memory: str, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """A strided view [B] of one scalar field of a structured array, in the device's memory."""
+        record = self.game.state_dtype
+        offset = record.fields[name][1]  # type: ignore[index]
+        size = torch.empty(0, dtype=dtype).element_size()
+        typed = self.memory[memory].view(dtype)
+        return typed.as_strided((self.num_envs,), (record.itemsize // size,), offset // size)
+
+    def reset(self, which: torch.Tensor | None = None) -> None:
+        """Start a new episode in all copies, or in those where ``which`` [B] is True."""
+        view = self._views["everyone"] if which is None else self._view_of(which.contiguous(), np.bool_)
+        self._call(driver.RESET, self._views["no_actions"], view)
+
+    def step(self, actions: torch.Tensor) -> None:
+        """Play one action a seat; ``actions`` [B, P, ...] is contiguous, on this device."""
+        view = self._view_of(actions, self.game.action.dtype)
+        if self.illegal == driver.ERROR:
+            self._call(driver.CHECK, view, self._views["everyone"])
+            fault = int(self.memory["fault"].view(torch.int64).item())
+            if fault >= 0:
+                self.memory["fault"].view(torch.int64).fill_(-1)
+                raise self._illegal_action(actions, fault)
+        self._call(driver.STEP, view, self._views["everyone"])
+
+    def look(self) -> None:
+        """Write observations and masks afresh from the states."""
+        self._call(driver.LOOK, self._views["no_actions"], self._views["everyone"])
+
+    def _illegal_action(self, actions: torch.Tensor, fault: int) -> IllegalActionError:
+        b, seat = divmod(fault, self.game.seats)
+        mask = None
+        if self.game.masked:
+            mask = self.memory["legal"].view(torch.bool).view(self.num_envs, self.game.seats, -1)[b, seat].cpu().numpy()
+        return illegal_action_error(self.game, b, seat, actions[b, seat].cpu().numpy(), mask)
+
+    def record(self, b: int = 0) -> tuple[Any, Any]:
+        """Copy ``b``'s (state, params) on the host, for drawing."""
+        states = host_records(self.memory["states"], self.game.state_dtype)
+        params = host_records(self.memory["params"], self.game.params.dtype)
+        return states.view(np.recarray)[b], params.view(np.recarray)[b if self._stride else 0]
+
+
+def host_records(memory: torch.Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A structured array on the host from a tensor of bytes."""
+    return memory.cpu().numpy().view(dtype)
+
+
+def kernel_view(memory: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """A tensor of bytes as the kernel's array: Numba's on the device, NumPy's in the simulator."""
+    if simulated():
+        array = memory.numpy().view(dtype).reshape(shape)
+        return array.view(np.recarray) if dtype.names else array
+    from numba.cuda.api import from_cuda_array_interface
+
+    description = {"shape": shape, "strides": None, "typestr": dtype, "data": (memory.data_ptr(), False), "version": 3}
+    return from_cuda_array_interface(description, owner=memory)
+
+
+def _stream(device: torch.device) -> Any:
+    """Torch's current stream, so that kernels and tensor operations keep their order (and graphs capture both)."""
+    from numba import cuda
+
+    if simulated():
+        return 0
+    return cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
+
+
+def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> str:
+    """Compile a game's kernel to PTX, with or without a GPU in the machine.
+
+    Args:
+        game: the game.
+        compute_capability: the GPU's generation; (9, 0) is Hopper.
+
+    Returns:
+        The PTX text.
+
+    Raises:
+        numba.core.errors.NumbaError: if a rule uses what the GPU cannot run.
+    """
+    from numba import cuda, from_dtype, types
+    from numba.cuda import dispatcher
+
+    class _Absent:
+        pass
+
+    absent = _Absent()
+    absent.compute_capability = compute_capability  # type: ignore[attr-defined]
+    present = dispatcher.get_current_device
+    layout, action = game.observation, game.action
+
+    def array(dtype: Any, axes: int) -> Any:
+        return types.Array(from_dtype(np.dtype(dtype)), axes, "C")
+
+    obs = array(layout.dtype, 2 + len(layout.shape))
+    actions = array(action.dtype, 2 + len(action.shape))
+    flags, bounds = array(np.bool_, 1), array(np.float32, 1)
+    signature = types.void(
+        *[types.int64] * 6, array(game.state_dtype, 1), array(game.params.dtype, 1), actions, actions, obs, obs,
+        array(np.bool_, 3), array(np.bool_, 2), array(np.float32, 2), flags, flags, flags, bounds, bounds,
+        array(np.int64, 1),
+    )  # fmt: skip
+    dispatcher.get_current_device = lambda: absent
+    try:
+        ptx, _ = cuda.compile_ptx(load_driver(game, "cuda").py_func, signature, cc=compute_capability)
+    finally:
+        dispatcher.get_current_device = present
+    return str(ptx)

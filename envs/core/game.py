@@ -1,0 +1,152 @@
+"""What a game declares. Everything that games share (seeding, autoreset, masks, time limits) is the core's.
+
+A game is its rules, four to six small functions written for ONE copy and marked ``@rule``:
+
+| function | duty |
+|---|---|
+| ``reset(state, params)`` | write a first state; draw from ``uniform(state)`` and the like |
+| ``step(state, params, actions, rewards)`` | play ``actions[seat]``, add to ``rewards[seat]`` (zero on entry), return ``(terminated, truncated)`` |
+| ``observe(state, params, seat, out)`` | write all of ``out``, one seat's observation (``out[0]`` for Discrete, fields for Dict) |
+| ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
+| ``acts(state, params, seat)`` | optional: whether the seat has anything to do now; without it every seat always acts |
+
+``state`` and ``params`` are records of the game's own dtypes behind a header that the core owns. A seat that does
+not act has one legal action, index 0, which stands for "pass"; whatever it plays is ignored.
+
+Rules may use what Numba compiles for both CPU and GPU: arithmetic, ``math``, loops, fields and sub-arrays of the
+two records, module constants, other rules. They may not allocate, raise or call Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.spaces import ActionLayout, ObservationLayout, action_layout, observation_layout
+
+STATE_HEADER = [("rng_key", "u8"), ("rng_counter", "u8"), ("elapsed", "i4"), ("over", "u1")]
+PARAMS_HEADER = [("horizon", "i4")]
+
+Rule = Callable[..., Any]
+Fields = list[tuple[Any, ...]]
+
+
+def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None = None) -> NDArray[Any]:
+    """One record of parameters, header included.
+
+    Args:
+        fields: the game's own fields, as for ``numpy.dtype``: (name, type) or (name, type, shape).
+        values: a value for each field; a sub-array may be shorter than its field, the rest stays zero.
+        horizon: steps after which the core truncates an episode, or None for no limit.
+
+    Returns:
+        A structured array of shape [1].
+
+    Raises:
+        GameError: if the horizon is not positive, a field is missing or unknown, or a value does not fit.
+    """
+    if horizon is not None and not 1 <= horizon < 2**31:
+        raise GameError(f"horizon: got {horizon}; wanted a positive number of steps, or None for no limit")
+    params = np.zeros(1, np.dtype(PARAMS_HEADER + fields, align=True))
+    params["horizon"] = horizon or 0
+    names = {str(entry[0]) for entry in fields}
+    if names != set(values):
+        raise GameError(f"params: got values for {sorted(values)}; wanted {sorted(names)}")
+    for name, value in values.items():
+        target, source = params[name][0], np.asarray(value)
+        if source.ndim == 0:
+            params[name] = source
+        elif source.ndim != target.ndim or any(s > t for s, t in zip(source.shape, target.shape, strict=True)):
+            raise GameError(f"params[{name!r}]: got shape {source.shape}; wanted at most {target.shape}")
+        else:
+            target[tuple(slice(0, size) for size in source.shape)] = source
+    return params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """A game, declared: what it is called, who sits at it, what its records hold, and its rules.
+
+    Attributes:
+        name: a short name, a Python identifier ("GridWorld").
+        seats: number of players P, at least 1.
+        state_fields: the game's own fields of a copy's state, as for ``numpy.dtype``.
+        params: the parameters, from :func:`make_params`, shape [1].
+        observation_space: one seat's observations.
+        action_space: one seat's actions.
+        reset: rule, see the module's docstring.
+        step: rule.
+        observe: rule.
+        legal: rule, or None where every action is always legal.
+        acts: rule, or None where every seat always acts.
+        text: draws a copy as text, ``text(state, params) -> str``.
+        draw: draws a copy as an image, ``draw(state, params) -> uint8 [H, W, 3]``.
+        reward_threshold: mean return at which the game counts as solved, or None.
+        frames_per_second: speed of videos.
+        layout: facts for tools that lay something over the drawing (a gridworld's shape, say).
+    """
+
+    name: str
+    seats: int = 1
+    state_fields: Fields
+    params: NDArray[Any]
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    reset: Rule
+    step: Rule
+    observe: Rule
+    legal: Rule | None = None
+    acts: Rule | None = None
+    text: Callable[[Any, Any], str]
+    draw: Callable[[Any, Any], NDArray[np.uint8]]
+    reward_threshold: float | None = None
+    frames_per_second: int = 8
+    layout: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise GameError(f"name: got {self.name!r}; wanted a Python identifier")
+        if self.seats < 1:
+            raise GameError(f"seats: got {self.seats}; wanted at least 1")
+        own = {str(entry[0]) for entry in self.state_fields}
+        taken = own & {name for name, _ in STATE_HEADER}
+        if taken:
+            raise GameError(f"state_fields: {sorted(taken)} belong to the core; wanted other names")
+        if self.params.shape != (1,) or "horizon" not in (self.params.dtype.names or ()):
+            raise GameError("params: wanted one record made by make_params")
+        action_layout(self.action_space)
+        observation_layout(self.observation_space)
+        if self.legal is not None and self.action.kind == "continuous":
+            raise GameError("legal: a continuous action space has bounds, not a mask; wanted legal=None")
+
+    @cached_property
+    def state_dtype(self) -> np.dtype[Any]:
+        """The dtype of a copy's state: the core's header and the game's own fields, aligned."""
+        return np.dtype(STATE_HEADER + self.state_fields, align=True)
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps after which an episode is truncated, or None."""
+        return int(self.params["horizon"][0]) or None
+
+    @cached_property
+    def observation(self) -> ObservationLayout:
+        """How an observation lies in memory."""
+        return observation_layout(self.observation_space)
+
+    @cached_property
+    def action(self) -> ActionLayout:
+        """How an action lies in memory."""
+        return action_layout(self.action_space)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether copies carry a legal-action mask: the game has ``legal``, or seats that may have to pass."""
+        return self.action.kind != "continuous" and (self.legal is not None or self.acts is not None)

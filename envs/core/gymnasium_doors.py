@@ -1,0 +1,267 @@
+"""Gymnasium's doors: ``gym.make`` (one copy) and ``gym.make_vec`` (one loop over the copies, one call)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from mlbits.envs.core.copies import Autoreset, Copies
+from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.registry import make_game
+
+RENDER_MODES = ["rgb_array", "ansi"]
+
+
+def make_env(game_id: str, render_mode: str | None = None, **settings: Any) -> GymnasiumEnv:
+    """The entry point behind ``gym.make``."""
+    return GymnasiumEnv(make_game(game_id, **settings), render_mode)
+
+
+def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> GymnasiumVectorEnv:
+    """The entry point behind ``gym.make_vec``."""
+    own = {name: settings.pop(name) for name in ("render_mode", "autoreset_mode", "copy", "threads") if name in settings}
+    settings.pop("max_episode_steps", None)
+    return GymnasiumVectorEnv(make_game(game_id, **settings), num_envs, **own)
+
+
+def _single_seat(game: Game, door: str) -> None:
+    if game.seats != 1:
+        raise GameError(
+            f"{door}: {game.name} has {game.seats} seats and Gymnasium knows one; "
+            "use pettingzoo.make(...) or mlbits.make_batch(...)"
+        )
+
+
+class GymnasiumEnv(gym.Env[Any, Any]):
+    """One copy of a one-seat game as a Gymnasium environment.
+
+    Args:
+        game: the game.
+        render_mode: None, "rgb_array" or "ansi".
+
+    ``info`` carries "action_mask" (bool [A]) where the game has masks. An illegal action raises
+    ``IllegalActionError`` and changes nothing. Stepping on after the end raises ``gym.error.ResetNeeded``.
+    """
+
+    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+        _single_seat(game, "gym.make")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
+        self.metadata = {"render_modes": RENDER_MODES, "render_fps": game.frames_per_second}
+        self.game, self.render_mode = game, render_mode
+        self.observation_space, self.action_space = game.observation_space, game.action_space
+        self._copies = copies = Copies(game, 1, autoreset="disabled")
+        self._keys, self._scalar = game.observation.keys, game.observation.scalar
+        self._obs, self._reward = copies.obs[0, 0], copies.rewards[0]
+        self._actions = np.zeros((1, 1, *game.action.shape), game.action.dtype)
+        self._discrete = game.action.kind == "discrete"
+        self._masked = game.masked
+        self._over, self._seeded = True, False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; a seed gives the copy the random stream of (seed, copy 0)."""
+        super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**31))
+        if seed is not None:
+            self._copies.seed(seed)
+            self._seeded = True
+        self._copies.reset()
+        self._over = False
+        return self._observation(), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play one action.
+
+        Raises:
+            IllegalActionError: for an action that is not in the action space, or that the mask forbids.
+            gym.error.ResetNeeded: if the episode is over, or none was begun.
+        """
+        if self._over:
+            raise gym.error.ResetNeeded(f"{self.game.name}: the episode is over or not begun; call reset() first")
+        if self._discrete and type(action) in _INTEGERS:
+            self._actions[0, 0] = action
+        else:
+            self._actions[0, 0] = self._checked(action)
+        copies = self._copies
+        copies.step(self._actions)
+        terminated, truncated = bool(copies.terminated[0]), bool(copies.truncated[0])
+        self._over = terminated or truncated
+        return self._observation(), float(self._reward[0]), terminated, truncated, self._info()
+
+    def render(self) -> Any:
+        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs a mode: gym.make(id, render_mode="rgb_array") or "ansi"')
+            return None
+        if not self._seeded:
+            raise gym.error.ResetNeeded(f"{self.game.name}: nothing to draw yet; call reset() first")
+        state, params = self._copies.record()
+        return self.game.draw(state, params) if self.render_mode == "rgb_array" else self.game.text(state, params)
+
+    def _observation(self) -> Any:
+        if self._scalar:
+            return np.int64(self._obs[0])
+        if self._keys is None:
+            return self._obs.copy()
+        obs = self._copies.obs[0, 0]
+        return {key: np.array(obs[key]) for key in self._keys}
+
+    def _info(self) -> dict[str, Any]:
+        return {"action_mask": self._copies.legal[0, 0].copy()} if self._masked else {}
+
+    def _checked(self, action: Any) -> NDArray[Any]:
+        layout = self.game.action
+        try:
+            array = np.asarray(action)
+            good = array.shape == layout.shape and np.can_cast(array.dtype, layout.dtype, "same_kind")
+            good = good and array.dtype != np.bool_
+        except ValueError:
+            good = False
+        if not good:
+            raise IllegalActionError(
+                f"action: got {action!r}; wanted {self.action_space} ({layout.dtype}, shape {layout.shape})"
+            )
+        return array.astype(layout.dtype)
+
+
+_INTEGERS = {int, np.int64, np.int32}
+
+
+class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """B copies of a one-seat game as a Gymnasium vector environment.
+
+    Args:
+        game: the game.
+        num_envs: number of copies B.
+        render_mode: None, "rgb_array" or "ansi".
+        autoreset_mode: Gymnasium's AutoresetMode or its name; NEXT_STEP, as in Gymnasium, by default.
+        copy: whether arrays handed out are the caller's own; with False the next step writes over them.
+        threads: CPU threads; None takes one a 8,192 copies.
+
+    Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``.
+    ``info["action_mask"]`` is bool [B, A] where the game has masks.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        _single_seat(game, "gym.make_vec")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
+        mode = _autoreset_mode(autoreset_mode)
+        name: Autoreset = {
+            AutoresetMode.NEXT_STEP: "next_step", AutoresetMode.SAME_STEP: "same_step", AutoresetMode.DISABLED: "disabled"
+        }[mode]  # type: ignore[assignment]  # fmt: skip
+        self.metadata = {
+            "render_modes": RENDER_MODES, "render_fps": game.frames_per_second, "autoreset_mode": mode,
+        }  # fmt: skip
+        self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
+        self.autoreset_mode = mode
+        self._copies = copies = Copies(game, num_envs, autoreset=name, threads=threads)
+        self.single_observation_space, self.single_action_space = game.observation_space, game.action_space
+        self.observation_space = batch_space(game.observation_space, num_envs)
+        self.action_space = batch_space(game.action_space, num_envs)
+        self._copy = copy
+        self._obs = game.observation.face(copies.obs[:, 0])
+        self._final_obs = game.observation.face(copies.final_obs[:, 0])
+        self._scalar = game.observation.scalar
+        self._shape = (num_envs, *game.action.shape)
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all copies, or in those of ``options={"reset_mask": bool [B]}``.
+
+        A single seed gives copy b the random stream of (seed, b); a list gives each copy that of (seed[b], 0).
+        """
+        which = None if options is None else options.get("reset_mask")
+        if isinstance(seed, int):
+            super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**31))
+        if seed is not None:
+            if not isinstance(seed, int):
+                seed = [int(self.np_random.integers(2**31)) if one is None else int(one) for one in seed]
+            self._copies.seed(seed)
+            self._seeded = True
+        if which is not None:
+            which = np.asarray(which)
+            if which.dtype != np.bool_ or which.shape != (self.num_envs,):
+                raise GameError(f"reset_mask: got {which.dtype} {which.shape}; wanted bool ({self.num_envs},)")
+        self._copies.reset(which)
+        return self._handed_out(self._obs), self._info()
+
+    def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Play one action a copy, [B] or [B, k].
+
+        Raises:
+            IllegalActionError: for a wrong shape, dtype or range; nothing is stepped then.
+        """
+        copies, layout = self._copies, self.game.action
+        array = np.asarray(actions)
+        if array.shape != self._shape or not (
+            array.dtype == layout.dtype
+            or (np.can_cast(array.dtype, layout.dtype, "same_kind") and array.dtype != np.bool_)
+        ):
+            raise IllegalActionError(
+                f"actions: got {array.dtype} {array.shape}; wanted {layout.dtype} {self._shape}, in {self.action_space}"
+            )
+        if not self._seeded:
+            raise gym.error.ResetNeeded(f"{self.game.name}: no episode was begun; call reset() first")
+        copies.step(np.ascontiguousarray(array, layout.dtype)[:, None])
+        reward, terminated, truncated = copies.rewards[:, 0], copies.terminated, copies.truncated
+        if self._copy:
+            reward, terminated, truncated = reward.copy(), terminated.copy(), truncated.copy()
+        info = self._info()
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            ended = terminated | truncated
+            if ended.any():
+                info |= {"final_obs": self._handed_out(self._final_obs), "_final_obs": ended}
+                info |= {"final_info": {}, "_final_info": ended.copy()}
+        return self._handed_out(self._obs), reward, terminated, truncated, info
+
+    def render(self) -> Any:
+        """A picture of each copy: a tuple of B images or strings, by the render mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs a mode: gym.make_vec(id, num_envs, render_mode="rgb_array") or "ansi"')
+            return None
+        records = (self._copies.record(b) for b in range(self.num_envs))
+        draw = self.game.draw if self.render_mode == "rgb_array" else self.game.text
+        return tuple(draw(state, params) for state, params in records)
+
+    def _handed_out(self, obs: Any) -> Any:
+        if isinstance(obs, dict):
+            return {key: value.copy() for key, value in obs.items()} if self._copy else obs
+        if self._scalar:
+            return obs.astype(np.int64)
+        return obs.copy() if self._copy else obs
+
+    def _info(self) -> dict[str, Any]:
+        if not self.game.masked:
+            return {}
+        mask = self._copies.legal[:, 0]
+        return {"action_mask": mask.copy() if self._copy else mask, "_action_mask": np.ones(self.num_envs, bool)}
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    for member in AutoresetMode:
+        if str(mode).lower() in (member.name.lower(), str(member.value).lower()):
+            return member
+    raise GameError(f"autoreset_mode: got {mode!r}; wanted one of {', '.join(m.name for m in AutoresetMode)}")

@@ -1,0 +1,177 @@
+"""The registry: one line a game opens every door.
+
+``register("mlbits/GridWorld-v0", "mlbits.envs.gridworld:gridworld")`` makes the id known to ``make_game`` and
+``make_batch``, to Gymnasium (``gym.make``, ``gym.make_vec``) and, where it is installed, to PettingZoo's own registry
+(``pettingzoo.make``, parallel and AEC). The factory is imported at first use, so ``import mlbits`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from mlbits.envs.core.errors import GameError, UnknownIdError
+from mlbits.envs.core.game import Game
+
+if TYPE_CHECKING:
+    from mlbits.envs.core.batch import GameBatch
+
+Factory = Callable[..., Game]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One registered game.
+
+    Attributes:
+        id: "namespace/Name-vN".
+        factory: the function that makes the game from keyword settings, or "module:function".
+        summary: one line for lists.
+        reward_threshold: mean return at which the game counts as solved under its default settings, or None.
+        defaults: settings that differ from the factory's own.
+    """
+
+    id: str
+    factory: Factory | str
+    summary: str
+    reward_threshold: float | None
+    defaults: Mapping[str, Any]
+
+    def load(self) -> Factory:
+        """The factory itself."""
+        if isinstance(self.factory, str):
+            module, _, name = self.factory.partition(":")
+            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return self.factory
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(
+    game_id: str,
+    factory: Factory | str,
+    *,
+    summary: str = "",
+    reward_threshold: float | None = None,
+    **defaults: Any,
+) -> None:
+    """Make a game known everywhere.
+
+    Args:
+        game_id: "namespace/Name-vN".
+        factory: a function of keyword settings that returns a Game, or "module:function" to import it at first use.
+        summary: one line for ``mlbits list``.
+        reward_threshold: mean return at which the game counts as solved.
+        **defaults: settings handed to the factory unless the user gives others.
+
+    Raises:
+        GameError: if the id is malformed or taken.
+    """
+    namespace, slash, rest = game_id.partition("/")
+    name, dash, version = rest.rpartition("-v")
+    if not (namespace and slash and name and dash and version.isdigit()):
+        raise GameError(f"game_id: got {game_id!r}; wanted 'namespace/Name-vN'")
+    if game_id in _entries:
+        raise GameError(f"game_id: {game_id!r} is registered already; wanted a new name or version")
+    _entries[game_id] = Entry(
+        id=game_id, factory=factory, summary=summary, reward_threshold=reward_threshold, defaults=defaults
+    )
+    gym.register(
+        game_id,
+        entry_point="mlbits.envs.core.gymnasium_doors:make_env",
+        vector_entry_point="mlbits.envs.core.gymnasium_doors:make_vector_env",
+        reward_threshold=reward_threshold,
+        kwargs={"game_id": game_id},
+    )
+    _register_with_pettingzoo(game_id)
+
+
+def _register_with_pettingzoo(game_id: str) -> None:
+    try:
+        from pettingzoo import register as pettingzoo_register
+    except ImportError:  # not installed, or older than its registry
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for kind in ("parallel", "aec"):
+            pettingzoo_register(
+                kind, game_id, f"mlbits.envs.core.pettingzoo_doors:make_{kind}", kwargs={"game_id": game_id}
+            )
+
+
+def registered() -> dict[str, Entry]:
+    """All registered games by id, in the order of their registration."""
+    return dict(_entries)
+
+
+def entry(game_id: str) -> Entry:
+    """One registered game.
+
+    Raises:
+        UnknownIdError: with the nearest known id.
+    """
+    if game_id not in _entries:
+        raise UnknownIdError("environment", game_id, _entries)
+    return _entries[game_id]
+
+
+def make_game(game_id: str, **settings: Any) -> Game:
+    """Make a registered game.
+
+    Args:
+        game_id: a registered id.
+        **settings: what the game's factory takes; see its docstring.
+
+    Raises:
+        UnknownIdError: if there is no such id; the message names the nearest.
+        GameError: if a setting is unknown or out of range.
+    """
+    found = entry(game_id)
+    factory = found.load()
+    known = inspect.signature(factory).parameters
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise GameError(f"{game_id}: unknown setting {unknown[0]!r}; wanted any of {', '.join(known)}")
+    return factory(**{**found.defaults, **settings})
+
+
+def make_batch(
+    game_id: str,
+    num_envs: int,
+    device: Any = "cpu",
+    *,
+    settings_per_copy: Sequence[Mapping[str, Any]] | None = None,
+    seed: int | Sequence[int] = 0,
+    autoreset: Any = "same_step",
+    illegal: Any = "error",
+    threads: int | None = None,
+    **settings: Any,
+) -> GameBatch:
+    """B copies of a registered game as torch tensors on a device; see :class:`~mlbits.envs.core.batch.GameBatch`.
+
+    Args:
+        game_id: a registered id.
+        num_envs: number of copies B.
+        device: "cpu", "cuda" or "auto".
+        settings_per_copy: B dicts of settings, one a copy (each its own map), over ``settings``.
+        seed: see GameBatch.
+        autoreset: see GameBatch.
+        illegal: see GameBatch.
+        threads: see GameBatch.
+        **settings: what the game's factory takes, for all copies.
+    """
+    from mlbits.envs.core.batch import GameBatch
+
+    games: Game | list[Game]
+    if settings_per_copy is None:
+        games = make_game(game_id, **settings)
+    else:
+        games = [make_game(game_id, **{**settings, **own}) for own in settings_per_copy]
+    return GameBatch(games, num_envs, device=device, seed=seed, autoreset=autoreset, illegal=illegal, threads=threads)

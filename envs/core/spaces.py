@@ -1,0 +1,122 @@
+"""How spaces lie in memory: the shapes and dtypes of observation, action and mask buffers.
+
+| space (one seat) | buffer of one seat | face at the batch |
+|---|---|---|
+| observation Discrete(n) | int32 [1] | int32 [B, P] |
+| observation Box, MultiDiscrete, MultiBinary | its shape, in the space's dtype (MultiDiscrete: int32) | [B, P, *shape] |
+| observation Dict of those | one record with a field a key | dict of [B, P, *shape] |
+| action Discrete(n) | int64 scalar | int64 [B, P] |
+| action MultiDiscrete(nvec) | int64 [k] | int64 [B, P, k] |
+| action Box [k] | float32 [k] | float32 [B, P, k] |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from mlbits.envs.core.errors import GameError
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationLayout:
+    """How one seat's observation lies in memory.
+
+    Attributes:
+        dtype: element type; structured for a Dict space.
+        shape: shape of the buffer of one seat, () for a Dict space's single record.
+        scalar: whether the face drops the trailing axis of length 1 (Discrete).
+        keys: the keys of a Dict space, else None.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    scalar: bool
+    keys: tuple[str, ...] | None
+
+    def face(self, buffer: NDArray[Any]) -> Any:
+        """View a buffer [..., *shape] as users see it: an array, or a dict of arrays."""
+        if self.keys is not None:
+            return {key: buffer[key] for key in self.keys}
+        return buffer[..., 0] if self.scalar else buffer
+
+
+def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
+    """The memory layout of an observation space.
+
+    Raises:
+        GameError: if the space is not Discrete, Box, MultiDiscrete, MultiBinary or a flat Dict of those.
+    """
+    if isinstance(space, spaces.Dict):
+        fields: list[tuple[str, Any, tuple[int, ...]]] = []
+        for key, part in space.items():
+            if isinstance(part, spaces.Dict):
+                raise GameError(f"observation_space[{key!r}]: got a nested Dict; wanted one level of keys")
+            layout = observation_layout(part)
+            fields.append((key, layout.dtype, () if layout.scalar else layout.shape))
+        return ObservationLayout(np.dtype(fields, align=True), (), False, tuple(space.keys()))
+    if isinstance(space, spaces.Discrete):
+        if space.start != 0:
+            raise GameError(f"observation_space: got Discrete with start={space.start}; wanted start=0")
+        return ObservationLayout(np.dtype(np.int32), (1,), True, None)
+    if isinstance(space, spaces.Box):
+        assert space.dtype is not None
+        return ObservationLayout(np.dtype(space.dtype), space.shape, False, None)
+    if isinstance(space, spaces.MultiDiscrete):
+        return ObservationLayout(np.dtype(np.int32), space.shape, False, None)
+    if isinstance(space, spaces.MultiBinary):
+        return ObservationLayout(np.dtype(np.int8), space.shape, False, None)
+    raise GameError(
+        f"observation_space: got {space!r}; wanted Discrete, Box, MultiDiscrete, MultiBinary or a Dict of those"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLayout:
+    """How one seat's action lies in memory.
+
+    Attributes:
+        kind: "discrete", "multi_discrete" or "continuous".
+        dtype: int64 or float32.
+        shape: shape of one seat's action, () for Discrete.
+        nvec: number of choices of each sub-action (empty for continuous).
+        low: lower bounds [k], for continuous actions.
+        high: upper bounds [k], for continuous actions.
+    """
+
+    kind: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    nvec: tuple[int, ...]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    @property
+    def mask_size(self) -> int:
+        """Number of entries of a legal mask: the choices of all sub-actions one after another."""
+        return sum(self.nvec)
+
+
+def action_layout(space: gym.Space[Any]) -> ActionLayout:
+    """The memory layout of an action space.
+
+    Raises:
+        GameError: if the space is not Discrete, MultiDiscrete (one axis) or a Box of one axis.
+    """
+    empty = np.zeros(1, np.float32)
+    if isinstance(space, spaces.Discrete):
+        if space.start != 0:
+            raise GameError(f"action_space: got Discrete with start={space.start}; wanted start=0")
+        return ActionLayout("discrete", np.dtype(np.int64), (), (int(space.n),), empty, empty)
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        nvec = tuple(int(n) for n in space.nvec)
+        return ActionLayout("multi_discrete", np.dtype(np.int64), space.shape, nvec, empty, empty)
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), low, high)
+    raise GameError(f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis")

@@ -1,0 +1,189 @@
+"""Gridworlds on a fixed map: GridWorld, FourRooms and CliffWalk, one set of rules.
+
+Description:
+    An agent walks on a map of floor, walls, goals, pits and cliffs. With the slip probability a move goes in a
+    direction drawn uniformly from the four. Moving into a wall or off the map stays in place.
+
+Actions:
+    Discrete(4): 0 up, 1 right, 2 down, 3 left.
+
+Observations (setting ``observation``):
+
+    | value | space | meaning |
+    |---|---|---|
+    | "index" | Discrete(H * W) | the agent's cell, row by row |
+    | "one_hot" | Box(0, 1, [H * W], uint8) | 1 at the agent's cell |
+    | "planes" | Box(0, 1, [5, H, W], uint8) | agent, walls, goals, pits, cliffs |
+    | "pixels" | Box(0, 255, [8 H, 8 W, 3], uint8) | a small image |
+
+Rewards:
+    ``-step_cost`` for every step; in place of it ``goal_reward`` on reaching a goal, ``pit_reward`` on falling into
+    a pit and ``cliff_reward`` on stepping off a cliff.
+
+Start:
+    One of the start cells, each as likely.
+
+End:
+    Termination in a goal or a pit. Truncation after ``horizon`` steps. A cliff does not end the episode.
+
+Version history:
+    v0: first version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.gridworld import drawing, rules
+from mlbits.envs.gridworld.maps import neighbours, params_fields, read_map
+
+ObservationKind = Literal["index", "one_hot", "planes", "pixels"]
+
+_OBSERVE = {
+    "index": rules.observe_index,
+    "one_hot": rules.observe_one_hot,
+    "planes": rules.observe_planes,
+    "pixels": rules.observe_pixels,
+}
+
+
+def observation_space(observation: str, height: int, width: int) -> Any:
+    """The space of one kind of gridworld observation.
+
+    Raises:
+        GameError: if there is no such kind.
+    """
+    if observation not in _OBSERVE:
+        raise GameError(f"observation: got {observation!r}; wanted one of {', '.join(map(repr, _OBSERVE))}")
+    cells = height * width
+    return {
+        "index": spaces.Discrete(cells),
+        "one_hot": spaces.Box(0, 1, (cells,), np.uint8),
+        "planes": spaces.Box(0, 1, (rules.NUM_PLANES, height, width), np.uint8),
+        "pixels": spaces.Box(0, 255, (rules.TILE * height, rules.TILE * width, 3), np.uint8),
+    }[observation]
+
+
+def gridworld(
+    map: str = "8x8",
+    *,
+    slip: float = 0.0,
+    step_cost: float = 0.01,
+    goal_reward: float = 1.0,
+    pit_reward: float = -1.0,
+    cliff_reward: float = -1.0,
+    observation: ObservationKind = "index",
+    horizon: int | None = 100,
+) -> Game:
+    """A gridworld on a fixed map.
+
+    Args:
+        map: a map's name ("8x8", "empty_8x8", "russell_norvig", "four_rooms", "cliff_walk", "maze") or its rows as
+            text, separated by newlines or "/": floor ``.``, wall ``#``, start ``S``, goal ``G``, pit ``X``,
+            cliff ``C``.
+        slip: probability 0..1 that a move goes in a uniformly drawn direction.
+        step_cost: what each step costs, in reward.
+        goal_reward: reward of reaching a goal.
+        pit_reward: reward of falling into a pit.
+        cliff_reward: reward of stepping off a cliff.
+        observation: "index", "one_hot", "planes" or "pixels".
+        horizon: steps after which the episode is truncated, or None.
+
+    Raises:
+        GameError: for a bad map, or a setting out of range.
+    """
+    return _make(
+        "GridWorld", map, slip, (-step_cost, goal_reward, pit_reward, cliff_reward), observation, horizon
+    )
+
+
+def four_rooms(
+    *, slip: float = 0.0, step_cost: float = 0.01, observation: ObservationKind = "index", horizon: int | None = 200
+) -> Game:
+    """Four rooms joined by hallways, start anywhere, goal in a corner.
+
+    The map is that of Sutton, Precup and Singh, "Between MDPs and semi-MDPs" (1999), figure 2.
+
+    Args:
+        slip: probability 0..1 that a move goes in a uniformly drawn direction.
+        step_cost: what each step costs, in reward.
+        observation: "index", "one_hot", "planes" or "pixels".
+        horizon: steps after which the episode is truncated, or None.
+    """
+    return _make("FourRooms", "four_rooms", slip, (-step_cost, 1.0, -1.0, -1.0), observation, horizon)
+
+
+def cliff_walk(
+    *, slip: float = 0.0, observation: ObservationKind = "index", horizon: int | None = 200
+) -> Game:
+    """The cliff of Sutton and Barto, "Reinforcement Learning" (2018), example 6.6.
+
+    Every step costs 1, the goal included; stepping off the cliff costs 100 and leads back to the start.
+
+    Args:
+        slip: probability 0..1 that a move goes in a uniformly drawn direction.
+        observation: "index", "one_hot", "planes" or "pixels".
+        horizon: steps after which the episode is truncated, or None.
+    """
+    return _make("CliffWalk", "cliff_walk", slip, (-1.0, -1.0, -1.0, -100.0), observation, horizon)
+
+
+def _make(
+    name: str,
+    map_text: str,
+    slip: float,
+    rewards: tuple[float, float, float, float],
+    observation: str,
+    horizon: int | None,
+) -> Game:
+    if not 0.0 <= slip <= 1.0:
+        raise GameError(f"slip: got {slip}; wanted a probability from 0 to 1")
+    if not np.isfinite(rewards).all():
+        raise GameError(f"rewards and costs: got {rewards}; wanted finite numbers")
+    kinds, starts = read_map(map_text)
+    height, width = kinds.shape
+    step_reward, goal_reward, pit_reward, cliff_reward = rewards
+    params = make_params(
+        params_fields(kinds.size),
+        {
+            "height": height,
+            "width": width,
+            "slip": slip,
+            "num_starts": len(starts),
+            "reward": [step_reward, step_reward, goal_reward, pit_reward, cliff_reward],
+            "starts": starts,
+            "kind": kinds.reshape(-1),
+            "neighbour": neighbours(kinds),
+        },
+        horizon,
+    )
+    return Game(
+        name=name,
+        state_fields=[("cell", "i4")],
+        params=params,
+        observation_space=observation_space(observation, height, width),
+        action_space=spaces.Discrete(4),
+        reset=rules.reset,
+        step=rules.step,
+        observe=_OBSERVE[observation],
+        text=_text,
+        draw=_draw,
+        layout={"kinds": kinds},
+    )
+
+
+def _kinds(params: Any) -> Any:
+    return params.kind[: params.height * params.width].reshape(params.height, params.width)
+
+
+def _text(state: Any, params: Any) -> str:
+    return drawing.text(_kinds(params), int(state.cell))
+
+
+def _draw(state: Any, params: Any) -> Any:
+    return drawing.draw(_kinds(params), int(state.cell))

@@ -1,0 +1,158 @@
+"""Maps: their letters, the named ones, and how text becomes parameters.
+
+| letter | cell |
+|---|---|
+| ``.`` or space | floor |
+| ``#`` | wall |
+| ``S`` | floor, a start cell (without any, every floor cell is one) |
+| ``G`` | goal: ends the episode |
+| ``X`` | pit: ends the episode |
+| ``C`` | cliff: back to the first start cell |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.envs.core.errors import GameError, UnknownIdError
+from mlbits.envs.gridworld.rules import CLIFF, EMPTY, GOAL, PIT, WALL
+
+LETTERS = {".": EMPTY, " ": EMPTY, "S": EMPTY, "#": WALL, "G": GOAL, "X": PIT, "C": CLIFF}
+MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
+
+MAPS = {
+    "8x8": """
+S.......
+........
+...#....
+.....#..
+...#....
+.##...#.
+.#..#.X.
+...#...G
+""",
+    "empty_8x8": """
+S.......
+........
+........
+........
+........
+........
+........
+.......G
+""",
+    "russell_norvig": """
+...G
+.#.X
+S...
+""",
+    "four_rooms": """
+#############
+#.....#.....#
+#.....#.....#
+#...........#
+#.....#.....#
+#.....#.....#
+##.####.....#
+#.....###.###
+#.....#.....#
+#.....#.....#
+#...........#
+#.....#....G#
+#############
+""",
+    "cliff_walk": """
+............
+............
+............
+SCCCCCCCCCCG
+""",
+    "maze": """
+S#.......#
+.#.#####.#
+.#.#...#..
+.#.#.#.##.
+...#.#....
+####.####.
+.....#....
+.#####.##.
+.#...#.#..
+...#...#.G
+""",
+}
+
+_CAPACITIES = (256, 1024, 4096, 16384)
+MAX_SIDE = 128
+
+
+def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Read a map.
+
+    Args:
+        text: the name of a map, or rows of letters separated by newlines or "/".
+
+    Returns:
+        kinds uint8 [H, W], and the start cells' numbers int16 [S], row by row.
+
+    Raises:
+        UnknownIdError: for a single word that is no map's name and not made of map letters.
+        GameError: for ragged rows, unknown letters, no goal, no start or a side beyond 128.
+    """
+    if text in MAPS:
+        text = MAPS[text]
+    elif not set(text) & set("\n/") and set(text) - set(LETTERS):
+        raise UnknownIdError("map", text, MAPS)
+    rows = [row for row in text.strip("\n").replace("/", "\n").split("\n")]
+    widths = sorted({len(row) for row in rows})
+    if len(widths) != 1:
+        ragged = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
+        raise GameError(
+            f"map: ragged rows: row {ragged} has {len(rows[ragged])} cells and row 0 has {len(rows[0])}; wanted equal"
+        )
+    height, width = len(rows), widths[0]
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise GameError(f"map: got {height} x {width} cells; wanted sides from 1 to {MAX_SIDE}")
+    for i, row in enumerate(rows):
+        for j, letter in enumerate(row):
+            if letter not in LETTERS:
+                raise GameError(f"map: row {i}, column {j} is {letter!r}; wanted one of {' '.join(LETTERS)}")
+    letters = np.array([list(row) for row in rows])
+    kinds = np.array([[LETTERS[letter] for letter in row] for row in rows], np.uint8)
+    starts = np.flatnonzero(letters.reshape(-1) == "S")
+    if len(starts) == 0:
+        starts = np.flatnonzero(kinds.reshape(-1) == EMPTY)
+    if not (kinds == GOAL).any():
+        raise GameError("map: there is no goal; wanted at least one cell 'G'")
+    if len(starts) == 0:
+        raise GameError("map: there is no cell to start from; wanted a cell 'S' or '.'")
+    return kinds, starts.astype(np.int16)
+
+
+def neighbours(kinds: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Where each move leads from each cell, int16 [H * W, 4]; into a wall or off the map it stays."""
+    height, width = kinds.shape
+    table = np.empty((height * width, 4), np.int16)
+    for row in range(height):
+        for column in range(width):
+            for direction, (down, right) in enumerate(MOVES):
+                r, c = row + down, column + right
+                inside = 0 <= r < height and 0 <= c < width and kinds[r, c] != WALL
+                table[row * width + column, direction] = r * width + c if inside else row * width + column
+    return table
+
+
+def capacity(cells: int) -> int:
+    """The size that parameter arrays get, in few steps so that maps share compiled code."""
+    return next(size for size in _CAPACITIES if size >= cells)
+
+
+def params_fields(cells: int) -> list[tuple[Any, ...]]:
+    """The fields of a gridworld's parameters for maps of up to ``capacity(cells)`` cells."""
+    size = capacity(cells)
+    return [
+        ("height", "i4"), ("width", "i4"), ("slip", "f4"), ("num_starts", "i4"), ("reward", "f4", (5,)),
+        ("starts", "i2", (size,)), ("kind", "u1", (size,)), ("neighbour", "i2", (size, 4)),
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Evaluation: how good agents are and how fast everything runs."""

@@ -1,0 +1,1 @@
+"""The self-play loop: how agents meet games, and what a run leaves behind."""

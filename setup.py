@@ -1,0 +1,11 @@
+"""Map the root folders into the ``mlbits`` package; everything else is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+ROOMS = ("envs", "agents", "selfplay", "evals")
+found = find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
+
+setup(
+    packages=["mlbits", *(f"mlbits.{package}" for package in found)],
+    package_dir={"mlbits": "src/mlbits", **{f"mlbits.{room}": room for room in ROOMS}},
+)

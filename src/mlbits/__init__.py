@@ -1,0 +1,17 @@
+"""mlbits: reinforcement-learning environments and agents whose rules are written once and played through many doors.
+
+``import mlbits`` registers every environment with Gymnasium and PettingZoo.
+
+Example:
+    >>> import gymnasium as gym, mlbits
+    >>> env = gym.make("mlbits/GridWorld-v0")
+    >>> obs, info = env.reset(seed=0)
+"""
+
+from mlbits.envs import register_all
+from mlbits.envs.core.registry import make_batch, make_game, register, registered
+from mlbits.version import __version__
+
+register_all()
+
+__all__ = ["__version__", "make_batch", "make_game", "register", "registered"]
