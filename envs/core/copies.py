@@ -124,20 +124,25 @@ class Copies:
         self._run = load_driver(game)
         if threads is None:
             threads = min(os.cpu_count() or 1, num_envs // _COPIES_A_THREAD)
-        self._bounds = np.linspace(0, num_envs, max(1, threads) + 1).astype(int).tolist()
+        self._threads = max(1, threads)
+        self._bounds = np.linspace(0, num_envs, self._threads + 1).astype(int).tolist()
+        # The driver's arguments, gathered once: at one copy a step, gathering them would cost more than the step.
+        self._before_actions = (
+            int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params)
+        )  # fmt: skip
+        self._after_actions = (
+            _records(self.obs), _records(self.final_obs), self.legal, self.active, self.rewards, self.terminated,
+            self.truncated,
+        )  # fmt: skip
+        self._box = (action.low, action.high)
 
     def call(self, op: int, actions: NDArray[Any], which: NDArray[np.bool_]) -> int:
         """Run the driver once over all copies, in threads where there are many."""
         played = actions if self._played is None else self._played
-        rest = (
-            int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params),
-            actions, played, _records(self.obs), _records(self.final_obs), self.legal, self.active,
-            self.rewards, self.terminated, self.truncated, which, self.game.action.low, self.game.action.high,
-        )  # fmt: skip
-        bounds = self._bounds
-        if len(bounds) == 2:
-            return int(self._run(op, 0, self.num_envs, *rest))
-        return self._call_in_threads(op, rest)
+        before, after = self._before_actions, self._after_actions
+        if self._threads == 1:
+            return self._run(op, 0, self.num_envs, *before, actions, played, *after, which, *self._box)  # type: ignore[no-any-return]
+        return self._call_in_threads(op, (*before, actions, played, *after, which, *self._box))
 
     def _call_in_threads(self, op: int, rest: tuple[Any, ...]) -> int:
         global _pool
@@ -147,7 +152,7 @@ class Copies:
         others = [
             _pool.submit(self._run, op, low, high, *rest) for low, high in zip(bounds[1:-1], bounds[2:], strict=True)
         ]
-        results = [int(self._run(op, bounds[0], bounds[1], *rest)), *(int(other.result()) for other in others)]
+        results = [self._run(op, bounds[0], bounds[1], *rest), *(other.result() for other in others)]
         return min((result for result in results if result >= 0), default=-1)
 
     def seed(self, seed: int | Sequence[int]) -> None:
@@ -172,7 +177,7 @@ class Copies:
             self.call(driver.STEP, actions, self._everyone)
             return
         # In threads no part may step before all are checked, so those take two calls.
-        several = len(self._bounds) > 2
+        several = self._threads > 1
         fault = self.call(driver.CHECK if several else driver.CHECKED_STEP, actions, self._everyone)
         if fault >= 0:
             raise self.illegal_action(actions, fault)

@@ -92,9 +92,9 @@ class GymnasiumEnv(gym.Env[Any, Any]):
             self._actions[0, 0] = self._checked(action)
         copies = self._copies
         copies.step(self._actions)
-        terminated, truncated = bool(copies.terminated[0]), bool(copies.truncated[0])
+        terminated, truncated = copies.terminated.item(), copies.truncated.item()
         self._over = terminated or truncated
-        return self._observation(), float(self._reward[0]), terminated, truncated, self._info()
+        return self._observation(), self._reward.item(), terminated, truncated, self._info() if self._masked else {}
 
     def render(self) -> Any:
         """An image uint8 [H, W, 3] or a string, by the render mode."""
@@ -108,7 +108,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
 
     def _observation(self) -> Any:
         if self._scalar:
-            return np.int64(self._obs[0])
+            return self._obs.item()
         if self._keys is None:
             return self._obs.copy()
         obs = self._copies.obs[0, 0]
