@@ -184,6 +184,10 @@ class Copies:
         if several:
             self.call(driver.STEP, actions, self._everyone)
 
+    def check(self, actions: NDArray[Any]) -> int:
+        """The first illegal action as b * P + seat, or -1; nothing is stepped."""
+        return self.call(driver.CHECK, actions, self._everyone)
+
     def look(self) -> None:
         """Write observations and masks afresh from the states, after those were set from outside."""
         self.call(driver.LOOK, self._no_actions, self._everyone)
@@ -191,7 +195,8 @@ class Copies:
     def illegal_action(self, actions: NDArray[Any], fault: int) -> IllegalActionError:
         """The error for the action found at b * P + seat."""
         b, seat = divmod(fault, self.game.seats)
-        return illegal_action_error(self.game, b, seat, actions[b, seat], self.legal[b, seat] if self.game.masked else None)
+        mask = self.legal[b, seat] if self.game.masked else None
+        return illegal_action_error(self.game, f"copy {b}, seat {seat}", actions[b, seat], mask)
 
     def record(self, b: int = 0) -> tuple[Any, Any]:
         """Copy ``b``'s (state, params) as records whose fields are attributes, for drawing."""
@@ -199,8 +204,8 @@ class Copies:
         return self.states.view(np.recarray)[b], params.view(np.recarray)[0]
 
 
-def illegal_action_error(game: Game, b: int, seat: int, action: Any, mask: Any) -> IllegalActionError:
-    """Say which action of which seat was illegal, and what would have been legal."""
+def illegal_action_error(game: Game, who: str, action: Any, mask: Any) -> IllegalActionError:
+    """Say whose action was illegal, and what would have been legal."""
     layout = game.action
     if layout.kind == "continuous":
         wanted = f"finite numbers from {layout.low.tolist()} to {layout.high.tolist()}"
@@ -210,7 +215,7 @@ def illegal_action_error(game: Game, b: int, seat: int, action: Any, mask: Any) 
         parts = np.split(np.asarray(mask), np.cumsum(layout.nvec)[:-1])
         wanted = " x ".join(_shorten(np.flatnonzero(part).tolist()) for part in parts)
     return IllegalActionError(
-        f"action of copy {b}, seat {seat} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}"
+        f"action of {who} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}"
     )
 
 

@@ -169,7 +169,7 @@ class CudaCopies:
         mask = None
         if self.game.masked:
             mask = self.memory["legal"].view(torch.bool).view(self.num_envs, self.game.seats, -1)[b, seat].cpu().numpy()
-        return illegal_action_error(self.game, b, seat, actions[b, seat].cpu().numpy(), mask)
+        return illegal_action_error(self.game, f"copy {b}, seat {seat}", actions[b, seat].cpu().numpy(), mask)
 
     def record(self, b: int = 0) -> tuple[Any, Any]:
         """Copy ``b``'s (state, params) on the host, for drawing."""

@@ -15,6 +15,7 @@ from mlbits.envs.core.copies import Autoreset, Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game
+from mlbits.envs.core.spaces import checked_action
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -89,7 +90,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         if self._discrete and type(action) in _INTEGERS:
             self._actions[0, 0] = action
         else:
-            self._actions[0, 0] = self._checked(action)
+            self._actions[0, 0] = checked_action(action, self.action_space, self.game.action)
         copies = self._copies
         copies.step(self._actions)
         terminated, truncated = copies.terminated.item(), copies.truncated.item()
@@ -116,20 +117,6 @@ class GymnasiumEnv(gym.Env[Any, Any]):
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self._copies.legal[0, 0].copy()} if self._masked else {}
-
-    def _checked(self, action: Any) -> NDArray[Any]:
-        layout = self.game.action
-        try:
-            array = np.asarray(action)
-            good = array.shape == layout.shape and np.can_cast(array.dtype, layout.dtype, "same_kind")
-            good = good and array.dtype != np.bool_
-        except ValueError:
-            good = False
-        if not good:
-            raise IllegalActionError(
-                f"action: got {action!r}; wanted {self.action_space} ({layout.dtype}, shape {layout.shape})"
-            )
-        return array.astype(layout.dtype)
 
 
 _INTEGERS = {int, np.int64, np.int32}

@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.errors import GameError, IllegalActionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +120,42 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), low, high)
     raise GameError(f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis")
+
+
+def checked_action(
+    action: Any, space: gym.Space[Any], layout: ActionLayout, who: str = "action"
+) -> NDArray[Any]:
+    """One seat's action as an array of the layout's shape and dtype; its values are for the driver to check.
+
+    Args:
+        action: what the user gave; integers of any size, and floats where the space is continuous.
+        space: the action space, for the message.
+        layout: its layout.
+        who: how the message begins.
+
+    Raises:
+        IllegalActionError: for another shape or a dtype that would lose its meaning.
+    """
+    try:
+        array = np.asarray(action)
+    except ValueError:  # rows of several lengths
+        array = np.asarray(None)
+    fits = np.can_cast(array.dtype, layout.dtype, "same_kind") and array.dtype != np.bool_
+    if array.shape != layout.shape or not fits:
+        wanted = f"{space} ({layout.dtype}, shape {layout.shape})"
+        raise IllegalActionError(f"{who}: got {action!r}; wanted {wanted}")
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes inf, which is out of bounds
+        return array.astype(layout.dtype)
+
+
+def own_observation(space: gym.Space[Any], face: Any) -> Any:
+    """One seat's observation as the caller's own: arrays (an integer for Discrete) in the space's dtypes.
+
+    Args:
+        space: the observation space.
+        face: the observation as :meth:`ObservationLayout.face` shows it.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: own_observation(part, face[key]) for key, part in space.items()}
+    array = np.array(face, space.dtype)
+    return array[()] if isinstance(space, spaces.Discrete) else array

@@ -1,0 +1,343 @@
+"""PettingZoo's doors: ``pettingzoo.make("parallel", id)`` and ``pettingzoo.make("aec", id)``, one copy.
+
+Agents are ``player_0``, ``player_1``, ... in seat order. Where the game has masks, an observation is
+``{"observation": ..., "action_mask": ...}``; the mask is what ``action_space(agent).sample(mask)`` takes:
+int8 [A] for Discrete, and for MultiDiscrete a tuple with one int8 array a sub-action. A seat that has nothing
+to do has one legal action, 0. Both doors end for all agents at once, with termination and truncation apart.
+
+In the AEC door the seats that act are asked in seat order, each seeing the state before anyone moved; the
+game steps once, when the last of them has answered.
+
+Example:
+    >>> import mlbits, pettingzoo
+    >>> env = pettingzoo.make("aec", "mlbits/GridWorld-v0")
+    >>> env.reset(seed=0)
+    >>> env.agent_selection
+    'player_0'
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pettingzoo
+from gymnasium import spaces
+
+from mlbits.envs.core.copies import Copies, illegal_action_error
+from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.registry import make_game
+from mlbits.envs.core.spaces import checked_action, own_observation
+
+RENDER_MODES = ["rgb_array", "ansi"]
+
+
+def make_parallel(
+    game_id: str, render_mode: str | None = None, max_cycles: int | None = None, **settings: Any
+) -> PettingZooParallelEnv:
+    """The entry point behind ``pettingzoo.make("parallel", ...)``.
+
+    Args:
+        game_id: a registered id.
+        render_mode: None, "rgb_array" or "ansi".
+        max_cycles: truncates after so many steps of the game, if that is sooner than the game's own horizon.
+        **settings: what the game's factory takes.
+    """
+    return PettingZooParallelEnv(_limited(make_game(game_id, **settings), max_cycles), render_mode)
+
+
+def make_aec(
+    game_id: str, render_mode: str | None = None, max_cycles: int | None = None, **settings: Any
+) -> PettingZooAECEnv:
+    """The entry point behind ``pettingzoo.make("aec", ...)``; see :func:`make_parallel`."""
+    return PettingZooAECEnv(_limited(make_game(game_id, **settings), max_cycles), render_mode)
+
+
+def _limited(game: Game, max_cycles: int | None) -> Game:
+    """The game with its horizon lowered to ``max_cycles``."""
+    if max_cycles is None:
+        return game
+    if max_cycles < 1:
+        raise GameError(f"max_cycles: got {max_cycles}; wanted a positive number, or None for no limit")
+    params = game.params.copy()
+    params["horizon"] = min(max_cycles, game.horizon or max_cycles)
+    return dataclasses.replace(game, params=params)
+
+
+class _Table:
+    """One copy of a game as both doors need it: agents by name, their spaces, observations and actions."""
+
+    def __init__(self, game: Game, render_mode: str | None) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
+        self.game, self.render_mode = game, render_mode
+        self.agents = [f"player_{seat}" for seat in range(game.seats)]
+        self.seat = {agent: seat for seat, agent in enumerate(self.agents)}
+        # A space a seat, so that seeding one agent's sampling leaves the others' alone.
+        self.observation_spaces = {agent: copy.deepcopy(_observation_space(game)) for agent in self.agents}
+        self.action_spaces = {agent: copy.deepcopy(game.action_space) for agent in self.agents}
+        self.metadata = {
+            "name": game.name,
+            "render_modes": RENDER_MODES,
+            "render_fps": game.frames_per_second,
+            "is_parallelizable": game.acts is None,
+        }
+        self.copies = Copies(game, 1, autoreset="disabled")
+        self.actions = np.zeros((1, game.seats, *game.action.shape), game.action.dtype)
+        self._cuts = np.cumsum(game.action.nvec)[:-1]
+        self._seeded = False
+
+    def reset(self, seed: int | None) -> None:
+        """Begin an episode; a seed gives the copy the random stream of (seed, copy 0)."""
+        if seed is None and not self._seeded:
+            seed = int(np.random.default_rng().integers(2**31))
+        if seed is not None:
+            self.copies.seed(seed)
+            self._seeded = True
+        self.copies.reset()
+
+    def acting(self) -> list[str]:
+        """The agents that have something to do now, in seat order."""
+        if self.game.acts is None:
+            return list(self.agents)
+        active = self.copies.active[0].tolist()
+        return [agent for agent, asked in zip(self.agents, active, strict=True) if asked]
+
+    def observe(self, agent: str) -> Any:
+        """One agent's observation, the caller's own."""
+        seat = self.seat[agent]
+        face = self.game.observation.face(self.copies.obs[0, seat])
+        obs = own_observation(self.game.observation_space, face)
+        return {"observation": obs, "action_mask": self._mask(seat)} if self.game.masked else obs
+
+    def _mask(self, seat: int) -> Any:
+        mask = self.copies.legal[0, seat].astype(np.int8)
+        return mask if self.game.action.kind == "discrete" else tuple(np.split(mask, self._cuts))
+
+    def give(self, agent: str, action: Any) -> None:
+        """Lay an agent's action on the table.
+
+        Raises:
+            IllegalActionError: naming the agent, if the action is not in its space or not legal now.
+        """
+        seat, game = self.seat[agent], self.game
+        self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
+        fault = self.copies.check(self.actions)
+        if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
+            mask = self.copies.legal[0, seat] if game.masked else None
+            raise illegal_action_error(game, agent, self.actions[0, seat], mask)
+
+    def step(self) -> tuple[list[float], bool, bool]:
+        """Step the game once with the actions on the table: rewards a seat, terminated, truncated."""
+        copies = self.copies
+        copies.step(self.actions)
+        self.actions[:] = 0
+        return copies.rewards[0].tolist(), copies.terminated.item(), copies.truncated.item()
+
+    def render(self) -> Any:
+        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs a mode: make(kind, id, render_mode="rgb_array") or "ansi"')
+            return None
+        if not self._seeded:
+            raise self.reset_needed("nothing to draw yet")
+        state, params = self.copies.record()
+        draw = self.game.draw if self.render_mode == "rgb_array" else self.game.text
+        return draw(state, params)
+
+    def reset_needed(self, why: str = "the episode is over or not begun") -> gym.error.ResetNeeded:
+        """The error for what cannot be done outside an episode."""
+        return gym.error.ResetNeeded(f"{self.game.name}: {why}; call reset() first")
+
+
+def _observation_space(game: Game) -> gym.Space[Any]:
+    if not game.masked:
+        return game.observation_space
+    masks = [spaces.Box(0, 1, (n,), np.int8) for n in game.action.nvec]
+    mask = masks[0] if game.action.kind == "discrete" else spaces.Tuple(masks)
+    return spaces.Dict({"observation": game.observation_space, "action_mask": mask})
+
+
+class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
+    """One copy of a game in which all seats are asked at once.
+
+    Args:
+        game: the game.
+        render_mode: None, "rgb_array" or "ansi".
+
+    An agent that has nothing to do now may be left out of the actions; whatever it plays is ignored. Where a
+    game has such turns, ``infos[agent]["active"]`` says who is asked. An illegal action raises
+    ``IllegalActionError`` and changes nothing.
+    """
+
+    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+        self._table = table = _Table(game, render_mode)
+        self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
+        self.possible_agents = list(table.agents)
+        self.agents: list[str] = []
+        self.observation_spaces, self.action_spaces = table.observation_spaces, table.action_spaces
+
+    def observation_space(self, agent: str) -> gym.Space[Any]:
+        """One agent's observations."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gym.Space[Any]:
+        """One agent's actions."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Start an episode; a seed gives the trajectory that ``gym.make`` and copy 0 of a batch have."""
+        self._table.reset(seed)
+        self.agents = list(self.possible_agents)
+        return self._observations(), self._infos()
+
+    def step(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one action an acting agent.
+
+        Raises:
+            IllegalActionError: if an agent's action is missing or illegal, or an agent is unknown.
+            gym.error.ResetNeeded: if the episode is over, or none was begun.
+        """
+        table = self._table
+        if not self.agents:
+            raise table.reset_needed()
+        asked = table.acting()
+        missing = [agent for agent in asked if actions.get(agent) is None]
+        unknown = [agent for agent in actions if agent not in table.seat]
+        if missing or unknown:
+            named = f"none for {missing[0]!r}" if missing else f"one for {unknown[0]!r}"
+            raise IllegalActionError(f"actions: got {named}; wanted one for each of {asked}")
+        for agent in asked:
+            table.give(agent, actions[agent])
+        rewards, terminated, truncated = table.step()
+        if terminated or truncated:
+            self.agents = []
+        everyone = self.possible_agents
+        paid = dict(zip(everyone, rewards, strict=True))
+        ends = dict.fromkeys(everyone, terminated), dict.fromkeys(everyone, truncated)
+        return self._observations(), paid, *ends, self._infos()
+
+    def render(self) -> Any:
+        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        return self._table.render()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _observations(self) -> dict[str, Any]:
+        return {agent: self._table.observe(agent) for agent in self.possible_agents}
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        if self.game.acts is None:
+            return {agent: {} for agent in self.possible_agents}
+        asked = self._table.acting()
+        return {agent: {"active": agent in asked} for agent in self.possible_agents}
+
+
+class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
+    """One copy of a game in which seats are asked one after another.
+
+    Args:
+        game: the game.
+        render_mode: None, "rgb_array" or "ansi".
+
+    Seats with nothing to do are never asked; where no seat has, the game goes on until one does. An illegal
+    action raises ``IllegalActionError`` at once and changes nothing.
+    """
+
+    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+        super().__init__()
+        self._table = table = _Table(game, render_mode)
+        self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
+        self.possible_agents = list(table.agents)
+        self.agents: list[str] = []
+        self.observation_spaces, self.action_spaces = table.observation_spaces, table.action_spaces
+        self.agent_selection = table.agents[0]
+        self.infos: dict[str, dict[str, Any]] = {}
+        self._to_ask: list[str] = []
+        self._skip_agent_selection: str | None = None
+
+    def observation_space(self, agent: str) -> gym.Space[Any]:
+        """One agent's observations."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gym.Space[Any]:
+        """One agent's actions."""
+        return self.action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Start an episode; a seed gives the trajectory that ``gym.make`` and copy 0 of a batch have."""
+        self._table.reset(seed)
+        self.agents = list(self.possible_agents)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos = {agent: {} for agent in self.agents}
+        self._skip_agent_selection = None
+        self._ask_next()
+        self._accumulate_rewards()
+        self._deads_step_first()
+
+    def observe(self, agent: str) -> Any:
+        """One agent's observation of the present state."""
+        return self._table.observe(agent)
+
+    def step(self, action: Any) -> None:
+        """Play the action of ``agent_selection``; None for an agent whose episode has ended.
+
+        Raises:
+            IllegalActionError: for an illegal action; the same agent is still to act then.
+            gym.error.ResetNeeded: if the episode is over for all, or none was begun.
+        """
+        if not self.agents:
+            raise self._table.reset_needed()
+        agent = self.agent_selection
+        if self.terminations[agent] or self.truncations[agent]:
+            self._was_dead_step(action)
+            return
+        self._table.give(agent, action)
+        self._cumulative_rewards[agent] = 0.0
+        self._clear_rewards()
+        if self._to_ask:
+            self.agent_selection = self._to_ask.pop(0)
+        else:
+            self._play()
+            self._ask_next()
+        self._accumulate_rewards()
+        self._deads_step_first()
+
+    def _play(self) -> None:
+        """Step the game once with the actions on the table."""
+        rewards, terminated, truncated = self._table.step()
+        for agent, reward in zip(self.agents, rewards, strict=True):
+            self.rewards[agent] += reward
+        self.terminations = dict.fromkeys(self.agents, terminated)
+        self.truncations = dict.fromkeys(self.agents, truncated)
+
+    def _ask_next(self) -> None:
+        """Select the first seat of the next turn, after whatever turns no seat has anything to do in."""
+        first = self.agents[0]
+        while not (self.terminations[first] or self.truncations[first]):
+            self._to_ask = self._table.acting()
+            if self._to_ask:
+                self.agent_selection = self._to_ask.pop(0)
+                return
+            self._play()
+        self.agent_selection = first
+
+    def render(self) -> Any:
+        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        return self._table.render()
+
+    def close(self) -> None:
+        """Nothing to release."""
