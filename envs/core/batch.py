@@ -24,6 +24,7 @@ from mlbits.envs.core.copies import Autoreset, Copies, IllegalActions
 from mlbits.envs.core.cuda import CudaCopies, check_cuda, host_records
 from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.spaces import ActionLayout
 
 Observation = torch.Tensor | dict[str, torch.Tensor]
 
@@ -152,9 +153,9 @@ class GameBatch:
         """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k] (for tests and warm-up)."""
         layout, shape = self.game.action, (self.num_envs, self.num_seats)
         if layout.kind == "continuous":
-            low, high = (torch.from_numpy(np.nan_to_num(bound, posinf=1.0, neginf=-1.0)) for bound in (layout.low, layout.high))
+            low, high = (bound.to(self.device) for bound in _sampling_box(layout))
             unit = torch.rand((*shape, *layout.shape), generator=self._generator, device=self.device)
-            return low.to(self.device) + unit * (high - low).to(self.device)
+            return torch.minimum(low + unit * (high - low), high)
         parts = []
         start = 0
         for n in layout.nvec:
@@ -257,6 +258,13 @@ class GameBatch:
         else:
             memory = torch.from_numpy(getattr(self.copies, name).view(np.uint8).reshape(-1))
         return {key: _field(memory, layout.dtype, key, lead) for key in layout.keys}
+
+
+def _sampling_box(layout: ActionLayout) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bounds of continuous actions, with a side of length 1 (2 around zero) where a bound is infinite."""
+    low, high = torch.from_numpy(layout.low), torch.from_numpy(layout.high)
+    bottom = torch.where(torch.isinf(low), torch.where(torch.isinf(high), -1.0, high - 1), low)
+    return bottom, torch.where(torch.isinf(high), torch.where(torch.isinf(low), 1.0, low + 1), high)
 
 
 def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:

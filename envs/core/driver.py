@@ -79,9 +79,11 @@ _REPLACE = {
     "continuous": """
     for k in range(low.shape[0]):
         x = actions[b, seat, k]
-        if math.isnan(x):
-            x = 0.0
-        played[b, seat, k] = min(max(x, low[k]), high[k])
+        if not math.isnan(x):
+            x = min(max(x, low[k]), high[k])
+        if math.isnan(x) or math.isinf(x):
+            x = min(max(0.0, low[k]), high[k])
+        played[b, seat, k] = x
 """,
 }
 

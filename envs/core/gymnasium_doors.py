@@ -15,7 +15,7 @@ from mlbits.envs.core.copies import Autoreset, Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game
-from mlbits.envs.core.spaces import checked_action
+from mlbits.envs.core.spaces import checked_action, own_observation
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -59,7 +59,8 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         self.game, self.render_mode = game, render_mode
         self.observation_space, self.action_space = game.observation_space, game.action_space
         self._copies = copies = Copies(game, 1, autoreset="disabled")
-        self._keys, self._scalar = game.observation.keys, game.observation.scalar
+        self._scalar = game.observation.scalar
+        self._plain = game.observation.keys is None and game.observation.dtype == game.observation_space.dtype
         self._obs, self._reward = copies.obs[0, 0], copies.rewards[0]
         self._actions = np.zeros((1, 1, *game.action.shape), game.action.dtype)
         self._discrete = game.action.kind == "discrete"
@@ -110,10 +111,9 @@ class GymnasiumEnv(gym.Env[Any, Any]):
     def _observation(self) -> Any:
         if self._scalar:
             return self._obs.item()
-        if self._keys is None:
+        if self._plain:
             return self._obs.copy()
-        obs = self._copies.obs[0, 0]
-        return {key: np.array(obs[key]) for key in self._keys}
+        return own_observation(self.observation_space, self.game.observation.face(self._copies.obs[0, 0]))
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self._copies.legal[0, 0].copy()} if self._masked else {}
@@ -232,11 +232,11 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return tuple(draw(state, params) for state, params in records)
 
     def _handed_out(self, obs: Any) -> Any:
+        if not self._copy and not self._scalar:
+            return obs
         if isinstance(obs, dict):
-            return {key: value.copy() for key, value in obs.items()} if self._copy else obs
-        if self._scalar:
-            return obs.astype(np.int64)
-        return obs.copy() if self._copy else obs
+            return {key: part.astype(self.observation_space[key].dtype) for key, part in obs.items()}
+        return obs.astype(self.observation_space.dtype)
 
     def _info(self) -> dict[str, Any]:
         if not self.game.masked:
