@@ -355,12 +355,20 @@ def _reached(function: Rule, files: set[str], constants: list[str], seen: set[in
         name: cell.cell_contents
         for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
     }
-    for name, value in found.items():
+    modules: set[str] = set()
+    while found:
+        name, value = found.popitem()
         if inspect.isfunction(python_function(value)):
             _reached(value, files, constants, seen)
         elif isinstance(value, ModuleType):
-            if value.__name__.partition(".")[0] not in {"math", "numpy", "numba"} and value.__file__:
+            outside = value.__name__.partition(".")[0] not in {"math", "numpy", "numba"}
+            if outside and value.__file__ and value.__name__ not in modules:
+                modules.add(value.__name__)
                 files.add(value.__file__)
+                found |= {f"{name}.{own}": vars(value)[own] for own in sorted(names & vars(value).keys())}
+        elif inspect.isclass(value):  # an enumeration
+            with contextlib.suppress(TypeError):
+                files.add(inspect.getsourcefile(value) or "")
         elif isinstance(value, np.ndarray):
             constants.append(f"{name}={value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}")
         elif isinstance(value, (bool, int, float, complex, str, tuple, np.generic)):
@@ -432,8 +440,6 @@ def _load_from_folder(name: str, text: str) -> ModuleType:
             with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
                 file.write(text)
             os.replace(file.name, path)
-        else:
-            os.utime(folder, None)
     except OSError:  # a home that cannot be written: compile in memory
         return _load_in_memory(name, text, {})
     spec = importlib.util.spec_from_file_location(name, path)
