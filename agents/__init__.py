@@ -1,1 +1,66 @@
-"""Agents: who plays. One file an algorithm; shared maths in returns, networks and distributions."""
+"""Agents: who plays. One file an algorithm; shared maths in returns, networks and distributions.
+
+``AGENTS`` is the registry: one line an agent, imported at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+
+from mlbits.envs.core.errors import UnknownIdError
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEntry:
+    """One registered agent.
+
+    Attributes:
+        module: where it lives.
+        agent: name of its class.
+        config: name of its config dataclass.
+        summary: one line for lists.
+    """
+
+    module: str
+    agent: str
+    config: str
+    summary: str
+
+    def config_class(self) -> Any:
+        """The config dataclass."""
+        return getattr(importlib.import_module(self.module), self.config)
+
+    def make(
+        self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int, device: Any
+    ) -> Any:
+        """An agent for one seat's spaces."""
+        agent_class = getattr(importlib.import_module(self.module), self.agent)
+        return agent_class(config, observation_space, action_space, seed=seed, device=device)
+
+
+AGENTS: dict[str, AgentEntry] = {
+    "ppo": AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"),
+    "reinforce": AgentEntry(
+        "mlbits.agents.reinforce", "Reinforce", "ReinforceConfig", "policy gradient: returns, rewards-to-go, baselines, GAE"
+    ),
+}
+
+
+def agent_entry(name: str) -> AgentEntry:
+    """A registered agent.
+
+    Raises:
+        UnknownIdError: with the nearest known name.
+    """
+    if name not in AGENTS:
+        raise UnknownIdError("agent", name, AGENTS)
+    return AGENTS[name]
+
+
+def register_agent(name: str, entry: AgentEntry) -> None:
+    """Make an agent of one's own known to ``mlbits train`` in this process."""
+    AGENTS[name] = entry

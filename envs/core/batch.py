@@ -76,6 +76,8 @@ class GameBatch:
         DeviceError: if the device is not there.
     """
 
+    can_save_state = True
+
     def __init__(
         self,
         games: Game | Sequence[Game],
@@ -97,6 +99,7 @@ class GameBatch:
         self.game = self.copies.game
         self.num_envs, self.num_seats = num_envs, self.game.seats
         self.observation_space, self.action_space = self.game.observation_space, self.game.action_space
+        self.action, self.horizon = self.game.action, self.game.horizon
         game = self.game
         self.obs: Any = self._face("obs")
         self.final_obs: Any = self._face("final_obs")

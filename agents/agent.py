@@ -1,0 +1,155 @@
+"""What an agent is: it acts on rows of observations, learns from experience, and gives and takes its state.
+
+Agents know tensors and spaces, no game by name. ``act`` sees N rows (copies x seats, flattened); ``learn`` sees
+experience of whole batches, leading axes [T, B, P].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mlbits.envs.core.errors import MlbitsError
+
+
+class AgentError(MlbitsError, ValueError):
+    """An agent's setting that is out of range, or a space that the agent cannot handle."""
+
+
+class Decision(NamedTuple):
+    """What an agent decided for N rows.
+
+    Attributes:
+        action: what the environment plays, [N] int64, [N, k] int64 or [N, k] float32.
+        sample: what learning needs of it: the draw before it was scaled and clipped (else the action itself).
+        log_prob: log probability (density) of ``sample``, [N].
+    """
+
+    action: Tensor
+    sample: Tensor
+    log_prob: Tensor
+
+
+class RolloutSpec(NamedTuple):
+    """The experience that an on-policy agent asks for.
+
+    Attributes:
+        num_steps: steps T of each copy; with ``whole_episodes`` the most that an episode may take.
+        whole_episodes: whether every rollout starts all copies anew and holds one episode of each (a copy that has
+            ended its own is not active afterwards), in place of a window of ongoing play.
+    """
+
+    num_steps: int
+    whole_episodes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """T steps of B copies with P seats. Steps at which ``active`` is False are not the learner's.
+
+    Attributes:
+        obs: [T, B, P, ...] or a dict of those.
+        last_obs: after the last step, [B, P, ...].
+        final_obs: last observation of the episodes that ended in a step, [T, B, P, ...] (stale elsewhere).
+        sample: what was drawn, [T, B, P, ...].
+        log_prob: its log probability then, [T, B, P].
+        reward: each seat's own reward, [T, B, P].
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+        legal_mask: bool [T, B, P, A], or None.
+        active: bool [T, B, P], or None where every seat acts in every step and is the learner's.
+    """
+
+    obs: Any
+    last_obs: Any
+    final_obs: Any
+    sample: Tensor
+    log_prob: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    legal_mask: Tensor | None
+    active: Tensor | None
+
+
+class Agent(Protocol):
+    """What the self-play loop asks of an agent.
+
+    Attributes:
+        experience: what it learns from, or None for one that does not learn.
+    """
+
+    @property
+    def experience(self) -> RolloutSpec | None:
+        """The experience that :meth:`learn` wants."""
+
+    def act(
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
+    ) -> Decision:
+        """Decide for N rows of observations; ``greedy`` takes the most probable action in place of a draw."""
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """Learn from one rollout; ``progress`` 0..1 is how much of the run is over. Returns metrics by name."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that acting and learning on depend on, as tensors."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+
+
+def rows(value: Any, lead: int) -> Any:
+    """Flatten the first ``lead`` axes of a tensor, or of each tensor of a dict."""
+    if isinstance(value, dict):
+        return {key: part.flatten(0, lead - 1) for key, part in value.items()}
+    return value.flatten(0, lead - 1)
+
+
+def pick(value: Any, index: Any) -> Any:
+    """Entries ``index`` of a tensor, or of each tensor of a dict."""
+    if isinstance(value, dict):
+        return {key: pick(part, index) for key, part in value.items()}
+    if isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.int64:
+        return value.index_select(0, index)  # three times as fast as value[index] on a CPU
+    return value[index]
+
+
+def network_generator(seed: int) -> torch.Generator:
+    """The source of a network's first weights, apart from the global generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def check_range(owner: object, **bounds: tuple[float, float]) -> None:
+    """Check settings of a config against inclusive bounds.
+
+    Raises:
+        AgentError: naming the setting, its value and the range.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            raise AgentError(f"{name}: got {value}; wanted a number from {low:g} to {high:g}")
+
+
+def check_hidden(hidden: tuple[int, ...]) -> None:
+    """Check the widths of hidden layers.
+
+    Raises:
+        AgentError: if there is no layer, or a width is not positive.
+    """
+    if not hidden or any(width < 1 for width in hidden):
+        raise AgentError(f"hidden: got {hidden}; wanted one or more positive widths")
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with a prefix before each name."""
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def unprefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state dict that stands under a prefix."""
+    return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,188 @@
+"""Action distributions over rows: what a policy head's numbers mean.
+
+Each has the same functions of the head's output ``params`` [N, size] (and the mask [N, A] where there is one):
+``sample``, ``mode``, ``log_prob``, ``entropy``, ``kl``, and ``played``, which turns a sample into the action that the
+environment gets. Hand-written because ``torch.distributions`` checks and
+normalises at every call, which costs more than the small networks here (measured in the acting loop).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.envs.core.spaces import action_layout
+
+_LOG_2PI = math.log(2 * math.pi)
+_FORBIDDEN = -1e9  # added to logits of illegal actions: finite, so that gradients and KLs stay so
+
+
+def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Log probabilities with illegal actions at probability 0 (their log is very negative, never -inf or NaN)."""
+    if mask is not None:
+        logits = torch.where(mask, logits, _FORBIDDEN)
+    return torch.log_softmax(logits, -1)
+
+
+class Categorical:
+    """One choice of n; ``params`` are logits [N, n], actions int64 [N]."""
+
+    gaussian = False
+
+    def __init__(self, n: int) -> None:
+        self.size = n
+
+    def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """By the Gumbel trick: argmax of logits minus the logs of exponential draws."""
+        noise = torch.empty_like(params).exponential_(generator=generator)
+        if mask is not None:
+            params = torch.where(mask, params, _FORBIDDEN)
+        return (params - noise.log_()).argmax(-1)
+
+    def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """The action with the largest logit."""
+        return (params if mask is None else torch.where(mask, params, _FORBIDDEN)).argmax(-1)
+
+    def log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """[N]."""
+        return masked_log_softmax(params, mask).gather(-1, action[:, None]).squeeze(-1)
+
+    def entropy(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """[N]."""
+        log_p = masked_log_softmax(params, mask)
+        return -(log_p.exp() * log_p).sum(-1)
+
+    def log_prob_and_entropy(self, params: Tensor, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [N], from one softmax."""
+        log_p = masked_log_softmax(params, mask)
+        return log_p.gather(-1, action[:, None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor, mask: Tensor | None) -> Tensor:
+        """[N]."""
+        log_old, log_new = masked_log_softmax(old, mask), masked_log_softmax(new, mask)
+        return (log_old.exp() * (log_old - log_new)).sum(-1)
+
+    def played(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
+
+class MultiCategorical:
+    """k independent choices of nvec; ``params`` [N, sum(nvec)], actions int64 [N, k]."""
+
+    gaussian = False
+
+    def __init__(self, nvec: tuple[int, ...]) -> None:
+        self.nvec, self.size = list(nvec), sum(nvec)
+        self._parts = [Categorical(n) for n in nvec]
+
+    def _split(self, params: Tensor, mask: Tensor | None) -> list[tuple[Categorical, Tensor, Tensor | None]]:
+        masks = [None] * len(self.nvec) if mask is None else mask.split(self.nvec, -1)
+        return list(zip(self._parts, params.split(self.nvec, -1), masks, strict=True))
+
+    def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """[N, k]."""
+        return torch.stack([part.sample(p, m, generator) for part, p, m in self._split(params, mask)], -1)
+
+    def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """[N, k]."""
+        return torch.stack([part.mode(p, m) for part, p, m in self._split(params, mask)], -1)
+
+    def log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """[N], the sum over the choices."""
+        split = self._split(params, mask)
+        return torch.stack([part.log_prob(p, m, action[:, k]) for k, (part, p, m) in enumerate(split)]).sum(0)
+
+    def entropy(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """[N], the sum over the choices."""
+        return torch.stack([part.entropy(p, m) for part, p, m in self._split(params, mask)]).sum(0)
+
+    def log_prob_and_entropy(self, params: Tensor, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [N], the sums over the choices."""
+        split = self._split(params, mask)
+        both = [part.log_prob_and_entropy(p, m, action[:, k]) for k, (part, p, m) in enumerate(split)]
+        return torch.stack([one for one, _ in both]).sum(0), torch.stack([two for _, two in both]).sum(0)
+
+    def kl(self, old: Tensor, new: Tensor, mask: Tensor | None) -> Tensor:
+        """[N], the sum over the choices."""
+        pairs = zip(self._split(old, mask), self._split(new, mask), strict=True)
+        return torch.stack([part.kl(p, q, m) for (part, p, m), (_, q, _) in pairs]).sum(0)
+
+    def played(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
+
+class DiagonalGaussian:
+    """k independent normals; ``params`` [N, 2 k] are means then log standard deviations, actions float32 [N, k].
+
+    Means live in the space's own units where it is unbounded; a bounded dimension is scaled so that -1 and 1 are its
+    bounds. Actions are clipped to the bounds as they are played (``played``), and log probabilities are those of the
+    unclipped draw, as in Schulman et al. 2017.
+    """
+
+    gaussian = True
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.size = 2 * len(low)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.scale = torch.from_numpy(np.where(bounded, (high - low) / 2, 1.0).astype(np.float32))
+        self.center = torch.from_numpy(np.where(bounded, (high + low) / 2, 0.0).astype(np.float32))
+        self.low, self.high = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
+
+    def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """[N, k], in units of the scaled space."""
+        mean, log_std = params.chunk(2, -1)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return mean + log_std.exp() * noise
+
+    def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """The means."""
+        return params.chunk(2, -1)[0]
+
+    def log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """[N], the density in the scaled space."""
+        mean, log_std = params.chunk(2, -1)
+        z = (action - mean) * torch.exp(-log_std)
+        return -(0.5 * z * z + log_std + 0.5 * _LOG_2PI).sum(-1)
+
+    def entropy(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """[N]."""
+        return (params.chunk(2, -1)[1] + 0.5 * (1 + _LOG_2PI)).sum(-1)
+
+    def log_prob_and_entropy(self, params: Tensor, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [N]."""
+        return self.log_prob(params, mask, action), self.entropy(params, mask)
+
+    def kl(self, old: Tensor, new: Tensor, mask: Tensor | None) -> Tensor:
+        """[N]."""
+        (mean_p, log_p), (mean_q, log_q) = old.chunk(2, -1), new.chunk(2, -1)
+        ratio = torch.exp(2 * (log_p - log_q))
+        return (0.5 * (ratio + ((mean_p - mean_q) * torch.exp(-log_q)) ** 2 - 1) + log_q - log_p).sum(-1)
+
+    def played(self, action: Tensor) -> Tensor:
+        """The action that the environment gets: in its units, within its bounds."""
+        scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
+        return torch.clamp(action * scale + center, low, high)
+
+
+ActionDistribution = Categorical | MultiCategorical | DiagonalGaussian
+
+
+def distribution_for(space: gym.Space[Any]) -> ActionDistribution:
+    """The family that fits an action space: Discrete, MultiDiscrete or Box of one axis.
+
+    Raises:
+        GameError: for any other space.
+    """
+    layout = action_layout(space)
+    if layout.kind == "discrete":
+        return Categorical(layout.nvec[0])
+    if layout.kind == "multi_discrete":
+        return MultiCategorical(layout.nvec)
+    return DiagonalGaussian(layout.low, layout.high)

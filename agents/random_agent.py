@@ -1,0 +1,49 @@
+"""The random agent: uniform over the legal actions. A floor for comparisons and an opponent that never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import Decision, Rollout
+from mlbits.agents.distributions import distribution_for
+
+
+class RandomAgent:
+    """Uniform over legal actions; standard normal in the scaled space for continuous ones.
+
+    Args:
+        observation_space: not used; present because every agent is made alike.
+        action_space: one seat's.
+    """
+
+    experience = None
+
+    def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        self.distribution = distribution_for(action_space)
+
+    def act(
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
+    ) -> Decision:
+        """Draw for N rows; ``greedy`` changes nothing."""
+        some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        params = torch.zeros(len(some), self.distribution.size, device=some.device)
+        sample = self.distribution.sample(params, legal_mask, generator)
+        return Decision(
+            self.distribution.played(sample), sample, self.distribution.log_prob(params, legal_mask, sample)
+        )
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """Nothing to learn."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing to save."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to load."""

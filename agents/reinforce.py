@@ -1,0 +1,220 @@
+"""Policy gradient: REINFORCE with the whole return or rewards-to-go, and a baseline that is nothing, a mean or learned.
+
+Williams (1992); Kaplan, "Notes on Contemporary Machine Learning for Physicists", 8.2. Each rollout gives one step up
+the estimate of grad J = E[sum_t grad log pi(a_t | s_t) Psi_t], with Psi_t by the two settings
+
+    returns "whole":  the return R of the whole episode (the plain score-function estimator)
+    returns "to_go":  sum_{t' >= t} gamma^{t' - t} r_{t'}: what came before an action does not depend on it
+    returns "gae":    generalised advantage estimation (Schulman et al. 2016), which needs the learned baseline
+
+    baseline "none":  0
+    baseline "mean":  the mean of the other copies' returns at the same time step (leave-one-out, so exactly unbiased)
+    baseline "value": V(s_t), learned by regression on the returns
+
+All but "gae" (lambda < 1) are unbiased, and each is of lower variance than the one before it. With "whole" and "to_go"
+every rollout is one whole episode a copy; with "gae" it is a window of ongoing play (advantage actor-critic).
+
+Discounting: gamma discounts within Psi_t, not the weight of a state by its time, as is the custom.
+
+Example:
+    mlbits train reinforce mlbits/CartPole-v0 --agent.baseline mean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.returns import gae, rewards_to_go, whole_returns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReinforceConfig:
+    """Settings of the policy gradient.
+
+    Attributes:
+        returns: "whole", "to_go" or "gae".
+        baseline: "none", "mean" or "value".
+        num_steps: steps of a window with "gae", else the most that an episode may take.
+        learning_rate: of Adam.
+        anneal_lr: whether the learning rate falls linearly to 0 over the run.
+        discount: gamma.
+        gae_lambda: lambda of GAE.
+        value_steps: gradient steps of the value after each policy step (the critic may learn faster).
+        entropy_coef: weight of an entropy bonus (0: the plain policy gradient).
+        normalize_advantage: whether Psi is divided by its deviation in each rollout.
+        max_grad_norm: gradients are clipped to this L2 norm.
+        normalize_obs: whether observations are standardised (vectors of floats only).
+        hidden: widths of the hidden layers of actor and critic.
+        log_std: initial log standard deviation of continuous actions.
+    """
+
+    returns: Literal["whole", "to_go", "gae"] = "to_go"
+    baseline: Literal["none", "mean", "value"] = "value"
+    num_steps: int = 500
+    learning_rate: float = 3e-3
+    anneal_lr: bool = False
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    value_steps: int = 4
+    entropy_coef: float = 0.0
+    normalize_advantage: bool = True
+    max_grad_norm: float = 1.0
+    normalize_obs: bool = False
+    hidden: tuple[int, ...] = (64, 64)
+    log_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            num_steps=(1, 1e6), learning_rate=(0, 10), discount=(0, 1), gae_lambda=(0, 1), value_steps=(0, 1e4),
+           , entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
+        )  # fmt: skip
+        check_hidden(self.hidden)
+        if self.returns == "gae" and self.baseline != "value":
+            raise AgentError(f"baseline: got {self.baseline!r} with returns='gae', which bootstraps; wanted 'value'")
+
+
+class Reinforce:
+    """A policy-gradient agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's.
+        action_space: one seat's: Discrete, MultiDiscrete or Box of one axis.
+        seed: of the first weights.
+        device: where the networks live.
+    """
+
+    def __init__(
+        self,
+        config: ReinforceConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.core = ActorCriticCore(
+            observation_space,
+            action_space,
+            hidden=config.hidden,
+            learning_rate=config.learning_rate,
+            max_grad_norm=config.max_grad_norm,
+            normalize_obs=config.normalize_obs,
+            log_std=config.log_std,
+            seed=seed,
+            device=torch.device(device),
+            value_apart=True,
+        )
+
+    @property
+    def experience(self) -> RolloutSpec:
+        """Whole episodes, or windows for GAE."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=self.config.returns != "gae")
+
+    def act(
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
+    ) -> Decision:
+        """Decide for N rows of observations."""
+        return self.core.act(obs, legal_mask, generator, greedy)
+
+    @torch.no_grad()
+    def weights(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Psi of each step, the value's regression target, and the value, all [T, B, P]."""
+        config = self.config
+        ends = (rollout.terminated, rollout.truncated)
+        value = torch.zeros_like(rollout.reward)
+        if config.baseline == "value":
+            value, next_value = self.core.rollout_values(rollout)
+        if config.returns == "gae":
+            psi = gae(
+                rollout.reward, value, next_value, *ends,
+                discount=config.discount, gae_lambda=config.gae_lambda, active=rollout.active,
+            )  # fmt: skip
+            return psi, psi + value, value
+        to_go = rewards_to_go(rollout.reward, *ends, discount=config.discount, active=rollout.active)
+        psi = to_go
+        if config.returns == "whole":
+            psi = whole_returns(rollout.reward, *ends, discount=config.discount)
+        if config.baseline == "mean":
+            psi = psi - others_mean(psi, rollout.active)
+        return psi - value, to_go, value
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """One policy-gradient step, then the value's own steps.
+
+        Args:
+            rollout: fresh experience of the present policy.
+            progress: share of the run that is over, 0..1.
+            generator: not used; present because other agents draw from it.
+
+        Returns:
+            Losses, entropy, explained variance, learning rate, gradient norm.
+        """
+        config, core = self.config, self.core
+        core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        psi, target, value = (tensor.flatten() for tensor in self.weights(rollout))
+        obs, sample = core.prepare(rows(rollout.obs, 3)), rollout.sample.flatten(0, 2)
+        mask = None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
+        index = active_rows(rollout)
+        if index is not None:
+            psi, target, value, sample = (tensor[index] for tensor in (psi, target, value, sample))
+            obs, mask = pick(obs, index), None if mask is None else mask[index]
+        if config.normalize_advantage and len(psi) > 1:
+            # Divided but not centred: centring would be one more baseline, under the name of another setting.
+            psi = psi / (psi.square().mean().sqrt() + 1e-8)
+        core.optimizer.zero_grad()
+        params = core.network.policy(obs)
+        log_prob, entropy = core.distribution.log_prob_and_entropy(params, mask, sample)
+        policy_loss, entropy = -(log_prob * psi).mean(), entropy.mean()
+        (policy_loss - config.entropy_coef * entropy).backward()  # type: ignore[no-untyped-call]
+        grad_norm = core.optimizer.step()
+        value_loss = self._fit_value(obs, target) if config.baseline == "value" else None
+        core.update_moments(rollout)
+        metrics = {
+            "policy_loss": policy_loss, "entropy": entropy, "grad_norm": grad_norm,
+            "advantage_deviation": psi.std() if len(psi) > 1 else psi.sum() * 0,
+        }  # fmt: skip
+        if value_loss is not None:
+            metrics |= {"value_loss": value_loss, "explained_variance": explained_variance(value, target)}
+        return {name: float(tensor.detach()) for name, tensor in metrics.items()} | {
+            "learning_rate": core.optimizer.learning_rate
+        }
+
+    def _fit_value(self, obs: Any, target: Tensor) -> Tensor:
+        """Regress the value on its targets; returns the loss before the first step."""
+        core, optimizer = self.core, self.core.value_optimizer
+        assert optimizer is not None
+        optimizer.learning_rate = core.optimizer.learning_rate
+        first: Tensor | None = None
+        for _ in range(self.config.value_steps):
+            optimizer.zero_grad()
+            loss = 0.5 * (core.network.value(obs) - target).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            first = loss.detach() if first is None else first
+        return torch.zeros(()) if first is None else first
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Network, optimiser and moments."""
+        return self.core.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.core.load_state_dict(state)
+
+
+def others_mean(returns: Tensor, active: Tensor | None) -> Tensor:
+    """For each entry [T, B, P], the mean over the other copies at the same step and seat; 0 where there is none."""
+    weight = torch.ones_like(returns) if active is None else active.to(returns.dtype)
+    total, count = (returns * weight).sum(1, keepdim=True), weight.sum(1, keepdim=True)
+    return (total - returns * weight) / (count - weight).clamp(min=1)

@@ -1,0 +1,194 @@
+"""Returns and advantages, in one place, with terminated and truncated kept apart.
+
+Terminated: the game is over, the value of what follows is 0. Truncated: the episode was cut by a limit, the value of
+what follows is the value of the final observation. Merging the two is the field's most repeated silent bug.
+
+Generalised advantage estimation (Schulman et al. 2016, equations 11 to 16; Kaplan, "Notes on Contemporary Machine
+Learning for Physicists", 8.2):
+
+    delta_t = r_t + gamma V(s_{t+1}) - V(s_t),    A_t = sum_l (gamma lambda)^l delta_{t+l}
+
+lambda = 1 gives rewards-to-go minus the value; lambda = 0 the one-step temporal difference.
+
+Seats that do not act: a seat's steps are the times at which it acts. What it earns between two of them belongs to the
+first, and it is discounted once a decision, not once a tick, so a turn-based game has the same horizon for its seats as
+a simultaneous one.
+
+Example:
+    >>> import torch
+    >>> one = torch.ones(2, 1, 1)
+    >>> never = torch.zeros(2, 1, dtype=torch.bool)
+    >>> gae(one, 0 * one, 0 * one, never, never, discount=0.5, gae_lambda=1.0).flatten().tolist()
+    [1.5, 1.0]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def next_values(value: Tensor, last_value: Tensor, final_value: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """The value of what follows each step.
+
+    Args:
+        value: V of each step's observation, [T, B, P].
+        last_value: V of the observation after the last step, [B, P].
+        final_value: V of the final observation of episodes cut in a step, [T, B, P]; read only where truncated.
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+
+    Returns:
+        [T, B, P]: 0 where terminated, the final observation's value where only truncated, else the next step's.
+    """
+    following = torch.cat([value[1:], last_value[None]])
+    following = torch.where(truncated[..., None], final_value, following)
+    return following.masked_fill(terminated[..., None], 0.0)
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    discount: float,
+    gae_lambda: float,
+    active: Tensor | None = None,
+) -> Tensor:
+    """Generalised advantage estimates.
+
+    Args:
+        reward: [T, B, P].
+        value: V of each step's observation, [T, B, P].
+        next_value: V of what follows each step, from :func:`next_values`, [T, B, P].
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+        discount: gamma, 0..1.
+        gae_lambda: lambda, 0..1.
+        active: bool [T, B, P], which seats act in a step; None where all do.
+
+    Returns:
+        Advantages [T, B, P]; 0 where a seat does not act.
+
+    Raises:
+        ValueError: if shapes do not agree or a factor is out of range.
+    """
+    if not (0.0 <= discount <= 1.0 and 0.0 <= gae_lambda <= 1.0):
+        raise ValueError(f"discount and gae_lambda: got {discount} and {gae_lambda}; wanted numbers from 0 to 1")
+    if not (reward.shape == value.shape == next_value.shape and reward.shape[:2] == terminated.shape == truncated.shape):
+        raise ValueError(
+            f"shapes: got reward {tuple(reward.shape)}, value {tuple(value.shape)}, next_value "
+            f"{tuple(next_value.shape)}, terminated {tuple(terminated.shape)}, truncated {tuple(truncated.shape)}; "
+            "wanted [T, B, P] three times, then [T, B] twice"
+        )
+    ended = (terminated | truncated)[..., None]
+    if active is not None:
+        return _gae_with_turns(reward, value, next_value, ended, discount, gae_lambda, active)
+    delta = reward + discount * next_value - value
+    decay = (discount * gae_lambda) * (~ended).to(reward.dtype).expand_as(reward)
+    advantage = torch.empty_like(reward)
+    running = torch.zeros_like(reward[0])
+    for t in range(len(reward) - 1, -1, -1):
+        running = torch.addcmul(delta[t], decay[t], running, out=advantage[t])
+    return advantage
+
+
+def _gae_with_turns(
+    reward: Tensor, value: Tensor, next_value: Tensor, ended: Tensor, discount: float, gae_lambda: float, active: Tensor
+) -> Tensor:
+    """The same over the steps at which each seat acts; see the module's docstring."""
+    advantage = torch.zeros_like(reward)
+    follow_value = next_value[-1]  # value at the seat's next decision
+    follow_advantage = torch.zeros_like(reward[0])
+    earned = torch.zeros_like(reward[0])  # since this step's decision, at steps where the seat did not act
+    for t in range(len(reward) - 1, -1, -1):
+        follow_value = torch.where(ended[t], next_value[t], follow_value)
+        follow_advantage = follow_advantage.masked_fill(ended[t], 0.0)
+        earned = earned.masked_fill(ended[t], 0.0) + reward[t]
+        own = earned + discount * follow_value - value[t] + discount * gae_lambda * follow_advantage
+        advantage[t] = torch.where(active[t], own, 0.0)
+        follow_value = torch.where(active[t], value[t], follow_value)
+        follow_advantage = torch.where(active[t], own, follow_advantage)
+        earned = earned.masked_fill(active[t], 0.0)
+    return advantage
+
+
+def rewards_to_go(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, *, discount: float, active: Tensor | None = None
+) -> Tensor:
+    """The discounted sum of the rewards from each step to its episode's end, nothing bootstrapped; [T, B, P].
+
+    Args:
+        reward: [T, B, P].
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+        discount: gamma, 0..1.
+        active: bool [T, B, P], or None.
+    """
+    zero = torch.zeros_like(reward)
+    return gae(reward, zero, zero, terminated, truncated, discount=discount, gae_lambda=1.0, active=active)
+
+
+def whole_returns(reward: Tensor, terminated: Tensor, truncated: Tensor, *, discount: float) -> Tensor:
+    """The discounted return of the whole episode that each step belongs to, counted from its first step; [T, B, P].
+
+    Rewards before the window are not known: an episode that was under way at t = 0 counts from there.
+    """
+    ended = terminated | truncated
+    to_go = rewards_to_go(reward, terminated, truncated, discount=discount)
+    total = torch.empty_like(reward)
+    running = to_go[0]
+    for t in range(len(reward)):
+        if t > 0:
+            running = torch.where(ended[t - 1][:, None], to_go[t], running)
+        total[t] = running
+    return total
+
+
+class RewardScale:
+    """Divide rewards by the running deviation of each seat's discounted return (PPO's reward scaling).
+
+    Source: Engstrom et al., "Implementation matters in deep policy gradients" (2020), section 3, item 2. Rewards are
+    not shifted, so what is optimal stays so.
+
+    Args:
+        discount: gamma of the running return.
+    """
+
+    def __init__(self, discount: float) -> None:
+        self.discount = discount
+        self.carry: Tensor | None = None  # discounted return so far, [B, P]
+        self.count, self.mean, self.m2 = 0.0, 0.0, 0.0
+
+    def __call__(self, rollout: Any) -> Tensor:
+        """The rollout's rewards, scaled, [T, B, P]; its returns are taken into the deviation first."""
+        reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
+        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry
+        running = torch.empty_like(reward)
+        for t in range(len(reward)):
+            running[t] = carry = self.discount * carry + reward[t]
+            carry = carry.masked_fill(ended[t], 0.0)
+        self.carry = carry
+        n, mean = float(running.numel()), float(running.double().mean())
+        m2 = float((running.double() - mean).square().sum())
+        total, delta = self.count + n, mean - self.mean
+        self.m2 += m2 + delta**2 * self.count * n / total
+        self.mean += delta * n / total
+        self.count = total
+        return reward / math.sqrt(self.m2 / self.count + 1e-8)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and the returns under way."""
+        moments = torch.tensor([self.count, self.mean, self.m2], dtype=torch.float64)
+        return {"reward_scale.moments": moments} | ({} if self.carry is None else {"reward_scale.carry": self.carry})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.count, self.mean, self.m2 = state["reward_scale.moments"].tolist()
+        self.carry = state.get("reward_scale.carry")

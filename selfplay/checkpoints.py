@@ -1,0 +1,169 @@
+"""Checkpoints that survive a kill at any moment: written aside, synced, renamed; checked by digest when read.
+
+A checkpoint is a folder ``step-000000123456`` with ``weights.safetensors`` (the agent), ``arrays.safetensors``
+(environments, generators, episodes under way), ``state.json`` (counters) and ``manifest.json`` (format, what it belongs
+to, SHA-256 of each file). Nothing is pickled. A folder that is not whole is never seen under its final name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from mlbits.envs.core.errors import MlbitsError
+
+FORMAT = 1
+_FILES = ("weights.safetensors", "arrays.safetensors", "state.json")
+
+
+class CheckpointError(MlbitsError, RuntimeError):
+    """A checkpoint that is damaged, foreign or missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        weights: the agent's state by name.
+        arrays: every other tensor by name.
+        state: counters, as plain data.
+    """
+
+    weights: dict[str, Tensor]
+    arrays: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or absent: to a temporary name, synced, renamed, the folder synced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[str, Any], keep: int) -> Path:
+    """Write one checkpoint and drop the oldest beyond ``keep``.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        step: environment steps so far; the checkpoint's name.
+        checkpoint: what to save.
+        belongs_to: facts that must be the same when it is read (agent, environment, shapes).
+        keep: how many to keep.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: if the disk does not take it; earlier checkpoints are as they were.
+    """
+    target = folder / f"step-{step:012d}"
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        blobs = {
+            "weights.safetensors": save_tensors({k: v.contiguous().cpu() for k, v in checkpoint.weights.items()}),
+            "arrays.safetensors": save_tensors({k: v.contiguous().cpu() for k, v in checkpoint.arrays.items()}),
+            "state.json": json.dumps(checkpoint.state, indent=1).encode(),
+        }
+        digests = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+        manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
+        for name, blob in {**blobs, "manifest.json": json.dumps(manifest, indent=1).encode()}.items():
+            write_file(temporary / name, blob)
+        if target.exists():  # the same step, saved before the run was resumed
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
+    for old in found(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        CheckpointError: if a file is missing, does not match its digest, is of another format, or belongs to
+            something else; the message says which.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        blobs = {name: (path / name).read_bytes() for name in _FILES}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: manifest.json cannot be read ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        got = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise CheckpointError(f"{path}: foreign: format {got!r}; this version of mlbits reads {FORMAT}")
+    for name, blob in blobs.items():
+        if hashlib.sha256(blob).hexdigest() != manifest.get("sha256", {}).get(name):
+            raise CheckpointError(f"{path}: damaged: {name} does not match its digest")
+    for key, wanted in belongs_to.items():
+        got = manifest.get("belongs_to", {}).get(key)
+        if got != wanted:
+            raise CheckpointError(f"{path}: foreign: its {key} is {got!r}; this run's is {wanted!r}")
+    try:
+        weights, arrays = load_tensors(blobs["weights.safetensors"]), load_tensors(blobs["arrays.safetensors"])
+        return Checkpoint(weights, arrays, json.loads(blobs["state.json"]))
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+
+
+def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint | None, Path | None, list[str]]:
+    """Read the newest checkpoint that is whole.
+
+    Returns:
+        The checkpoint and its folder (None if there is none), and a message for each newer one that was passed over.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none is usable, or the newest belongs to something else.
+    """
+    problems: list[str] = []
+    for path in reversed(found(folder)):
+        try:
+            return load(path, belongs_to), path, problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError(f"no usable checkpoint: {'; '.join(problems)}")
+    return None, None, []
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

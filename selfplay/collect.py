@@ -1,0 +1,258 @@
+"""Collecting: a lineup plays a batch, and what the learner needs of it goes into one block of memory.
+
+The block is allocated once and written over by every rollout; a rollout is valid until the next.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import Rollout, RolloutSpec, pick, rows
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.wrapped import AnyBatch
+from mlbits.selfplay.lineup import LEARNER, Lineup
+
+
+@dataclass
+class Episodes:
+    """The episodes that ended in a rollout, in the order of their ends.
+
+    Attributes:
+        returns: undiscounted, the mean over the learner's seats, float64 [E].
+        lengths: steps, int64 [E].
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass
+class Timing:
+    """Wall seconds spent, by what they were spent on."""
+
+    environment: float = 0.0
+    network: float = 0.0
+    learning: float = 0.0
+
+
+@dataclass
+class Collector:
+    """Plays rollouts and keeps count of the episodes under way.
+
+    Args:
+        batch: the copies.
+        spec: how long a rollout is.
+        generator: the source of the players' draws, on the batch's device.
+    """
+
+    batch: AnyBatch
+    spec: RolloutSpec
+    generator: torch.Generator
+    timing: Timing = field(default_factory=Timing)
+
+    def __post_init__(self) -> None:
+        batch = self.batch
+        self._memory = _Memory(batch, self.spec.num_steps)
+        self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
+        self.episode_length = np.zeros(batch.num_envs, np.int64)
+
+    def collect(self, lineup: Lineup) -> tuple[Rollout, Episodes, int]:
+        """Play one rollout.
+
+        Returns:
+            The learner's experience, the episodes that ended, and the number of environment steps taken.
+        """
+        batch, memory, spec = self.batch, self._memory, self.spec
+        if spec.whole_episodes:
+            batch.reset()
+            self.episode_return[:] = 0
+            self.episode_length[:] = 0
+        owned = None if lineup.learner_only else lineup.learner_seats()
+        over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if spec.whole_episodes else None
+        steps = 0
+        while steps < spec.num_steps:
+            memory.write_before(steps, batch)
+            self._act(lineup, steps)
+            began = time.perf_counter()
+            result = batch.step(memory.played)
+            self.timing.environment += time.perf_counter() - began
+            memory.write_after(steps, result, _active(batch.num_envs, memory, steps, owned, over))
+            steps += 1
+            if over is not None:
+                over |= result.terminated | result.truncated
+                if bool(over.all()):
+                    break
+        memory.write_last(steps, batch)
+        if over is not None:
+            memory.cut(steps - 1, ~over, batch)
+        whole = spec.whole_episodes or not (lineup.learner_only and batch.active is None)
+        rollout = memory.rollout(steps, masked=batch.legal_mask is not None, partly_active=whole)
+        episodes = self._count_episodes(rollout, owned, first_only=spec.whole_episodes)
+        return rollout, episodes, steps * batch.num_envs
+
+    def _act(self, lineup: Lineup, t: int) -> None:
+        began = time.perf_counter()
+        memory, batch = self._memory, self.batch
+        obs = rows(pick(memory.obs, t), 2)
+        mask = None if memory.legal_mask is None else memory.legal_mask[t].flatten(0, 1)
+        if lineup.learner_only:
+            decision = lineup.players[LEARNER].act(obs, mask, self.generator)
+            memory.sample[t].flatten(0, 1).copy_(decision.sample)
+            memory.log_prob[t].flatten().copy_(decision.log_prob)
+            memory.played = decision.action.view(batch.num_envs, batch.num_seats, *decision.action.shape[1:])
+        else:
+            played = torch.zeros_like(memory.sample[t]).flatten(0, 1)
+            for player, agent in enumerate(lineup.players):
+                index = lineup.rows(player)
+                if len(index) == 0:
+                    continue
+                decision = agent.act(pick(obs, index), None if mask is None else mask[index], self.generator)
+                played[index] = decision.action
+                memory.sample[t].flatten(0, 1)[index] = decision.sample
+                memory.log_prob[t].flatten()[index] = decision.log_prob
+            memory.played = played.view(batch.num_envs, batch.num_seats, *played.shape[1:])
+        self.timing.network += time.perf_counter() - began
+
+    def _count_episodes(self, rollout: Rollout, owned: Tensor | None, first_only: bool) -> Episodes:
+        """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps."""
+        ended = (rollout.terminated | rollout.truncated).cpu().numpy()
+        reward = rollout.reward.double().cpu().numpy()
+        if first_only:
+            before = np.cumsum(ended, 0) - ended
+            ended = ended & (before == 0)
+        total = self.episode_return + np.cumsum(reward, 0)  # [T, B, P]
+        length = self.episode_length + np.arange(1, len(reward) + 1)[:, None]  # [T, B]
+        copy, t = np.nonzero(ended.T)  # each copy's ends one after another
+        first = np.ones(len(copy), bool)
+        first[1:] = copy[1:] != copy[:-1]
+        at_end, length_at_end = total[t, copy], length[t, copy]
+        returns, lengths = at_end.copy(), length_at_end.copy()
+        returns[~first] -= at_end[:-1][~first[1:]]
+        lengths[~first] -= length_at_end[:-1][~first[1:]]
+        last = np.ones(len(copy), bool)
+        last[:-1] = first[1:]
+        self.episode_return, self.episode_length = total[-1].copy(), length[-1].copy()
+        self.episode_return[copy[last]] -= at_end[last]
+        self.episode_length[copy[last]] -= length_at_end[last]
+        seats = np.ones(returns.shape) if owned is None else owned.cpu().numpy()[copy]
+        order = np.lexsort((copy, t))
+        means = (returns * seats).sum(1) / np.maximum(seats.sum(1), 1)
+        return Episodes(means[order], lengths[order])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The episodes under way."""
+        return {
+            "episode_return": torch.from_numpy(self.episode_return.copy()),
+            "episode_length": torch.from_numpy(self.episode_length.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from saved counts."""
+        self.episode_return = state["episode_return"].numpy().copy()
+        self.episode_length = state["episode_length"].numpy().copy()
+
+
+def _active(
+    num_envs: int, memory: _Memory, t: int, owned: Tensor | None, over: Tensor | None
+) -> Tensor | None:
+    """Which seats act as the learner in step t, [B, P]; None where all do."""
+    active = None if memory.acting is None else memory.acting
+    for part in (owned, None if over is None else ~over[:, None]):
+        if part is not None:
+            active = part if active is None else active & part
+    return active
+
+
+class _Memory:
+    """The tensors of one rollout, [T, B, P, ...] and one step more of observations."""
+
+    def __init__(self, batch: AnyBatch, num_steps: int) -> None:
+        lead, device = (num_steps, batch.num_envs, batch.num_seats), batch.device
+        layout = batch.action
+        sample_type = torch.float32 if layout.kind == "continuous" else torch.int64
+        try:
+            self.obs = _like(batch.obs, num_steps + 1)
+            self.final_obs = _like(batch.obs, num_steps)
+            self.sample = torch.zeros(*lead, *layout.shape, dtype=sample_type, device=device)
+            self.legal_mask = None if batch.legal_mask is None else _like(batch.legal_mask, num_steps)
+        except RuntimeError as error:
+            raise GameError(
+                f"num_envs and num_steps: a rollout of {num_steps} x {batch.num_envs} steps does not fit into memory; "
+                f"wanted fewer ({str(error).splitlines()[0]})"
+            ) from None
+        self.log_prob = torch.zeros(lead, device=device)
+        self.reward = torch.zeros(lead, device=device)
+        self.terminated = torch.zeros(lead[:2], dtype=torch.bool, device=device)
+        self.truncated = torch.zeros(lead[:2], dtype=torch.bool, device=device)
+        self.active = torch.zeros(lead, dtype=torch.bool, device=device)
+        self.acting: Tensor | None = None
+        self.played: Any = None
+
+    def write_before(self, t: int, batch: AnyBatch) -> None:
+        """What the players see before step t."""
+        _write(self.obs, t, batch.obs)
+        if batch.legal_mask is not None:
+            assert self.legal_mask is not None
+            self.legal_mask[t].copy_(batch.legal_mask)
+        self.acting = None if batch.active is None else batch.active.clone()
+
+    def write_after(self, t: int, result: Any, active: Tensor | None) -> None:
+        """What step t gave."""
+        self.reward[t].copy_(result.reward)
+        self.terminated[t].copy_(result.terminated)
+        self.truncated[t].copy_(result.truncated)
+        _write(self.final_obs, t, result.final_obs)
+        if active is not None:
+            self.active[t].copy_(active)
+        elif t == 0 or not bool(self.active[t, 0, 0]):
+            self.active[t] = True
+
+    def write_last(self, steps: int, batch: AnyBatch) -> None:
+        """The observation after the last step."""
+        _write(self.obs, steps, batch.obs)
+
+    def cut(self, t: int, unfinished: Tensor, batch: AnyBatch) -> None:
+        """Count episodes that are not over by step t as truncated there."""
+        self.truncated[t] |= unfinished
+        for final, obs in _pairs(self.final_obs, batch.obs):
+            final[t][unfinished] = obs[unfinished]
+
+    def rollout(self, steps: int, masked: bool, partly_active: bool) -> Rollout:
+        """The first ``steps`` steps."""
+        first = slice(0, steps)
+        return Rollout(
+            obs=pick(self.obs, first),
+            last_obs=pick(self.obs, steps),
+            final_obs=pick(self.final_obs, first),
+            sample=self.sample[first],
+            log_prob=self.log_prob[first],
+            reward=self.reward[first],
+            terminated=self.terminated[first],
+            truncated=self.truncated[first],
+            legal_mask=None if self.legal_mask is None or not masked else self.legal_mask[first],
+            active=self.active[first] if partly_active else None,
+        )
+
+
+def _like(value: Any, count: int) -> Any:
+    """Zeros [count, *shape] for a tensor, or for each tensor of a dict."""
+    if isinstance(value, dict):
+        return {key: _like(part, count) for key, part in value.items()}
+    return torch.zeros((count, *value.shape), dtype=value.dtype, device=value.device)
+
+
+def _write(memory: Any, t: int, value: Any) -> None:
+    for target, source in _pairs(memory, value):
+        target[t].copy_(source)
+
+
+def _pairs(memory: Any, value: Any) -> list[tuple[Tensor, Tensor]]:
+    if isinstance(memory, dict):
+        return [(memory[key], value[key]) for key in memory]
+    return [(memory, value)]

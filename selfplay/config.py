@@ -1,0 +1,223 @@
+"""The settings of a training run, and the presets for pairs of agent and environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlbits.envs.core.errors import MlbitsError
+
+PRESETS_FILE = Path(__file__).with_name("presets.toml")
+
+
+class ConfigError(MlbitsError, ValueError):
+    """A run's setting that is unknown or out of range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Settings of a run that are not the agent's or the environment's.
+
+    Attributes:
+        total_steps: environment steps, summed over copies, after which the run ends.
+        num_envs: copies of the environment stepped together.
+        seed: of weights, copies, draws and shuffles; a run on the CPU is a function of it.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        threads: torch's threads; 1 is fastest for small networks, more help convolutions.
+        eval_every: environment steps between evaluations; 0 evaluates at the end alone.
+        eval_episodes: episodes of each evaluation.
+        eval_greedy: whether evaluation takes the most probable action in place of a draw.
+        video: whether evaluations put an image or animation of the first episode into TensorBoard.
+        checkpoint_every: environment steps between checkpoints; 0 saves at the end alone.
+        keep_checkpoints: how many of the latest checkpoints are kept.
+        stop_when_solved: whether the run ends once it is solved (see ``solved_episodes``).
+        solved_episodes: training episodes whose mean return has to reach the environment's threshold.
+    """
+
+    total_steps: int = 500_000
+    num_envs: int = 64
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    eval_every: int = 100_000
+    eval_episodes: int = 20
+    eval_greedy: bool = True
+    video: bool = True
+    checkpoint_every: int = 100_000
+    keep_checkpoints: int = 2
+    stop_when_solved: bool = False
+    solved_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        limits = {
+            "total_steps": (1, 1e15), "num_envs": (1, 2**26), "seed": (0, 2**63 - 1), "threads": (1, 1024),
+            "eval_every": (0, 1e15), "eval_episodes": (1, 1e6), "checkpoint_every": (0, 1e15),
+            "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
+        }  # fmt: skip
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: got {value}; wanted a number from {low} to {high:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a run, resolved.
+
+    Attributes:
+        agent: the agent's name.
+        env: the environment's id.
+        preset: name of the preset that the values started from, or "none".
+        run: settings of the run.
+        agent_config: the agent's config dataclass.
+        env_settings: keyword settings of the environment.
+    """
+
+    agent: str
+    env: str
+    preset: str
+    run: RunConfig
+    agent_config: Any
+    env_settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, from which :func:`settings_from_json` makes the same settings."""
+        return {
+            "agent": self.agent,
+            "env": self.env,
+            "preset": self.preset,
+            "run": dataclasses.asdict(self.run),
+            "agent_config": dataclasses.asdict(self.agent_config),
+            "env_settings": dict(self.env_settings),
+        }
+
+
+def settings_from_json(data: Mapping[str, Any]) -> Settings:
+    """Settings from what :meth:`Settings.to_json` gave.
+
+    Raises:
+        ConfigError: for missing or unknown keys.
+        UnknownIdError: if the agent is not registered.
+    """
+    from mlbits.agents import agent_entry
+
+    missing = [key for key in ("agent", "env", "preset", "run", "agent_config", "env_settings") if key not in data]
+    if missing:
+        raise ConfigError(f"config: the key {missing[0]!r} is missing; wanted the config.json of a run")
+    return Settings(
+        agent=data["agent"],
+        env=data["env"],
+        preset=data["preset"],
+        run=make_config(RunConfig, data["run"], "run"),
+        agent_config=make_config(agent_entry(data["agent"]).config_class(), data["agent_config"], "agent"),
+        env_settings=dict(data["env_settings"]),
+    )
+
+
+def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A config dataclass from plain values; lists become tuples.
+
+    Raises:
+        ConfigError: naming an unknown key and the nearest known, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(config_class)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"wanted any of {', '.join(hints)}"
+            raise ConfigError(f"{where}.{key}: unknown setting; {hint}")
+        arguments[key] = tuple(value) if isinstance(value, list) else value
+        if not _fits(arguments[key], hints[key]):
+            raise ConfigError(f"{where}.{key}: got {value!r}; wanted {_type_name(hints[key])}")
+    return config_class(**arguments)
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_origin(hint) else str(hint).replace("typing.", "")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """All presets: by agent, then by environment id."""
+    return tomllib.loads(PRESETS_FILE.read_text())
+
+
+def find_preset(agent: str, env: str, choice: str = "auto") -> tuple[str, dict[str, Any]]:
+    """The preset for a pair of agent and environment.
+
+    Args:
+        agent: the agent's name.
+        env: the environment's id.
+        choice: "auto" (the pair's own, if there is one), "none", or the id of another environment.
+
+    Returns:
+        Its name ("agent/env", or "none") and its values: settings of the run, and a table "agent" and "env".
+
+    Raises:
+        ConfigError: if a preset was named that does not exist.
+    """
+    known = presets().get(agent, {})
+    if choice == "none" or (choice == "auto" and env not in known):
+        return "none", {}
+    name = env if choice == "auto" else choice
+    if name not in known:
+        raise ConfigError(
+            f"preset: {agent} has none for {name!r}; wanted 'auto', 'none' or one of {', '.join(known) or 'no others'}"
+        )
+    return f"{agent}/{name}", known[name]
+
+
+def resolve(
+    agent: str,
+    env: str,
+    *,
+    preset: str = "auto",
+    run: Mapping[str, Any] | None = None,
+    agent_settings: Mapping[str, Any] | None = None,
+    env_settings: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from defaults, then the preset, then what is given.
+
+    Raises:
+        UnknownIdError: if the agent or environment is not known.
+        ConfigError: for unknown settings or values out of range.
+    """
+    from mlbits.agents import agent_entry
+    from mlbits.envs.core.wrapped import check_env_id
+
+    config_class = agent_entry(agent).config_class()
+    check_env_id(env)
+    name, values = find_preset(agent, env, preset)
+    values = dict(values)
+    agent_values = dict(values.pop("agent", {})) | dict(agent_settings or {})
+    env_values = dict(values.pop("env", {})) | dict(env_settings or {})
+    return Settings(
+        agent=agent,
+        env=env,
+        preset=name,
+        run=make_config(RunConfig, values | dict(run or {}), "run"),
+        agent_config=make_config(config_class, agent_values, "agent"),
+        env_settings=env_values,
+    )

@@ -1,0 +1,81 @@
+"""Lineups: who sits where, in which share of the copies.
+
+A lineup names players (index 0 is the learner) and gives each seat of each copy to one of them. Decisions of one
+player are made in one pass over all of its rows, however many copies and seats those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import Agent, AgentError
+
+LEARNER = 0
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Who sits where.
+
+    Attributes:
+        players: agents; players[0] is the learner.
+        seating: int64 [B, P], the number of the player in each seat of each copy.
+    """
+
+    players: tuple[Agent, ...]
+    seating: Tensor
+
+    def __post_init__(self) -> None:
+        if self.seating.dim() != 2 or self.seating.dtype != torch.int64:
+            raise AgentError(f"seating: got {self.seating.dtype} {tuple(self.seating.shape)}; wanted int64 [B, P]")
+        if not 0 <= int(self.seating.min()) <= int(self.seating.max()) < len(self.players):
+            raise AgentError(f"seating: wanted numbers of players, 0 to {len(self.players) - 1}")
+
+    @property
+    def learner_only(self) -> bool:
+        """Whether the learner has every seat."""
+        return len(self.players) == 1
+
+    def learner_seats(self) -> Tensor:
+        """bool [B, P]: the seats that are the learner's."""
+        return self.seating == LEARNER
+
+    def rows(self, player: int) -> Tensor:
+        """Numbers of a player's rows among the flattened [B * P]."""
+        return (self.seating.flatten() == player).nonzero().squeeze(-1)
+
+
+def self_play(learner: Agent, num_envs: int, num_seats: int, device: torch.device) -> Lineup:
+    """The learner in every seat of every copy. With one seat this is ordinary reinforcement learning."""
+    return Lineup((learner,), torch.zeros(num_envs, num_seats, dtype=torch.int64, device=device))
+
+
+def against(
+    learner: Agent, opponents: Sequence[tuple[Agent, float]], num_envs: int, num_seats: int, device: torch.device
+) -> Lineup:
+    """The learner in one seat, turn about from copy to copy, and opponents in the others; shares of self-play left over.
+
+    Args:
+        learner: the agent that learns.
+        opponents: agents with their share of the copies; what is left of 1 is self-play.
+        num_envs: number of copies B.
+        num_seats: number of seats P.
+        device: where the seating lives.
+
+    Raises:
+        AgentError: if a share is negative or they add up to more than 1.
+    """
+    shares = [share for _, share in opponents]
+    if any(share < 0 for share in shares) or sum(shares) > 1 + 1e-9:
+        raise AgentError(f"opponents: got shares {shares}; wanted numbers from 0 that add up to at most 1")
+    seating = torch.zeros(num_envs, num_seats, dtype=torch.int64)
+    bounds = [round(sum(shares[:k]) * num_envs) for k in range(len(shares) + 1)]
+    for player, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True), start=1):
+        copies = torch.arange(low, high)
+        seating[low:high] = player
+        seating[copies, (copies - low) % num_seats] = LEARNER
+    return Lineup((learner, *(agent for agent, _ in opponents)), seating.to(device))

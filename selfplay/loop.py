@@ -1,0 +1,217 @@
+"""The self-play loop. Every training run is this loop.
+
+    draw a lineup -> collect -> learn -> record -> now and then evaluate and checkpoint
+
+One seat and one learner is ordinary reinforcement learning; a learner in every seat is self-play.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlbits.selfplay import checkpoints
+from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.selfplay.machine import process_wall_seconds, set_up
+from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.run import CHECKPOINTS, new_folder, read_settings, write_summary
+from mlbits.selfplay.session import Session, open_session
+from mlbits.selfplay.statistics import mean_interval
+from mlbits.selfplay.config import Settings
+from mlbits.selfplay.tracking import Tracker
+
+# Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.
+EVAL_SEED = 1_000_000_007
+_MAX_FRAMES = 200
+
+
+def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
+    """Train until the run's steps are done; returns the summary."""
+    run, counters, clock = session.settings.run, session.counters, _Clock(session)
+    evaluation: dict[str, Any] | None = None
+    while counters.env_steps < run.total_steps and not (run.stop_when_solved and counters.solved_at):
+        rollout, episodes, steps = session.collector.collect(session.lineup)
+        with clock.learning():
+            metrics = session.learner.learn(rollout, counters.env_steps / run.total_steps, session.learning)
+        counters.env_steps += steps
+        counters.iterations += 1
+        _note_episodes(session, episodes, clock)
+        evaluation = None
+        if run.eval_every and counters.env_steps >= counters.next_eval:
+            counters.next_eval = _next(counters.env_steps, run.eval_every)
+            evaluation = evaluate(session, tracker)
+        record = {f"learn/{name}": value for name, value in metrics.items()}
+        tracker.record(counters.env_steps, _training_record(session, episodes) | record | clock.record(steps))
+        if run.checkpoint_every and counters.env_steps >= counters.next_checkpoint:
+            counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
+            save(session, tracker, folder, clock)
+    if evaluation is None:
+        evaluation = evaluate(session, tracker)
+    save(session, tracker, folder, clock)
+    summary = evaluation | {
+        "best_return_mean": counters.best_return_mean,
+        "env_steps": counters.env_steps,
+        "wall_seconds": counters.wall_seconds,
+        "cpu_seconds": counters.cpu_seconds,
+    }
+    if session.threshold is not None:
+        summary["solved_at"] = counters.solved_at
+    write_summary(folder, summary)
+    return summary
+
+
+def train(settings: Settings, out: str | Path | None = None, *, console: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Start a run.
+
+    Args:
+        settings: of the run, from :func:`mlbits.selfplay.config.resolve`.
+        out: its folder; None makes one under ``runs``.
+        console: whether to show progress.
+
+    Returns:
+        The folder and the summary.
+
+    Raises:
+        MlbitsError: for settings that do not fit, or a folder that holds another run.
+    """
+    set_up(settings.run.threads)
+    session = open_session(settings)
+    folder = new_folder(settings, out)
+    session.counters.next_eval = settings.run.eval_every
+    session.counters.next_checkpoint = settings.run.checkpoint_every
+    tracker = Tracker(folder, settings.run.total_steps, console=console)
+    try:
+        tracker.describe(settings.to_json())
+        return folder, loop(session, tracker, folder)
+    finally:
+        tracker.close()
+
+
+def resume(folder: str | Path, *, total_steps: int | None = None, console: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Continue a run from its newest whole checkpoint (from the start where there is none yet).
+
+    Args:
+        folder: the run's folder.
+        total_steps: a new end; None keeps the run's own.
+        console: whether to show progress.
+
+    Raises:
+        RunError: if the folder is no run.
+        CheckpointError: if there are checkpoints and none is usable.
+    """
+    folder, settings = Path(folder), read_settings(folder)
+    if total_steps is not None:
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
+    set_up(settings.run.threads)
+    session = open_session(settings)
+    session.counters.next_eval = settings.run.eval_every
+    session.counters.next_checkpoint = settings.run.checkpoint_every
+    checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
+    if checkpoint is not None:
+        session.from_checkpoint(checkpoint)
+    tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
+    try:
+        for problem in problems:
+            tracker.say(f"passed over {problem}")
+        tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")
+        return folder, loop(session, tracker, folder)
+    finally:
+        tracker.close()
+
+
+def evaluate(session: Session, tracker: Tracker) -> dict[str, Any]:
+    """Play evaluation episodes with the present agent and record them."""
+    settings, counters = session.settings, session.counters
+    run = settings.run
+    played = play_episodes(
+        session.learner, settings.env, run.eval_episodes, seed=EVAL_SEED, settings=settings.env_settings,
+        device=run.device if session.device.type == "cuda" else "cpu", greedy=run.eval_greedy,
+        max_frames=_MAX_FRAMES if run.video else 0,
+    )  # fmt: skip
+    mean, (low, high) = mean_interval(played.returns.mean(1))
+    best = counters.best_return_mean
+    counters.best_return_mean = mean if best is None else max(best, mean)
+    tracker.record(
+        counters.env_steps,
+        {"return/eval": mean, "return/eval_low": low, "return/eval_high": high,
+         "return/eval_length": float(played.lengths.mean())},
+    )  # fmt: skip
+    tracker.picture(counters.env_steps, played.frames)
+    return {"return_mean": mean, "return_interval": [low, high], "episodes": run.eval_episodes}
+
+
+def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> None:
+    """Write a checkpoint; what was recorded up to here is on disk before it is."""
+    clock.update()
+    session.restart_wrapped()
+    tracker.flush()
+    keep = session.settings.run.keep_checkpoints
+    path = folder / CHECKPOINTS
+    checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)
+
+
+def _next(now: int, every: int) -> int:
+    return (now // every + 1) * every
+
+
+def _note_episodes(session: Session, episodes: Episodes, clock: _Clock) -> None:
+    """Keep the latest returns, and note when they first reach the threshold."""
+    session.recent.extend(episodes.returns.tolist())
+    counters, threshold = session.counters, session.threshold
+    full = len(session.recent) == session.recent.maxlen
+    if threshold is not None and counters.solved_at is None and full and np.mean(session.recent) >= threshold:
+        clock.update()
+        counters.solved_at = {
+            "env_steps": counters.env_steps,
+            "wall_seconds": counters.wall_seconds,
+            "cpu_seconds": counters.cpu_seconds,
+        }
+
+
+def _training_record(session: Session, episodes: Episodes) -> dict[str, float]:
+    record = {"return/train": float(np.mean(session.recent))} if session.recent else {}
+    return record | ({"return/train_length": float(episodes.lengths.mean())} if len(episodes.lengths) else {})
+
+
+class _Clock:
+    """Wall and CPU time of the run over all its processes, and where the time goes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._wall_before, self._cpu_before = session.counters.wall_seconds, session.counters.cpu_seconds
+        self._recorded = time.perf_counter()
+
+    def update(self) -> None:
+        """Bring the counters up to now."""
+        self._session.counters.wall_seconds = self._wall_before + process_wall_seconds()
+        self._session.counters.cpu_seconds = self._cpu_before + time.process_time()
+
+    def learning(self) -> _Stopwatch:
+        """Time what is within as learning."""
+        return _Stopwatch(self._session.collector.timing)
+
+    def record(self, steps: int) -> dict[str, float]:
+        """Speed and shares of time since the last record."""
+        now = time.perf_counter()
+        wall = max(now - self._recorded, 1e-9)
+        self._recorded = now
+        timing = self._session.collector.timing
+        shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}
+        self._session.collector.timing = Timing()
+        self.update()
+        return {"speed/steps_per_second": steps / wall, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}
+
+
+class _Stopwatch:
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timing.learning += time.perf_counter() - self._began

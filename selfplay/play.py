@@ -1,0 +1,97 @@
+"""Playing whole episodes with fixed agents: what evaluation, videos and tournaments stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.agents.agent import Agent, rows
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.wrapped import open_batch
+
+_COPIES_AT_ONCE = 1024
+
+
+@dataclass
+class Played:
+    """Episodes that were played to their ends.
+
+    Attributes:
+        returns: undiscounted, float64 [E, P].
+        lengths: steps, int64 [E].
+        frames: images uint8 [H, W, 3] of the first episode, where asked for.
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+def play_episodes(
+    agent: Agent,
+    env: str,
+    episodes: int,
+    *,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    greedy: bool = True,
+    max_frames: int = 0,
+    max_steps: int = 100_000,
+) -> Played:
+    """Play whole episodes, one a copy, so that short episodes count no more than long ones.
+
+    Args:
+        agent: takes every seat.
+        env: environment id.
+        episodes: how many, E.
+        seed: of copies and draws; nothing else decides what happens.
+        settings: of the environment.
+        device: where to play.
+        greedy: whether the most probable action is taken in place of a draw.
+        max_frames: images of the first episode to draw, 0 for none.
+        max_steps: steps after which an episode that does not end is an error.
+
+    Raises:
+        MlbitsError: if an episode does not end.
+    """
+    parts: list[Played] = []
+    while sum(len(part.lengths) for part in parts) < episodes:
+        done = sum(len(part.lengths) for part in parts)
+        count = min(_COPIES_AT_ONCE, episodes - done)
+        part = _play(agent, env, count, seed + done, settings, device, greedy, 0 if parts else max_frames, max_steps)
+        parts.append(part)
+    returns, lengths = np.concatenate([p.returns for p in parts]), np.concatenate([p.lengths for p in parts])
+    return Played(returns, lengths, parts[0].frames)
+
+
+def _play(
+    agent: Agent, env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str,
+    greedy: bool, max_frames: int, max_steps: int,
+) -> Played:  # fmt: skip
+    mode = "rgb_array" if max_frames else None
+    batch = open_batch(env, count, device=device, seed=seed, settings=settings, illegal="replace", render_mode=mode)
+    generator = torch.Generator(batch.device).manual_seed(seed)
+    playing = torch.ones(count, dtype=torch.bool, device=batch.device)
+    returns = torch.zeros(count, batch.num_seats, dtype=torch.float64, device=batch.device)
+    lengths = torch.zeros(count, dtype=torch.int64, device=batch.device)
+    frames: list[NDArray[np.uint8]] = []
+    for _ in range(max_steps):
+        if len(frames) < max_frames and bool(playing[0]):
+            frame = batch.render("rgb_array", 0)
+            frames += [] if frame is None else [frame]
+        mask = None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
+        action = agent.act(rows(batch.obs, 2), mask, generator, greedy=greedy).action
+        step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
+        returns += step.reward.double() * playing[:, None]
+        lengths += playing
+        playing = playing & ~(step.terminated | step.truncated)
+        if not bool(playing.any()):
+            batch.close()
+            return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames)
+    raise MlbitsError(f"{env}: an episode did not end within {max_steps} steps; wanted a time limit (its horizon)")

@@ -1,0 +1,98 @@
+"""A run is a folder: config.json, TensorBoard events, metrics.jsonl, checkpoints/, summary.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay import checkpoints
+from mlbits.selfplay.config import ConfigError, Settings, settings_from_json
+from mlbits.version import __version__
+
+CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
+
+
+class RunError(MlbitsError, RuntimeError):
+    """A folder that cannot be used as a run."""
+
+
+def new_folder(settings: Settings, out: str | Path | None) -> Path:
+    """Make the folder of a new run and write its config.
+
+    Args:
+        settings: of the run.
+        out: where; None makes ``runs/AGENT-ENV-seedN-TIME`` in the working folder.
+
+    Raises:
+        RunError: if the folder holds another run or cannot be made.
+    """
+    if out is None:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{settings.agent}-{settings.env}").strip("-")
+        out = Path("runs") / f"{name}-seed{settings.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out)
+    if (folder / CONFIG).exists():
+        raise RunError(
+            f"out: {folder} holds another run; wanted a new folder (or continue that run: mlbits resume {folder})"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RunError(f"out: {folder} is not empty; wanted a new or empty folder")
+    config = settings.to_json() | {
+        "version": __version__,
+        "git_hash": git_hash(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a folder of your own") from None
+    return folder
+
+
+def read_settings(folder: str | Path) -> Settings:
+    """The settings of a run.
+
+    Raises:
+        RunError: if the folder is no run, or its config is damaged.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        return settings_from_json(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise RunError(f"{path}: {error}") from None
+        raise RunError(f"{path}: damaged ({error}); wanted the file that training wrote") from None
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json, whole or not at all."""
+    checkpoints.write_file(folder / SUMMARY, json.dumps(dict(summary), indent=2).encode())
+
+
+def git_hash() -> str | None:
+    """The commit of the mlbits source tree, with "+" if it was changed; None where there is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        top = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True, timeout=5
+        ).stdout.split()
+        if len(top) != 2 or not (Path(top[0]) / "selfplay").is_dir():
+            return None
+        status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(status, capture_output=True, text=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return top[1] + ("+" if changed.strip() else "")

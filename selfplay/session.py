@@ -1,0 +1,172 @@
+"""A session: everything that a run is made of while it is under way, and how it is saved and restored."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.agents import agent_entry
+from mlbits.agents.agent import Agent
+from mlbits.envs.core.batch import GameBatch, parse_device
+from mlbits.envs.core.cuda import check_cuda
+from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
+from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
+from mlbits.selfplay.collect import Collector
+from mlbits.selfplay.config import Settings
+from mlbits.selfplay.lineup import Lineup, self_play
+
+# Streams drawn from one seed; apart, so that more draws in one do not shift another.
+_ACTING, _LEARNING = 1_000_003, 2_000_003
+
+
+@dataclass
+class Counters:
+    """Where a run stands.
+
+    Attributes:
+        env_steps: environment steps so far, over all copies.
+        iterations: turns of the loop so far.
+        wall_seconds: spent, over all processes of the run.
+        cpu_seconds: spent, over all processes of the run, imports included.
+        solved_at: env_steps, wall_seconds and cpu_seconds when it was solved, or None.
+        best_return_mean: of all evaluations, or None before the first.
+        next_eval: env_steps at which the next evaluation is due.
+        next_checkpoint: env_steps at which the next checkpoint is due.
+    """
+
+    env_steps: int = 0
+    iterations: int = 0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    solved_at: dict[str, float] | None = None
+    best_return_mean: float | None = None
+    next_eval: int = 0
+    next_checkpoint: int = 0
+
+
+@dataclass
+class Session:
+    """The agent, its copies, its random streams and its counters.
+
+    Attributes:
+        settings: of the run.
+        device: where everything lives.
+        batch: the copies.
+        learner: the agent that learns.
+        lineup: who sits where.
+        collector: plays rollouts.
+        learning: generator of shuffles, on the CPU.
+        recent: returns of the latest training episodes.
+        counters: where the run stands.
+    """
+
+    settings: Settings
+    device: torch.device
+    batch: AnyBatch
+    learner: Agent
+    lineup: Lineup
+    collector: Collector
+    learning: torch.Generator
+    recent: deque[float]
+    counters: Counters = field(default_factory=Counters)
+
+    def belongs_to(self) -> dict[str, Any]:
+        """Facts that a checkpoint must share with this run to be its own."""
+        settings = self.settings
+        facts: dict[str, Any] = {
+            "agent": settings.agent,
+            "env": settings.env,
+            "agent_config": json.loads(json.dumps(settings.to_json()["agent_config"])),
+            "num_envs": settings.run.num_envs,
+            "seed": settings.run.seed,
+        }
+        if isinstance(self.batch, GameBatch):
+            facts["state_dtype"] = str(self.batch.game.state_dtype.descr)
+        return facts
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Everything that going on depends on."""
+        arrays: dict[str, Tensor] = {
+            "acting": self.collector.generator.get_state(),
+            "learning": self.learning.get_state(),
+            "recent": torch.tensor(list(self.recent), dtype=torch.float64),
+            **self.collector.state_dict(),
+        }
+        if isinstance(self.batch, GameBatch):
+            arrays["environment"] = self.batch.state()
+        return Checkpoint(self.learner.state_dict(), arrays, dict(vars(self.counters)))
+
+    def from_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of this run.
+
+        Raises:
+            CheckpointError: if it lacks what this version of mlbits needs.
+        """
+        try:
+            self.learner.load_state_dict(checkpoint.weights)
+            arrays = checkpoint.arrays
+            self.collector.generator.set_state(arrays["acting"])
+            self.learning.set_state(arrays["learning"])
+            self.recent.clear()
+            self.recent.extend(arrays["recent"].tolist())
+            self.collector.load_state_dict(arrays)
+            self.counters = Counters(**checkpoint.state)
+            if isinstance(self.batch, GameBatch):
+                self.batch.set_state(arrays["environment"])
+            else:
+                self.restart_wrapped()
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"checkpoint: foreign: it does not hold what this run needs ({error})") from None
+
+    def restart_wrapped(self) -> None:
+        """Start the copies of an environment that cannot be saved anew, from a seed that the step count decides.
+
+        Done at every checkpoint, resumed or not, so that both go on alike.
+        """
+        if not self.batch.can_save_state:
+            seed = np.random.SeedSequence([self.settings.run.seed, self.counters.env_steps]).generate_state(1)
+            self.batch.reset(seed=int(seed[0]) % 2**31)
+            self.collector.episode_return[:] = 0
+            self.collector.episode_length[:] = 0
+
+    @property
+    def threshold(self) -> float | None:
+        """The mean return that counts as solved, for the environment's default settings alone."""
+        return reward_threshold(self.settings.env) if not self.settings.env_settings else None
+
+
+def open_session(settings: Settings) -> Session:
+    """Build everything that a run needs.
+
+    Raises:
+        MlbitsError: naming the setting, space or device that does not fit.
+    """
+    run = settings.run
+    device = parse_device(run.device)
+    if device.type == "cuda":
+        device = check_cuda(device)
+    # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
+    batch = open_batch(
+        settings.env, run.num_envs, device=run.device if device.type == "cuda" else device, seed=run.seed,
+        settings=settings.env_settings, illegal="replace",
+    )  # fmt: skip
+    learner = agent_entry(settings.agent).make(
+        settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
+    )
+    acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
+    return Session(
+        settings=settings,
+        device=batch.device,
+        batch=batch,
+        learner=learner,
+        lineup=self_play(learner, batch.num_envs, batch.num_seats, batch.device),
+        collector=Collector(batch, learner.experience, acting),
+        learning=torch.Generator().manual_seed(run.seed + _LEARNING),
+        recent=deque(maxlen=run.solved_episodes),
+    )
