@@ -118,18 +118,33 @@ class GameBatch:
         """Start new episodes.
 
         Args:
-            seed: gives every copy a new random stream first; None goes on with the present ones.
+            seed: gives the copies to reset new random streams first; None goes on with the present ones.
             which: bool [B], the copies to reset; None resets all.
 
         Returns:
             The observations [B, P, ...].
+
+        Raises:
+            GameError: if ``which`` is not a bool tensor [B].
+            ValueError: if a seed is out of range, or there is not one a copy.
         """
-        if seed is not None:
-            self.copies.seed(seed)
-            self._generator.manual_seed(int(np.asarray(seed).flat[0]) % 2**63)
         if which is not None:
-            which = self._checked(which, (self.num_envs,), torch.bool, "which")
-        self.copies.reset(which if which is None or isinstance(self.copies, CudaCopies) else which.numpy())
+            if not isinstance(which, torch.Tensor) or which.dtype != torch.bool or which.shape != (self.num_envs,):
+                got = f"{getattr(which, 'dtype', type(which).__name__)} {tuple(np.shape(which))}"
+                raise GameError(f"which: got {got}; wanted a torch.bool tensor {(self.num_envs,)}")
+            which = which.to(self.device)
+        copies = self.copies
+        if seed is not None:
+            self._generator.manual_seed(int(np.asarray(seed).flat[0]) % 2**63)
+        if isinstance(copies, CudaCopies):
+            if seed is not None:
+                copies.seed(seed, which)
+            copies.reset(which)
+        else:
+            chosen = None if which is None else which.numpy()
+            if seed is not None:
+                copies.seed(seed, chosen)
+            copies.reset(chosen)
         return self.obs
 
     def step(self, actions: torch.Tensor | NDArray[Any]) -> Step:

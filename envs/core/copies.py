@@ -37,8 +37,8 @@ def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
     Raises:
         GameError: if there is neither one game nor one a copy, or the games differ in more than parameters.
     """
-    if num_envs < 1:
-        raise GameError(f"num_envs: got {num_envs}; wanted at least 1")
+    if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+        raise GameError(f"num_envs: got {num_envs}; wanted a whole number, at least 1")
     if len(games) not in (1, num_envs):
         raise GameError(f"games: got {len(games)} for {num_envs} copies; wanted one, or one a copy")
     first = games[0]
@@ -155,10 +155,11 @@ class Copies:
         results = [self._run(op, bounds[0], bounds[1], *rest), *(other.result() for other in others)]
         return min((result for result in results if result >= 0), default=-1)
 
-    def seed(self, seed: int | Sequence[int]) -> None:
-        """Give every copy the random stream of (seed, copy index); see ``copy_keys``."""
-        self.states["rng_key"] = copy_keys(seed, self.num_envs)
-        self.states["rng_counter"] = 0
+    def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:
+        """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
+        chosen = self._everyone if which is None else which
+        self.states["rng_key"][chosen] = copy_keys(seed, self.num_envs)[chosen]
+        self.states["rng_counter"][chosen] = 0
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""

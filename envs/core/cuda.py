@@ -130,11 +130,13 @@ class CudaCopies:
             self._action_views[tensor.data_ptr()] = view
         return view
 
-    def seed(self, seed: int | Sequence[int]) -> None:
-        """Give every copy the random stream of (seed, copy index)."""
+    def seed(self, seed: int | Sequence[int], which: torch.Tensor | None = None) -> None:
+        """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
         keys = torch.from_numpy(copy_keys(seed, self.num_envs).view(np.int64).copy()).to(self.device)
-        self.field("states", "rng_key", torch.int64)[:] = keys
-        self.field("states", "rng_counter", torch.int64)[:] = 0
+        everyone = self.memory["everyone"].view(torch.bool)
+        chosen = everyone if which is None else which
+        self.field("states", "rng_key", torch.int64)[chosen] = keys[chosen]
+        self.field("states", "rng_counter", torch.int64)[chosen] = 0
 
     def field(self, memory: str, name: str, dtype: torch.dtype) -> torch.Tensor:
         """A strided view [B] of one scalar field of a structured array, in the device's memory."""

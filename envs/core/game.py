@@ -20,7 +20,7 @@ two records, module constants, other rules. They may not allocate, raise or call
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,7 @@ def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None =
     """
     if horizon is not None and not 1 <= horizon < 2**31:
         raise GameError(f"horizon: got {horizon}; wanted a positive number of steps, or None for no limit")
+    _check_names("fields", fields, PARAMS_HEADER)
     params = np.zeros(1, np.dtype(PARAMS_HEADER + fields, align=True))
     params["horizon"] = horizon or 0
     names = {str(entry[0]) for entry in fields}
@@ -68,6 +69,15 @@ def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None =
         else:
             target[tuple(slice(0, size) for size in source.shape)] = source
     return params
+
+
+def _check_names(argument: str, fields: Fields, header: list[tuple[str, str]]) -> None:
+    names = [str(entry[0]) for entry in fields]
+    taken = sorted({name for name, _ in header} & set(names))
+    if taken:
+        raise GameError(f"{argument}: {taken} belong to the core; wanted other names")
+    if len(set(names)) != len(names):
+        raise GameError(f"{argument}: got {names}; wanted each name once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +125,7 @@ class Game:
             raise GameError(f"name: got {self.name!r}; wanted a Python identifier")
         if self.seats < 1:
             raise GameError(f"seats: got {self.seats}; wanted at least 1")
-        own = {str(entry[0]) for entry in self.state_fields}
-        taken = own & {name for name, _ in STATE_HEADER}
-        if taken:
-            raise GameError(f"state_fields: {sorted(taken)} belong to the core; wanted other names")
+        _check_names("state_fields", self.state_fields, STATE_HEADER)
         if self.params.shape != (1,) or "horizon" not in (self.params.dtype.names or ()):
             raise GameError("params: wanted one record made by make_params")
         action_layout(self.action_space)
@@ -135,6 +142,20 @@ class Game:
     def horizon(self) -> int | None:
         """Steps after which an episode is truncated, or None."""
         return int(self.params["horizon"][0]) or None
+
+    def limited_to(self, steps: int | None) -> Game:
+        """This game with its horizon lowered to ``steps``, where that is sooner; None changes nothing.
+
+        Raises:
+            GameError: if ``steps`` is not positive.
+        """
+        if steps is None:
+            return self
+        if not 1 <= steps < 2**31:
+            raise GameError(f"time limit: got {steps}; wanted a positive number of steps, or None for no limit")
+        params = self.params.copy()
+        params["horizon"] = min(steps, self.horizon or steps)
+        return replace(self, params=params)
 
     @cached_property
     def observation(self) -> ObservationLayout:

@@ -28,8 +28,8 @@ def make_env(game_id: str, render_mode: str | None = None, **settings: Any) -> G
 def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> GymnasiumVectorEnv:
     """The entry point behind ``gym.make_vec``."""
     own = {name: settings.pop(name) for name in ("render_mode", "autoreset_mode", "copy", "threads") if name in settings}
-    settings.pop("max_episode_steps", None)
-    return GymnasiumVectorEnv(make_game(game_id, **settings), num_envs, **own)
+    steps = settings.pop("max_episode_steps", None)  # Gymnasium leaves the time limit of such a door to the door
+    return GymnasiumVectorEnv(make_game(game_id, **settings).limited_to(steps), num_envs, **own)
 
 
 def _single_seat(game: Game, door: str) -> None:
@@ -88,10 +88,13 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         """
         if self._over:
             raise gym.error.ResetNeeded(f"{self.game.name}: the episode is over or not begun; call reset() first")
-        if self._discrete and type(action) in _INTEGERS:
-            self._actions[0, 0] = action
-        else:
-            self._actions[0, 0] = checked_action(action, self.action_space, self.game.action)
+        try:
+            if self._discrete and type(action) in _INTEGERS:
+                self._actions[0, 0] = action
+            else:
+                self._actions[0, 0] = checked_action(action, self.action_space, self.game.action)
+        except OverflowError:  # an integer beyond int64
+            raise IllegalActionError(f"action: got {action!r}; wanted {self.action_space}") from None
         copies = self._copies
         copies.step(self._actions)
         terminated, truncated = copies.terminated.item(), copies.truncated.item()
@@ -175,21 +178,24 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Start episodes in all copies, or in those of ``options={"reset_mask": bool [B]}``.
 
         A single seed gives copy b the random stream of (seed, b); a list gives each copy that of (seed[b], 0).
+        Copies that are not reset keep their streams.
         """
         which = None if options is None else options.get("reset_mask")
-        if isinstance(seed, int):
-            super().reset(seed=seed)
-        if seed is None and not self._seeded:
-            seed = int(self.np_random.integers(2**31))
-        if seed is not None:
-            if not isinstance(seed, int):
-                seed = [int(self.np_random.integers(2**31)) if one is None else int(one) for one in seed]
-            self._copies.seed(seed)
-            self._seeded = True
         if which is not None:
             which = np.asarray(which)
             if which.dtype != np.bool_ or which.shape != (self.num_envs,):
                 raise GameError(f"reset_mask: got {which.dtype} {which.shape}; wanted bool ({self.num_envs},)")
+        if isinstance(seed, (int, np.integer)):
+            seed = int(seed)
+            super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            self._copies.seed(int(self.np_random.integers(2**31)))
+        elif isinstance(seed, int):
+            self._copies.seed(seed, which)
+        elif seed is not None:
+            drawn = [int(self.np_random.integers(2**31)) if one is None else int(one) for one in seed]
+            self._copies.seed(drawn, which)
+        self._seeded = True
         self._copies.reset(which)
         return self._handed_out(self._obs), self._info()
 

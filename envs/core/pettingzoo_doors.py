@@ -19,7 +19,6 @@ Example:
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,25 +47,14 @@ def make_parallel(
         max_cycles: truncates after so many steps of the game, if that is sooner than the game's own horizon.
         **settings: what the game's factory takes.
     """
-    return PettingZooParallelEnv(_limited(make_game(game_id, **settings), max_cycles), render_mode)
+    return PettingZooParallelEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode)
 
 
 def make_aec(
     game_id: str, render_mode: str | None = None, max_cycles: int | None = None, **settings: Any
 ) -> PettingZooAECEnv:
     """The entry point behind ``pettingzoo.make("aec", ...)``; see :func:`make_parallel`."""
-    return PettingZooAECEnv(_limited(make_game(game_id, **settings), max_cycles), render_mode)
-
-
-def _limited(game: Game, max_cycles: int | None) -> Game:
-    """The game with its horizon lowered to ``max_cycles``."""
-    if max_cycles is None:
-        return game
-    if max_cycles < 1:
-        raise GameError(f"max_cycles: got {max_cycles}; wanted a positive number, or None for no limit")
-    params = game.params.copy()
-    params["horizon"] = min(max_cycles, game.horizon or max_cycles)
-    return dataclasses.replace(game, params=params)
+    return PettingZooAECEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode)
 
 
 class _Table:

@@ -166,12 +166,19 @@ def make_batch(
         illegal: see GameBatch.
         threads: see GameBatch.
         **settings: what the game's factory takes, for all copies.
+
+    Raises:
+        UnknownIdError: if there is no such id; the message names the nearest.
+        GameError: if a setting is unknown or out of range, or the copies' games do not fit together.
+        DeviceError: if the device is not there.
     """
     from mlbits.envs.core.batch import GameBatch
 
     games: Game | list[Game]
     if settings_per_copy is None:
         games = make_game(game_id, **settings)
+    elif len(settings_per_copy) != num_envs:
+        raise GameError(f"settings_per_copy: got {len(settings_per_copy)} for {num_envs} copies; wanted one a copy")
     else:
         games = [make_game(game_id, **{**settings, **own}) for own in settings_per_copy]
     return GameBatch(games, num_envs, device=device, seed=seed, autoreset=autoreset, illegal=illegal, threads=threads)

@@ -3,7 +3,7 @@
 | space (one seat) | buffer of one seat | face at the batch |
 |---|---|---|
 | observation Discrete(n) | int32 [1] | int32 [B, P] |
-| observation Box, MultiDiscrete, MultiBinary | its shape, in the space's dtype (MultiDiscrete: int32) | [B, P, *shape] |
+| observation Box, MultiBinary, MultiDiscrete | its shape, in its dtype (MultiDiscrete: int32) | [B, P, *shape] |
 | observation Dict of those | one record with a field a key | dict of [B, P, *shape] |
 | action Discrete(n) | int64 scalar | int64 [B, P] |
 | action MultiDiscrete(nvec) | int64 [k] | int64 [B, P, k] |
@@ -46,11 +46,23 @@ class ObservationLayout:
         return buffer[..., 0] if self.scalar else buffer
 
 
+# What Numba and torch both compute with, on the CPU and on GPUs.
+_BOX_DTYPES = tuple(
+    np.dtype(name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")
+)
+
+
+def _check_start(argument: str, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+    if np.any(space.start):
+        raise GameError(f"{argument}: got {type(space).__name__} with start={space.start}; wanted start=0")
+
+
 def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
     """The memory layout of an observation space.
 
     Raises:
-        GameError: if the space is not Discrete, Box, MultiDiscrete, MultiBinary or a flat Dict of those.
+        GameError: if the space is not Discrete, Box, MultiDiscrete, MultiBinary or a flat Dict of those, does not
+            start at 0, or has a dtype that torch lacks.
     """
     if isinstance(space, spaces.Dict):
         fields: list[tuple[str, Any, tuple[int, ...]]] = []
@@ -61,13 +73,15 @@ def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
             fields.append((key, layout.dtype, () if layout.scalar else layout.shape))
         return ObservationLayout(np.dtype(fields, align=True), (), False, tuple(space.keys()))
     if isinstance(space, spaces.Discrete):
-        if space.start != 0:
-            raise GameError(f"observation_space: got Discrete with start={space.start}; wanted start=0")
+        _check_start("observation_space", space)
         return ObservationLayout(np.dtype(np.int32), (1,), True, None)
     if isinstance(space, spaces.Box):
-        assert space.dtype is not None
+        if np.dtype(space.dtype) not in _BOX_DTYPES:
+            wanted = ", ".join(dtype.name for dtype in _BOX_DTYPES)
+            raise GameError(f"observation_space: got Box of {space.dtype}; wanted one of {wanted}")
         return ObservationLayout(np.dtype(space.dtype), space.shape, False, None)
     if isinstance(space, spaces.MultiDiscrete):
+        _check_start("observation_space", space)
         return ObservationLayout(np.dtype(np.int32), space.shape, False, None)
     if isinstance(space, spaces.MultiBinary):
         return ObservationLayout(np.dtype(np.int8), space.shape, False, None)
@@ -110,16 +124,18 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
     """
     empty = np.zeros(1, np.float32)
     if isinstance(space, spaces.Discrete):
-        if space.start != 0:
-            raise GameError(f"action_space: got Discrete with start={space.start}; wanted start=0")
+        _check_start("action_space", space)
         return ActionLayout("discrete", np.dtype(np.int64), (), (int(space.n),), empty, empty)
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        _check_start("action_space", space)
         nvec = tuple(int(n) for n in space.nvec)
         return ActionLayout("multi_discrete", np.dtype(np.int64), space.shape, nvec, empty, empty)
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), low, high)
-    raise GameError(f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis")
+    raise GameError(
+        f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis"
+    )
 
 
 def checked_action(
