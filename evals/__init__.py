@@ -1,1 +1,53 @@
-"""Evaluation: how good agents are and how fast everything runs."""
+"""Evaluation: how good agents are and how fast everything runs.
+
+``EVALS`` is the registry of reproductions: one line each, imported at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlbits.envs.core.errors import UnknownIdError
+
+
+@dataclass(frozen=True, slots=True)
+class EvalEntry:
+    """One registered reproduction.
+
+    Attributes:
+        target: "module:function"; the function takes ``quick: bool`` and returns a dict with the key "met".
+        summary: one line for lists.
+    """
+
+    target: str
+    summary: str
+
+    def load(self) -> Callable[..., dict[str, Any]]:
+        """The function itself."""
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+EVALS: dict[str, EvalEntry] = {
+    "gridworld": EvalEntry("mlbits.evals.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"),
+    "cartpole": EvalEntry("mlbits.evals.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"),
+}
+
+
+def eval_entry(name: str) -> EvalEntry:
+    """A registered reproduction.
+
+    Raises:
+        UnknownIdError: with the nearest known name.
+    """
+    if name not in EVALS:
+        raise UnknownIdError("evaluation", name, EVALS)
+    return EVALS[name]
+
+
+def register_eval(name: str, entry: EvalEntry) -> None:
+    """Make a reproduction of one's own known to ``mlbits reproduce`` in this process."""
+    EVALS[name] = entry

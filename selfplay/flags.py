@@ -1,0 +1,143 @@
+"""The flags of ``mlbits train``, built from the dataclasses of the run, the agent and the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import docstring_parser
+import tyro
+
+from mlbits.agents import AGENTS, agent_entry
+from mlbits.envs.core.registry import entry, registered
+from mlbits.envs.core.wrapped import check_env_id
+from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, make_config, resolve
+
+_USAGE = """usage: mlbits train AGENT ENV [flags]
+
+Train an agent on an environment. The run's folder holds its settings, curves, checkpoints and summary.
+
+  mlbits train ppo mlbits/GridWorld-v0
+  mlbits train ppo CartPole-v1 --total-steps 100000 --num-envs 8     any Gymnasium id works
+  mlbits train reinforce mlbits/CartPole-v0 --agent.baseline mean --seed 3
+  mlbits train ppo mlbits/GridWorld-v0 --env.map maze --env.slip 0.1
+  mlbits train ppo mlbits/GridWorld-v0 --help                        all flags of this pair
+
+agents: {agents}
+environments: {envs}, and every id of Gymnasium
+"""
+
+
+def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
+    """Read the words after ``mlbits train``.
+
+    Returns:
+        The settings, the folder asked for (or None), and whether to be quiet.
+
+    Raises:
+        ConfigError: if the agent or environment is missing.
+        UnknownIdError: for an unknown agent or environment.
+        SystemExit: after --help, or for a wrong flag (the message names the nearest).
+    """
+    names = [word for word in words[:2] if not word.startswith("-")]
+    if len(names) < 2:
+        if any(word in ("-h", "--help") for word in words):
+            print(_USAGE.format(agents=", ".join(AGENTS), envs=", ".join(registered())))
+            raise SystemExit(0)
+        missing = "ENV" if names else "AGENT and ENV"
+        raise ConfigError(f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0")
+    agent, env = names
+    config_class = agent_entry(agent).config_class()
+    check_env_id(env)
+    choice = _preset_choice(words)
+    preset, values = find_preset(agent, env, choice)
+    start = resolve(agent, env, preset=choice)
+    env_class = _env_class(env)
+    flags_class = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("out", Annotated[str | None, tyro.conf.arg(help="folder of the run; made under runs/ without it")], None),
+            ("preset", Annotated[str, tyro.conf.arg(help="auto, none, or the environment whose preset to use")], choice),
+            ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
+            ("run", tyro.conf.OmitArgPrefixes[RunConfig], start.run),
+            ("agent", config_class, start.agent_config),
+            *_env_fields(env_class, values.get("env", {})),
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+    shown = "no preset" if preset == "none" else f"values of the preset {preset}"
+    flags = tyro.cli(
+        flags_class,
+        prog=f"mlbits train {agent} {env}",
+        args=words[2:],
+        description=f"Train {agent} on {env}. Defaults shown are the {shown}." if preset != "none" else f"Train {agent} on {env}.",
+    )
+    settings = Settings(
+        agent=agent,
+        env=env,
+        preset=preset,
+        run=flags.run,
+        agent_config=flags.agent,
+        env_settings=_env_settings(flags, env_class),
+    )
+    return settings, flags.out, flags.quiet
+
+
+def _preset_choice(words: list[str]) -> str:
+    """The value of --preset, which has to be known before the other flags' defaults are."""
+    for k, word in enumerate(words):
+        if word == "--preset" and k + 1 < len(words):
+            return words[k + 1]
+        if word.startswith("--preset="):
+            return word.partition("=")[2]
+    return "auto"
+
+
+def _env_class(env: str) -> Any:
+    """A dataclass of a game's settings from its factory's signature; None for wrapped environments."""
+    if env not in registered():
+        return None
+    found = entry(env)
+    factory = found.load()
+    fields = []
+    help_of = _parameter_help(factory)
+    hints = typing.get_type_hints(factory)
+    for name, parameter in inspect.signature(factory).parameters.items():
+        default = found.defaults.get(name, parameter.default)
+        note = tyro.conf.arg(help=help_of.get(name, ""))
+        fields.append((name, Annotated[hints[name], note], dataclasses.field(default=default)))
+    return dataclasses.make_dataclass("EnvSettings", fields, frozen=True, kw_only=True) if fields else None
+
+
+def _parameter_help(function: Callable[..., Any]) -> dict[str, str]:
+    parsed = docstring_parser.parse(function.__doc__ or "")
+    return {parameter.arg_name: (parameter.description or "") for parameter in parsed.params}
+
+
+def _env_fields(env_class: Any, preset: Mapping[str, Any]) -> list[Any]:
+    if env_class is not None:
+        return [("env", env_class, make_config(env_class, preset, "env"))]
+    note = tyro.conf.arg(help='settings of the environment as JSON, as in \'{"continuous": true}\'')
+    return [("env_json", Annotated[str, note], json.dumps(dict(preset)))]
+
+
+def _env_settings(flags: Any, env_class: Any) -> dict[str, Any]:
+    """The settings that differ from the environment's own."""
+    if env_class is None:
+        if not hasattr(flags, "env_json"):
+            return {}
+        try:
+            values = json.loads(flags.env_json)
+        except ValueError as error:
+            raise ConfigError(f"env_json: {error}; wanted a JSON object") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"env_json: got {flags.env_json}; wanted a JSON object")
+        return values
+    defaults = {field.name: field.default for field in dataclasses.fields(env_class)}
+    given = {name: getattr(flags.env, name) for name in defaults}
+    return {name: value for name, value in given.items() if value != defaults[name]}

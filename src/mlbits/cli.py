@@ -1,0 +1,259 @@
+"""The command line: ``mlbits train | resume | eval | list | bench | reproduce``.
+
+Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
+Mistakes are answered by one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.version import __version__
+
+USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
+
+usage:
+  mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
+  mlbits resume RUN [flags]        continue an interrupted run
+  mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
+  mlbits list [WHAT]               what there is: envs, agents, presets, evals
+  mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
+  mlbits reproduce NAME [flags]    repeat a published or promised result
+
+Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``mlbits``; None takes the process's own.
+
+    Returns:
+        The exit status: 0, 1 where a reproduction missed its target, 2 for a mistake, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"mlbits {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise UnknownIdError("command", words[0], COMMANDS)
+        return COMMANDS[words[0]](words[1:])
+    except MlbitsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ResumeFlags:
+    """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted.
+
+    Attributes:
+        run: the run's folder.
+        total_steps: a new number of environment steps to end at.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    total_steps: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _EvalFlags:
+    """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes.
+
+    Attributes:
+        run: the run's folder.
+        episodes: how many to play.
+        seed: of the episodes.
+        sample: draw actions from the policy in place of taking the most probable.
+        device: "cpu", "cuda" or "auto".
+        gif: write an animation of the first episode to this file.
+        json: write the result to this file.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    episodes: int = 100
+    seed: int = 1
+    sample: bool = False
+    device: str = "cpu"
+    gif: Path | None = None
+    json: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ListFlags:
+    """List what there is.
+
+    Attributes:
+        what: "envs", "agents", "presets" or "evals"; everything without it.
+    """
+
+    what: Annotated[str, tyro.conf.Positional] = "all"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _BenchFlags:
+    """Measure steps per CPU-second and per second, beside the other libraries that are installed.
+
+    Attributes:
+        group: which measurements (mlbits bench --help-groups lists them); all without it.
+        device: "cpu" or "cuda".
+        seconds: how long each measurement takes.
+        json: write the rows to this file.
+    """
+
+    group: Annotated[str, tyro.conf.Positional] = "all"
+    device: str = "cpu"
+    seconds: float = 1.0
+    json: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ReproduceFlags:
+    """Repeat a result and compare it with its target.
+
+    Attributes:
+        name: which one (mlbits list evals).
+        quick: a short form with fewer seeds.
+        json: write the result to this file.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    quick: bool = False
+    json: Path | None = None
+
+
+def _train(words: list[str]) -> int:
+    from mlbits.selfplay.flags import parse_train
+
+    settings, out, quiet = parse_train(words)
+    from mlbits.selfplay.loop import train
+
+    if not quiet:
+        preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
+        print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
+    folder, summary = train(settings, out, console=not quiet)
+    _print_run(folder, summary)
+    return 0
+
+
+def _resume(words: list[str]) -> int:
+    flags = tyro.cli(_ResumeFlags, prog="mlbits resume", args=words)
+    from mlbits.selfplay.loop import resume
+
+    folder, summary = resume(flags.run, total_steps=flags.total_steps)
+    _print_run(folder, summary)
+    return 0
+
+
+def _print_run(folder: Path, summary: dict[str, Any]) -> None:
+    low, high = summary["return_interval"]
+    print(
+        f"return {summary['return_mean']:.4g} (95% interval {low:.4g} to {high:.4g}, {summary['episodes']} episodes) "
+        f"after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s ({summary['cpu_seconds']:.1f} CPU-s)"
+    )
+    if solved := summary.get("solved_at"):
+        print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process began")
+    print(f"run: {folder}\ncurves: tensorboard --logdir {folder.parent}\nevaluate: mlbits eval {folder}")
+
+
+def _eval(words: list[str]) -> int:
+    flags = tyro.cli(_EvalFlags, prog="mlbits eval", args=words)
+    from mlbits.evals.evaluate import evaluate_run
+
+    result = evaluate_run(
+        flags.run, flags.episodes, seed=flags.seed, greedy=not flags.sample, device=flags.device, gif=flags.gif
+    )
+    low, high = result["return_interval"]
+    print(
+        f"return {result['return_mean']:.4g}, 95% interval {low:.4g} to {high:.4g}, {result['episodes']} episodes "
+        f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
+    )
+    if flags.gif is not None:
+        print(f"animation: {flags.gif}")
+    _write_json(flags.json, result)
+    return 0
+
+
+def _list(words: list[str]) -> int:
+    flags = tyro.cli(_ListFlags, prog="mlbits list", args=words)
+    from mlbits.agents import AGENTS
+    from mlbits.envs.core.registry import registered
+    from mlbits.evals import EVALS
+    from mlbits.selfplay.config import presets
+
+    tables = {
+        "envs": [(entry.id, entry.summary) for entry in registered().values()],
+        "agents": [(name, entry.summary) for name, entry in AGENTS.items()],
+        "presets": [(f"{agent} {env}", "") for agent, envs in presets().items() for env in envs],
+        "evals": [(name, entry.summary) for name, entry in EVALS.items()],
+    }
+    if flags.what != "all" and flags.what not in tables:
+        raise UnknownIdError("list", flags.what, tables)
+    for what, rows in tables.items():
+        if flags.what in ("all", what):
+            print(f"{what}:" if flags.what == "all" else "", end="\n" if flags.what == "all" else "")
+            width = max(len(name) for name, _ in rows)
+            for name, summary in rows:
+                print(f"  {name:<{width}}  {summary}".rstrip())
+    return 0
+
+
+def _bench(words: list[str]) -> int:
+    flags = tyro.cli(_BenchFlags, prog="mlbits bench", args=words)
+    from mlbits.evals.benchmarks import run_benchmarks
+
+    rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)
+    _write_json(flags.json, [dataclasses.asdict(row) for row in rows])
+    return 0
+
+
+def _reproduce(words: list[str]) -> int:
+    flags = tyro.cli(_ReproduceFlags, prog="mlbits reproduce", args=words)
+    from mlbits.evals import eval_entry
+
+    result = eval_entry(flags.name).load()(quick=flags.quick)
+    _write_json(flags.json, result)
+    print("target met" if result["met"] else "target missed")
+    return 0 if result["met"] else 1
+
+
+def _write_json(path: Path | None, data: Any) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(data, indent=2) + "\n")
+    except OSError as error:
+        raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a file of your own") from None
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "resume": _resume,
+    "eval": _eval,
+    "list": _list,
+    "bench": _bench,
+    "reproduce": _reproduce,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
