@@ -11,6 +11,36 @@ def register_all() -> None:
     register("mlbits/FourRooms-v0", "mlbits.envs.gridworld:four_rooms", summary="four rooms, start anywhere")
     register("mlbits/CliffWalk-v0", "mlbits.envs.gridworld:cliff_walk", summary="the short way runs along a cliff")
     register(
+        "mlbits/RandomGridWorld-v0",
+        "mlbits.envs.gridworld.random_maps:random_gridworld",
+        summary="a new map every episode, and test maps never seen in training",
+        reward_threshold=0.9,
+    )
+    register(
+        "mlbits/Bandit-v0",
+        "mlbits.envs.bandit:bandit",
+        summary="k arms, the best to be found",
+        reward_threshold=135.0,
+    )
+    register(
+        "mlbits/Knapsack-v0",
+        "mlbits.envs.knapsack:knapsack",
+        summary="pack items of the greatest value",
+        reward_threshold=64.0,
+    )
+    register(
+        "mlbits/DelayedChain-v0",
+        "mlbits.envs.delayed_chain:delayed_chain",
+        summary="only the first action matters",
+        reward_threshold=0.9,
+    )
+    register(
+        "mlbits/DeepSea-v0",
+        "mlbits.envs.deep_sea:deep_sea",
+        summary="a treasure that takes exploring on purpose",
+        reward_threshold=0.9,
+    )
+    register(
         "mlbits/CartPole-v0",
         "mlbits.envs.cart_pole:cart_pole",
         summary="Gymnasium's CartPole-v1, step for step",

@@ -1,4 +1,4 @@
-"""The rules of every gridworld: one agent on a map, four moves, walls, goals and pits, slips, a cost a step."""
+"""The rules of gridworlds: one agent on a map, four moves, walls, goals and pits, slips, a cost a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ TILE = 8  # pixels of a cell's side in the "pixels" observation
 @rule
 def reset(state: Any, params: Any) -> None:
     """Put the agent on one of the start cells, each as likely."""
-    state.cell = params.starts[randint(state, params.num_starts)] if params.num_starts > 1 else params.starts[0]
+    start = randint(state, params.num_starts) if params.num_starts > 1 else 0
+    state.cell = params.starts[start]
 
 
 @rule
@@ -29,7 +30,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     rewards[0] = params.reward[kind]
     if kind == CLIFF:
         state.cell = params.starts[0]
-    return kind == GOAL or kind == PIT, False
+    return kind in (GOAL, PIT), False
 
 
 @rule
@@ -46,29 +47,42 @@ def observe_one_hot(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[state.cell] = 1
 
 
+@rule(inline=False)
+def write_planes(kinds: Any, agent: Any, out: Any) -> None:
+    """Planes [5, H, W] of 0 and 1: the agent, walls, goals, pits, cliffs (``kinds`` goes row by row)."""
+    width = out.shape[2]
+    for row in range(out.shape[1]):
+        for column in range(width):
+            cell = row * width + column
+            out[0, row, column] = agent == cell
+            for kind in range(WALL, CLIFF + 1):
+                out[kind, row, column] = kinds[cell] == kind
+
+
+@rule(inline=False)
+def write_pixels(kinds: Any, agent: Any, out: Any) -> None:
+    """A small image [8 H, 8 W, 3]: a colour a kind of cell, the agent a blue square within its cell."""
+    width = out.shape[1] // TILE
+    for cell in range(width * (out.shape[0] // TILE)):
+        top, left, kind, here = cell // width * TILE, cell % width * TILE, kinds[cell], agent == cell
+        for row in range(TILE):
+            for column in range(TILE):
+                blue = here and 2 <= row < TILE - 2 and 2 <= column < TILE - 2
+                out[top + row, left + column, 0] = 30 if blue else PIXEL_RED[kind]
+                out[top + row, left + column, 1] = 90 if blue else PIXEL_GREEN[kind]
+                out[top + row, left + column, 2] = 220 if blue else PIXEL_BLUE[kind]
+
+
 @rule
 def observe_planes(state: Any, params: Any, seat: Any, out: Any) -> None:
     """Planes [5, H, W] of 0 and 1: the agent, walls, goals, pits, cliffs."""
-    for row in range(params.height):
-        for column in range(params.width):
-            cell = row * params.width + column
-            out[0, row, column] = state.cell == cell
-            for kind in range(WALL, CLIFF + 1):
-                out[kind, row, column] = params.kind[cell] == kind
+    write_planes(params.kind, state.cell, out)
 
 
 @rule
 def observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
     """A small image [8 H, 8 W, 3]: a colour a kind of cell, the agent a blue square within its cell."""
-    for row in range(params.height * TILE):
-        for column in range(params.width * TILE):
-            cell = (row // TILE) * params.width + column // TILE
-            kind = params.kind[cell]
-            inner = 2 <= row % TILE < TILE - 2 and 2 <= column % TILE < TILE - 2
-            agent = inner and state.cell == cell
-            out[row, column, 0] = 30 if agent else PIXEL_RED[kind]
-            out[row, column, 1] = 90 if agent else PIXEL_GREEN[kind]
-            out[row, column, 2] = 220 if agent else PIXEL_BLUE[kind]
+    write_pixels(params.kind, state.cell, out)
 
 
 # Colours of floor, wall, goal, pit and cliff.
