@@ -75,7 +75,7 @@ class ReinforceConfig:
         check_range(
             self,
             num_steps=(1, 1e6), learning_rate=(0, 10), discount=(0, 1), gae_lambda=(0, 1), value_steps=(0, 1e4),
-           , entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
+            entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
         )  # fmt: skip
         check_hidden(self.hidden)
         if self.returns == "gae" and self.baseline != "value":
