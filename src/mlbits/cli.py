@@ -115,7 +115,7 @@ class _BenchFlags:
     """Measure steps per CPU-second and per second, beside the other libraries that are installed.
 
     Attributes:
-        group: which measurements (mlbits bench --help-groups lists them); all without it.
+        group: gridworld, cartpole, single or ppo; all without it.
         device: "cpu" or "cuda".
         seconds: how long each measurement takes.
         json: write the rows to this file.

@@ -1,0 +1,219 @@
+"""``mlbits bench``: how fast everything runs here, beside the other libraries that are installed, in one run.
+
+Two rates a row: per CPU-second (``time.process_time``: all threads of the process, hardly touched by other load) and per
+wall second. Each measurement is the median of three; a row's peer is the library that was measured, none for mlbits.
+Random actions are drawn beforehand in vector rows; resets count as part of stepping.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from rich.console import Console
+
+import mlbits
+from mlbits.envs.core.errors import UnknownIdError
+from mlbits.evals import peers
+from mlbits.selfplay.machine import set_up
+
+GRID, POLE = "mlbits/GridWorld-v0", "mlbits/CartPole-v0"
+EMPTY_MAP = {"map": "empty_8x8"}
+MANY, VERY_MANY = 4096, 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        name: what was done.
+        per_cpu_second: steps per CPU-second.
+        per_second: steps per wall second.
+        peer: the library measured, with its version; None for mlbits.
+    """
+
+    name: str
+    per_cpu_second: float
+    per_second: float
+    peer: str | None = None
+
+
+class Stopwatch:
+    """Measures functions for a while, three times over."""
+
+    def __init__(self, seconds: float, device: str = "cpu") -> None:
+        self.seconds, self.device = seconds, device
+
+    def row(self, name: str, call: Callable[[], Any], steps: int, peer: str | None = None) -> Row:
+        """Call a function, which takes ``steps`` steps, again and again; the median rates."""
+        call()
+        rates = [self._once(call, steps) for _ in range(3)]
+        return Row(name, *(statistics.median(rate[k] for rate in rates) for k in (0, 1)), peer)
+
+    def _once(self, call: Callable[[], Any], steps: int) -> tuple[float, float]:
+        self._wait()
+        cpu, wall, calls = time.process_time(), time.perf_counter(), 0
+        while calls == 0 or time.perf_counter() - wall < self.seconds / 3:
+            call()
+            calls += 1
+        self._wait()
+        return calls * steps / (time.process_time() - cpu), calls * steps / (time.perf_counter() - wall)
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def _batch_row(watch: Stopwatch, name: str, env: str, num_envs: int, threads: int | None = 1, **settings: Any) -> Row:
+    illegal = "replace" if watch.device == "cuda" else "error"
+    batch = mlbits.make_batch(env, num_envs, watch.device, threads=threads, illegal=illegal, **settings)
+    actions = [batch.sample_actions() for _ in range(8)]
+    calls = max(1, MANY * 16 // num_envs)
+
+    def call() -> None:
+        for k in range(calls):
+            batch.step(actions[k % 8])
+
+    return watch.row(name, call, calls * num_envs)
+
+
+def _vector_row(watch: Stopwatch, name: str, env: str, num_envs: int, peer: str | None = None, **settings: Any) -> Row:
+    envs = gym.make_vec(env, num_envs=num_envs, **settings)
+    envs.reset(seed=0)
+    actions = [envs.action_space.sample() for _ in range(8)]
+
+    def call() -> None:
+        for action in actions:
+            envs.step(action)
+
+    return watch.row(name, call, 8 * num_envs, peer)
+
+
+def _single_row(watch: Stopwatch, name: str, env: str, peer: str | None = None, **settings: Any) -> Row:
+    one = gym.make(env, **settings)
+    one.reset(seed=0)
+    draw, count = random.Random(0).randrange, int(one.action_space.n)  # type: ignore[attr-defined]
+
+    def call() -> None:
+        for _ in range(2000):
+            _, _, terminated, truncated, _ = one.step(draw(count))
+            if terminated or truncated:
+                one.reset()
+
+    return watch.row(name, call, 2000, peer)
+
+
+def bench_gridworld(watch: Stopwatch) -> Iterator[Row]:
+    """GridWorld 8x8 in batches."""
+    if watch.device == "cuda":
+        for num_envs in (VERY_MANY, 1_048_576):
+            yield _batch_row(watch, f"GridWorld 8x8, batch of {num_envs:,}, GPU", GRID, num_envs, **EMPTY_MAP)
+        return
+    yield _batch_row(watch, f"GridWorld 8x8, batch of {MANY:,}", GRID, MANY, **EMPTY_MAP)
+    yield _vector_row(watch, f"GridWorld 8x8, gym.make_vec of {MANY:,}", GRID, MANY, threads=1, **EMPTY_MAP)
+    yield _batch_row(watch, f"GridWorld 8x8, batch of {VERY_MANY:,}, one core", GRID, VERY_MANY, **EMPTY_MAP)
+    yield _batch_row(watch, f"GridWorld 8x8, batch of {VERY_MANY:,}, all cores", GRID, VERY_MANY, None, **EMPTY_MAP)
+    yield from peers.gridworlds(watch)
+
+
+def bench_cartpole(watch: Stopwatch) -> Iterator[Row]:
+    """CartPole in batches."""
+    if watch.device == "cuda":
+        for num_envs in (VERY_MANY, 1_048_576):
+            yield _batch_row(watch, f"CartPole, batch of {num_envs:,}, GPU", POLE, num_envs)
+        return
+    yield _batch_row(watch, f"CartPole, batch of {MANY:,}", POLE, MANY)
+    yield _vector_row(watch, f"CartPole, gym.make_vec of {MANY:,}", POLE, MANY, threads=1)
+    yield _batch_row(watch, f"CartPole, batch of {VERY_MANY:,}, one core", POLE, VERY_MANY)
+    yield _batch_row(watch, f"CartPole, batch of {VERY_MANY:,}, all cores", POLE, VERY_MANY, None)
+    gymnasium = f"gymnasium {gym.__version__}"
+    yield _vector_row(watch, f"CartPole-v1, gym.make_vec of {MANY:,}", "CartPole-v1", MANY, gymnasium)
+    yield from peers.cartpoles(watch)
+
+
+def bench_single(watch: Stopwatch) -> Iterator[Row]:
+    """One copy through gym.make, a Python call a step."""
+    gymnasium = f"gymnasium {gym.__version__}"
+    yield _single_row(watch, "GridWorld 8x8, gym.make", GRID, **EMPTY_MAP)
+    yield _single_row(watch, "FrozenLake-v1, gym.make", "FrozenLake-v1", gymnasium)
+    yield _single_row(watch, "CartPole, gym.make", POLE)
+    yield _single_row(watch, "CartPole-v1, gym.make", "CartPole-v1", gymnasium)
+    yield from peers.singles(watch)
+
+
+def bench_ppo(watch: Stopwatch) -> Iterator[Row]:
+    """PPO on CartPole, acting, stepping and learning counted: 64x64 actor and critic, 4 epochs x 4 minibatches."""
+    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.session import open_session
+
+    sizes = ((1024, 32), (4096, 32)) if watch.device == "cpu" else ((16_384, 32), (VERY_MANY, 32))
+    for num_envs, num_steps in sizes:
+        run = {"num_envs": num_envs, "device": watch.device}
+        settings = resolve("ppo", POLE, preset="none", run=run, agent_settings={"num_steps": num_steps})
+        session = open_session(settings)
+
+        def call() -> None:
+            rollout, _, _ = session.collector.collect(session.lineup)  # noqa: B023
+            session.learner.learn(rollout, 0.0, session.learning)  # noqa: B023
+
+        yield watch.row(f"PPO on CartPole, {num_envs:,} copies x {num_steps}", call, num_envs * num_steps)
+    if watch.device == "cpu":
+        yield from peers.ppo(watch)
+
+
+GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
+    "gridworld": bench_gridworld,
+    "cartpole": bench_cartpole,
+    "single": bench_single,
+    "ppo": bench_ppo,
+}
+
+
+def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 1.0) -> list[Row]:
+    """Measure one group or all, printing rows as they come.
+
+    Args:
+        group: a key of GROUPS, or "all".
+        device: "cpu" or "cuda".
+        seconds: of each measurement.
+
+    Raises:
+        UnknownIdError: for an unknown group.
+        DeviceError: if the device is not there.
+    """
+    if group != "all" and group not in GROUPS:
+        raise UnknownIdError("benchmark group", group, GROUPS)
+    from mlbits.envs.core.batch import parse_device
+    from mlbits.envs.core.cuda import check_cuda
+
+    kind = parse_device(device).type
+    if kind == "cuda":
+        check_cuda(torch.device("cuda"))
+    set_up(threads=1)
+    watch, rows, console = Stopwatch(seconds, kind), [], Console(width=120, highlight=False)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlbits", "torch", "numba"))
+    console.print(f"{versions}; one torch thread; {kind}\n")
+    console.print(f"{'what':<52} {'per CPU-second':>15} {'per second':>12}  library")
+    for name, bench in GROUPS.items():
+        if group not in ("all", name) or (kind == "cuda" and name == "single"):
+            continue
+        for row in bench(watch):
+            rows.append(row)
+            rates = f"{_rate(row.per_cpu_second):>15} {_rate(row.per_second):>12}"
+            console.print(f"{row.name:<52} {rates}  {row.peer or 'mlbits'}")
+    return rows
+
+
+def _rate(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"

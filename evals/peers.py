@@ -1,0 +1,117 @@
+"""The other libraries that benchmarks stand beside, each measured only where it is installed (extra ``peers``).
+
+Stable-Baselines3 and Gymnasium always are. gymnax runs in JAX, actions drawn and resets done inside the compiled scan,
+as its users run it; envpool and MiniGrid by their own Gymnasium interfaces.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlbits.evals.benchmarks import Row, Stopwatch
+
+
+def _installed(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def _version(name: str) -> str:
+    return f"{name} {importlib.metadata.version(name)}"
+
+
+def gridworlds(watch: Stopwatch) -> Iterator[Row]:
+    """gymnax's FourRooms and envpool's FrozenLake."""
+    if _installed("gymnax", "jax"):
+        for num_envs in (1024, 65_536):
+            yield _gymnax(watch, "FourRooms-misc", num_envs)
+    if _installed("envpool"):
+        yield _envpool(watch, "FrozenLake-v1", 1024)
+
+
+def cartpoles(watch: Stopwatch) -> Iterator[Row]:
+    """gymnax's and envpool's CartPole."""
+    if _installed("gymnax", "jax"):
+        for num_envs in (1024, 65_536):
+            yield _gymnax(watch, "CartPole-v1", num_envs)
+    if _installed("envpool"):
+        yield _envpool(watch, "CartPole-v1", 1024)
+
+
+def singles(watch: Stopwatch) -> Iterator[Row]:
+    """MiniGrid's empty room, one copy."""
+    if not _installed("minigrid"):
+        return
+    import gymnasium as gym
+    import minigrid  # noqa: F401
+
+    env = gym.make("MiniGrid-Empty-8x8-v0")
+    env.reset(seed=0)
+    draw = random.Random(0).randrange
+
+    def call() -> None:
+        for _ in range(500):
+            _, _, terminated, truncated, _ = env.step(draw(7))
+            if terminated or truncated:
+                env.reset()
+
+    yield watch.row("MiniGrid-Empty-8x8, gym.make", call, 500, _version("minigrid"))
+
+
+def ppo(watch: Stopwatch) -> Iterator[Row]:
+    """Stable-Baselines3's PPO with its defaults on 8 copies."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    model = PPO("MlpPolicy", make_vec_env("CartPole-v1", 8), device="cpu", seed=0)
+    steps = 8 * model.n_steps
+    yield watch.row(
+        "PPO on CartPole-v1, its defaults, 8 copies", lambda: model.learn(steps), steps, _version("stable-baselines3")
+    )
+
+
+def _gymnax(watch: Stopwatch, name: str, num_envs: int) -> Row:
+    import gymnax
+    import jax
+
+    env, params = gymnax.make(name)
+    steps = max(1, 1_048_576 // num_envs)
+
+    def one(carry: Any, key: Any) -> Any:
+        state = carry
+        keys = jax.random.split(key, num_envs)
+        action = jax.vmap(env.action_space(params).sample)(keys)
+        result = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, params)
+        return result[1], result[2].sum()
+
+    @jax.jit
+    def scan(state: Any, key: Any) -> Any:
+        return jax.lax.scan(one, state, jax.random.split(key, steps))
+
+    _, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(jax.random.key(0), num_envs), params)
+    key = jax.random.key(1)
+
+    def call() -> None:
+        jax.block_until_ready(scan(state, key))
+
+    return watch.row(f"{name}, {num_envs:,} copies (JAX, all cores)", call, steps * num_envs, _version("gymnax"))
+
+
+def _envpool(watch: Stopwatch, name: str, num_envs: int) -> Row:
+    import envpool
+    import numpy as np
+
+    envs = envpool.make(name, env_type="gymnasium", num_envs=num_envs, num_threads=1)
+    envs.reset()
+    draw = np.random.default_rng(0)
+    actions = [draw.integers(0, envs.action_space.n, num_envs).astype(np.int32) for _ in range(8)]
+
+    def call() -> None:
+        for action in actions:
+            envs.step(action)
+
+    return watch.row(f"{name}, envpool of {num_envs:,}", call, 8 * num_envs, _version("envpool"))
