@@ -67,7 +67,8 @@ def observe(state, params, seat, out):
 def tiny():
     return Game(
         name="Tiny", state_fields=[("x", "i4")], params=make_params([], {}),
-        observation_space=spaces.Discrete(2), action_space=spaces.Discrete(2), reset=reset, step=step, observe=observe, text=str, draw=str,
+        observation_space=spaces.Discrete(2), action_space=spaces.Discrete(2),
+        reset=reset, step=step, observe=observe, text=str, draw=str,
     )
 """,
 }
@@ -80,7 +81,7 @@ from tiny_game import tiny
 copies = Copies(tiny())
 copies.reset()
 copies.step(np.zeros((1, 1), np.int64))
-stats = load_driver(tiny()).stats
+stats = load_driver(tiny()).run.stats
 print(copies.rewards[0, 0], sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
