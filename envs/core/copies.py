@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,6 @@ ILLEGAL_CODES = {"error": driver.ERROR, "replace": driver.REPLACE, "forfeit": dr
 
 # Fewer copies a thread than this cost more to hand over than to step.
 _COPIES_A_THREAD = 8192
-_pool: ThreadPoolExecutor | None = None
 
 
 def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
@@ -121,11 +119,12 @@ class Copies:
         self._everyone = np.ones(num_envs, bool)
         self._no_actions = np.zeros((num_envs, seats, *action.shape), action.dtype)
         self._played = self._no_actions.copy() if illegal == "replace" else None
-        self._run = load_driver(game)
+        self._driver = load_driver(game)
         if threads is None:
             threads = min(os.cpu_count() or 1, num_envs // _COPIES_A_THREAD)
         self._threads = max(1, threads)
-        self._bounds = np.linspace(0, num_envs, self._threads + 1).astype(int).tolist()
+        self._bounds = np.linspace(0, num_envs, self._threads + 1).astype(np.int64)
+        self._results = np.full(self._threads, -1, np.int64)
         # The driver's arguments, gathered once: at one copy a step, gathering them would cost more than the step.
         self._before_actions = (
             int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params)
@@ -137,23 +136,13 @@ class Copies:
         self._box = (action.low, action.high)
 
     def call(self, op: int, actions: NDArray[Any], which: NDArray[np.bool_]) -> int:
-        """Run the driver once over all copies, in threads where there are many."""
+        """Run the driver once over all copies, on several cores where there are many."""
         played = actions if self._played is None else self._played
-        before, after = self._before_actions, self._after_actions
+        rest = (*self._before_actions, actions, played, *self._after_actions, which, *self._box)
         if self._threads == 1:
-            return self._run(op, 0, self.num_envs, *before, actions, played, *after, which, *self._box)  # type: ignore[no-any-return]
-        return self._call_in_threads(op, (*before, actions, played, *after, which, *self._box))
-
-    def _call_in_threads(self, op: int, rest: tuple[Any, ...]) -> int:
-        global _pool
-        bounds = self._bounds
-        if _pool is None:
-            _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mlbits-copies")
-        others = [
-            _pool.submit(self._run, op, low, high, *rest) for low, high in zip(bounds[1:-1], bounds[2:], strict=True)
-        ]
-        results = [self._run(op, bounds[0], bounds[1], *rest), *(other.result() for other in others)]
-        return min((result for result in results if result >= 0), default=-1)
+            return self._driver.run(op, 0, self.num_envs, *rest)  # type: ignore[no-any-return]
+        self._driver.run_parallel(op, self._bounds, self._results, *rest)
+        return min((int(result) for result in self._results if result >= 0), default=-1)
 
     def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""

@@ -79,7 +79,7 @@ class CudaCopies:
         self.autoreset = check_choice("autoreset", autoreset, AUTORESET_CODES)
         self.illegal = check_choice("illegal", illegal, ILLEGAL_CODES)
         seats, layout, action = game.seats, game.observation, game.action
-        self._run = load_driver(game, "cuda")
+        self._run = load_driver(game, "cuda").run
         self._stride = int(len(params) > 1)
         states = np.zeros(num_envs, game.state_dtype)
         states["over"] = 1
@@ -242,7 +242,7 @@ def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> 
     )  # fmt: skip
     dispatcher.get_current_device = lambda: absent
     try:
-        ptx, _ = cuda.compile_ptx(load_driver(game, "cuda").py_func, signature, cc=compute_capability)
+        ptx, _ = cuda.compile_ptx(load_driver(game, "cuda").run.py_func, signature, cc=compute_capability)
     finally:
         dispatcher.get_current_device = present
     return str(ptx)

@@ -179,7 +179,7 @@ def first_illegal(b, states, actions, legal, active, low, high):
 {footer}'''
 
 _CPU_HEADER = """
-from numba import njit
+from numba import njit, prange
 
 from mlbits.envs.core.rules import rule as inlined
 """
@@ -206,6 +206,15 @@ def run(op, start, stop, stride, autoreset, illegal, states, params, actions, pl
         for b in range(start, stop):
             look(b, states[b], params[b * stride], obs, legal, active)
     return -1
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def run_parallel(op, bounds, results, stride, autoreset, illegal, states, params, actions, played, obs, final_obs, legal,
+                 active, rewards, terminated, truncated, which, low, high):
+    """``run`` for copies bounds[k]..bounds[k + 1]-1 on one core each; compiled when a batch first wants it."""
+    for part in prange(len(results)):
+        results[part] = run(op, bounds[part], bounds[part + 1], stride, autoreset, illegal, states, params, actions,
+                            played, obs, final_obs, legal, active, rewards, terminated, truncated, which, low, high)
 '''
 
 _CUDA_HEADER = """
@@ -400,7 +409,7 @@ _loaded: dict[str, ModuleType] = {}
 _loaded_in_memory: dict[tuple[Any, ...], ModuleType] = {}
 
 
-def load_driver(game: Game, target: str = "cpu") -> Any:
+def load_driver(game: Game, target: str = "cpu") -> ModuleType:
     """Compile, or load from the cache, the driver of a game.
 
     Args:
@@ -408,19 +417,19 @@ def load_driver(game: Game, target: str = "cpu") -> Any:
         target: "cpu", or "cuda" (which needs the package numba-cuda).
 
     Returns:
-        The function ``run`` of the generated module.
+        The generated module; ``run`` is the driver, ``run_parallel`` (CPU) the driver on several cores.
     """
     text = driver_text(game, target)
     name = f"mlbits_driver_{game.name}_{target}_{_fingerprint(game, text)}"
     if all(_importable(function) for function in _rules_of(game).values()):
         if name not in _loaded:
             _loaded[name] = _load_from_folder(name, text)
-        return _loaded[name].run
+        return _loaded[name]
     # Rules that live in a notebook, a script or a closure: compiled in memory, without the disk cache.
     key = (text, *_rules_of(game).values())
     if key not in _loaded_in_memory:
         _loaded_in_memory[key] = _load_in_memory(name, text, _rules_of(game))
-    return _loaded_in_memory[key].run
+    return _loaded_in_memory[key]
 
 
 def _load_in_memory(name: str, text: str, rules: dict[str, Rule]) -> ModuleType:

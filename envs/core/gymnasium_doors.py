@@ -11,23 +11,27 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from mlbits.envs.core.copies import Autoreset, Copies
+from mlbits.envs.core.copies import Autoreset, Copies, IllegalActions
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space
 from mlbits.envs.core.registry import make_game
 from mlbits.envs.core.spaces import checked_action, own_observation
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
 
-def make_env(game_id: str, render_mode: str | None = None, **settings: Any) -> GymnasiumEnv:
+def make_env(
+    game_id: str, render_mode: str | None = None, illegal: IllegalActions = "error", **settings: Any
+) -> GymnasiumEnv:
     """The entry point behind ``gym.make``."""
-    return GymnasiumEnv(make_game(game_id, **settings), render_mode)
+    return GymnasiumEnv(make_game(game_id, **settings), render_mode, illegal)
 
 
 def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> GymnasiumVectorEnv:
     """The entry point behind ``gym.make_vec``."""
-    own = {name: settings.pop(name) for name in ("render_mode", "autoreset_mode", "copy", "threads") if name in settings}
+    names = ("render_mode", "autoreset_mode", "copy", "threads", "illegal")
+    own = {name: settings.pop(name) for name in names if name in settings}
     steps = settings.pop("max_episode_steps", None)  # Gymnasium leaves the time limit of such a door to the door
     return GymnasiumVectorEnv(make_game(game_id, **settings).limited_to(steps), num_envs, **own)
 
@@ -46,19 +50,25 @@ class GymnasiumEnv(gym.Env[Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
+        illegal: what an action does that the mask forbids: "error", "replace" (the lowest-numbered legal action is
+            played: for learners that know no masks) or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
 
-    ``info`` carries "action_mask" (bool [A]) where the game has masks. An illegal action raises
-    ``IllegalActionError`` and changes nothing. Stepping on after the end raises ``gym.error.ResetNeeded``.
+    Where the game has masks, ``info`` carries "action_mask" (int8 [A], as ``action_space.sample(mask)`` takes it) and
+    ``action_space.sample()`` draws legal actions. An illegal action raises ``IllegalActionError`` and changes nothing.
+    Stepping on after the end raises ``gym.error.ResetNeeded``.
     """
 
-    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+    def __init__(
+        self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error"
+    ) -> None:
         _single_seat(game, "gym.make")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
         self.metadata = {"render_modes": RENDER_MODES, "render_fps": game.frames_per_second}
         self.game, self.render_mode = game, render_mode
-        self.observation_space, self.action_space = game.observation_space, game.action_space
-        self._copies = copies = Copies(game, 1, autoreset="disabled")
+        self._copies = copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
+        self.observation_space = game.observation_space
+        self.action_space = legal_action_space(game, copies.legal[0, 0])
         self._scalar = game.observation.scalar
         self._plain = game.observation.keys is None and game.observation.dtype == game.observation_space.dtype
         self._obs, self._reward = copies.obs[0, 0], copies.rewards[0]
@@ -119,7 +129,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         return own_observation(self.observation_space, self.game.observation.face(self._copies.obs[0, 0]))
 
     def _info(self) -> dict[str, Any]:
-        return {"action_mask": self._copies.legal[0, 0].copy()} if self._masked else {}
+        return {"action_mask": self._copies.legal[0, 0].astype(np.int8)} if self._masked else {}
 
 
 _INTEGERS = {int, np.int64, np.int32}
@@ -135,9 +145,10 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         autoreset_mode: Gymnasium's AutoresetMode or its name; NEXT_STEP, as in Gymnasium, by default.
         copy: whether arrays handed out are the caller's own; with False the next step writes over them.
         threads: CPU threads; None takes one a 8,192 copies.
+        illegal: as for :class:`GymnasiumEnv`.
 
     Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``.
-    ``info["action_mask"]`` is bool [B, A] where the game has masks.
+    ``info["action_mask"]`` is int8 [B, A] where the game has masks.
     """
 
     def __init__(
@@ -148,6 +159,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         threads: int | None = None,
+        illegal: IllegalActions = "error",
     ) -> None:
         _single_seat(game, "gym.make_vec")
         if render_mode is not None and render_mode not in RENDER_MODES:
@@ -161,10 +173,10 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         }  # fmt: skip
         self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
         self.autoreset_mode = mode
-        self._copies = copies = Copies(game, num_envs, autoreset=name, threads=threads)
+        self._copies = copies = Copies(game, num_envs, autoreset=name, illegal=illegal, threads=threads)
         self.single_observation_space, self.single_action_space = game.observation_space, game.action_space
         self.observation_space = batch_space(game.observation_space, num_envs)
-        self.action_space = batch_space(game.action_space, num_envs)
+        self.action_space = legal_batch_space(game, copies.legal[:, 0], num_envs)
         self._copy = copy
         self._obs = game.observation.face(copies.obs[:, 0])
         self._final_obs = game.observation.face(copies.final_obs[:, 0])
@@ -247,8 +259,8 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _info(self) -> dict[str, Any]:
         if not self.game.masked:
             return {}
-        mask = self._copies.legal[:, 0]
-        return {"action_mask": mask.copy() if self._copy else mask, "_action_mask": np.ones(self.num_envs, bool)}
+        mask = self._copies.legal[:, 0].astype(np.int8)
+        return {"action_mask": mask, "_action_mask": np.ones(self.num_envs, bool)}
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
