@@ -110,9 +110,11 @@ class ActorCriticCore:
         return value, next_values(value, last, final, rollout.terminated, rollout.truncated)
 
     def update_moments(self, rollout: Rollout) -> None:
-        """Take a rollout's observations into the running mean and variance (after learning from it)."""
+        """Take the learner's observations into the running mean and variance (after learning from them)."""
         if self.moments is not None:
-            self.moments.update(rows(rollout.obs, 3))
+            index = active_rows(rollout)
+            obs = rows(rollout.obs, 3)
+            self.moments.update(obs if index is None else pick(obs, index))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, optimiser and moments, copied."""

@@ -78,6 +78,9 @@ class ReinforceConfig:
             entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
         )  # fmt: skip
         check_hidden(self.hidden)
+        for name, wanted in (("returns", ("whole", "to_go", "gae")), ("baseline", ("none", "mean", "value"))):
+            if getattr(self, name) not in wanted:
+                raise AgentError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(map(repr, wanted))}")
         if self.returns == "gae" and self.baseline != "value":
             raise AgentError(f"baseline: got {self.baseline!r} with returns='gae', which bootstraps; wanted 'value'")
 
@@ -144,7 +147,7 @@ class Reinforce:
         to_go = rewards_to_go(rollout.reward, *ends, discount=config.discount, active=rollout.active)
         psi = to_go
         if config.returns == "whole":
-            psi = whole_returns(rollout.reward, *ends, discount=config.discount)
+            psi = whole_returns(rollout.reward, *ends, discount=config.discount, active=rollout.active)
         if config.baseline == "mean":
             psi = psi - others_mean(psi, rollout.active)
         return psi - value, to_go, value

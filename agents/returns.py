@@ -135,19 +135,24 @@ def rewards_to_go(
     return gae(reward, zero, zero, terminated, truncated, discount=discount, gae_lambda=1.0, active=active)
 
 
-def whole_returns(reward: Tensor, terminated: Tensor, truncated: Tensor, *, discount: float) -> Tensor:
+def whole_returns(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, *, discount: float, active: Tensor | None = None
+) -> Tensor:
     """The discounted return of the whole episode that each step belongs to, counted from its first step; [T, B, P].
 
-    Rewards before the window are not known: an episode that was under way at t = 0 counts from there.
+    Rewards before the window are not known: an episode that was under way at t = 0 counts from there. Where seats do
+    not always act, an episode counts from a seat's first decision, and is 0 at the steps between its decisions.
     """
-    ended = terminated | truncated
-    to_go = rewards_to_go(reward, terminated, truncated, discount=discount)
+    ended = (terminated | truncated)[..., None]
+    to_go = rewards_to_go(reward, terminated, truncated, discount=discount, active=active)
+    acts = torch.ones_like(reward, dtype=torch.bool) if active is None else active
     total = torch.empty_like(reward)
-    running = to_go[0]
+    running = torch.zeros_like(reward[0])
+    fresh = torch.ones_like(acts[0])  # seats without a decision in the present episode so far
     for t in range(len(reward)):
-        if t > 0:
-            running = torch.where(ended[t - 1][:, None], to_go[t], running)
-        total[t] = running
+        running = torch.where(fresh & acts[t], to_go[t], running)
+        total[t] = torch.where(acts[t], running, 0.0)
+        fresh = (fresh & ~acts[t]) | ended[t]
     return total
 
 
@@ -167,7 +172,7 @@ class RewardScale:
         self.count, self.mean, self.m2 = 0.0, 0.0, 0.0
 
     def __call__(self, rollout: Any) -> Tensor:
-        """The rollout's rewards, scaled, [T, B, P]; its returns are taken into the deviation first."""
+        """The rollout's rewards, scaled, [T, B, P]; the returns of the learner's seats are taken in first."""
         reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
         carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry
         running = torch.empty_like(reward)
@@ -175,13 +180,15 @@ class RewardScale:
             running[t] = carry = self.discount * carry + reward[t]
             carry = carry.masked_fill(ended[t], 0.0)
         self.carry = carry
-        n, mean = float(running.numel()), float(running.double().mean())
-        m2 = float((running.double() - mean).square().sum())
-        total, delta = self.count + n, mean - self.mean
+        # A seat at which the learner never acted is another player's, whose rewards are not the learner's business.
+        seen = running.double() if rollout.active is None else running[:, rollout.active.any(0)].double()
+        n, mean = float(seen.numel()), float(seen.sum()) / max(seen.numel(), 1)
+        m2 = float((seen - mean).square().sum())
+        total, delta = max(self.count + n, 1.0), mean - self.mean
         self.m2 += m2 + delta**2 * self.count * n / total
         self.mean += delta * n / total
-        self.count = total
-        return reward / math.sqrt(self.m2 / self.count + 1e-8)
+        self.count += n
+        return reward / math.sqrt(self.m2 / total + 1e-8)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and the returns under way."""

@@ -1,0 +1,254 @@
+"""Returns and advantages against sums written out from their definitions, and numbers worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlbits.agents.agent import Rollout
+from mlbits.agents.returns import RewardScale, gae, next_values, rewards_to_go, whole_returns
+
+SHAPES = [(1, 1, 1), (2, 3, 1), (7, 5, 2), (40, 4, 3)]
+
+
+def randoms(shape, seed, ends=0.25):
+    """A window in float64: rewards, values, and episodes that terminate, are truncated, or both at once."""
+    draw = torch.Generator().manual_seed(seed)
+    steps, copies, seats = shape
+
+    def numbers(*size):
+        return torch.randn(*size, generator=draw, dtype=torch.float64)
+
+    def flags():
+        return torch.rand(steps, copies, generator=draw) < ends
+
+    return {
+        "reward": numbers(*shape), "value": numbers(*shape), "last": numbers(copies, seats),
+        "final": numbers(*shape), "terminated": flags(), "truncated": flags(),
+        "active": torch.rand(shape, generator=draw) < 0.5,
+    }  # fmt: skip
+
+
+def advantages(window, discount, gae_lambda, active=None):
+    ends = window["terminated"], window["truncated"]
+    following = next_values(window["value"], window["last"], window["final"], *ends)
+    return gae(
+        window["reward"], window["value"], following, *ends,
+        discount=discount, gae_lambda=gae_lambda, active=active,
+    )  # fmt: skip
+
+
+def value_after(window, t, b, p):
+    """What follows step t is worth, in words: nothing after the end, the last observation where cut."""
+    if window["terminated"][t, b]:
+        return 0.0
+    if window["truncated"][t, b]:
+        return float(window["final"][t, b, p])
+    return float(window["last"][b, p] if t + 1 == len(window["value"]) else window["value"][t + 1, b, p])
+
+
+def slow_gae(window, discount, gae_lambda):
+    """A_t = sum over l of (gamma lambda)^l delta_{t+l}, up to the end of the episode or window."""
+    reward, value = window["reward"], window["value"]
+    result = torch.zeros_like(reward)
+    for t, b, p in np.ndindex(*reward.shape):
+        for k in range(t, len(reward)):
+            delta = reward[k, b, p] + discount * value_after(window, k, b, p) - value[k, b, p]
+            result[t, b, p] += (discount * gae_lambda) ** (k - t) * delta
+            if window["terminated"][k, b] or window["truncated"][k, b]:
+                break
+    return result
+
+
+def episodes(window, b):
+    """(first step, last step, whether it ended) of each episode of copy b."""
+    ended = (window["terminated"] | window["truncated"])[:, b].tolist()
+    first, found = 0, []
+    for t, end in enumerate(ended):
+        if end:
+            found.append((first, t, True))
+            first = t + 1
+    return [*found, *([(first, len(ended) - 1, False)] if first < len(ended) else [])]
+
+
+def slow_gae_with_turns(window, discount, gae_lambda):
+    """Each seat's own decisions alone, with what it earned until its next one, then the plain double sum."""
+    reward, value, active = window["reward"], window["value"], window["active"]
+    result = torch.zeros_like(reward)
+    for b, p in np.ndindex(*reward.shape[1:]):
+        for first, last, _ in episodes(window, b):
+            times = [t for t in range(first, last + 1) if active[t, b, p]]
+            deltas = []
+            for k, t in enumerate(times):
+                until = times[k + 1] if k + 1 < len(times) else last + 1
+                earned = float(reward[t:until, b, p].sum())
+                following = float(value[until, b, p]) if until <= last else value_after(window, last, b, p)
+                deltas.append(earned + discount * following - float(value[t, b, p]))
+            for k, t in enumerate(times):
+                result[t, b, p] = sum(
+                    (discount * gae_lambda) ** (j - k) * deltas[j] for j in range(k, len(times))
+                )
+    return result
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.99, 0.0), (0.0, 0.5)])
+def test_gae_is_the_double_sum(shape, discount, gae_lambda):
+    for seed in range(3):
+        window = randoms(shape, seed)
+        assert torch.allclose(
+            advantages(window, discount, gae_lambda), slow_gae(window, discount, gae_lambda)
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.5, 0.0)])
+def test_gae_of_seats_in_turn_is_the_double_sum_over_each_seats_own_decisions(shape, discount, gae_lambda):
+    for seed in range(3):
+        window = randoms(shape, 10 + seed)
+        fast = advantages(window, discount, gae_lambda, window["active"])
+        assert torch.allclose(fast, slow_gae_with_turns(window, discount, gae_lambda))
+
+
+def test_gae_where_all_seats_act_needs_no_mask():
+    window = randoms((20, 3, 2), 5)
+    everyone = torch.ones(20, 3, 2, dtype=torch.bool)
+    assert torch.allclose(advantages(window, 0.9, 0.7), advantages(window, 0.9, 0.7, everyone))
+
+
+def worked(terminated=(0, 0, 0), truncated=(0, 0, 0)):
+    """Rewards 1, 2, 3; values 0.5, 1, 1.5 and 2 after; an episode cut in step 1 ends at a value of 4."""
+
+    def column(*numbers):
+        return torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1)
+
+    window = {
+        "reward": column(1, 2, 3), "value": column(0.5, 1, 1.5), "last": torch.full((1, 1), 2.0).double(),
+        "final": column(7, 4, 7), "terminated": torch.tensor(terminated).bool()[:, None],
+        "truncated": torch.tensor(truncated).bool()[:, None],
+    }  # fmt: skip
+    return advantages(window, 0.9, 0.5).flatten().tolist()
+
+
+def test_gae_worked_by_hand():
+    # deltas 1.4, 2.35, 3.3; gamma lambda = 0.45
+    assert worked() == pytest.approx([3.12575, 3.835, 3.3])
+
+
+def test_a_terminated_game_is_worth_nothing_and_a_truncated_one_its_last_observation():
+    # terminated in step 1: delta 2 - 1 = 1; truncated there: 2 + 0.9 * 4 - 1 = 4.6
+    assert worked(terminated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 1.0, 1.0, 3.3])
+    assert worked(truncated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 4.6, 4.6, 3.3])
+
+
+def test_both_at_once_is_a_terminated_game():
+    assert worked(terminated=(0, 1, 0), truncated=(0, 1, 0)) == worked(terminated=(0, 1, 0))
+
+
+def test_an_episode_cut_in_the_last_step_does_not_read_the_next_episodes_value():
+    assert worked(truncated=(0, 0, 1))[2] == pytest.approx(3 + 0.9 * 7 - 1.5)
+    assert worked(terminated=(0, 0, 1))[2] == pytest.approx(3 - 1.5)
+
+
+def test_seats_in_turn_worked_by_hand():
+    """Two seats in turn, gamma = 0.5, lambda = 1, no values: one discount a decision, not one a tick."""
+    reward = torch.tensor([[0.0, 8], [2, 0], [0, 0], [4, 16]]).view(4, 1, 2)
+    active = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]).bool().view(4, 1, 2)
+    never = torch.zeros(4, 1, dtype=torch.bool)
+    ends = never.clone()
+    ends[3] = True
+    to_go = rewards_to_go(reward, ends, never, discount=0.5, active=active)
+    # seat 0: decision 0 earns 0 + 2, decision 2 earns 0 + 4; seat 1: the 8 came before its first decision.
+    assert to_go[:, 0, 0].tolist() == [2 + 0.5 * 4, 0, 4, 0]
+    assert to_go[:, 0, 1].tolist() == [0, 0 + 0.5 * 16, 0, 16]
+    whole = whole_returns(reward, ends, never, discount=0.5, active=active)
+    assert whole[:, 0, 0].tolist() == [4, 0, 4, 0]
+    assert whole[:, 0, 1].tolist() == [0, 8, 0, 8]
+
+
+def test_rewards_to_go_and_whole_returns_worked_by_hand():
+    reward = torch.tensor([1.0, 2, 4, 8, 16]).view(5, 1, 1)
+    never = torch.zeros(5, 1, dtype=torch.bool)
+    ends = torch.tensor([0, 0, 1, 0, 0]).bool()[:, None]
+    for terminated, truncated in ((ends, never), (never, ends)):  # nothing is bootstrapped, so both are alike
+        to_go = rewards_to_go(reward, terminated, truncated, discount=0.5)
+        assert to_go.flatten().tolist() == [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16]
+        whole = whole_returns(reward, terminated, truncated, discount=0.5)
+        assert whole.flatten().tolist() == [3, 3, 3, 16, 16]
+
+
+def test_whole_returns_are_the_rewards_to_go_of_each_episodes_first_decision():
+    window = randoms((30, 4, 2), 8)
+    ends = window["terminated"], window["truncated"]
+    for active in (None, window["active"]):
+        to_go = rewards_to_go(window["reward"], *ends, discount=0.9, active=active)
+        whole = whole_returns(window["reward"], *ends, discount=0.9, active=active)
+        for b, p in np.ndindex(4, 2):
+            for first, last, _ in episodes(window, b):
+                times = [t for t in range(first, last + 1) if active is None or active[t, b, p]]
+                for t in range(first, last + 1):
+                    wanted = to_go[times[0], b, p] if t in times else 0.0
+                    assert whole[t, b, p] == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize("bad", [{"discount": 1.01}, {"discount": -0.1}, {"gae_lambda": 2.0}])
+def test_factors_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match="wanted numbers from 0 to 1"):
+        advantages(randoms((3, 2, 1), 0), **{"discount": 0.9, "gae_lambda": 0.9, **bad})
+
+
+def test_shapes_that_do_not_agree_are_refused_and_named():
+    window = randoms((3, 2, 1), 0)
+    ends = window["terminated"], window["truncated"]
+    wanted = r"got reward \(3, 2, 1\), value \(2, 2, 1\)"
+    with pytest.raises(ValueError, match=wanted):
+        gae(window["reward"], window["value"][:2], window["value"], *ends, discount=0.9, gae_lambda=0.9)
+    with pytest.raises(ValueError, match=r"\[T, B\] twice"):
+        one_seat = (window["reward"][..., 0], window["value"][..., 0], window["value"][..., 0])
+        gae(*one_seat, ends[0].T, ends[1].T, discount=0.9, gae_lambda=0.9)
+
+
+def rollout_of(window, active=None):
+    return Rollout(
+        obs=None, last_obs=None, final_obs=None, sample=None, log_prob=None, reward=window["reward"].float(),
+        terminated=window["terminated"], truncated=window["truncated"], legal_mask=None, active=active,
+    )  # fmt: skip
+
+
+def running_returns(windows, discount):
+    """The discounted return so far of each copy and seat, over all windows, [T, B, P] each."""
+    carry, result = 0.0, []
+    for window in windows:
+        for t, reward in enumerate(window["reward"].float().double().numpy()):
+            carry = discount * carry + reward
+            result.append(carry)
+            ended = (window["terminated"] | window["truncated"])[t].numpy()
+            carry = np.where(ended[:, None], 0.0, carry)
+    return np.array(result)
+
+
+def test_reward_scale_is_the_deviation_of_all_returns_so_far():
+    scale, windows = RewardScale(0.9), [randoms((9, 3, 2), seed) for seed in range(4)]
+    for k, window in enumerate(windows):
+        scaled = scale(rollout_of(window))
+        deviation = running_returns(windows[: k + 1], 0.9).std()
+        assert torch.allclose(scaled, window["reward"].float() / deviation, rtol=1e-5)
+
+
+def test_reward_scale_does_not_listen_to_other_players_seats():
+    windows = [randoms((9, 3, 2), seed) for seed in range(3)]
+    active = torch.zeros(9, 3, 2, dtype=torch.bool)
+    active[::2, :, 0] = True  # the learner moves in every second step of seat 0; seat 1 is another player's
+    scale = RewardScale(0.9)
+    for k, window in enumerate(windows):
+        window["reward"][..., 1] *= 1000
+        scaled = scale(rollout_of(window, active))
+        deviation = running_returns(windows[: k + 1], 0.9)[..., 0].std()
+        assert torch.allclose(scaled[..., 0], window["reward"][..., 0].float() / deviation, rtol=1e-5)
+
+
+def test_reward_scale_goes_on_from_its_saved_state():
+    first, second = RewardScale(0.9), RewardScale(0.9)
+    first(rollout_of(randoms((9, 3, 2), 0)))
+    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
+    following = rollout_of(randoms((9, 3, 2), 1))
+    assert torch.equal(first(following), second(following))
