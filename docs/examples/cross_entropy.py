@@ -1,0 +1,145 @@
+"""The cross-entropy method on a table: play, then make what the best episodes did more probable.
+
+Mannor, Rubinstein and Gat, "The cross entropy method for fast policy search" (2003). For every observation s
+the table has the probabilities p(a | s). An iteration plays one episode a copy, keeps the elite (episodes
+whose return is at least the 1 - elite quantile), and moves the table towards how often they chose a in s:
+
+    p(a | s)  <-  (1 - step_size) p(a | s) + step_size * count(s, a) / sum_b count(s, b)
+
+Differs where returns take few values (won or lost): ties at the quantile are all elite, and episodes with the
+worst return of all never are, so that nothing is learned where all did alike.
+
+Example:
+    mlbits train cross_entropy mlbits/GridWorld-v0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from mlbits.agents import AgentEntry, register_agent
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
+from mlbits.agents.distributions import Categorical
+from mlbits.agents.returns import rewards_to_go
+
+LEAST = 1e-6  # the smallest probability, so that its log is finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEntropyConfig:
+    """Settings of the cross-entropy method.
+
+    Attributes:
+        num_steps: the most steps that an episode may take.
+        elite: share of the episodes that are kept.
+        step_size: share of the old table that an iteration replaces.
+    """
+
+    num_steps: int = 500
+    elite: float = 0.2
+    step_size: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_range(self, num_steps=(1, 1e6), elite=(1e-6, 1), step_size=(1e-6, 1))
+
+
+class CrossEntropy:
+    """A tabular agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's, Discrete.
+        action_space: one seat's, Discrete.
+        seed: not used, as the table begins uniform; present because every agent is made alike.
+        device: where the table lives.
+
+    Raises:
+        AgentError: for spaces that have no table.
+    """
+
+    def __init__(
+        self,
+        config: CrossEntropyConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+            if not isinstance(space, spaces.Discrete):
+                raise AgentError(f"{name}: cross_entropy keeps a table; got {space}, wanted Discrete")
+        self.config = config
+        self.distribution = Categorical(int(action_space.n))
+        shape = (int(observation_space.n), int(action_space.n))
+        self.table = torch.full(shape, 1 / shape[1], device=device)
+
+    @property
+    def experience(self) -> RolloutSpec:
+        """One whole episode a copy."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=True)
+
+    def act(
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
+    ) -> Decision:
+        """Decide for N rows of observations."""
+        params = self.table[obs].clamp(min=LEAST).log()
+        if greedy:
+            action = self.distribution.mode(params, legal_mask)
+        else:
+            action = self.distribution.sample(params, legal_mask, generator)
+        return Decision(action, action, self.distribution.log_prob(params, legal_mask, action))
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """Move the table towards the elite.
+
+        Returns:
+            The elite's mean return (NaN, which is not recorded, where there was none), the return that was
+            enough to belong to it, and the table's mean entropy in nats.
+        """
+        assert rollout.active is not None  # whole episodes: copies that are over are not active
+        # From step 0 with discount 1 the rewards to go are each episode's return, [B, P].
+        returns = rewards_to_go(rollout.reward, rollout.terminated, rollout.truncated, discount=1.0)[0]
+        played = rollout.active.any(0)
+        enough = torch.quantile(returns[played], 1 - self.config.elite)
+        elite = played & (returns >= enough) & (returns > returns[played].min())
+        chosen = rollout.active & elite  # [T, B, P]
+        states, actions = self.table.shape
+        pairs = rollout.obs[chosen].long() * actions + rollout.sample[chosen]
+        count = torch.bincount(pairs, minlength=states * actions).view(states, actions)
+        seen = count.sum(1) > 0
+        share = count[seen] / count[seen].sum(1, keepdim=True)
+        self.table[seen] += self.config.step_size * (share - self.table[seen])
+        entropy = -(self.table * self.table.clamp(min=LEAST).log()).sum(1).mean()
+        return {
+            "elite_return": float(returns[elite].mean()),
+            "elite_threshold": float(enough),
+            "entropy": float(entropy),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The table."""
+        return {"table": self.table.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved table.
+
+        Raises:
+            AgentError: if it is of another shape.
+        """
+        if state["table"].shape != self.table.shape:
+            raise AgentError(f"table: got {tuple(state['table'].shape)}; wanted {tuple(self.table.shape)}")
+        self.table.copy_(state["table"])
+
+
+register_agent(
+    "cross_entropy",
+    AgentEntry("cross_entropy", "CrossEntropy", "CrossEntropyConfig", "cross-entropy method on a table"),
+)
