@@ -35,7 +35,7 @@ def draw(
         kinds: [H, W] kinds of cells.
         agent: the agent's cell, or None.
         values: [H * W] numbers shown as a heat map (blue low, yellow high), NaN for none.
-        policy: [H * W, 4] probabilities of up, right, down, left, drawn as arrows of that length.
+        policy: [H * W, 4] probabilities of up, right, down, left, drawn as arrows of that area.
 
     Returns:
         uint8 [side H, side W, 3].
@@ -55,7 +55,8 @@ def draw(
             if kind in (GOAL, PIT) and side >= 16:
                 canvas.text(x + side / 2, y + side / 2, _LETTER[kind], size=side // 2, fill=PAPER)
             if policy is not None and kind == EMPTY:
-                _draw_arrows(canvas, x + side / 2, y + side / 2, side, policy[cell])
+                aside = side * 0.06 if heat is not None else 0.0  # clear of the number in the corner
+                _draw_arrows(canvas, x + side / 2 + aside, y + side / 2 - aside, side, policy[cell])
             if heat is not None and kind == EMPTY and side >= 40:
                 canvas.text(x + 3, y + side - 7, f"{values[cell]:.2f}", size=10, anchor="lm")  # type: ignore[index]
     if agent is not None:
@@ -104,5 +105,5 @@ def _heat(values: NDArray[Any], kinds: NDArray[Any]) -> NDArray[Any]:
 def _draw_arrows(canvas: Canvas, x: float, y: float, side: int, probabilities: NDArray[Any]) -> None:
     for (down, right), probability in zip(MOVES, probabilities, strict=True):
         if probability > 0.05:
-            reach = side * 0.42 * float(probability)
+            reach = side * 0.38 * float(probability) ** 0.5
             canvas.arrow(x + right * reach / 2, y + down * reach / 2, right * reach, down * reach)
