@@ -6,6 +6,7 @@ The arrays are allocated once and written in place by each call; a door that han
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,28 @@ ILLEGAL_CODES = {"error": driver.ERROR, "replace": driver.REPLACE, "forfeit": dr
 
 # Fewer copies a thread than this cost more to hand over than to step.
 _COPIES_A_THREAD = 8192
+
+
+class _Cores:
+    """Whether this process may step on several cores, and whose turn it is to.
+
+    Numba's threads do not survive a fork (OpenMP's end the child that asks for them), and one of its threading
+    layers aborts when two threads ask at once.
+    """
+
+    def __init__(self) -> None:
+        self.used, self.lost = False, False
+        self.turn = threading.Lock()
+
+    def after_fork(self) -> None:
+        """In the child: what the parent's threads held is gone."""
+        self.lost = self.used
+        self.turn = threading.Lock()
+
+
+_cores = _Cores()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cores.after_fork)
 
 
 def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
@@ -139,9 +162,11 @@ class Copies:
         """Run the driver once over all copies, on several cores where there are many."""
         played = actions if self._played is None else self._played
         rest = (*self._before_actions, actions, played, *self._after_actions, which, *self._box)
-        if self._threads == 1:
+        if self._threads == 1 or _cores.lost:
             return self._driver.run(op, 0, self.num_envs, *rest)  # type: ignore[no-any-return]
-        self._driver.run_parallel(op, self._bounds, self._results, *rest)
+        with _cores.turn:
+            _cores.used = True
+            self._driver.run_parallel(op, self._bounds, self._results, *rest)
         return min((int(result) for result in self._results if result >= 0), default=-1)
 
     def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:

@@ -120,8 +120,8 @@ def test_pettingzoo_aec_plays_as_copy_0(game_id: str) -> None:
 
 @every_solo
 def test_gymnasium_check_env(game_id: str) -> None:
-    env = gym.make(game_id, render_mode="rgb_array", **settings_of(game_id)).unwrapped
-    _play_legal_actions(env)
+    # The checker plays what it drew before a reset: legal then, maybe not after.
+    env = gym.make(game_id, render_mode="rgb_array", illegal="replace", **settings_of(game_id)).unwrapped
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         check_env(env)
@@ -129,17 +129,22 @@ def test_gymnasium_check_env(game_id: str) -> None:
     assert wrong == [], "an unbounded observation is a game's own choice; anything else is ours"
 
 
-def _play_legal_actions(env: Any) -> None:
-    """The checker knows no masks: play the lowest-numbered legal action for whatever it draws."""
-    if env.game.masked:
-        step, nvec = env.step, env.game.action.nvec
-
-        def step_legally(action: Any) -> Any:
-            parts = np.split(env._copies.legal[0, 0], np.cumsum(nvec)[:-1])
-            lowest = np.array([part.argmax() for part in parts])
-            return step(lowest[0] if env.game.action.kind == "discrete" else lowest)
-
-        env.step = step_legally
+@every_solo
+def test_gymnasium_action_spaces_draw_legal_actions(game_id: str) -> None:
+    env = gym.make(game_id, **settings_of(game_id))
+    vector = gym.make_vec(game_id, 3, **settings_of(game_id))
+    env.action_space.seed(0)
+    vector.action_space.seed(0)
+    env.reset(seed=SEED)
+    vector.reset(seed=SEED)
+    for _ in range(STEPS):
+        _, _, terminated, truncated, info = env.step(env.action_space.sample())  # would raise
+        if terminated or truncated:
+            _, info = env.reset()
+        if "action_mask" in info and game_of(game_id).action.kind == "discrete":
+            assert info["action_mask"][env.action_space.sample(mask=info["action_mask"])]
+        vector.step(vector.action_space.sample())
+    assert env.action_space == game_of(game_id).action_space
 
 
 @every_table

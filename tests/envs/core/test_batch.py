@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
 from tests.games import nim, point, signs, throws, tug
 
 RIGHT, STAY = 1, 0
+ROOT = Path(__file__).parents[3]
 
 
 def corridor(**arguments: Any) -> GameBatch:
@@ -284,6 +289,39 @@ def test_several_threads_are_used_for_many_copies(monkeypatch: pytest.MonkeyPatc
         assert torch.equal(many.step(actions).reward[:3], few.step(actions[:3]).reward)
 
 
+def test_several_cores_from_several_threads_and_after_a_fork() -> None:
+    """Numba's own threads allow neither; a process of its own, since a mistake ends it."""
+    code = """
+import os, threading
+import numpy as np
+from mlbits.envs.core.copies import Copies
+from tests.games import throws
+
+copies = [Copies(throws(), 8, threads=2) for _ in range(3)]
+actions = np.zeros((8, 3), np.int64)
+
+def play(one):
+    one.reset()
+    for _ in range(200):
+        one.step(actions)
+
+threads = [threading.Thread(target=play, args=(one,)) for one in copies]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+copies[1].step(actions)
+if hasattr(os, "fork"):
+    child = os.fork()
+    copies[0].step(actions)
+    if child == 0:
+        os._exit(0 if (copies[0].states == copies[1].states).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert (copies[0].states == copies[2].states).sum() == 0
+"""
+    for layer in ("default", "workqueue"):
+        environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT, env=environment)
+
+
 def test_errors_of_the_constructor() -> None:
     game = throws()
     for arguments, message in [
@@ -355,6 +393,6 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cuda_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "numba_cuda", None)
+    monkeypatch.setitem(sys.modules, "numba_cuda", None)
     with pytest.raises(DeviceError, match=r'pip install "mlbits\[gpu\]"'):
         GameBatch(throws(), 2, device="cuda")

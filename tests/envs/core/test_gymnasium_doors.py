@@ -96,7 +96,7 @@ def test_masks_come_with_every_info() -> None:
     env = gym.make("test/Solitaire-v0").unwrapped
     _, info = env.reset(seed=0)
     first = info["action_mask"]
-    assert (first.dtype, first.shape) == (bool, (9,))
+    assert (first.dtype, first.shape) == (np.int8, (9,))
     kept = first.copy()
     _, _, _, _, info = env.step(int(first.argmax()))
     assert info["action_mask"].shape == (9,)
