@@ -39,10 +39,9 @@ class Categorical:
 
     def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         """By the Gumbel trick: argmax of logits minus the logs of exponential draws."""
-        noise = torch.empty_like(params).exponential_(generator=generator)
-        if mask is not None:
-            params = torch.where(mask, params, _FORBIDDEN)
-        return (params - noise.log_()).argmax(-1)
+        score = params - torch.empty_like(params).exponential_(generator=generator).log_()
+        # Masked last: a draw of exactly 0 has the log -inf, and would lift an illegal action over all others.
+        return (score if mask is None else torch.where(mask, score, _FORBIDDEN)).argmax(-1)
 
     def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
         """The action with the largest logit."""
@@ -131,8 +130,9 @@ class DiagonalGaussian:
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
         self.size = 2 * len(low)
         bounded = np.isfinite(low) & np.isfinite(high)
-        self.scale = torch.from_numpy(np.where(bounded, (high - low) / 2, 1.0).astype(np.float32))
-        self.center = torch.from_numpy(np.where(bounded, (high + low) / 2, 0.0).astype(np.float32))
+        bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        self.scale = torch.from_numpy(((top - bottom) / 2).astype(np.float32))
+        self.center = torch.from_numpy(((top + bottom) / 2).astype(np.float32))
         self.low, self.high = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
 
     def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """Policy-gradient estimators on a problem small enough to enumerate: unbiased, and each of lower variance.
 
-Every trajectory is listed with its exact probability: expectations and variances are sums, nothing is sampled.
+Every trajectory is listed with its exact probability: expectations and variances are sums, not samples.
 The exact gradient comes from dynamic programming, which knows nothing of trajectories.
 """
 
