@@ -27,7 +27,8 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
-from mlbits.envs.core.copies import Copies, illegal_action_error
+from mlbits.envs.core import driver
+from mlbits.envs.core.copies import Copies, IllegalActions, illegal_action_error
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game
@@ -37,7 +38,11 @@ RENDER_MODES = ["rgb_array", "ansi"]
 
 
 def make_parallel(
-    game_id: str, render_mode: str | None = None, max_cycles: int | None = None, **settings: Any
+    game_id: str,
+    render_mode: str | None = None,
+    max_cycles: int | None = None,
+    illegal: IllegalActions = "error",
+    **settings: Any,
 ) -> PettingZooParallelEnv:
     """The entry point behind ``pettingzoo.make("parallel", ...)``.
 
@@ -45,22 +50,27 @@ def make_parallel(
         game_id: a registered id.
         render_mode: None, "rgb_array" or "ansi".
         max_cycles: truncates after so many steps of the game, if that is sooner than the game's own horizon.
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
         **settings: what the game's factory takes.
     """
-    return PettingZooParallelEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode)
+    return PettingZooParallelEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode, illegal)
 
 
 def make_aec(
-    game_id: str, render_mode: str | None = None, max_cycles: int | None = None, **settings: Any
+    game_id: str,
+    render_mode: str | None = None,
+    max_cycles: int | None = None,
+    illegal: IllegalActions = "error",
+    **settings: Any,
 ) -> PettingZooAECEnv:
     """The entry point behind ``pettingzoo.make("aec", ...)``; see :func:`make_parallel`."""
-    return PettingZooAECEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode)
+    return PettingZooAECEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode, illegal)
 
 
 class _Table:
     """One copy of a game as both doors need it: agents by name, their spaces, observations and actions."""
 
-    def __init__(self, game: Game, render_mode: str | None) -> None:
+    def __init__(self, game: Game, render_mode: str | None, illegal: IllegalActions) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
         self.game, self.render_mode = game, render_mode
@@ -75,7 +85,7 @@ class _Table:
             "render_fps": game.frames_per_second,
             "is_parallelizable": game.acts is None,
         }
-        self.copies = Copies(game, 1, autoreset="disabled")
+        self.copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
         self.actions = np.zeros((1, game.seats, *game.action.shape), game.action.dtype)
         self._cuts = np.cumsum(game.action.nvec)[:-1]
         self._seeded = False
@@ -111,11 +121,12 @@ class _Table:
         """Lay an agent's action on the table.
 
         Raises:
-            IllegalActionError: naming the agent, if the action is not in its space or not legal now.
+            IllegalActionError: naming the agent, for a wrong shape or dtype; under illegal="error" also for an
+                action that is not legal now.
         """
         seat, game = self.seat[agent], self.game
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
-        fault = self.copies.check(self.actions)
+        fault = self.copies.check(self.actions) if self.copies.illegal == driver.ERROR else -1
         if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
             mask = self.copies.legal[0, seat] if game.masked else None
             raise illegal_action_error(game, agent, self.actions[0, seat], mask)
@@ -157,14 +168,15 @@ class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
 
     An agent that has nothing to do now may be left out of the actions; whatever it plays is ignored. Where a
     game has such turns, ``infos[agent]["active"]`` says who is asked. An illegal action raises
     ``IllegalActionError`` and changes nothing.
     """
 
-    def __init__(self, game: Game, render_mode: str | None = None) -> None:
-        self._table = table = _Table(game, render_mode)
+    def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
+        self._table = table = _Table(game, render_mode, illegal)
         self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
         self.possible_agents = list(table.agents)
         self.agents: list[str] = []
@@ -237,14 +249,15 @@ class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
 
     Seats with nothing to do are never asked; where no seat has, the game goes on until one does. An illegal
     action raises ``IllegalActionError`` at once and changes nothing.
     """
 
-    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+    def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
         super().__init__()
-        self._table = table = _Table(game, render_mode)
+        self._table = table = _Table(game, render_mode, illegal)
         self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
         self.possible_agents = list(table.agents)
         self.agents: list[str] = []

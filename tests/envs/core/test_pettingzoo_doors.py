@@ -140,6 +140,23 @@ def test_an_illegal_action_is_refused_at_once_and_its_agent_asked_again(action: 
     assert env.agent_selection == "player_0"
 
 
+@pytest.mark.parametrize("kind", ["parallel", "aec"])
+def test_illegal_actions_may_be_replaced_or_forfeit_instead(kind: str) -> None:
+    def rewards_of(illegal: str) -> Any:
+        env = pettingzoo.make(kind, "test/Nim-v0", illegal=illegal, **SMALL)
+        env.reset(seed=0)
+        env.step(take(0, 3) if kind == "aec" else {"player_0": take(0, 3)})
+        heaps = env.unwrapped._table.copies.states["heap"][0].tolist()
+        return heaps, env.unwrapped._table.copies.rewards[0].tolist()
+
+    assert rewards_of("replace") == ([0, 1, 1], [0.0, 0.0])
+    assert rewards_of("forfeit") == ([1, 1, 1], [-1.0, 0.0])
+    with pytest.raises(IllegalActionError, match="action of player_0"):
+        rewards_of("error")
+    with pytest.raises(GameError, match="illegal: got 'ignore'"):
+        pettingzoo.make(kind, "test/Nim-v0", illegal="ignore")
+
+
 def test_in_a_simultaneous_game_too_nobody_else_is_asked_first() -> None:
     env = begun("test/Throws-v0")
     env.step(2)
