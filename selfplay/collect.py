@@ -39,6 +39,7 @@ class Timing:
     environment: float = 0.0
     network: float = 0.0
     learning: float = 0.0
+    evaluation: float = 0.0
 
 
 @dataclass

@@ -7,8 +7,10 @@ One seat and one learner is ordinary reinforcement learning; a learner in every 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
     evaluation: dict[str, Any] | None = None
     while counters.env_steps < run.total_steps and not (run.stop_when_solved and counters.solved_at):
         rollout, episodes, steps = session.collector.collect(session.lineup)
-        with clock.learning():
+        with clock.timing("learning"):
             metrics = session.learner.learn(rollout, counters.env_steps / run.total_steps, session.learning)
         counters.env_steps += steps
         counters.iterations += 1
@@ -43,7 +45,8 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
         evaluation = None
         if run.eval_every and counters.env_steps >= counters.next_eval:
             counters.next_eval = _next(counters.env_steps, run.eval_every)
-            evaluation = evaluate(session, tracker)
+            with clock.timing("evaluation"):
+                evaluation = evaluate(session, tracker)
         record = {f"learn/{name}": value for name, value in metrics.items()}
         tracker.record(counters.env_steps, _training_record(session, episodes) | record | clock.record(steps))
         if run.checkpoint_every and counters.env_steps >= counters.next_checkpoint:
@@ -190,28 +193,21 @@ class _Clock:
         self._session.counters.wall_seconds = self._wall_before + process_wall_seconds()
         self._session.counters.cpu_seconds = self._cpu_before + time.process_time()
 
-    def learning(self) -> _Stopwatch:
-        """Time what is within as learning."""
-        return _Stopwatch(self._session.collector.timing)
+    @contextlib.contextmanager
+    def timing(self, part: str) -> Iterator[None]:
+        """Count the time that is spent within as one of Timing's parts."""
+        timing, began = self._session.collector.timing, time.perf_counter()
+        yield
+        setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
     def record(self, steps: int) -> dict[str, float]:
-        """Speed and shares of time since the last record."""
+        """Speed (evaluation left out) and shares of time since the last record."""
         now = time.perf_counter()
         wall = max(now - self._recorded, 1e-9)
         self._recorded = now
         timing = self._session.collector.timing
+        training = max(wall - timing.evaluation, 1e-9)
         shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}
         self._session.collector.timing = Timing()
         self.update()
-        return {"speed/steps_per_second": steps / wall, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}
-
-
-class _Stopwatch:
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._timing.learning += time.perf_counter() - self._began
+        return {"speed/steps_per_second": steps / training, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}

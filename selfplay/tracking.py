@@ -8,8 +8,8 @@ TensorBoard's names are stable:
 | return/train_length, return/eval_length | mean length of those episodes, in steps |
 | return/eval_low, return/eval_high | 95% interval of the evaluation's mean |
 | learn/* | what the agent reports (losses, entropy, KL, ...) |
-| speed/steps_per_second | environment steps a wall second since the last record, all counted |
-| time/environment, network, learning, rest | shares of the wall time |
+| speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
+| time/environment, network, learning, evaluation, rest | shares of the wall time |
 
 The x axis is environment steps. The custom layout opens on the returns.
 """
@@ -31,11 +31,12 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _LAYOUT = {
     "Return": {"return": ["Multiline", ["return/train", "return/eval"]]},
     "Speed": {
         "steps per second": ["Multiline", ["speed/steps_per_second"]],
-        "where the time goes": ["Multiline", [f"time/{part}" for part in ("environment", "network", "learning", "rest")]],
+        "where the time goes": ["Multiline", [f"time/{part}" for part in TIMES]],
     },
 }
 _PLAIN_LINE_EVERY = 5.0  # seconds
@@ -154,7 +155,8 @@ class Progress:
         """Show the latest record."""
         self._latest |= values
         now = time.monotonic()
-        if now - self._shown < (0.25 if self._live else _PLAIN_LINE_EVERY) and step < self._total:
+        due = now - self._shown >= (0.25 if self._live else _PLAIN_LINE_EVERY)
+        if "speed/steps_per_second" not in values or not (due or step >= self._total):
             return
         self._shown = now
         cells = self._cells(step)
@@ -174,7 +176,8 @@ class Progress:
             if name in values:
                 cells.append(f"{label} {values[name]:.3g}")
         cells.append(f"{_duration(left)} left")
-        parts = [f"{name[5:8]} {values[name]:.0%}" for name in values if name.startswith("time/")]
+        shares = {part: values.get(f"time/{part}", 0.0) for part in TIMES}
+        parts = [f"{part} {share:.0%}" for part, share in shares.items() if share >= 0.005]
         return [*cells, *([" ".join(parts)] if parts else [])]
 
     def close(self) -> None:
