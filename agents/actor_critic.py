@@ -150,4 +150,4 @@ def active_rows(rollout: Rollout) -> Tensor | None:
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - value) / Var(target), a tensor []; 1 is perfect, 0 no better than a constant."""
-    return 1 - (target - value).var() / (target.var() + 1e-8)
+    return 1 - (target - value).var(correction=0) / (target.var(correction=0) + 1e-8)
