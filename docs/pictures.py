@@ -1,7 +1,7 @@
 """Draw every registered environment into ``docs/pictures``: ``python docs/pictures.py``.
 
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
-each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on the game's own rules.
+each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Differs where returns take few values (won or lost): ties at the quantile are al
 worst return of all never are, so that nothing is learned where all did alike.
 
 Example:
-    mlbits train cross_entropy mlbits/GridWorld-v0
+    python docs/examples/run.py train cross_entropy mlbits/GridWorld-v0
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``mlbits reproduce nim``: an agent that has trained by self-play against random moves.
+"""``reproduce nim``: an agent that has trained by self-play, against random moves.
 
 Where one side wins and the other loses, self-play has mean return 0 however well both play, so its own curve
 says nothing; an opponent that never changes does. Returns are means of 1 (won) and -1 (lost).

@@ -1,4 +1,4 @@
-"""The command ``mlbits`` with the examples in it: ``python docs/examples/run.py train ppo examples/Nim-v0``."""
+"""``mlbits`` with the examples in it: ``python docs/examples/run.py train cross_entropy examples/Nim-v0``."""
 
 import sys
 

@@ -33,7 +33,7 @@ def test_the_perfect_player_loses_next_to_nothing() -> None:
 
 
 def test_training_meets_the_target() -> None:
-    """The command ``mlbits reproduce nim --quick``."""
+    """What the command ``reproduce nim --quick`` does."""
     result = eval_entry("nim").load()(quick=True)
     assert result["met"]
     assert len(result["rows"]) == 1

@@ -1,0 +1,271 @@
+"""What the documentation says is so: examples run, code and commands parse, links and tables hold.
+
+``python -m tests.test_docs`` copies the examples into docs/adding.md after they were edited.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import tyro
+from PIL import Image
+
+import mlbits
+from mlbits import cli
+from mlbits.agents import AGENTS
+from mlbits.envs.core import registry
+from mlbits.evals import EVALS
+from mlbits.selfplay.config import resolve
+from mlbits.selfplay.flags import parse_train
+from mlbits.selfplay.loop import train
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES, ADDING, PICTURES = (ROOT / "docs" / name for name in ("examples", "adding.md", "pictures"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [
+        text
+        for language, text in re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.S)
+        if language in languages
+    ]
+
+
+def with_examples(text: str) -> str:
+    """A page with the code of each file that a marker names in the block after it."""
+
+    def filled(match: re.Match[str]) -> str:
+        return f"<!-- file: {match[1]} -->\n```python\n{(ROOT / match[1]).read_text()}```\n"
+
+    return re.sub(r"<!-- file: (\S+) -->\n```python\n.*?```\n", filled, text, flags=re.S)
+
+
+# The examples
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[None]:
+    """The example game, agent and evaluation, registered in this process for a while."""
+    registries: list[dict[str, Any]] = [registry._entries, gym.registry, AGENTS, EVALS]
+    before = [dict(entries) for entries in registries]
+    sys.path.insert(0, str(EXAMPLES))
+    import nim_eval  # noqa: F401  (imports, and so registers, the other two)
+
+    yield
+    sys.path.remove(str(EXAMPLES))
+    for entries, kept in zip(registries, before, strict=True):
+        for name in entries.keys() - kept.keys():
+            del entries[name]
+
+
+def test_the_examples_pass_their_own_tests_and_the_suites_for_every_game() -> None:
+    """In a process of its own, where ``-p nim`` registers the game before the suite's tests list games."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "nim"]
+    chosen = ["-k", "examples and not simulated", "docs/examples", "tests/conformance"]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    done = subprocess.run(
+        [*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) > 30, f"the suite's tests have not met the example: {done.stdout}"
+
+
+def test_the_examples_are_commands_by_one_more_file(tmp_path: Path) -> None:
+    run, out = [sys.executable, str(EXAMPLES / "run.py")], str(tmp_path / "run")
+    flags = ["--total-steps", "4000", "--quiet", "--env.stones", "12", "--agent.elite", "0.3", "--out", out]
+    for words in (["train", "cross_entropy", "examples/Nim-v0", *flags], ["eval", out, "--episodes", "5"]):
+        done = subprocess.run([*run, *words], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["env_settings"] == {"stones": 12}
+
+
+def test_adding_shows_the_examples_as_they_are() -> None:
+    text = ADDING.read_text()
+    shown = set(re.findall(r"<!-- file: docs/examples/(\S+) -->", text))
+    assert shown == {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("test_")}
+    assert with_examples(text) == text, "the examples were edited; run: python -m tests.test_docs"
+
+
+# What any page says
+
+
+@every_page
+def test_python_blocks_are_python(page: Path) -> None:
+    for block in blocks(page, "python", "py"):
+        ast.parse(block)
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert linked.is_relative_to(ROOT), f"{page.name} links out of the repository: {target}"
+        if anchor:
+            assert anchor in headings(linked), f"{page.name} links to {target}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words after ``mlbits`` of every command in a page: in blocks, and in line between backticks."""
+    text = page.read_text()
+    lines = [line for block in blocks(page, "sh", "bash", "console") for line in block.splitlines()]
+    lines += re.findall(r"`(mlbits [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    found = []
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        for start in (["mlbits"], ["python", "docs/examples/run.py"]):
+            if words[: len(start)] == start:
+                found.append(words[len(start) :])
+    return found
+
+
+@every_page
+def test_commands_parse(page: Path, examples: None) -> None:
+    for words in commands(page):
+        name, rest = words[0], words[1:]
+        if name.startswith("-"):
+            continue
+        assert name in cli.COMMANDS, f"mlbits {' '.join(words)}"
+        if not rest or any(word.isupper() and word.isalpha() for word in rest):  # "mlbits resume RUN"
+            continue
+        try:
+            parse(name, rest)
+        except SystemExit as end:
+            assert end.code in (0, None), f"mlbits {' '.join(words)}"
+
+
+def parse(name: str, words: list[str]) -> None:
+    if name == "train":
+        parse_train(words)
+    else:
+        tyro.cli(getattr(cli, f"_{name.capitalize()}Flags"), args=words)
+
+
+# docs/environments.md and docs/agents.md: tables that could drift from the code
+
+
+def section(page: Path, title: str) -> str:
+    """The text under a heading, up to the next of its level."""
+    text = page.read_text()
+    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert match, f"{page.name} has no section {title}"
+    return match[1]
+
+
+def table(text: str, first: str) -> dict[str, str]:
+    """First column (names, without backticks) and second of the tables whose first is headed ``first``."""
+    rows: dict[str, str] = {}
+    inside = False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+        if not cells:
+            inside = False
+        elif cells[0] == first:
+            inside = True
+        elif inside and not cells[0].startswith("---"):
+            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells[1])
+    return rows
+
+
+ENVIRONMENTS, AGENTS_PAGE = ROOT / "docs" / "environments.md", ROOT / "docs" / "agents.md"
+DOCUMENTED = re.findall(r"^\| \[`(mlbits/\S+)`\]", ENVIRONMENTS.read_text(), re.M)
+
+
+def value_of(cell: str) -> Any:
+    return ast.literal_eval(cell.strip("`"))
+
+
+@pytest.mark.parametrize("env_id", DOCUMENTED)
+def test_environments_have_the_settings_that_the_page_says(env_id: str) -> None:
+    entry = mlbits.registered()[env_id]
+    text = section(ENVIRONMENTS, mlbits.make_game(env_id).name)
+    assert env_id in text
+    settings = table(text, "setting")
+    parameters = inspect.signature(entry.load()).parameters
+    assert list(settings) == list(parameters)
+    for name, parameter in parameters.items():
+        assert value_of(settings[name]) == entry.defaults.get(name, parameter.default), name
+    solved = re.search(rf"^\| \[`{env_id}`\].*\|([^|]*)\|$", ENVIRONMENTS.read_text(), re.M)
+    assert solved
+    assert (float(solved[1]) if solved[1].strip() else None) == entry.reward_threshold
+
+
+@pytest.mark.parametrize("picture", sorted(PICTURES.glob("*.png")), ids=lambda path: path.stem)
+def test_pictures_are_small_and_shown(picture: Path) -> None:
+    assert picture.stat().st_size < 60_000
+    assert f"pictures/{picture.name}" in ENVIRONMENTS.read_text()
+    Image.open(picture).verify()
+
+
+def test_pictures_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pictures
+
+    monkeypatch.setattr(pictures, "FOLDER", tmp_path)
+    pictures.main()
+    made = {path.name for path in tmp_path.glob("*.png")}
+    assert made >= {path.name for path in PICTURES.glob("*.png")}
+
+
+def test_value_iteration_in_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corridor of two cells before the goal, a step at 0.01, discount 0.95: 1, then -0.01 + 0.95."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pictures
+
+    value, policy = pictures.value_iteration(mlbits.make_game("mlbits/GridWorld-v0", map="S.G"))
+    assert value[:2].tolist() == pytest.approx([0.94, 1.0])
+    assert policy[:2].tolist() == [[0, 1, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("agent", re.findall(r"^## (\w+)$", AGENTS_PAGE.read_text(), re.M))
+def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_path: Path) -> None:
+    text, config = section(AGENTS_PAGE, agent), AGENTS[agent].config_class()()
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    assert {name: value_of(cell) for name, cell in table(text, "setting").items()} == fields
+    run = {"total_steps": 64, "num_envs": 4, "eval_episodes": 1, "video": False, "device": "cpu"}
+    settings = {"num_steps": 16} | ({"objective": "adaptive_kl"} if "objective" in fields else {})
+    folder, _ = train(
+        resolve(agent, "mlbits/GridWorld-v0", preset="none", run=run, agent_settings=settings),
+        tmp_path,
+        console=False,
+    )
+    logged = {
+        name for line in (folder / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)
+    }
+    curves = {name.removeprefix("learn/") for name in logged if name.startswith("learn/")}
+    assert set(table(text, "`learn/`")) == curves
+    common = table(section(AGENTS_PAGE, "What every run logs"), "name")
+    patterns = [re.escape(name).replace(r"\*", ".*") for name in common]
+    unknown = {name for name in logged - {"env_steps"} if not any(re.fullmatch(p, name) for p in patterns)}
+    assert not unknown, "curves that the page does not name"
+
+
+if __name__ == "__main__":
+    ADDING.write_text(with_examples(ADDING.read_text()))
