@@ -112,6 +112,13 @@ def test_python_blocks_are_python(page: Path) -> None:
         ast.parse(block)
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/environments.md"])
+def test_python_blocks_run(name: str) -> None:
+    """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite's own.)"""
+    for block in blocks(ROOT / name, "python"):
+        exec(compile(block, name, "exec"), {})
+
+
 @every_page
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
