@@ -114,7 +114,7 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/environments.md"])
 def test_python_blocks_run(name: str) -> None:
-    """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite's own.)"""
+    """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite.)"""
     for block in blocks(ROOT / name, "python"):
         exec(compile(block, name, "exec"), {})
 
