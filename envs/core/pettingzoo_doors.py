@@ -121,8 +121,8 @@ class _Table:
         """Lay an agent's action on the table.
 
         Raises:
-            IllegalActionError: naming the agent, for a wrong shape or dtype; under illegal="error" also for an
-                action that is not legal now.
+            IllegalActionError: naming the agent, for a wrong shape or dtype; under illegal="error" for
+                an action that is not legal now, too.
         """
         seat, game = self.seat[agent], self.game
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")

@@ -209,6 +209,21 @@ def test_copy_false_hands_out_the_memory_itself() -> None:
     assert first.tolist() == [[1, 0, 0, 0]] * 2
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("game_id", ["mlbits/GridWorld-v0", "test/Solitaire-v0", "test/Signs-v0"])
+def test_gymnasiums_own_vectors_of_single_copies(mode: str, game_id: str) -> None:
+    own = gym.make_vec(game_id, 2, autoreset_mode="next_step")
+    theirs = gym.make_vec(game_id, 2, vectorization_mode=mode)
+    own.action_space.seed(0)
+    mine, others = own.reset(seed=[5, 8]), theirs.reset(seed=[5, 8])
+    for _ in range(10):
+        np.testing.assert_equal(mine[:-1], others[:-1])
+        np.testing.assert_equal(mine[-1].get("action_mask"), others[-1].get("action_mask"))
+        actions = own.action_space.sample()
+        mine, others = own.step(actions), theirs.step(actions)
+    theirs.close()
+
+
 def test_two_envs_of_one_id_share_nothing() -> None:
     a, b = one(), one()
     a.reset(seed=0)
