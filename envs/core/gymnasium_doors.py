@@ -252,9 +252,10 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _handed_out(self, obs: Any) -> Any:
         if not self._copy and not self._scalar:
             return obs
+        space: Any = self.observation_space
         if isinstance(obs, dict):
-            return {key: part.astype(self.observation_space[key].dtype) for key, part in obs.items()}
-        return obs.astype(self.observation_space.dtype)
+            return {key: part.astype(space[key].dtype) for key, part in obs.items()}
+        return obs.astype(space.dtype)
 
     def _info(self) -> dict[str, Any]:
         if not self.game.masked:
