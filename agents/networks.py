@@ -112,7 +112,7 @@ class _Vector(nn.Module):
 
 
 class _Image(nn.Module):
-    """Convolutions: those of Mnih et al. (2015) from 36 pixels a side on, else two of 3x3."""
+    """Convolutions: those of Mnih et al. (2015) from 36 pixels a side on, else two of 3x3 (16 and 32)."""
 
     def __init__(self, space: spaces.Box, generator: torch.Generator) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class _Image(nn.Module):
         if min(height, width) >= 36:
             layers = [(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)]
         else:
-            layers = [(32, 3, 1, 1), (32, 3, 1 if min(height, width) < 12 else 2, 1)]
+            layers = [(16, 3, 1, 1), (32, 3, 2, 1)]
         self.convolutions = nn.ModuleList()
         for out, kernel, stride, padding in layers:
             # skip_init: torch's own initialisation would draw from the global generator

@@ -13,19 +13,19 @@ from mlbits.envs.core.errors import GameError, MlbitsError
 from mlbits.envs.core.game import make_params
 from tests.games import nim, point, signs, throws
 
-FIELDS = [("size", "i4"), ("payoff", "f4", (2, 3))]
+FIELDS = [("count", "i4"), ("payoff", "f4", (2, 3))]
 
 
 def test_params_hold_the_values_and_the_horizon() -> None:
-    params = make_params(FIELDS, {"size": 3, "payoff": [[1, 2, 3], [4, 5, 6]]}, 50)
+    params = make_params(FIELDS, {"count": 3, "payoff": [[1, 2, 3], [4, 5, 6]]}, 50)
     assert params.shape == (1,)
-    assert (params["size"][0], params["horizon"][0]) == (3, 50)
+    assert (params["count"][0], params["horizon"][0]) == (3, 50)
     assert params["payoff"][0].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert params.dtype.isalignedstruct
 
 
 def test_a_shorter_array_fills_the_front_and_leaves_zeros() -> None:
-    params = make_params(FIELDS, {"size": 3, "payoff": [[1, 2]]})
+    params = make_params(FIELDS, {"count": 3, "payoff": [[1, 2]]})
     assert params["payoff"][0].tolist() == [[1, 2, 0], [0, 0, 0]]
     assert params["horizon"][0] == 0
 
@@ -33,17 +33,17 @@ def test_a_shorter_array_fills_the_front_and_leaves_zeros() -> None:
 @pytest.mark.parametrize(
     ("fields", "values", "horizon", "message"),
     [
-        (FIELDS, {"size": 3}, None, r"got values for \['size'\]; wanted \['payoff', 'size'\]"),
-        (FIELDS, {"size": 3, "payoff": [[0]], "extra": 1}, None, "extra"),
+        (FIELDS, {"count": 3}, None, r"got values for \['count'\]; wanted \['payoff', 'count'\]"),
+        (FIELDS, {"count": 3, "payoff": [[0]], "extra": 1}, None, "extra"),
         (
             FIELDS,
-            {"size": 3, "payoff": [1, 2]},
+            {"count": 3, "payoff": [1, 2]},
             None,
             r"payoff'\]: got shape \(2,\); wanted at most \(2, 3\)",
         ),
-        (FIELDS, {"size": 3, "payoff": np.zeros((3, 3))}, None, r"got shape \(3, 3\)"),
-        (FIELDS, {"size": 3, "payoff": [[0]]}, 0, "horizon: got 0"),
-        (FIELDS, {"size": 3, "payoff": [[0]]}, 2**31, "horizon: got"),
+        (FIELDS, {"count": 3, "payoff": np.zeros((3, 3))}, None, r"got shape \(3, 3\)"),
+        (FIELDS, {"count": 3, "payoff": [[0]]}, 0, "horizon: got 0"),
+        (FIELDS, {"count": 3, "payoff": [[0]]}, 2**31, "horizon: got"),
         ([("horizon", "i4")], {"horizon": 3}, None, "belong to the core"),
         ([("a", "i4"), ("a", "f4")], {"a": 3}, None, "each name once"),
     ],
