@@ -45,7 +45,10 @@ class AgentEntry:
 AGENTS: dict[str, AgentEntry] = {
     "ppo": AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"),
     "reinforce": AgentEntry(
-        "mlbits.agents.reinforce", "Reinforce", "ReinforceConfig", "policy gradient: returns, rewards-to-go, baselines, GAE"
+        "mlbits.agents.reinforce",
+        "Reinforce",
+        "ReinforceConfig",
+        "policy gradient: returns, rewards-to-go, baselines, GAE",
     ),
 }
 

@@ -87,9 +87,7 @@ class Agent(Protocol):
     def experience(self) -> RolloutSpec | None:
         """The experience that :meth:`learn` wants."""
 
-    def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
-    ) -> Decision:
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations; ``greedy`` takes the most probable action in place of a draw."""
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ fast that way round.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -70,7 +71,9 @@ def _part(space: gym.Space[Any], generator: torch.Generator) -> nn.Module:
     if isinstance(space, spaces.Box) and _is_image(space):
         return _Image(space, generator)
     assert space.shape is not None
-    scale = 1.0 / 255.0 if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.high.max() == 255 else 1.0
+    scale = (
+        1.0 / 255.0 if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.high.max() == 255 else 1.0
+    )
     return _Vector(math.prod(space.shape), scale)
 
 
@@ -206,7 +209,7 @@ class Tower(nn.Module):
         stacked = orthogonal(total, hidden[0], gain, generator)
         self.first = nn.ParameterList(stacked.split(features.widths))
         sizes = list(hidden)
-        inner = zip(sizes[:-1], sizes[1:], strict=True)
+        inner = itertools.pairwise(sizes)
         self.weights = nn.ParameterList(orthogonal(a, b, gain, generator) for a, b in inner)
         self.biases = nn.ParameterList(torch.zeros(size) for size in sizes)
         self.head_weight = nn.Parameter(orthogonal(out, sizes[-1], head_gain, generator))
@@ -219,7 +222,7 @@ class Tower(nn.Module):
     def forward(self, parts: list[Tensor]) -> Tensor:
         """Outputs [N, out] for the parts of N observations."""
         if parts[0].device.type == "cpu" and len(parts[0]) >= _FOLD_FROM_ROWS:
-            return _FoldedTower.apply(self._first(parts, 2.0), *self._after_first)  # type: ignore[no-untyped-call, no-any-return]
+            return _FoldedTower.apply(self._first(parts, 2.0), *self._after_first)  # type: ignore[no-untyped-call]
         hidden = torch.tanh(self._first(parts, 1.0))
         for weight, bias in zip(self._inner, self._inner_biases, strict=True):
             hidden = torch.tanh(torch.addmm(bias, hidden, weight))

@@ -2,8 +2,8 @@
 
 The parameters become views of one vector and their gradients views of another, so that zeroing, clipping and Adam are a
 handful of operations in all in place of as many a tensor. The arithmetic is that of ``torch.optim.Adam`` and
-``clip_grad_norm_`` (tested against them). Not torch's own class, because making one imports torch's compiler: a CPU-second
-at the start of every run, as much as learning CartPole takes.
+``clip_grad_norm_`` (tested against them). Not torch's own class, because making one imports torch's compiler: a
+CPU-second at the start of every run, as much as learning CartPole takes.
 """
 
 from __future__ import annotations

@@ -142,9 +142,7 @@ class PPO:
         """Windows of ongoing play."""
         return RolloutSpec(self.config.num_steps, whole_episodes=False)
 
-    def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
-    ) -> Decision:
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
@@ -168,7 +166,9 @@ class PPO:
         data = self._prepare(rollout)
         count = len(data["log_prob"])
         if count < config.minibatches:
-            raise AgentError(f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that")
+            raise AgentError(
+                f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
+            )
         metrics: list[Metrics] = []
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
@@ -223,7 +223,7 @@ class PPO:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip)
             share = len(index) / count
-            (loss * share if share < 1 else loss).backward()  # type: ignore[no-untyped-call]
+            (loss * share if share < 1 else loss).backward()
             if share == 1:
                 total = metrics
                 break

@@ -26,9 +26,7 @@ class RandomAgent:
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self.distribution = distribution_for(action_space)
 
-    def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
-    ) -> Decision:
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Draw for N rows; ``greedy`` changes nothing."""
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         params = torch.zeros(len(some), self.distribution.size, device=some.device)

@@ -124,9 +124,7 @@ class Reinforce:
         """Whole episodes, or windows for GAE."""
         return RolloutSpec(self.config.num_steps, whole_episodes=self.config.returns != "gae")
 
-    def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
-    ) -> Decision:
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
@@ -179,7 +177,7 @@ class Reinforce:
         params = core.network.policy(obs)
         log_prob, entropy = core.distribution.log_prob_and_entropy(params, mask, sample)
         policy_loss, entropy = -(log_prob * psi).mean(), entropy.mean()
-        (policy_loss - config.entropy_coef * entropy).backward()  # type: ignore[no-untyped-call]
+        (policy_loss - config.entropy_coef * entropy).backward()
         grad_norm = core.optimizer.step()
         value_loss = self._fit_value(obs, target) if config.baseline == "value" else None
         core.update_moments(rollout)
@@ -202,7 +200,7 @@ class Reinforce:
         for _ in range(self.config.value_steps):
             optimizer.zero_grad()
             loss = 0.5 * (core.network.value(obs) - target).square().mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             first = loss.detach() if first is None else first
         return torch.zeros(()) if first is None else first

@@ -32,7 +32,9 @@ import torch
 from torch import Tensor
 
 
-def next_values(value: Tensor, last_value: Tensor, final_value: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+def next_values(
+    value: Tensor, last_value: Tensor, final_value: Tensor, terminated: Tensor, truncated: Tensor
+) -> Tensor:
     """The value of what follows each step.
 
     Args:
@@ -81,7 +83,9 @@ def gae(
     """
     if not (0.0 <= discount <= 1.0 and 0.0 <= gae_lambda <= 1.0):
         raise ValueError(f"discount and gae_lambda: got {discount} and {gae_lambda}; wanted numbers from 0 to 1")
-    if not (reward.shape == value.shape == next_value.shape and reward.shape[:2] == terminated.shape == truncated.shape):
+    if not (
+        reward.shape == value.shape == next_value.shape and reward.shape[:2] == terminated.shape == truncated.shape
+    ):
         raise ValueError(
             f"shapes: got reward {tuple(reward.shape)}, value {tuple(value.shape)}, next_value "
             f"{tuple(next_value.shape)}, terminated {tuple(terminated.shape)}, truncated {tuple(truncated.shape)}; "

@@ -28,11 +28,13 @@ class EvalEntry:
     def load(self) -> Callable[..., dict[str, Any]]:
         """The function itself."""
         module, _, name = self.target.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), name)
 
 
 EVALS: dict[str, EvalEntry] = {
-    "gridworld": EvalEntry("mlbits.evals.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"),
+    "gridworld": EvalEntry(
+        "mlbits.evals.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
+    ),
     "cartpole": EvalEntry("mlbits.evals.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"),
 }
 

@@ -1,7 +1,7 @@
 """``mlbits bench``: how fast everything runs here, beside the other libraries that are installed, in one run.
 
-Two rates a row: per CPU-second (``time.process_time``: all threads of the process, hardly touched by other load) and per
-wall second. Each measurement is the median of three; a row's peer is the library that was measured, none for mlbits.
+Two rates a row: per CPU-second (``time.process_time``: all threads of the process, hardly touched by other load) and
+per wall second. Each measurement is the median of three; a row without a peer is mlbits, else the library it names.
 Random actions are drawn beforehand in vector rows; resets count as part of stepping.
 """
 
@@ -25,7 +25,7 @@ from mlbits.evals import peers
 from mlbits.selfplay.machine import set_up
 
 GRID, POLE = "mlbits/GridWorld-v0", "mlbits/CartPole-v0"
-EMPTY_MAP = {"map": "empty_8x8"}
+EMPTY_MAP: dict[str, Any] = {"map": "empty_8x8"}
 MANY, VERY_MANY = 4096, 65_536
 
 
@@ -56,7 +56,8 @@ class Stopwatch:
         """Call a function, which takes ``steps`` steps, again and again; the median rates."""
         call()
         rates = [self._once(call, steps) for _ in range(3)]
-        return Row(name, *(statistics.median(rate[k] for rate in rates) for k in (0, 1)), peer)
+        cpu, wall = (statistics.median(column) for column in zip(*rates, strict=True))
+        return Row(name, cpu, wall, peer)
 
     def _once(self, call: Callable[[], Any], steps: int) -> tuple[float, float]:
         self._wait()

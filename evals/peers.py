@@ -25,7 +25,7 @@ def _version(name: str) -> str:
 
 
 def gridworlds(watch: Stopwatch) -> Iterator[Row]:
-    """gymnax's FourRooms and envpool's FrozenLake."""
+    """Gymnax's FourRooms and envpool's FrozenLake."""
     if _installed("gymnax", "jax"):
         for num_envs in (1024, 65_536):
             yield _gymnax(watch, "FourRooms-misc", num_envs)
@@ -34,7 +34,7 @@ def gridworlds(watch: Stopwatch) -> Iterator[Row]:
 
 
 def cartpoles(watch: Stopwatch) -> Iterator[Row]:
-    """gymnax's and envpool's CartPole."""
+    """Gymnax's and envpool's CartPole."""
     if _installed("gymnax", "jax"):
         for num_envs in (1024, 65_536):
             yield _gymnax(watch, "CartPole-v1", num_envs)

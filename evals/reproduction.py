@@ -37,12 +37,24 @@ def train_in_process(agent: str, env: str, seed: int, *flags: str) -> dict[str, 
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "mlbits.cli", "train", agent, env, "--seed", str(seed), "--out", str(out), *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "mlbits.cli",
+            "train",
+            agent,
+            env,
+            "--seed",
+            str(seed),
+            "--out",
+            str(out),
+            *flags,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise ReproductionError(f"{' '.join(command[2:])} failed: {said[-1] if said else done.returncode}")
-        return json.loads((out / "summary.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((out / "summary.json").read_text())
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

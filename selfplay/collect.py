@@ -159,9 +159,7 @@ class Collector:
         self.episode_length = state["episode_length"].numpy().copy()
 
 
-def _active(
-    num_envs: int, memory: _Memory, t: int, owned: Tensor | None, over: Tensor | None
-) -> Tensor | None:
+def _active(num_envs: int, memory: _Memory, t: int, owned: Tensor | None, over: Tensor | None) -> Tensor | None:
     """Which seats act as the learner in step t, [B, P]; None where all do."""
     active = None if memory.acting is None else memory.acting
     for part in (owned, None if over is None else ~over[:, None]):

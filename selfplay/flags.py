@@ -49,7 +49,9 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
             print(_USAGE.format(agents=", ".join(AGENTS), envs=", ".join(registered())))
             raise SystemExit(0)
         missing = "ENV" if names else "AGENT and ENV"
-        raise ConfigError(f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0")
+        raise ConfigError(
+            f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0"
+        )
     agent, env = names
     config_class = agent_entry(agent).config_class()
     check_env_id(env)
@@ -61,7 +63,11 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         "Train",
         [
             ("out", Annotated[str | None, tyro.conf.arg(help="folder of the run; made under runs/ without it")], None),
-            ("preset", Annotated[str, tyro.conf.arg(help="auto, none, or the environment whose preset to use")], choice),
+            (
+                "preset",
+                Annotated[str, tyro.conf.arg(help="auto, none, or the environment whose preset to use")],
+                choice,
+            ),
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
             ("run", tyro.conf.OmitArgPrefixes[RunConfig], start.run),
             ("agent", config_class, start.agent_config),
@@ -71,11 +77,13 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         kw_only=True,
     )
     shown = "no preset" if preset == "none" else f"values of the preset {preset}"
-    flags = tyro.cli(
+    flags: Any = tyro.cli(
         flags_class,
         prog=f"mlbits train {agent} {env}",
         args=words[2:],
-        description=f"Train {agent} on {env}. Defaults shown are the {shown}." if preset != "none" else f"Train {agent} on {env}.",
+        description=f"Train {agent} on {env}. Defaults shown are the {shown}."
+        if preset != "none"
+        else f"Train {agent} on {env}.",
     )
     settings = Settings(
         agent=agent,
@@ -122,7 +130,7 @@ def _parameter_help(function: Callable[..., Any]) -> dict[str, str]:
 def _env_fields(env_class: Any, preset: Mapping[str, Any]) -> list[Any]:
     if env_class is not None:
         return [("env", env_class, make_config(env_class, preset, "env"))]
-    note = tyro.conf.arg(help='settings of the environment as JSON, as in \'{"continuous": true}\'')
+    note = tyro.conf.arg(help="settings of the environment as JSON, as in '{\"continuous\": true}'")
     return [("env_json", Annotated[str, note], json.dumps(dict(preset)))]
 
 

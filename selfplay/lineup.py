@@ -6,6 +6,7 @@ player are made in one pass over all of its rows, however many copies and seats 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Lineup:
         return len(self.players) == 1
 
     def learner_seats(self) -> Tensor:
-        """bool [B, P]: the seats that are the learner's."""
+        """Bool [B, P]: the seats that are the learner's."""
         return self.seating == LEARNER
 
     def rows(self, player: int) -> Tensor:
@@ -57,7 +58,7 @@ def self_play(learner: Agent, num_envs: int, num_seats: int, device: torch.devic
 def against(
     learner: Agent, opponents: Sequence[tuple[Agent, float]], num_envs: int, num_seats: int, device: torch.device
 ) -> Lineup:
-    """The learner in one seat, turn about from copy to copy, and opponents in the others; shares of self-play left over.
+    """The learner in one seat, turn about from copy to copy, opponents in the others; what is left is self-play.
 
     Args:
         learner: the agent that learns.
@@ -74,7 +75,7 @@ def against(
         raise AgentError(f"opponents: got shares {shares}; wanted numbers from 0 that add up to at most 1")
     seating = torch.zeros(num_envs, num_seats, dtype=torch.int64)
     bounds = [round(sum(shares[:k]) * num_envs) for k in range(len(shares) + 1)]
-    for player, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True), start=1):
+    for player, (low, high) in enumerate(itertools.pairwise(bounds), start=1):
         copies = torch.arange(low, high)
         seating[low:high] = player
         seating[copies, (copies - low) % num_seats] = LEARNER

@@ -18,12 +18,12 @@ import numpy as np
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.selfplay.config import Settings
 from mlbits.selfplay.machine import process_wall_seconds, set_up
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, new_folder, read_settings, write_summary
 from mlbits.selfplay.session import Session, open_session
 from mlbits.selfplay.statistics import mean_interval
-from mlbits.selfplay.config import Settings
 from mlbits.selfplay.tracking import Tracker
 
 # Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.

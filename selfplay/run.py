@@ -70,7 +70,9 @@ def read_settings(folder: str | Path) -> Settings:
     try:
         return settings_from_json(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed") from None
+        raise RunError(
+            f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed"
+        ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise RunError(f"{path}: {error}") from None

@@ -73,8 +73,9 @@ class Tracker:
                 flat[f"{group.removesuffix('_config').removesuffix('_settings')}.{name}"] = value
         flat |= {"agent": config["agent"], "env": config["env"]}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()}
+        writer: Any = self.writer.file_writer
         for summary in hparams(plain, {"return/eval": 0.0}):
-            self.writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+            writer.add_summary(summary)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out."""
@@ -122,7 +123,8 @@ def _add_animation(
     image = Summary.Image(
         height=height, width=width, colorspace=3, encoded_image_string=encode_gif(frames, frames_per_second)
     )
-    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)  # type: ignore[union-attr]
+    file: Any = writer.file_writer
+    file.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def encode_gif(frames: list[NDArray[np.uint8]], frames_per_second: int = 8) -> bytes:

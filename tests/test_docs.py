@@ -40,9 +40,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 def blocks(page: Path, *languages: str) -> list[str]:
     return [
-        text
-        for language, text in re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.S)
-        if language in languages
+        text for language, text in re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.S) if language in languages
     ]
 
 
@@ -78,9 +76,7 @@ def test_the_examples_pass_their_own_tests_and_the_suites_for_every_game() -> No
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "nim"]
     chosen = ["-k", "examples and not simulated", "docs/examples", "tests/conformance"]
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
-    done = subprocess.run(
-        [*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
@@ -263,9 +259,7 @@ def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_
         tmp_path,
         console=False,
     )
-    logged = {
-        name for line in (folder / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)
-    }
+    logged = {name for line in (folder / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
     curves = {name.removeprefix("learn/") for name in logged if name.startswith("learn/")}
     assert set(table(text, "`learn/`")) == curves
     common = table(section(AGENTS_PAGE, "What every run logs"), "name")

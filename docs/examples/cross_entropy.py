@@ -86,9 +86,7 @@ class CrossEntropy:
         """One whole episode a copy."""
         return RolloutSpec(self.config.num_steps, whole_episodes=True)
 
-    def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
-    ) -> Decision:
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations."""
         params = self.table[obs].clamp(min=LEAST).log()
         if greedy:

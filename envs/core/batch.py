@@ -206,7 +206,9 @@ class GameBatch:
         size = self.game.state_dtype.itemsize
         if isinstance(state, np.ndarray):
             if state.dtype != self.game.state_dtype:
-                raise GameError(f"state: got dtype {state.dtype}; wanted the game's state_dtype {self.game.state_dtype}")
+                raise GameError(
+                    f"state: got dtype {state.dtype}; wanted the game's state_dtype {self.game.state_dtype}"
+                )
             state = torch.from_numpy(np.ascontiguousarray(state).view(np.uint8).reshape(len(state), size))
         if state.dtype != torch.uint8 or tuple(state.shape) != (self.num_envs, size):
             raise GameError(
@@ -251,9 +253,7 @@ class GameBatch:
             actions = actions.to(wanted)
         return self._checked(actions, (self.num_envs, self.num_seats, *layout.shape), wanted, "actions")
 
-    def _checked(
-        self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str
-    ) -> torch.Tensor:
+    def _checked(self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> torch.Tensor:
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise IllegalActionError(
                 f"{name}: got {tensor.dtype} {tuple(tensor.shape)}; wanted {dtype} {shape} ([B, P, ...])"

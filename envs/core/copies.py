@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numba
 import numpy as np
-from numba import config as numba_config
 from numpy.typing import NDArray
 
 from mlbits.envs.core import driver
@@ -19,6 +19,8 @@ from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys
+
+_numba_config: Any = numba.config  # its attributes are set at run time
 
 Autoreset = Literal["same_step", "next_step", "disabled"]
 IllegalActions = Literal["error", "replace", "forfeit"]
@@ -163,7 +165,7 @@ class Copies:
         played = actions if self._played is None else self._played
         rest = (*self._before_actions, actions, played, *self._after_actions, which, *self._box)
         if self._threads == 1 or _cores.lost:
-            return self._driver.run(op, 0, self.num_envs, *rest)  # type: ignore[no-any-return]
+            return self._driver.run(op, 0, self.num_envs, *rest)
         with _cores.turn:
             _cores.used = True
             self._driver.run_parallel(op, self._bounds, self._results, *rest)
@@ -229,9 +231,7 @@ def illegal_action_error(game: Game, who: str, action: Any, mask: Any) -> Illega
     else:
         parts = np.split(np.asarray(mask), np.cumsum(layout.nvec)[:-1])
         wanted = " x ".join(_shorten(np.flatnonzero(part).tolist()) for part in parts)
-    return IllegalActionError(
-        f"action of {who} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}"
-    )
+    return IllegalActionError(f"action of {who} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}")
 
 
 def _shorten(numbers: list[int]) -> str:
@@ -241,4 +241,4 @@ def _shorten(numbers: list[int]) -> str:
 
 def _records(array: NDArray[Any]) -> NDArray[Any]:
     """Let uncompiled rules (NUMBA_DISABLE_JIT=1) read fields as attributes; compiled ones take the plain array."""
-    return array.view(np.recarray) if numba_config.DISABLE_JIT and array.dtype.names else array
+    return array.view(np.recarray) if _numba_config.DISABLE_JIT and array.dtype.names else array

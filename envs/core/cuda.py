@@ -10,6 +10,7 @@ With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba'
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -219,7 +220,9 @@ def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> 
         numba.core.errors.NumbaError: if a rule uses what the GPU cannot run.
     """
     from numba import cuda, from_dtype, types
-    from numba.cuda import dispatcher
+
+    compiler: Any = cuda
+    dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
 
     class _Absent:
         pass
@@ -242,7 +245,7 @@ def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> 
     )  # fmt: skip
     dispatcher.get_current_device = lambda: absent
     try:
-        ptx, _ = cuda.compile_ptx(load_driver(game, "cuda").run.py_func, signature, cc=compute_capability)
+        ptx, _ = compiler.compile_ptx(load_driver(game, "cuda").run.py_func, signature, cc=compute_capability)
     finally:
         dispatcher.get_current_device = present
     return str(ptx)

@@ -209,8 +209,8 @@ def run(op, start, stop, stride, autoreset, illegal, states, params, actions, pl
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def run_parallel(op, bounds, results, stride, autoreset, illegal, states, params, actions, played, obs, final_obs, legal,
-                 active, rewards, terminated, truncated, which, low, high):
+def run_parallel(op, bounds, results, stride, autoreset, illegal, states, params, actions, played, obs, final_obs,
+                 legal, active, rewards, terminated, truncated, which, low, high):
     """``run`` for copies bounds[k]..bounds[k + 1]-1 on one core each; compiled when a batch first wants it."""
     for part in prange(len(results)):
         results[part] = run(op, bounds[part], bounds[part + 1], stride, autoreset, illegal, states, params, actions,
@@ -259,8 +259,8 @@ def _importable(function: Rule) -> bool:
     plain = python_function(function)
     module = sys.modules.get(plain.__module__)
     spec = getattr(module, "__spec__", None)
-    return spec is not None and "." not in plain.__qualname__ and (
-        getattr(module, plain.__qualname__, None) is function
+    return (
+        spec is not None and "." not in plain.__qualname__ and (getattr(module, plain.__qualname__, None) is function)
     )
 
 
@@ -328,8 +328,10 @@ def _mask_text(game: Game) -> str:
     if game.masked:
         size = game.action.mask_size
         fill = "for a in range({size}):\n    legal[b, seat, a] = {value}"
-        pass_only = fill.format(size=size, value="False") + "\n" + "\n".join(
-            f"legal[b, seat, {sum(game.action.nvec[:k])}] = True" for k in range(len(game.action.nvec))
+        pass_only = (
+            fill.format(size=size, value="False")
+            + "\n"
+            + "\n".join(f"legal[b, seat, {sum(game.action.nvec[:k])}] = True" for k in range(len(game.action.nvec)))
         )
         turn = fill.format(size=size, value="True")
         if game.legal is not None:
@@ -361,8 +363,7 @@ def _reached(function: Rule, files: set[str], constants: list[str], seen: set[in
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
     found = {name: plain.__globals__[name] for name in sorted(names) if name in plain.__globals__}
     found |= {
-        name: cell.cell_contents
-        for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
+        name: cell.cell_contents for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
     }
     modules: set[str] = set()
     while found:
@@ -448,7 +449,7 @@ def _load_from_folder(name: str, text: str) -> ModuleType:
             _forget_unused(folder)
             with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
                 file.write(text)
-            os.replace(file.name, path)
+            Path(file.name).replace(path)
     except OSError:  # a home that cannot be written: compile in memory
         return _load_in_memory(name, text, {})
     spec = importlib.util.spec_from_file_location(name, path)

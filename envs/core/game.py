@@ -5,10 +5,13 @@ A game is its rules, four to six small functions written for ONE copy and marked
 | function | duty |
 |---|---|
 | ``reset(state, params)`` | write a first state; draw from ``uniform(state)`` and the like |
-| ``step(state, params, actions, rewards)`` | play ``actions[seat]``, add to ``rewards[seat]`` (zero on entry), return ``(terminated, truncated)`` |
-| ``observe(state, params, seat, out)`` | write all of ``out``, one seat's observation (``out[0]`` for Discrete, fields for Dict) |
+| ``step(state, params, actions, rewards)`` | play ``actions[seat]``, write ``rewards[seat]``; return two flags |
+| ``observe(state, params, seat, out)`` | write all of ``out``, one seat's observation |
 | ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
 | ``acts(state, params, seat)`` | optional: whether the seat has anything to do now; without it every seat always acts |
+
+``step`` returns ``(terminated, truncated)`` and finds the rewards at zero. ``out`` is an array of the observation's
+shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with a field a key.
 
 ``state`` and ``params`` are records of the game's own dtypes behind a header that the core owns. A seat that does
 not act has one legal action, index 0, which stands for "pass"; whatever it plays is ignored.
@@ -76,6 +79,10 @@ def _check_names(argument: str, fields: Fields, header: list[tuple[str, str]]) -
     taken = sorted({name for name, _ in header} & set(names))
     if taken:
         raise GameError(f"{argument}: {taken} belong to the core; wanted other names")
+    # Records have attributes of their own (size, shape, max, ...), which would hide a field when rules run uncompiled.
+    hidden = sorted(name for name in names if hasattr(np.record, name))
+    if hidden:
+        raise GameError(f"{argument}: {hidden} are attributes of NumPy's records; wanted other names")
     if len(set(names)) != len(names):
         raise GameError(f"{argument}: got {names}; wanted each name once")
 

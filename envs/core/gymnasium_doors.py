@@ -58,9 +58,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
     Stepping on after the end raises ``gym.error.ResetNeeded``.
     """
 
-    def __init__(
-        self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error"
-    ) -> None:
+    def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
         _single_seat(game, "gym.make")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
@@ -165,15 +163,17 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
         mode = _autoreset_mode(autoreset_mode)
-        name: Autoreset = {
-            AutoresetMode.NEXT_STEP: "next_step", AutoresetMode.SAME_STEP: "same_step", AutoresetMode.DISABLED: "disabled"
-        }[mode]  # type: ignore[assignment]  # fmt: skip
+        names: dict[AutoresetMode, Autoreset] = {
+            AutoresetMode.NEXT_STEP: "next_step",
+            AutoresetMode.SAME_STEP: "same_step",
+            AutoresetMode.DISABLED: "disabled",
+        }
         self.metadata = {
             "render_modes": RENDER_MODES, "render_fps": game.frames_per_second, "autoreset_mode": mode,
         }  # fmt: skip
         self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
         self.autoreset_mode = mode
-        self._copies = copies = Copies(game, num_envs, autoreset=name, illegal=illegal, threads=threads)
+        self._copies = copies = Copies(game, num_envs, autoreset=names[mode], illegal=illegal, threads=threads)
         self.single_observation_space, self.single_action_space = game.observation_space, game.action_space
         self.observation_space = batch_space(game.observation_space, num_envs)
         self.action_space = legal_batch_space(game, copies.legal[:, 0], num_envs)

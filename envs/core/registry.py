@@ -47,7 +47,7 @@ class Entry:
         """The factory itself."""
         if isinstance(self.factory, str):
             module, _, name = self.factory.partition(":")
-            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+            return getattr(importlib.import_module(module), name)
         return self.factory
 
 

@@ -40,7 +40,8 @@ def rule(function: Callable[..., Any] | None = None, *, inline: bool = True) -> 
     Returns:
         A Numba dispatcher; with ``NUMBA_DISABLE_JIT=1`` the function itself.
     """
-    decorate = njit(_nrt=False, error_model="numpy", inline="always" if inline else "never")
+    options: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "inline": "always" if inline else "never"}
+    decorate: Any = njit(**options)
     return decorate if function is None else decorate(function)
 
 

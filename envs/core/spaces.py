@@ -133,14 +133,10 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), low, high)
-    raise GameError(
-        f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis"
-    )
+    raise GameError(f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis")
 
 
-def checked_action(
-    action: Any, space: gym.Space[Any], layout: ActionLayout, who: str = "action"
-) -> NDArray[Any]:
+def checked_action(action: Any, space: gym.Space[Any], layout: ActionLayout, who: str = "action") -> NDArray[Any]:
     """One seat's action as an array of the layout's shape and dtype; its values are for the driver to check.
 
     Args:

@@ -62,9 +62,9 @@ class GymnasiumBatch:
         self.action: ActionLayout = action_layout(self.action_space)
         spec = gym.spec(env_id)
         self.horizon = spec.max_episode_steps
-        flags = {"dtype": torch.bool, "device": self.device}
         self.reward = torch.zeros(num_envs, 1, device=self.device)
-        self.terminated, self.truncated = torch.zeros(num_envs, **flags), torch.zeros(num_envs, **flags)
+        self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self.truncated = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._generator = torch.Generator().manual_seed(seed)
         self.obs: Any = None
         self.reset(seed=seed)
@@ -145,9 +145,7 @@ def open_batch(
         return make_batch(
             env_id, num_envs, device, seed=seed, illegal=illegal, autoreset=autoreset, **dict(settings or {})
         )
-    return GymnasiumBatch(
-        env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode
-    )
+    return GymnasiumBatch(env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode)
 
 
 def check_env_id(env_id: str) -> None:
@@ -188,4 +186,6 @@ def _make_vec(env_id: str, num_envs: int, settings: dict[str, Any], render_mode:
 
 
 def _zeros_like(obs: Any) -> Any:
-    return {key: torch.zeros_like(value) for key, value in obs.items()} if isinstance(obs, dict) else torch.zeros_like(obs)
+    return (
+        {key: torch.zeros_like(value) for key, value in obs.items()} if isinstance(obs, dict) else torch.zeros_like(obs)
+    )

@@ -97,9 +97,7 @@ def gridworld(
     Raises:
         GameError: for a bad map, or a setting out of range.
     """
-    return _make(
-        "GridWorld", map, slip, (-step_cost, goal_reward, pit_reward, cliff_reward), observation, horizon
-    )
+    return _make("GridWorld", map, slip, (-step_cost, goal_reward, pit_reward, cliff_reward), observation, horizon)
 
 
 def four_rooms(
@@ -118,9 +116,7 @@ def four_rooms(
     return _make("FourRooms", "four_rooms", slip, (-step_cost, 1.0, -1.0, -1.0), observation, horizon)
 
 
-def cliff_walk(
-    *, slip: float = 0.0, observation: ObservationKind = "index", horizon: int | None = 200
-) -> Game:
+def cliff_walk(*, slip: float = 0.0, observation: ObservationKind = "index", horizon: int | None = 200) -> Game:
     """The cliff of Sutton and Barto, "Reinforcement Learning" (2018), example 6.6.
 
     Every step costs 1, the goal included; stepping off the cliff costs 100 and leads back to the start.

@@ -105,7 +105,7 @@ def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
         text = MAPS[text]
     elif not set(text) & set("\n/") and set(text) - set(LETTERS):
         raise UnknownIdError("map", text, MAPS)
-    rows = [row for row in text.strip("\n").replace("/", "\n").split("\n")]
+    rows = text.strip("\n").replace("/", "\n").split("\n")
     widths = sorted({len(row) for row in rows})
     if len(widths) != 1:
         ragged = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))

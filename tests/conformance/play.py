@@ -95,9 +95,7 @@ def assert_same(got: Any, wanted: Any, where: str) -> None:
         got, wanted = np.asarray(got), np.asarray(wanted)
         assert got.shape == wanted.shape, f"{where}: shape {got.shape}, wanted {wanted.shape}"
         assert got.dtype.kind in wanted.dtype.kind or {got.dtype.kind, wanted.dtype.kind} <= set("biu"), where
-        assert np.array_equal(got, wanted, equal_nan=wanted.dtype.kind == "f"), (
-            f"{where}: {got}, wanted {wanted}"
-        )
+        assert np.array_equal(got, wanted, equal_nan=wanted.dtype.kind == "f"), f"{where}: {got}, wanted {wanted}"
 
 
 def assert_same_play(got: list[Transition], wanted: list[Transition], where: str) -> None:
@@ -238,9 +236,7 @@ def play_copies(door: Door, autoreset: str, script: Script, num_envs: int) -> li
             over = bool(terminated[b] or truncated[b])
             last = rows(final, b) if over and autoreset == "same_step" else rows(after, b)
             play[b].append(
-                Transition(
-                    rows(obs, b), rows(mask, b), reward[b], bool(terminated[b]), bool(truncated[b]), last
-                )
+                Transition(rows(obs, b), rows(mask, b), reward[b], bool(terminated[b]), bool(truncated[b]), last)
             )
         ended = (terminated | truncated) & (autoreset != "same_step")
         obs, mask = after, after_mask
@@ -264,9 +260,7 @@ def play_gymnasium(env: gym.Env[Any, Any], script: Script) -> list[Transition]:
         after, reward, terminated, truncated, info = env.step(action.item() if action.ndim == 0 else action)
         assert type(reward) is float and type(terminated) is bool and type(truncated) is bool
         play.append(
-            Transition(
-                with_axis(obs), mask, np.array([reward], np.float32), terminated, truncated, with_axis(after)
-            )
+            Transition(with_axis(obs), mask, np.array([reward], np.float32), terminated, truncated, with_axis(after))
         )
         obs = after
         if terminated or truncated:
@@ -338,9 +332,7 @@ def follow_aec(env: pettingzoo.AECEnv, script: Script) -> None:
             for seat, agent in enumerate(agents):
                 assert env.agent_selection == agent
                 observation, reward, terminated, truncated, _ = env.last()
-                assert_same(
-                    split_observation(game, observation)[0], rows(wanted.next_obs, seat), f"end at {t}"
-                )
+                assert_same(split_observation(game, observation)[0], rows(wanted.next_obs, seat), f"end at {t}")
                 assert (terminated, truncated) == (wanted.terminated, wanted.truncated)
                 assert abs(reward - owed[agent]) < 1e-6, f"end at {t}: the last reward of {agent}"
                 env.step(None)

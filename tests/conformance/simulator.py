@@ -66,9 +66,7 @@ def visible(batch: Any) -> dict[str, Any]:
     shown |= {name: value for name in ("legal_mask", "active") if (value := getattr(batch, name)) is not None}
     for name in ("obs", "final_obs"):
         face = getattr(batch, name)
-        shown |= (
-            {f"{name}.{key}": part for key, part in face.items()} if isinstance(face, dict) else {name: face}
-        )
+        shown |= {f"{name}.{key}": part for key, part in face.items()} if isinstance(face, dict) else {name: face}
     return {name: as_numpy(value) for name, value in shown.items()}
 
 

@@ -28,9 +28,7 @@ from tests.conformance.play import (
 
 every_game = pytest.mark.parametrize("game_id", GAME_IDS)
 # The driver on several cores takes seconds to compile, and differs by the kind of actions alone.
-one_game_a_kind = pytest.mark.parametrize(
-    "game_id", {game_of(name).action.kind: name for name in GAME_IDS}.values()
-)
+one_game_a_kind = pytest.mark.parametrize("game_id", {game_of(name).action.kind: name for name in GAME_IDS}.values())
 
 
 def play(batch: GameBatch, actions: np.ndarray) -> list[dict[str, Any]]:
@@ -47,9 +45,7 @@ def shown(batch: GameBatch) -> dict[str, Any]:
 
     names = ("obs", "reward", "terminated", "truncated", "legal_mask", "active")
     parts = {name: as_numpy(getattr(batch, name)) for name in names}
-    parts["final_obs"] = (
-        {k: valid(part) for k, part in final.items()} if isinstance(final, dict) else valid(final)
-    )
+    parts["final_obs"] = {k: valid(part) for k, part in final.items()} if isinstance(final, dict) else valid(final)
     return {**parts, "state": batch.state().numpy()}
 
 
@@ -132,11 +128,7 @@ def test_observations_fit_their_space_and_somebody_may_always_move(game_id: str)
             for b in range(COPIES):
                 for seat in range(game.seats):
                     one = rows(rows(as_numpy(obs), b), seat)
-                    assert (
-                        one.item() in game.observation_space
-                        if one_number(one)
-                        else one in game.observation_space
-                    )
+                    assert one.item() in game.observation_space if one_number(one) else one in game.observation_space
         assert np.isfinite(batch.reward.numpy()).all()
         if batch.legal_mask is not None:
             for part in torch.split(batch.legal_mask, list(game.action.nvec), -1):
@@ -242,9 +234,7 @@ def check_illegal_actions(game_id: str, threads: int) -> None:
                 for bad in illegal_for(batch, b, seat):
                     actions = script[t].copy()
                     actions[b, seat] = bad
-                    with pytest.raises(
-                        IllegalActionError, match=f"copy {b}, seat {seat} in {batch.game.name}: got"
-                    ):
+                    with pytest.raises(IllegalActionError, match=f"copy {b}, seat {seat} in {batch.game.name}: got"):
                         batch.step(actions)
                     tried += 1
                     assert state_bytes(batch) == before
@@ -311,9 +301,7 @@ def test_whatever_a_passing_seat_plays_is_ignored(game_id: str) -> None:
     actions = np.where(script.active[axes], script.actions, nonsense).astype(script.actions.dtype)
     for illegal in ("error", "replace", "forfeit"):
         got = play(batch_of(game_id, illegal=illegal), actions[:STEPS])
-        for t, (mine, theirs) in enumerate(
-            zip(got, play(batch_of(game_id), script.actions[:STEPS]), strict=True)
-        ):
+        for t, (mine, theirs) in enumerate(zip(got, play(batch_of(game_id), script.actions[:STEPS]), strict=True)):
             assert_same(mine, theirs, f"{illegal}: step {t}")
 
 

@@ -53,9 +53,7 @@ def test_episodes_end_within_the_script(game_id: str) -> None:
 @pytest.mark.parametrize("num_envs", [1, COPIES])
 def test_batch_plays_alike_under_every_autoreset(game_id: str, autoreset: str, num_envs: int) -> None:
     script = script_of(game_id)
-    play = play_copies(
-        batch_door(batch_of(game_id, num_envs, autoreset=autoreset)), autoreset, script, num_envs
-    )
+    play = play_copies(batch_door(batch_of(game_id, num_envs, autoreset=autoreset)), autoreset, script, num_envs)
     for b in range(num_envs):
         assert_same_play(play[b], script.play[b], f"copy {b}")
 
@@ -101,9 +99,7 @@ def _copied(obs: Any) -> Any:
 @every_solo
 def test_gym_make_plays_as_copy_0(game_id: str) -> None:
     script = script_of(game_id)
-    assert_same_play(
-        play_gymnasium(gym.make(game_id, **settings_of(game_id)), script), script.play[0], "gym.make"
-    )
+    assert_same_play(play_gymnasium(gym.make(game_id, **settings_of(game_id)), script), script.play[0], "gym.make")
 
 
 @every_game
@@ -192,9 +188,7 @@ def test_spaces_are_the_same_object_on_each_call_and_one_an_agent(game_id: str) 
     for kind in ("parallel", "aec"):
         env = pettingzoo.make(kind, game_id)
         spaces = [env.action_space(agent) for agent in env.possible_agents]
-        assert all(
-            env.action_space(agent) is space for agent, space in zip(env.possible_agents, spaces, strict=True)
-        )
+        assert all(env.action_space(agent) is space for agent, space in zip(env.possible_agents, spaces, strict=True))
         assert len({id(space) for space in spaces}) == len(spaces)
 
 

@@ -39,16 +39,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
 
 @every_game
 @pytest.mark.parametrize("illegal", MODES)
-def test_the_simulated_gpu_plays_as_the_cpu(
-    game_id: str, illegal: str, simulated: dict[str, np.ndarray]
-) -> None:
+def test_the_simulated_gpu_plays_as_the_cpu(game_id: str, illegal: str, simulated: dict[str, np.ndarray]) -> None:
     """Integers, flags and masks are equal bit for bit; floats to rounding, as on a GPU."""
     assert f"{game_id}|error" not in simulated, str(simulated[f"{game_id}|error"])
-    wanted = {
-        name.split("|")[2]: part
-        for name, part in simulated.items()
-        if name.startswith(f"{game_id}|{illegal}|")
-    }
+    wanted = {name.split("|")[2]: part for name, part in simulated.items() if name.startswith(f"{game_id}|{illegal}|")}
     batch = batch_of(game_id, COPIES, illegal=illegal, autoreset=MODES[illegal])
     dtype = game_of(game_id).state_dtype
     for t in range(STEPS):

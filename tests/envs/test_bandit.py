@@ -72,9 +72,7 @@ def test_random_means_are_drawn_anew_every_episode_and_hidden_from_the_layout():
 
 def test_the_horizon_truncates_and_nothing_terminates():
     batch = mlbits.make_batch(ID, 1, horizon=3)
-    flags = [
-        (bool(step.terminated[0]), bool(step.truncated[0])) for step in (pull(batch, 0) for _ in range(6))
-    ]
+    flags = [(bool(step.terminated[0]), bool(step.truncated[0])) for step in (pull(batch, 0) for _ in range(6))]
     assert flags == [(False, False), (False, False), (False, True)] * 2
     assert bool(pull(mlbits.make_batch(ID, 1, horizon=1), 0).truncated[0])
 
@@ -90,9 +88,7 @@ def test_history_shows_the_last_pull_and_the_time():
 
 
 def test_copies_of_one_batch_may_be_different_bandits():
-    batch = mlbits.make_batch(
-        ID, 3, reward_std=0.0, settings_per_copy=[{"instance_seed": s} for s in (0, 1, 2)]
-    )
+    batch = mlbits.make_batch(ID, 3, reward_std=0.0, settings_per_copy=[{"instance_seed": s} for s in (0, 1, 2)])
     wanted = [mlbits.make_game(ID, instance_seed=s).layout["means"][4] for s in (0, 1, 2)]
     assert np.allclose(pull(batch, 4).reward[:, 0], wanted)
 
@@ -106,17 +102,13 @@ def test_the_pictures():
     batch = mlbits.make_batch(ID, 1, means=[0.25, 0.75], kind="bernoulli")
     pull(batch, 1)
     paid = float(batch.reward[0, 0])
-    assert batch.render("ansi") == (
-        f"pull 1 of 100\narm   0  mean   0.25\narm   1  mean   0.75  <- paid {paid:.2f}\n"
-    )
+    assert batch.render("ansi") == (f"pull 1 of 100\narm   0  mean   0.25\narm   1  mean   0.75  <- paid {paid:.2f}\n")
     image = batch.render()
     assert image.dtype == np.uint8
     assert image.ndim == 3
     for arms in (1, 40, 1000):
         game = mlbits.make_game(ID, arms=arms)
-        image = game.draw(
-            np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0]
-        )
+        image = game.draw(np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0])
         assert image.shape[1] < 8000
 
 

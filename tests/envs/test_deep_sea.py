@@ -74,9 +74,7 @@ def test_the_stated_optimum_of_the_noisy_kind_is_that_of_backward_induction(size
 
 def test_noise_and_failing_rights_have_their_rates():
     copies, size = 40_000, 4
-    batch = mlbits.make_batch(
-        ID, copies, size=size, stochastic=True, instance_seed=None, autoreset="disabled", seed=1
-    )
+    batch = mlbits.make_batch(ID, copies, size=size, stochastic=True, instance_seed=None, autoreset="disabled", seed=1)
     right = torch.ones(copies, dtype=torch.int64)
     step = batch.step(right)
     assert torch.all(step.reward == -np.float32(0.01 / 4))
@@ -105,9 +103,7 @@ def test_the_pictures():
     assert batch.render("ansi") == ".  \n.. \n..$\nthe bottom is reached\n"
     for size in (2, 10, 200):
         game = mlbits.make_game(ID, size=size)
-        image = game.draw(
-            np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0]
-        )
+        image = game.draw(np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0])
         assert image.dtype == np.uint8
 
 

@@ -215,9 +215,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_the_biggest_map_has_room() -> None:
     side = 128
-    env = env_of(
-        "\n".join(["S" + "." * (side - 1), *["." * side] * (side - 2), "." * (side - 1) + "G"]), horizon=None
-    )
+    env = env_of("\n".join(["S" + "." * (side - 1), *["." * side] * (side - 2), "." * (side - 1) + "G"]), horizon=None)
     assert walk(env, [RIGHT] * (side + 2))[-1] == side - 1
     assert walk(env, [DOWN] * (side - 2))[-1] == side * (side - 1) - 1
     assert env.step(DOWN)[:3] == (side * side - 1, 1.0, True)
@@ -257,9 +255,9 @@ def test_pixels_by_hand() -> None:
     assert len({tuple(colour) for colour in corners}) == 5, "a colour a kind of cell"
     assert corners[0] == corners[3], "floor"
     assert middles[3] == [30, 90, 220], "the agent"
-    assert [middle == corner for middle, corner in zip(middles, corners, strict=True)] == [True] * 3 + [
-        False
-    ] + [True] * 2
+    assert [middle == corner for middle, corner in zip(middles, corners, strict=True)] == [True] * 3 + [False] + [
+        True
+    ] * 2
     blue = (pixels == [30, 90, 220]).all(-1)
     assert blue.sum() == 16 and blue[10:14, 2:6].all()
 
@@ -289,9 +287,7 @@ def test_text() -> None:
     assert env.render() == ".#X\nACG\n"
 
 
-def colour_at(
-    image: np.ndarray, row: int, column: int, side: int = 48, across: float = 0.1
-) -> tuple[int, ...]:
+def colour_at(image: np.ndarray, row: int, column: int, side: int = 48, across: float = 0.1) -> tuple[int, ...]:
     return tuple(image[int((row + 0.1) * side), int((column + across) * side)].tolist())
 
 

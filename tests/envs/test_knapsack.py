@@ -50,9 +50,7 @@ def test_the_best_play_found_by_stepping_is_the_dynamic_programs_optimum(seed):
     assert found == optimum
     weights, values = layout["weights"][there], layout["values"][there]
     subsets = itertools.product([0, 1], repeat=len(weights))
-    by_hand = max(
-        np.dot(subset, values) for subset in subsets if np.dot(subset, weights) <= layout["capacity"]
-    )
+    by_hand = max(np.dot(subset, values) for subset in subsets if np.dot(subset, weights) <= layout["capacity"])
     assert found == by_hand
 
 

@@ -114,9 +114,7 @@ def test_level_zero_stays_the_same_in_every_version():
 
 def test_moves_go_by_the_map():
     """Step a batch at random and follow it with rules written on arrays."""
-    batch = mlbits.make_batch(
-        ID, 300, size=(4, 7), pit_density=0.1, step_cost=0.25, pit_reward=-2.0, goal_reward=3.0
-    )
+    batch = mlbits.make_batch(ID, 300, size=(4, 7), pit_density=0.1, step_cost=0.25, pit_reward=-2.0, goal_reward=3.0)
     generator = torch.Generator().manual_seed(0)
     ends = 0
     for _ in range(15):
@@ -163,9 +161,7 @@ def test_following_the_distances_downhill_earns_the_stated_optimum():
 
 
 def test_slips_go_in_all_directions():
-    batch = mlbits.make_batch(
-        ID, 20_000, levels=1, wall_density=0.0, slip=0.4, size=7, seed=4, autoreset="disabled"
-    )
+    batch = mlbits.make_batch(ID, 20_000, levels=1, wall_density=0.0, slip=0.4, size=7, seed=4, autoreset="disabled")
     state = batch.records()
     state["cell"], state["goal"] = 24, 0  # the middle of a 7 x 7 map
     state["kind"][:, :49] = EMPTY

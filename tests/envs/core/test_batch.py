@@ -40,9 +40,7 @@ def test_an_episode_by_hand() -> None:
     seen = []
     for action in (RIGHT, RIGHT, RIGHT, RIGHT):
         step = batch.step(moves(action, STAY))
-        seen.append(
-            [step.obs.tolist(), step.reward.tolist(), step.terminated.tolist(), step.truncated.tolist()]
-        )
+        seen.append([step.obs.tolist(), step.reward.tolist(), step.terminated.tolist(), step.truncated.tolist()])
     assert seen == [
         [[[1], [0]], [[-0.25], [-0.25]], [False, False], [False, False]],
         [[[2], [0]], [[-0.25], [-0.25]], [False, False], [False, False]],
@@ -243,9 +241,7 @@ def test_what_was_legal_is_said() -> None:
     with pytest.raises(IllegalActionError, match=r"got \[1, 0\]; wanted one of \[0, 2\] x one of \[0, 1\]"):
         several.step(torch.tensor([[1, 0]]))
     rope = GameBatch(tug(), 1)
-    with pytest.raises(
-        IllegalActionError, match=r"got \[-1.0\]; wanted finite numbers from \[0.0\] to \[inf\]"
-    ):
+    with pytest.raises(IllegalActionError, match=r"got \[-1.0\]; wanted finite numbers from \[0.0\] to \[inf\]"):
         rope.step(torch.full((1, 2, 1), -1.0))
 
 
@@ -256,9 +252,7 @@ def record_with(batch: GameBatch, **values: Any) -> np.ndarray:
     return records
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(5, np.inf), (-np.inf, -5), (-np.inf, np.inf), (2, 3), (-0.1, 0.1)]
-)
+@pytest.mark.parametrize(("low", "high"), [(5, np.inf), (-np.inf, -5), (-np.inf, np.inf), (2, 3), (-0.1, 0.1)])
 def test_continuous_actions_are_sampled_within_their_bounds(low: float, high: float) -> None:
     batch = GameBatch(dataclasses.replace(point(), action_space=spaces.Box(low, high, (2,))), 500)
     actions = batch.sample_actions()
@@ -272,9 +266,7 @@ def test_sampled_actions_are_uniform_over_the_legal_ones() -> None:
     batch = GameBatch(signs(), 3000)
     batch.set_state(record_with(batch, cell=4, last=1))
     actions = batch.sample_actions()[:, 0]
-    counts = torch.stack(
-        [(actions == torch.tensor(pair)).all(1).sum() for pair in [(0, 0), (0, 1), (2, 0), (2, 1)]]
-    )
+    counts = torch.stack([(actions == torch.tensor(pair)).all(1).sum() for pair in [(0, 0), (0, 1), (2, 0), (2, 1)]])
     assert counts.sum() == 3000
     assert ((counts - 750).abs() < 4 * (3000 * 0.25 * 0.75) ** 0.5).all()
 
@@ -377,9 +369,7 @@ def test_rendering_errors() -> None:
 
 @pytest.mark.parametrize("device", ["mps", "gpu", "cuda:x", "", "meta"])
 def test_devices_that_are_not_known(device: str) -> None:
-    with pytest.raises(
-        DeviceError, match=f"device: got '{device}'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"
-    ):
+    with pytest.raises(DeviceError, match=f"device: got '{device}'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"):
         parse_device(device)
 
 

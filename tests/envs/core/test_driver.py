@@ -100,9 +100,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def python(*command: str, cache: Path) -> str:
     environment = {**os.environ, "MLBITS_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -172,9 +170,7 @@ def test_parameters_do_not_change_the_driver() -> None:
     """Maps, sizes and payoffs live in the record: one compilation serves them all."""
     from mlbits.envs.gridworld import gridworld
 
-    names = {
-        driver_name(gridworld(slip=slip, horizon=horizon)) for slip in (0.0, 0.5) for horizon in (None, 7)
-    }
+    names = {driver_name(gridworld(slip=slip, horizon=horizon)) for slip in (0.0, 0.5) for horizon in (None, 7)}
     assert len(names) == 1
     assert driver_name(gridworld(observation="one_hot")) not in names
 
@@ -233,9 +229,7 @@ def test_rules_in_a_script_work(tmp_path: Path) -> None:
     text = FILES["tiny_game.py"].replace("FIRST + help_rules.second(state) + Kind.THIRD", "7")
     for line in ("import help_rules\n", "from kinds import Kind\n", "from prizes import FIRST\n"):
         text = text.replace(line, "")
-    script.write_text(
-        text + PLAY.replace("sys.path.insert(0, sys.argv[1])\nfrom tiny_game import tiny\n", "")
-    )
+    script.write_text(text + PLAY.replace("sys.path.insert(0, sys.argv[1])\nfrom tiny_game import tiny\n", ""))
     assert float(python(str(script), cache=tmp_path / "cache").split()[0]) == 7
 
 

@@ -65,9 +65,7 @@ def test_registered_is_a_copy() -> None:
     assert "mlbits/GridWorld-v0" in mlbits.registered()
 
 
-@pytest.mark.parametrize(
-    "game_id", ["Game-v0", "a/Game", "a/-v0", "/Game-v0", "a/Game-v", "a/Game-vx", "a/Game-v1.0"]
-)
+@pytest.mark.parametrize("game_id", ["Game-v0", "a/Game", "a/-v0", "/Game-v0", "a/Game-v", "a/Game-vx", "a/Game-v1.0"])
 def test_malformed_ids(game_id: str) -> None:
     with pytest.raises(GameError, match="wanted 'namespace/Name-vN'"):
         mlbits.register(game_id, throws)
@@ -170,7 +168,5 @@ def test_import_registers_with_both_libraries_and_loads_no_torch() -> None:
 
 def test_gymnasium_can_import_the_suite_itself() -> None:
     code = "import gymnasium; print(gymnasium.make('mlbits:mlbits/GridWorld-v0').observation_space)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
     assert done.stdout.strip() == "Discrete(64)"

@@ -22,9 +22,7 @@ from mlbits.envs.core.spaces import action_layout, checked_action, observation_l
         (spaces.MultiBinary(6), np.int8, (6,), (2, 3, 6)),
     ],
 )
-def test_observation_layouts(
-    space: Any, dtype: Any, shape: tuple[int, ...], face_shape: tuple[int, ...]
-) -> None:
+def test_observation_layouts(space: Any, dtype: Any, shape: tuple[int, ...], face_shape: tuple[int, ...]) -> None:
     layout = observation_layout(space)
     assert (layout.dtype, layout.shape, layout.keys) == (dtype, shape, None)
     assert layout.face(np.zeros((2, 3, *shape), dtype)).shape == face_shape
