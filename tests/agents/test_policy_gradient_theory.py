@@ -77,9 +77,7 @@ def enumerate_all():
         for t, (s, a) in enumerate(path):
             state[t, n], action[t, n], reward[t, n], active[t, n] = s, a, PAYS[s, a], True
         (terminated if ended else truncated)[len(path) - 1, n] = True
-    return Trajectories(
-        torch.stack([p for p, _, _ in found]), state, action, reward, terminated, truncated, active
-    )
+    return Trajectories(torch.stack([p for p, _, _ in found]), state, action, reward, terminated, truncated, active)
 
 
 ALL = enumerate_all()
@@ -136,9 +134,7 @@ def advantage(gae_lambda):
 
 def test_the_enumeration_is_complete():
     assert float(ALL.probability.sum()) == pytest.approx(1.0, abs=1e-12)
-    assert float(ALL.probability @ whole()[0, :, 0]) == pytest.approx(
-        float(START @ returns_to_go(LOGITS, 1.0)[0])
-    )
+    assert float(ALL.probability @ whole()[0, :, 0]) == pytest.approx(float(START @ returns_to_go(LOGITS, 1.0)[0]))
     assert ALL.active.sum(0).unique().tolist() == [1, 2, 3]  # episodes of every length
 
 

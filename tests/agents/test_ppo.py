@@ -124,9 +124,7 @@ def test_an_update_is_that_of_the_equations(objective, masked):
     rollout = made_up_rollout(agent, shape=(20, 5, 2), mask=mask)
     wanted = reference_update(agent, rollout, clip=0.1)
     metrics = learn(agent, rollout)
-    for (name, parameter), other in zip(
-        agent.core.network.named_parameters(), wanted.parameters(), strict=True
-    ):
+    for (name, parameter), other in zip(agent.core.network.named_parameters(), wanted.parameters(), strict=True):
         assert torch.allclose(parameter, other, atol=2e-5), name
     assert metrics["clip_fraction"] > 0.05  # the objective's bounds were reached, so they were tested
 
@@ -377,7 +375,5 @@ class TestLearns:
         assert result > -1.0  # untrained: -15; straight to the middle: -0.64
 
     def test_several_choices_under_a_mask(self, seed):
-        result = trained_return(
-            "ppo", "test/Signs-v0", iterations=20, seed=seed, num_steps=32, learning_rate=5e-3
-        )
+        result = trained_return("ppo", "test/Signs-v0", iterations=20, seed=seed, num_steps=32, learning_rate=5e-3)
         assert result > 2.5  # untrained: -0.9 to 1.3; learnt: 3.9 to 4.2

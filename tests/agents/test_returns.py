@@ -84,9 +84,7 @@ def slow_gae_with_turns(window, discount, gae_lambda):
                 following = float(value[until, b, p]) if until <= last else value_after(window, last, b, p)
                 deltas.append(earned + discount * following - float(value[t, b, p]))
             for k, t in enumerate(times):
-                result[t, b, p] = sum(
-                    (discount * gae_lambda) ** (j - k) * deltas[j] for j in range(k, len(times))
-                )
+                result[t, b, p] = sum((discount * gae_lambda) ** (j - k) * deltas[j] for j in range(k, len(times)))
     return result
 
 
@@ -95,9 +93,7 @@ def slow_gae_with_turns(window, discount, gae_lambda):
 def test_gae_is_the_double_sum(shape, discount, gae_lambda):
     for seed in range(3):
         window = randoms(shape, seed)
-        assert torch.allclose(
-            advantages(window, discount, gae_lambda), slow_gae(window, discount, gae_lambda)
-        )
+        assert torch.allclose(advantages(window, discount, gae_lambda), slow_gae(window, discount, gae_lambda))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
