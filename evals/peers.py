@@ -10,10 +10,9 @@ import importlib.metadata
 import importlib.util
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mlbits.evals.benchmarks import Row, Stopwatch
+from mlbits.evals.stopwatch import Row, Stopwatch
 
 
 def _installed(*names: str) -> bool:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.core.copies import Autoreset, Copies, IllegalActions
+from mlbits.envs.core.codes import Autoreset, IllegalActions
+from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.cuda import CudaCopies, check_cuda, host_records
 from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
 from mlbits.envs.core.game import Game

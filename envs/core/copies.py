@@ -8,25 +8,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core import driver
+from mlbits.envs.core import codes
+from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys
 
 _numba_config: Any = numba.config  # its attributes are set at run time
-
-Autoreset = Literal["same_step", "next_step", "disabled"]
-IllegalActions = Literal["error", "replace", "forfeit"]
-
-AUTORESET_CODES = {"disabled": driver.DISABLED, "next_step": driver.NEXT_STEP, "same_step": driver.SAME_STEP}
-ILLEGAL_CODES = {"error": driver.ERROR, "replace": driver.REPLACE, "forfeit": driver.FORFEIT}
 
 # Fewer copies a thread than this cost more to hand over than to step.
 _COPIES_A_THREAD = 8192
@@ -82,13 +77,6 @@ def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
     return np.concatenate([game.params for game in games])
 
 
-def check_choice(name: str, value: str, choices: dict[str, int]) -> int:
-    """The code of a named choice, or a clear error."""
-    if value not in choices:
-        raise GameError(f"{name}: got {value!r}; wanted one of {', '.join(map(repr, choices))}")
-    return choices[value]
-
-
 class Copies:
     """B copies of one game.
 
@@ -128,8 +116,8 @@ class Copies:
         self.params = stack_params(games, num_envs)
         self.game = game = games[0]
         self.num_envs = num_envs
-        self.autoreset = check_choice("autoreset", autoreset, AUTORESET_CODES)
-        self.illegal = check_choice("illegal", illegal, ILLEGAL_CODES)
+        self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
+        self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
         self.states = np.zeros(num_envs, game.state_dtype)
         self.states["over"] = 1
@@ -179,7 +167,7 @@ class Copies:
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""
-        self.call(driver.RESET, self._no_actions, self._everyone if which is None else which)
+        self.call(codes.RESET, self._no_actions, self._everyone if which is None else which)
 
     def step(self, actions: NDArray[Any]) -> None:
         """Play one action a seat.
@@ -190,24 +178,24 @@ class Copies:
         Raises:
             IllegalActionError: under illegal="error", before anything is stepped.
         """
-        if self.illegal != driver.ERROR:
-            self.call(driver.STEP, actions, self._everyone)
+        if self.illegal != codes.ERROR:
+            self.call(codes.STEP, actions, self._everyone)
             return
         # In threads no part may step before all are checked, so those take two calls.
         several = self._threads > 1
-        fault = self.call(driver.CHECK if several else driver.CHECKED_STEP, actions, self._everyone)
+        fault = self.call(codes.CHECK if several else codes.CHECKED_STEP, actions, self._everyone)
         if fault >= 0:
             raise self.illegal_action(actions, fault)
         if several:
-            self.call(driver.STEP, actions, self._everyone)
+            self.call(codes.STEP, actions, self._everyone)
 
     def check(self, actions: NDArray[Any]) -> int:
         """The first illegal action as b * P + seat, or -1; nothing is stepped."""
-        return self.call(driver.CHECK, actions, self._everyone)
+        return self.call(codes.CHECK, actions, self._everyone)
 
     def look(self) -> None:
         """Write observations and masks afresh from the states, after those were set from outside."""
-        self.call(driver.LOOK, self._no_actions, self._everyone)
+        self.call(codes.LOOK, self._no_actions, self._everyone)
 
     def illegal_action(self, actions: NDArray[Any], fault: int) -> IllegalActionError:
         """The error for the action found at b * P + seat."""

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.core import driver
-from mlbits.envs.core.copies import AUTORESET_CODES, ILLEGAL_CODES, check_choice, illegal_action_error, stack_params
+from mlbits.envs.core import codes
+from mlbits.envs.core.copies import illegal_action_error, stack_params
 from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import DeviceError, IllegalActionError
 from mlbits.envs.core.game import Game
@@ -77,8 +77,8 @@ class CudaCopies:
         params = stack_params(games, num_envs)
         self.game = game = games[0]
         self.num_envs, self.device = num_envs, device
-        self.autoreset = check_choice("autoreset", autoreset, AUTORESET_CODES)
-        self.illegal = check_choice("illegal", illegal, ILLEGAL_CODES)
+        self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
+        self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
         self._run = load_driver(game, "cuda").run
         self._stride = int(len(params) > 1)
@@ -113,7 +113,7 @@ class CudaCopies:
 
     def _call(self, op: int, actions: Any, which: Any) -> None:
         view = self._views
-        played = view["played"] if self.illegal == driver.REPLACE else actions
+        played = view["played"] if self.illegal == codes.REPLACE else actions
         blocks = -(-self.num_envs // _THREADS_A_BLOCK)
         self._run[blocks, _THREADS_A_BLOCK, _stream(self.device)](
             op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
@@ -150,22 +150,22 @@ class CudaCopies:
     def reset(self, which: torch.Tensor | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""
         view = self._views["everyone"] if which is None else self._view_of(which.contiguous(), np.bool_)
-        self._call(driver.RESET, self._views["no_actions"], view)
+        self._call(codes.RESET, self._views["no_actions"], view)
 
     def step(self, actions: torch.Tensor) -> None:
         """Play one action a seat; ``actions`` [B, P, ...] is contiguous, on this device."""
         view = self._view_of(actions, self.game.action.dtype)
-        if self.illegal == driver.ERROR:
-            self._call(driver.CHECK, view, self._views["everyone"])
+        if self.illegal == codes.ERROR:
+            self._call(codes.CHECK, view, self._views["everyone"])
             fault = int(self.memory["fault"].view(torch.int64).item())
             if fault >= 0:
                 self.memory["fault"].view(torch.int64).fill_(-1)
                 raise self._illegal_action(actions, fault)
-        self._call(driver.STEP, view, self._views["everyone"])
+        self._call(codes.STEP, view, self._views["everyone"])
 
     def look(self) -> None:
         """Write observations and masks afresh from the states."""
-        self._call(driver.LOOK, self._views["no_actions"], self._views["everyone"])
+        self._call(codes.LOOK, self._views["no_actions"], self._views["everyone"])
 
     def _illegal_action(self, actions: torch.Tensor, fault: int) -> IllegalActionError:
         b, seat = divmod(fault, self.game.seats)

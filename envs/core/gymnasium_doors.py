@@ -11,7 +11,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from mlbits.envs.core.copies import Autoreset, Copies, IllegalActions
+from mlbits.envs.core.codes import Autoreset, IllegalActions
+from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space

@@ -27,8 +27,9 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
-from mlbits.envs.core import driver
-from mlbits.envs.core.copies import Copies, IllegalActions, illegal_action_error
+from mlbits.envs.core import codes
+from mlbits.envs.core.codes import IllegalActions
+from mlbits.envs.core.copies import Copies, illegal_action_error
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game
@@ -126,7 +127,7 @@ class _Table:
         """
         seat, game = self.seat[agent], self.game
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
-        fault = self.copies.check(self.actions) if self.copies.illegal == driver.ERROR else -1
+        fault = self.copies.check(self.actions) if self.copies.illegal == codes.ERROR else -1
         if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
             mask = self.copies.legal[0, seat] if game.masked else None
             raise illegal_action_error(game, agent, self.actions[0, seat], mask)

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from mlbits.envs.core.batch import GameBatch, Step, parse_device
-from mlbits.envs.core.copies import Autoreset, IllegalActions
+from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.errors import GameError, IllegalActionError, UnknownIdError
 from mlbits.envs.core.registry import make_batch, registered
 from mlbits.envs.core.spaces import ActionLayout, action_layout, observation_layout

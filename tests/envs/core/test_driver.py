@@ -239,7 +239,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
     assert not driver.cache_folder().is_dir()
     monkeypatch.setattr(driver, "_loaded", {})
     game = throws(noise=1.0, end=0.0)
-    assert driver._importable(game.step), "otherwise no folder is asked for"
+    assert driver.importable(game.step), "otherwise no folder is asked for"
     assert reward_of(game) != 0
 
 

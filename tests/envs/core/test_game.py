@@ -33,7 +33,7 @@ def test_a_shorter_array_fills_the_front_and_leaves_zeros() -> None:
 @pytest.mark.parametrize(
     ("fields", "values", "horizon", "message"),
     [
-        (FIELDS, {"count": 3}, None, r"got values for \['count'\]; wanted \['payoff', 'count'\]"),
+        (FIELDS, {"count": 3}, None, r"got values for \['count'\]; wanted \['count', 'payoff'\]"),
         (FIELDS, {"count": 3, "payoff": [[0]], "extra": 1}, None, "extra"),
         (
             FIELDS,
@@ -106,3 +106,9 @@ def test_errors_are_of_one_family() -> None:
         make_params([], {"x": 1})
     with pytest.raises(ValueError, match="params"):
         make_params([], {"x": 1})
+
+
+@pytest.mark.parametrize("name", ["size", "shape", "max", "item", "fill"])
+def test_field_names_that_records_have_are_refused(name: str) -> None:
+    with pytest.raises(GameError, match="attributes of NumPy's records"):
+        make_params([(name, "i4")], {name: 1})
