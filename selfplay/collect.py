@@ -209,8 +209,6 @@ class _Memory:
         _write(self.final_obs, t, result.final_obs)
         if active is not None:
             self.active[t].copy_(active)
-        elif t == 0 or not bool(self.active[t, 0, 0]):
-            self.active[t] = True
 
     def write_last(self, steps: int, batch: AnyBatch) -> None:
         """The observation after the last step."""

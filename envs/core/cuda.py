@@ -109,7 +109,6 @@ class CudaCopies:
             data = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy())
             self.memory[name] = data.to(device)
             self._views[name] = kernel_view(self.memory[name], array.dtype, array.shape)
-        self._action_views: dict[int, Any] = {}
 
     def _call(self, op: int, actions: Any, which: Any) -> None:
         view = self._views
@@ -122,14 +121,8 @@ class CudaCopies:
         )  # fmt: skip
 
     def _view_of(self, tensor: torch.Tensor, dtype: Any) -> Any:
-        """The kernel's view of a caller's tensor, kept while that memory is asked for again and again."""
-        view = self._action_views.get(tensor.data_ptr())
-        if view is None or simulated():
-            if len(self._action_views) > 4096:
-                self._action_views.clear()
-            view = kernel_view(tensor.detach().reshape(-1).view(torch.uint8), np.dtype(dtype), tuple(tensor.shape))
-            self._action_views[tensor.data_ptr()] = view
-        return view
+        """The kernel's view of a caller's contiguous tensor."""
+        return kernel_view(tensor.reshape(-1).view(torch.uint8), np.dtype(dtype), tuple(tensor.shape))
 
     def seed(self, seed: int | Sequence[int], which: torch.Tensor | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""

@@ -1,0 +1,61 @@
+"""Reading flags: tyro does it, and a mistake becomes one line that names what to change."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from mlbits.selfplay.config import ConfigError
+
+_FRAME = "╭╮╰╯│─ "
+
+
+def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: str | None = None) -> Any:
+    """An instance of a dataclass from the words of a command line.
+
+    Args:
+        flags_class: a dataclass whose fields are the flags.
+        prog: the command, for help texts.
+        words: what came after the command.
+        description: what the command does; the dataclass's docstring without it.
+
+    Raises:
+        ConfigError: for a wrong flag or value; one line that names it, and the nearest flag.
+        SystemExit: after --help.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(flags_class, prog=prog, args=list(words), description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{_one_line(said.getvalue())}; see {prog} --help") from None
+
+
+def _one_line(box: str) -> str:
+    """What a framed message of tyro's says, without its frame, its help and the way to more help.
+
+    A message is a title line and sections, ruled off from each other: what is wrong, then hints.
+    """
+    lines = [line.strip(_FRAME) for line in box.splitlines()[1:]]
+    sections = [[line for line in part.split("\n") if line] for part in "\n".join(lines).split("\n\n")]
+    sections = [section for section in sections if section and not section[0].startswith("For full helptext")]
+    if not sections:
+        return " ".join(box.split())
+    message, hint = " ".join(sections[0]), ""
+    for section in sections[1:]:
+        flag = next((word for line in section for word in line.split() if word.startswith("--")), "")
+        if flag and section[0].startswith("Perhaps you meant"):
+            hint = f"did you mean {flag}?"
+        elif flag and section[0].startswith("Argument helptext"):
+            hint = f"wanted {section[1]}"
+    message = re.sub(r"^Error parsing run: ", "", message)
+    message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
+    message = re.sub(r"^Error parsing ", "", message)
+    return f"{message}; {hint}".rstrip("; ")
