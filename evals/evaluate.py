@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,17 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
         RunError: if the folder is no run.
         CheckpointError: if it has no usable checkpoint.
     """
+    return _load(folder, device)[:3]
+
+
+def _load(folder: str | Path, device: str) -> tuple[Any, Any, dict[str, Any], list[str]]:
+    """The same, and what is wrong with newer checkpoints that were passed over."""
     settings = read_settings(folder)
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
-    facts = {"agent": settings.agent, "env": settings.env}
-    checkpoint, _, _ = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
+    plain = json.loads(json.dumps(settings.to_json()))
+    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
+    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
     if checkpoint is None:
         raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
     batch = open_batch(settings.env, 1, settings=settings.env_settings)
@@ -48,7 +55,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
     )
     agent.load_state_dict(checkpoint.weights)
     batch.close()
-    return agent, settings, checkpoint.state
+    return agent, settings, checkpoint.state, problems
 
 
 def evaluate_run(
@@ -71,21 +78,22 @@ def evaluate_run(
         gif: a file for an animation of the first episode, or None.
 
     Returns:
-        return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint).
+        return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint),
+        passed_over (what is wrong with newer checkpoints).
 
     Raises:
         ConfigError: if the number of episodes is not positive, or the animation cannot be written.
     """
     if episodes < 1:
         raise ConfigError(f"episodes: got {episodes}; wanted at least 1")
-    agent, settings, state = load_agent(folder, device)
+    agent, settings, state, problems = _load(folder, device)
     played = play_episodes(
         agent, settings.env, episodes, seed=seed, settings=settings.env_settings, device=device, greedy=greedy,
         max_frames=_MAX_FRAMES if gif is not None else 0,
     )  # fmt: skip
     if gif is not None:
         if not played.frames:
-            raise ConfigError(f"gif: {settings.env} draws no pictures; wanted an environment that does")
+            raise ConfigError(f"gif: {played.undrawn}; wanted an environment that can be drawn")
         try:
             Path(gif).write_bytes(encode_gif(played.frames))
         except OSError as error:
@@ -97,4 +105,5 @@ def evaluate_run(
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
         "env_steps": state["env_steps"],
+        "passed_over": problems,
     }

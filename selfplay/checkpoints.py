@@ -146,7 +146,7 @@ def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint
         The checkpoint and its folder (None if there is none), and a message for each newer one that was passed over.
 
     Raises:
-        CheckpointError: if there are checkpoints and none is usable, or the newest belongs to something else.
+        CheckpointError: if there are checkpoints and none is usable.
     """
     problems: list[str] = []
     for path in reversed(found(folder)):

@@ -43,6 +43,7 @@ def _one_line(box: str) -> str:
 
     A message is a title line and sections, ruled off from each other: what is wrong, then hints.
     """
+    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
     lines = [line.strip(_FRAME) for line in box.splitlines()[1:]]
     sections = [[line for line in part.split("\n") if line] for part in "\n".join(lines).split("\n\n")]
     sections = [section for section in sections if section and not section[0].startswith("For full helptext")]
@@ -50,12 +51,12 @@ def _one_line(box: str) -> str:
         return " ".join(box.split())
     message, hint = " ".join(sections[0]), ""
     for section in sections[1:]:
-        flag = next((word for line in section for word in line.split() if word.startswith("--")), "")
-        if flag and section[0].startswith("Perhaps you meant"):
+        flag = next((word for line in section[1:] for word in line.split() if word.startswith("--")), "")
+        if flag and not hint and section[0].startswith(("Perhaps you meant", "Arguments similar to")):
             hint = f"did you mean {flag}?"
         elif flag and section[0].startswith("Argument helptext"):
             hint = f"wanted {section[1]}"
     message = re.sub(r"^Error parsing run: ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
-    message = re.sub(r"^Error parsing ", "", message)
-    return f"{message}; {hint}".rstrip("; ")
+    message = re.sub(r"^Error parsing ", "", message).rstrip(".")
+    return f"{message}; {hint}" if hint else message

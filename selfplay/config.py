@@ -64,7 +64,7 @@ class RunConfig:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ConfigError(f"{name}: got {value}; wanted a number from {low} to {high:g}")
+                raise ConfigError(f"{name}: got {value}; wanted a number from {low} to {int(high):,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

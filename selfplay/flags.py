@@ -15,6 +15,7 @@ import tyro
 from mlbits.agents import AGENTS, agent_entry
 from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import check_env_id
+from mlbits.selfplay.command_line import read_flags
 from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, make_config, resolve
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
@@ -39,9 +40,9 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         The settings, the folder asked for (or None), and whether to be quiet.
 
     Raises:
-        ConfigError: if the agent or environment is missing.
+        ConfigError: if the agent or environment is missing, or a flag is wrong.
         UnknownIdError: for an unknown agent or environment.
-        SystemExit: after --help, or for a wrong flag (the message names the nearest).
+        SystemExit: after --help.
     """
     names = [word for word in words[:2] if not word.startswith("-")]
     if len(names) < 2:
@@ -77,10 +78,10 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         kw_only=True,
     )
     shown = "no preset" if preset == "none" else f"values of the preset {preset}"
-    flags: Any = tyro.cli(
+    flags = read_flags(
         flags_class,
-        prog=f"mlbits train {agent} {env}",
-        args=words[2:],
+        f"mlbits train {agent} {env}",
+        words[2:],
         description=f"Train {agent} on {env}. Defaults shown are the {shown}."
         if preset != "none"
         else f"Train {agent} on {env}.",

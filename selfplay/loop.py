@@ -21,7 +21,7 @@ from mlbits.selfplay.collect import Episodes, Timing
 from mlbits.selfplay.config import Settings
 from mlbits.selfplay.machine import process_wall_seconds, set_up
 from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import CHECKPOINTS, new_folder, read_settings, write_summary
+from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings, write_summary
 from mlbits.selfplay.session import Session, open_session
 from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import Tracker
@@ -34,28 +34,28 @@ _MAX_FRAMES = 200
 def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
     """Train until the run's steps are done; returns the summary."""
     run, counters, clock = session.settings.run, session.counters, _Clock(session)
-    evaluation: dict[str, Any] | None = None
-    while counters.env_steps < run.total_steps and not (run.stop_when_solved and counters.solved_at):
+    while not session.finished:
         rollout, episodes, steps = session.collector.collect(session.lineup)
         with clock.timing("learning"):
             metrics = session.learner.learn(rollout, counters.env_steps / run.total_steps, session.learning)
         counters.env_steps += steps
         counters.iterations += 1
         _note_episodes(session, episodes, clock)
-        evaluation = None
-        if run.eval_every and counters.env_steps >= counters.next_eval:
+        # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
+        if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
             counters.next_eval = _next(counters.env_steps, run.eval_every)
             with clock.timing("evaluation"):
-                evaluation = evaluate(session, tracker)
+                evaluate(session, tracker)
         record = {f"learn/{name}": value for name, value in metrics.items()}
         tracker.record(counters.env_steps, _training_record(session, episodes) | record | clock.record(steps))
-        if run.checkpoint_every and counters.env_steps >= counters.next_checkpoint:
+        if session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint):
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
             save(session, tracker, folder, clock)
-    if evaluation is None:
-        evaluation = evaluate(session, tracker)
-    save(session, tracker, folder, clock)
-    summary = evaluation | {
+    if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
+        evaluate(session, tracker)
+        save(session, tracker, folder, clock)
+    summary: dict[str, Any] = {
+        **(counters.evaluation or {}),
         "best_return_mean": counters.best_return_mean,
         "env_steps": counters.env_steps,
         "wall_seconds": counters.wall_seconds,
@@ -109,6 +109,7 @@ def resume(folder: str | Path, *, total_steps: int | None = None, console: bool 
     folder, settings = Path(folder), read_settings(folder)
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
+        change_settings(folder, settings)  # so that another interruption goes on to the same end
     set_up(settings.run.threads)
     session = open_session(settings)
     session.counters.next_eval = settings.run.eval_every
@@ -126,8 +127,8 @@ def resume(folder: str | Path, *, total_steps: int | None = None, console: bool 
         tracker.close()
 
 
-def evaluate(session: Session, tracker: Tracker) -> dict[str, Any]:
-    """Play evaluation episodes with the present agent and record them."""
+def evaluate(session: Session, tracker: Tracker) -> None:
+    """Play evaluation episodes with the present agent, and record and remember them."""
     settings, counters = session.settings, session.counters
     run = settings.run
     played = play_episodes(
@@ -144,7 +145,14 @@ def evaluate(session: Session, tracker: Tracker) -> dict[str, Any]:
          "return/eval_length": float(played.lengths.mean())},
     )  # fmt: skip
     tracker.picture(counters.env_steps, played.frames)
-    return {"return_mean": mean, "return_interval": [low, high], "episodes": run.eval_episodes}
+    if played.undrawn and not played.frames:
+        tracker.say(f"no pictures: {played.undrawn}", once=True)
+    counters.evaluation = {
+        "env_steps": counters.env_steps,
+        "return_mean": mean,
+        "return_interval": [low, high],
+        "episodes": run.eval_episodes,
+    }
 
 
 def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> None:
@@ -158,7 +166,7 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> Non
 
 
 def _next(now: int, every: int) -> int:
-    return (now // every + 1) * every
+    return (now // every + 1) * every if every else 0
 
 
 def _note_episodes(session: Session, episodes: Episodes, clock: _Clock) -> None:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, rows
-from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.core.errors import GameError, MlbitsError
+from mlbits.envs.core.wrapped import AnyBatch, open_batch
 
 _COPIES_AT_ONCE = 1024
 
@@ -25,11 +25,13 @@ class Played:
         returns: undiscounted, float64 [E, P].
         lengths: steps, int64 [E].
         frames: images uint8 [H, W, 3] of the first episode, where asked for.
+        undrawn: why there are none although they were asked for, or None.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    undrawn: str | None = None
 
 
 def play_episodes(
@@ -67,24 +69,27 @@ def play_episodes(
         part = _play(agent, env, count, seed + done, settings, device, greedy, 0 if parts else max_frames, max_steps)
         parts.append(part)
     returns, lengths = np.concatenate([p.returns for p in parts]), np.concatenate([p.lengths for p in parts])
-    return Played(returns, lengths, parts[0].frames)
+    return Played(returns, lengths, parts[0].frames, parts[0].undrawn)
 
 
 def _play(
     agent: Agent, env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str,
     greedy: bool, max_frames: int, max_steps: int,
 ) -> Played:  # fmt: skip
-    mode = "rgb_array" if max_frames else None
-    batch = open_batch(env, count, device=device, seed=seed, settings=settings, illegal="replace", render_mode=mode)
+    batch, undrawn = _open(env, count, seed, settings, device, drawn=max_frames > 0)
     generator = torch.Generator(batch.device).manual_seed(seed)
     playing = torch.ones(count, dtype=torch.bool, device=batch.device)
     returns = torch.zeros(count, batch.num_seats, dtype=torch.float64, device=batch.device)
     lengths = torch.zeros(count, dtype=torch.int64, device=batch.device)
     frames: list[NDArray[np.uint8]] = []
     for _ in range(max_steps):
-        if len(frames) < max_frames and bool(playing[0]):
-            frame = batch.render("rgb_array", 0)
-            frames += [] if frame is None else [frame]
+        if undrawn is None and len(frames) < max_frames and bool(playing[0]):
+            try:
+                frame = batch.render("rgb_array", 0)
+            except GameError as error:
+                undrawn = str(error)
+            else:
+                frames += [] if frame is None else [frame]
         mask = None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
         action = agent.act(rows(batch.obs, 2), mask, generator, greedy=greedy).action
         step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
@@ -93,5 +98,19 @@ def _play(
         playing = playing & ~(step.terminated | step.truncated)
         if not bool(playing.any()):
             batch.close()
-            return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames)
+            undrawn = undrawn or (f"{env}: draws no pictures" if max_frames and not frames else None)
+            return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn)
     raise MlbitsError(f"{env}: an episode did not end within {max_steps} steps; wanted a time limit (its horizon)")
+
+
+def _open(
+    env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str, drawn: bool
+) -> tuple[AnyBatch, str | None]:
+    """The copies, and why they cannot be drawn (None where they can, or need not)."""
+    common: dict[str, Any] = {"device": device, "seed": seed, "settings": settings, "illegal": "replace"}
+    if drawn:
+        try:
+            return open_batch(env, count, render_mode="rgb_array", **common), None
+        except GameError as error:  # an environment that takes no render_mode
+            return open_batch(env, count, **common), str(error)
+    return open_batch(env, count, **common), None

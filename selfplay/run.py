@@ -79,6 +79,20 @@ def read_settings(folder: str | Path) -> Settings:
         raise RunError(f"{path}: damaged ({error}); wanted the file that training wrote") from None
 
 
+def change_settings(folder: Path, settings: Settings) -> None:
+    """Write a run's settings anew; what else its config records stays.
+
+    Raises:
+        RunError: if the config cannot be written.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text()) | settings.to_json()
+        checkpoints.write_file(path, json.dumps(config, indent=2).encode())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); wanted a run of your own") from None
+
+
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
     checkpoints.write_file(folder / SUMMARY, json.dumps(dict(summary), indent=2).encode())

@@ -36,6 +36,7 @@ class Counters:
         cpu_seconds: spent, over all processes of the run, imports included.
         solved_at: env_steps, wall_seconds and cpu_seconds when it was solved, or None.
         best_return_mean: of all evaluations, or None before the first.
+        evaluation: env_steps, return_mean, return_interval and episodes of the latest evaluation, or None.
         next_eval: env_steps at which the next evaluation is due.
         next_checkpoint: env_steps at which the next checkpoint is due.
     """
@@ -46,6 +47,7 @@ class Counters:
     cpu_seconds: float = 0.0
     solved_at: dict[str, float] | None = None
     best_return_mean: float | None = None
+    evaluation: dict[str, Any] | None = None
     next_eval: int = 0
     next_checkpoint: int = 0
 
@@ -76,13 +78,21 @@ class Session:
     recent: deque[float]
     counters: Counters = field(default_factory=Counters)
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run has all its steps, or has been solved where that ends it."""
+        run, counters = self.settings.run, self.counters
+        return counters.env_steps >= run.total_steps or (run.stop_when_solved and counters.solved_at is not None)
+
     def belongs_to(self) -> dict[str, Any]:
         """Facts that a checkpoint must share with this run to be its own."""
         settings = self.settings
+        plain = json.loads(json.dumps(settings.to_json()))
         facts: dict[str, Any] = {
             "agent": settings.agent,
             "env": settings.env,
-            "agent_config": json.loads(json.dumps(settings.to_json()["agent_config"])),
+            "agent_config": plain["agent_config"],
+            "env_settings": plain["env_settings"],
             "num_envs": settings.run.num_envs,
             "seed": settings.run.seed,
         }

@@ -31,6 +31,8 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mlbits.selfplay.checkpoints import write_file
+
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _LAYOUT = {
     "Return": {"return": ["Multiline", ["return/train", "return/eval"]]},
@@ -62,6 +64,7 @@ class Tracker:
         if resumed_at is None:
             self.writer.add_custom_scalars(_LAYOUT)
         self._file = self._metrics.open("a", buffering=1)
+        self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
 
     def describe(self, config: Mapping[str, Any]) -> None:
@@ -95,10 +98,13 @@ class Tracker:
         else:
             _add_animation(self.writer, "episode", frames, step, frames_per_second)
 
-    def say(self, text: str) -> None:
-        """Print a line above the progress."""
+    def say(self, text: str, once: bool = False) -> None:
+        """Print a line above the progress; with ``once`` not the same line twice."""
+        if once and text in self._said:
+            return
+        self._said.add(text)
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, soft_wrap=True)
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def flush(self) -> None:
         """Hand everything to the system (before a checkpoint names this step)."""
@@ -214,4 +220,4 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    path.write_text("".join(line + "\n" for line in kept))
+    write_file(path, "".join(line + "\n" for line in kept).encode())

@@ -55,6 +55,7 @@ class GymnasiumBatch:
         render_mode: str | None = None,
     ) -> None:
         self.device = parse_device(device)
+        self.env_id = env_id
         self.envs = _make_vec(env_id, num_envs, dict(settings or {}), render_mode)
         self.num_envs = num_envs
         self.observation_space, self.action_space = self.envs.single_observation_space, self.envs.single_action_space
@@ -97,9 +98,17 @@ class GymnasiumBatch:
         return torch.as_tensor(self.envs.action_space.sample()).to(self.device)[:, None]
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:
-        """The image of one copy, where it was made with render_mode="rgb_array"."""
-        frames = self.envs.render()
-        return None if frames is None else np.asarray(frames[copy])
+        """The image of one copy, where it was made with render_mode="rgb_array"; None where it draws nothing.
+
+        Raises:
+            GameError: if what the environment draws with is not installed.
+        """
+        envs: Any = self.envs
+        try:
+            frame = envs.envs[copy].render()  # not all of them: drawing costs far more than stepping
+        except (gym.error.Error, ImportError) as error:
+            raise GameError(f"{self.env_id}: cannot be drawn ({str(error).splitlines()[0]})") from None
+        return None if frame is None else np.asarray(frame)
 
     def close(self) -> None:
         """Close the environments."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.selfplay.command_line import read_flags
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
@@ -72,7 +73,7 @@ class _ResumeFlags:
         total_steps: a new number of environment steps to end at.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     total_steps: int | None = None
 
 
@@ -90,7 +91,7 @@ class _EvalFlags:
         json: write the result to this file.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     episodes: int = 100
     seed: int = 1
     sample: bool = False
@@ -107,7 +108,7 @@ class _ListFlags:
         what: "envs", "agents", "presets" or "evals"; everything without it.
     """
 
-    what: Annotated[str, tyro.conf.Positional] = "all"
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ class _BenchFlags:
         json: write the rows to this file.
     """
 
-    group: Annotated[str, tyro.conf.Positional] = "all"
+    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = "all"
     device: str = "cpu"
     seconds: float = 1.0
     json: Path | None = None
@@ -137,7 +138,7 @@ class _ReproduceFlags:
         json: write the result to this file.
     """
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     quick: bool = False
     json: Path | None = None
 
@@ -157,7 +158,7 @@ def _train(words: list[str]) -> int:
 
 
 def _resume(words: list[str]) -> int:
-    flags = tyro.cli(_ResumeFlags, prog="mlbits resume", args=words)
+    flags = read_flags(_ResumeFlags, "mlbits resume", words)
     from mlbits.selfplay.loop import resume
 
     folder, summary = resume(flags.run, total_steps=flags.total_steps)
@@ -177,12 +178,14 @@ def _print_run(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def _eval(words: list[str]) -> int:
-    flags = tyro.cli(_EvalFlags, prog="mlbits eval", args=words)
+    flags = read_flags(_EvalFlags, "mlbits eval", words)
     from mlbits.evals.evaluate import evaluate_run
 
     result = evaluate_run(
         flags.run, flags.episodes, seed=flags.seed, greedy=not flags.sample, device=flags.device, gif=flags.gif
     )
+    for problem in result["passed_over"]:
+        print(f"passed over {problem}", file=sys.stderr)
     low, high = result["return_interval"]
     print(
         f"return {result['return_mean']:.4g}, 95% interval {low:.4g} to {high:.4g}, {result['episodes']} episodes "
@@ -195,7 +198,7 @@ def _eval(words: list[str]) -> int:
 
 
 def _list(words: list[str]) -> int:
-    flags = tyro.cli(_ListFlags, prog="mlbits list", args=words)
+    flags = read_flags(_ListFlags, "mlbits list", words)
     from mlbits.agents import AGENTS
     from mlbits.envs.core.registry import registered
     from mlbits.evals import EVALS
@@ -219,7 +222,7 @@ def _list(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    flags = tyro.cli(_BenchFlags, prog="mlbits bench", args=words)
+    flags = read_flags(_BenchFlags, "mlbits bench", words)
     from mlbits.evals.benchmarks import run_benchmarks
 
     rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)
@@ -228,7 +231,7 @@ def _bench(words: list[str]) -> int:
 
 
 def _reproduce(words: list[str]) -> int:
-    flags = tyro.cli(_ReproduceFlags, prog="mlbits reproduce", args=words)
+    flags = read_flags(_ReproduceFlags, "mlbits reproduce", words)
     from mlbits.evals import eval_entry
 
     result = eval_entry(flags.name).load()(quick=flags.quick)
