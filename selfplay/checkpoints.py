@@ -80,7 +80,8 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for stale in folder.glob(".step-*.tmp"):  # of a process that was killed as it saved
+            shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
         blobs = {
             "weights.safetensors": save_tensors({k: v.contiguous().cpu() for k, v in checkpoint.weights.items()}),
