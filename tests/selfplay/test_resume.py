@@ -1,0 +1,183 @@
+"""A run that is killed and resumed ends bit for bit like one that was left alone, whenever it was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlbits.cli import main
+
+ROOT = Path(__file__).parents[2]
+SHORT = "--total-steps 1000 --num-envs 8 --eval-every 300 --checkpoint-every 300 --eval-episodes 2 --no-video --quiet"
+PPO = f"{SHORT} --preset none --agent.num-steps 16 --agent.hidden 8"
+EVERYTHING = "--agent.normalize-obs --agent.normalize-reward --agent.objective adaptive_kl"
+RUNS = {
+    # iterations of 128 steps: evaluations and checkpoints at 384, 640, 1024
+    "gridworld": f"ppo mlbits/GridWorld-v0 {PPO}",
+    "cartpole": f"ppo mlbits/CartPole-v0 {PPO} {EVERYTHING}",
+    "wrapped": f"ppo CartPole-v1 {PPO}",
+    "wrapped, whole episodes": f"reinforce CartPole-v1 {SHORT} --preset none --agent.hidden 8 --agent.num-steps 60",
+}
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    """Folders of runs that were never interrupted, made when first asked for."""
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("alone") / "run"
+            assert main(["train", *RUNS[name].split(), "--out", str(made[name])]) == 0
+        return made[name]
+
+    return folder
+
+
+def killed(moment, count, *words):
+    """Run ``mlbits`` in a process of its own that is killed at the count-th coming of a moment."""
+    command = [sys.executable, "-m", "tests.selfplay.killed", moment, str(count), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr or done.stdout
+
+
+def newest(folder):
+    return max((folder / "checkpoints").glob("step-*"))
+
+
+def untimed(values):
+    """Without what the clock says, which no two runs share."""
+    clocked = ("speed/", "time/", "wall_seconds", "cpu_seconds")
+    return {name: value for name, value in values.items() if not name.startswith(clocked)}
+
+
+def compare(folder, wanted):
+    assert newest(folder).name == newest(wanted).name
+    for file in ("weights.safetensors", "arrays.safetensors"):
+        one, two = load_file(newest(folder) / file), load_file(newest(wanted) / file)
+        assert one.keys() == two.keys()
+        for name in one:
+            assert torch.equal(one[name], two[name]), name
+    for file in (Path("summary.json"), Path("checkpoints") / newest(folder).name / "state.json"):
+        assert untimed(json.loads((folder / file).read_text())) == untimed(json.loads((wanted / file).read_text()))
+    rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (folder, wanted)]
+    assert [untimed(row) for row in rows[0]] == [untimed(row) for row in rows[1]]
+    assert not [path for path in folder.rglob("*.tmp") if path.is_dir()]
+
+
+def steps_of(folder):
+    return sorted(int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "count", "checkpoints"),
+    [
+        ("cartpole", "learning", 1, None),  # before anything was learnt
+        ("cartpole", "learning", 5, [384]),
+        ("cartpole", "recording", 7, [384]),  # in the middle of a line
+        ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
+        ("gridworld", "renaming the checkpoint", 1, []),
+        ("gridworld", "writing the summary", 1, [640, 1024]),
+        ("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024]),
+        ("wrapped", "learning", 2, None),
+        ("wrapped", "learning", 7, [384, 640]),
+        ("wrapped, whole episodes", "learning", 4, "some"),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
+    folder = tmp_path / "run"
+    killed(moment, count, "train", *RUNS[name].split(), "--out", str(folder))
+    if checkpoints is None:
+        assert not (folder / "checkpoints").exists()
+    elif checkpoints == "some":  # episodes decide how long an iteration is
+        assert steps_of(folder)
+    else:
+        assert steps_of(folder) == checkpoints
+    assert not (folder / "summary.json").exists()
+    assert main(["resume", str(folder)]) == 0
+    compare(folder, left_alone(name))
+
+
+def test_a_run_killed_again_as_it_was_resumed(left_alone, tmp_path):
+    folder = tmp_path / "run"
+    killed("learning", 2, "train", *RUNS["gridworld"].split(), "--out", str(folder))
+    killed("writing the weights", 2, "resume", str(folder))
+    killed("recording", 2, "resume", str(folder))
+    assert main(["resume", str(folder)]) == 0
+    compare(folder, left_alone("gridworld"))
+
+
+def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):
+    """Nobody chose the moment: any will do, even one after the end."""
+    longer = "--total-steps 20000 --num-envs 64 --checkpoint-every 2000 --eval-every 0"
+    words = f"{RUNS['gridworld']} {longer}".split()  # of a flag given twice the last counts
+    folders = [tmp_path / "killed", tmp_path / "alone"]
+    command = [sys.executable, "-m", "mlbits.cli"]
+    process = subprocess.Popen([*command, "train", *words, "--out", str(folders[0])], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not list((folders[0] / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "resume", str(folders[0])], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert main(["train", *words, "--out", str(folders[1])]) == 0
+    compare(*folders)
+
+
+def test_a_finished_run_resumed_stays_as_it_is(left_alone, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert main(["resume", str(folder)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    compare(folder, left_alone("gridworld"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_said_so_and_the_run_ends_the_same(left_alone, tmp_path, capsys):
+    folder = tmp_path / "run"
+    killed("learning", 7, "train", *RUNS["cartpole"].split(), "--out", str(folder))
+    assert steps_of(folder) == [384, 640]
+    weights = newest(folder) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert main(["resume", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert f"passed over {newest(folder).parent / 'step-000000000640'}: damaged: weights.safetensors" in said
+    assert f"resuming from {newest(folder).parent / 'step-000000000384'}" in said
+    compare(folder, left_alone("cartpole"))
+
+
+def test_a_run_without_a_usable_checkpoint_is_refused(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
+    for path in (folder / "checkpoints").iterdir():
+        (path / "manifest.json").unlink()
+    capsys.readouterr()
+    assert main(["resume", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no usable checkpoint: ")
+    assert said.count("manifest.json is missing") == 2
+
+
+def test_a_new_end_is_kept_through_another_interruption(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
+    killed("learning", 2, "resume", str(folder), "--total-steps", "1500")
+    assert main(["resume", str(folder)]) == 0
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1536
+    assert json.loads((folder / "config.json").read_text())["run"]["total_steps"] == 1500
+    evaluated = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["env_steps"] for row in evaluated if "return/eval" in row] == [384, 640, 1024, 1280, 1536]
+
+
+def test_an_end_that_is_past_already_is_an_end(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
+    assert main(["resume", str(folder), "--total-steps", "700"]) == 0
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1024
