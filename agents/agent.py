@@ -41,10 +41,12 @@ class RolloutSpec(NamedTuple):
         num_steps: steps T of each copy; with ``whole_episodes`` the most that an episode may take.
         whole_episodes: whether every rollout starts all copies anew and holds one episode of each (a copy that has
             ended its own is not active afterwards), in place of a window of ongoing play.
+        min_rows: how many steps, over copies and seats, a rollout must hold at least.
     """
 
     num_steps: int
     whole_episodes: bool
+    min_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)

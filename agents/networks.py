@@ -110,7 +110,7 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.flatten(1).float()
+        obs = obs.reshape(len(obs), -1).float()
         return obs if self.scale == 1.0 else obs * self.scale
 
 

@@ -140,7 +140,7 @@ class PPO:
     @property
     def experience(self) -> RolloutSpec:
         """Windows of ongoing play."""
-        return RolloutSpec(self.config.num_steps, whole_episodes=False)
+        return RolloutSpec(self.config.num_steps, whole_episodes=False, min_rows=self.config.minibatches)
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations."""

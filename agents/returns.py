@@ -178,7 +178,7 @@ class RewardScale:
     def __call__(self, rollout: Any) -> Tensor:
         """The rollout's rewards, scaled, [T, B, P]; the returns of the learner's seats are taken in first."""
         reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
-        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry
+        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry.to(reward.device)
         running = torch.empty_like(reward)
         for t in range(len(reward)):
             running[t] = carry = self.discount * carry + reward[t]

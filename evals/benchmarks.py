@@ -147,10 +147,11 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     if group != "all" and group not in GROUPS:
         raise UnknownIdError("benchmark group", group, GROUPS)
     from mlbits.envs.core.batch import parse_device
-    from mlbits.envs.core.cuda import check_cuda
+    from mlbits.envs.core.cuda import check_cuda, check_kernels
 
     kind = parse_device(device).type
     if kind == "cuda":
+        check_kernels()
         check_cuda(torch.device("cuda"))
     set_up(threads=1)
     watch, rows, console = Stopwatch(seconds, kind), [], Console(width=120, highlight=False)

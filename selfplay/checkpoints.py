@@ -92,15 +92,18 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
         for name, blob in {**blobs, "manifest.json": json.dumps(manifest, indent=1).encode()}.items():
             write_file(temporary / name, blob)
-        if target.exists():  # the same step, saved before the run was resumed
-            shutil.rmtree(target)
+        if target.exists():  # the same step, saved before the run was resumed: out of the way in one move
+            old = folder / f".{target.name}.{os.getpid()}.old.tmp"
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
         temporary.rename(target)
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
-    for old in found(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    # Hidden folders are what an interrupted save or removal has left behind.
+    for leftover in [*found(folder)[:-keep], *folder.glob(".step-*.tmp")]:
+        shutil.rmtree(leftover, ignore_errors=True)
     return target
 
 

@@ -44,7 +44,7 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
             counters.next_eval = _next(counters.env_steps, run.eval_every)
-            with clock.timing("evaluation"):
+            with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
                 evaluate(session, tracker)
         record = {f"learn/{name}": value for name, value in metrics.items()}
         tracker.record(counters.env_steps, _training_record(session, episodes) | record | clock.record(steps))
@@ -133,7 +133,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     run = settings.run
     played = play_episodes(
         session.learner, settings.env, run.eval_episodes, seed=EVAL_SEED, settings=settings.env_settings,
-        device=run.device if session.device.type == "cuda" else "cpu", greedy=run.eval_greedy,
+        device=session.device, greedy=run.eval_greedy,
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip
     mean, (low, high) = mean_interval(played.returns.mean(1))
@@ -147,6 +147,8 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     tracker.picture(counters.env_steps, played.frames)
     if played.undrawn and not played.frames:
         tracker.say(f"no pictures: {played.undrawn}", once=True)
+    if played.cut:
+        tracker.say(f"{played.cut} of {len(played.lengths)} evaluation episodes had no end: cut, returns as they stood")
     counters.evaluation = {
         "env_steps": counters.env_steps,
         "return_mean": mean,
@@ -163,6 +165,16 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> Non
     keep = session.settings.run.keep_checkpoints
     path = folder / CHECKPOINTS
     checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)
+
+
+@contextlib.contextmanager
+def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> Iterator[None]:
+    """Save what was learned before an error of evaluation ends the run."""
+    try:
+        yield
+    except Exception:
+        save(session, tracker, folder, clock)
+        raise
 
 
 def _next(now: int, every: int) -> int:

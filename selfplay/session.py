@@ -18,7 +18,7 @@ from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
 from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import Settings
+from mlbits.selfplay.config import ConfigError, Settings
 from mlbits.selfplay.lineup import Lineup, self_play
 
 # Streams drawn from one seed; apart, so that more draws in one do not shift another.
@@ -163,12 +163,18 @@ def open_session(settings: Settings) -> Session:
         device = check_cuda(device)
     # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
     batch = open_batch(
-        settings.env, run.num_envs, device=run.device if device.type == "cuda" else device, seed=run.seed,
+        settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace",
     )  # fmt: skip
     learner = agent_entry(settings.agent).make(
         settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
     )
+    spec, rows = learner.experience, batch.num_envs * batch.num_seats
+    if spec.num_steps * rows < spec.min_rows:
+        raise ConfigError(
+            f"num_envs and agent.num_steps: a rollout has {spec.num_steps} x {rows} steps; {settings.agent} wants at "
+            f"least {spec.min_rows} (for PPO its minibatches); wanted more copies or steps, or fewer minibatches"
+        )
     acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
     return Session(
         settings=settings,

@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.copies import Copies
-from mlbits.envs.core.cuda import CudaCopies, check_cuda, host_records
+from mlbits.envs.core.cuda import CudaCopies, check_cuda, check_kernels, host_records
 from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.spaces import ActionLayout
@@ -93,6 +94,7 @@ class GameBatch:
         self.device = parse_device(device)
         self.copies: Copies | CudaCopies
         if self.device.type == "cuda":
+            check_kernels()
             self.device = check_cuda(self.device)
             self.copies = CudaCopies(games, num_envs, device=self.device, autoreset=autoreset, illegal=illegal)
         else:
@@ -297,13 +299,14 @@ def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[in
 
 
 def parse_device(device: str | torch.device) -> torch.device:
-    """A torch device of type cpu or cuda; "auto" takes a GPU where there is one.
+    """A torch device of type cpu or cuda; "auto" takes a GPU where there is one and compiled rules can run on it.
 
     Raises:
         DeviceError: for any other device.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        usable = torch.cuda.is_available() and importlib.util.find_spec("numba_cuda") is not None
+        device = "cuda" if usable else "cpu"
     try:
         parsed = torch.device(device)
     except RuntimeError:

@@ -5,8 +5,7 @@ The arrays are allocated once and written in place by each call; a door that han
 
 from __future__ import annotations
 
-import os
-import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core import codes
 from mlbits.envs.core.codes import Autoreset, IllegalActions
+from mlbits.envs.core.cores import Patience, cores, usable_cores
 from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
@@ -25,28 +25,6 @@ _numba_config: Any = numba.config  # its attributes are set at run time
 
 # Fewer copies a thread than this cost more to hand over than to step.
 _COPIES_A_THREAD = 8192
-
-
-class _Cores:
-    """Whether this process may step on several cores, and whose turn it is to.
-
-    Numba's threads do not survive a fork (OpenMP's end the child that asks for them), and one of its threading
-    layers aborts when two threads ask at once.
-    """
-
-    def __init__(self) -> None:
-        self.used, self.lost = False, False
-        self.turn = threading.Lock()
-
-    def after_fork(self) -> None:
-        """In the child: what the parent's threads held is gone."""
-        self.lost = self.used
-        self.turn = threading.Lock()
-
-
-_cores = _Cores()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cores.after_fork)
 
 
 def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
@@ -133,9 +111,9 @@ class Copies:
         self._no_actions = np.zeros((num_envs, seats, *action.shape), action.dtype)
         self._played = self._no_actions.copy() if illegal == "replace" else None
         self._driver = load_driver(game)
-        if threads is None:
-            threads = min(os.cpu_count() or 1, num_envs // _COPIES_A_THREAD)
-        self._threads = max(1, threads)
+        # Where the number is left open, several cores are used only while they pay.
+        self._patience = Patience() if threads is None else None
+        self._threads = max(1, min(usable_cores(), num_envs // _COPIES_A_THREAD) if threads is None else threads)
         self._bounds = np.linspace(0, num_envs, self._threads + 1).astype(np.int64)
         self._results = np.full(self._threads, -1, np.int64)
         # The driver's arguments, gathered once: at one copy a step, gathering them would cost more than the step.
@@ -152,12 +130,23 @@ class Copies:
         """Run the driver once over all copies, on several cores where there are many."""
         played = actions if self._played is None else self._played
         rest = (*self._before_actions, actions, played, *self._after_actions, which, *self._box)
-        if self._threads == 1 or _cores.lost:
+        if self._threads == 1:
             return self._driver.run(op, 0, self.num_envs, *rest)
-        with _cores.turn:
-            _cores.used = True
-            self._driver.run_parallel(op, self._bounds, self._results, *rest)
-        return min((int(result) for result in self._results if result >= 0), default=-1)
+        return self._call_on_several_cores(op, rest)
+
+    def _call_on_several_cores(self, op: int, rest: tuple[Any, ...]) -> int:
+        several = not cores.lost and (self._patience is None or self._patience.several())
+        began = time.perf_counter()
+        if several:
+            with cores.turn:
+                cores.used = True
+                self._driver.run_parallel(op, self._bounds, self._results, *rest)
+            fault = min((int(result) for result in self._results if result >= 0), default=-1)
+        else:
+            fault = int(self._driver.run(op, 0, self.num_envs, *rest))
+        if self._patience is not None and op == codes.STEP:
+            self._patience.note(time.perf_counter() - began)
+        return fault
 
     def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""

@@ -10,7 +10,10 @@ With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba'
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +31,7 @@ from mlbits.envs.core.random import copy_keys
 _THREADS_A_BLOCK = 128
 
 
+@functools.cache
 def simulated() -> bool:
     """Whether Numba's CUDA simulator stands in for a GPU in this process."""
     from numba import cuda
@@ -35,19 +39,23 @@ def simulated() -> bool:
     return "simulator" in type(cuda.jit(lambda: None)).__module__
 
 
-def check_cuda(device: torch.device) -> torch.device:
-    """The torch device that a CUDA batch lives on: the one asked for, or the CPU under the simulator.
+def check_kernels() -> None:
+    """Refuse where compiled rules cannot run on a GPU.
 
     Raises:
-        DeviceError: if there is no such GPU, or numba-cuda is not installed.
+        DeviceError: if numba-cuda is not installed.
     """
-    try:
-        import numba_cuda  # noqa: F401
-    except ImportError:
-        raise DeviceError(
-            'device="cuda": the package numba-cuda is not installed; run pip install "mlbits[gpu]"'
-        ) from None
-    if simulated():
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise DeviceError('device="cuda": the package numba-cuda is not installed; run pip install "mlbits[gpu]"')
+
+
+def check_cuda(device: torch.device) -> torch.device:
+    """The torch device for what is asked for: the present GPU, or the CPU under the simulator.
+
+    Raises:
+        DeviceError: if there is no such GPU, or it is not the process's present one.
+    """
+    if importlib.util.find_spec("numba_cuda") is not None and simulated():
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
@@ -55,7 +63,13 @@ def check_cuda(device: torch.device) -> torch.device:
             f'device={str(device)!r}: got {count} usable CUDA devices; wanted one with that number. Use device="cpu", '
             "or install a CUDA build of torch on a machine with an NVIDIA GPU"
         )
-    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
+    current = torch.cuda.current_device()
+    if device.index not in (None, current):
+        raise DeviceError(
+            f"device={str(device)!r}: kernels run on the process's present GPU, {current}; "
+            f"wanted 'cuda', with CUDA_VISIBLE_DEVICES={device.index} set before the start"
+        )
+    return torch.device("cuda", current)
 
 
 class CudaCopies:
@@ -80,6 +94,8 @@ class CudaCopies:
         self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
         self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
+        # A small batch does not fill a GPU, which its user knows.
+        warnings.filterwarnings("ignore", message="Grid size")
         self._run = load_driver(game, "cuda").run
         self._stride = int(len(params) > 1)
         states = np.zeros(num_envs, game.state_dtype)

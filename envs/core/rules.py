@@ -20,10 +20,23 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, overload
 
-from numba import njit
+from numba import njit, types
+
+
+def _layout_number(record: Any) -> tuple[str, tuple[int]]:
+    """What stands for a record type in the names of compiled functions: a hash of its fields and offsets."""
+    return "Record", (int(hashlib.sha256(record.name.encode()).hexdigest()[:15], 16),)
+
+
+# Numba names a compiled function after its argument types, and a record type after a number that it counts up in each
+# process. Two layouts compiled in two processes then have one name in the disk cache, and a third process that loads
+# both calls one's rules on the other's records. The layout itself is the same in every process.
+_record_type: Any = types.Record
+_record_type.mangling_args = property(_layout_number)
 
 
 @overload

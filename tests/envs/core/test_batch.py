@@ -273,7 +273,7 @@ def test_sampled_actions_are_uniform_over_the_legal_ones() -> None:
 
 def test_several_threads_are_used_for_many_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies_module, "_COPIES_A_THREAD", 4)
-    monkeypatch.setattr(copies_module.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(copies_module, "usable_cores", lambda: 2)
     many, few = GameBatch(throws(), 9, seed=1), GameBatch(throws(), 3, seed=1)
     assert (many.copies._threads, few.copies._threads) == (2, 1)
     actions = torch.arange(27).reshape(9, 3) % 3

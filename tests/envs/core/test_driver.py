@@ -298,3 +298,26 @@ def test_rules_stay_callable_as_python() -> None:
     assert clamp(7, 0, 5) == python_function(clamp)(7, 0, 5) == 5
     assert double(4) == python_function(double)(4) == 8
     assert python_function(len) is len
+
+
+def test_sizes_compiled_in_different_processes_keep_apart(tmp_path: Path) -> None:
+    """Numba numbers record types by process; two layouts with one number must not share a function's name."""
+    code = """
+import sys, mlbits
+for items in sys.argv[1:]:
+    batch = mlbits.make_batch("mlbits/Knapsack-v0", 3, items=int(items), seed=4)
+    for _ in range(3):
+        batch.step(batch.sample_actions())
+    print(items, batch.obs.double().sum().item(), batch.reward.sum().item())
+"""
+
+    def lines(*items: str) -> set[str]:
+        environment = {**os.environ, "MLBITS_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *items], capture_output=True, text=True, env=environment, check=True
+        )
+        return set(done.stdout.splitlines())
+
+    alone = lines("10") | lines("100")
+    assert lines("10", "100") == alone
+    assert lines("100", "10") == alone
