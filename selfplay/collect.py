@@ -17,6 +17,7 @@ from mlbits.agents.agent import Rollout, RolloutSpec, pick, rows
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch
 from mlbits.selfplay.lineup import LEARNER, Lineup
+from mlbits.selfplay.machine import memory_bytes
 
 
 @dataclass
@@ -175,16 +176,14 @@ class _Memory:
         lead, device = (num_steps, batch.num_envs, batch.num_seats), batch.device
         layout = batch.action
         sample_type = torch.float32 if layout.kind == "continuous" else torch.int64
+        _check_memory(batch, num_steps)
         try:
             self.obs = _like(batch.obs, num_steps + 1)
             self.final_obs = _like(batch.obs, num_steps)
             self.sample = torch.zeros(*lead, *layout.shape, dtype=sample_type, device=device)
             self.legal_mask = None if batch.legal_mask is None else _like(batch.legal_mask, num_steps)
         except RuntimeError as error:
-            raise GameError(
-                f"num_envs and num_steps: a rollout of {num_steps} x {batch.num_envs} steps does not fit into memory; "
-                f"wanted fewer ({str(error).splitlines()[0]})"
-            ) from None
+            raise _too_large(batch, num_steps, str(error).splitlines()[0]) from None
         self.log_prob = torch.zeros(lead, device=device)
         self.reward = torch.zeros(lead, device=device)
         self.terminated = torch.zeros(lead[:2], dtype=torch.bool, device=device)
@@ -235,6 +234,26 @@ class _Memory:
             legal_mask=None if self.legal_mask is None or not masked else self.legal_mask[first],
             active=self.active[first] if partly_active else None,
         )
+
+
+def _check_memory(batch: AnyBatch, num_steps: int) -> None:
+    """Refuse a rollout larger than the machine before the system grants memory that it does not have.
+
+    Raises:
+        GameError: naming the settings that make it large.
+    """
+    masks = [] if batch.legal_mask is None else [batch.legal_mask]
+    seen = [*(part for part, _ in _pairs(batch.obs, batch.obs)), *masks]
+    size = num_steps * sum(tensor.numel() * tensor.element_size() for tensor in seen)
+    if batch.device.type == "cpu" and size > memory_bytes():
+        raise _too_large(batch, num_steps, f"its observations take {size / 2**30:,.0f} GiB")
+
+
+def _too_large(batch: AnyBatch, num_steps: int, why: str) -> GameError:
+    return GameError(
+        f"num_envs and num_steps: a rollout of {num_steps} x {batch.num_envs} steps does not fit into memory ({why}); "
+        "wanted fewer"
+    )
 
 
 def _like(value: Any, count: int) -> Any:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
 
 from mlbits.selfplay.config import ConfigError
-
-_FRAME = "╭╮╰╯│─ "
 
 
 def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: str | None = None) -> Any:
@@ -35,7 +34,22 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(f"{_one_line(said.getvalue())}; see {prog} --help") from None
+    with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        tyro.cli(flags_class, prog=prog, args=list(words), description=description)
+    raise ConfigError(f"{_one_line(said.getvalue())}; see {prog} --help")
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Let tyro write each message in one line, in place of folding it at the terminal's width."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _one_line(box: str) -> str:
@@ -44,8 +58,12 @@ def _one_line(box: str) -> str:
     A message is a title line and sections, ruled off from each other: what is wrong, then hints.
     """
     box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
-    lines = [line.strip(_FRAME) for line in box.splitlines()[1:]]
-    sections = [[line for line in part.split("\n") if line] for part in "\n".join(lines).split("\n\n")]
+    sections: list[list[str]] = [[]]
+    for line in (line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]):
+        if line.strip("─-"):
+            sections[-1].append(line)
+        else:
+            sections.append([])
     sections = [section for section in sections if section and not section[0].startswith("For full helptext")]
     if not sections:
         return " ".join(box.split())

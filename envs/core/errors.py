@@ -23,7 +23,8 @@ class UnknownIdError(MlbitsError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        short = {entry.rsplit("/", 1)[-1].lower(): entry for entry in known}
+        # Of several with the same last part the first is meant: CartPole-v1 before phys2d/CartPole-v1.
+        short = {entry.rsplit("/", 1)[-1].lower(): entry for entry in reversed(known)}
         near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), short, n=1, cutoff=0.4)
         hint = f"did you mean {short[near[0]]!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")

@@ -190,8 +190,9 @@ def _make_vec(env_id: str, num_envs: int, settings: dict[str, Any], render_mode:
             vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
             **settings,
         )
-    except (gym.error.Error, ImportError, TypeError) as error:
-        raise GameError(f"{env_id}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever another's constructor says of settings that it does not like
+        said = str(error).splitlines() or [type(error).__name__]
+        raise GameError(f"{env_id}: {said[0]}") from error
 
 
 def _zeros_like(obs: Any) -> Any:

@@ -56,12 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MlbitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
-        return 130
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        print(f"error: not enough memory{why}; wanted fewer copies (num_envs) or steps (num_steps)", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # tyro's, after --help
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
+        return 130
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,6 +233,8 @@ def _list(words: list[str]) -> int:
 
 def _bench(words: list[str]) -> int:
     flags = read_flags(_BenchFlags, "mlbits bench", words)
+    if not 0 < flags.seconds < float("inf"):
+        raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
     from mlbits.evals.benchmarks import run_benchmarks
 
     rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)

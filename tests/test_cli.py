@@ -1,0 +1,432 @@
+"""The command line: every mistake gets one line and status 2, and what works says what it did."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from gymnasium import spaces
+from PIL import Image
+
+import mlbits
+from mlbits.agents import AGENTS
+from mlbits.cli import COMMANDS, main
+from mlbits.evals import EVALS
+from mlbits.selfplay import checkpoints
+from mlbits.selfplay.config import presets
+
+GRID = "mlbits/GridWorld-v0"
+TINY = [
+    "--preset",
+    "none",
+    "--total-steps",
+    "256",
+    "--num-envs",
+    "8",
+    "--eval-episodes",
+    "2",
+    "--agent.num-steps",
+    "16",
+    "--agent.hidden",
+    "8",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny finished run with checkpoints at 128 and 256 steps."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["train", "ppo", GRID, *TINY, "--checkpoint-every", "128", "--quiet", "--out", str(folder)]
+    assert main([*words, "--env.map", "S.G", "--env.horizon", "9"]) == 0
+    return folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must be refused; gives the one line that it says."""
+
+    def run(*words):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        said = capsys.readouterr()
+        lines = said.err.splitlines()
+        assert len(lines) == 1, said.err
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in said.out + said.err
+        assert "╭" not in said.out + said.err
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def printed(capsys):
+    """Run a command that must succeed; gives what it prints."""
+
+    def run(*words):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        return said.out
+
+    return run
+
+
+# What works.
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_without_a_command_the_commands_are_listed(printed, words):
+    said = printed(*words)
+    for command in COMMANDS:
+        assert f"mlbits {command} " in said
+
+
+def test_the_version(printed):
+    assert printed("--version") == f"mlbits {mlbits.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_every_command_has_help(printed, command):
+    said = printed(command, "--help")
+    assert f"usage: mlbits {command}" in said
+
+
+def test_help_for_training_names_agents_and_environments(printed):
+    said = printed("train", "--help")
+    assert "mlbits train AGENT ENV" in said
+    assert "CartPole-v1" in said
+    for name in (*AGENTS, *mlbits.registered()):
+        assert name in said
+
+
+def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
+    said = " ".join(printed("train", "ppo", GRID, "--help").replace("│", " ").split())
+    preset = presets()["ppo"][GRID]
+    total = preset["total_steps"]
+    assert "Defaults shown are the values of the preset ppo/mlbits/GridWorld-v0" in said
+    for shown in (
+        f"--total-steps INT environment steps, summed over copies, after which the run ends. (default: {total})",
+        "--num-envs INT", "--seed INT", "--device STR", "--out {None}|STR", "--checkpoint-every INT",
+        f"--agent.learning-rate FLOAT of Adam. (default: {preset['agent']['learning_rate']})",
+        "--agent.objective {clip,adaptive_kl}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
+        "--env.slip FLOAT probability 0..1 that a move goes in a uniformly drawn direction. (default: 0.0)",
+        "--env.observation {index,one_hot,planes,pixels}",
+    ):  # fmt: skip
+        assert shown in said, shown
+    plain = printed("train", "ppo", GRID, "--preset", "none", "--help")
+    assert "preset ppo/" not in plain
+
+
+def test_help_for_a_wrapped_environment(printed):
+    assert "--env-json STR" in printed("train", "ppo", "CartPole-v1", "--help")
+
+
+def test_everything_there_is_is_listed(printed):
+    said = printed("list")
+    tables = {"envs": mlbits.registered(), "agents": AGENTS, "evals": EVALS}
+    tables["presets"] = [f"{agent} {env}" for agent, envs in presets().items() for env in envs]
+    for what, names in tables.items():
+        alone = printed("list", what)
+        assert f"{what}:\n" in said
+        for name in names:
+            assert f"  {name}" in said
+            assert f"  {name}" in alone
+    assert "ppo" not in printed("list", "envs")
+
+
+def test_training_evaluating_and_going_on(printed, tmp_path):
+    folder, gif, result = tmp_path / "run", tmp_path / "a.gif", tmp_path / "result.json"
+    said = printed("train", "ppo", GRID, *TINY, "--out", folder, "--env.map", "S.G", "--env.horizon", "9")
+    assert "training ppo on mlbits/GridWorld-v0 (no preset: defaults and flags)" in said
+    assert "256/256 steps (100%)" in said
+    assert "95% interval" in said
+    assert f"mlbits eval {folder}" in said
+    assert f"tensorboard --logdir {tmp_path}" in said
+    config = json.loads((folder / "config.json").read_text())
+    assert config["env_settings"] == {"map": "S.G", "horizon": 9}
+
+    said = printed("eval", folder, "--episodes", "7", "--gif", gif, "--json", result)
+    assert "95% interval" in said
+    assert "7 episodes (checkpoint at 256 steps" in said
+    assert f"animation: {gif}" in said
+    with Image.open(gif) as picture:
+        assert picture.format == "GIF"
+        assert picture.n_frames >= 2
+    values = json.loads(result.read_text())
+    assert values["episodes"] == 7
+    assert f"return {values['return_mean']:.4g}, 95% interval {values['return_interval'][0]:.4g} to" in said
+
+    said = printed("resume", folder, "--total-steps", "512")
+    assert f"resuming from {folder / 'checkpoints' / 'step-000000000256'}" in said
+    assert "512/512 steps (100%)" in said
+    assert "after 512 steps" in said
+
+
+def test_the_preset_that_is_used_is_said_and_recorded(printed, tmp_path):
+    said = printed("train", "ppo", GRID, "--out", tmp_path / "run", "--total-steps", "100", "--eval-episodes", "1")
+    assert "(preset ppo/mlbits/GridWorld-v0)" in said
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["preset"] == "ppo/mlbits/GridWorld-v0"
+    assert config["agent_config"]["learning_rate"] == presets()["ppo"][GRID]["agent"]["learning_rate"]
+    other = printed("train", "ppo", GRID, "--out", tmp_path / "other", *TINY[2:], "--preset=mlbits/CartPole-v0")
+    assert "(preset ppo/mlbits/CartPole-v0)" in other
+
+
+def test_evaluation_depends_on_its_seed_alone(printed, run):
+    lines = [printed("eval", run, "--episodes", "9", "--sample", "--seed", seed) for seed in (1, 1, 2)]
+    assert lines[0] == lines[1] != lines[2]
+
+
+def test_evaluation_says_which_checkpoint_it_passed_over(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "checkpoints" / "step-000000000256" / "state.json").write_text("{")
+    capsys.readouterr()
+    assert main(["eval", str(copy), "--episodes", "2"]) == 0
+    said = capsys.readouterr()
+    assert "passed over" in said.err
+    assert "step-000000000256: damaged: state.json" in said.err
+    assert "checkpoint at 128 steps" in said.out
+
+
+def test_flags_of_wrapped_environments_are_json(printed, tmp_path):
+    words = [*TINY, "--out", tmp_path / "run", "--no-video", "--env-json", '{"g": 5.0}']
+    printed("train", "ppo", "Pendulum-v1", *words)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["env_settings"] == {"g": 5.0}
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "mlbits.cli"], [str(Path(sys.executable).with_name("mlbits"))]]
+)
+def test_the_command_itself(command):
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"mlbits {mlbits.__version__}\n", "")
+    done = subprocess.run([*command, "trian"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown command 'trian'; did you mean 'train'?\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_is_one_line_on_any_terminal(encoding):
+    """The library that reads the flags frames its messages by the terminal's alphabet and width."""
+    command = [sys.executable, "-m", "mlbits.cli", "train", "ppo", GRID, "--num-envs", "-3"]
+    narrow = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40", "FORCE_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=narrow)
+    wanted = (
+        "error: num_envs: got -3; wanted a number from 1 to 67,108,864; see mlbits train ppo mlbits/GridWorld-v0 --help"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{wanted}\n")
+
+
+def test_an_interruption_from_the_keyboard_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "list", interrupted)
+    assert main(["list"]) == 130
+    assert "mlbits resume RUN" in capsys.readouterr().err
+
+
+# What does not.
+
+
+def test_unknown_commands_agents_and_environments(refused):
+    assert refused("lst") == "unknown command 'lst'; did you mean 'list'?"
+    assert refused("train", "pp", GRID) == "unknown agent 'pp'; did you mean 'ppo'?"
+    assert (
+        refused("train", "ppo", "mlbits/GridWrld-v0")
+        == f"unknown environment 'mlbits/GridWrld-v0'; did you mean '{GRID}'?"
+    )
+    assert refused("train", "ppo", "CartPole-v2").endswith("did you mean 'CartPole-v1'?")
+    assert refused("list", "env") == "unknown list 'env'; did you mean 'envs'?"
+    assert refused("bench", "gridwrld") == "unknown benchmark group 'gridwrld'; did you mean 'gridworld'?"
+    assert refused("reproduce", "cartpol") == "unknown evaluation 'cartpol'; did you mean 'cartpole'?"
+
+
+def test_missing_words(refused):
+    assert refused("train").startswith("train: AGENT and ENV missing; wanted mlbits train AGENT ENV")
+    assert refused("train", "ppo").startswith("train: ENV missing")
+    assert refused("train", "ppo", "--seed", "3").startswith("train: ENV missing")
+    for command in ("eval", "resume", "reproduce"):
+        name = "NAME" if command == "reproduce" else "RUN"
+        assert refused(command).startswith(f"Missing from mlbits {command}: {name}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--total-step", "3"], "Unrecognized options: --total-step, 3; did you mean --total-steps?"),
+        (["--agent.learnin-rate", "3"], "did you mean --agent.learning-rate?"),
+        (["--env.mp", "x", "--zzz"], "did you mean --env.map?"),
+        (["extra"], "Unrecognized options: extra"),
+        (["--total-steps"], "Missing value for argument '--total-steps'"),
+        (["--total-steps", "many"], "--total-steps: invalid literal for int() with base 10: 'many'; wanted --total-s"),
+        (["--agent.hidden", "a"], "--agent.hidden: "),
+        (["--agent.objective", "clop"], "invalid choice 'clop' for argument '--agent.objective'. Expected one of ('c"),
+        (["--env.observation", "smell"], "Expected one of ('index', 'one_hot', 'planes', 'pixels')"),
+        (["--total-steps", "0"], "total_steps: got 0; wanted a number from 1 to "),
+        (["--num-envs", "-3"], "num_envs: got -3; wanted a number from 1 to 67,108,864"),
+        (["--num-envs", "99999999999"], "num_envs: got 99999999999; wanted"),
+        (["--seed", "-1"], "seed: got -1; wanted a number from 0"),
+        (["--agent.num-steps", "0"], "agent.num_steps: got 0; wanted a number from 1"),
+        (["--agent.learning-rate", "-1"], "agent.learning_rate: got -1.0; wanted a number from 0 to 10"),
+        (["--agent.discount", "nan"], "agent.discount: got nan; wanted a number from 0 to 1"),
+        (["--agent.hidden", "64", "-1"], "agent.hidden: got (64, -1); wanted one or more positive widths"),
+        (["--preset", "tuned"], "preset: ppo has none for 'tuned'; wanted 'auto', 'none' or one of "),
+    ],
+)  # fmt: skip
+def test_wrong_flags(refused, tmp_path, flags, message):
+    said = refused("train", "ppo", GRID, *flags, "--out", tmp_path / "run")
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--env.map", "nowhere"], "unknown map 'nowhere'; "),
+        (["--env.map", "S.."], "map: there is no goal; wanted at least one cell 'G'"),
+        (["--env.map", "S../.G"], "map: ragged rows: row 1 has 2 cells and row 0 has 3; wanted equal"),
+        (["--env.map", "..G/??."], "map: "),
+        (["--env.slip", "1.5"], "slip: got 1.5; wanted a probability from 0 to 1"),
+        (["--env.horizon", "-1"], "horizon: got -1; wanted a positive number of steps"),
+        (["--device", "tpu"], "device: got 'tpu'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        (["--agent.normalize-obs"], "normalize_obs: got the observation space Discrete(64); wanted a vector of floats"),
+        (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "num_envs and num_steps: a rollout of 1000000 x "),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit(refused, tmp_path, flags, message):
+    said = refused("train", "ppo", GRID, *flags, "--out", tmp_path / "run")
+    assert said.startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none(refused, run, tmp_path):
+    for words in (["train", "ppo", GRID, "--out", tmp_path / "run"], ["eval", run], ["bench", "gridworld"]):
+        said = refused(*words, "--device", "cuda")
+        assert said.startswith("device='cuda': got 0 usable CUDA devices; wanted one")
+        assert 'Use device="cpu"' in said
+    assert not (tmp_path / "run").exists()
+
+
+class Switches(gym.Env):
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.MultiBinary(3)
+
+
+def test_environments_that_no_agent_can_take(refused, tmp_path):
+    gym.register("tests/Switches-v0", Switches)
+    try:
+        said = refused("train", "ppo", "tests/Switches-v0", "--out", tmp_path / "run")
+    finally:
+        gym.registry.pop("tests/Switches-v0")
+    assert said.startswith("action_space: got MultiBinary(3); wanted Discrete, MultiDiscrete of one axis or Box")
+    said = refused("train", "ppo", "Blackjack-v1", "--out", tmp_path / "run")
+    assert said.startswith("observation_space: got Tuple(")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_a_wrapped_environment_refuses(refused, tmp_path):
+    words = ["train", "ppo", "CartPole-v1", "--out", tmp_path / "run", "--env-json"]
+    assert refused(*words, "{").startswith("env_json: ")
+    assert refused(*words, "[1]") == "env_json: got [1]; wanted a JSON object"
+    assert "unexpected keyword argument 'gravity'" in refused(*words, '{"gravity": 1}')
+    assert refused(*words, '{"render_mode": 3}').startswith("CartPole-v1: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folders_that_are_taken(refused, run, tmp_path):
+    said = refused("train", "ppo", GRID, "--out", run)
+    assert said == f"out: {run} holds another run; wanted a new folder (or continue that run: mlbits resume {run})"
+    (tmp_path / "notes.txt").write_text("mine")
+    assert refused("train", "ppo", GRID, "--out", tmp_path).endswith("is not empty; wanted a new or empty folder")
+    assert "cannot be written" in refused("train", "ppo", GRID, "--out", tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_folders_that_are_no_run(refused, tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        for command in ("eval", "resume"):
+            said = refused(command, folder)
+            assert said == f"{folder}: no run here (config.json is missing); wanted the folder that training printed"
+
+
+def test_runs_without_a_usable_checkpoint(refused, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for path in (copy / "checkpoints").iterdir():
+        (path / "weights.safetensors").write_bytes(b"x")
+    for command in ("eval", "resume"):
+        said = refused(command, copy)
+        assert said.startswith("no usable checkpoint: ")
+        assert said.count("damaged: weights.safetensors does not match its digest") == 2
+    shutil.rmtree(copy / "checkpoints")
+    assert refused("eval", copy) == f"{copy}: there is no checkpoint yet; wanted a run that has saved one"
+
+
+def test_a_checkpoint_of_another_run(refused, run, tmp_path):
+    other = tmp_path / "other"
+    assert main(["train", "ppo", GRID, *TINY, "--quiet", "--out", str(other), "--env.map", "S..G"]) == 0
+    shutil.rmtree(other / "checkpoints")
+    shutil.copytree(run / "checkpoints", other / "checkpoints")
+    for command in ("eval", "resume"):
+        assert "foreign: its env_settings is {'map': 'S.G', 'horizon': 9}" in refused(command, other)
+
+
+def test_damaged_configs(refused, run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    path = tmp_path / "config.json"
+    for text, message in (
+        ("{", "config.json: damaged"),
+        ("[]", "config.json: "),
+        (json.dumps(config | {"agent": "sarsa"}), "unknown agent 'sarsa'"),
+        (json.dumps(config | {"env": "mlbits/Gone-v0"}), "unknown environment 'mlbits/Gone-v0'"),
+        (json.dumps(config | {"run": config["run"] | {"num_envs": "8"}}), "run.num_envs: got '8'; wanted int"),
+    ):
+        path.write_text(text)
+        assert message in refused("resume", tmp_path)
+
+
+def test_evaluations_that_cannot_be(refused, run, tmp_path):
+    assert refused("eval", run, "--episodes", "0") == "episodes: got 0; wanted at least 1"
+    lost = tmp_path / "absent" / "x"
+    assert refused("eval", run, "--episodes", "1", "--gif", lost).startswith(f"gif: {lost} cannot be written")
+    assert refused("eval", run, "--episodes", "1", "--device", "tpu").startswith("device: got 'tpu'")
+    assert main(["eval", str(run), "--episodes", "1", "--json", str(lost)]) == 2
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_benchmarks_of_no_length(refused, seconds):
+    assert refused("bench", "single", "--seconds", seconds).startswith(
+        f"seconds: got {float(seconds)}; wanted a positive"
+    )
+
+
+def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
+    def greedy(words):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setitem(COMMANDS, "list", greedy)
+    wanted = "not enough memory (Unable to allocate 9 TiB); wanted fewer copies (num_envs) or steps (num_steps)"
+    assert refused("list") == wanted
+
+
+def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, monkeypatch):
+    original = checkpoints.write_file
+
+    def full(path, data):
+        if "weights" in path.name:
+            raise OSError(28, "No space left on device")
+        original(path, data)
+
+    monkeypatch.setattr(checkpoints, "write_file", full)
+    said = refused("train", "ppo", GRID, *TINY, "--quiet", "--no-video", "--out", tmp_path / "run")
+    assert "could not be written ([Errno 28] No space left on device); earlier checkpoints are unharmed" in said
