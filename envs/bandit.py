@@ -57,7 +57,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import normal, uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.settings import capacity, choice, integer, number, numbers
+from mlbits.envs.core.settings import capacity, choice, integer, number, numbers
 
 DEFAULT_ARMS, MAX_ARMS = 10, 1000
 _MAX_HORIZON = 10**9

@@ -52,7 +52,7 @@ from mlbits.envs.core.drawing import BLUE, BROWN, GREY, GRID, INK, PAPER, YELLOW
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import normal, uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.settings import capacity, choice, flag, integer, number
+from mlbits.envs.core.settings import capacity, choice, flag, integer, number
 
 MAX_SIZE = 200
 

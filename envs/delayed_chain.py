@@ -64,7 +64,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import rule
-from mlbits.envs.settings import choice, flag, integer
+from mlbits.envs.core.settings import choice, flag, integer
 
 NUM_COINS = 20  # distracting bits of an observation
 _COIN_SIDES = 2**NUM_COINS

@@ -55,8 +55,8 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint, uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.settings import capacity as array_size
-from mlbits.envs.settings import integer, number, numbers
+from mlbits.envs.core.settings import capacity as array_size
+from mlbits.envs.core.settings import integer, number, numbers
 
 DEFAULT_ITEMS, MAX_ITEMS = 10, 1000
 MAX_WEIGHT = 10**6

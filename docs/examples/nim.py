@@ -37,7 +37,7 @@ from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.registry import register
 from mlbits.envs.core.rules import rule
-from mlbits.envs.settings import integer
+from mlbits.envs.core.settings import integer
 
 COLUMNS = 10  # stones a row of the picture
 

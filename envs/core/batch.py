@@ -103,7 +103,13 @@ class GameBatch:
         self.num_envs, self.num_seats = num_envs, self.game.seats
         self.observation_space, self.action_space = self.game.observation_space, self.game.action_space
         self.action, self.horizon = self.game.action, self.game.horizon
-        game = self.game
+        self._generator = torch.Generator(self.device)
+        self._bind()
+        self.reset(seed=seed)
+
+    def _bind(self) -> None:
+        """The tensors: views of the copies' memory."""
+        game, num_envs = self.game, self.num_envs
         self.obs: Any = self._face("obs")
         self.final_obs: Any = self._face("final_obs")
         flags = {"terminated": (num_envs,), "truncated": (num_envs,)}
@@ -113,9 +119,30 @@ class GameBatch:
         self.legal_mask = self._tensor("legal", np.dtype(np.bool_), mask_shape) if game.masked else None
         shape = (num_envs, game.seats)
         self.active = self._tensor("active", np.dtype(np.bool_), shape) if game.acts is not None else None
-        self._generator = torch.Generator(self.device)
         self._result = Step(self.obs, self.reward, self.terminated, self.truncated, self.final_obs)
-        self.reset(seed=seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.copies, CudaCopies):
+            raise TypeError("a GameBatch on a GPU cannot be copied or pickled; wanted state() and set_state()")
+        kept = (
+            "device",
+            "copies",
+            "game",
+            "num_envs",
+            "num_seats",
+            "observation_space",
+            "action_space",
+            "action",
+            "horizon",
+        )
+        return {name: getattr(self, name) for name in kept} | {"generator": self._generator.get_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = state.pop("generator")
+        vars(self).update(state)
+        self._generator = torch.Generator(self.device)
+        self._generator.set_state(generator)
+        self._bind()
 
     def reset(self, seed: int | Sequence[int] | None = None, which: torch.Tensor | None = None) -> Any:
         """Start new episodes.
@@ -129,7 +156,7 @@ class GameBatch:
 
         Raises:
             GameError: if ``which`` is not a bool tensor [B].
-            ValueError: if a seed is out of range, or there is not one a copy.
+            GameError: if a seed is out of range, or there is not one a copy.
         """
         if which is not None:
             if not isinstance(which, torch.Tensor) or which.dtype != torch.bool or which.shape != (self.num_envs,):
@@ -137,8 +164,6 @@ class GameBatch:
                 raise GameError(f"which: got {got}; wanted a torch.bool tensor {(self.num_envs,)}")
             which = which.to(self.device)
         copies = self.copies
-        if seed is not None:
-            self._generator.manual_seed(int(np.asarray(seed).flat[0]) % 2**63)
         if isinstance(copies, CudaCopies):
             if seed is not None:
                 copies.seed(seed, which)
@@ -148,6 +173,8 @@ class GameBatch:
             if seed is not None:
                 copies.seed(seed, chosen)
             copies.reset(chosen)
+        if seed is not None:
+            self._generator.manual_seed(int(np.asarray(seed).flat[0]) % 2**63)
         return self.obs
 
     def step(self, actions: torch.Tensor | NDArray[Any]) -> Step:
@@ -245,7 +272,10 @@ class GameBatch:
     def _actions(self, actions: torch.Tensor | NDArray[Any]) -> torch.Tensor:
         layout = self.game.action
         if not isinstance(actions, torch.Tensor):
-            actions = torch.as_tensor(np.asarray(actions))
+            try:
+                actions = torch.as_tensor(np.asarray(actions))
+            except (TypeError, ValueError):
+                raise IllegalActionError(f"actions: got {actions!r}; wanted a tensor or array of numbers") from None
         if self.num_seats == 1 and tuple(actions.shape) == (self.num_envs, *layout.shape):
             actions = actions.unsqueeze(1)
         wanted = _TORCH_DTYPES[layout.dtype]

@@ -20,6 +20,7 @@ from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys
+from mlbits.envs.core.settings import integer
 
 _numba_config: Any = numba.config  # its attributes are set at run time
 
@@ -33,8 +34,7 @@ def stack_params(games: Sequence[Game], num_envs: int) -> NDArray[Any]:
     Raises:
         GameError: if there is neither one game nor one a copy, or the games differ in more than parameters.
     """
-    if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-        raise GameError(f"num_envs: got {num_envs}; wanted a whole number, at least 1")
+    integer("num_envs", num_envs, 1, 2**31 - 1)
     if len(games) not in (1, num_envs):
         raise GameError(f"games: got {len(games)} for {num_envs} copies; wanted one, or one a copy")
     first = games[0]
@@ -96,6 +96,8 @@ class Copies:
         self.num_envs = num_envs
         self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
         self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
+        if threads is not None:
+            integer("threads", threads, 1, 4096)
         seats, layout, action = game.seats, game.observation, game.action
         self.states = np.zeros(num_envs, game.state_dtype)
         self.states["over"] = 1
@@ -110,13 +112,16 @@ class Copies:
         self._everyone = np.ones(num_envs, bool)
         self._no_actions = np.zeros((num_envs, seats, *action.shape), action.dtype)
         self._played = self._no_actions.copy() if illegal == "replace" else None
-        self._driver = load_driver(game)
         # Where the number is left open, several cores are used only while they pay.
         self._patience = Patience() if threads is None else None
         self._threads = max(1, min(usable_cores(), num_envs // _COPIES_A_THREAD) if threads is None else threads)
         self._bounds = np.linspace(0, num_envs, self._threads + 1).astype(np.int64)
         self._results = np.full(self._threads, -1, np.int64)
-        # The driver's arguments, gathered once: at one copy a step, gathering them would cost more than the step.
+        self._bind()
+
+    def _bind(self) -> None:
+        """Gather the driver's arguments once: at one copy a step, gathering them would cost more than the step."""
+        self._driver = load_driver(self.game)
         self._before_actions = (
             int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params)
         )  # fmt: skip
@@ -124,7 +129,15 @@ class Copies:
             _records(self.obs), _records(self.final_obs), self.legal, self.active, self.rewards, self.terminated,
             self.truncated,
         )  # fmt: skip
-        self._box = (action.low, action.high)
+        self._box = (self.game.action.low, self.game.action.high)
+
+    def __getstate__(self) -> dict[str, Any]:
+        bound = {"_driver", "_before_actions", "_after_actions", "_box"}  # made anew in a copy, on its own arrays
+        return {name: value for name, value in vars(self).items() if name not in bound}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bind()
 
     def call(self, op: int, actions: NDArray[Any], which: NDArray[np.bool_]) -> int:
         """Run the driver once over all copies, on several cores where there are many."""

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, ObservationLayout, action_layout, observation_layout
 
 STATE_HEADER = [("rng_key", "u8"), ("rng_counter", "u8"), ("elapsed", "i4"), ("over", "u1")]
@@ -55,8 +56,8 @@ def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None =
     Raises:
         GameError: if the horizon is not positive, a field is missing or unknown, or a value does not fit.
     """
-    if horizon is not None and not 1 <= horizon < 2**31:
-        raise GameError(f"horizon: got {horizon}; wanted a positive number of steps, or None for no limit")
+    if horizon is not None:
+        integer("horizon", horizon, 1, 2**31 - 1)
     _check_names("fields", fields, PARAMS_HEADER)
     params = np.zeros(1, np.dtype(PARAMS_HEADER + fields, align=True))
     params["horizon"] = horizon or 0

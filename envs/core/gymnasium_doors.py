@@ -15,7 +15,7 @@ from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space
+from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space, watch_mask
 from mlbits.envs.core.registry import make_game
 from mlbits.envs.core.spaces import checked_action, own_observation
 
@@ -65,16 +65,25 @@ class GymnasiumEnv(gym.Env[Any, Any]):
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
         self.metadata = {"render_modes": RENDER_MODES, "render_fps": game.frames_per_second}
         self.game, self.render_mode = game, render_mode
-        self._copies = copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
+        self._copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
         self.observation_space = game.observation_space
-        self.action_space = legal_action_space(game, copies.legal[0, 0])
+        self.action_space = legal_action_space(game, self._copies.legal[0, 0])
         self._scalar = game.observation.scalar
         self._plain = game.observation.keys is None and game.observation.dtype == game.observation_space.dtype
-        self._obs, self._reward = copies.obs[0, 0], copies.rewards[0]
         self._actions = np.zeros((1, 1, *game.action.shape), game.action.dtype)
         self._discrete = game.action.kind == "discrete"
         self._masked = game.masked
         self._over, self._seeded = True, False
+        self._bind()
+
+    def _bind(self) -> None:
+        """Views of the copy's memory, so that a step looks up nothing twice."""
+        self._obs, self._reward = self._copies.obs[0, 0], self._copies.rewards[0]
+        watch_mask(self.action_space, self._copies.legal[0, 0])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bind()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; a seed gives the copy the random stream of (seed, copy 0)."""
@@ -174,16 +183,25 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         }  # fmt: skip
         self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
         self.autoreset_mode = mode
-        self._copies = copies = Copies(game, num_envs, autoreset=names[mode], illegal=illegal, threads=threads)
+        self._copies = Copies(game, num_envs, autoreset=names[mode], illegal=illegal, threads=threads)
         self.single_observation_space, self.single_action_space = game.observation_space, game.action_space
         self.observation_space = batch_space(game.observation_space, num_envs)
-        self.action_space = legal_batch_space(game, copies.legal[:, 0], num_envs)
+        self.action_space = legal_batch_space(game, self._copies.legal[:, 0], num_envs)
         self._copy = copy
-        self._obs = game.observation.face(copies.obs[:, 0])
-        self._final_obs = game.observation.face(copies.final_obs[:, 0])
         self._scalar = game.observation.scalar
         self._shape = (num_envs, *game.action.shape)
         self._seeded = False
+        self._bind()
+
+    def _bind(self) -> None:
+        """Views of the copies' memory as users see it."""
+        self._obs = self.game.observation.face(self._copies.obs[:, 0])
+        self._final_obs = self.game.observation.face(self._copies.final_obs[:, 0])
+        watch_mask(self.action_space, self._copies.legal[:, 0])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bind()
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -54,6 +54,12 @@ class LegalMultiDiscrete(spaces.MultiDiscrete):
         return drawn.reshape(self.nvec.shape).astype(self.dtype)
 
 
+def watch_mask(space: Any, mask: NDArray[np.bool_]) -> None:
+    """Let a space of this module draw by another mask; nothing happens to other spaces."""
+    if isinstance(space, (LegalDiscrete, LegalMultiDiscrete)):
+        space._legal = mask
+
+
 def legal_action_space(game: Game, mask: NDArray[np.bool_]) -> Any:
     """The action space of one copy; the game's own where it has no masks.
 

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.rules import rule
+from mlbits.envs.core.settings import integer
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -78,14 +80,12 @@ def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
         uint64 array [B].
 
     Raises:
-        ValueError: if a seed is negative or not below 2**64, or the list's length is not B.
+        GameError: if a seed is no integer from 0 to 2**64 - 1, or the list's length is not B.
     """
-    several = isinstance(seed, (Sequence, np.ndarray))
-    seeds = [int(s) for s in seed] if several else [int(seed)]  # type: ignore[union-attr, arg-type]
-    if any(not 0 <= s < 2**64 for s in seeds):
-        raise ValueError(f"seed: got {seed!r}; wanted integers from 0 to 2**64 - 1")
+    several = isinstance(seed, (list, tuple, range, np.ndarray))
+    seeds = [integer("seed", one, 0, 2**64 - 1) for one in (seed if several else [seed])]  # type: ignore[union-attr]
     if several and len(seeds) != num_envs:
-        raise ValueError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one, or one a copy")
+        raise GameError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one, or one a copy")
     index = np.zeros(num_envs, np.uint64) if several else np.arange(num_envs, dtype=np.uint64)
     base = np.asarray(seeds, np.uint64)
     with np.errstate(over="ignore"):

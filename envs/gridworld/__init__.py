@@ -39,6 +39,7 @@ from gymnasium import spaces
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.settings import number
 from mlbits.envs.gridworld import drawing, rules
 from mlbits.envs.gridworld.maps import neighbours, params_fields, read_map
 
@@ -137,10 +138,9 @@ def _make(
     observation: str,
     horizon: int | None,
 ) -> Game:
-    if not 0.0 <= slip <= 1.0:
-        raise GameError(f"slip: got {slip}; wanted a probability from 0 to 1")
-    if not np.isfinite(rewards).all():
-        raise GameError(f"rewards and costs: got {rewards}; wanted finite numbers")
+    number("slip", slip, 0.0, 1.0)
+    for setting, value in zip(("step_cost", "goal_reward", "pit_reward", "cliff_reward"), rewards, strict=True):
+        number(setting, value)
     kinds, starts = read_map(map_text)
     height, width = kinds.shape
     step_reward, goal_reward, pit_reward, cliff_reward = rewards

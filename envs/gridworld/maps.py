@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,13 @@ def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
 
     Raises:
         UnknownIdError: for a single word that is no map's name and not made of map letters.
-        GameError: for ragged rows, unknown letters, no goal, no start or a side beyond 128.
+        GameError: for ragged rows, unknown letters, no goal that can be reached, no start, or a side beyond 128.
     """
+    if not isinstance(text, str):
+        raise GameError(f"map: got {text!r}; wanted a map's name, or its rows as one text")
     if text in MAPS:
         text = MAPS[text]
-    elif not set(text) & set("\n/") and set(text) - set(LETTERS):
+    elif re.fullmatch(r"[a-z0-9_ -]{2,}", text.lower()) and set(text) - set(LETTERS):
         raise UnknownIdError("map", text, MAPS)
     rows = text.strip("\n").replace("/", "\n").split("\n")
     widths = sorted({len(row) for row in rows})
@@ -128,7 +131,20 @@ def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
         raise GameError("map: there is no goal; wanted at least one cell 'G'")
     if len(starts) == 0:
         raise GameError("map: there is no cell to start from; wanted a cell 'S' or '.'")
+    if not (kinds.reshape(-1)[sorted(_reached(kinds, starts))] == GOAL).any():
+        raise GameError("map: no goal can be reached from a start cell; wanted a way through the walls")
     return kinds, starts.astype(np.int16)
+
+
+def _reached(kinds: NDArray[np.uint8], starts: NDArray[Any]) -> set[int]:
+    """The cells to which moves lead from the start cells."""
+    table, reached, edge = neighbours(kinds), {int(cell) for cell in starts}, [int(cell) for cell in starts]
+    while edge:
+        for cell in table[edge.pop()].tolist():
+            if cell not in reached:
+                reached.add(cell)
+                edge.append(cell)
+    return reached
 
 
 def neighbours(kinds: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -51,9 +51,9 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import mix64, randint, uniform
 from mlbits.envs.core.rules import rule
+from mlbits.envs.core.settings import capacity, choice, integer, number
 from mlbits.envs.gridworld import drawing, observation_space
 from mlbits.envs.gridworld.rules import EMPTY, GOAL, PIT, WALL, write_pixels, write_planes
-from mlbits.envs.settings import capacity, choice, integer, number
 
 MIN_SIDE, MAX_SIDE = 3, 32
 LEVELS_A_SPLIT = 2**31

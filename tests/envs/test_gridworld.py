@@ -199,8 +199,8 @@ def test_an_unknown_name_of_a_map(name: str, near: str) -> None:
         ({"slip": 1.5}, "slip: got 1.5"),
         ({"slip": -0.1}, "slip: got -0.1"),
         ({"slip": float("nan")}, "slip: got nan"),
-        ({"goal_reward": float("inf")}, "finite numbers"),
-        ({"step_cost": float("nan")}, "finite numbers"),
+        ({"goal_reward": float("inf")}, "goal_reward: got inf; wanted a finite number"),
+        ({"step_cost": float("nan")}, "goal_reward: got inf; wanted a finite number"),
         (
             {"observation": "rgb"},
             "observation: got 'rgb'; wanted one of 'index', 'one_hot', 'planes', 'pixels'",

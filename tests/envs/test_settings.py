@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.settings import capacity, choice, flag, integer, number, numbers
+from mlbits.envs.core.settings import capacity, choice, flag, integer, number, numbers
 
 
 def test_good_values_come_back_in_plain_types():
