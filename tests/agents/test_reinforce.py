@@ -146,7 +146,7 @@ def test_a_saved_agent_goes_on_bit_for_bit(returns, baseline):
 def test_the_experience_is_whole_episodes_but_for_gae():
     for returns, baseline in FORMS:
         agent = make_agent("reinforce", THREE, returns=returns, baseline=baseline, num_steps=77)
-        assert agent.experience == (77, returns != "gae")
+        assert agent.experience[:2] == (77, returns != "gae")
 
 
 def test_the_learning_rate_falls_where_asked_for():
