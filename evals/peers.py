@@ -9,14 +9,21 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlbits.evals.stopwatch import Row, Stopwatch
 
 
-def _installed(*names: str) -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in names)
+def _measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:
+    """One row, where the packages are installed; a peer that fails is named and left out."""
+    if any(importlib.util.find_spec(name) is None for name in packages):
+        return
+    try:
+        yield measure()
+    except Exception as error:  # another library's trouble is not this benchmark's end
+        print(f"{packages[0]} could not be measured: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _version(name: str) -> str:
@@ -25,26 +32,24 @@ def _version(name: str) -> str:
 
 def gridworlds(watch: Stopwatch) -> Iterator[Row]:
     """Gymnax's FourRooms and envpool's FrozenLake."""
-    if _installed("gymnax", "jax"):
-        for num_envs in (1024, 65_536):
-            yield _gymnax(watch, "FourRooms-misc", num_envs)
-    if _installed("envpool"):
-        yield _envpool(watch, "FrozenLake-v1", 1024)
+    for num_envs in (1024, 65_536):
+        yield from _measured(lambda: _gymnax(watch, "FourRooms-misc", num_envs), "gymnax", "jax")  # noqa: B023
+    yield from _measured(lambda: _envpool(watch, "FrozenLake-v1", 1024), "envpool")
 
 
 def cartpoles(watch: Stopwatch) -> Iterator[Row]:
     """Gymnax's and envpool's CartPole."""
-    if _installed("gymnax", "jax"):
-        for num_envs in (1024, 65_536):
-            yield _gymnax(watch, "CartPole-v1", num_envs)
-    if _installed("envpool"):
-        yield _envpool(watch, "CartPole-v1", 1024)
+    for num_envs in (1024, 65_536):
+        yield from _measured(lambda: _gymnax(watch, "CartPole-v1", num_envs), "gymnax", "jax")  # noqa: B023
+    yield from _measured(lambda: _envpool(watch, "CartPole-v1", 1024), "envpool")
 
 
 def singles(watch: Stopwatch) -> Iterator[Row]:
     """MiniGrid's empty room, one copy."""
-    if not _installed("minigrid"):
-        return
+    yield from _measured(lambda: _minigrid(watch), "minigrid")
+
+
+def _minigrid(watch: Stopwatch) -> Row:
     import gymnasium as gym
     import minigrid  # noqa: F401
 
@@ -58,7 +63,7 @@ def singles(watch: Stopwatch) -> Iterator[Row]:
             if terminated or truncated:
                 env.reset()
 
-    yield watch.row("MiniGrid-Empty-8x8, gym.make", call, 500, _version("minigrid"))
+    return watch.row("MiniGrid-Empty-8x8, gym.make", call, 500, _version("minigrid"))
 
 
 def ppo(watch: Stopwatch) -> Iterator[Row]:
