@@ -1,13 +1,12 @@
 """RandomGridWorld: a new map every episode, and maps that training has never seen.
 
 Description:
-    The gridworld of :mod:`mlbits.envs.gridworld` on a map drawn for each episode: walls (and pits, if asked
-    for) at random, a start and a goal anywhere. Every episode draws a level number, and the whole map with
-    its start and goal is a function of that number and the map's size and densities alone. The levels of the
-    splits "train" and "test" are different numbers, so that a test map is one that training cannot have met
-    (but for chance: few small maps differ). Every map can be solved: start and goal are drawn first, then
-    walls until there is a way (at most 8 times), and as a last resort a way of random steps towards the goal
-    is cleared.
+    The gridworld of :mod:`mlbits.envs.gridworld` on a map drawn for each episode: walls (and pits, if asked for) at
+    random, a start and a goal anywhere. Every episode draws a level number, and the whole map with its start and goal
+    is a function of that number, the map's size, densities and split alone. The splits "train" and "test" never meet:
+    their levels are different numbers, and each map belongs to one of them by a hash of its cells, so that a level
+    whose map is the other split's draws again. Every map can be solved: start and goal are drawn first, then walls
+    until there is a way (at most 8 times), and as a last resort a way of random steps towards the goal is cleared.
 
     Source: the protocol of Cobbe et al., "Leveraging procedural generation to benchmark reinforcement
     learning" (2020): train on a number of levels (``levels``), test on others.
@@ -60,6 +59,9 @@ LEVELS_A_SPLIT = 2**31
 FIRST_LEVEL = {"train": 0, "test": LEVELS_A_SPLIT}
 MAX_DENSITY = 0.6
 ATTEMPTS = 8  # times that walls are drawn before a way is cleared
+# Times that a level draws again until its map belongs to its split; all fail once in 2**64 (or where a split has none).
+REDRAWS = 64
+_ONE, _HASH_FACTOR = np.uint64(1), np.uint64(0x100000001B3)
 # Keeps the levels' random streams apart from those of the copies.
 _LEVEL_STREAM = np.uint64(0x4D41505F4C56454C)
 
@@ -73,6 +75,10 @@ def reset(state: Any, params: Any) -> None:
     state.rng_key = mix64(level + _LEVEL_STREAM)
     state.rng_counter = 0
     build(state, params)
+    for _ in range(REDRAWS):
+        if side_of(state, params) == params.side:
+            break
+        build(state, params)
     state.rng_key = key
     state.rng_counter = counter
     state.shortest = state.distance[state.cell]
@@ -92,6 +98,15 @@ def build(state: Any, params: Any) -> None:
             return
     clear_way(state, params)
     flood(state, params, cells)
+
+
+@rule
+def side_of(state: Any, params: Any) -> Any:
+    """The split to which a map belongs, 0 or 1: a bit of a hash of its cells, wherever the agent starts."""
+    code = np.uint64(params.width)
+    for cell in range(params.height * params.width):
+        code = code * _HASH_FACTOR + np.uint64(state.kind[cell]) + _ONE
+    return np.int64(mix64(code) & _ONE)
 
 
 @rule
@@ -181,8 +196,8 @@ def observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 
 _PARAMS_FIELDS = [
-    ("first_level", "i8"), ("num_levels", "i8"), ("wall_below", "f8"), ("pit_below", "f8"), ("slip", "f4"),
-    ("height", "i4"), ("width", "i4"), ("reward", "f4", (5,)),
+    ("first_level", "i8"), ("num_levels", "i8"), ("side", "i4"), ("wall_below", "f8"), ("pit_below", "f8"),
+    ("slip", "f4"), ("height", "i4"), ("width", "i4"), ("reward", "f4", (5,)),
 ]  # fmt: skip
 _OBSERVE = {"planes": observe_planes, "pixels": observe_pixels}
 
@@ -206,7 +221,7 @@ def random_gridworld(
 
     Args:
         size: side of a square map or (height, width), each 3 to 32.
-        split: "train" or "test"; their levels have no number in common.
+        split: "train" or "test"; no map is in both.
         levels: number of different levels, or None for all 2**31 of the split.
         first_level: where the levels begin within the split; with ``levels=1`` it is the one that is played.
         wall_density: probability 0..0.6 that a cell is a wall.
@@ -262,7 +277,7 @@ def _levels(split: Any, levels: Any, first_level: Any) -> dict[str, int]:
     first = integer("first_level", first_level, 0, LEVELS_A_SPLIT - 1)
     room = LEVELS_A_SPLIT - first
     count = room if levels is None else integer("levels", levels, 1, room)
-    return {"first_level": start + first, "num_levels": count}
+    return {"first_level": start + first, "num_levels": count, "side": list(FIRST_LEVEL).index(split)}
 
 
 def _densities(wall_density: Any, pit_density: Any) -> dict[str, float]:

@@ -107,6 +107,17 @@ def test_train_and_test_levels_never_meet():
     assert set(few.tolist()) == {2**31 + 7, 2**31 + 8, 2**31 + 9}
 
 
+@pytest.mark.parametrize(("size", "walls"), [(3, 0.25), (4, 0.1), (8, 0.25)])
+def test_no_map_is_in_both_splits(size, walls):
+    settings = {"size": size, "wall_density": walls}
+    seen = [
+        {kinds.tobytes() for kinds in maps(mlbits.make_batch(ID, 4000, split=split, **settings))[0]}
+        for split in ("train", "test")
+    ]
+    assert not seen[0] & seen[1]
+    assert min(map(len, seen)) > 20, "both splits have maps"
+
+
 def test_level_zero_stays_the_same_in_every_version():
     batch = mlbits.make_batch(ID, 1, size=5, levels=1)
     assert batch.render("ansi") == LEVEL_ZERO
