@@ -61,8 +61,9 @@ class GymnasiumBatch:
         self.observation_space, self.action_space = self.envs.single_observation_space, self.envs.single_action_space
         self._layout = observation_layout(self.observation_space)
         self.action: ActionLayout = action_layout(self.action_space)
-        spec = gym.spec(env_id)
-        self.horizon = spec.max_episode_steps
+        copies: Any = self.envs
+        spec = copies.envs[0].spec  # that of the copy: the settings may say another limit than the id's
+        self.horizon: int | None = None if spec is None else spec.max_episode_steps
         self.reward = torch.zeros(num_envs, 1, device=self.device)
         self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self.truncated = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -192,7 +193,8 @@ def _make_vec(env_id: str, num_envs: int, settings: dict[str, Any], render_mode:
         )
     except Exception as error:  # whatever another's constructor says of settings that it does not like
         said = str(error).splitlines() or [type(error).__name__]
-        raise GameError(f"{env_id}: {said[0]}") from error
+        given = f" with the settings {settings}" if settings else ""
+        raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {said[0]})") from error
 
 
 def _zeros_like(obs: Any) -> Any:

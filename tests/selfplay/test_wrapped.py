@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from mlbits.agents.agent import Decision
+from mlbits.agents.random_agent import RandomAgent
 from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, IllegalActionError, UnknownIdError
 from mlbits.envs.core.wrapped import GymnasiumBatch, check_env_id, open_batch, reward_threshold
@@ -92,6 +93,16 @@ def test_thresholds_are_gymnasiums():
     assert reward_threshold("mlbits/CartPole-v0") == 475
     assert reward_threshold("Pendulum-v1") is None
     assert reward_threshold("none/such-v0") is None
+
+
+@pytest.mark.parametrize(("limit", "horizon"), [(20, 20), (-1, None)])
+def test_a_time_limit_given_as_a_setting_is_the_one_that_counts(limit, horizon):
+    batch = open_batch("Pendulum-v1", 1, settings={"max_episode_steps": limit})
+    assert batch.horizon == horizon
+    agent = RandomAgent(batch.observation_space, batch.action_space)
+    played = play_episodes(agent, "Pendulum-v1", 2, seed=0, settings={"max_episode_steps": limit}, max_steps=300)
+    assert played.lengths.tolist() == [horizon or 300] * 2
+    assert played.cut == (0 if horizon else 2)
 
 
 class Tool(gym.Env):

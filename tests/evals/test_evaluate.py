@@ -1,0 +1,60 @@
+"""Evaluation of a run: the agent of its newest checkpoint, a fair mean, and the registry of reproductions."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+
+from mlbits.envs.core.errors import UnknownIdError
+from mlbits.evals import EVALS, EvalEntry, eval_entry, register_eval
+from mlbits.evals.evaluate import evaluate_run, load_agent
+from mlbits.selfplay.config import resolve
+from mlbits.selfplay.loop import train
+from mlbits.selfplay.play import play_episodes
+
+ENV = {"map": "S.G/...", "slip": 0.5, "horizon": 30}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = resolve(
+        "ppo", "mlbits/GridWorld-v0", preset="none", env_settings=ENV,
+        run={"total_steps": 256, "num_envs": 8, "checkpoint_every": 128, "video": False},
+        agent_settings={"num_steps": 16, "hidden": [8]},
+    )  # fmt: skip
+    return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
+
+
+def test_the_agent_is_that_of_the_newest_checkpoint(run):
+    agent, settings, state = load_agent(run)
+    wanted = load_file(run / "checkpoints" / "step-000000000256" / "weights.safetensors")
+    assert all(torch.equal(value, wanted[name]) for name, value in agent.state_dict().items())
+    assert (settings.env, settings.env_settings, state["env_steps"]) == ("mlbits/GridWorld-v0", ENV, 256)
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_the_mean_and_interval_are_those_of_the_episodes(run, greedy):
+    result = evaluate_run(run, 40, seed=5, greedy=greedy)
+    played = play_episodes(load_agent(run)[0], "mlbits/GridWorld-v0", 40, seed=5, settings=ENV, greedy=greedy)
+    returns = played.returns[:, 0]
+    assert np.ptp(returns) > 0
+    assert result["return_mean"] == pytest.approx(returns.mean())
+    wanted = stats.t.interval(0.95, 39, loc=returns.mean(), scale=stats.sem(returns))
+    assert result["return_interval"] == pytest.approx(wanted)
+    assert result["length_mean"] == pytest.approx(played.lengths.mean())
+    assert (result["episodes"], result["env_steps"], result["passed_over"]) == (40, 256, [])
+
+
+def test_every_reproduction_can_be_loaded():
+    for name, entry in EVALS.items():
+        assert callable(eval_entry(name).load())
+        assert entry.summary
+    with pytest.raises(UnknownIdError, match="unknown evaluation 'gridworl'; did you mean 'gridworld'"):
+        eval_entry("gridworl")
+
+
+def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
+    monkeypatch.setattr("mlbits.evals.EVALS", dict(EVALS))
+    register_eval("mine", EvalEntry("mlbits.evals.gridworld:reproduce", "a copy"))
+    assert eval_entry("mine").summary == "a copy"
