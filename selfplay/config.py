@@ -26,7 +26,8 @@ class RunConfig:
     """Settings of a run that are not the agent's or the environment's.
 
     Attributes:
-        total_steps: environment steps, summed over copies, after which the run ends.
+        total_steps: environment steps, summed over copies, after which the run ends (whole rollouts are played, so it
+            may be a little more).
         num_envs: copies of the environment stepped together.
         seed: of weights, copies, draws and shuffles; a run on the CPU is a function of it.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import re
@@ -37,7 +38,10 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     """
     if out is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{settings.agent}-{settings.env}").strip("-")
-        out = Path("runs") / f"{name}-seed{settings.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        first = Path("runs") / f"{name}-seed{settings.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        # Two runs may begin in one second.
+        others = (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))
+        out = first if not first.exists() else next(folder for folder in others if not folder.exists())
     folder = Path(out)
     if (folder / CONFIG).exists():
         raise RunError(

@@ -221,6 +221,7 @@ def illegal_action_error(game: Game, who: str, action: Any, mask: Any) -> Illega
     else:
         parts = np.split(np.asarray(mask), np.cumsum(layout.nvec)[:-1])
         wanted = " x ".join(_shorten(np.flatnonzero(part).tolist()) for part in parts)
+        wanted += ' (or illegal="replace", for learners that know no masks)'
     return IllegalActionError(f"action of {who} in {game.name}: got {np.asarray(action).tolist()}; wanted {wanted}")
 
 
