@@ -112,7 +112,8 @@ def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
     total = preset["total_steps"]
     assert "Defaults shown are the values of the preset ppo/mlbits/GridWorld-v0" in said
     for shown in (
-        f"--total-steps INT environment steps, summed over copies, after which the run ends. (default: {total})",
+        "--total-steps INT environment steps, summed over copies, after which the run ends",
+        f"(default: {total})",
         "--num-envs INT", "--seed INT", "--device STR", "--out {None}|STR", "--checkpoint-every INT",
         f"--agent.learning-rate FLOAT of Adam. (default: {preset['agent']['learning_rate']})",
         "--agent.objective {clip,adaptive_kl}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
