@@ -7,8 +7,8 @@ Physicists", 8.5. With ratio r = pi(a|s) / pi_old(a|s) and advantage A, minimise
     objective "adaptive_kl" (eq. 8):  -E[r A - beta KL(pi_old || pi)], beta doubled or halved after each rollout whose
                                       KL is beyond 1.5 times or below 1 / 1.5 of its target (section 4)
 
-plus value_coef times the squared error of the value, minus entropy_coef times the entropy (eq. 9). Advantages by GAE
-(``returns``).
+plus value_coef times half the squared error of the value, minus entropy_coef times the entropy (eq. 9).
+Advantages by GAE (``returns``).
 
 Of the 37 details of Huang et al., "The 37 implementation details of PPO" (ICLR blog track 2022), used: vectorised
 copies, orthogonal initialisation, Adam's epsilon 1e-5, learning-rate annealing, GAE with the values of cut episodes
@@ -59,7 +59,7 @@ class PPOConfig:
         kl_coef: beta at first (2017 paper: 1).
         kl_stop: end a rollout's epochs once the KL is beyond this, in nats; 0 never does.
         entropy_coef: weight of the entropy bonus.
-        value_coef: weight of the value's squared error.
+        value_coef: weight of half the value's squared error.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_advantage: whether advantages have mean 0 and variance 1 in each minibatch.
         normalize_obs: whether observations are standardised (vectors of floats only).

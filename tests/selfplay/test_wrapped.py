@@ -174,6 +174,7 @@ def test_only_the_first_copy_is_drawn():
     assert played.returns.tolist() == [[3.0]] * 3
 
 
+@pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")
 @pytest.mark.parametrize(
     ("env", "settings", "why"),
     [
