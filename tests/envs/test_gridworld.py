@@ -200,7 +200,7 @@ def test_an_unknown_name_of_a_map(name: str, near: str) -> None:
         ({"slip": -0.1}, "slip: got -0.1"),
         ({"slip": float("nan")}, "slip: got nan"),
         ({"goal_reward": float("inf")}, "goal_reward: got inf; wanted a finite number"),
-        ({"step_cost": float("nan")}, "goal_reward: got inf; wanted a finite number"),
+        ({"step_cost": float("nan")}, "step_cost: got nan; wanted a finite number"),
         (
             {"observation": "rgb"},
             "observation: got 'rgb'; wanted one of 'index', 'one_hot', 'planes', 'pixels'",
