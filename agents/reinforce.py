@@ -11,8 +11,12 @@ the estimate of grad J = E[sum_t grad log pi(a_t | s_t) Psi_t], with Psi_t by th
     baseline "mean":  the mean of the other copies' returns at the same time step (leave-one-out, so exactly unbiased)
     baseline "value": V(s_t), learned by regression on the returns
 
-All but "gae" (lambda < 1) are unbiased, and each is of lower variance than the one before it. With "whole" and "to_go"
-every rollout is one whole episode a copy; with "gae" it is a window of ongoing play (advantage actor-critic).
+All but "gae" (lambda < 1) are unbiased for episodes that end by themselves, and each is of lower variance than the one
+before it. With "whole" and "to_go" every rollout is one whole episode a copy; with "gae" it is a window of ongoing play
+(advantage actor-critic).
+
+Cut episodes: what an episode that a limit has cut would have gone on to earn is the value of its final observation,
+where a value is learned. Without one it counts as nothing: choose "value" where limits matter.
 
 Discounting: gamma discounts within Psi_t, not the weight of a state by its time, as is the custom.
 
@@ -142,10 +146,14 @@ class Reinforce:
                 discount=config.discount, gae_lambda=config.gae_lambda, active=rollout.active,
             )  # fmt: skip
             return psi, psi + value, value
-        to_go = rewards_to_go(rollout.reward, *ends, discount=config.discount, active=rollout.active)
+        reward = rollout.reward
+        if config.baseline == "value":
+            cut = (rollout.truncated & ~rollout.terminated)[..., None]
+            reward = reward + torch.where(cut, config.discount * next_value, 0.0)
+        to_go = rewards_to_go(reward, *ends, discount=config.discount, active=rollout.active)
         psi = to_go
         if config.returns == "whole":
-            psi = whole_returns(rollout.reward, *ends, discount=config.discount, active=rollout.active)
+            psi = whole_returns(reward, *ends, discount=config.discount, active=rollout.active)
         if config.baseline == "mean":
             psi = psi - others_mean(psi, rollout.active)
         return psi - value, to_go, value

@@ -34,19 +34,37 @@ def test_each_form_weighs_by_its_own_sum(returns, baseline, turns):
     active = torch.rand(12, 5, 2, generator=draw(1)) < 0.5 if turns else None
     rollout = made_up_rollout(agent, (12, 5, 2), active=active)
     ends = rollout.terminated, rollout.truncated
-    to_go = rewards_to_go(rollout.reward, *ends, discount=0.9, active=active)
     value, following = agent.core.rollout_values(rollout)
+    reward = rollout.reward
+    if baseline == "value":  # what a cut episode would have gone on to earn
+        reward = reward + 0.9 * following * (rollout.truncated & ~rollout.terminated)[..., None]
+    to_go = rewards_to_go(reward, *ends, discount=0.9, active=active)
     if returns == "gae":
         wanted = gae(rollout.reward, value, following, *ends, discount=0.9, gae_lambda=0.8, active=active)
         target = wanted + value
     else:
-        whole = whole_returns(rollout.reward, *ends, discount=0.9, active=active)
+        whole = whole_returns(reward, *ends, discount=0.9, active=active)
         wanted, target = whole if returns == "whole" else to_go, to_go
         base = {"none": 0.0, "mean": others_mean(wanted, active), "value": value}[baseline]
         wanted = wanted - base
     psi, regression, _ = agent.weights(rollout)
     assert torch.allclose(psi, wanted)
     assert torch.allclose(regression, target)
+
+
+@pytest.mark.parametrize("returns", ["whole", "to_go"])
+def test_a_cut_episode_is_not_an_ended_one(returns):
+    """Two copies earn the same; one is cut, and the value of its final observation stands for the rest."""
+    agent = make_agent("reinforce", THREE, returns=returns, baseline="value", discount=0.5)
+    rollout = made_up_rollout(agent, (2, 2, 1))
+    last = torch.tensor([[False, False], [True, True]])
+    cut = last & torch.tensor([False, True])
+    rollout = dataclasses.replace(rollout, reward=torch.ones(2, 2, 1), terminated=last & ~cut, truncated=cut)
+    target = agent.weights(rollout)[1]
+    assert target[:, 0, 0].tolist() == [1.5, 1.0]
+    rest = agent.core.values(rollout.final_obs, 3)[1, 1, 0]
+    assert abs(float(rest)) > 1e-3
+    assert torch.allclose(target[:, 1, 0], torch.stack([1.5 + rest / 4, 1 + rest / 2]))
 
 
 def test_whole_returns_worked_by_hand():
