@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -21,17 +21,36 @@ from mlbits.agents.returns import next_values
 CPU_CHUNK = 4096
 
 
+class NetworkConfig(Protocol):
+    """The settings that every agent with an actor and a critic has.
+
+    Attributes:
+        hidden: widths of the towers' hidden layers.
+        learning_rate: of Adam.
+        max_grad_norm: gradients are clipped to this L2 norm.
+        normalize_obs: whether observations are standardised by their running mean and variance.
+        log_std: initial log standard deviation of continuous actions.
+    """
+
+    @property
+    def hidden(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def max_grad_norm(self) -> float: ...  # noqa: D102
+    @property
+    def normalize_obs(self) -> bool: ...  # noqa: D102
+    @property
+    def log_std(self) -> float: ...  # noqa: D102
+
+
 class ActorCriticCore:
     """A network with its optimiser and, where asked for, the standardisation of observations.
 
     Args:
+        config: the agent's settings, of which those of :class:`NetworkConfig` are read.
         observation_space: one seat's.
         action_space: one seat's.
-        hidden: widths of the towers' hidden layers.
-        learning_rate: of Adam.
-        max_grad_norm: gradients are clipped to this norm.
-        normalize_obs: whether observations are standardised by their running mean and variance.
-        log_std: initial log standard deviation of continuous actions.
         seed: of the first weights.
         device: where the network lives.
         value_apart: whether the critic's tower has an optimiser of its own, ``value_optimizer``, so that it can take
@@ -44,28 +63,26 @@ class ActorCriticCore:
 
     def __init__(
         self,
+        config: NetworkConfig,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         *,
-        hidden: tuple[int, ...],
-        learning_rate: float,
-        max_grad_norm: float,
-        normalize_obs: bool,
-        log_std: float,
         seed: int,
-        device: torch.device,
+        device: torch.device | str,
         value_apart: bool = False,
     ) -> None:
         self.distribution = distribution_for(action_space)
-        self.network = ActorCritic(observation_space, self.distribution, hidden, network_generator(seed), log_std)
+        self.network = ActorCritic(
+            observation_space, self.distribution, config.hidden, network_generator(seed), config.log_std
+        )
         self.network.to(device)
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
-        self.optimizer = FlatAdam(rest, learning_rate, max_grad_norm)
-        self.value_optimizer = FlatAdam(critic, learning_rate, max_grad_norm) if value_apart else None
+        self.optimizer = FlatAdam(rest, config.learning_rate, config.max_grad_norm)
+        self.value_optimizer = FlatAdam(critic, config.learning_rate, config.max_grad_norm) if value_apart else None
         self.moments: RunningMoments | None = None
-        if normalize_obs:
+        if config.normalize_obs:
             vector = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
             if not vector or not np.issubdtype(np.dtype(observation_space.dtype), np.floating):
                 raise AgentError(

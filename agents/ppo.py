@@ -123,17 +123,7 @@ class PPO:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(
-            observation_space,
-            action_space,
-            hidden=config.hidden,
-            learning_rate=config.learning_rate,
-            max_grad_norm=config.max_grad_norm,
-            normalize_obs=config.normalize_obs,
-            log_std=config.log_std,
-            seed=seed,
-            device=torch.device(device),
-        )
+        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device)
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
 

@@ -110,18 +110,7 @@ class Reinforce:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(
-            observation_space,
-            action_space,
-            hidden=config.hidden,
-            learning_rate=config.learning_rate,
-            max_grad_norm=config.max_grad_norm,
-            normalize_obs=config.normalize_obs,
-            log_std=config.log_std,
-            seed=seed,
-            device=torch.device(device),
-            value_apart=True,
-        )
+        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
 
     @property
     def experience(self) -> RolloutSpec:
