@@ -310,8 +310,8 @@ def test_settings_that_do_not_fit(refused, tmp_path, flags, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_where_there_is_none(refused, run, tmp_path):
+def test_cuda_where_there_is_none(refused, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for words in (["train", "ppo", GRID, "--out", tmp_path / "run"], ["eval", run], ["bench", "gridworld"]):
         said = refused(*words, "--device", "cuda")
         assert said.startswith("device='cuda': got 0 usable CUDA devices; wanted one")
