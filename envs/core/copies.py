@@ -151,9 +151,7 @@ class Copies:
         several = not cores.lost and (self._patience is None or self._patience.several())
         began = time.perf_counter()
         if several:
-            with cores.turn:
-                cores.used = True
-                self._driver.run_parallel(op, self._bounds, self._results, *rest)
+            cores.step(lambda: self._driver.run_parallel(op, self._bounds, self._results, *rest))
             fault = min((int(result) for result in self._results if result >= 0), default=-1)
         else:
             fault = int(self._driver.run(op, 0, self.num_envs, *rest))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 
 class Cores:
@@ -16,6 +18,20 @@ class Cores:
     def __init__(self) -> None:
         self.used, self.lost = False, False
         self.turn = threading.Lock()
+
+    def step(self, call: Callable[[], None]) -> None:
+        """Make one call that runs on several cores, when it is this caller's turn.
+
+        The process's first is made in a thread of its own: in it Numba starts OpenMP and sets the number of threads,
+        which OpenMP keeps for each thread, and which torch, sharing the library, would take for its own.
+        """
+        with self.turn:
+            if self.used:
+                call()
+                return
+            self.used = True
+            with ThreadPoolExecutor(1) as once:
+                once.submit(call).result()
 
     def after_fork(self) -> None:
         """In the child: what the parent's threads held is gone."""

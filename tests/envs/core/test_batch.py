@@ -386,3 +386,21 @@ def test_cuda_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba_cuda", None)
     with pytest.raises(DeviceError, match=r'pip install "mlbits\[gpu\]"'):
         GameBatch(throws(), 2, device="cuda")
+
+
+def test_stepping_on_several_cores_leaves_torchs_threads_alone() -> None:
+    """In a process of its own, since only the first such step sets anything."""
+    code = """
+import torch
+torch.set_num_threads(1)
+from mlbits.envs.core.batch import GameBatch
+from tests.games import throws
+
+batch = GameBatch(throws(), 8, threads=2)
+for _ in range(3):
+    batch.step(torch.zeros(8, 3, dtype=torch.int64))
+assert batch.copies._threads == 2
+print(torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["1"]
