@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.spaces import action_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,14 @@ class AgentEntry:
         agent: name of its class.
         config: name of its config dataclass.
         summary: one line for lists.
+        actions: the kinds of action space that it handles.
     """
 
     module: str
     agent: str
     config: str
     summary: str
+    actions: tuple[str, ...] = ("discrete", "multi_discrete", "continuous")
 
     def config_class(self) -> Any:
         """The config dataclass."""
@@ -37,7 +40,21 @@ class AgentEntry:
     def make(
         self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int, device: Any
     ) -> Any:
-        """An agent for one seat's spaces."""
+        """An agent for one seat's spaces.
+
+        Raises:
+            AgentError: if it cannot handle the action space; the message says which agents can.
+            GameError: if no agent can.
+        """
+        from mlbits.agents.agent import AgentError
+
+        kind = action_layout(action_space).kind
+        if kind not in self.actions:
+            able = [name for name, entry in AGENTS.items() if kind in entry.actions]
+            raise AgentError(
+                f"{self.agent}: got the action space {action_space}; wanted one that is {_either(self.actions)}. "
+                f"Agents for {kind.replace('_', '-')} actions: {', '.join(able) or 'none'}"
+            )
         agent_class = getattr(importlib.import_module(self.module), self.agent)
         return agent_class(config, observation_space, action_space, seed=seed, device=device)
 
@@ -51,6 +68,10 @@ AGENTS: dict[str, AgentEntry] = {
         "policy gradient: returns, rewards-to-go, baselines, GAE",
     ),
 }
+
+
+def _either(kinds: tuple[str, ...]) -> str:
+    return " or ".join(kind.replace("_", "-") for kind in kinds)
 
 
 def agent_entry(name: str) -> AgentEntry:

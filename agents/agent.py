@@ -26,12 +26,12 @@ class Decision(NamedTuple):
     Attributes:
         action: what the environment plays, [N] int64, [N, k] int64 or [N, k] float32.
         sample: what learning needs of it: the draw before it was scaled and clipped (else the action itself).
-        log_prob: log probability (density) of ``sample``, [N].
+        log_prob: log probability (density) of ``sample``, [N]; None from agents that learn without it.
     """
 
     action: Tensor
     sample: Tensor
-    log_prob: Tensor
+    log_prob: Tensor | None
 
 
 class RolloutSpec(NamedTuple):
@@ -49,6 +49,20 @@ class RolloutSpec(NamedTuple):
     min_rows: int = 1
 
 
+class ReplaySpec(NamedTuple):
+    """The experience that an off-policy agent asks for: a replay of what was played lately, kept by the loop.
+
+    Attributes:
+        num_steps: steps of each copy between two calls of ``learn``.
+        capacity: transitions kept, over copies and seats.
+        priority_exponent: alpha of prioritised replay; 0 replays uniformly.
+    """
+
+    num_steps: int
+    capacity: int
+    priority_exponent: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """T steps of B copies with P seats. Steps at which ``active`` is False are not the learner's.
@@ -63,7 +77,9 @@ class Rollout:
         terminated: bool [T, B].
         truncated: bool [T, B].
         legal_mask: bool [T, B, P, A], or None.
-        active: bool [T, B, P], or None where every seat acts in every step and is the learner's.
+        active: bool [T, B, P], or None where every seat acts in every step and is the learner's. For a replay, a seat
+            that has to pass counts as acting: passing is the one legal action of that observation.
+        last_mask: bool [B, P, A], the legal actions after the last step, or None.
     """
 
     obs: Any
@@ -76,6 +92,7 @@ class Rollout:
     truncated: Tensor
     legal_mask: Tensor | None
     active: Tensor | None
+    last_mask: Tensor | None = None
 
 
 class Agent(Protocol):
@@ -86,14 +103,17 @@ class Agent(Protocol):
     """
 
     @property
-    def experience(self) -> RolloutSpec | None:
+    def experience(self) -> RolloutSpec | ReplaySpec | None:
         """The experience that :meth:`learn` wants."""
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations; ``greedy`` takes the most probable action in place of a draw."""
 
-    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """Learn from one rollout; ``progress`` 0..1 is how much of the run is over. Returns metrics by name."""
+    def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
+        """Learn from a :class:`Rollout`, or from the run's :class:`~mlbits.agents.replay.Replay` after a ReplaySpec.
+
+        ``progress`` 0..1 is how much of the run is over. Returns metrics by name, numbers or tensors [].
+        """
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that acting and learning on depend on, as tensors."""

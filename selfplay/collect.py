@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Rollout, RolloutSpec, pick, rows
+from mlbits.agents.agent import ReplaySpec, Rollout, RolloutSpec, pick, rows
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch
 from mlbits.selfplay.lineup import LEARNER, Lineup
@@ -54,7 +54,7 @@ class Collector:
     """
 
     batch: AnyBatch
-    spec: RolloutSpec
+    spec: RolloutSpec | ReplaySpec
     generator: torch.Generator
     timing: Timing = field(default_factory=Timing)
 
@@ -71,15 +71,19 @@ class Collector:
             The learner's experience, the episodes that ended, and the number of environment steps taken.
         """
         batch, memory, spec = self.batch, self._memory, self.spec
-        if spec.whole_episodes:
+        replayed = isinstance(spec, ReplaySpec)
+        whole_episodes = isinstance(spec, RolloutSpec) and spec.whole_episodes
+        if whole_episodes:
             batch.reset()
             self.episode_return[:] = 0
             self.episode_length[:] = 0
         owned = None if lineup.learner_only else lineup.learner_seats()
-        over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if spec.whole_episodes else None
+        over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if whole_episodes else None
         steps = 0
         while steps < spec.num_steps:
             memory.write_before(steps, batch)
+            if replayed:
+                memory.acting = None  # passing is a move like any other
             self._act(lineup, steps)
             began = time.perf_counter()
             result = batch.step(memory.played)
@@ -93,9 +97,9 @@ class Collector:
         memory.write_last(steps, batch)
         if over is not None:
             memory.cut(steps - 1, ~over, batch)
-        whole = spec.whole_episodes or not (lineup.learner_only and batch.active is None)
-        rollout = memory.rollout(steps, masked=batch.legal_mask is not None, partly_active=whole)
-        episodes = self._count_episodes(rollout, owned, first_only=spec.whole_episodes)
+        partly = whole_episodes or not (lineup.learner_only and (replayed or batch.active is None))
+        rollout = memory.rollout(steps, batch.legal_mask, partly_active=partly)
+        episodes = self._count_episodes(rollout, owned, first_only=whole_episodes)
         return rollout, episodes, steps * batch.num_envs
 
     def _act(self, lineup: Lineup, t: int) -> None:
@@ -106,7 +110,8 @@ class Collector:
         if lineup.learner_only:
             decision = lineup.players[LEARNER].act(obs, mask, self.generator)
             memory.sample[t].flatten(0, 1).copy_(decision.sample)
-            memory.log_prob[t].flatten().copy_(decision.log_prob)
+            if decision.log_prob is not None:
+                memory.log_prob[t].flatten().copy_(decision.log_prob)
             memory.played = decision.action.view(batch.num_envs, batch.num_seats, *decision.action.shape[1:])
         else:
             played = torch.zeros_like(memory.sample[t]).flatten(0, 1)
@@ -117,7 +122,8 @@ class Collector:
                 decision = agent.act(pick(obs, index), None if mask is None else mask[index], self.generator)
                 played[index] = decision.action
                 memory.sample[t].flatten(0, 1)[index] = decision.sample
-                memory.log_prob[t].flatten()[index] = decision.log_prob
+                if decision.log_prob is not None:
+                    memory.log_prob[t].flatten()[index] = decision.log_prob
             memory.played = played.view(batch.num_envs, batch.num_seats, *played.shape[1:])
         self.timing.network += time.perf_counter() - began
 
@@ -125,6 +131,10 @@ class Collector:
         """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps."""
         ended = (rollout.terminated | rollout.truncated).cpu().numpy()
         reward = rollout.reward.double().cpu().numpy()
+        if not ended.any():
+            self.episode_return += reward.sum(0)
+            self.episode_length += len(reward)
+            return Episodes(np.zeros(0), np.zeros(0, np.int64))
         if first_only:
             before = np.cumsum(ended, 0) - ended
             ended = ended & (before == 0)
@@ -219,8 +229,8 @@ class _Memory:
         for final, obs in _pairs(self.final_obs, batch.obs):
             final[t][unfinished] = obs[unfinished]
 
-    def rollout(self, steps: int, masked: bool, partly_active: bool) -> Rollout:
-        """The first ``steps`` steps."""
+    def rollout(self, steps: int, last_mask: Tensor | None, partly_active: bool) -> Rollout:
+        """The first ``steps`` steps; ``last_mask`` [B, P, A] says what is legal after them."""
         first = slice(0, steps)
         return Rollout(
             obs=pick(self.obs, first),
@@ -231,8 +241,9 @@ class _Memory:
             reward=self.reward[first],
             terminated=self.terminated[first],
             truncated=self.truncated[first],
-            legal_mask=None if self.legal_mask is None or not masked else self.legal_mask[first],
+            legal_mask=None if self.legal_mask is None else self.legal_mask[first],
             active=self.active[first] if partly_active else None,
+            last_mask=last_mask,
         )
 
 

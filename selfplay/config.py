@@ -36,6 +36,8 @@ class RunConfig:
         eval_episodes: episodes of each evaluation.
         eval_greedy: whether evaluation takes the most probable action in place of a draw.
         video: whether evaluations put an image or animation of the first episode into TensorBoard.
+        record_every: environment steps between records; 0 records whenever the agent learns, and every 1,000 steps
+            where it learns from a replay.
         checkpoint_every: environment steps between checkpoints; 0 saves at the end alone.
         keep_checkpoints: how many of the latest checkpoints are kept.
         stop_when_solved: whether the run ends once it is solved (see ``solved_episodes``).
@@ -51,6 +53,7 @@ class RunConfig:
     eval_episodes: int = 20
     eval_greedy: bool = True
     video: bool = True
+    record_every: int = 0
     checkpoint_every: int = 100_000
     keep_checkpoints: int = 2
     stop_when_solved: bool = False
@@ -60,7 +63,7 @@ class RunConfig:
         limits = {
             "total_steps": (1, 1e15), "num_envs": (1, 2**26), "seed": (0, 2**63 - 1), "threads": (1, 1024),
             "eval_every": (0, 1e15), "eval_episodes": (1, 1e6), "checkpoint_every": (0, 1e15),
-            "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
+            "record_every": (0, 1e15), "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
         }  # fmt: skip
         for name, (low, high) in limits.items():
             value = getattr(self, name)

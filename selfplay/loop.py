@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,28 @@ _MAX_FRAMES = 200
 def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
     """Train until the run's steps are done; returns the summary."""
     run, counters, clock = session.settings.run, session.counters, _Clock(session)
+    metrics: Mapping[str, Any] = {}
+    unrecorded: list[int] = []  # lengths of the episodes that ended since the last record
     while not session.finished:
         rollout, episodes, steps = session.collector.collect(session.lineup)
         with clock.timing("learning"):
-            metrics = session.learner.learn(rollout, counters.env_steps / run.total_steps, session.learning)
+            metrics = session.learn(rollout) or metrics
         counters.env_steps += steps
         counters.iterations += 1
         _note_episodes(session, episodes, clock)
+        unrecorded.extend(episodes.lengths.tolist())
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
             counters.next_eval = _next(counters.env_steps, run.eval_every)
             with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
                 evaluate(session, tracker)
-        record = {f"learn/{name}": value for name, value in metrics.items()}
-        tracker.record(counters.env_steps, _training_record(session, episodes) | record | clock.record(steps))
-        if session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint):
+        saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
+        if saving or counters.env_steps >= counters.next_record:
+            counters.next_record = _next(counters.env_steps, session.record_every)
+            record = {f"learn/{name}": float(value) for name, value in metrics.items()}
+            tracker.record(counters.env_steps, _training_record(session, unrecorded) | record | clock.record())
+            unrecorded.clear()
+        if saving:
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
             save(session, tracker, folder, clock)
     if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
@@ -183,6 +190,8 @@ def _next(now: int, every: int) -> int:
 
 def _note_episodes(session: Session, episodes: Episodes, clock: _Clock) -> None:
     """Keep the latest returns, and note when they first reach the threshold."""
+    if len(episodes.returns) == 0:
+        return
     session.recent.extend(episodes.returns.tolist())
     counters, threshold = session.counters, session.threshold
     full = len(session.recent) == session.recent.maxlen
@@ -195,9 +204,9 @@ def _note_episodes(session: Session, episodes: Episodes, clock: _Clock) -> None:
         }
 
 
-def _training_record(session: Session, episodes: Episodes) -> dict[str, float]:
+def _training_record(session: Session, lengths: Sequence[int]) -> dict[str, float]:
     record = {"return/train": float(np.mean(session.recent))} if session.recent else {}
-    return record | ({"return/train_length": float(episodes.lengths.mean())} if len(episodes.lengths) else {})
+    return record | ({"return/train_length": float(np.mean(lengths))} if lengths else {})
 
 
 class _Clock:
@@ -206,7 +215,7 @@ class _Clock:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._wall_before, self._cpu_before = session.counters.wall_seconds, session.counters.cpu_seconds
-        self._recorded = time.perf_counter()
+        self._recorded, self._steps = time.perf_counter(), session.counters.env_steps
 
     def update(self) -> None:
         """Bring the counters up to now."""
@@ -220,11 +229,13 @@ class _Clock:
         yield
         setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
-    def record(self, steps: int) -> dict[str, float]:
+    def record(self) -> dict[str, float]:
         """Speed (evaluation left out) and shares of time since the last record."""
         now = time.perf_counter()
         wall = max(now - self._recorded, 1e-9)
         self._recorded = now
+        steps = self._session.counters.env_steps - self._steps
+        self._steps += steps
         timing = self._session.collector.timing
         training = max(wall - timing.evaluation, 1e-9)
         shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}

@@ -32,12 +32,17 @@ def set_up(threads: int) -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def memory_bytes() -> float:
-    """The machine's memory; infinite where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+def memory_bytes(device: torch.device | None = None) -> float:
+    """The memory of a device (None: of the machine), less where a container has less; infinite where nobody tells."""
+    if device is not None and device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    limits = [math.inf]
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            limits.append(float(Path(path).read_text()))
+    return min(limits)
 
 
 def process_wall_seconds() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mlbits.agents import agent_entry
-from mlbits.agents.agent import Agent
+from mlbits.agents.agent import Agent, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
+from mlbits.agents.replay import Replay, replay_bytes
 from mlbits.envs.core.batch import GameBatch, parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
@@ -20,9 +22,12 @@ from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.collect import Collector
 from mlbits.selfplay.config import ConfigError, Settings
 from mlbits.selfplay.lineup import Lineup, self_play
+from mlbits.selfplay.machine import memory_bytes
 
 # Streams drawn from one seed; apart, so that more draws in one do not shift another.
 _ACTING, _LEARNING = 1_000_003, 2_000_003
+# An agent with a replay learns after every few steps: too often to write each time down.
+_RECORD_EVERY = 1000
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Counters:
         evaluation: env_steps, return_mean, return_interval and episodes of the latest evaluation, or None.
         next_eval: env_steps at which the next evaluation is due.
         next_checkpoint: env_steps at which the next checkpoint is due.
+        next_record: env_steps at which the next record is due.
     """
 
     env_steps: int = 0
@@ -50,6 +56,7 @@ class Counters:
     evaluation: dict[str, Any] | None = None
     next_eval: int = 0
     next_checkpoint: int = 0
+    next_record: int = 0
 
 
 @dataclass
@@ -65,6 +72,7 @@ class Session:
         collector: plays rollouts.
         learning: generator of shuffles, on the CPU.
         recent: returns of the latest training episodes.
+        replay: what was played lately, for an agent that learns from that; else None.
         counters: where the run stands.
     """
 
@@ -76,6 +84,7 @@ class Session:
     collector: Collector
     learning: torch.Generator
     recent: deque[float]
+    replay: Replay | None = None
     counters: Counters = field(default_factory=Counters)
 
     @property
@@ -83,6 +92,20 @@ class Session:
         """Whether the run has all its steps, or has been solved where that ends it."""
         run, counters = self.settings.run, self.counters
         return counters.env_steps >= run.total_steps or (run.stop_when_solved and counters.solved_at is not None)
+
+    @property
+    def record_every(self) -> int:
+        """Environment steps between records; 0 for every time that the agent learns."""
+        return self.settings.run.record_every or (_RECORD_EVERY if self.replay is not None else 0)
+
+    def learn(self, rollout: Rollout) -> Mapping[str, Any]:
+        """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics."""
+        experience: Any = rollout
+        if self.replay is not None:
+            self.replay.add(rollout)
+            experience = self.replay
+        progress = self.counters.env_steps / self.settings.run.total_steps
+        return self.learner.learn(experience, progress, self.learning)
 
     def belongs_to(self) -> dict[str, Any]:
         """Facts that a checkpoint must share with this run to be its own."""
@@ -110,6 +133,8 @@ class Session:
         }
         if isinstance(self.batch, GameBatch):
             arrays["environment"] = self.batch.state()
+        if self.replay is not None:
+            arrays |= prefixed("replay", self.replay.state_dict())
         return Checkpoint(self.learner.state_dict(), arrays, dict(vars(self.counters)))
 
     def from_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -127,6 +152,8 @@ class Session:
             self.recent.extend(arrays["recent"].tolist())
             self.collector.load_state_dict(arrays)
             self.counters = Counters(**checkpoint.state)
+            if self.replay is not None:
+                self.replay.load_state_dict(unprefixed("replay", arrays))
             if isinstance(self.batch, GameBatch):
                 self.batch.set_state(arrays["environment"])
             else:
@@ -144,6 +171,8 @@ class Session:
             self.batch.reset(seed=int(seed[0]) % 2**31)
             self.collector.episode_return[:] = 0
             self.collector.episode_length[:] = 0
+            if self.replay is not None:
+                self.replay.cut()
 
     @property
     def threshold(self) -> float | None:
@@ -170,7 +199,9 @@ def open_session(settings: Settings) -> Session:
         settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
     )
     spec, rows = learner.experience, batch.num_envs * batch.num_seats
-    if spec.num_steps * rows < spec.min_rows:
+    if spec is None:
+        raise ConfigError(f"agent: {settings.agent} does not learn; wanted one that does")
+    if isinstance(spec, RolloutSpec) and spec.num_steps * rows < spec.min_rows:
         raise ConfigError(
             f"num_envs and agent.num_steps: a rollout has {spec.num_steps} x {rows} steps; {settings.agent} wants at "
             f"least {spec.min_rows} (for PPO its minibatches); wanted more copies or steps, or fewer minibatches"
@@ -182,7 +213,29 @@ def open_session(settings: Settings) -> Session:
         batch=batch,
         learner=learner,
         lineup=self_play(learner, batch.num_envs, batch.num_seats, batch.device),
-        collector=Collector(batch, learner.experience, acting),
+        collector=Collector(batch, spec, acting),
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
+        replay=_make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
     )
+
+
+def _make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
+    """The replay that an agent asks for, refused where the machine has no room for it.
+
+    Raises:
+        ConfigError: naming the size that it would take.
+    """
+    layout = batch.action
+    dtype = torch.float32 if layout.kind == "continuous" else torch.int64
+    shape = (batch.num_envs, batch.num_seats, *layout.shape)
+    action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
+    size = replay_bytes(spec.capacity, batch.obs, action, batch.legal_mask)
+    room = memory_bytes(batch.device)
+    if size > room:
+        raise ConfigError(
+            f"agent.capacity: a replay of {spec.capacity:,} transitions of this environment takes "
+            f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
+            f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
+        )
+    return Replay(spec, batch.obs, action, batch.legal_mask)

@@ -1,0 +1,311 @@
+"""Replay: what was played lately, kept in a fixed amount of memory on the learner's device, and drawn from.
+
+Lin, "Self-improving reactive agents" (1992); Mnih et al. (2015). A ring of T steps of N = B x P streams (one a copy and
+seat) holds each step once, in the order of play, so that n-step returns are put together as they are drawn, with any n.
+A window of n steps stops early at an episode's end and at the newest step, and bootstraps from what followed there:
+never across the end of an episode, nor from the next one.
+
+Drawing uniformly, or in proportion to priority ** exponent (Schaul et al. 2016, "Prioritized Experience Replay",
+section 3.3, proportional) with importance weights that undo the bias. New transitions get the greatest priority so far.
+
+Terminated and truncated steps differ: after a truncation the value of the last observation still counts. Where actions
+are masked, the legal actions of an episode's last observation are not known, so that truncated steps are not replayed.
+
+Example:
+    replay = Replay(ReplaySpec(num_steps=4, capacity=10_000), batch.obs, action, mask=None)
+    replay.add(rollout)
+    drawn = replay.sample(32, generator, n_step=3, discount=0.99)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
+from mlbits.agents.sum_tree import SumTree
+
+
+class Transitions(NamedTuple):
+    """N transitions of up to n steps.
+
+    Attributes:
+        obs: [N, ...] or a dict of those.
+        action: what was drawn then, [N, ...].
+        reward: discounted sum over the window, [N].
+        discount: of the value of ``next_obs``: gamma to the window's length, 0 where the episode terminated, [N].
+        next_obs: [N, ...].
+        next_mask: bool [N, A], legal actions of ``next_obs``, or None where all are.
+        mask: bool [N, A], those of ``obs``, or None.
+        weight: importance weights, the greatest of the draw being 1, [N]; None for uniform draws.
+        slot: where they lie in the replay, int64 [N].
+    """
+
+    obs: Any
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_obs: Any
+    next_mask: Tensor | None
+    mask: Tensor | None
+    weight: Tensor | None
+    slot: Tensor
+
+
+class Replay:
+    """The latest transitions of N streams.
+
+    Args:
+        spec: what the agent asked for.
+        obs: observations of the batch [B, P, ...], for their shapes, types and device.
+        action: what an agent draws for the batch [B, P, ...], for its shape and type.
+        mask: legal actions of the batch [B, P, A], or None.
+
+    Attributes:
+        added: transitions ever added, the learner's own (others' are not replayed).
+        streams: N = B x P.
+        steps: length T of the ring.
+
+    Raises:
+        AgentError: if the capacity does not hold two rollouts.
+    """
+
+    def __init__(self, spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> None:
+        self.streams = action.shape[0] * action.shape[1]
+        self.steps = spec.capacity // self.streams
+        if self.steps < 2 * spec.num_steps:
+            raise AgentError(
+                f"capacity: got {spec.capacity:,}, which is {self.steps} steps of {self.streams:,} copies and seats; "
+                f"wanted two rollouts at least: {2 * spec.num_steps * self.streams:,}"
+            )
+        self.device = action.device
+        total = self.steps * self.streams
+        self._obs, self._next_obs = _ring(obs, total), _ring(obs, total)
+        self._action = _ring(action, total)
+        self._mask = None if mask is None else _ring(mask, total)
+        self._next_mask = None if mask is None else _ring(mask, total)
+        self._reward = torch.zeros(total, device=self.device)
+        # What a step leads on to: 1 goes on, 0 terminated; and whether the stream breaks off after it.
+        self._alive = torch.zeros(total, device=self.device)
+        self._last = torch.zeros(total, dtype=torch.bool, device=self.device)
+        self._usable = torch.zeros(total, dtype=torch.bool, device=self.device)
+        self._all_usable = True
+        self._head, self._filled, self.added = 0, 0, 0
+        self._exponent = spec.priority_exponent
+        self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
+        self._top_priority = 1.0
+
+    def __len__(self) -> int:
+        """Transitions that it holds, others' seats included."""
+        return self._filled * self.streams
+
+    def add(self, rollout: Rollout) -> None:
+        """Take in T steps; the oldest go."""
+        steps = len(rollout.reward)
+        start = 0
+        while start < steps:  # in one or two pieces: the ring wraps round
+            count = min(steps - start, self.steps - self._head)
+            self._write(rollout, start, count)
+            start += count
+
+    def _write(self, rollout: Rollout, start: int, count: int) -> None:
+        low, high = self._head * self.streams, (self._head + count) * self.streams
+        part, place = slice(start, start + count), slice(low, high)
+        ended = rollout.terminated[part] | rollout.truncated[part]  # [t, B]
+        _put(self._obs, place, rows(pick(rollout.obs, part), 3))
+        after = slice(start + 1, start + count)
+        _put(self._next_obs, slice(low, high - self.streams), rows(pick(rollout.obs, after), 3))
+        end = start + count
+        last = rollout.last_obs if end == len(rollout.reward) else pick(rollout.obs, end)
+        _put(self._next_obs, slice(high - self.streams, high), rows(last, 2))
+        if bool(ended.any()):
+            where = ended.unsqueeze(-1).expand(*rollout.reward[part].shape).flatten().nonzero().squeeze(-1)
+            _put(self._next_obs, where + low, pick(rows(pick(rollout.final_obs, part), 3), where))
+        self._action[place].copy_(rollout.sample[part].flatten(0, 2))
+        shape = rollout.reward[part].shape
+        self._reward[place].copy_(rollout.reward[part].flatten())
+        self._alive[place].view(shape).copy_((~rollout.terminated[part]).unsqueeze(-1).expand(shape))
+        self._last[place].view(shape).copy_(ended.unsqueeze(-1).expand(shape))
+        usable = rollout.active[part] if rollout.active is not None else None
+        if rollout.legal_mask is not None:
+            assert self._mask is not None and self._next_mask is not None and rollout.last_mask is not None
+            self._mask[place].copy_(rollout.legal_mask[part].flatten(0, 2))
+            following = rollout.last_mask if end == len(rollout.reward) else rollout.legal_mask[end]
+            masks = torch.cat([rollout.legal_mask[start + 1 : end], following.unsqueeze(0)])
+            self._next_mask[place].copy_(masks.flatten(0, 2))
+            known = (~(rollout.truncated[part] & ~rollout.terminated[part])).unsqueeze(-1).expand(shape)
+            usable = known if usable is None else usable & known
+        self._mark(place, usable, count)
+        self._head = (self._head + count) % self.steps
+        self._filled = min(self._filled + count, self.steps)
+
+    def _mark(self, place: slice, usable: Tensor | None, count: int) -> None:
+        """Note which of the new transitions may be drawn, and give those the greatest priority."""
+        if usable is None:
+            self._usable[place] = True
+            self.added += count * self.streams
+        else:
+            self._usable[place].copy_(usable.flatten())
+            self.added += int(usable.sum())
+            self._all_usable = False
+        if self._tree is not None:
+            index = torch.arange(place.start, place.stop, device=self.device)
+            self._tree.set(index, self._usable[place] * self._top_priority)
+
+    def cut(self) -> None:
+        """Note that what is added next does not follow on what was added last (copies were started anew)."""
+        if self._filled:
+            newest = (self._head - 1) % self.steps * self.streams
+            self._last[newest : newest + self.streams] = True
+
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator,
+        *,
+        n_step: int = 1,
+        discount: float = 0.99,
+        weight_exponent: float = 0.0,
+    ) -> Transitions:
+        """Draw transitions, with replacement.
+
+        Args:
+            count: how many, N.
+            generator: on the CPU.
+            n_step: the most steps of a window, n.
+            discount: gamma.
+            weight_exponent: beta of the importance weights of prioritised replay.
+
+        Raises:
+            AgentError: if it holds nothing yet that may be drawn.
+        """
+        if self.added == 0:
+            raise AgentError("replay: it is empty; wanted transitions added before any are drawn")
+        index, weight = self._draw(count, generator, weight_exponent)
+        final, reward, gamma = self._window(index, n_step, discount)
+        return Transitions(
+            obs=pick(self._obs, index),
+            action=self._action.index_select(0, index),
+            reward=reward,
+            discount=gamma,
+            next_obs=pick(self._next_obs, final),
+            next_mask=None if self._next_mask is None else self._next_mask.index_select(0, final),
+            mask=None if self._mask is None else self._mask.index_select(0, index),
+            weight=weight,
+            slot=index,
+        )
+
+    def set_priority(self, slot: Tensor, error: Tensor) -> None:
+        """Set priorities to |error| + a little, to the power of the exponent (Schaul et al., 3.3)."""
+        assert self._tree is not None
+        priority = (error.detach().abs() + 1e-6).to(torch.float64) ** self._exponent
+        self._top_priority = max(self._top_priority, float(priority.max()))
+        self._tree.set(slot, priority)
+
+    def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
+        if self._tree is not None:
+            # One draw from each of N equal parts of the total: less varied than N draws from the whole (section 3.3).
+            parts = torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=generator).double()
+            index = self._tree.find(parts.to(self.device) * (self._tree.total / count))
+            likely = self._tree.get(index) / self._tree.total
+            weight = (likely * len(self)) ** -beta
+            return index, (weight / weight.max()).float()
+        index = torch.randint(len(self), (count,), generator=generator).to(self.device)
+        if not self._all_usable:
+            wrong = ~self._usable[index]
+            if bool(wrong.any()):
+                fit = self._usable.nonzero().squeeze(-1)
+                again = torch.randint(len(fit), (count,), generator=generator).to(self.device)
+                index = torch.where(wrong, fit[again], index)
+        return index, None
+
+    def _window(self, index: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """For windows that begin at ``index``: their last steps, summed rewards, and the discount of what follows."""
+        reward = self._reward.index_select(0, index)
+        if n_step == 1:
+            return index, reward, self._alive.index_select(0, index) * discount
+        newest = (self._head - 1) % self.steps
+        final, gamma = index.clone(), torch.full_like(reward, discount)
+        going = ~self._last.index_select(0, index)
+        for _ in range(n_step - 1):
+            following = (final + self.streams) % len(self._reward)
+            going = going & (final // self.streams != newest) & self._usable.index_select(0, following)
+            reward = reward + torch.where(going, gamma * self._reward.index_select(0, following), 0.0)
+            final = torch.where(going, following, final)
+            gamma = torch.where(going, gamma * discount, gamma)
+            going = going & ~self._last.index_select(0, following)
+        return final, reward, gamma * self._alive.index_select(0, final)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What it holds, and where it stands; only the part that is filled."""
+        held = len(self)
+        state = {f"{name}.{key}": value[:held] for name, ring in self._rings().items() for key, value in _named(ring)}
+        counts = [self._head, self._filled, self.added, int(self._all_usable)]
+        state["counts"] = torch.tensor(counts)
+        if self._tree is not None:
+            state["priority"] = self._tree.get(torch.arange(held, device=self.device))
+            state["top_priority"] = torch.tensor(self._top_priority, dtype=torch.float64)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            KeyError: if something is missing.
+            ValueError: if it was saved by a replay of another shape.
+        """
+        self._head, self._filled, self.added, usable = (int(k) for k in state["counts"])
+        self._all_usable = bool(usable)
+        held = len(self)
+        for name, ring in self._rings().items():
+            for key, value in _named(ring):
+                saved = state[f"{name}.{key}"]
+                if saved.shape != value[:held].shape:
+                    raise ValueError(f"replay.{name}: got {tuple(saved.shape)}; wanted {tuple(value[:held].shape)}")
+                value[:held].copy_(saved)
+        if self._tree is not None:
+            self._tree.nodes.zero_()
+            self._tree.set(torch.arange(held, device=self.device), state["priority"].to(self.device))
+            self._top_priority = float(state["top_priority"])
+
+    def _rings(self) -> dict[str, Any]:
+        rings = {
+            "obs": self._obs, "next_obs": self._next_obs, "action": self._action, "mask": self._mask,
+            "next_mask": self._next_mask, "reward": self._reward, "alive": self._alive, "last": self._last,
+            "usable": self._usable,
+        }  # fmt: skip
+        return {name: ring for name, ring in rings.items() if ring is not None}
+
+
+def replay_bytes(capacity: int, obs: Any, action: Tensor, mask: Tensor | None) -> int:
+    """Memory that a replay takes.
+
+    Args:
+        capacity: transitions.
+        obs: observations of a batch [B, P, ...].
+        action: draws for a batch [B, P, ...].
+        mask: legal actions of a batch [B, P, A], or None.
+    """
+    streams = action.shape[0] * action.shape[1]
+    seen = [value for _, value in _named(obs)] + ([] if mask is None else [mask])
+    each = sum(2 * value.numel() * value.element_size() for value in seen) + action.numel() * action.element_size()
+    return capacity * (each // streams + 2 * 4 + 2)
+
+
+def _ring(value: Any, total: int) -> Any:
+    """Zeros [total, ...] for rows like those of a tensor [B, P, ...], or of each tensor of a dict."""
+    if isinstance(value, dict):
+        return {key: _ring(part, total) for key, part in value.items()}
+    return torch.zeros((total, *value.shape[2:]), dtype=value.dtype, device=value.device)
+
+
+def _put(ring: Any, place: Any, value: Any) -> None:
+    for (_, target), (_, source) in zip(_named(ring), _named(value), strict=True):
+        target[place] = source
+
+
+def _named(value: Any) -> list[tuple[str, Tensor]]:
+    return list(value.items()) if isinstance(value, dict) else [("all", value)]
