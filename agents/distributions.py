@@ -1,9 +1,10 @@
 """Action distributions over rows: what a policy head's numbers mean.
 
 Each has the same functions of the head's output ``params`` [N, size] (and the mask [N, A] where there is one):
-``sample``, ``mode``, ``log_prob``, ``entropy``, ``kl``, and ``played``, which turns a sample into the action that the
-environment gets. Hand-written because ``torch.distributions`` checks and
-normalises at every call, which costs more than the small networks here (measured in the acting loop).
+``sample``, ``mode``, ``log_prob``, ``entropy``, ``kl``, ``fisher`` (the Hessian of ``kl`` where both are equal, times a
+vector), and ``played``, which turns a sample into the action that the environment gets. Hand-written because
+``torch.distributions`` checks and normalises at every call, which costs more than the small networks here (measured in
+the acting loop).
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ class Categorical:
         log_old, log_new = masked_log_softmax(old, mask), masked_log_softmax(new, mask)
         return (log_old.exp() * (log_old - log_new)).sum(-1)
 
+    def fisher(self, params: Tensor, mask: Tensor | None, vector: Tensor) -> Tensor:
+        """[N, n]: (diag(p) - p p^T) v."""
+        p = masked_log_softmax(params, mask).exp()
+        weighed = p * vector
+        return weighed - p * weighed.sum(-1, keepdim=True)
+
     def played(self, action: Tensor) -> Tensor:
         """The action itself."""
         return action
@@ -111,6 +118,11 @@ class MultiCategorical:
         """[N], the sum over the choices."""
         pairs = zip(self._split(old, mask), self._split(new, mask), strict=True)
         return torch.stack([part.kl(p, q, m) for (part, p, m), (_, q, _) in pairs]).sum(0)
+
+    def fisher(self, params: Tensor, mask: Tensor | None, vector: Tensor) -> Tensor:
+        """[N, sum(nvec)], choice by choice."""
+        parts = zip(self._split(params, mask), vector.split(self.nvec, -1), strict=True)
+        return torch.cat([part.fisher(p, m, v) for (part, p, m), v in parts], -1)
 
     def played(self, action: Tensor) -> Tensor:
         """The action itself."""
@@ -164,6 +176,11 @@ class DiagonalGaussian:
         (mean_p, log_p), (mean_q, log_q) = old.chunk(2, -1), new.chunk(2, -1)
         ratio = torch.exp(2 * (log_p - log_q))
         return (0.5 * (ratio + ((mean_p - mean_q) * torch.exp(-log_q)) ** 2 - 1) + log_q - log_p).sum(-1)
+
+    def fisher(self, params: Tensor, mask: Tensor | None, vector: Tensor) -> Tensor:
+        """[N, 2 k]: 1 / variance for the means, 2 for the log standard deviations."""
+        mean, log_std = vector.chunk(2, -1)
+        return torch.cat([mean * torch.exp(-2 * params.chunk(2, -1)[1]), 2 * log_std], -1)
 
     def played(self, action: Tensor) -> Tensor:
         """The action that the environment gets: in its units, within its bounds."""

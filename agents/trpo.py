@@ -1,0 +1,368 @@
+"""Trust region policy optimisation: the natural gradient, as far along as a bound on the KL divergence lets it go.
+
+Schulman et al., "Trust Region Policy Optimization" (2015); Kakade, "A natural policy gradient" (2001); Kaplan, "Notes
+on Contemporary Machine Learning for Physicists", 8.5.1 and 8.5.2. Each rollout, of policy pi_old, gives one step to
+
+    maximise  E[pi(a|s) / pi_old(a|s) A]  (+ entropy_coef times the entropy)
+    under     E[KL(pi_old(.|s) || pi(.|s))] <= kl_bound                            (2015, equation 14)
+
+with A by GAE (``returns``). Its direction is x = F^-1 g, with the gradient g and the Fisher information F of
+``natural_gradient``, by conjugate gradients on F + cg_damping; its full length is that at which the quadratic model of
+the KL, x^T F x / 2, meets the bound (appendix C); and from there it is shortened by ``shrink`` until the measured KL is
+within the bound and the objective is greater. A step for which that never comes is not taken: the weights stay as they
+were, bit for bit. Then the value is fitted by Adam in epochs of minibatches.
+
+What the bound holds for is the policy that plays next, nothing less. The value's tower has an optimiser of its own;
+convolutions, which it shares with the policy, are moved by the policy's step alone. And where observations are
+standardised, their moments are part of the policy: new ones are taken only as far as they leave most of the bound to
+the step, and the KL is counted from the policy that played, with the moments that it had.
+
+Different from the paper: GAE in place of Monte-Carlo returns, advantages normalised over the rollout, damping (as in
+the authors' code), and the KL must not be beyond the bound at all (their code let 1.5 times pass).
+
+Example:
+    mlbits train trpo mlbits/CartPole-v0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, active_rows, explained_variance
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    Rollout,
+    RolloutSpec,
+    check_hidden,
+    check_range,
+    pick,
+    prefixed,
+    rows,
+    unprefixed,
+)
+from mlbits.agents.natural_gradient import FisherProduct, conjugate_gradient
+from mlbits.agents.networks import RunningMoments
+from mlbits.agents.returns import RewardScale, gae
+
+# New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
+_MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TRPOConfig:
+    """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said.
+
+    Attributes:
+        num_steps: steps of each copy in a rollout (with 64 copies: 4,096 in all).
+        kl_bound: the mean KL divergence that a step may make, in nats; delta of the paper.
+        cg_iterations: Fisher-vector products a step, at most.
+        cg_damping: added to the diagonal of the Fisher information.
+        fvp_fraction: share of the rollout's observations that the Fisher information is taken over, drawn anew for each
+            step; the bound is measured on all.
+        line_search_steps: lengths that are tried.
+        shrink: each is this times the one before.
+        discount: gamma.
+        gae_lambda: lambda of GAE.
+        entropy_coef: weight of an entropy bonus (the paper has none).
+        normalize_advantage: whether advantages have mean 0 and variance 1 in each rollout.
+        critic_updates: passes over each rollout that fit the value.
+        batch_size: rows of a minibatch of those passes.
+        learning_rate: of the value's Adam.
+        anneal_lr: whether it falls linearly to 0 over the run.
+        max_grad_norm: the value's gradients are clipped to this L2 norm.
+        normalize_obs: whether observations are standardised (vectors of floats only).
+        normalize_reward: whether rewards are divided by the running deviation of discounted returns.
+        hidden: widths of the hidden layers of actor and critic.
+        log_std: initial log standard deviation of continuous actions.
+    """
+
+    num_steps: int = 64
+    kl_bound: float = 0.01
+    cg_iterations: int = 15
+    cg_damping: float = 0.1
+    fvp_fraction: float = 1.0
+    line_search_steps: int = 10
+    shrink: float = 0.8
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    entropy_coef: float = 0.0
+    normalize_advantage: bool = True
+    critic_updates: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    anneal_lr: bool = False
+    max_grad_norm: float = 10.0
+    normalize_obs: bool = False
+    normalize_reward: bool = False
+    hidden: tuple[int, ...] = (64, 64)
+    log_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            num_steps=(1, 1e6), kl_bound=(1e-9, 100), cg_iterations=(1, 1e4), cg_damping=(0, 1e6),
+            fvp_fraction=(1e-6, 1), line_search_steps=(1, 1000), shrink=(1e-3, 0.999), discount=(0, 1),
+            gae_lambda=(0, 1), entropy_coef=(0, 1e3), critic_updates=(1, 1e4), batch_size=(1, 1e9),
+            learning_rate=(0, 10), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
+        )  # fmt: skip
+        check_hidden(self.hidden)
+
+
+class _Measure(NamedTuple):
+    """What a policy is worth on a rollout: means over its rows.
+
+    Attributes:
+        objective: surrogate and entropy bonus.
+        kl: from the policy that played, nats.
+        entropy: nats.
+    """
+
+    objective: float
+    kl: float
+    entropy: float
+
+
+class TRPO:
+    """A TRPO agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's.
+        action_space: one seat's: Discrete, MultiDiscrete or Box of one axis.
+        seed: of the first weights.
+        device: where the networks live.
+    """
+
+    def __init__(
+        self,
+        config: TRPOConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
+        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
+        moments = self.core.moments
+        self.seen = None if moments is None else RunningMoments(len(moments.mean)).to(device)
+        critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
+        self._policy = [parameter for parameter in self.core.network.parameters() if id(parameter) not in critic]
+
+    @property
+    def experience(self) -> RolloutSpec:
+        """Windows of ongoing play."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=False)
+
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """Decide for N rows of observations."""
+        return self.core.act(obs, legal_mask, generator, greedy)
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """One iteration: advantages, a step of the policy, epochs of minibatches for the value.
+
+        Args:
+            rollout: fresh experience of the present policy.
+            progress: share of the run that is over, 0..1.
+            generator: draws the minibatches and the rows of Fisher-vector products; on the CPU.
+
+        Returns:
+            What the step did (see docs/agents.md), the value's loss, explained variance and learning rate.
+
+        Raises:
+            AgentError: if the rollout has no step at which the learner acts.
+        """
+        data = self._prepare(rollout)
+        if self.seen is not None:
+            self._take_moments(data)
+        metrics = self._improve(data, generator)
+        value_loss = self._fit_value(data, progress, generator)
+        fit = torch.stack([value_loss, explained_variance(data["value"], data["target"])]).tolist()
+        assert self.core.value_optimizer is not None
+        return metrics | {
+            "value_loss": fit[0], "explained_variance": fit[1],
+            "learning_rate": self.core.value_optimizer.learning_rate,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Rollout) -> dict[str, Any]:
+        """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy."""
+        config = self.config
+        reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
+        value, next_value = self.core.rollout_values(rollout)
+        advantage = gae(
+            reward, value, next_value, rollout.terminated, rollout.truncated,
+            discount=config.discount, gae_lambda=config.gae_lambda, active=rollout.active,
+        )  # fmt: skip
+        data: dict[str, Any] = {
+            "raw": rows(rollout.obs, 3),
+            "sample": rollout.sample.flatten(0, 2),
+            "log_prob": rollout.log_prob.flatten(),
+            "advantage": advantage.flatten(),
+            "target": (advantage + value).flatten(),
+            "value": value.flatten(),
+        }
+        if rollout.legal_mask is not None:
+            data["mask"] = rollout.legal_mask.flatten(0, 2)
+        index = active_rows(rollout)
+        if index is not None:
+            data = {name: pick(tensor, index) for name, tensor in data.items()}
+        count = len(data["advantage"])
+        if count == 0:
+            raise AgentError("rollout: got no step at which the learner acts; wanted at least one (more steps)")
+        if config.normalize_advantage and count > 1:
+            advantage = data["advantage"]
+            data["advantage"] = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        data["obs"] = self.core.prepare(data["raw"])
+        data["params"] = torch.cat([self.core.network.policy(part["obs"]) for part in self._chunks(data)])
+        return data
+
+    def _chunks(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The rows in parts that fit the cache."""
+        count = len(data["advantage"])
+        chunk = CPU_CHUNK if data["advantage"].device.type == "cpu" else count
+        for start in range(0, count, chunk):
+            yield data if chunk >= count else pick(data, slice(start, start + chunk))
+
+    def _take_moments(self, data: dict[str, Any]) -> None:
+        """Move the moments towards those of all observations so far, as far as the policy stays near itself."""
+        used, seen = self.core.moments, self.seen
+        assert used is not None
+        assert seen is not None
+        seen.update(data["raw"])
+        mean, var = used.mean.clone(), used.var.clone()
+        for trial in range(_MOMENTS_TRIALS + 1):
+            share = 0.5**trial if trial < _MOMENTS_TRIALS else 0.0
+            used.mean.copy_(torch.lerp(mean, seen.mean, share))
+            used.var.copy_(torch.lerp(var, seen.var, share))
+            data["obs"] = self.core.prepare(data["raw"])
+            if self._measure(data).kl <= _MOMENTS_SHARE * self.config.kl_bound:
+                break
+        used.count.copy_(seen.count)
+
+    def _improve(self, data: dict[str, Any], generator: torch.Generator) -> dict[str, float]:
+        """One step of the policy; what it did."""
+        config, before = self.config, self._measure(data)
+        gradient = self._gradient(data)
+        step, residual, predicted = self._natural_step(data, gradient, generator)
+        after, backtracks, scale = self._line_search(data, step, before)
+        return {
+            "improvement": after.objective - before.objective, "kl": after.kl, "entropy": after.entropy,
+            "predicted_kl": predicted * scale**2, "step_scale": scale, "backtracks": float(backtracks),
+            "accepted": float(backtracks < config.line_search_steps), "cg_residual": residual,
+            "grad_norm": float(torch.linalg.vector_norm(gradient)),
+        }  # fmt: skip
+
+    def _natural_step(
+        self, data: dict[str, Any], gradient: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, float, float]:
+        """The step of full length [n], CG's relative residual, and the KL that the quadratic model predicts for it."""
+        config, core, count = self.config, self.core, len(data["advantage"])
+        obs, mask = data["obs"], data.get("mask")
+        if config.fvp_fraction < 1:
+            kept = math.ceil(config.fvp_fraction * count)
+            index = torch.randperm(count, generator=generator)[:kept].to(gradient.device)
+            obs, mask = pick(obs, index), None if mask is None else mask[index]
+        chunk = CPU_CHUNK if gradient.device.type == "cpu" else 0
+        product = FisherProduct(core.network, core.distribution, self._policy, obs, mask, chunk)
+
+        def damped(vector: Tensor) -> Tensor:
+            return product(vector).add_(vector, alpha=config.cg_damping)
+
+        direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
+        curvature = direction @ (gradient - residual)  # x^T (F + damping) x, as (F + damping) x = g - residual
+        full = torch.sqrt(2 * config.kl_bound / curvature.clamp(min=1e-30))
+        undamped = curvature - config.cg_damping * direction.square().sum()
+        share = torch.linalg.vector_norm(residual) / torch.linalg.vector_norm(gradient).clamp(min=1e-30)
+        return full * direction, float(share), float(0.5 * full**2 * undamped)
+
+    def _line_search(self, data: dict[str, Any], step: Tensor, before: _Measure) -> tuple[_Measure, int, float]:
+        """Take the longest of the tried lengths that holds the bound and improves, or none.
+
+        Returns:
+            The policy's measure, how many lengths failed, and the one taken (0 for none).
+        """
+        config, weights = self.config, self.core.optimizer.flat
+        old = weights.clone()
+        for backtracks in range(config.line_search_steps):
+            scale = config.shrink**backtracks
+            torch.add(old, step, alpha=scale, out=weights)
+            after = self._measure(data)
+            if after.kl <= config.kl_bound and after.objective > before.objective:  # False for NaN
+                return after, backtracks, scale
+        weights.copy_(old)
+        return before, config.line_search_steps, 0.0
+
+    def _gradient(self, data: dict[str, Any]) -> Tensor:
+        """The objective's gradient [n] in the policy's parameters."""
+        count, total = len(data["advantage"]), torch.zeros_like(self.core.optimizer.flat)
+        for part in self._chunks(data):
+            objective, _ = self._objective(part, self.core.network.policy(part["obs"]))
+            gradients = torch.autograd.grad(objective / count, self._policy)
+            total += torch.cat([gradient.reshape(-1) for gradient in gradients])
+        return total
+
+    def _objective(self, part: dict[str, Any], params: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the rows of the objective and the entropy."""
+        log_prob, entropy = self.core.distribution.log_prob_and_entropy(params, part.get("mask"), part["sample"])
+        surrogate = ((log_prob - part["log_prob"]).exp() * part["advantage"]).sum()
+        total = entropy.sum()
+        return surrogate + self.config.entropy_coef * total if self.config.entropy_coef else surrogate, total
+
+    @torch.no_grad()
+    def _measure(self, data: dict[str, Any]) -> _Measure:
+        """What the policy, as it is now, is worth on the rollout."""
+        total = torch.zeros(3, dtype=torch.float64, device=data["advantage"].device)
+        for part in self._chunks(data):
+            params = self.core.network.policy(part["obs"])
+            objective, entropy = self._objective(part, params)
+            # In float64: a KL of 1e-4 is a difference of numbers of order 1.
+            kl = self.core.distribution.kl(part["params"].double(), params.double(), part.get("mask")).sum()
+            total += torch.stack([objective.double(), kl, entropy.double()])
+        return _Measure(*(total / len(data["advantage"])).tolist())
+
+    def _fit_value(self, data: dict[str, Any], progress: float, generator: torch.Generator) -> Tensor:
+        """Regress the value on its targets; returns the mean loss."""
+        config, core, optimizer = self.config, self.core, self.core.value_optimizer
+        assert optimizer is not None
+        optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        target, count = data["target"], len(data["target"])
+        # The features stand still while the value is fitted: they are the policy's.
+        with torch.no_grad():
+            features = [core.network.features(part["obs"]) for part in self._chunks(data)]
+        parts = [torch.cat(column) for column in zip(*features, strict=True)]
+        losses: list[Tensor] = []
+        for _ in range(config.critic_updates):
+            order = torch.randperm(count, generator=generator).to(target.device)
+            for index in order.tensor_split(math.ceil(count / config.batch_size)):
+                optimizer.zero_grad()
+                value = core.network.critic([pick(part, index) for part in parts]).squeeze(-1)
+                loss = 0.5 * (value - pick(target, index)).square().mean()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Network, optimisers, moments and the reward scale."""
+        state = self.core.state_dict()
+        if self.seen is not None:
+            state |= {name: value.clone() for name, value in prefixed("seen", self.seen.state_dict()).items()}
+        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.core.load_state_dict(state)
+        if self.seen is not None:
+            self.seen.load_state_dict(unprefixed("seen", state))
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state)
