@@ -61,11 +61,21 @@ class AgentEntry:
 
 AGENTS: dict[str, AgentEntry] = {
     "ppo": AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"),
+    "dqn": AgentEntry(
+        "mlbits.agents.dqn",
+        "DQN",
+        "DQNConfig",
+        "deep Q-learning: double, dueling, n-step, prioritised, C51, QR-DQN",
+        ("discrete",),
+    ),
     "reinforce": AgentEntry(
         "mlbits.agents.reinforce",
         "Reinforce",
         "ReinforceConfig",
         "policy gradient: returns, rewards-to-go, baselines, GAE",
+    ),
+    "trpo": AgentEntry(
+        "mlbits.agents.trpo", "TRPO", "TRPOConfig", "trust region: natural gradient under a bound on the KL divergence"
     ),
 }
 

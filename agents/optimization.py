@@ -15,18 +15,28 @@ import torch
 from torch import Tensor, nn
 
 
+def flatten(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Move parameters, in place, into one vector, of which they become views; returns the vector."""
+    parameters = list(parameters)
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for parameter, value in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = value.view_as(parameter)
+    return flat
+
+
 class FlatAdam:
     """Adam (Kingma and Ba 2015, algorithm 1) over some parameters.
 
     Args:
         parameters: moved, in place, into one vector; each belongs to one FlatAdam at most.
         learning_rate: step size.
-        max_grad_norm: the gradient's L2 norm is clipped to this.
+        max_grad_norm: the gradient's L2 norm is clipped to this; ``math.inf`` leaves it.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
 
     Attributes:
         learning_rate: may be set anew before any step.
+        flat: the parameters as one vector.
     """
 
     def __init__(
@@ -38,17 +48,14 @@ class FlatAdam:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         parameters = list(parameters)
-        sizes = [p.numel() for p in parameters]
-        self._flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-        self._grad = torch.zeros_like(self._flat)
-        views = zip(self._flat.split(sizes), self._grad.split(sizes), strict=True)
-        for parameter, (value, grad) in zip(parameters, views, strict=True):
-            parameter.data = value.view_as(parameter)
+        self.flat = flatten(parameters)
+        self._grad = torch.zeros_like(self.flat)
+        for parameter, grad in zip(parameters, self._grad.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = grad.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self._eps, self._betas = eps, betas
         self._steps = 0
-        self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
+        self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -59,13 +66,14 @@ class FlatAdam:
         """Clip and update; returns the gradient's norm before clipping, a tensor []."""
         grad, (beta1, beta2) = self._grad, self._betas
         norm = torch.linalg.vector_norm(grad)
-        grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
+        if self.max_grad_norm != math.inf:
+            grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
         self._steps += 1
         self._first.lerp_(grad, 1 - beta1)
         self._second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         scale = math.sqrt(1 - beta2**self._steps)
         denominator = self._second.sqrt().div_(scale).add_(self._eps)
-        self._flat.addcdiv_(self._first, denominator, value=-self.learning_rate / (1 - beta1**self._steps))
+        self.flat.addcdiv_(self._first, denominator, value=-self.learning_rate / (1 - beta1**self._steps))
         return norm
 
     def state_dict(self) -> dict[str, Tensor]:

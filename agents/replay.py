@@ -65,6 +65,7 @@ class Replay:
         mask: legal actions of the batch [B, P, A], or None.
 
     Attributes:
+        latest: the rollout that was added last, valid until the next; None at first.
         added: transitions ever added, the learner's own (others' are not replayed).
         streams: N = B x P.
         steps: length T of the ring.
@@ -97,6 +98,7 @@ class Replay:
         self._exponent = spec.priority_exponent
         self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
         self._top_priority = 1.0
+        self.latest: Rollout | None = None
 
     def __len__(self) -> int:
         """Transitions that it holds, others' seats included."""
@@ -104,6 +106,7 @@ class Replay:
 
     def add(self, rollout: Rollout) -> None:
         """Take in T steps; the oldest go."""
+        self.latest = rollout
         steps = len(rollout.reward)
         start = 0
         while start < steps:  # in one or two pieces: the ring wraps round

@@ -25,6 +25,7 @@ Example:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -203,3 +204,50 @@ class RewardScale:
         """Go on from a saved state."""
         self.count, self.mean, self.m2 = state["reward_scale.moments"].tolist()
         self.carry = state.get("reward_scale.carry")
+
+
+class ReturnRange:
+    """The least and greatest discounted sums of rewards seen, to warn of a support that does not contain them.
+
+    Each seat's rewards are summed with the latest weighing most, s <- gamma s + r: what can be known before an episode
+    is over. Where rewards are alike over an episode it is the discounted return.
+
+    Args:
+        discount: gamma.
+    """
+
+    def __init__(self, discount: float) -> None:
+        self.discount = discount
+        self.low, self.high, self.warned = 0.0, 0.0, False
+        self.carry: Tensor | None = None  # [B, P]
+
+    def check(self, rollout: Any, low: float, high: float) -> None:
+        """Take in a rollout's rewards, and warn, once, when they are beyond ``low`` or ``high``."""
+        if self.warned:
+            return
+        ended = (rollout.terminated | rollout.truncated)[..., None]
+        carry = torch.zeros_like(rollout.reward[0]) if self.carry is None else self.carry.to(rollout.reward.device)
+        for t in range(len(rollout.reward)):
+            carry = self.discount * carry + rollout.reward[t]
+            seen = carry if rollout.active is None else carry[rollout.active[t]]
+            if seen.numel():
+                self.low, self.high = min(self.low, float(seen.min())), max(self.high, float(seen.max()))
+            carry = carry.masked_fill(ended[t], 0.0)
+        self.carry = carry
+        if self.low < low or self.high > high:
+            self.warned = True
+            warnings.warn(
+                f"support_low, support_high: discounted returns from {self.low:.4g} to {self.high:.4g} were seen, "
+                f"and the support is {low:g} to {high:g}: what lies beyond it cannot be told apart; wanted a wider one",
+                stacklevel=3,
+            )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The range and the sums under way."""
+        values = torch.tensor([self.low, self.high, self.warned], dtype=torch.float64)
+        return {"range": values} | ({} if self.carry is None else {"carry": self.carry})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.low, self.high = state["range"][:2].tolist()
+        self.warned, self.carry = bool(state["range"][2]), state.get("carry")

@@ -1,0 +1,309 @@
+"""Deep Q-learning: double, dueling, n-step, prioritised and distributional, each a switch.
+
+Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1, minimises over transitions
+drawn from a replay, with a target network Q' that follows Q,
+
+    E[huber(r + gamma max_b Q'(s', b) - Q(s, a))].
+
+The switches, alone or together (all of them: Hessel et al., "Rainbow" (2018), less its noisy networks):
+
+    double           the maximum's action by Q, its value by Q' (van Hasselt, Guez and Silver 2016, equation 4): a
+                     maximum over noisy values is too high on average, and this is not
+    n_step           rewards of n steps before the bootstrap (Sutton 1988); uncorrected, as in Rainbow
+    priority_exponent  replay in proportion to |error| ** exponent (Schaul et al. 2016)
+    dueling          Q = V + A - mean A (Wang et al. 2016, equation 9)
+    head             "value"; "categorical", a distribution of the return on a fixed support (Bellemare et al. 2017,
+                     C51); or "quantile", its quantiles (Dabney et al. 2018, QR-DQN)
+
+Actions are epsilon-greedy, epsilon falling linearly. Masked actions are neither explored, chosen nor bootstrapped from.
+How often it learns is a ratio of updates to environment steps, so that it does not depend on the number of copies.
+
+Example:
+    mlbits train dqn CartPole-v1
+    mlbits train dqn mlbits/CartPole-v0 --agent.head quantile --agent.double --agent.n-step 3
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    ReplaySpec,
+    check_hidden,
+    check_range,
+    network_generator,
+    prefixed,
+    unprefixed,
+)
+from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.q_network import QNetwork, TargetNetwork
+from mlbits.agents.replay import Replay, Transitions
+from mlbits.agents.return_distributions import categorical_loss, project, quantile_huber_loss
+from mlbits.agents.returns import ReturnRange
+from mlbits.envs.core.spaces import action_layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DQNConfig:
+    """Settings of DQN; defaults are those of common practice for small problems unless said.
+
+    Attributes:
+        num_steps: steps of each copy between two rounds of learning.
+        updates_per_step: gradient steps per environment step, over all copies.
+        capacity: transitions in the replay.
+        warmup: environment steps before learning begins, played at random.
+        batch_size: transitions an update.
+        learning_rate: of Adam.
+        anneal_lr: whether the learning rate falls linearly to 0 over the run.
+        adam_eps: Adam's epsilon.
+        discount: gamma.
+        target_every: updates between two moves of the target network.
+        tau: share of the way to the network that the target network goes; 1 copies it.
+        epsilon_start: share of random actions at first.
+        epsilon_end: share of random actions at last.
+        epsilon_fraction: share of the run over which it falls, linearly.
+        head: "value", "categorical" (C51) or "quantile" (QR-DQN).
+        atoms: atoms or quantiles of a distributional head.
+        support_low: least return that a categorical head can tell (discounted).
+        support_high: greatest return that it can tell.
+        double: whether the bootstrap's action is chosen by the network, not the target network.
+        dueling: whether the network has heads for value and advantage.
+        n_step: steps of reward before the bootstrap.
+        priority_exponent: alpha of prioritised replay (2016 paper: 0.6); 0 replays uniformly.
+        priority_weight: beta of its importance weights at first; it rises linearly to 1 over the run.
+        max_grad_norm: gradients are clipped to this L2 norm.
+        hidden: widths of the hidden layers.
+    """
+
+    num_steps: int = 4
+    updates_per_step: float = 0.25
+    capacity: int = 100_000
+    warmup: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    anneal_lr: bool = False
+    adam_eps: float = 1e-8
+    discount: float = 0.99
+    target_every: int = 250
+    tau: float = 1.0
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_fraction: float = 0.2
+    head: Literal["value", "categorical", "quantile"] = "value"
+    atoms: int = 51
+    support_low: float = -10.0
+    support_high: float = 10.0
+    double: bool = False
+    dueling: bool = False
+    n_step: int = 1
+    priority_exponent: float = 0.0
+    priority_weight: float = 0.4
+    max_grad_norm: float = 10.0
+    hidden: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            num_steps=(1, 1e6), updates_per_step=(1e-9, 1e3), capacity=(1, 1e12), warmup=(0, 1e12),
+            batch_size=(1, 1e6), learning_rate=(0, 10), adam_eps=(0, 1), discount=(0, 1), target_every=(1, 1e12),
+            tau=(1e-9, 1), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_fraction=(0, 1), atoms=(2, 10_000),
+            n_step=(1, 10_000), priority_exponent=(0, 1), priority_weight=(0, 1), max_grad_norm=(1e-9, math.inf),
+        )  # fmt: skip
+        check_hidden(self.hidden)
+        if self.head not in ("value", "categorical", "quantile"):
+            raise AgentError(f"head: got {self.head!r}; wanted 'value', 'categorical' or 'quantile'")
+        if not self.support_low < self.support_high:
+            raise AgentError(
+                f"support_low, support_high: got {self.support_low:g} and {self.support_high:g}; wanted low < high"
+            )
+
+
+class DQN:
+    """A DQN agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's.
+        action_space: one seat's: Discrete.
+        seed: of the first weights.
+        device: where the networks live.
+
+    Attributes:
+        epsilon: share of random actions at present.
+        updates: gradient steps so far.
+    """
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.num_actions = action_layout(action_space).nvec[0]
+        atoms = 1 if config.head == "value" else config.atoms
+        self.network = QNetwork(
+            observation_space, self.num_actions, config.hidden, network_generator(seed),
+            atoms=atoms, dueling=config.dueling,
+        ).to(device)  # fmt: skip
+        self.optimizer = FlatAdam(
+            self.network.parameters(), config.learning_rate, config.max_grad_norm, eps=config.adam_eps
+        )
+        self.target = TargetNetwork(self.network, self.optimizer)
+        self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
+        self.returns_seen = ReturnRange(config.discount)
+        self.epsilon, self.updates = 1.0 if config.warmup else config.epsilon_start, 0
+
+    @property
+    def experience(self) -> ReplaySpec:
+        """A replay, and a few new steps at a time."""
+        return ReplaySpec(self.config.num_steps, self.config.capacity, self.config.priority_exponent)
+
+    @torch.no_grad()
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """Decide for N rows of observations: the best action, or with probability epsilon a random legal one."""
+        some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        epsilon = 0.0 if greedy else self.epsilon
+        if epsilon >= 1.0:
+            action = self._random(len(some), legal_mask, generator)
+            return Decision(action, action, None)
+        action = self._best(self.values(obs), legal_mask)
+        if epsilon > 0.0:
+            explore = torch.rand(len(some), generator=generator, device=some.device) < epsilon
+            action = torch.where(explore, self._random(len(some), legal_mask, generator), action)
+        return Decision(action, action, None)
+
+    def values(self, obs: Any) -> Tensor:
+        """Q of each action, [N, A]."""
+        return self._mean(self.network(obs))
+
+    def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
+        """As many updates as the steps played since the last call ask for.
+
+        Args:
+            experience: the replay, with the latest steps in it.
+            progress: share of the run that is over, 0..1.
+            generator: draws from the replay; on the CPU.
+
+        Returns:
+            Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, updates so far; nothing
+            during warm-up.
+        """
+        config = self.config
+        if config.head == "categorical":
+            self.returns_seen.check(experience.latest, config.support_low, config.support_high)
+        if experience.added < config.warmup:
+            return {}
+        share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
+        self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+        self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        beta = config.priority_weight + progress * (1 - config.priority_weight)
+        metrics: dict[str, Any] = {}
+        for _ in range(int((experience.added - config.warmup) * config.updates_per_step) - self.updates):
+            drawn = experience.sample(
+                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
+            )
+            metrics = self._update(drawn, experience)
+        if metrics:
+            metrics |= {"epsilon": self.epsilon, "updates": self.updates}
+        return metrics
+
+    def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
+        """One gradient step."""
+        out = self.network(drawn.obs)
+        chosen = out[torch.arange(len(out), device=out.device), drawn.action]  # [N] or [N, K]
+        with torch.no_grad():
+            target = self._target(drawn)
+        loss, error = self._loss(chosen, target)
+        mean = (loss if drawn.weight is None else drawn.weight * loss).mean()
+        self.optimizer.zero_grad()
+        mean.backward()
+        grad_norm = self.optimizer.step()
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            self.target.follow(self.config.tau)
+        if drawn.weight is not None:
+            replay.set_priority(drawn.slot, error)
+        chosen = chosen.detach()
+        return {
+            "loss": mean.detach(),
+            "q": self._mean(chosen).mean(),
+            "error": error.abs().mean(),
+            "grad_norm": grad_norm,
+        }
+
+    def _target(self, drawn: Transitions) -> Tensor:
+        """What the chosen action's output should be: [N], or probabilities or quantiles [N, K]."""
+        out = self.target(drawn.next_obs)
+        by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
+        best = self._best(by, drawn.next_mask)
+        following = out[torch.arange(len(out), device=out.device), best]
+        if self.config.head == "value":
+            return drawn.reward + drawn.discount * following
+        reward, discount = drawn.reward.unsqueeze(-1), drawn.discount.unsqueeze(-1)
+        if self.config.head == "quantile":
+            return reward + discount * following
+        return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
+
+    def _loss(self, chosen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Each transition's loss, and its error for the replay's priorities, both [N]."""
+        if self.config.head == "value":
+            return F.smooth_l1_loss(chosen, target, reduction="none"), (target - chosen).detach()
+        if self.config.head == "quantile":
+            loss = quantile_huber_loss(chosen, target)
+            return loss, (target.mean(-1) - chosen.mean(-1)).detach()
+        loss = categorical_loss(chosen, target)
+        return loss, loss.detach()
+
+    def _mean(self, out: Tensor) -> Tensor:
+        """Q from the network's output: [..., K] becomes [...]."""
+        if self.config.head == "value":
+            return out
+        return out.mean(-1) if self.config.head == "quantile" else torch.softmax(out, -1) @ self.support
+
+    @staticmethod
+    def _best(values: Tensor, mask: Tensor | None) -> Tensor:
+        return (values if mask is None else values.masked_fill(~mask, -math.inf)).argmax(-1)
+
+    def _random(self, count: int, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        if mask is None:
+            return torch.randint(self.num_actions, (count,), generator=generator, device=self.device)
+        return (torch.rand(mask.shape, generator=generator, device=self.device) * mask).argmax(-1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, target, optimiser, exploration and what has been seen of returns, copied."""
+        state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
+        state |= prefixed("target", self.target.network.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state["progress"] = torch.tensor([self.epsilon, self.updates], dtype=torch.float64)
+        return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            AgentError: if names or shapes are not those of this network.
+        """
+        try:
+            self.network.load_state_dict(unprefixed("network", state))
+            self.target.network.load_state_dict(unprefixed("target", state))
+        except RuntimeError as error:
+            lines = str(error).splitlines()
+            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        self.optimizer.load_state_dict(unprefixed("optimizer", state))
+        self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        epsilon, updates = state["progress"].tolist()
+        self.epsilon, self.updates = epsilon, int(updates)

@@ -1,0 +1,67 @@
+"""Distributions of returns: atoms with probabilities on a fixed support (C51), or quantiles (QR-DQN).
+
+Bellemare, Dabney and Munos, "A Distributional Perspective on Reinforcement Learning" (ICML 2017); Dabney, Rowland,
+Bellemare and Munos, "Distributional Reinforcement Learning with Quantile Regression" (AAAI 2018).
+
+Example:
+    >>> import torch
+    >>> support = torch.linspace(0, 2, 3)
+    >>> project(torch.tensor([[0.5, 2.0, 9.0]]), torch.tensor([[0.5, 0.25, 0.25]]), support)
+    tensor([[0.2500, 0.2500, 0.5000]])
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def project(atoms: Tensor, probability: Tensor, support: Tensor) -> Tensor:
+    """Share out probability at any places among the two nearest points of a support (2017, equation 7).
+
+    Args:
+        atoms: where the probability lies, [N, M]; what is beyond the support counts at its end.
+        probability: [N, M].
+        support: evenly spaced and rising, [K].
+
+    Returns:
+        Probabilities of the support's points, [N, K]. The mean is kept where nothing lies beyond.
+    """
+    low, step = support[0], support[1] - support[0]
+    place = ((atoms - low) / step).clamp(0, len(support) - 1)
+    lower = place.floor()
+    share = place - lower  # 0 where an atom falls on a point: then all of it goes to the lower
+    lower_index = lower.long()
+    upper_index = (lower_index + 1).clamp(max=len(support) - 1)
+    out = torch.zeros(len(atoms), len(support), dtype=probability.dtype, device=probability.device)
+    out.scatter_add_(1, lower_index, probability * (1 - share))
+    return out.scatter_add_(1, upper_index, probability * share)
+
+
+def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of a target distribution and a predicted one, [N].
+
+    Args:
+        logits: [N, K].
+        target: probabilities [N, K].
+    """
+    return -(target * torch.log_softmax(logits, -1)).sum(-1)
+
+
+def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
+    """The quantile regression loss with Huber's smoothing (2018, equations 9 and 10), [N].
+
+    Quantile k stands for the level (k + 1/2) / K. Summed over the predicted quantiles, mean over the target's.
+
+    Args:
+        quantiles: predicted, [N, K].
+        target: samples or quantiles of the target, [N, M].
+        kappa: errors below it count quadratically; 0 gives the plain quantile loss.
+    """
+    count = quantiles.shape[1]
+    level = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
+    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [N, K, M]
+    size = error.abs()
+    if kappa > 0:
+        size = torch.where(size <= kappa, 0.5 * error * error / kappa, size - 0.5 * kappa)
+    return ((level[:, None] - (error.detach() < 0).to(error.dtype)).abs() * size).mean(2).sum(1)
