@@ -18,7 +18,8 @@ class EvalEntry:
     """One registered reproduction.
 
     Attributes:
-        target: "module:function"; the function takes ``quick: bool`` and returns a dict with the key "met".
+        target: "module:function"; the function takes ``quick: bool`` and returns a dict with the key "met". Its other
+            parameters, each with a type, a default and a line in its docstring, become flags of ``mlbits reproduce``.
         summary: one line for lists.
     """
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
+import docstring_parser
 import tyro
 
 from mlbits.selfplay.config import ConfigError
@@ -37,6 +41,27 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit):
         tyro.cli(flags_class, prog=prog, args=list(words), description=description)
     raise ConfigError(f"{_one_line(said.getvalue())}; see {prog} --help")
+
+
+def signature_fields(
+    function: Callable[..., Any], *, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
+) -> list[tuple[str, Any, Any]]:
+    """A function's parameters as fields for ``dataclasses.make_dataclass``, with their help from its docstring.
+
+    Args:
+        function: with a default for each parameter.
+        defaults: values that go over the signature's.
+        without: parameters to leave out.
+    """
+    parsed = docstring_parser.parse(function.__doc__ or "")
+    help_of = {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    hints, fields = typing.get_type_hints(function), []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in without:
+            default = dict(defaults or {}).get(name, parameter.default)
+            note = tyro.conf.arg(help=help_of.get(name, ""))
+            fields.append((name, Annotated[hints[name], note], dataclasses.field(default=default)))
+    return fields
 
 
 @contextlib.contextmanager

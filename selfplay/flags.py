@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-import docstring_parser
 import tyro
 
 from mlbits.agents import AGENTS, agent_entry
 from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import check_env_id
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.command_line import read_flags, signature_fields
 from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, make_config, resolve
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
@@ -112,20 +109,8 @@ def _env_class(env: str) -> Any:
     if env not in registered():
         return None
     found = entry(env)
-    factory = found.load()
-    fields = []
-    help_of = _parameter_help(factory)
-    hints = typing.get_type_hints(factory)
-    for name, parameter in inspect.signature(factory).parameters.items():
-        default = found.defaults.get(name, parameter.default)
-        note = tyro.conf.arg(help=help_of.get(name, ""))
-        fields.append((name, Annotated[hints[name], note], dataclasses.field(default=default)))
+    fields = signature_fields(found.load(), defaults=found.defaults)
     return dataclasses.make_dataclass("EnvSettings", fields, frozen=True, kw_only=True) if fields else None
-
-
-def _parameter_help(function: Callable[..., Any]) -> dict[str, str]:
-    parsed = docstring_parser.parse(function.__doc__ or "")
-    return {parameter.arg_name: (parameter.description or "") for parameter in parsed.params}
 
 
 def _env_fields(env_class: Any, preset: Mapping[str, Any]) -> list[Any]:

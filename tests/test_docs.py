@@ -167,6 +167,8 @@ def test_commands_parse(page: Path, examples: None) -> None:
 def parse(name: str, words: list[str]) -> None:
     if name == "train":
         parse_train(words)
+    elif name == "reproduce":
+        tyro.cli(cli.reproduce_flags(words), args=words)
     else:
         tyro.cli(getattr(cli, f"_{name.capitalize()}Flags"), args=words)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.command_line import read_flags, signature_fields
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
@@ -140,7 +140,7 @@ class _BenchFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ReproduceFlags:
-    """Repeat a result and compare it with its target.
+    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes.
 
     Attributes:
         name: which one (mlbits list evals).
@@ -242,11 +242,32 @@ def _bench(words: list[str]) -> int:
     return 0
 
 
+def reproduce_flags(words: list[str]) -> Any:
+    """The flags of a reproduction: those of all, and the other parameters of its own function.
+
+    Raises:
+        UnknownIdError: for an unknown reproduction.
+    """
+    from mlbits.evals import EVALS, eval_entry
+
+    first = words[0] if words and not words[0].startswith("-") else None
+    name = first or next((word for word in words if word in EVALS), None)
+    if name is None:
+        return _ReproduceFlags
+    fields = signature_fields(eval_entry(name).load(), without=["quick"])
+    flags = dataclasses.make_dataclass("Flags", fields, bases=(_ReproduceFlags,), frozen=True, kw_only=True)
+    flags.__doc__ = _ReproduceFlags.__doc__
+    return flags
+
+
 def _reproduce(words: list[str]) -> int:
-    flags = read_flags(_ReproduceFlags, "mlbits reproduce", words)
+    prog = " ".join(["mlbits reproduce", *(word for word in words[:1] if not word.startswith("-"))])
+    flags = read_flags(reproduce_flags(words), prog, words)
     from mlbits.evals import eval_entry
 
-    result = eval_entry(flags.name).load()(quick=flags.quick)
+    common = {field.name for field in dataclasses.fields(_ReproduceFlags)} - {"quick"}
+    settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
+    result = eval_entry(flags.name).load()(**{name: settings[name] for name in settings.keys() - common})
     _write_json(flags.json, result)
     print("target met" if result["met"] else "target missed")
     return 0 if result["met"] else 1

@@ -7,7 +7,7 @@ import pytest
 import mlbits
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
-from mlbits.evals import cartpole, gridworld
+from mlbits.evals import EVALS, EvalEntry, cartpole, gridworld
 from mlbits.evals.gridworld import optimal_return
 from mlbits.evals.reproduction import ReproductionError, train_in_process
 
@@ -104,6 +104,39 @@ def test_the_command_ends_with_one_where_the_target_was_missed(monkeypatch, tmp_
         result = json.loads(file.read_text())
         assert result["met"] is (status == 0)
         assert len(result["rows"]) == 1
+
+
+def measured(quick: bool = False, copies: int = 3, names: tuple[str, ...] = ()) -> dict:
+    """Take note of what is asked.
+
+    Args:
+        quick: less.
+        copies: how many copies there are.
+        names: which.
+    """
+    return {"met": True, "asked": [quick, copies, list(names)]}
+
+
+def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(EVALS, "measured", EvalEntry("tests.evals.test_reproduction:measured", ""))
+    file = tmp_path / "result.json"
+    for words, asked in (
+        (["measured"], [False, 3, []]),
+        (["measured", "--quick", "--copies", "5", "--names", "a", "b"], [True, 5, ["a", "b"]]),
+        (["--quick", "measured", "--copies", "2"], [True, 2, []]),
+    ):
+        assert main(["reproduce", *words, "--json", str(file)]) == 0
+        assert json.loads(file.read_text())["asked"] == asked
+    assert main(["reproduce", "measured", "--help"]) == 0
+    assert "how many copies there are" in capsys.readouterr().out
+    for words, said in (
+        (["measured", "--copis", "3"], "--copis, 3; did you mean --copies?; see mlbits reproduce measured --help"),
+        (["measured", "--copies", "x"], "--copies: invalid literal"),
+        (["gridworld", "--copies", "3"], "Unrecognized options: --copies, 3"),
+        (["measurd", "--copies", "3"], "unknown evaluation 'measurd'; did you mean 'measured'?"),
+    ):
+        assert main(["reproduce", *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_training_in_a_process_gives_its_summary_and_its_errors():
