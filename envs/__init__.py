@@ -46,3 +46,8 @@ def register_all() -> None:
         summary="Gymnasium's CartPole-v1, step for step",
         reward_threshold=475.0,
     )
+    register(
+        "mlbits/Pendulum-v0",
+        "mlbits.envs.pendulum:pendulum",
+        summary="Gymnasium's Pendulum-v1, step for step",
+    )
