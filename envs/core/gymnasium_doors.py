@@ -119,6 +119,10 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         self._over = terminated or truncated
         return self._observation(), self._reward.item(), terminated, truncated, self._info() if self._masked else {}
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are legal now, bool [A], as sb3-contrib asks for them; all where the game has no masks."""
+        return self._copies.legal[0, 0].copy() if self._masked else np.ones(self.game.action.mask_size, bool)
+
     def render(self) -> Any:
         """An image uint8 [H, W, 3] or a string, by the render mode."""
         if self.render_mode is None:

@@ -21,6 +21,7 @@ from mlbits.envs.core.game import Game
 
 if TYPE_CHECKING:
     from mlbits.envs.core.batch import GameBatch
+    from mlbits.envs.core.sb3_door import SB3VecEnv
 
 Factory = Callable[..., Game]
 
@@ -182,3 +183,34 @@ def make_batch(
     else:
         games = [make_game(game_id, **{**settings, **own}) for own in settings_per_copy]
     return GameBatch(games, num_envs, device=device, seed=seed, autoreset=autoreset, illegal=illegal, threads=threads)
+
+
+def make_sb3(
+    game_id: str,
+    num_envs: int = 1,
+    *,
+    seed: int | None = None,
+    illegal: Any = "replace",
+    render_mode: str | None = None,
+    threads: int | None = None,
+    **settings: Any,
+) -> SB3VecEnv:
+    """B copies of a registered game as a Stable-Baselines3 ``VecEnv``, stepped in one call.
+
+    Args:
+        game_id: a registered id of a game of one seat.
+        num_envs: number of copies B.
+        seed: see :class:`~mlbits.envs.core.sb3_door.SB3VecEnv`.
+        illegal: see there.
+        render_mode: see there.
+        threads: see there.
+        **settings: what the game's factory takes.
+
+    Raises:
+        UnknownIdError: if there is no such id; the message names the nearest.
+        GameError: if a setting is unknown or out of range, or the game has several seats.
+    """
+    from mlbits.envs.core.sb3_door import SB3VecEnv
+
+    game = make_game(game_id, **settings)
+    return SB3VecEnv(game, num_envs, seed=seed, illegal=illegal, render_mode=render_mode, threads=threads)

@@ -9,9 +9,9 @@ Example:
 """
 
 from mlbits.envs import register_all
-from mlbits.envs.core.registry import make_batch, make_game, register, registered
+from mlbits.envs.core.registry import make_batch, make_game, make_sb3, register, registered
 from mlbits.version import __version__
 
 register_all()
 
-__all__ = ["__version__", "make_batch", "make_game", "register", "registered"]
+__all__ = ["__version__", "make_batch", "make_game", "make_sb3", "register", "registered"]
