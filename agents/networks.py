@@ -228,13 +228,6 @@ class Tower(nn.Module):
             hidden = torch.tanh(torch.addmm(bias, hidden, weight))
         return F.linear(hidden, self.head_weight, self.head_bias)
 
-    def activations(self, parts: list[Tensor]) -> list[Tensor]:
-        """What each hidden layer puts out, [N, h] a layer."""
-        hidden = [torch.tanh(self._first(parts, 1.0))]
-        for weight, bias in zip(self._inner, self._inner_biases, strict=True):
-            hidden.append(torch.tanh(torch.addmm(bias, hidden[-1], weight)))
-        return hidden
-
     def _first(self, parts: list[Tensor], scale: float) -> Tensor:
         """The first layer's pre-activation [N, h], times ``scale``."""
         total: Tensor = self._first_bias if scale == 1.0 else scale * self._first_bias
@@ -276,7 +269,7 @@ class ActorCritic(nn.Module):
 
     def policy(self, obs: Any) -> Tensor:
         """The distribution's parameters [N, size]."""
-        return self.policy_of(self.features(obs))
+        return self.with_log_std(self.actor(self.features(obs)))
 
     def value(self, obs: Any) -> Tensor:
         """Values [N]."""
@@ -285,11 +278,10 @@ class ActorCritic(nn.Module):
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Parameters [N, size] and values [N]."""
         parts = self.features(obs)
-        return self.policy_of(parts), self.critic(parts).squeeze(-1)
+        return self.with_log_std(self.actor(parts)), self.critic(parts).squeeze(-1)
 
-    def policy_of(self, parts: list[Tensor]) -> Tensor:
-        """The same for the parts that the features made of the observations."""
-        head: Tensor = self.actor(parts)
+    def with_log_std(self, head: Tensor) -> Tensor:
+        """The distribution's parameters [N, size] from what the actor put out."""
         return head if self.log_std is None else torch.cat([head, self.log_std.expand_as(head)], -1)
 
 

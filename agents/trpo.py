@@ -51,6 +51,7 @@ from mlbits.agents.agent import (
 from mlbits.agents.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks import RunningMoments
 from mlbits.agents.returns import RewardScale, gae
+from mlbits.agents.tower_pass import TowerPass
 
 # New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
@@ -340,17 +341,19 @@ class TRPO:
         with torch.no_grad():
             features = [core.network.features(part["obs"]) for part in self._chunks(data)]
         parts = [torch.cat(column) for column in zip(*features, strict=True)]
-        losses: list[Tensor] = []
+        weights = core.network.critic.parameters()
+        gradients = {parameter: parameter.grad for parameter in weights if parameter.grad is not None}
+        errors: list[Tensor] = []
         for _ in range(config.critic_updates):
             order = torch.randperm(count, generator=generator).to(target.device)
             for index in order.tensor_split(math.ceil(count / config.batch_size)):
                 optimizer.zero_grad()
-                value = core.network.critic([pick(part, index) for part in parts]).squeeze(-1)
-                loss = 0.5 * (value - pick(target, index)).square().mean()
-                loss.backward()
+                critic = TowerPass(core.network.critic, [pick(part, index) for part in parts])
+                error = critic.out.squeeze(-1) - pick(target, index)
+                critic.pull((error / len(index))[:, None], gradients)  # of half the mean squared error
                 optimizer.step()
-                losses.append(loss.detach())
-        return torch.stack(losses).mean()
+                errors.append(error)
+        return 0.5 * torch.cat(errors).square().mean()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Network, optimisers, moments and the reward scale."""
