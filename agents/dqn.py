@@ -48,7 +48,13 @@ from mlbits.agents.agent import (
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.q_network import QNetwork, TargetNetwork
 from mlbits.agents.replay import Replay, Transitions
-from mlbits.agents.return_distributions import categorical_loss, project, quantile_huber_loss
+from mlbits.agents.return_distributions import (
+    categorical_gradient,
+    categorical_loss,
+    project,
+    quantile_huber_gradient,
+    quantile_huber_loss,
+)
 from mlbits.agents.returns import ReturnRange
 from mlbits.envs.core.spaces import action_layout
 
@@ -180,7 +186,7 @@ class DQN:
         if epsilon >= 1.0:
             action = self._random(len(some), legal_mask, generator)
             return Decision(action, action, None)
-        action = self._best(self.values(obs), legal_mask)
+        action = _masked(self.values(obs), legal_mask).argmax(-1)
         if epsilon > 0.0:
             explore = torch.rand(len(some), generator=generator, device=some.device) < epsilon
             action = torch.where(explore, self._random(len(some), legal_mask, generator), action)
@@ -188,8 +194,9 @@ class DQN:
 
     def values(self, obs: Any) -> Tensor:
         """Q of each action, [N, A]."""
-        return self._mean(self.network(obs))
+        return self._mean(self.network.forward(obs))
 
+    @torch.no_grad()
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """As many updates as the steps played since the last call ask for.
 
@@ -211,46 +218,50 @@ class DQN:
         self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
         self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
+        due = int((experience.added - config.warmup) * config.updates_per_step)
         metrics: dict[str, Any] = {}
-        for _ in range(int((experience.added - config.warmup) * config.updates_per_step) - self.updates):
+        while self.updates < due:
             drawn = experience.sample(
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
             )
-            metrics = self._update(drawn, experience)
+            metrics = self._update(drawn, experience, last=self.updates == due - 1)
         if metrics:
             metrics |= {"epsilon": self.epsilon, "updates": self.updates}
         return metrics
 
-    def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
-        """One gradient step."""
-        out = self.network(drawn.obs)
-        chosen = out[torch.arange(len(out), device=out.device), drawn.action]  # [N] or [N, K]
-        with torch.no_grad():
-            target = self._target(drawn)
-        loss, error = self._loss(chosen, target)
-        mean = (loss if drawn.weight is None else drawn.weight * loss).mean()
-        self.optimizer.zero_grad()
-        mean.backward()
+    def _update(self, drawn: Transitions, replay: Replay, last: bool) -> dict[str, Any]:
+        """One gradient step; its metrics where it is the last of a round."""
+        target = self._target(drawn)
+        scale = 1 / len(target) if drawn.weight is None else drawn.weight / len(target)
+
+        def gradient(out: Tensor) -> Tensor:
+            slope = self._slope(_of_action(out, drawn.action), target)
+            slope = slope * scale if isinstance(scale, float) or slope.dim() == 1 else slope * scale.unsqueeze(-1)
+            return torch.zeros_like(out).scatter_(1, _index(out, drawn.action), slope.unsqueeze(1))
+
+        chosen = _of_action(self.network.forward_backward(drawn.obs, gradient), drawn.action)  # [N] or [N, K]
         grad_norm = self.optimizer.step()
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             self.target.follow(self.config.tau)
         if drawn.weight is not None:
-            replay.set_priority(drawn.slot, error)
-        chosen = chosen.detach()
+            replay.set_priority(drawn.slot, self._error(chosen, target))
+        if not last:
+            return {}
         return {
-            "loss": mean.detach(),
+            "loss": (scale * self._loss(chosen, target)).sum(),
             "q": self._mean(chosen).mean(),
-            "error": error.abs().mean(),
+            "error": self._error(chosen, target).abs().mean(),
             "grad_norm": grad_norm,
         }
 
     def _target(self, drawn: Transitions) -> Tensor:
         """What the chosen action's output should be: [N], or probabilities or quantiles [N, K]."""
-        out = self.target(drawn.next_obs)
+        out = self.target.network.forward(drawn.next_obs)
+        if self.config.head == "value" and not self.config.double:
+            return drawn.reward + drawn.discount * _masked(out, drawn.next_mask).amax(-1)
         by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
-        best = self._best(by, drawn.next_mask)
-        following = out[torch.arange(len(out), device=out.device), best]
+        following = _of_action(out, _masked(by, drawn.next_mask).argmax(-1))
         if self.config.head == "value":
             return drawn.reward + drawn.discount * following
         reward, discount = drawn.reward.unsqueeze(-1), drawn.discount.unsqueeze(-1)
@@ -258,25 +269,29 @@ class DQN:
             return reward + discount * following
         return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
 
-    def _loss(self, chosen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Each transition's loss, and its error for the replay's priorities, both [N]."""
+    def _loss(self, chosen: Tensor, target: Tensor) -> Tensor:
+        """Each transition's loss, [N]."""
         if self.config.head == "value":
-            return F.smooth_l1_loss(chosen, target, reduction="none"), (target - chosen).detach()
-        if self.config.head == "quantile":
-            loss = quantile_huber_loss(chosen, target)
-            return loss, (target.mean(-1) - chosen.mean(-1)).detach()
-        loss = categorical_loss(chosen, target)
-        return loss, loss.detach()
+            return F.smooth_l1_loss(chosen, target, reduction="none")
+        return (quantile_huber_loss if self.config.head == "quantile" else categorical_loss)(chosen, target)
+
+    def _slope(self, chosen: Tensor, target: Tensor) -> Tensor:
+        """The gradient of :meth:`_loss` for the chosen action's output, [N] or [N, K]."""
+        if self.config.head == "value":
+            return (chosen - target).clamp_(-1, 1)
+        return (quantile_huber_gradient if self.config.head == "quantile" else categorical_gradient)(chosen, target)
+
+    def _error(self, chosen: Tensor, target: Tensor) -> Tensor:
+        """Each transition's error for the replay's priorities, [N]; of distributions on a support their distance."""
+        if self.config.head == "categorical":
+            return categorical_loss(chosen, target)
+        return target - chosen if self.config.head == "value" else (target - chosen).mean(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
         """Q from the network's output: [..., K] becomes [...]."""
         if self.config.head == "value":
             return out
         return out.mean(-1) if self.config.head == "quantile" else torch.softmax(out, -1) @ self.support
-
-    @staticmethod
-    def _best(values: Tensor, mask: Tensor | None) -> Tensor:
-        return (values if mask is None else values.masked_fill(~mask, -math.inf)).argmax(-1)
 
     def _random(self, count: int, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         if mask is None:
@@ -307,3 +322,17 @@ class DQN:
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         epsilon, updates = state["progress"].tolist()
         self.epsilon, self.updates = epsilon, int(updates)
+
+
+def _of_action(out: Tensor, action: Tensor) -> Tensor:
+    """What [N, A, ...] says of each row's action, [N, ...]."""
+    return out.gather(1, _index(out, action)).squeeze(1)
+
+
+def _index(out: Tensor, action: Tensor) -> Tensor:
+    """Actions [N] as an index [N, 1, ...] into [N, A, ...]."""
+    return action.view(-1, *[1] * (out.dim() - 1)).expand(-1, 1, *out.shape[2:])
+
+
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values.masked_fill(~mask, -math.inf)

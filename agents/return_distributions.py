@@ -48,6 +48,11 @@ def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * torch.log_softmax(logits, -1)).sum(-1)
 
 
+def categorical_gradient(logits: Tensor, target: Tensor) -> Tensor:
+    """The gradient of :func:`categorical_loss` for the logits, [N, K]."""
+    return torch.softmax(logits, -1) - target
+
+
 def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
     """The quantile regression loss with Huber's smoothing (2018, equations 9 and 10), [N].
 
@@ -58,10 +63,23 @@ def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -
         target: samples or quantiles of the target, [N, M].
         kappa: errors below it count quadratically; 0 gives the plain quantile loss.
     """
-    count = quantiles.shape[1]
-    level = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
-    error = target.unsqueeze(1) - quantiles.unsqueeze(2)  # [N, K, M]
+    error, weight = _quantile_errors(quantiles, target)
     size = error.abs()
     if kappa > 0:
         size = torch.where(size <= kappa, 0.5 * error * error / kappa, size - 0.5 * kappa)
-    return ((level[:, None] - (error.detach() < 0).to(error.dtype)).abs() * size).mean(2).sum(1)
+    return (weight * size).mean(2).sum(1)
+
+
+def quantile_huber_gradient(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
+    """The gradient of :func:`quantile_huber_loss` for the predicted quantiles, [N, K]."""
+    error, weight = _quantile_errors(quantiles, target)
+    slope = error.sign() if kappa == 0 else (error / kappa).clamp(-1, 1)
+    return -(weight * slope).mean(2)
+
+
+def _quantile_errors(quantiles: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Target minus quantile for each pair, and |level - (error < 0)|, both [N, K, M]."""
+    count = quantiles.shape[1]
+    level = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
+    error = target.unsqueeze(1) - quantiles.unsqueeze(2)
+    return error, (level[:, None] - (error.detach() < 0).to(error.dtype)).abs()
