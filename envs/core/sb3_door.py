@@ -78,7 +78,8 @@ class SB3VecEnv(VecEnv):
         self._actions: NDArray[Any] = np.zeros((num_envs, *game.action.shape), game.action.dtype)
         self._bind()
         super().__init__(num_envs, game.observation_space, game.action_space)
-        self.metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": game.frames_per_second}
+        metadata: Any = {"render_modes": ["rgb_array", "ansi"], "render_fps": game.frames_per_second}
+        self.metadata = metadata
         if seed is not None:
             self.seed(seed)
 

@@ -1,0 +1,345 @@
+"""Stable-Baselines3's policies as agents: they act in the loop, hold seats in games of several, and are evaluated.
+
+``load_sb3("model.zip")`` makes an agent of a model that SB3 (or sb3-contrib) has saved; ``AGENTS["sb3-ppo"]`` and its
+like make untrained ones, whose training :mod:`mlbits.selfplay.sb3_training` leaves to SB3's own loop. Where we differ
+from ``model.predict``: draws come from the generator that is passed in, the global ones are left as they were; state-
+dependent exploration (gSDE) draws a new matrix at every call; a DQN always takes its best action. Masks are heeded by
+policies that know them (MaskablePPO's); for others an illegal action is replaced by the batch (``illegal="replace"``).
+
+Loading a model runs what is pickled in it, as ``PPO.load`` does: load only files that you trust.
+
+Example:
+    >>> import torch
+    >>> from mlbits.agents.sb3 import load_sb3
+    >>> from stable_baselines3 import PPO
+    >>> PPO("MlpPolicy", "CartPole-v1", n_steps=64).learn(64).save("model.zip")
+    >>> load_sb3("model.zip").act(torch.zeros(3, 4), None, torch.Generator(), greedy=True).action.shape
+    torch.Size([3])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from mlbits.agents.agent import AgentError, Decision, prefixed, unprefixed
+from mlbits.agents.sb3_algorithms import algorithm_class, channels_first, untrained_policy
+from mlbits.agents.sb3_configs import (
+    SB3A2CConfig,
+    SB3Config,
+    SB3DDPGConfig,
+    SB3DQNConfig,
+    SB3PPOConfig,
+    SB3SACConfig,
+    SB3TD3Config,
+)
+
+__all__ = [
+    "SB3A2CConfig", "SB3Agent", "SB3DDPGConfig", "SB3DQNConfig", "SB3PPOConfig", "SB3SACConfig", "SB3TD3Config",
+    "algorithm_of", "load_sb3",
+]  # fmt: skip
+
+
+class SB3Agent:
+    """A policy of Stable-Baselines3's as an agent.
+
+    Args:
+        config: settings that make the algorithm; None where ``policy`` is given.
+        observation_space: one seat's.
+        action_space: one seat's.
+        seed: of the first weights.
+        device: where the policy lives.
+        policy: a policy that was made already.
+        normalize: the ``VecNormalize`` that it was or is trained under; its statistics of now standardise observations.
+
+    Attributes:
+        experience: None: it learns in SB3's own loop.
+        policy: SB3's.
+        trained_steps: environment steps that it was trained for, where that is known.
+
+    Raises:
+        AgentError: if the spaces do not fit the policy, or SB3.
+    """
+
+    experience = None
+
+    def __init__(
+        self,
+        config: SB3Config | None,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        policy: Any = None,
+        normalize: Any = None,
+    ) -> None:
+        self._moments: dict[str, Any] = {}
+        self._epsilon, self._clip = 1e-8, 10.0
+        if policy is None:
+            assert config is not None
+            policy = untrained_policy(config, observation_space, action_space, seed, device)
+            if getattr(config, "normalize", False):
+                self._moments = _new_moments(observation_space)
+        elif normalize is not None and normalize.norm_obs:
+            moments = normalize.obs_rms
+            self._moments = moments if isinstance(moments, dict) else {"": moments}
+            self._epsilon, self._clip = normalize.epsilon, normalize.clip_obs
+        self.policy, self.trained_steps = policy.to(device), 0
+        self._turned = _check_fit(policy, observation_space, action_space)
+        known = inspect.signature(policy._predict).parameters
+        if "lstm_states" in known:
+            raise AgentError(f"policy: got the recurrent {type(policy).__name__}; wanted one that keeps no state")
+        self._knows_masks = "action_masks" in known
+        box = action_space if isinstance(action_space, spaces.Box) else None
+        self._bounds = None if box is None else tuple(torch.as_tensor(b, device=device) for b in (box.low, box.high))
+
+    @torch.no_grad()
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """Decide for N rows."""
+        policy = self.policy
+        if policy.training:
+            policy.set_training_mode(False)
+        masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
+        seen = self._seen(obs)
+        if greedy:
+            action = policy._predict(seen, deterministic=True, **masks)
+        else:
+            with _draws_from(generator, policy, len(next(iter(seen.values())) if isinstance(seen, dict) else seen)):
+                action = policy._predict(seen, deterministic=False, **masks)
+        action = action.reshape(-1, *policy.action_space.shape)
+        if self._bounds is not None:
+            low, high = self._bounds
+            action = low + 0.5 * (action + 1) * (high - low) if policy.squash_output else action
+            action = torch.clamp(action, low, high)
+        return Decision(action, action, None)
+
+    def _seen(self, obs: Any) -> Any:
+        """Observations as the policy takes them: standardised, pictures with their channels first."""
+        if isinstance(obs, dict):
+            return {key: self._part(part, key) for key, part in obs.items()}
+        return self._part(obs, "")
+
+    def _part(self, obs: Tensor, key: str) -> Tensor:
+        if key in self._turned:
+            obs = obs.permute(0, 3, 1, 2)
+        if key not in self._moments:
+            return obs
+        moments = self._moments[key]
+        mean, deviation = moments.mean, np.sqrt(moments.var + self._epsilon)
+        centred = obs - torch.as_tensor(mean, device=obs.device)
+        return torch.clamp(centred / torch.as_tensor(deviation, device=obs.device), -self._clip, self._clip).float()
+
+    def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
+        """Refused.
+
+        Raises:
+            AgentError: always.
+        """
+        raise AgentError("Stable-Baselines3's algorithms learn in their own loop; wanted mlbits train sb3-...")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The policy's tensors, and the moments of observations where it has them, copied."""
+        state = prefixed("policy", self.policy.state_dict())
+        for key, moments in self._moments.items():
+            values = {"mean": moments.mean, "var": moments.var, "count": np.asarray(moments.count, np.float64)}
+            state |= prefixed(f"moments.{key}", {name: torch.from_numpy(value) for name, value in values.items()})
+        return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            AgentError: if names or shapes are not those of this policy.
+        """
+        try:
+            self.policy.load_state_dict(unprefixed("policy", state))
+            for key, moments in self._moments.items():
+                saved = {name: part.cpu().numpy().copy() for name, part in unprefixed(f"moments.{key}", state).items()}
+                moments.mean, moments.var, moments.count = saved["mean"], saved["var"], float(saved["count"])
+        except (RuntimeError, KeyError) as error:
+            lines = str(error).splitlines()
+            raise AgentError(f"weights do not fit this agent's policy: {lines[-1].strip()}") from None
+
+
+def _new_moments(space: gym.Space[Any]) -> dict[str, Any]:
+    """No observations seen yet: SB3's running mean and variance of each part."""
+    from stable_baselines3.common.running_mean_std import RunningMeanStd
+
+    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
+    return {key: RunningMeanStd(shape=part.shape or ()) for key, part in parts.items()}
+
+
+def _check_fit(policy: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> set[str]:
+    """The keys of pictures to turn before the policy sees them.
+
+    Raises:
+        AgentError: if the policy was made for other spaces.
+    """
+    if not _alike(policy.action_space, action_space, bounds=True):
+        raise AgentError(f"action_space: got {action_space}; the model was trained on {policy.action_space}")
+    if _alike(policy.observation_space, observation_space):
+        return set()
+    turned, keys = channels_first(observation_space)
+    if keys and _alike(policy.observation_space, turned):
+        return keys
+    raise AgentError(f"observation_space: got {observation_space}; the model was trained on {policy.observation_space}")
+
+
+def _alike(one: Any, other: Any, bounds: bool = False) -> bool:
+    """Whether the same network fits both; for actions the bounds count too."""
+    if isinstance(one, spaces.Dict):
+        same = isinstance(other, spaces.Dict) and set(one) == set(other)
+        return same and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, spaces.Box):
+        same = isinstance(other, spaces.Box) and one.shape == other.shape
+        pictures = same and len(one.shape) == 3 and np.uint8 in (one.dtype, other.dtype)
+        exact = bounds or pictures
+        return same and (not exact or bool(np.all(one.low == other.low) and np.all(one.high == other.high)))
+    return bool(one == other)
+
+
+@contextlib.contextmanager
+def _draws_from(generator: torch.Generator, policy: Any, count: int) -> Iterator[None]:
+    """Let what draws from torch's global generators draw from this one; those and gSDE's noise stay as they were."""
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
+    head = policy if hasattr(policy, "action_dist") else getattr(policy, "actor", None)
+    noise = head.action_dist if head is not None and getattr(head, "use_sde", False) else None
+    kept = (None, None) if noise is None else (noise.exploration_mat, noise.exploration_matrices)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            if noise is not None:
+                head.reset_noise(count)  # type: ignore[union-attr]
+            yield
+        finally:
+            if noise is not None:
+                noise.exploration_mat, noise.exploration_matrices = kept
+
+
+# Loading
+
+
+def load_sb3(
+    path: str | Path,
+    observation_space: gym.Space[Any] | None = None,
+    action_space: gym.Space[Any] | None = None,
+    *,
+    algorithm: str | type | None = None,
+    vec_normalize: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> SB3Agent:
+    """An agent of a model that Stable-Baselines3 or sb3-contrib saved.
+
+    Args:
+        path: the file that ``model.save`` wrote.
+        observation_space: of the seat that it is to hold; None takes the model's own.
+        action_space: the same.
+        algorithm: SB3's class or its name; None reads it off the file.
+        vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained under one.
+        device: where the policy is to live.
+
+    Raises:
+        AgentError: if the file is missing or no saved model, its algorithm is not known, or it was trained on other
+            spaces.
+    """
+    contents = _contents(Path(path))
+    named = algorithm or _algorithm_in(contents, path)
+    known: Any = algorithm_class(named) if isinstance(named, str) else named
+    normalize = None if vec_normalize is None else _read_normalize(Path(vec_normalize))
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You are probably loading")
+            # SB3 sets up the whole algorithm, so what acting does not need is made small, or never read.
+            model = known.load(path, device=device, custom_objects=_NEEDLESS)
+    except Exception as error:  # whatever the pickles within do
+        said = str(error).splitlines() or [""]
+        raise AgentError(f"{path}: cannot be loaded as {known.__name__} ({type(error).__name__}: {said[0]})") from error
+    agent = SB3Agent(
+        None,
+        model.observation_space if observation_space is None else observation_space,
+        model.action_space if action_space is None else action_space,
+        device=device,
+        policy=model.policy,
+        normalize=normalize,
+    )
+    agent.trained_steps = int(model.num_timesteps)
+    return agent
+
+
+_NEEDLESS: dict[str, Any] = {
+    "seed": None, "learning_rate": 0.0, "lr_schedule": None, "clip_range": 0.2, "clip_range_vf": None,
+    "exploration_schedule": None, "buffer_size": 1, "n_steps": 1, "n_envs": 1, "tensorboard_log": None,
+    "replay_buffer_class": None, "replay_buffer_kwargs": {}, "rollout_buffer_class": None, "rollout_buffer_kwargs": {},
+    "action_noise": None, "ep_info_buffer": None, "ep_success_buffer": None, "_last_obs": None,
+    "_last_original_obs": None, "_last_episode_starts": None,
+}  # fmt: skip
+
+
+def algorithm_of(path: str | Path) -> str:
+    """The name of the algorithm that a saved model was trained by; nothing in the file is run.
+
+    Raises:
+        AgentError: if the file is missing or no saved model, or the algorithm is none that is known.
+    """
+    return _algorithm_in(_contents(Path(path)), path)
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = json.loads(archive.read("data"))
+    except FileNotFoundError:
+        raise AgentError(f"{path}: not found; wanted a model that Stable-Baselines3 saved") from None
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise AgentError(f"{path}: got no saved model ({error}); wanted one that Stable-Baselines3 saved") from None
+    if not isinstance(contents, dict) or "policy_class" not in contents:
+        raise AgentError(f"{path}: got a file without a policy_class; wanted a model that Stable-Baselines3 saved")
+    return contents
+
+
+def _algorithm_in(contents: Mapping[str, Any], path: str | Path) -> str:
+    """By the settings that one algorithm alone has, and where two share those by their policies' modules."""
+    policy = contents["policy_class"]
+    module = str(policy.get("__module__", "")) if isinstance(policy, dict) else ""
+    removed_tricks = contents.get("target_noise_clip") == 0 and contents.get("policy_delay") == 1
+    signs = [
+        ("cg_max_steps", "", "TRPO"), ("clip_range", ".maskable.", "MaskablePPO"),
+        ("clip_range", ".recurrent.", "RecurrentPPO"), ("clip_range", "", "PPO"), ("gae_lambda", "", "A2C"),
+        ("exploration_fraction", ".qrdqn.", "QRDQN"), ("exploration_fraction", "", "DQN"),
+        ("target_noise_clip", "", "DDPG" if removed_tricks else "TD3"), ("target_entropy", ".tqc.", "TQC"),
+        ("target_entropy", ".crossq.", "CrossQ"), ("target_entropy", "", "SAC"),
+    ]  # fmt: skip
+    for key, within, name in signs:
+        if key in contents and within in module:
+            return name
+    raise AgentError(f"{path}: its algorithm is none that is known; wanted it named: algorithm=...")
+
+
+def _read_normalize(path: Path) -> Any:
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    try:
+        with path.open("rb") as file:
+            normalize = pickle.load(file)
+    except Exception as error:  # no file, or whatever unpickling does
+        raise AgentError(f"vec_normalize: {path} cannot be read ({type(error).__name__}: {error})") from None
+    if not isinstance(normalize, VecNormalize):
+        raise AgentError(
+            f"vec_normalize: {path} holds a {type(normalize).__name__}; wanted what VecNormalize.save wrote"
+        )
+    return normalize
