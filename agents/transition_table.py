@@ -1,0 +1,422 @@
+"""The transition table of a finite game of one seat, read off its own rules; :mod:`dynamic_programming` solves it.
+
+States are found breadth-first from where episodes begin. All of a round's states x legal actions are stepped in one
+batch by the compiled rules. Where a step drew a random number, its outcomes are told apart with their exact
+probabilities (:mod:`mlbits.envs.core.chance`), and what the compiled step came to must be among them.
+
+What a state is: the fields of a copy's record that the rules read back (:mod:`mlbits.envs.core.read_fields`). Time is
+part of it only where the rules read ``elapsed``; the time limit of all other games is the ``horizon`` of the table,
+which backward induction keeps and discounted solutions leave out, as learners that bootstrap from cut episodes do.
+
+Example:
+    >>> from mlbits.envs.core.registry import make_game
+    >>> table = read_table(make_game("mlbits/GridWorld-v0", map="S.G", slip=0.5))
+    >>> table.num_states, table.probability[1].toarray().tolist()  # at S, one move right; right again leads to G
+    (2, [[0.375, 0.625]])
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from mlbits.agents.agent import AgentError
+from mlbits.envs.core.chance import Chance, Outcome
+from mlbits.envs.core.copies import Copies
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.read_fields import fields_read
+from mlbits.envs.core.registry import make_game, registered
+
+_SIZES = (64, 1024, 16384)  # copies stepped at once
+_OBSERVED_BYTES = 2**26  # at most, of the observations that they write
+MAX_ACTIONS = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionTable:
+    """A finite decision process: S states, A actions.
+
+    Attributes:
+        legal: bool [S, A].
+        reward: mean reward of each action, float64 [S, A]; 0 where it is not legal.
+        probability: sparse float64 [S * A, S]; row s * A + a says where the game goes on to, and adds up to 1 less the
+            probability that it terminates.
+        start: probability that an episode begins in each state, float64 [S].
+        cut: the part of ``probability`` after which the rules truncate the episode, or None where they never do.
+        horizon: steps after which an episode is truncated, or None.
+        states: the states' records [S] of the game's ``state_dtype``, or None.
+        actions: what the environment is given for each action, int64 [A] or [A, k].
+    """
+
+    legal: NDArray[np.bool_]
+    reward: NDArray[np.float64]
+    probability: sparse.csr_matrix
+    start: NDArray[np.float64]
+    cut: sparse.csr_matrix | None = None
+    horizon: int | None = None
+    states: NDArray[Any] | None = None
+    actions: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        states, actions = np.shape(self.legal)
+        total = np.asarray(self.probability.sum(1)).reshape(states, actions)
+        wrong = (
+            f"reward of shape {np.shape(self.reward)}; wanted {(states, actions)}"
+            if np.shape(self.reward) != (states, actions)
+            else f"start of shape {np.shape(self.start)}; wanted {(states,)}"
+            if np.shape(self.start) != (states,)
+            else "a state without a legal action; wanted one at least in each"
+            if not self.legal.any(1).all()
+            else "a reward that is not finite"
+            if not np.isfinite(self.reward).all()
+            else "probabilities below 0 or, together, above 1"
+            if self.probability.data.min(initial=0.0) < 0 or not (total <= 1 + 1e-9).all()
+            else None
+        )
+        if wrong is not None:
+            raise AgentError(f"table: got {wrong}")
+
+    @classmethod
+    def from_arrays(
+        cls, probability: ArrayLike, reward: ArrayLike, *, legal: ArrayLike | None = None,
+        start: ArrayLike | None = None, horizon: int | None = None,
+    ) -> TransitionTable:  # fmt: skip
+        """A table from dense arrays.
+
+        Args:
+            probability: of the next state where the game goes on, [S, A, S]; what is missing from 1 terminates.
+            reward: mean reward, [S, A].
+            legal: bool [S, A]; None where every action is.
+            start: [S]; None makes all states as likely.
+            horizon: steps after which an episode is truncated, or None.
+
+        Raises:
+            AgentError: if shapes do not agree, or the numbers are no probabilities.
+        """
+        dense = np.asarray(probability, float)
+        if dense.ndim != 3 or dense.shape[0] != dense.shape[2]:
+            raise AgentError(f"probability: got shape {dense.shape}; wanted [S, A, S]")
+        states, actions, _ = dense.shape
+        allowed = np.ones((states, actions), bool) if legal is None else np.asarray(legal, bool)
+        return cls(
+            legal=allowed,
+            reward=np.asarray(reward, float),
+            probability=sparse.csr_matrix(dense.reshape(states * actions, states)),
+            start=np.full(states, 1 / states) if start is None else np.asarray(start, float),
+            horizon=horizon,
+        )
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return len(self.legal)
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.legal.shape[1]
+
+
+def read_table(
+    game: Game, *, starts: NDArray[Any] | None = None, state_limit: int = 200_000, outcome_limit: int = 1_000_000
+) -> TransitionTable:
+    """Read a game's transition table off its rules.
+
+    Args:
+        game: of one seat, with Discrete or MultiDiscrete actions.
+        starts: records [N] of the game's ``state_dtype`` to begin from, each as likely (as of ``GameBatch.records``);
+            None takes every start of the rules' own with its probability.
+        state_limit: states beyond which the game is refused.
+        outcome_limit: outcomes of steps that draw random numbers beyond which it is refused.
+
+    Raises:
+        GameError: if the game has several seats, continuous actions, draws from a continuum that go into the state, or
+            more states or outcomes than the limits.
+    """
+    if game.seats != 1 or game.action.kind == "continuous":
+        raise GameError(
+            f"{game.name}: got {game.seats} seats and {game.action.kind} actions; wanted one seat and finitely many "
+            "actions"
+        )
+    if np.prod(game.action.nvec, dtype=float) > MAX_ACTIONS:
+        raise GameError(f"{game.name}: got {game.action_space}; wanted at most {MAX_ACTIONS:,} combined actions")
+    return _Reader(game, state_limit, outcome_limit).table(starts)
+
+
+def read_gymnasium(env_id: str, settings: Mapping[str, Any] | None = None) -> TransitionTable:
+    """The table that Gymnasium's toy-text environments (FrozenLake, CliffWalking, Taxi) carry as ``P``.
+
+    Args:
+        env_id: a Gymnasium id.
+        settings: keyword arguments of the environment.
+
+    Raises:
+        GameError: if the environment carries no table.
+    """
+    env = gym.make(env_id, **dict(settings or {}))
+    listed, start = getattr(env.unwrapped, "P", None), getattr(env.unwrapped, "initial_state_distrib", None)
+    horizon = None if env.spec is None else env.spec.max_episode_steps
+    env.close()
+    if not isinstance(listed, Mapping) or start is None:
+        raise GameError(f"{env_id}: it carries no transition table; wanted a game of mlbits, or one of toy text")
+    states, actions = len(listed), len(listed[0])
+    reward = np.zeros((states, actions))
+    rows, columns, shares = [], [], []
+    for state, action in itertools.product(range(states), range(actions)):
+        for share, following, paid, terminated in listed[state][action]:
+            reward[state, action] += share * float(paid)
+            if not terminated:
+                rows.append(state * actions + action)
+                columns.append(int(following))
+                shares.append(float(share))
+    return TransitionTable(
+        legal=np.ones((states, actions), bool),
+        reward=reward,
+        probability=sparse.csr_matrix((shares, (rows, columns)), shape=(states * actions, states)),
+        start=np.asarray(start, float),
+        horizon=horizon,
+        actions=np.arange(actions),
+    )
+
+
+def table_of(
+    env_id: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    state_limit: int = 200_000,
+    outcome_limit: int = 1_000_000,
+) -> TransitionTable:
+    """The table of an environment by its id; see :func:`read_table` and :func:`read_gymnasium`."""
+    if env_id in registered():
+        game = make_game(env_id, **dict(settings or {}))
+        return read_table(game, state_limit=state_limit, outcome_limit=outcome_limit)
+    return read_gymnasium(env_id, settings)
+
+
+class _Reader:
+    """Numbers the states of one game as they are met, and notes what their actions lead to."""
+
+    def __init__(self, game: Game, state_limit: int, outcome_limit: int) -> None:
+        self.game, self.state_limit, self.outcome_limit = game, state_limit, outcome_limit
+        fields = fields_read(game)
+        self._timed = "elapsed" in fields
+        # Rules that look at their own random stream may depend on it without drawing from it.
+        self._always_chance = bool({"rng_key", "rng_counter"} & fields)
+        own = {str(field[0]) for field in game.state_fields}
+        kept = [name for name in game.state_dtype.names or () if name in fields & (own | {"elapsed"})]
+        self._chance = Chance(game, kept, state_limit)
+        self._key = np.dtype([("_", "u1"), *((name, game.state_dtype[name]) for name in kept)])
+        self._exact = all(game.state_dtype[name].base.kind in "biu" for name in kept)
+        self.actions = _all_actions(game)
+        self._numbers: dict[bytes, int] = {}
+        self._new: list[NDArray[Any]] = []  # records of the states that were met since the last round
+        self._starts, self._moves, self._outcomes = 0, 0, 0
+        self._pools: dict[int, Copies] = {}
+        observed = game.observation.dtype.itemsize * int(np.prod(game.observation.shape))
+        self._most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
+        self._rows: list[NDArray[np.int64]] = []
+        self._columns: list[NDArray[np.int64]] = []
+        self._shares: list[NDArray[np.float64]] = []
+        self._cut: list[NDArray[np.bool_]] = []
+        self._rewards: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+
+    def table(self, starts: NDArray[Any] | None) -> TransitionTable:
+        """Go through all states that can be reached."""
+        records, shares = self._begin(starts)
+        self._starts = len(records)
+        first = self._number(records)
+        states: list[NDArray[Any]] = []
+        legal: list[NDArray[np.bool_]] = []
+        while self._new:
+            frontier, self._new = np.concatenate(self._new), []
+            number = sum(map(len, states))
+            states.append(frontier)
+            self._moves += 1
+            for part in range(0, len(frontier), self._most):
+                legal.append(self._expand(frontier[part : part + self._most], number + part))
+        return self._assemble(np.concatenate(states), np.concatenate(legal), first, shares)
+
+    def _begin(self, starts: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        game = self.game
+        if starts is None:
+            found = self._chance.resets()
+            records = np.empty(len(found), game.state_dtype)
+            for k, outcome in enumerate(found):
+                records[k] = outcome.record
+            return records, np.array([outcome.probability for outcome in found])
+        if getattr(starts, "dtype", None) != game.state_dtype or starts.ndim != 1 or len(starts) == 0:
+            raise GameError(f"starts: wanted one or more records [N] of {game.name}'s state_dtype")
+        return starts.copy(), np.full(len(starts), 1 / len(starts))
+
+    def _number(self, records: NDArray[Any]) -> NDArray[np.int64]:
+        """The numbers of states, which are noted where they are new."""
+        self._clean(records)
+        keys = self._keys(records)
+        _, place, inverse = np.unique(
+            keys.view(np.dtype(("S", self._key.itemsize))), return_index=True, return_inverse=True
+        )
+        numbers, new = np.empty(len(place), np.int64), []
+        for k in np.argsort(place).tolist():  # in the order in which they were met
+            key = keys[place[k]].tobytes()
+            number = self._numbers.get(key)
+            if number is None:
+                number = self._numbers[key] = len(self._numbers)
+                new.append(place[k])
+            numbers[k] = number
+        if len(self._numbers) > self.state_limit:
+            raise GameError(
+                f"{self.game.name}: got more than {self.state_limit:,} states within {self._moves} moves of "
+                f"{self._starts:,} starts; wanted fewer, or a larger state_limit"
+            )
+        if new:
+            self._new.append(records[new])
+        return numbers[inverse.reshape(-1)]
+
+    def _clean(self, records: NDArray[Any]) -> None:
+        """Take out of records what is no part of a state."""
+        records["rng_key"], records["rng_counter"], records["over"] = 0, 0, 0
+        if not self._timed:
+            records["elapsed"] = 0
+
+    def _keys(self, records: NDArray[Any]) -> NDArray[Any]:
+        """What tells states apart, as packed records."""
+        keys = np.zeros(len(records), self._key)
+        for name in (self._key.names or ())[1:]:
+            # Adding 0 makes -0.0 the 0.0 that it equals.
+            keys[name] = records[name] + 0 if self._key[name].base.kind == "f" else records[name]
+        return keys
+
+    def _pool(self, records: NDArray[Any]) -> Copies:
+        """Copies that are in the given states; what is left over of them is over, and stands still."""
+        size = next(size for size in (*_SIZES[:-1], self._most) if size >= len(records))
+        if size not in self._pools:
+            self._pools[size] = Copies(self.game, size, autoreset="disabled", illegal="replace", threads=1)
+        copies = self._pools[size]
+        copies.states["over"] = 1
+        copies.states[: len(records)] = records
+        if not self._timed:
+            copies.states["elapsed"] = -1  # out of the time limit's reach
+        copies.look()
+        return copies
+
+    def _expand(self, states: NDArray[Any], number: int) -> NDArray[np.bool_]:
+        """Step every legal action of some states, which are numbered from ``number`` on; gives those actions [n, A]."""
+        allowed = self._pool(states).legal[: len(states), 0] if self.game.masked else None
+        legal = np.ones((len(states), len(self.actions)), bool)
+        if allowed is not None:
+            start = 0
+            for k, n in enumerate(self.game.action.nvec):
+                legal &= allowed[:, start : start + n][:, self.actions.reshape(len(self.actions), -1)[:, k]]
+                start += n
+        if not legal.any(1).all():
+            raise GameError(f"{self.game.name}: no action is legal in some state that goes on; wanted one at least")
+        state, action = np.nonzero(legal)
+        for part in range(0, len(state), self._most):
+            chosen = slice(part, part + self._most)
+            rows = (number + state[chosen]) * len(self.actions) + action[chosen]
+            self._step(states[state[chosen]], self.actions[action[chosen]], rows)
+        return legal
+
+    def _step(self, states: NDArray[Any], actions: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Note what a row of states and actions leads to."""
+        copies, count = self._pool(states), len(states)
+        played = np.zeros((copies.num_envs, 1, *self.game.action.shape), np.int64)
+        played[:count, 0] = actions
+        copies.step(played)
+        after, reward = copies.states[:count].copy(), copies.rewards[:count, 0].astype(float)
+        terminated, truncated = copies.terminated[:count].copy(), copies.truncated[:count].copy()
+        certain = (after["rng_counter"] == 0) & (not self._always_chance)
+        terminated |= self._timed_out(after)
+        self._note(rows[certain], np.ones(certain.sum()), reward[certain], after[certain], terminated[certain],
+                   truncated[certain])  # fmt: skip
+        if not certain.all():
+            self._draw(states, actions, rows, np.flatnonzero(~certain), (after, terminated, truncated))
+
+    def _draw(
+        self, states: NDArray[Any], actions: NDArray[np.int64], rows: NDArray[np.int64], drawn: NDArray[np.int64],
+        played: tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]],
+    ) -> None:  # fmt: skip
+        """Note all that the states and actions numbered ``drawn`` may lead to; ``played`` is what they came to."""
+        found: list[Outcome] = []
+        counts = []
+        for k in drawn.tolist():
+            outcomes = self._chance.steps(states[k], actions[k])
+            found += outcomes
+            counts.append(len(outcomes))
+            if self._outcomes + len(found) > self.outcome_limit:
+                raise GameError(
+                    f"{self.game.name}: got more than {self.outcome_limit:,} outcomes of chance from "
+                    f"{len(self._numbers):,} states; wanted fewer, or a larger outcome_limit"
+                )
+        self._outcomes += len(found)
+        of = np.repeat(drawn, counts)
+        after = np.empty(len(found), self.game.state_dtype)
+        for k, outcome in enumerate(found):
+            after[k] = outcome.record
+        after["elapsed"] += 1
+        share, reward = (np.array([outcome[k] for outcome in found]) for k in (0, 1))
+        terminated, truncated = (np.array([outcome[k] for outcome in found], bool) for k in (2, 3))
+        terminated |= self._timed_out(after)
+        same = (terminated == played[1][of]) & (terminated | (truncated == played[2][of]))
+        if self._exact:
+            same &= terminated | (self._keys(after) == self._keys(played[0][of]))
+        if not np.bincount(of, same)[drawn].all():
+            raise GameError(
+                f"{self.game.name}: its compiled step came to what is not among the outcomes that its rules' text has; "
+                "wanted rules that are one in both forms"
+            )
+        self._note(rows[of], share, reward, after, terminated, truncated)
+
+    def _timed_out(self, after: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where time is part of the state, its limit is the game's end."""
+        horizon = self.game.horizon
+        return after["elapsed"] >= horizon if self._timed and horizon else np.zeros(len(after), bool)
+
+    def _note(
+        self, rows: NDArray[np.int64], shares: NDArray[np.float64], reward: NDArray[np.float64], after: NDArray[Any],
+        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        self._rewards.append((rows, shares * reward))
+        goes_on = ~terminated
+        if goes_on.any():
+            self._rows.append(rows[goes_on])
+            self._columns.append(self._number(after[goes_on]))
+            self._shares.append(shares[goes_on])
+            self._cut.append(truncated[goes_on])
+
+    def _assemble(
+        self, states: NDArray[Any], legal: NDArray[np.bool_], first: NDArray[np.int64], shares: NDArray[np.float64]
+    ) -> TransitionTable:
+        count, pairs = len(states), legal.size
+        paid_rows, paid = (np.concatenate(parts) for parts in zip(*self._rewards, strict=True))
+        rows, columns = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (self._rows, self._columns))
+        weights, cut = np.concatenate([np.zeros(0), *self._shares]), np.concatenate([np.zeros(0, bool), *self._cut])
+
+        def matrix(chosen: Any) -> sparse.csr_matrix:
+            return sparse.csr_matrix((weights[chosen], (rows[chosen], columns[chosen])), shape=(pairs, count))
+
+        return TransitionTable(
+            legal=legal,
+            reward=np.asarray(np.bincount(paid_rows, paid, pairs), float).reshape(legal.shape),
+            probability=matrix(slice(None)),
+            start=np.asarray(np.bincount(first, shares, count), float),
+            cut=matrix(cut) if cut.any() else None,
+            horizon=None if self._timed else self.game.horizon,
+            states=states,
+            actions=self.actions,
+        )
+
+
+def _all_actions(game: Game) -> NDArray[np.int64]:
+    """Every action, [A] or, for MultiDiscrete, [A, k]."""
+    if game.action.kind == "discrete":
+        return np.arange(game.action.nvec[0])
+    return np.array(list(itertools.product(*(range(n) for n in game.action.nvec))), np.int64)
