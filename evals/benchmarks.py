@@ -104,24 +104,42 @@ def bench_single(watch: Stopwatch) -> Iterator[Row]:
     yield from peers.singles(watch)
 
 
-def bench_ppo(watch: Stopwatch) -> Iterator[Row]:
-    """PPO on CartPole, acting, stepping and learning counted: 64x64 actor and critic, 4 epochs x 4 minibatches."""
+def _learner_row(watch: Stopwatch, name: str, agent: str, num_envs: int, **settings: Any) -> Row:
+    """An on-policy agent on CartPole from its defaults: acting, stepping and learning counted."""
     from mlbits.selfplay.config import resolve
     from mlbits.selfplay.session import open_session
 
-    sizes = ((1024, 32), (4096, 32)) if watch.device == "cpu" else ((16_384, 32), (VERY_MANY, 32))
-    for num_envs, num_steps in sizes:
-        run = {"num_envs": num_envs, "device": watch.device}
-        settings = resolve("ppo", POLE, preset="none", run=run, agent_settings={"num_steps": num_steps})
-        session = open_session(settings)
+    run = {"num_envs": num_envs, "device": watch.device}
+    session = open_session(resolve(agent, POLE, preset="none", run=run, agent_settings=settings))
 
-        def call() -> None:
-            rollout, _, _ = session.collector.collect(session.lineup)  # noqa: B023
-            session.learner.learn(rollout, 0.0, session.learning)  # noqa: B023
+    def call() -> None:
+        rollout, _, _ = session.collector.collect(session.lineup)
+        session.learner.learn(rollout, 0.0, session.learning)
 
-        yield watch.row(f"PPO on CartPole, {num_envs:,} copies x {num_steps}", call, num_envs * num_steps)
+    return watch.row(name, call, num_envs * session.learner.experience.num_steps)
+
+
+def bench_ppo(watch: Stopwatch) -> Iterator[Row]:
+    """PPO on CartPole: 64x64 actor and critic, 4 epochs x 4 minibatches."""
+    sizes = (1024, 4096) if watch.device == "cpu" else (16_384, VERY_MANY)
+    for num_envs in sizes:
+        yield _learner_row(watch, f"PPO on CartPole, {num_envs:,} copies x 32", "ppo", num_envs, num_steps=32)
     if watch.device == "cpu":
         yield from peers.ppo(watch)
+
+
+def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
+    """TRPO on CartPole, 64x64 actor and critic; on the CPU the peer's rollouts of 1,024 steps and all its settings."""
+    if watch.device == "cuda":
+        name = f"TRPO on CartPole, {VERY_MANY:,} copies x 32"
+        yield _learner_row(watch, name, "trpo", VERY_MANY, num_steps=32, batch_size=65_536)
+        return
+    same: dict[str, Any] = {"batch_size": 512, "critic_updates": 20, "cg_damping": 1e-3, "gae_lambda": 0.98}
+    for num_envs in (2, 16, 64):
+        steps = 1024 // num_envs
+        name = f"TRPO on CartPole, {num_envs} copies x {steps}"
+        yield _learner_row(watch, name, "trpo", num_envs, num_steps=steps, **same)
+    yield from peers.trpo(watch)
 
 
 GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
@@ -129,6 +147,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "cartpole": bench_cartpole,
     "single": bench_single,
     "ppo": bench_ppo,
+    "trpo": bench_trpo,
 }
 
 

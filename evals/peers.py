@@ -80,6 +80,23 @@ def ppo(watch: Stopwatch) -> Iterator[Row]:
     )
 
 
+def trpo(watch: Stopwatch) -> Iterator[Row]:
+    """sb3-contrib's TRPO with the settings of the RL Zoo for CartPole: 15 CG iterations, 20 epochs of the value."""
+    for num_envs in (2, 16):
+        yield from _measured(lambda: _trpo(watch, num_envs), "sb3_contrib")  # noqa: B023
+
+
+def _trpo(watch: Stopwatch, num_envs: int) -> Row:
+    from sb3_contrib import TRPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    settings: dict[str, Any] = {"batch_size": 512, "n_critic_updates": 20, "cg_damping": 1e-3, "gae_lambda": 0.98}
+    steps = 1024 // num_envs
+    model = TRPO("MlpPolicy", make_vec_env("CartPole-v1", num_envs), n_steps=steps, device="cpu", seed=0, **settings)
+    name = f"TRPO on CartPole-v1, {num_envs} copies x {steps}"
+    return watch.row(name, lambda: model.learn(1024), 1024, _version("sb3-contrib"))
+
+
 def _apart(measure: Callable[..., Row], *arguments: Any) -> Row:
     """Measure in a process of its own: JAX's threads would slow what is measured after it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
