@@ -33,17 +33,48 @@ _MAX_FRAMES = 200
 
 def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
     """Train until the run's steps are done; returns the summary."""
-    run, counters, clock = session.settings.run, session.counters, _Clock(session)
-    metrics: Mapping[str, Any] = {}
-    unrecorded: list[int] = []  # lengths of the episodes that ended since the last record
+    turns = Turns(session, tracker, folder)
     while not session.finished:
         rollout, episodes, steps = session.collector.collect(session.lineup)
-        with clock.timing("learning"):
-            metrics = session.learn(rollout) or metrics
+        with turns.clock.timing("learning"):
+            metrics = session.learn(rollout)
+        turns.after(steps, episodes, metrics)
+    return turns.finish()
+
+
+class Turns:
+    """What follows each turn of collecting and learning: counting, evaluating, recording and saving.
+
+    Args:
+        session: the run under way.
+        tracker: takes the records.
+        folder: the run's folder.
+
+    Attributes:
+        clock: the run's time.
+    """
+
+    def __init__(self, session: Session, tracker: Tracker, folder: Path) -> None:
+        self.clock = Clock(session)
+        self._session, self._tracker, self._folder = session, tracker, folder
+        self._metrics: Mapping[str, Any] = {}
+        self._lengths: list[int] = []  # of the episodes that ended since the last record
+
+    def after(self, steps: int, episodes: Episodes, metrics: Mapping[str, Any]) -> None:
+        """Take in one turn.
+
+        Args:
+            steps: environment steps that it took.
+            episodes: those that ended in it.
+            metrics: what the learner reported; nothing leaves the last report standing.
+        """
+        session, tracker, folder, clock = self._session, self._tracker, self._folder, self.clock
+        run, counters = session.settings.run, session.counters
+        self._metrics = metrics or self._metrics
         counters.env_steps += steps
         counters.iterations += 1
         _note_episodes(session, episodes, clock)
-        unrecorded.extend(episodes.lengths.tolist())
+        self._lengths.extend(episodes.lengths.tolist())
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
             counters.next_eval = _next(counters.env_steps, run.eval_every)
@@ -52,26 +83,30 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
         saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
         if saving or counters.env_steps >= counters.next_record:
             counters.next_record = _next(counters.env_steps, session.record_every)
-            record = {f"learn/{name}": float(value) for name, value in metrics.items()}
-            tracker.record(counters.env_steps, _training_record(session, unrecorded) | record | clock.record())
-            unrecorded.clear()
+            record = {f"learn/{name}": float(value) for name, value in self._metrics.items()}
+            tracker.record(counters.env_steps, _training_record(session, self._lengths) | record | clock.record())
+            self._lengths.clear()
         if saving:
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
             save(session, tracker, folder, clock)
-    if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
-        evaluate(session, tracker)
-        save(session, tracker, folder, clock)
-    summary: dict[str, Any] = {
-        **(counters.evaluation or {}),
-        "best_return_mean": counters.best_return_mean,
-        "env_steps": counters.env_steps,
-        "wall_seconds": counters.wall_seconds,
-        "cpu_seconds": counters.cpu_seconds,
-    }
-    if session.threshold is not None:
-        summary["solved_at"] = counters.solved_at
-    write_summary(folder, summary)
-    return summary
+
+    def finish(self) -> dict[str, Any]:
+        """Write the summary; returns it."""
+        session, counters = self._session, self._session.counters
+        if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
+            evaluate(session, self._tracker)
+            save(session, self._tracker, self._folder, self.clock)
+        summary: dict[str, Any] = {
+            **(counters.evaluation or {}),
+            "best_return_mean": counters.best_return_mean,
+            "env_steps": counters.env_steps,
+            "wall_seconds": counters.wall_seconds,
+            "cpu_seconds": counters.cpu_seconds,
+        }
+        if session.threshold is not None:
+            summary["solved_at"] = counters.solved_at
+        write_summary(self._folder, summary)
+        return summary
 
 
 def train(settings: Settings, out: str | Path | None = None, *, console: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -164,7 +199,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     }
 
 
-def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> None:
+def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:
     """Write a checkpoint; what was recorded up to here is on disk before it is."""
     clock.update()
     session.restart_wrapped()
@@ -175,7 +210,7 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> Non
 
 
 @contextlib.contextmanager
-def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: _Clock) -> Iterator[None]:
+def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Iterator[None]:
     """Save what was learned before an error of evaluation ends the run."""
     try:
         yield
@@ -188,7 +223,7 @@ def _next(now: int, every: int) -> int:
     return (now // every + 1) * every if every else 0
 
 
-def _note_episodes(session: Session, episodes: Episodes, clock: _Clock) -> None:
+def _note_episodes(session: Session, episodes: Episodes, clock: Clock) -> None:
     """Keep the latest returns, and note when they first reach the threshold."""
     if len(episodes.returns) == 0:
         return
@@ -209,7 +244,7 @@ def _training_record(session: Session, lengths: Sequence[int]) -> dict[str, floa
     return record | ({"return/train_length": float(np.mean(lengths))} if lengths else {})
 
 
-class _Clock:
+class Clock:
     """Wall and CPU time of the run over all its processes, and where the time goes."""
 
     def __init__(self, session: Session) -> None:
