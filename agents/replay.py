@@ -28,6 +28,8 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
 from mlbits.agents.sum_tree import SumTree
 
+_NOTHING = "replay: it holds no transition that may be drawn; wanted some of the learner's own added before"
+
 
 class Transitions(NamedTuple):
     """N transitions of up to n steps.
@@ -183,10 +185,10 @@ class Replay:
             weight_exponent: beta of the importance weights of prioritised replay.
 
         Raises:
-            AgentError: if it holds nothing yet that may be drawn.
+            AgentError: if it holds nothing that may be drawn.
         """
         if self.added == 0:
-            raise AgentError("replay: it is empty; wanted transitions added before any are drawn")
+            raise AgentError(_NOTHING)
         index, weight = self._draw(count, generator, weight_exponent)
         final, reward, gamma = self._window(index, n_step, discount)
         return Transitions(
@@ -211,9 +213,12 @@ class Replay:
     def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
         if self._tree is not None:
             # One draw from each of N equal parts of the total: less varied than N draws from the whole (section 3.3).
+            total = self._tree.total
+            if total == 0:
+                raise AgentError(_NOTHING)
             parts = torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=generator).double()
-            index = self._tree.find(parts.to(self.device) * (self._tree.total / count))
-            likely = self._tree.get(index) / self._tree.total
+            index = self._tree.find(parts.to(self.device) * (total / count))
+            likely = self._tree.get(index) / total
             weight = (likely * len(self)) ** -beta
             return index, (weight / weight.max()).float()
         index = torch.randint(len(self), (count,), generator=generator).to(self.device)
@@ -221,6 +226,8 @@ class Replay:
             wrong = ~self._usable[index]
             if bool(wrong.any()):
                 fit = self._usable.nonzero().squeeze(-1)
+                if len(fit) == 0:
+                    raise AgentError(_NOTHING)
                 again = torch.randint(len(fit), (count,), generator=generator).to(self.device)
                 index = torch.where(wrong, fit[again], index)
         return index, None
@@ -283,11 +290,11 @@ class Replay:
         return {name: ring for name, ring in rings.items() if ring is not None}
 
 
-def replay_bytes(capacity: int, obs: Any, action: Tensor, mask: Tensor | None) -> int:
-    """Memory that a replay takes.
+def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> int:
+    """Memory that a replay takes at most.
 
     Args:
-        capacity: transitions.
+        spec: what the agent asks for.
         obs: observations of a batch [B, P, ...].
         action: draws for a batch [B, P, ...].
         mask: legal actions of a batch [B, P, A], or None.
@@ -295,7 +302,8 @@ def replay_bytes(capacity: int, obs: Any, action: Tensor, mask: Tensor | None) -
     streams = action.shape[0] * action.shape[1]
     seen = [value for _, value in _named(obs)] + ([] if mask is None else [mask])
     each = sum(2 * value.numel() * value.element_size() for value in seen) + action.numel() * action.element_size()
-    return capacity * (each // streams + 2 * 4 + 2)
+    tree = 32 if spec.priority_exponent > 0 else 0  # two float64 a leaf, and up to twice as many leaves
+    return spec.capacity * (each // streams + 2 * 4 + 2 + tree)
 
 
 def _ring(value: Any, total: int) -> Any:

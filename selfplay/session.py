@@ -193,7 +193,7 @@ def open_session(settings: Settings) -> Session:
     # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
-        settings=settings.env_settings, illegal="replace",
+        settings=settings.env_settings, illegal="replace", training=True,
     )  # fmt: skip
     learner = agent_entry(settings.agent).make(
         settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
@@ -230,7 +230,7 @@ def _make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
     shape = (batch.num_envs, batch.num_seats, *layout.shape)
     action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
-    size = replay_bytes(spec.capacity, batch.obs, action, batch.legal_mask)
+    size = replay_bytes(spec, batch.obs, action, batch.legal_mask)
     room = memory_bytes(batch.device)
     if size > room:
         raise ConfigError(

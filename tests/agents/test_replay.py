@@ -1,0 +1,585 @@
+"""The replay against a plain list of everything that was ever played, and against the papers' formulas."""
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, rows
+from mlbits.agents.replay import Replay, replay_bytes
+from tests.agents.rollouts import draw
+
+GAMMA, ACTIONS = 0.9, 4
+
+
+def vector(number):
+    """Observations from numbers that no two moments share."""
+    return number.float().unsqueeze(-1) * torch.tensor([1.0, 0.5])
+
+
+def index(number):
+    return number.long()
+
+
+def image(number):
+    number = number.long()
+    return torch.stack([(number >> 8 * (k % 4)) & 255 for k in range(12)], -1).to(torch.uint8).unflatten(-1, (3, 2, 2))
+
+
+def everything(number):
+    return {"vector": vector(number).double(), "image": image(number), "index": index(number)}
+
+
+@dataclass
+class Play:
+    """Streams [B, P] played at random, a rollout at a time, in memory that is written over; and a list of it all.
+
+    Observations are numbers: 1000 * (moment + 1) + stream as seen, 0.5 more as an episode's last. ``seen`` shows them.
+    """
+
+    copies: int = 2
+    seats: int = 1
+    seed: int = 0
+    terminates: float = 0.15
+    truncates: float = 0.15
+    masked: bool = False
+    owned: float = 1.0  # share of the rollouts' seats that are the learner's
+    seen: object = vector
+    time: int = 0
+    told: list = field(default_factory=list)  # a dict a moment
+    reused: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.generator = draw(self.seed)
+        self.lead = (self.copies, self.seats)
+        self.mask = self.legal()
+
+    def chance(self, share, *shape):
+        return torch.rand(*shape, generator=self.generator) < share
+
+    def legal(self):
+        mask = self.chance(0.5, *self.lead, ACTIONS)
+        return mask | (torch.arange(ACTIONS) == torch.randint(ACTIONS, (*self.lead, 1), generator=self.generator))
+
+    def moment(self, time, life):
+        stream = torch.arange(self.copies * self.seats).view(self.lead)
+        return 2 * (1000 * (time + 1) + stream) + 500_000 * life
+
+    def spec(self, capacity, num_steps=3, exponent=0.0):
+        return ReplaySpec(num_steps, capacity, exponent)
+
+    def replay(self, capacity, num_steps=3, exponent=0.0):
+        obs, mask = self.seen(self.moment(0, 0)), self.mask if self.masked else None
+        return Replay(self.spec(capacity, num_steps, exponent), obs, torch.zeros(self.lead, dtype=torch.int64), mask)
+
+    def rollout(self, steps, life=0):
+        """The next steps, noted down; the memory of the last rollout is spoilt first."""
+        for tensor in self.reused.values():
+            tensor.fill_(True if tensor.dtype == torch.bool else 77)
+        owned = self.chance(self.owned, *self.lead)
+        moments, first = [], self.time
+        for _ in range(steps):
+            terminated, truncated = self.chance(self.terminates, self.copies), self.chance(self.truncates, self.copies)
+            now = {
+                "obs": self.moment(self.time, life),
+                "final": self.moment(self.time, life) + 1,
+                "following": self.moment(self.time + 1, life),
+                "action": torch.randint(ACTIONS, self.lead, generator=self.generator),
+                "reward": torch.randn(self.lead, generator=self.generator),
+                "terminated": terminated,
+                "truncated": truncated,
+                "mask": self.mask,
+                "owned": owned,
+                "cut": False,
+            }
+            self.mask = now["next_mask"] = self.legal()
+            moments.append(now)
+            self.time += 1
+        self.told += moments
+        ended = torch.stack([m["terminated"] | m["truncated"] for m in moments])
+
+        def block(name):
+            return torch.stack([m[name] for m in moments])
+
+        stale = torch.full_like(block("final"), 13)
+        self.reused = {
+            "reward": block("reward"),
+            "sample": block("action"),
+            "terminated": block("terminated"),
+            "truncated": block("truncated"),
+        }
+        return Rollout(
+            obs=self.seen(block("obs")),
+            last_obs=self.seen(self.moment(first + steps, life)),
+            final_obs=self.seen(torch.where(ended.unsqueeze(-1), block("final"), stale)),
+            log_prob=torch.zeros(steps, *self.lead),
+            legal_mask=block("mask") if self.masked else None,
+            active=None if self.owned == 1 else owned.expand(steps, *self.lead).clone(),
+            last_mask=self.mask if self.masked else None,
+            **self.reused,
+        )
+
+    def cut(self):
+        self.told[-1]["cut"] = True
+
+    def drawable(self, time, copy, seat):
+        told = self.told[time]
+        unknown = self.masked and bool(told["truncated"][copy]) and not bool(told["terminated"][copy])
+        return bool(told["owned"][copy, seat]) and not unknown
+
+    def window(self, time, copy, seat, n_step):
+        """Reward, discount, next observation and its mask of the window that begins there, by the definition."""
+        reward, gamma = 0.0, 1.0
+        for now in range(time, time + n_step):
+            told = self.told[now]
+            reward, gamma = reward + gamma * float(told["reward"][copy, seat]), gamma * GAMMA
+            ended = bool(told["terminated"][copy] | told["truncated"][copy])
+            newest = now == len(self.told) - 1
+            if ended or told["cut"] or newest or not self.drawable(now + 1, copy, seat):
+                break
+        following = told["final" if ended else "following"][copy, seat]
+        discount = 0.0 if bool(told["terminated"][copy]) else gamma
+        return reward, discount, following, told["next_mask"][copy, seat], ended
+
+    def held(self, steps):
+        """Every (time, copy, seat) of the latest steps that may be drawn."""
+        times = range(max(0, len(self.told) - steps), len(self.told))
+        places = ((t, b, p) for t in times for b in range(self.copies) for p in range(self.seats))
+        return {place for place in places if self.drawable(*place)}
+
+    def where(self, obs):
+        """The (time, copy, seat) that a row of vector observations shows."""
+        number = int(obs[0]) % 500_000 // 2
+        copy, seat = divmod(number % 1000, self.seats)
+        return number // 1000 - 1, copy, seat
+
+
+def check(play, drawn, n_step, steps):
+    """Every drawn transition is what the list says; returns the places they came from."""
+    held, places = play.held(steps), []
+    for k in range(len(drawn.reward)):
+        place = play.where(drawn.obs[k])
+        places.append(place)
+        assert place in held
+        time, copy, seat = place
+        told = play.told[time]
+        reward, discount, following, next_mask, ended = play.window(*place, n_step)
+        assert torch.equal(drawn.obs[k], vector(told["obs"][copy, seat]))
+        assert drawn.action[k] == told["action"][copy, seat]
+        assert float(drawn.reward[k]) == pytest.approx(reward, abs=1e-5)
+        assert float(drawn.discount[k]) == pytest.approx(discount, rel=1e-6)
+        assert torch.equal(drawn.next_obs[k], vector(following))
+        assert (drawn.mask is None) == (drawn.next_mask is None) == (not play.masked)
+        if play.masked:
+            assert torch.equal(drawn.mask[k], told["mask"][copy, seat])
+            if discount and not ended:
+                assert torch.equal(drawn.next_mask[k], next_mask)
+    return places
+
+
+# By hand
+
+
+def hand_written(terminated=(), truncated=(), steps=6):
+    """One stream: at time t it sees 10 t, gets 2**t and plays t; an episode's last observation is 10 t + 5."""
+    time = torch.arange(steps)
+    return Rollout(
+        obs=10.0 * time.view(steps, 1, 1, 1),
+        last_obs=torch.full((1, 1, 1), 10.0 * steps),
+        final_obs=10.0 * time.view(steps, 1, 1, 1) + 5,
+        sample=time.view(steps, 1, 1),
+        log_prob=torch.zeros(steps, 1, 1),
+        reward=2.0 ** time.view(steps, 1, 1),
+        terminated=torch.tensor([[t in terminated] for t in range(steps)]),
+        truncated=torch.tensor([[t in truncated] for t in range(steps)]),
+        legal_mask=None,
+        active=None,
+    )
+
+
+def transitions(replay, n_step, discount=0.5):
+    """All that it holds: {action: (reward, discount, next observation)}."""
+    drawn = replay.sample(400, draw(), n_step=n_step, discount=discount)
+    parts = (drawn.action.tolist(), drawn.reward.tolist(), drawn.discount.tolist(), drawn.next_obs.flatten().tolist())
+    assert torch.equal(drawn.obs.flatten(), 10.0 * drawn.action)
+    return {action: rest for action, *rest in sorted(zip(*parts, strict=True))}
+
+
+def small(capacity=6, num_steps=3, exponent=0.0):
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    return Replay(ReplaySpec(num_steps, capacity, exponent), torch.zeros(1, 1, 1), zero, None)
+
+
+def test_one_step_by_hand():
+    replay = small()
+    replay.add(hand_written(terminated=[1], truncated=[3]))
+    assert len(replay) == replay.added == 6
+    assert transitions(replay, 1) == {
+        0: [1, 0.5, 10],
+        1: [2, 0.0, 15],  # terminated: nothing follows
+        2: [4, 0.5, 30],
+        3: [8, 0.5, 35],  # truncated: what follows is the episode's own last observation
+        4: [16, 0.5, 50],
+        5: [32, 0.5, 60],
+    }
+
+
+def test_three_steps_by_hand():
+    replay = small()
+    replay.add(hand_written(terminated=[1], truncated=[4]))
+    assert transitions(replay, 3) == {
+        0: [1 + 2 / 2, 0.0, 15],
+        1: [2, 0.0, 15],
+        2: [4 + 8 / 2 + 16 / 4, 0.125, 45],
+        3: [8 + 16 / 2, 0.25, 45],
+        4: [16, 0.5, 45],
+        5: [32, 0.5, 60],  # the newest step: what follows is not known yet
+    }
+
+
+def test_a_step_that_is_terminated_and_truncated_is_terminated():
+    replay = small()
+    replay.add(hand_written(terminated=[2], truncated=[2]))
+    assert transitions(replay, 1)[2] == [4, 0.0, 25]
+    assert transitions(replay, 3)[1] == [2 + 4 / 2, 0.0, 25]
+
+
+def test_the_newest_window_goes_on_when_more_is_played_and_the_oldest_goes():
+    replay = small(capacity=7)
+    replay.add(hand_written())
+    assert transitions(replay, 2)[5] == [32, 0.5, 60]
+    replay.add(hand_written(steps=3))
+    assert len(replay) == 7
+    assert replay.added == 9
+    held = replay.sample(400, draw(), n_step=2, discount=0.5)
+    found = {(int(obs), float(reward)) for obs, reward in zip(held.obs.flatten(), held.reward, strict=True)}
+    # times 2 to 5 of the first, 0 to 2 of the second, whose first follows on the other's last
+    assert found == {(20, 4 + 4.0), (30, 8 + 8.0), (40, 16 + 16.0), (50, 32 + 0.5), (0, 2.0), (10, 4.0), (20, 4.0)}
+
+
+def test_after_a_cut_a_window_does_not_go_on():
+    replay = small(capacity=12)
+    replay.cut()  # nothing there yet: nothing to cut
+    replay.add(hand_written())
+    replay.cut()
+    assert transitions(replay, 3)[5] == [32, 0.5, 60]
+    replay.add(hand_written())
+    held = replay.sample(400, draw(), n_step=3, discount=0.5)
+    last = held.next_obs.flatten() == 60  # of the first rollout's windows and of the second's
+    assert set(held.reward[last].tolist()) == {32.0, 16 + 16.0, 8 + 8 + 8.0}
+    assert set(held.discount[last & (held.reward == 32)].tolist()) == {0.5, 0.25}
+
+
+# Against the list
+
+
+@given(
+    copies=st.integers(1, 3), seats=st.integers(1, 2), rounds=st.lists(st.integers(1, 4), min_size=1, max_size=8),
+    spare=st.integers(0, 13), n_step=st.integers(1, 7), masked=st.booleans(), owned=st.sampled_from([1.0, 0.6]),
+    ends=st.sampled_from([(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.2, 0.2)]), cuts=st.sets(st.integers(0, 7)),
+    exponent=st.sampled_from([0.0, 0.7]), seed=st.integers(0, 999),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_what_is_drawn_is_what_was_played(
+    copies, seats, rounds, spare, n_step, masked, owned, ends, cuts, exponent, seed
+):
+    play = Play(copies, seats, seed, *ends, masked, owned)
+    streams = copies * seats
+    replay = play.replay((8 + spare) * streams + spare % streams, num_steps=4, exponent=exponent)
+    steps, life = 8 + spare, 0
+    for k, length in enumerate(rounds):
+        replay.add(play.rollout(length, life))
+        for tensor in play.reused.values():
+            tensor.fill_(True if tensor.dtype == torch.bool else 77)
+        assert len(replay) == min(len(play.told), steps) * streams
+        if k in cuts:
+            replay.cut()
+            play.cut()
+            life += 1
+    held = play.held(steps)
+    everywhere = play.held(10**9)
+    assert replay.added == len(everywhere)
+    if not held:
+        with pytest.raises(AgentError, match="no transition that may be drawn"):
+            replay.sample(1, draw(seed), n_step=n_step, discount=GAMMA)
+        return
+    drawn = replay.sample(3 * len(held), draw(seed), n_step=n_step, discount=GAMMA, weight_exponent=0.5)
+    places = check(play, drawn, n_step, steps)
+    if exponent:
+        assert set(places) == held  # new ones are all alike, so that each has its share
+        assert torch.equal(drawn.weight, torch.ones(len(places)))
+    else:
+        assert drawn.weight is None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("owned", [1.0, 0.5])
+def test_uniform_draws_are_uniform_over_what_may_be_drawn(masked, owned):
+    play = Play(copies=3, seats=2, seed=3, masked=masked, owned=owned)
+    replay = play.replay(10 * 6, num_steps=4)
+    for _ in range(6):
+        replay.add(play.rollout(4))
+    held = sorted(play.held(10))
+    drawn = replay.sample(60_000, draw(1), discount=GAMMA)
+    numbers = torch.unique(drawn.slot, return_counts=True)[1] / 60_000
+    assert len(numbers) == len(held)
+    assert (len(held) < 60) == (masked or owned < 1)
+    deviation = math.sqrt((1 - 1 / len(held)) / len(held) / 60_000)
+    assert (numbers - 1 / len(held)).abs().max() < 5 * deviation
+
+
+@pytest.mark.parametrize("seen", [index, image, everything])
+def test_observations_of_any_kind_are_kept_as_they_are(seen):
+    plain, other = Play(seed=5, copies=3), Play(seed=5, copies=3, seen=seen)
+    one, two = plain.replay(27), other.replay(27)
+    for _ in range(5):
+        one.add(plain.rollout(3))
+        two.add(other.rollout(3))
+    drawn = one.sample(200, draw(2), n_step=3)
+    shown = two.sample(200, draw(2), n_step=3)
+    assert torch.equal(drawn.slot, shown.slot)
+    assert torch.equal(drawn.reward, shown.reward)
+    for name in ("obs", "next_obs"):
+        wanted, got = seen(getattr(drawn, name)[:, 0]), getattr(shown, name)
+        pairs = [(wanted, got)] if not isinstance(wanted, dict) else [(wanted[key], got[key]) for key in wanted]
+        for value, kept in pairs:
+            assert kept.dtype == value.dtype
+            assert torch.equal(kept, value)
+
+
+def test_actions_of_any_shape_and_type_are_kept():
+    obs, action = torch.zeros(2, 1, 1), torch.zeros(2, 1, 3)
+    replay = Replay(ReplaySpec(2, 8), obs, action, None)
+    sample = torch.randn(2, 2, 1, 3, generator=draw())
+    flags = torch.zeros(2, 2, dtype=torch.bool)
+    number = torch.arange(4.0).view(2, 2, 1)
+    replay.add(Rollout(number[..., None], obs, number[..., None], sample, number, number, flags, flags, None, None))
+    drawn = replay.sample(50, draw())
+    assert torch.equal(drawn.action, sample.flatten(0, 2)[drawn.obs.flatten().long()])
+
+
+def test_a_rollout_longer_than_the_ring_leaves_its_end():
+    play = Play(seed=1, copies=2)
+    replay = play.replay(2 * 7, num_steps=3)
+    replay.add(play.rollout(3))
+    replay.add(play.rollout(19))
+    assert len(replay) == 14
+    assert set(check(play, replay.sample(400, draw(), n_step=4, discount=GAMMA), 4, 7)) == play.held(7)
+
+
+# Priorities
+
+
+def prioritised(exponent=0.6, count=8):
+    """A replay of one stream whose transitions 0..count-1 have errors 0.5, 1, 1.5, ...; and those errors."""
+    replay = small(capacity=count, num_steps=1, exponent=exponent)
+    replay.add(hand_written(steps=count))
+    error = 0.5 * (torch.arange(count) + 1.0)
+    replay.set_priority(torch.arange(count), -error)  # its sign does not count
+    return replay, error.double() + 1e-6
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.6, 1.0])
+def test_draws_follow_the_priorities_to_the_exponent(exponent):
+    """Schaul et al., equation 1: P(i) = p_i ** alpha / sum_k p_k ** alpha, p_i = |error_i| + a little."""
+    replay, error = prioritised(exponent)
+    wanted = error**exponent / (error**exponent).sum()
+    share = torch.zeros(8, dtype=torch.float64)
+    for seed in range(400):
+        share += torch.bincount(replay.sample(64, draw(seed)).slot, minlength=8) / (400 * 64)
+    assert ((share - wanted).abs() < 5 * (wanted * (1 - wanted) / (400 * 64)).sqrt()).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_weights_undo_the_bias_to_the_power_beta(beta):
+    """Section 3.4: w_i = (1 / (N P(i))) ** beta, over the greatest of the draw."""
+    replay, error = prioritised(0.6)
+    likely = error**0.6 / (error**0.6).sum()
+    drawn = replay.sample(32, draw(1), weight_exponent=beta)
+    wanted = (1 / (8 * likely[drawn.slot])) ** beta
+    assert drawn.weight.dtype == torch.float32
+    assert torch.allclose(drawn.weight.double(), wanted / wanted.max(), rtol=1e-6)
+    assert drawn.weight.max() == 1
+
+
+def test_weighted_draws_estimate_the_uniform_mean_without_bias():
+    """With beta = 1 and one draw a part of the total, E[sum_i w_i x_i / sum_i w_i] is close to the plain mean."""
+    replay, _ = prioritised(1.0)
+    value = torch.tensor([5.0, -3.0, 2.0, -8.0, -1.0, 0.0, 4.0, 7.0])
+    drawn = replay.sample(40_000, draw(0), weight_exponent=1.0)
+    weighted = (drawn.weight * value[drawn.slot]).sum() / drawn.weight.sum()
+    assert float(weighted) == pytest.approx(0.75, abs=0.05)
+    assert float(value[drawn.slot].mean()) == pytest.approx(1.4722, abs=0.05)  # 53 / 36: those of priority weigh more
+
+
+def test_a_draw_takes_one_from_each_part_of_the_total():
+    replay = small(capacity=8, num_steps=1, exponent=1.0)
+    replay.add(hand_written(steps=8))
+    for seed in range(20):
+        assert replay.sample(8, draw(seed)).slot.tolist() == list(range(8))
+
+
+def test_what_is_new_gets_the_greatest_priority_so_far():
+    replay = small(capacity=8, num_steps=1, exponent=1.0)
+    replay.add(hand_written(steps=2))  # 1 each, at first
+    replay.set_priority(torch.tensor([0, 1]), torch.tensor([3.0, 1.0]))
+    replay.set_priority(torch.tensor([0]), torch.tensor([0.5]))  # the greatest is no longer there, and still counts
+    replay.add(hand_written(steps=1))
+    drawn = replay.sample(9000, draw(), weight_exponent=1.0)
+    share = torch.bincount(drawn.slot, minlength=3) / 9000
+    assert torch.allclose(share, torch.tensor([0.5, 1.0, 3.0]) / 4.5, atol=0.001)
+
+
+def test_what_may_not_be_drawn_is_not_drawn_whatever_its_neighbours_priorities():
+    play = Play(copies=2, seats=2, seed=8, masked=True, owned=0.5)
+    replay = play.replay(4 * 20, num_steps=4, exponent=0.8)
+    for seed in range(40):
+        replay.add(play.rollout(4))
+        drawn = replay.sample(16, draw(seed), n_step=3, discount=GAMMA, weight_exponent=0.7)
+        check(play, drawn, 3, 20)
+        assert torch.isfinite(drawn.weight).all()
+        replay.set_priority(drawn.slot, 10 * torch.rand(16, generator=draw(seed + 1000)))
+
+
+def test_weights_where_some_may_not_be_drawn_count_only_those_that_may():
+    """P(i) is over what may be drawn; N falls out, as the greatest weight is 1."""
+    play = Play(copies=2, seats=2, seed=8, owned=0.5)
+    replay = play.replay(4 * 8, num_steps=4, exponent=1.0)
+    replay.add(play.rollout(4))
+    slots = torch.unique(replay.sample(200, draw()).slot)
+    error = torch.rand(len(slots), generator=draw(3)) + 0.1
+    replay.set_priority(slots, error)
+    drawn = replay.sample(64, draw(1), weight_exponent=0.5)
+    chosen = error[torch.searchsorted(slots, drawn.slot)]
+    assert torch.allclose(drawn.weight, (chosen.min() / chosen) ** 0.5, rtol=1e-4)
+
+
+# Memory, saving, errors
+
+
+def tensors_of(replay):
+    kept = {}
+    for name, value in {**vars(replay), **vars(replay._tree or object.__new__(type("", (), {})))}.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        kept |= {f"{name}.{key}": part for key, part in parts if isinstance(part, torch.Tensor)}
+    return kept
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_memory_is_what_was_said_and_stays_so(masked, exponent):
+    play = Play(copies=4, seats=2, seed=2, masked=masked, seen=everything)
+    replay = play.replay(8 * 32, num_steps=4, exponent=exponent)
+    before = {name: (tensor.data_ptr(), tensor.shape) for name, tensor in tensors_of(replay).items()}
+    size = sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(replay).values())
+    mask = play.mask if masked else None
+    action = torch.zeros(4, 2, dtype=torch.int64)
+    said = replay_bytes(play.spec(8 * 32, 4, exponent), everything(play.moment(0, 0)), action, mask)
+    assert size == said - (16 * 8 * 32 if exponent else 0)  # a tree of a power of two has no leaves to spare
+    for seed in range(30):
+        replay.add(play.rollout(4))
+        drawn = replay.sample(8, draw(seed), n_step=2)
+        if exponent:
+            replay.set_priority(drawn.slot, drawn.reward)
+    assert {name: (tensor.data_ptr(), tensor.shape) for name, tensor in tensors_of(replay).items()} == before
+    assert len(replay) == 8 * 32
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 9])
+@pytest.mark.parametrize(("masked", "owned", "exponent"), [(False, 1.0, 0.0), (True, 0.5, 0.0), (True, 0.5, 0.7)])
+def test_saved_and_restored_it_goes_on_alike(rounds, masked, owned, exponent):
+    plays = [Play(copies=3, seed=4, masked=masked, owned=owned, seen=everything) for _ in range(2)]
+    one, two = (play.replay(3 * 17, num_steps=4, exponent=exponent) for play in plays)
+    for k in range(rounds):
+        for play in plays:
+            rollout = play.rollout(4)
+            if play is plays[0]:
+                one.add(rollout)
+        if exponent:
+            drawn = one.sample(5, draw(k))
+            one.set_priority(drawn.slot, 9 * drawn.reward)
+    saved = {name: value.clone() for name, value in one.state_dict().items()}
+    assert {value.device.type for value in saved.values()} == {"cpu"}
+    two.load_state_dict(saved)
+    for k in range(6):
+        drawn = [replay.sample(20, draw(k), n_step=3, weight_exponent=0.6) for replay in (one, two)]
+        for value, same in zip(*drawn, strict=True):
+            parts = [(value, same)] if not isinstance(value, dict) else [(value[key], same[key]) for key in value]
+            assert all(part is other is None or torch.equal(part, other) for part, other in parts)
+        for replay, play, of in zip((one, two), plays, drawn, strict=True):
+            if exponent:
+                replay.set_priority(of.slot, of.reward)
+            replay.add(play.rollout(4))
+    state, same = one.state_dict(), two.state_dict()
+    assert state.keys() == same.keys()
+    assert all(torch.equal(state[name], same[name]) for name in state)
+
+
+def test_what_is_saved_is_what_it_holds():
+    play = Play(copies=2)
+    replay = play.replay(1000)
+    replay.add(play.rollout(3))
+    assert {len(value) for name, value in replay.state_dict().items() if name != "counts"} == {6}
+
+
+def test_a_state_of_another_replay_is_refused():
+    play = Play(copies=2)
+    replay, other = play.replay(40), Play(copies=2, seen=index).replay(40)
+    replay.add(play.rollout(3))
+    with pytest.raises(ValueError, match=r"replay.obs: got \(6, 2\); wanted \(6,\)"):
+        other.load_state_dict(replay.state_dict())
+    for _ in range(6):
+        replay.add(play.rollout(3))
+    with pytest.raises(ValueError, match=r"replay.obs: got \(40, 2\); wanted \(12, 2\)"):
+        Play(copies=2).replay(12).load_state_dict(replay.state_dict())
+    with pytest.raises(KeyError, match="priority"):
+        Play(copies=2).replay(40, exponent=0.5).load_state_dict(replay.state_dict())
+
+
+def test_too_small_a_capacity_is_refused():
+    play = Play(copies=3, seats=2)
+    play.replay(2 * 3 * 6)
+    with pytest.raises(
+        AgentError, match=r"^capacity: got 35, which is 5 steps of 6 copies and seats; wanted two rollouts at least: 36"
+    ):
+        play.replay(2 * 3 * 6 - 1)
+
+
+def test_nothing_is_drawn_from_nothing():
+    for exponent in (0.0, 1.0):
+        play = Play(copies=2, masked=True, terminates=0.0, truncates=1.0)
+        replay = play.replay(20, exponent=exponent)
+        with pytest.raises(AgentError, match="no transition that may be drawn"):
+            replay.sample(1, draw())
+        replay.add(play.rollout(3))  # masked and cut in every step: nothing that may be drawn
+        assert len(replay) == 6
+        assert replay.added == 0
+        with pytest.raises(AgentError, match="no transition that may be drawn"):
+            replay.sample(1, draw())
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_nothing_is_drawn_where_all_that_could_be_is_gone(exponent):
+    play = Play(copies=2, terminates=0.0, truncates=0.0, owned=0.999)
+    replay = play.replay(2 * 6, exponent=exponent)
+    replay.add(play.rollout(3))
+    assert len(replay.sample(4, draw()).slot) == 4
+    play.owned = 0.0
+    for _ in range(2):
+        replay.add(play.rollout(3))
+    assert replay.added == 6
+    with pytest.raises(AgentError, match="no transition that may be drawn; wanted some of the learner's own"):
+        replay.sample(4, draw())
+
+
+def test_the_latest_rollout_is_handed_on_for_what_does_not_replay():
+    play = Play()
+    replay = play.replay(40)
+    assert replay.latest is None
+    rollout = play.rollout(3)
+    replay.add(rollout)
+    assert replay.latest is rollout
+    assert rows(rollout.obs, 3).shape == (6, 2)

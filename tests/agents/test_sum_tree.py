@@ -1,0 +1,149 @@
+"""The sum tree against plain sums, by both of its ways: compiled walks, and torch operations a level at a time."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlbits.agents.sum_tree import SumTree, find_by_level, set_by_level
+
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 64, 100, 1000)
+
+
+def by_levels(tree):
+    """A copy of a tree's nodes, for the operations that a GPU would take."""
+    return tree.nodes.clone()
+
+
+def filled(values):
+    tree = SumTree(len(values))
+    tree.set(torch.arange(len(values)), torch.tensor(values, dtype=torch.float64))
+    return tree
+
+
+def plain_find(values, target):
+    """The leaf whose part of the running sum holds the target, by a loop."""
+    running = 0.0
+    for index, value in enumerate(values):
+        running += value
+        if target < running:
+            return index
+    raise AssertionError("the target is beyond the total")
+
+
+@pytest.mark.parametrize("capacity", SIZES)
+def test_a_tree_has_room_for_its_leaves_and_less_than_twice_that(capacity):
+    tree = SumTree(capacity)
+    assert tree.capacity <= tree.size < 2 * tree.capacity
+    assert len(tree.nodes) == 2 * tree.size
+    assert tree.nodes.dtype == torch.float64
+    assert tree.total == 0
+    assert tree.get(torch.arange(capacity)).tolist() == [0.0] * capacity
+
+
+@given(
+    capacity=st.integers(1, 20),
+    rounds=st.lists(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 1000)), max_size=8), max_size=6),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_node_is_the_sum_of_its_leaves_after_any_changes(capacity, rounds):
+    """Whole numbers, so that sums are exact; leaves may come several times in one change, the last of them counting."""
+    tree, values = SumTree(capacity), np.zeros(capacity)
+    for changes in rounds:
+        index = [place % capacity for place, _ in changes]
+        tree.set(torch.tensor(index, dtype=torch.int64), torch.tensor([float(value) for _, value in changes]))
+        for place, (_, value) in zip(index, changes, strict=True):
+            values[place] = value
+    assert tree.total == values.sum()
+    assert tree.get(torch.arange(capacity)).tolist() == values.tolist()
+    leaves = np.zeros(tree.size)
+    leaves[:capacity] = values
+    level = leaves
+    for depth in range(tree.size.bit_length() - 1, -1, -1):
+        assert tree.nodes[1 << depth : 2 << depth].tolist() == level.tolist()
+        level = level.reshape(-1, 2).sum(1) if len(level) > 1 else level
+
+
+@given(values=st.lists(st.integers(0, 5), min_size=1, max_size=33).filter(any), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_target_is_found_where_the_running_sum_passes_it(values, data):
+    tree = filled(values)
+    quarters = data.draw(st.lists(st.integers(0, 4 * sum(values) - 1), min_size=1, max_size=10))
+    target = torch.tensor([quarter / 4 for quarter in quarters], dtype=torch.float64)
+    wanted = [plain_find(values, float(value)) for value in target]
+    assert tree.find(target).tolist() == wanted
+    assert find_by_level(by_levels(tree), target).tolist() == wanted
+
+
+@pytest.mark.parametrize("capacity", SIZES)
+def test_the_compiled_way_and_the_way_by_levels_agree_to_the_bit(capacity):
+    generator = torch.Generator().manual_seed(capacity)
+    tree, nodes = SumTree(capacity), SumTree(capacity).nodes
+    for _ in range(5):
+        index = torch.randperm(capacity, generator=generator)[: max(1, capacity // 2)]
+        value = torch.rand(len(index), generator=generator)
+        value[value < 0.2] = 0.0
+        tree.set(index, value)
+        set_by_level(nodes, index, value.double())
+        assert torch.equal(tree.nodes, nodes)
+        if tree.total > 0:
+            target = torch.rand(50, generator=generator, dtype=torch.float64) * tree.total
+            assert torch.equal(tree.find(target), find_by_level(nodes, target))
+
+
+def test_by_levels_equal_leaves_leave_whole_sums():
+    """Which of equal ones counts is not said on a GPU; that the sums fit the leaves is."""
+    nodes = SumTree(8).nodes
+    set_by_level(nodes, torch.tensor([3, 3, 5, 3]), torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64))
+    assert nodes[8 + 3] in (1.0, 2.0, 8.0)
+    assert nodes[1] == nodes[8:].sum()
+
+
+@pytest.mark.parametrize("find", [lambda tree, target: tree.find(target), lambda t, u: find_by_level(t.nodes, u)])
+def test_leaves_are_drawn_in_proportion_and_those_of_zero_never(find):
+    values = [0, 3, 0, 1, 0, 0, 4, 0, 0, 0.5, 1.5]
+    tree, draws = filled(values), 100_000
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = torch.bincount(find(tree, uniform * tree.total), minlength=len(values)).numpy() / draws
+    wanted = np.array(values) / sum(values)
+    assert (share[wanted == 0] == 0).all()
+    assert (np.abs(share - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / draws)).all()
+
+
+@pytest.mark.parametrize("values", [[1, 0], [0, 1], [0, 0, 2, 0, 0], [1, 1, 1, 0, 0, 0], [0.1] * 7 + [0]])
+def test_targets_at_and_past_the_ends_fall_on_leaves_that_count(values):
+    """Rounding may put a target on the total itself, or by a hair beyond it."""
+    tree = filled(values)
+    total = float(tree.total)
+    target = torch.tensor([0.0, np.nextafter(total, 0), total, np.nextafter(total, 9)], dtype=torch.float64)
+    for found in (tree.find(target), find_by_level(tree.nodes, target)):
+        assert all(values[index] > 0 for index in found.tolist())
+        first, last = np.flatnonzero(values)[[0, -1]]
+        assert found.tolist()[0] == first
+        assert set(found.tolist()[2:]) == {last}
+
+
+def test_an_empty_tree_gives_leaves_that_exist():
+    for capacity in SIZES:
+        tree = SumTree(capacity)
+        for found in (tree.find(torch.zeros(3)), find_by_level(tree.nodes, torch.zeros(3))):
+            assert ((found >= 0) & (found < capacity)).all()
+
+
+def test_a_small_leaf_beside_a_million_large_ones_is_not_lost():
+    """In float32 the sum of a million ones has no room for a millionth more."""
+    tree = SumTree(1_000_000)
+    tree.set(torch.arange(1_000_000), torch.ones(1_000_000))
+    tree.set(torch.tensor([999_999]), torch.tensor([1e-6]))
+    assert float(tree.total) == pytest.approx(999_999 + 1e-6, abs=1e-9)
+    target = torch.tensor([999_999.0, 999_999 + 5e-7], dtype=torch.float64)
+    assert tree.find(target).tolist() == [999_999, 999_999]
+
+
+def test_values_of_any_type_are_taken():
+    tree = SumTree(3)
+    for value in (torch.tensor([2, 1]), torch.tensor([2.0, 1.0]), torch.tensor([2.0, 1.0], dtype=torch.float64)):
+        tree.set(torch.tensor([2, 0]), value)
+        assert tree.get(torch.tensor([0, 1, 2])).tolist() == [1.0, 0.0, 2.0]
+        assert tree.find(torch.tensor([0.5, 1.5])).tolist() == [0, 2]
