@@ -78,9 +78,9 @@ def _part(space: gym.Space[Any], generator: torch.Generator) -> nn.Module:
 
 
 def _is_image(space: spaces.Box) -> bool:
-    return (len(space.shape) == 3 and min(space.shape[0], space.shape[1]) >= 3) or (
-        len(space.shape) == 2 and space.dtype == np.uint8 and min(space.shape) >= 8
-    )
+    # Grey ones of bytes have no axis of channels, or one of a frame or two.
+    grey = space.dtype == np.uint8 and len(space.shape) in (2, 3) and min(space.shape[-2:]) >= 8
+    return grey or (len(space.shape) == 3 and min(space.shape[:2]) >= 3)
 
 
 class _Index(nn.Module):

@@ -106,7 +106,10 @@ def _open(
     env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str, drawn: bool
 ) -> tuple[AnyBatch, str | None]:
     """The copies, and why they cannot be drawn (None where they can, or need not)."""
-    common: dict[str, Any] = {"device": device, "seed": seed, "settings": settings, "illegal": "replace"}
+    # A copy whose episode is over stands still, which saves the steps of slow environments.
+    common: dict[str, Any] = {
+        "device": device, "seed": seed, "settings": settings, "illegal": "replace", "autoreset": "disabled",
+    }  # fmt: skip
     if drawn:
         try:
             return open_batch(env, count, render_mode="rgb_array", **common), None

@@ -32,6 +32,7 @@ SPACES = {
     "image, channels first": uint8(3, 16, 20),
     "image, channels last": uint8(16, 20, 3),
     "image, grey": uint8(12, 14),
+    "image, two grey frames": uint8(2, 12, 14),
     "image, large": uint8(4, 84, 84),
     "image of floats": spaces.Box(-1, 1, (4, 40, 36), np.float32),
     "record": spaces.Dict({"cell": spaces.Discrete(5), "speed": spaces.Box(-1, 1, (2,), np.float32)}),

@@ -1,0 +1,157 @@
+"""Atari games with the usual preprocessing, by Gymnasium's own wrappers.
+
+Around the emulator, from the inside out (Mnih et al., "Human-level control through deep reinforcement learning", 2015):
+
+1. ``AtariPreprocessing``: up to 30 steps without action at the start, every action for 4 frames, the maximum of the
+   last two frames, grey, 84 x 84;
+2. :class:`Lives`: FIRE where a game waits for it; in training the loss of a life ends the episode;
+3. in training the sign of the reward in its place;
+4. ``FrameStackObservation``: the last 4 observations, uint8 [4, 84, 84].
+
+In evaluation an episode is the whole game and its return the true score.
+
+Differs from ``AtariPreprocessing(terminal_on_life_loss=True)`` in that a lost life does not begin a new game: then only
+first lives would ever be played. Gymnasium has no wrapper that presses FIRE.
+
+Example:
+    >>> from mlbits.envs.core.wrapped import open_batch
+    >>> open_batch("ALE/Pong-v5", 8, training=True).obs.shape
+    torch.Size([8, 1, 4, 84, 84])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import gymnasium as gym
+
+from mlbits.envs.core.settings import flag, integer
+
+FIRE = 1  # its place among a game's actions, where it has it
+_FIRST_PRESSES = (1, 2)  # as in OpenAI's baselines: some games wait for the second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtariSettings:
+    """Settings beside the emulator's own (``mode``, ``difficulty``, ``repeat_action_probability``, ...).
+
+    Attributes:
+        preprocess: False opens the game as Gymnasium does, without any of this.
+        noop_max: most steps without action at a game's start.
+        frame_skip: frames that each action lasts.
+        screen_size: pixels a side of the observation.
+        frame_stack: observations shown at once.
+        terminal_on_life_loss: whether a lost life ends an episode, in training alone.
+        clip_reward: whether rewards are replaced by their sign, in training alone.
+    """
+
+    preprocess: bool = True
+    noop_max: int = 30
+    frame_skip: int = 4
+    screen_size: int = 84
+    frame_stack: int = 4
+    terminal_on_life_loss: bool = True
+    clip_reward: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("preprocess", "terminal_on_life_loss", "clip_reward"):
+            flag(name, getattr(self, name))
+        for name, low, high in (("noop_max", 0, 1000), ("frame_skip", 1, 100), ("screen_size", 8, 1000)):
+            integer(name, getattr(self, name), low, high)
+        integer("frame_stack", self.frame_stack, 1, 100)
+
+
+def is_atari(spec: gym.envs.registration.EnvSpec) -> bool:
+    """Whether an environment is one of ale-py's."""
+    return str(spec.entry_point).startswith("ale_py")
+
+
+def make_atari(env_id: str, settings: Mapping[str, Any], training: bool) -> gym.Env[Any, Any]:
+    """One copy of an Atari game.
+
+    Args:
+        env_id: a Gymnasium id of ale-py's.
+        settings: those of :class:`AtariSettings` and of the emulator, ``render_mode`` included.
+        training: whether lost lives end episodes and rewards are clipped, where the settings say so.
+
+    Raises:
+        GameError: for a setting of :class:`AtariSettings` out of range.
+    """
+    own = {field.name for field in fields(AtariSettings)}
+    chosen = AtariSettings(**{name: value for name, value in settings.items() if name in own})
+    emulator = {name: value for name, value in settings.items() if name not in own}
+    if not chosen.preprocess:
+        return gym.make(env_id, **emulator)
+    # The frames between are looked at by AtariPreprocessing itself; grey ones cost the emulator least.
+    env: gym.Env[Any, Any] = gym.make(env_id, **{"obs_type": "grayscale", **emulator, "frameskip": 1})
+    env = gym.wrappers.AtariPreprocessing(
+        env, noop_max=chosen.noop_max, frame_skip=chosen.frame_skip, screen_size=chosen.screen_size
+    )
+    env = Lives(env, ends_episode=training and chosen.terminal_on_life_loss)
+    if training and chosen.clip_reward:
+        env = gym.wrappers.TransformReward(env, _sign)
+    return gym.wrappers.FrameStackObservation(env, chosen.frame_stack) if chosen.frame_stack > 1 else env
+
+
+def steps_a_game(env: gym.Env[Any, Any], settings: Mapping[str, Any]) -> int | None:
+    """The most steps that a game can take before the emulator truncates it, or None."""
+    spec = env.unwrapped.spec
+    frames = None if spec is None else spec.kwargs.get("max_num_frames_per_episode")
+    skip = int(settings.get("frame_skip", AtariSettings().frame_skip)) if settings.get("preprocess", True) else 1
+    return None if frames is None else -(-int(frames) // skip)
+
+
+def _sign(reward: Any) -> float:
+    return float((reward > 0) - (reward < 0))
+
+
+class Lives(gym.Wrapper[Any, Any, Any, Any]):
+    """Press FIRE where a game or a life waits for it, and end an episode with a life where that is asked for.
+
+    An episode that ended with a life is followed by the rest of the same game.
+
+    Args:
+        env: an Atari game, preprocessed.
+        ends_episode: whether losing a life that is not the last terminates the episode.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], ends_episode: bool) -> None:
+        super().__init__(env)
+        self._emulator = cast(Any, env.unwrapped)
+        meanings: list[str] = self._emulator.get_action_meanings()
+        self._fires = len(meanings) > 2 and meanings[FIRE] == "FIRE"
+        self._ends_episode = ends_episode
+        self._lives = 0
+        self._goes_on = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begin a game; after a lost life, and without a seed, go on with the present one."""
+        if self._goes_on and seed is None:
+            obs, _, terminated, truncated, info = self.env.step(0)
+            if terminated or truncated:
+                obs, info = self.env.reset()
+        else:
+            obs, info = self.env.reset(seed=seed, options=options)
+        self._goes_on = False
+        if self._fires:
+            for action in _FIRST_PRESSES:
+                obs, _, terminated, truncated, info = self.env.step(action)
+                if terminated or truncated:
+                    obs, info = self.env.reset()
+        self._lives = self._emulator.ale.lives()
+        return obs, info
+
+    def step(self, action: Any) -> Any:
+        """Play an action; what FIRE earns after a lost life counts in the same step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        lives = self._emulator.ale.lives()
+        lost, self._lives = 0 < lives < self._lives, lives
+        if lost and not (terminated or truncated):
+            if self._ends_episode:
+                self._goes_on, terminated = True, True
+            elif self._fires:
+                obs, more, terminated, truncated, info = self.env.step(FIRE)
+                reward, self._lives = float(reward) + float(more), self._emulator.ale.lives()
+        return obs, reward, terminated, truncated, info

@@ -1,0 +1,139 @@
+"""Environments that are not ours: finding them by id, making one copy, and saying what is missing.
+
+Beside the ids that Gymnasium knows there are those of ale-py ("ALE/Pong-v5"), registered here where it is installed,
+and "module:id", for which the module is imported first (it registers the id, as MiniGrid's and many others do).
+
+Spaces that no network here takes are translated: observations of tuples and nested dictionaries are flattened
+(Gymnasium's ``FlattenObservation``), Discrete actions start at 0, MultiBinary actions are choices of two, and boxes of
+actions of several axes get one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mlbits.envs.core.atari import is_atari, make_atari
+from mlbits.envs.core.errors import GameError, UnknownIdError
+from mlbits.envs.core.registry import registered
+from mlbits.envs.core.spaces import action_layout, observation_layout
+
+# Where an environment's code begins, and the extra of this package that brings what it stands on.
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+
+
+def check_env_id(env_id: str) -> None:
+    """Refuse an id that neither mlbits nor Gymnasium knows.
+
+    Raises:
+        UnknownIdError: naming the nearest id.
+        GameError: if the package or module that registers the id cannot be imported.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise GameError(f"{env_id}: the module {module!r} cannot be imported ({error})") from None
+    if name in registered() or name in gym.registry:
+        return
+    _register_atari(name)
+    if name in gym.registry:
+        return
+    known = [*registered(), *gym.registry]
+    if name.partition("/")[0] == "mlbits":
+        known = list(registered())
+    raise UnknownIdError("environment", name, known)
+
+
+def _register_atari(env_id: str) -> None:
+    """Make ale-py's ids known, where it is installed.
+
+    Raises:
+        GameError: if the id can only be one of its own, and it is not.
+    """
+    if importlib.util.find_spec("ale_py") is not None:
+        gym.register_envs(importlib.import_module("ale_py"))
+    elif env_id.startswith("ALE/") or "NoFrameskip-v" in env_id:
+        raise GameError(_missing(env_id, "ale_py", "atari"))
+
+
+def reward_threshold(env_id: str) -> float | None:
+    """The mean return at which an environment counts as solved, or None."""
+    name = env_id.rpartition(":")[2]
+    return gym.spec(name).reward_threshold if name in gym.registry else None
+
+
+def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) -> gym.Env[Any, Any]:
+    """One copy of a Gymnasium environment, with spaces that agents take.
+
+    Args:
+        env_id: a Gymnasium id.
+        settings: keyword arguments of the environment; for Atari also those of
+            :class:`~mlbits.envs.core.atari.AtariSettings`.
+        training: whether it is for training: Atari games then clip rewards and end episodes with lives.
+
+    Raises:
+        UnknownIdError: if Gymnasium does not know the id.
+        GameError: if a package is missing (the message names the extra that brings it), a setting is not accepted, or
+            the spaces are of a kind that agents cannot take.
+    """
+    check_env_id(env_id)
+    spec = gym.spec(env_id.rpartition(":")[2])
+    try:
+        env = make_atari(spec.id, settings, training) if is_atari(spec) else gym.make(spec.id, **settings)
+    except GameError as error:
+        raise GameError(f"{env_id}: {error}") from None
+    except Exception as error:  # whatever another's constructor says of settings that it does not like
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, (gym.error.DependencyNotInstalled, ImportError)):
+            extra = next((extra for code, extra in _EXTRAS.items() if str(spec.entry_point).startswith(code)), None)
+            raise GameError(_missing(env_id, _package(error, said), extra)) from error
+        given = f" with the settings {dict(settings)}" if settings else ""
+        raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {said})") from error
+    return _with_plain_actions(_with_plain_observations(env))
+
+
+def _package(error: Exception, said: str) -> str:
+    """The package that is missing: the one that Python names, or the one that Gymnasium's message begins with."""
+    cause = error if isinstance(error, ImportError) else error.__cause__ or error.__context__
+    return getattr(cause, "name", None) or said.partition(" ")[0]
+
+
+def _missing(env_id: str, package: str, extra: str | None) -> str:
+    remedy = f'pip install "mlbits[{extra}]"' if extra else f"wanted: pip install {package}"
+    return f"{env_id}: the package {package} is missing; {remedy}"
+
+
+def _with_plain_observations(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    try:
+        observation_layout(env.observation_space)
+    except GameError:
+        if not env.observation_space.is_np_flattenable:
+            raise
+        return gym.wrappers.FlattenObservation(env)
+    return env
+
+
+def _with_plain_actions(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    space = env.action_space
+    plain: gym.Space[Any]
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        plain, first = spaces.Discrete(int(space.n)), int(space.start)
+        return gym.wrappers.TransformAction(env, lambda action: int(action) + first, plain)
+    if isinstance(space, spaces.Box) and len(space.shape) != 1:
+        shape = space.shape
+        plain = spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype.type)
+        return gym.wrappers.TransformAction(env, lambda action: np.reshape(action, shape), plain)
+    if isinstance(space, spaces.MultiBinary):
+        shape, dtype = space.shape, space.dtype
+        plain = spaces.MultiDiscrete(np.full(int(np.prod(shape)), 2))
+        return gym.wrappers.TransformAction(env, lambda action: np.reshape(action, shape).astype(dtype), plain)
+    action_layout(space)
+    return env
