@@ -9,8 +9,10 @@ much as learning CartPole takes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ class FlatAdam:
         eps: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        parameters = list(parameters)
+        self._parameters = parameters = list(parameters)
         self.flat = flatten(parameters)
         self._grad = torch.zeros_like(self.flat)
         for parameter, grad in zip(parameters, self._grad.split([p.numel() for p in parameters]), strict=True):
@@ -57,6 +59,13 @@ class FlatAdam:
         self._eps, self._betas = eps, betas
         self._steps = torch.zeros((), device=self.flat.device)
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
+        # Copied one by one, parameters and gradients would be views of nothing, and every step without effect.
+        parameters = copy.deepcopy(self._parameters, memo)
+        made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self._eps, self._betas)
+        made.load_state_dict(self.state_dict())
+        return made
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

@@ -209,6 +209,13 @@ class TargetNetwork:
         self._flat = flatten(self.network.parameters())
         self._source = optimizer
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TargetNetwork:
+        made = copy.copy(self)
+        made.network = copy.deepcopy(self.network, memo)
+        made._flat = flatten(made.network.parameters())  # copied parameters are views of nothing
+        made._source = copy.deepcopy(self._source, memo)
+        return made
+
     def __call__(self, *inputs: Any) -> Any:
         """The copy's output."""
         return self.network(*inputs)

@@ -1,5 +1,7 @@
 """FlatAdam against torch's own Adam and gradient clipping."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -81,3 +83,24 @@ def test_a_saved_optimizer_goes_on_bit_for_bit():
     steps(two, other, range(10, 20))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert int(other.state_dict()["steps"]) == 20
+
+
+def test_a_deep_copy_steps_its_own_parameters_and_goes_on_bit_for_bit():
+    net = make()
+    pair = [net, FlatAdam(net.parameters(), 1e-2, 1.0)]
+
+    def steps(net, optimizer, numbers):
+        for step in numbers:
+            optimizer.zero_grad()
+            loss_of(net, step).backward()
+            optimizer.step()
+
+    steps(*pair, range(5))
+    for order in (1, -1):  # whichever of the two is copied first
+        kept, adam = copy.deepcopy(pair[::order])[::order]
+        before = [parameter.clone() for parameter in net.parameters()]
+        steps(kept, adam, range(5, 10))
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
+        assert int(pair[1].state_dict()["steps"]) == 5
+    steps(*pair, range(5, 10))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), kept.parameters(), strict=True))
