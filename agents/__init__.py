@@ -61,12 +61,26 @@ class AgentEntry:
 
 AGENTS: dict[str, AgentEntry] = {
     "ppo": AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"),
+    "q-learning": AgentEntry(
+        "mlbits.agents.tabular_q",
+        "TabularQ",
+        "TabularQConfig",
+        "tabular Q-learning and double Q-learning, for observations that can be counted",
+        ("discrete", "multi_discrete"),
+    ),
     "dqn": AgentEntry(
         "mlbits.agents.dqn",
         "DQN",
         "DQNConfig",
         "deep Q-learning: double, dueling, n-step, prioritised, C51, QR-DQN",
         ("discrete",),
+    ),
+    "ddpg": AgentEntry(
+        "mlbits.agents.ddpg",
+        "DDPG",
+        "DDPGConfig",
+        "deterministic policy gradient; D4PG and TD3 by switches",
+        ("continuous",),
     ),
     "reinforce": AgentEntry(
         "mlbits.agents.reinforce",
@@ -76,6 +90,20 @@ AGENTS: dict[str, AgentEntry] = {
     ),
     "trpo": AgentEntry(
         "mlbits.agents.trpo", "TRPO", "TRPOConfig", "trust region: natural gradient under a bound on the KL divergence"
+    ),
+    "sb3-ppo": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"),
+    "sb3-a2c": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"),
+    "sb3-dqn": AgentEntry(
+        "mlbits.agents.sb3", "SB3Agent", "SB3DQNConfig", "Stable-Baselines3's DQN, by its own loop", ("discrete",)
+    ),
+    "sb3-ddpg": AgentEntry(
+        "mlbits.agents.sb3", "SB3Agent", "SB3DDPGConfig", "Stable-Baselines3's DDPG, by its own loop", ("continuous",)
+    ),
+    "sb3-td3": AgentEntry(
+        "mlbits.agents.sb3", "SB3Agent", "SB3TD3Config", "Stable-Baselines3's TD3, by its own loop", ("continuous",)
+    ),
+    "sb3-sac": AgentEntry(
+        "mlbits.agents.sb3", "SB3Agent", "SB3SACConfig", "Stable-Baselines3's SAC, by its own loop", ("continuous",)
     ),
 }
 

@@ -57,8 +57,8 @@ def algorithm_arguments(
 
 
 def _linear(start: float) -> Any:
-    """From ``start`` to 0 over the run, by what SB3 gives: how much of it is left."""
-    return lambda left: left * start
+    """From ``start`` to 0 over the run, by how much of it is left; SB3 gives less than 0 when the last rollout ends."""
+    return lambda left: max(0.0, left) * start
 
 
 def algorithm_class(name: str) -> Any:

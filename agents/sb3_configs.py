@@ -36,10 +36,12 @@ class SB3Config:
 
     Attributes:
         algorithm: the name of SB3's class.
+        run_defaults: settings of a run whose default is another than for our agents: SB3's is one copy.
     """
 
     __slots__ = ()
     algorithm = ""
+    run_defaults = (("num_envs", 1),)
 
     def check(self) -> None:
         """Check all settings.

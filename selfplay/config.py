@@ -217,6 +217,7 @@ def resolve(
     values = dict(values)
     agent_values = dict(values.pop("agent", {})) | dict(agent_settings or {})
     env_values = dict(values.pop("env", {})) | dict(env_settings or {})
+    values = dict(getattr(config_class, "run_defaults", ())) | values
     return Settings(
         agent=agent,
         env=env,

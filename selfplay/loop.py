@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mlbits.agents.sb3_configs import SB3Config
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
 from mlbits.selfplay.config import Settings
@@ -86,6 +87,7 @@ class Turns:
             record = {f"learn/{name}": float(value) for name, value in self._metrics.items()}
             tracker.record(counters.env_steps, _training_record(session, self._lengths) | record | clock.record())
             self._lengths.clear()
+            self._metrics = {}  # told once: a run resumed here would not know them
         if saving:
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
             save(session, tracker, folder, clock)
@@ -123,6 +125,10 @@ def train(settings: Settings, out: str | Path | None = None, *, console: bool = 
     Raises:
         MlbitsError: for settings that do not fit, or a folder that holds another run.
     """
+    if isinstance(settings.agent_config, SB3Config):  # Stable-Baselines3 has a loop of its own
+        from mlbits.selfplay import sb3_training
+
+        return sb3_training.train(settings, out, console=console)
     set_up(settings.run.threads)
     session = open_session(settings)
     folder = new_folder(settings, out)
@@ -145,10 +151,14 @@ def resume(folder: str | Path, *, total_steps: int | None = None, console: bool 
         console: whether to show progress.
 
     Raises:
-        RunError: if the folder is no run.
+        RunError: if the folder is no run, or one of Stable-Baselines3's that is not finished.
         CheckpointError: if there are checkpoints and none is usable.
     """
     folder, settings = Path(folder), read_settings(folder)
+    if isinstance(settings.agent_config, SB3Config):
+        from mlbits.selfplay import sb3_training
+
+        return sb3_training.resume(folder, settings, total_steps)
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
         change_settings(folder, settings)  # so that another interruption goes on to the same end

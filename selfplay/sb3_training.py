@@ -1,0 +1,258 @@
+"""Training by Stable-Baselines3's own loop, recorded as any other run.
+
+``mlbits train sb3-ppo ENV`` runs ``model.learn`` of SB3 itself. Its callback hands each turn (a rollout, and what was
+learned from it) to the same :class:`~mlbits.selfplay.loop.Turns` that follows our own loop's, so that the run's
+folder, the curves, the evaluation on the same seeds, the checkpoints and the summary are those of every run. Games of
+mlbits are played through :class:`~mlbits.envs.core.sb3_door.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each copy
+in a ``Monitor``.
+
+Where it differs: SB3 draws from the global generators, which are seeded for the run and set back after it; and it
+cannot be taken up again in the middle, since a model of SB3 saves neither its replay nor its environments.
+
+Example:
+    mlbits train sb3-ppo CartPole-v1 --seed 1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from mlbits.agents import agent_entry
+from mlbits.agents.agent import RolloutSpec
+from mlbits.agents.sb3 import SB3Agent
+from mlbits.agents.sb3_algorithms import algorithm_arguments, algorithm_class
+from mlbits.envs.core.batch import parse_device
+from mlbits.envs.core.cuda import check_cuda
+from mlbits.envs.core.gymnasium_ids import make_copy
+from mlbits.envs.core.registry import make_sb3, registered
+from mlbits.envs.core.wrapped import open_batch
+from mlbits.selfplay.checkpoints import Checkpoint
+from mlbits.selfplay.collect import Collector, Episodes
+from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.lineup import self_play
+from mlbits.selfplay.loop import Turns
+from mlbits.selfplay.machine import memory_bytes, set_up
+from mlbits.selfplay.run import SUMMARY, RunError, new_folder
+from mlbits.selfplay.session import Session
+from mlbits.selfplay.tracking import Tracker
+
+_RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
+_MAX_SEED = 2**32 - 1  # of NumPy's global generator
+
+
+def train(settings: Settings, out: str | Path | None = None, *, console: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Start a run of one of SB3's algorithms; see :func:`mlbits.selfplay.loop.train`.
+
+    Raises:
+        MlbitsError: for settings or spaces that do not fit, or a folder that holds another run.
+    """
+    run = settings.run
+    set_up(run.threads)
+    with _global_generators_set_back():
+        model, session = _open(settings)
+        folder = new_folder(settings, out)
+        session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
+        tracker = Tracker(folder, run.total_steps, console=console)
+        try:
+            tracker.describe(settings.to_json())
+            turns = Turns(session, tracker, folder)
+            model.learn(run.total_steps, callback=_Recording(session, turns), log_interval=None)
+            return folder, turns.finish()
+        finally:
+            tracker.close()
+            model.env.close()
+
+
+def resume(folder: Path, settings: Settings, total_steps: int | None) -> tuple[Path, dict[str, Any]]:
+    """The folder and summary of a run that is finished.
+
+    Raises:
+        RunError: if it is not: SB3 cannot go on where it was.
+    """
+    if total_steps is None and (folder / SUMMARY).exists():
+        return folder, json.loads((folder / SUMMARY).read_text())
+    raise RunError(
+        f"{folder}: a run of {settings.agent} cannot be resumed: Stable-Baselines3 keeps neither its replay nor its "
+        f"environments; wanted a new run (the newest checkpoint of this one plays: mlbits eval {folder})"
+    )
+
+
+class SB3Session(Session):
+    """A session whose learner learns in SB3's loop; its batch is one copy, there for its spaces."""
+
+    @property
+    def record_every(self) -> int:
+        """Environment steps between records."""
+        return self.settings.run.record_every or _RECORD_EVERY
+
+    def to_checkpoint(self) -> Checkpoint:
+        """What acting depends on."""
+        recent = torch.tensor(list(self.recent), dtype=torch.float64)
+        return Checkpoint(self.learner.state_dict(), {"recent": recent}, dict(vars(self.counters)))
+
+    def restart_wrapped(self) -> None:
+        """Nothing: the copies are SB3's, and play on."""
+
+
+class _Recording(BaseCallback):
+    """Hands SB3's turns to the run's: each ends where the next rollout, or the end of training, begins."""
+
+    def __init__(self, session: Session, turns: Turns) -> None:
+        super().__init__()
+        self._session, self._turns = session, turns
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._steps, self._played = 0, False
+        self._began = self._environment_began = 0.0
+
+    def _on_training_start(self) -> None:
+        envs, inner = self.training_env, self.training_env.step
+
+        def timed(actions: Any) -> Any:
+            began = time.perf_counter()
+            result = inner(actions)
+            self._session.collector.timing.environment += time.perf_counter() - began
+            return result
+
+        envs.step = timed  # type: ignore[method-assign]
+
+    def _on_rollout_start(self) -> None:
+        self._end_turn()
+        self._began, self._environment_began = time.perf_counter(), self._session.collector.timing.environment
+        self._played = False
+
+    def _on_step(self) -> bool:
+        dones = self.locals["dones"]
+        if dones.any():
+            for b in np.flatnonzero(dones):
+                episode = self.locals["infos"][b]["episode"]
+                self._returns.append(float(episode["r"]))
+                self._lengths.append(int(episode["l"]))
+        return not self._session.finished
+
+    def _on_rollout_end(self) -> None:
+        now, timing = time.perf_counter(), self._session.collector.timing
+        timing.network += now - self._began - (timing.environment - self._environment_began)
+        self._began, self._played = now, True
+
+    def _on_training_end(self) -> None:
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Count what was played and learned; nothing of a rollout that was broken off when the run was solved."""
+        if not self._played or self._session.finished:
+            return
+        self._session.collector.timing.learning += time.perf_counter() - self._began
+        steps, self._steps = self.model.num_timesteps - self._steps, self.model.num_timesteps
+        episodes = Episodes(np.array(self._returns), np.array(self._lengths, np.int64))
+        self._returns, self._lengths = [], []
+        self._turns.after(steps, episodes, self._metrics())
+
+    def _metrics(self) -> dict[str, float]:
+        """The latest of what SB3 logs of its learning, by its own names."""
+        logged = self.model.logger.name_to_value
+        metrics = {name.removeprefix("train/"): value for name, value in logged.items() if name.startswith("train/")}
+        if "rollout/exploration_rate" in logged:
+            metrics["exploration_rate"] = logged["rollout/exploration_rate"]
+        return metrics
+
+
+def _open(settings: Settings) -> tuple[Any, SB3Session]:
+    """SB3's model on its copies, and the session that records it.
+
+    Raises:
+        MlbitsError: naming the setting, space or device that does not fit.
+    """
+    run, config = settings.run, settings.agent_config
+    device = parse_device(run.device)
+    device = check_cuda(device) if device.type == "cuda" else device
+    if run.seed + run.num_envs > _MAX_SEED:
+        raise ConfigError(f"seed: got {run.seed}; wanted one up to {_MAX_SEED - run.num_envs:,} for Stable-Baselines3")
+    envs = _open_copies(settings)
+    observation_space, action_space = envs.observation_space, envs.action_space
+    # An agent that is not kept: made as it is for evaluation, it names whatever does not fit.
+    agent_entry(settings.agent).make(config, observation_space, action_space, seed=run.seed, device=device)
+    _check_memory(settings, observation_space, action_space)
+    if config.normalize:
+        envs = VecNormalize(envs, gamma=config.gamma)
+    arguments = algorithm_arguments(config, observation_space, action_space)
+    try:
+        model = algorithm_class(config.algorithm)(env=envs, seed=run.seed, device=device, **arguments)
+    except (AssertionError, ValueError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{settings.agent}: Stable-Baselines3 does not take these settings ({said})") from error
+    model.set_logger(Logger(None, []))
+    normalize = model.get_vec_normalize_env()
+    learner = SB3Agent(None, observation_space, action_space, device=device, policy=model.policy, normalize=normalize)
+    batch = open_batch(settings.env, 1, settings=settings.env_settings, illegal="replace")
+    return model, SB3Session(
+        settings=settings,
+        device=device,
+        batch=batch,
+        learner=learner,
+        lineup=self_play(learner, 1, 1, batch.device),
+        collector=Collector(batch, RolloutSpec(1, False), torch.Generator()),
+        learning=torch.Generator(),
+        recent=deque(maxlen=run.solved_episodes),
+    )
+
+
+def _open_copies(settings: Settings) -> VecEnv:
+    run = settings.run
+    if settings.env in registered():
+        return make_sb3(settings.env, run.num_envs, seed=run.seed, **settings.env_settings)
+
+    def make() -> gym.Env[Any, Any]:
+        return Monitor(make_copy(settings.env, settings.env_settings, training=True))
+
+    return DummyVecEnv([make] * run.num_envs)
+
+
+def _check_memory(settings: Settings, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    """Refuse a replay larger than the machine before the system grants memory that it does not have.
+
+    Raises:
+        ConfigError: naming the size that it would take.
+    """
+    capacity = getattr(settings.agent_config, "buffer_size", 0)
+    shapes: Any = get_obs_shape(observation_space)
+    parts = shapes.items() if isinstance(shapes, dict) else [(None, shapes)]
+    spaces: Any = observation_space
+    each = 2 * sum(
+        int(np.prod(shape)) * np.dtype((spaces if key is None else spaces[key]).dtype).itemsize for key, shape in parts
+    )
+    size, room = capacity * (each + 8 * get_action_dim(action_space) + 12), memory_bytes(torch.device("cpu"))
+    if size > room:
+        raise ConfigError(
+            f"agent.buffer_size: a replay of {capacity:,} transitions of this environment takes "
+            f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
+            f"wanted at most {int(capacity * room / size):,}, with room for the rest"
+        )
+
+
+@contextlib.contextmanager
+def _global_generators_set_back() -> Iterator[None]:
+    """Leave the global generators of Python, NumPy and torch as they were before SB3 seeds and draws from them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
