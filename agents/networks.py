@@ -47,6 +47,7 @@ class Features(nn.Module):
     Attributes:
         widths: for each part, its vector's length, or the number of rows of its table.
         is_index: for each part, whether it holds indices into a table.
+        entries: for each part, how many entries of its vector may be other than zero at once.
     """
 
     def __init__(self, space: gym.Space[Any], generator: torch.Generator) -> None:
@@ -56,6 +57,7 @@ class Features(nn.Module):
         self.parts = nn.ModuleList(_part(part, generator) for part in parts)
         self.widths = [int(part.width) for part in self.parts]  # type: ignore[arg-type]
         self.is_index = [isinstance(part, (_Index, _Indices)) for part in self.parts]
+        self.entries = [int(part.entries) for part in self.parts]  # type: ignore[arg-type]
 
     def forward(self, obs: Any) -> list[Tensor]:
         """Parts for observations [N, ...] (a dict of those for a Dict space)."""
@@ -86,7 +88,7 @@ def _is_image(space: spaces.Box) -> bool:
 class _Index(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
-        self.width = n
+        self.width, self.entries = n, 1
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs.unsqueeze(-1)
@@ -97,7 +99,7 @@ class _Indices(nn.Module):
 
     def __init__(self, nvec: list[int]) -> None:
         super().__init__()
-        self.width = sum(nvec)
+        self.width, self.entries = sum(nvec), len(nvec)
         self.register_buffer("offset", torch.tensor([0, *nvec[:-1]], dtype=torch.int32).cumsum(0), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ class _Indices(nn.Module):
 class _Vector(nn.Module):
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
-        self.width, self.scale = width, scale
+        self.width, self.entries, self.scale = width, width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
         obs = obs.reshape(len(obs), -1).float()
@@ -137,7 +139,7 @@ class _Image(nn.Module):
             self.convolutions.append(layer)
             channels = out
             height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-        self.width = channels * height * width
+        self.width = self.entries = channels * height * width
 
     def forward(self, obs: Tensor) -> Tensor:
         if obs.dim() == 3:

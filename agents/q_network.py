@@ -47,7 +47,7 @@ class ReluTower(nn.Module):
         self.is_index = [*features.is_index, *([False] if extra else [])]
         widths = [*features.widths, *([extra] if extra else [])]
         # Of an index only one entry of its vector is not zero: the others do not count as inputs.
-        fan_in = sum(1 if index else width for index, width in zip(self.is_index, widths, strict=True))
+        fan_in = sum(features.entries) + extra
         self.first = nn.ParameterList(uniform_weight(width, hidden[0], fan_in, generator) for width in widths)
         self.first_bias = nn.Parameter(uniform_weight(1, hidden[0], fan_in, generator)[0])
         pairs = list(itertools.pairwise(hidden))
