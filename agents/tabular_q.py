@@ -1,0 +1,325 @@
+"""Tabular Q-learning, single and double: a number for each observation and action.
+
+Watkins (1989); Sutton and Barto, "Reinforcement Learning" (2018), 6.5. After each step from s by a to s' with reward r,
+
+    Q(s, a) <- Q(s, a) + alpha [r + gamma max_b Q(s', b) - Q(s, a)],
+
+without the bootstrap where the game has terminated, and with that of the last observation where it was only cut. With
+``double`` (van Hasselt, "Double Q-learning" (2010), algorithm 1; 6.7 of the book) there are two tables. A coin says
+which of them, Q, a step updates: by r + gamma Q'(s', argmax_b Q(s', b)). The maximum over noisy numbers is too high on
+average, and the number that the other table has for that action is not. Actions are chosen by their sum.
+
+The step size of an entry's n-th update is ``step_size`` / n ** ``step_power``. A power of 0 keeps it constant; between
+1/2 and 1 the table converges to Q* while every action goes on being tried (Watkins and Dayan 1992; fastest near 0.8:
+Even-Dar and Mansour, "Learning rates for Q-learning", 2003).
+
+Actions are epsilon-greedy, epsilon falling linearly. Masked actions are neither explored, chosen nor bootstrapped from.
+A seat's steps are the times at which it acts, so that in a game of turns s' is what it sees when its next turn comes.
+
+Differs from the textbook in that B copies learn at once: k updates of one entry in one step count as k updates one
+after another, by the mean of their targets (with step size 1 and power 1: exactly the mean of all targets).
+
+Example:
+    mlbits train q-learning mlbits/GridWorld-v0
+    mlbits train q-learning mlbits/CliffWalk-v0 --agent.double
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
+from mlbits.envs.core.spaces import action_layout
+
+MAX_ENTRIES = 50_000_000  # of a table: 400 MB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabularQConfig:
+    """Settings of tabular Q-learning.
+
+    Attributes:
+        num_steps: steps of each copy before it learns from them.
+        step_size: alpha, of an entry's first update.
+        step_power: how it falls with the number of an entry's updates n: as n ** -step_power.
+        discount: gamma.
+        double: whether two tables check each other's maxima.
+        epsilon_start: share of random actions at first.
+        epsilon_end: share of random actions at last.
+        epsilon_fraction: share of the run over which it falls, linearly.
+        initial_value: of every entry; above what can be earned, it makes the agent try everything.
+    """
+
+    num_steps: int = 1
+    step_size: float = 0.2
+    step_power: float = 0.0
+    discount: float = 0.99
+    double: bool = False
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_fraction: float = 0.5
+    initial_value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            num_steps=(1, 1e6), step_size=(0, 1), step_power=(0, 1), discount=(0, 1), epsilon_start=(0, 1),
+            epsilon_end=(0, 1), epsilon_fraction=(0, 1), initial_value=(-1e9, 1e9),
+        )  # fmt: skip
+
+
+class TabularQ:
+    """A Q-learning agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's: Discrete, MultiDiscrete or MultiBinary.
+        action_space: one seat's: Discrete or MultiDiscrete.
+        seed: not used; present because every agent is made alike.
+        device: where the tables live.
+
+    Attributes:
+        tables: Q, float64 [K, S, A], K being 2 with ``double`` and else 1, S and A all combined observations and
+            actions (as ``numpy.ravel_multi_index`` counts them).
+        updates: how often each entry has been updated, float64 [K, S, A].
+        epsilon: share of random actions at present.
+
+    Raises:
+        AgentError: if observations cannot be counted, or a table would be too large.
+    """
+
+    def __init__(
+        self,
+        config: TabularQConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        seen, choices = _counts(observation_space), action_layout(action_space).nvec
+        if seen is None:
+            raise AgentError(
+                f"TabularQ: got the observation space {observation_space}; wanted Discrete, MultiDiscrete or "
+                "MultiBinary, which can be counted. Agents for all others: dqn, ppo, reinforce"
+            )
+        self.num_states, self.num_actions = math.prod(seen), math.prod(choices)
+        if self.num_states * self.num_actions > MAX_ENTRIES:
+            raise AgentError(
+                f"TabularQ: got {self.num_states:,} observations x {self.num_actions:,} actions; wanted a table of at "
+                f"most {MAX_ENTRIES:,} entries. Agents for more: dqn, ppo, reinforce"
+            )
+        self._state_strides = _strides(seen, device) if len(observation_space.shape or ()) else None
+        self._action_strides = _strides(choices, device) if len(action_space.shape or ()) else None
+        self._actions = torch.cartesian_prod(*(torch.arange(n) for n in choices)).view(-1, len(choices)).to(device)
+        self._choices = list(choices)
+        shape = (1 + config.double, self.num_states, self.num_actions)
+        self.tables = torch.full(shape, config.initial_value, dtype=torch.float64, device=device)
+        self.updates = torch.zeros_like(self.tables)
+        # What has been legal in each observation; nobody tells the legal actions of an episode's last one.
+        self.legal: Tensor | None = None
+        self.epsilon = config.epsilon_start
+        self._pending = torch.full((0, 0), -1, device=device)
+        self._earned = torch.zeros(0, 0, dtype=torch.float64, device=device)
+
+    @property
+    def experience(self) -> RolloutSpec:
+        """A few new steps at a time."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=False)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Tensor, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
+    ) -> Decision:
+        """Decide for N rows of observations: a best action, or with probability epsilon a random legal one.
+
+        Of equally good ones each is as likely, so that an untouched table tries them all; ``greedy`` takes the first.
+        """
+        mask = None if legal_mask is None else self._joint(legal_mask)
+        value = _masked(self.values(obs), mask)
+        if greedy:
+            flat = value.argmax(-1)
+        else:
+            candidates = value == value.amax(-1, keepdim=True)
+            if self.epsilon > 0:
+                explores = torch.rand(len(value), 1, generator=generator, device=self.device) < self.epsilon
+                candidates = candidates | (explores if mask is None else explores & mask)
+            lot = 1 - torch.rand(value.shape, generator=generator, device=self.device)  # never 0
+            flat = (lot * candidates).argmax(-1)
+        action = flat if self._action_strides is None else self._actions[flat]
+        return Decision(action, action, None)
+
+    def values(self, obs: Tensor) -> Tensor:
+        """Q of each (combined) action, the mean of the tables, float64 [N, A]."""
+        table = self.tables[0] if len(self.tables) == 1 else self.tables.mean(0)
+        return table[_flat(obs, self._state_strides)]
+
+    def state_values(self, obs: Tensor, legal_mask: Tensor | None = None) -> Tensor:
+        """The best legal action's Q, [N]."""
+        return _masked(self.values(obs), None if legal_mask is None else self._joint(legal_mask)).amax(-1)
+
+    @torch.no_grad()
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
+        """Update the table by T steps of B copies, one step after another.
+
+        Args:
+            rollout: fresh experience.
+            progress: share of the run that is over, 0..1.
+            generator: tosses the coins of double Q-learning; on the CPU.
+
+        Returns:
+            Mean Q and mean absolute error of the entries that were updated last, and epsilon.
+        """
+        config = self.config
+        share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
+        self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+        obs = _flat(torch.cat([rollout.obs, rollout.last_obs[None]]), self._state_strides)  # [T + 1, B, P]
+        final = _flat(rollout.final_obs, self._state_strides)
+        entry = obs[:-1] * self.num_actions + _flat(rollout.sample, self._action_strides)
+        reward, active = rollout.reward.double(), rollout.active
+        alive = (~rollout.terminated[..., None]).expand_as(entry)
+        ended = (rollout.terminated | rollout.truncated)[..., None].expand_as(entry)
+        self._note_legal(rollout, obs)
+        metrics: dict[str, Any] = {}
+        if active is None:
+            following = torch.where(ended, final, obs[1:])
+            for t in range(len(entry)):
+                step = (part[t].flatten() for part in (entry, reward, following, alive))
+                metrics = self._update(*step, generator=generator)
+            return metrics | {"epsilon": self.epsilon}
+        # Where seats do not always act, a decision waits for the seat's next one, or for the episode's end.
+        if self._pending.shape != entry.shape[1:]:
+            self._pending, self._earned = torch.full_like(entry[0], -1), torch.zeros_like(reward[0])
+        for t in range(len(entry)):
+            metrics |= self._settle(active[t], obs[t], torch.ones_like(alive[t]), generator)
+            self._pending = torch.where(active[t], entry[t], self._pending)
+            self._earned = self._earned + reward[t]
+            metrics |= self._settle(ended[t], final[t], alive[t], generator)
+        return metrics | {"epsilon": self.epsilon}
+
+    def _settle(self, where: Tensor, following: Tensor, alive: Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """Learn from the decisions that wait ``where`` [B, P] now that it is known what they led to."""
+        who = where & (self._pending >= 0)
+        metrics: dict[str, Any] = {}
+        if bool(who.any()):
+            metrics = self._update(
+                self._pending[who], self._earned[who], following[who], alive[who], generator=generator
+            )
+        self._pending = self._pending.masked_fill(where, -1)
+        self._earned = self._earned.masked_fill(where, 0.0)
+        return metrics
+
+    def _update(
+        self, entry: Tensor, reward: Tensor, following: Tensor, alive: Tensor, *, generator: torch.Generator
+    ) -> dict[str, Any]:
+        """Move N entries towards their targets.
+
+        Args:
+            entry: observation x A + action, int64 [N].
+            reward: earned until the next decision, float64 [N].
+            following: the observation of the next decision, int64 [N].
+            alive: bool [N], whether there is one to come.
+            generator: tosses coins.
+        """
+        states, actions = self.num_states, self.num_actions
+        flat = self.tables.view(-1, actions)
+        own = following
+        if self.config.double:
+            coin = torch.randint(2, entry.shape, generator=generator).to(entry.device)
+            entry, own, following = entry + coin * states * actions, own + coin * states, own + (1 - coin) * states
+        choice = flat[own]
+        if self.legal is not None:
+            choice = _masked(choice, self.legal[own % states])
+        bootstrap = flat[following].gather(-1, choice.argmax(-1, keepdim=True)).squeeze(-1)
+        target = reward + self.config.discount * alive * bootstrap
+        entries, inverse, count = torch.unique(entry, return_inverse=True, return_counts=True)
+        mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count
+        value, updates = self.tables.view(-1), self.updates.view(-1)
+        old = value[entries]
+        value[entries] = old + self._rate(updates[entries], count) * (mean - old)
+        updates[entries] += count
+        return {"q": old.mean(), "error": (mean - old).abs().mean()}
+
+    def _rate(self, updates: Tensor, count: Tensor) -> Tensor:
+        """What ``count`` updates in a row move entries by, of the way to their common target, [U]."""
+        size, power = self.config.step_size, self.config.step_power
+        if power == 0:
+            return 1 - (1 - size) ** count
+        order = torch.arange(1, int(count.max()) + 1, device=count.device)
+        left = 1 - size * (updates[:, None] + order) ** -power  # [U, most]
+        return 1 - torch.where(order <= count[:, None], left, 1.0).prod(-1)
+
+    def _joint(self, mask: Tensor) -> Tensor:
+        """Legal combined actions [N, A] from the legal choices of each part [N, sum]."""
+        if self._action_strides is None:
+            return mask
+        parts = [part[:, self._actions[:, k]] for k, part in enumerate(mask.split(self._choices, -1))]
+        return torch.stack(parts).all(0)
+
+    def _note_legal(self, rollout: Rollout, obs: Tensor) -> None:
+        """Remember what was legal in which observation."""
+        if rollout.legal_mask is None:
+            return
+        mask, seen = self._joint(rollout.legal_mask.flatten(0, 2)), obs[:-1].flatten()
+        if rollout.active is not None:
+            acts = rollout.active.flatten()
+            mask, seen = mask[acts], seen[acts]
+        elif rollout.last_mask is not None:
+            mask = torch.cat([mask, self._joint(rollout.last_mask.flatten(0, 1))])
+            seen = obs.flatten()
+        if self.legal is None:
+            self.legal = torch.zeros(self.tables.shape[1:], dtype=torch.bool, device=self.device)
+        row, action = mask.nonzero(as_tuple=True)
+        self.legal[seen[row], action] = True
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tables, what was legal, the decisions that wait, and epsilon."""
+        state = {
+            "tables": self.tables, "updates": self.updates, "pending": self._pending, "earned": self._earned,
+            "epsilon": torch.tensor(self.epsilon, dtype=torch.float64),
+        }  # fmt: skip
+        state |= {} if self.legal is None else {"legal": self.legal}
+        return {name: tensor.clone() for name, tensor in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.tables.copy_(state["tables"])
+        self.updates.copy_(state["updates"])
+        self._pending, self._earned = (state[name].to(self.device, copy=True) for name in ("pending", "earned"))
+        self.legal = state["legal"].to(self.device, copy=True) if "legal" in state else None
+        self.epsilon = float(state["epsilon"])
+
+
+def _masked(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Values [N, A] with illegal actions at minus infinity."""
+    return value if mask is None else value.masked_fill(~mask, -math.inf)
+
+
+def _counts(space: gym.Space[Any]) -> list[int] | None:
+    """How many values each part of an observation has; None where that is not finite."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        return [int(n) for n in space.nvec]
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return [2] * space.shape[0]
+    return None
+
+
+def _strides(counts: Sequence[int], device: torch.device | str) -> Tensor:
+    """What each part counts for in a number that stands for all, the last part for 1; int64 [k]."""
+    return torch.tensor([math.prod(counts[k + 1 :]) for k in range(len(counts))], device=device)
+
+
+def _flat(value: Tensor, strides: Tensor | None) -> Tensor:
+    """One number for the parts [..., k] of observations or actions; those of one part [...] are numbers already."""
+    return value.long() if strides is None else (value.long() * strides).sum(-1)
