@@ -156,7 +156,7 @@ class SB3Agent:
         state = prefixed("policy", self.policy.state_dict())
         for key, moments in self._moments.items():
             values = {"mean": moments.mean, "var": moments.var, "count": np.asarray(moments.count, np.float64)}
-            state |= prefixed(f"moments.{key}", {name: torch.from_numpy(value) for name, value in values.items()})
+            state |= prefixed(_moments_name(key), {name: torch.from_numpy(value) for name, value in values.items()})
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -168,11 +168,16 @@ class SB3Agent:
         try:
             self.policy.load_state_dict(unprefixed("policy", state))
             for key, moments in self._moments.items():
-                saved = {name: part.cpu().numpy().copy() for name, part in unprefixed(f"moments.{key}", state).items()}
+                parts = unprefixed(_moments_name(key), state)
+                saved = {name: part.cpu().numpy().copy() for name, part in parts.items()}
                 moments.mean, moments.var, moments.count = saved["mean"], saved["var"], float(saved["count"])
         except (RuntimeError, KeyError) as error:
             lines = str(error).splitlines()
             raise AgentError(f"weights do not fit this agent's policy: {lines[-1].strip()}") from None
+
+
+def _moments_name(key: str) -> str:
+    return f"moments.{key}" if key else "moments"
 
 
 def _new_moments(space: gym.Space[Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mlbits.agents import agent_entry
+from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
@@ -42,8 +45,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
 def _load(folder: str | Path, device: str) -> tuple[Any, Any, dict[str, Any], list[str]]:
     """The same, and what is wrong with newer checkpoints that were passed over."""
     settings = read_settings(folder)
-    place = parse_device(device)
-    place = check_cuda(place) if place.type == "cuda" else place
+    place = _place(device)
     plain = json.loads(json.dumps(settings.to_json()))
     facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
     checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
@@ -84,11 +86,66 @@ def evaluate_run(
     Raises:
         ConfigError: if the number of episodes is not positive, or the animation cannot be written.
     """
+    agent, settings, state, problems = _load(folder, device)
+    figures = _play(agent, settings.env, settings.env_settings, episodes, seed, greedy, device, gif)
+    return figures | {"env_steps": state["env_steps"], "passed_over": problems}
+
+
+def evaluate_model(
+    path: str | Path,
+    env: str,
+    episodes: int = 100,
+    *,
+    seed: int = 1,
+    greedy: bool = True,
+    device: str = "cpu",
+    gif: Path | None = None,
+    env_settings: Mapping[str, Any] | None = None,
+    vec_normalize: str | Path | None = None,
+) -> dict[str, Any]:
+    """Play episodes with a model that Stable-Baselines3 saved, in every seat.
+
+    Args:
+        path: the model's file, "model.zip".
+        env: an environment's id.
+        episodes: how many.
+        seed: of the episodes.
+        greedy: whether the most probable action is taken in place of a draw.
+        device: where to play.
+        gif: a file for an animation of the first episode, or None.
+        env_settings: of the environment.
+        vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained under one.
+
+    Returns:
+        The same as :func:`evaluate_run`; env_steps are those that the model was trained for.
+
+    Raises:
+        AgentError: if the file is no model, or it was trained on other spaces.
+        ConfigError: as :func:`evaluate_run` does.
+    """
+    place = _place(device)
+    batch = open_batch(env, 1, settings=env_settings)
+    spaces = batch.observation_space, batch.action_space
+    batch.close()
+    agent = load_sb3(path, *spaces, vec_normalize=vec_normalize, device=place)
+    figures = _play(agent, env, env_settings, episodes, seed, greedy, device, gif)
+    return figures | {"env_steps": agent.trained_steps, "passed_over": []}
+
+
+def _place(device: str) -> torch.device:
+    place = parse_device(device)
+    return check_cuda(place) if place.type == "cuda" else place
+
+
+def _play(
+    agent: Any, env: str, env_settings: Mapping[str, Any] | None, episodes: int, seed: int, greedy: bool, device: str,
+    gif: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of some episodes, and their animation where one is asked for."""
     if episodes < 1:
         raise ConfigError(f"episodes: got {episodes}; wanted at least 1")
-    agent, settings, state, problems = _load(folder, device)
     played = play_episodes(
-        agent, settings.env, episodes, seed=seed, settings=settings.env_settings, device=device, greedy=greedy,
+        agent, env, episodes, seed=seed, settings=env_settings, device=device, greedy=greedy,
         max_frames=_MAX_FRAMES if gif is not None else 0,
     )  # fmt: skip
     if gif is not None:
@@ -104,6 +161,4 @@ def evaluate_run(
         "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
-        "env_steps": state["env_steps"],
-        "passed_over": problems,
     }

@@ -120,18 +120,25 @@ def _env_fields(env_class: Any, preset: Mapping[str, Any]) -> list[Any]:
     return [("env_json", Annotated[str, note], json.dumps(dict(preset)))]
 
 
+def json_settings(text: str) -> dict[str, Any]:
+    """An environment's settings from ``--env-json``.
+
+    Raises:
+        ConfigError: if it is no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"env_json: {error}; wanted a JSON object") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"env_json: got {text}; wanted a JSON object")
+    return values
+
+
 def _env_settings(flags: Any, env_class: Any) -> dict[str, Any]:
     """The settings that differ from the environment's own."""
     if env_class is None:
-        if not hasattr(flags, "env_json"):
-            return {}
-        try:
-            values = json.loads(flags.env_json)
-        except ValueError as error:
-            raise ConfigError(f"env_json: {error}; wanted a JSON object") from None
-        if not isinstance(values, dict):
-            raise ConfigError(f"env_json: got {flags.env_json}; wanted a JSON object")
-        return values
+        return json_settings(flags.env_json) if hasattr(flags, "env_json") else {}
     defaults = {field.name: field.default for field in dataclasses.fields(env_class)}
     given = {name: getattr(flags.env, name) for name in defaults}
     return {name: value for name, value in given.items() if value != defaults[name]}

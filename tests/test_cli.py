@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from PIL import Image
+from stable_baselines3 import PPO
 
 import mlbits
 from mlbits.agents import AGENTS
@@ -432,3 +433,21 @@ def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, 
     monkeypatch.setattr(checkpoints, "write_file", full)
     said = refused("train", "ppo", GRID, *TINY, "--quiet", "--no-video", "--out", tmp_path / "run")
     assert "could not be written ([Errno 28] No space left on device); earlier checkpoints are unharmed" in said
+
+
+def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed, refused, tmp_path):
+    model = tmp_path / "model.zip"
+    PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu", seed=0).learn(32).save(model)
+    said = printed("eval", model, "mlbits/CartPole-v0", "--episodes", 3, "--json", tmp_path / "result.json")
+    assert "3 episodes (checkpoint at 32 steps" in said
+    assert json.loads((tmp_path / "result.json").read_text())["env_steps"] == 32
+    assert "3 episodes" in printed(
+        "eval", model, "CartPole-v1", "--episodes", 3, "--env-json", '{"sutton_barto_reward": true}'
+    )
+    assert refused("eval", model) == f"eval: ENV missing; wanted mlbits eval {model} ENV, the environment to play"
+    assert refused("eval", model, "Acrobot-v1").startswith("action_space: got Discrete(3); the model was trained on")
+    assert refused("eval", tmp_path / "no.zip", GRID).endswith("not found; wanted a model that Stable-Baselines3 saved")
+    assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("env_json: ")
+    assert refused("eval", tmp_path, "CartPole-v1").endswith(
+        f"are for MODEL.zip; {tmp_path} is played as it was trained"
+    )

@@ -25,6 +25,7 @@ usage:
   mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
   mlbits resume RUN [flags]        continue an interrupted run
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
+  mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published or promised result
@@ -92,22 +93,28 @@ class _EvalFlags:
     """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes.
 
     Attributes:
-        run: the run's folder.
+        run: the run's folder, or a model that Stable-Baselines3 saved, MODEL.zip.
+        env: for MODEL.zip, the environment; a run knows its own.
         episodes: how many to play.
         seed: of the episodes.
         sample: draw actions from the policy in place of taking the most probable.
         device: "cpu", "cuda" or "auto".
         gif: write an animation of the first episode to this file.
         json: write the result to this file.
+        env_json: for MODEL.zip, settings of the environment as JSON.
+        vec_normalize: for MODEL.zip, the file of the VecNormalize that it was trained under.
     """
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL.zip")]
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = ""
     episodes: int = 100
     seed: int = 1
     sample: bool = False
     device: str = "cpu"
     gif: Path | None = None
     json: Path | None = None
+    env_json: str = "{}"
+    vec_normalize: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,11 +196,22 @@ def _print_run(folder: Path, summary: dict[str, Any]) -> None:
 
 def _eval(words: list[str]) -> int:
     flags = read_flags(_EvalFlags, "mlbits eval", words)
-    from mlbits.evals.evaluate import evaluate_run
+    from mlbits.evals.evaluate import evaluate_model, evaluate_run
+    from mlbits.selfplay.flags import json_settings
 
-    result = evaluate_run(
-        flags.run, flags.episodes, seed=flags.seed, greedy=not flags.sample, device=flags.device, gif=flags.gif
-    )
+    common: dict[str, Any] = {
+        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
+    }  # fmt: skip
+    settings = json_settings(flags.env_json)
+    if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
+        if not flags.env:
+            raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {flags.run} ENV, the environment to play")
+        common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
+        result = evaluate_model(flags.run, flags.env, flags.episodes, **common)
+    elif flags.env or settings or flags.vec_normalize is not None:
+        raise MlbitsError(f"env, env_json and vec_normalize are for MODEL.zip; {flags.run} is played as it was trained")
+    else:
+        result = evaluate_run(flags.run, flags.episodes, **common)
     for problem in result["passed_over"]:
         print(f"passed over {problem}", file=sys.stderr)
     low, high = result["return_interval"]

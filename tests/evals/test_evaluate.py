@@ -5,11 +5,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import stats
+from stable_baselines3 import PPO
 
+from mlbits import make_game, make_sb3
+from mlbits.agents.agent import AgentError
+from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals import EVALS, EvalEntry, eval_entry, register_eval
-from mlbits.evals.evaluate import evaluate_run, load_agent
-from mlbits.selfplay.config import resolve
+from mlbits.evals.evaluate import evaluate_model, evaluate_run, load_agent
+from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.play import play_episodes
 
@@ -58,3 +62,20 @@ def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
     monkeypatch.setattr("mlbits.evals.EVALS", dict(EVALS))
     register_eval("mine", EvalEntry("mlbits.evals.gridworld:reproduce", "a copy"))
     assert eval_entry("mine").summary == "a copy"
+
+
+def test_a_model_of_stable_baselines_is_evaluated_as_a_run_is(tmp_path):
+    game = make_game("mlbits/GridWorld-v0", **ENV)
+    envs = make_sb3("mlbits/GridWorld-v0", 2, seed=0, **ENV)
+    PPO("MlpPolicy", envs, n_steps=16, batch_size=16, seed=0, device="cpu").learn(64).save(tmp_path / "model.zip")
+    result = evaluate_model(tmp_path / "model.zip", "mlbits/GridWorld-v0", 40, seed=5, greedy=False, env_settings=ENV)
+    agent = load_sb3(tmp_path / "model.zip", game.observation_space, game.action_space)
+    played = play_episodes(agent, "mlbits/GridWorld-v0", 40, seed=5, settings=ENV, greedy=False)
+    assert np.ptp(played.returns) > 0
+    assert result["return_mean"] == pytest.approx(played.returns.mean())
+    assert result["length_mean"] == pytest.approx(played.lengths.mean())
+    assert (result["episodes"], result["env_steps"], result["passed_over"]) == (40, 64, [])
+    with pytest.raises(AgentError, match=r"observation_space: got Discrete.*; the model was trained on Discrete"):
+        evaluate_model(tmp_path / "model.zip", "mlbits/GridWorld-v0", 2)  # another map has other cells
+    with pytest.raises(ConfigError, match="episodes: got 0"):
+        evaluate_model(tmp_path / "model.zip", "mlbits/GridWorld-v0", 0, env_settings=ENV)
