@@ -190,7 +190,7 @@ def backward_induction(
     steps = (table.horizon or _UNLIMITED) if horizon is None else horizon
     if steps < 0:
         raise AgentError(f"horizon: got {horizon}; wanted a number of steps from 0")
-    going = table.probability if table.cut is None else (table.probability - table.cut).tocsr()
+    going = table.going
     fixed = None if policy is None else _under(table, policy, going)
     before = v = np.zeros(table.num_states)
     step = 0

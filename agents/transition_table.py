@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -32,6 +31,7 @@ from mlbits.envs.core.chance import Chance, Outcome
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.gymnasium_ids import make_copy
 from mlbits.envs.core.read_fields import fields_read
 from mlbits.envs.core.registry import make_game, registered
 
@@ -124,17 +124,24 @@ class TransitionTable:
         """A."""
         return self.legal.shape[1]
 
+    @property
+    def going(self) -> sparse.csr_matrix:
+        """The part of ``probability`` after which the episode goes on."""
+        return self.probability if self.cut is None else (self.probability - self.cut).tocsr()
+
 
 def read_table(
-    game: Game, *, starts: NDArray[Any] | None = None, state_limit: int = 200_000, outcome_limit: int = 1_000_000
-) -> TransitionTable:
+    game: Game, *, starts: NDArray[Any] | None = None, start_limit: int = 100_000, state_limit: int = 200_000,
+    outcome_limit: int = 1_000_000,
+) -> TransitionTable:  # fmt: skip
     """Read a game's transition table off its rules.
 
     Args:
         game: of one seat, with Discrete or MultiDiscrete actions.
         starts: records [N] of the game's ``state_dtype`` to begin from, each as likely (as of ``GameBatch.records``);
             None takes every start of the rules' own with its probability.
-        state_limit: states beyond which the game is refused.
+        start_limit: starts of the rules' own beyond which the game is refused.
+        state_limit: states beyond which it is refused.
         outcome_limit: outcomes of steps that draw random numbers beyond which it is refused.
 
     Raises:
@@ -148,7 +155,7 @@ def read_table(
         )
     if np.prod(game.action.nvec, dtype=float) > MAX_ACTIONS:
         raise GameError(f"{game.name}: got {game.action_space}; wanted at most {MAX_ACTIONS:,} combined actions")
-    return _Reader(game, state_limit, outcome_limit).table(starts)
+    return _Reader(game, start_limit, state_limit, outcome_limit).table(starts)
 
 
 def read_gymnasium(env_id: str, settings: Mapping[str, Any] | None = None) -> TransitionTable:
@@ -159,9 +166,10 @@ def read_gymnasium(env_id: str, settings: Mapping[str, Any] | None = None) -> Tr
         settings: keyword arguments of the environment.
 
     Raises:
+        UnknownIdError: if Gymnasium does not know the id.
         GameError: if the environment carries no table.
     """
-    env = gym.make(env_id, **dict(settings or {}))
+    env = make_copy(env_id, settings or {})
     listed, start = getattr(env.unwrapped, "P", None), getattr(env.unwrapped, "initial_state_distrib", None)
     horizon = None if env.spec is None else env.spec.max_episode_steps
     env.close()
@@ -187,24 +195,17 @@ def read_gymnasium(env_id: str, settings: Mapping[str, Any] | None = None) -> Tr
     )
 
 
-def table_of(
-    env_id: str,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    state_limit: int = 200_000,
-    outcome_limit: int = 1_000_000,
-) -> TransitionTable:
-    """The table of an environment by its id; see :func:`read_table` and :func:`read_gymnasium`."""
+def table_of(env_id: str, settings: Mapping[str, Any] | None = None, **limits: Any) -> TransitionTable:
+    """The table of an environment by its id; see :func:`read_table`, whose limits these are, and `read_gymnasium`."""
     if env_id in registered():
-        game = make_game(env_id, **dict(settings or {}))
-        return read_table(game, state_limit=state_limit, outcome_limit=outcome_limit)
+        return read_table(make_game(env_id, **dict(settings or {})), **limits)
     return read_gymnasium(env_id, settings)
 
 
 class _Reader:
     """Numbers the states of one game as they are met, and notes what their actions lead to."""
 
-    def __init__(self, game: Game, state_limit: int, outcome_limit: int) -> None:
+    def __init__(self, game: Game, start_limit: int, state_limit: int, outcome_limit: int) -> None:
         self.game, self.state_limit, self.outcome_limit = game, state_limit, outcome_limit
         fields = fields_read(game)
         self._timed = "elapsed" in fields
@@ -212,7 +213,7 @@ class _Reader:
         self._always_chance = bool({"rng_key", "rng_counter"} & fields)
         own = {str(field[0]) for field in game.state_fields}
         kept = [name for name in game.state_dtype.names or () if name in fields & (own | {"elapsed"})]
-        self._chance = Chance(game, kept, state_limit)
+        self._chance = Chance(game, kept, start_limit)
         self._key = np.dtype([("_", "u1"), *((name, game.state_dtype[name]) for name in kept)])
         self._exact = all(game.state_dtype[name].base.kind in "biu" for name in kept)
         self.actions = _all_actions(game)

@@ -1,0 +1,120 @@
+"""An exact yardstick for returns, where the environment is small enough to be solved: the best play, and random play.
+
+Both are undiscounted and keep the time limit (backward induction, :mod:`mlbits.agents.dynamic_programming`), as the
+returns are that they are held against. A return of itself says little where rewards are negative or any play earns
+much, so the score of a return is its place between the two: 0 is the mean of random play, 1 that of the best.
+
+The best play here sees the whole state and the time that is left. Where states look alike and ask for different
+actions, no player of the observations could do as well, and there is no yardstick.
+
+Where there are too many starts to take the mean over (a new map every episode), the yardstick is that of the starts
+that were played: the same episodes played as well as can be.
+
+Example:
+    >>> found = yardstick("mlbits/CliffWalk-v0")
+    >>> round(found.optimum, 6), round(found.score(-17.0), 4)
+    (-13.0, 0.9981)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.agents.dynamic_programming import action_values, backward_induction, best_actions, uniform_policy
+from mlbits.agents.transition_table import TransitionTable, read_gymnasium, read_table
+from mlbits.envs.core.batch import GameBatch
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.registry import make_game, registered
+
+# What a second or two on one core can solve.
+_LIMITS: dict[str, Any] = {"start_limit": 5_000, "state_limit": 30_000, "outcome_limit": 100_000}
+_MOST_STARTS = 1000
+_STEPS = 10_000  # of an episode without a limit
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the best play and random play return.
+
+    Attributes:
+        optimum: mean return of the best play.
+        random: mean return of play that takes every legal action as likely.
+        all_starts: whether the means are over all starts of the environment, or over those that were played.
+    """
+
+    optimum: float
+    random: float
+    all_starts: bool
+
+    def score(self, mean: float) -> float | None:
+        """Where a mean return lies between random play, 0, and the best, 1; None where the two return the same."""
+        spread = self.optimum - self.random
+        return None if spread <= 1e-9 * max(1.0, abs(self.optimum)) else (mean - self.random) / spread
+
+
+def yardstick(
+    env: str, settings: Mapping[str, Any] | None = None, starts: NDArray[Any] | None = None
+) -> Yardstick | None:
+    """The yardstick of an environment.
+
+    Args:
+        env: its id.
+        settings: of the environment.
+        starts: records of the states in which the episodes began that were played, or None.
+
+    Returns:
+        The yardstick, or None where the environment is too large to be solved, has several seats, or hides what the
+        best play needs to know.
+    """
+    try:
+        if env not in registered():
+            return _measured(read_gymnasium(env, settings), all_starts=True)
+        game = make_game(env, **dict(settings or {}))
+        try:
+            table, everywhere = read_table(game, **_LIMITS), True
+        except GameError:
+            if starts is None or len(starts) > _MOST_STARTS:
+                raise
+            table, everywhere = read_table(game, starts=starts, **_LIMITS), False
+    except GameError:
+        return None
+    return _measured(table, everywhere) if shows_enough(table, game) else None
+
+
+def _measured(table: TransitionTable, all_starts: bool) -> Yardstick:
+    best, random = (backward_induction(table, policy=policy) for policy in (None, uniform_policy(table)))
+    return Yardstick(float(best.value @ table.start), float(random.value @ table.start), all_starts)
+
+
+def shows_enough(table: TransitionTable, game: Game) -> bool:
+    """Whether some best play takes one action, at each time, in all states of one observation.
+
+    Args:
+        table: of the game, with its states.
+        game: the game.
+    """
+    assert table.states is not None
+    batch = GameBatch(game, table.num_states, autoreset="disabled", threads=1)
+    obs = batch.set_state(table.states)
+    parts = obs.values() if isinstance(obs, dict) else [obs]
+    looks = np.concatenate([part.reshape(table.num_states, -1).numpy().astype(float) for part in parts], 1)
+    distinct, of = np.unique(looks, axis=0, return_inverse=True)
+    if len(distinct) == table.num_states:
+        return True
+    order = np.argsort(of.reshape(-1), kind="stable")
+    first = np.searchsorted(of.reshape(-1)[order], np.arange(len(distinct)))
+    value, going = np.zeros(table.num_states), table.going
+    for _ in range(table.horizon or _STEPS):
+        q = action_values(table, value, 1.0, going)
+        if not np.logical_and.reduceat(best_actions(q)[order], first, axis=0).any(1).all():
+            return False
+        value, before = q.max(1), value
+        if np.array_equal(value, before):
+            break
+    return True

@@ -1,0 +1,134 @@
+"""Pictures of policies on gridworlds: the moves that an agent prefers in every cell, and what it thinks they are worth.
+
+Any agent can be drawn, whatever it sees of the map: a copy is put into each cell, and the agent acts on what those
+copies show. Agents that have values offer ``state_values(obs) -> [N]``, and the map gets their colours. The exact
+solution (value iteration at the agent's own discount, or backward induction where that is 1) is drawn alike, so that
+the two can be laid side by side in TensorBoard.
+
+Example:
+    frames = policy_pictures(agent, "mlbits/GridWorld-v0", {"slip": 0.1}, discount=0.99, exact=True)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.agents.agent import Agent, rows
+from mlbits.envs.core.batch import GameBatch
+from mlbits.envs.core.errors import GameError, MlbitsError
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.registry import make_game, registered
+from mlbits.envs.gridworld.drawing import draw_overlay
+
+LEARNED, EXACT = "policy/learned", "policy/exact"
+_STATE_LIMIT, _OUTCOME_LIMIT = 5_000, 50_000  # within a second
+
+
+def policy_pictures(
+    agent: Agent, env: str, settings: Mapping[str, Any] | None, *, discount: float, exact: bool
+) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of an agent's policy on a gridworld of one fixed map.
+
+    Args:
+        agent: whose policy.
+        env: environment id.
+        settings: of the environment.
+        discount: gamma of the exact solution.
+        exact: whether the exact solution is drawn, too.
+
+    Returns:
+        Images uint8 [H, W, 3] by name; none for any other environment.
+    """
+    game = _fixed_map(env, settings)
+    if game is None:
+        return {}
+    pictures = {LEARNED: learned_picture(agent, game)}
+    if exact:
+        with contextlib.suppress(MlbitsError):  # too large a map
+            pictures[EXACT] = exact_picture(game, discount)
+    return pictures
+
+
+def learned_picture(agent: Agent, game: Game) -> NDArray[np.uint8]:
+    """A gridworld's map with an agent's greedy moves, and its values where it has them.
+
+    Args:
+        agent: whose policy.
+        game: a gridworld on a fixed map.
+    """
+    cells = game.layout["kinds"].size
+    batch = GameBatch(game, cells, autoreset="disabled", threads=1)
+    states = batch.records()
+    states["cell"], states["elapsed"], states["over"] = np.arange(cells), 0, 0
+    obs = rows(batch.set_state(states), 2).to(_device(agent))
+    moves = agent.act(obs, None, torch.Generator(obs.device), greedy=True).action
+    values = getattr(agent, "state_values", None)
+    shown = None if values is None else values(obs).detach().double().cpu().numpy()
+    return draw_overlay(game, shown, moves.cpu().numpy())
+
+
+def exact_picture(game: Game, discount: float) -> NDArray[np.uint8]:
+    """A gridworld's map with the exact values and all best moves of the cells that can be reached.
+
+    Args:
+        game: a gridworld on a fixed map.
+        discount: gamma; at 1 the values are those of an episode's first step, within its time limit.
+
+    Raises:
+        GameError: if there are too many cells.
+        AgentError: if the values do not settle.
+    """
+    # Here and not above: only those who draw wait for SciPy.
+    from mlbits.agents.dynamic_programming import backward_induction, best_actions, value_iteration
+    from mlbits.agents.transition_table import read_table
+
+    table = read_table(game, state_limit=_STATE_LIMIT, outcome_limit=_OUTCOME_LIMIT)
+    assert table.states is not None
+    solution = value_iteration(table, discount) if discount < 1 else backward_induction(table)
+    best = best_actions(solution.action_value)
+    cells, cell = game.layout["kinds"].size, table.states["cell"]
+    values, policy = np.full(cells, np.nan), np.zeros((cells, table.num_actions))
+    values[cell], policy[cell] = solution.value, best / best.sum(1, keepdims=True)
+    return draw_overlay(game, values, policy)
+
+
+def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Put pictures into the TensorBoard of a run that is not under way; a folder of others' is left as it is.
+
+    Args:
+        folder: the run's folder.
+        step: environment steps at which they stand.
+        pictures: images uint8 [H, W, 3] by name.
+    """
+    if not pictures:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    try:
+        with SummaryWriter(str(folder)) as writer:
+            for name, picture in pictures.items():
+                writer.add_image(name, picture, step, dataformats="HWC")
+    except OSError:
+        return
+
+
+def _fixed_map(env: str, settings: Mapping[str, Any] | None) -> Game | None:
+    if env not in registered():
+        return None
+    try:
+        game = make_game(env, **dict(settings or {}))
+    except GameError:
+        return None
+    return game if "kinds" in game.layout and "cell" in (game.state_dtype.names or ()) else None
+
+
+def _device(agent: Any) -> torch.device:
+    """Where an agent's numbers live."""
+    return next((tensor.device for tensor in agent.state_dict().values()), torch.device("cpu"))
