@@ -15,12 +15,28 @@ from mlbits.agents.random_agent import RandomAgent
 from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, IllegalActionError, UnknownIdError
 from mlbits.envs.core.wrapped import GymnasiumBatch, check_env_id, open_batch, reward_threshold
+from mlbits.evals.evaluate import evaluate_run
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.play import play_episodes
 
 
-@pytest.mark.parametrize(("env_id", "settings", "steps"), [("CartPole-v1", {}, 120), ("Pendulum-v1", {"g": 9.0}, 420)])
+def drawn(space, count, draw):
+    if isinstance(space, spaces.Discrete):
+        return draw.integers(0, space.n, count)
+    return draw.uniform(space.low, space.high, (count, *space.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "settings", "steps"),
+    [
+        ("CartPole-v1", {}, 120),
+        ("Pendulum-v1", {"g": 9.0}, 420),
+        ("LunarLander-v3", {}, 250),
+        ("LunarLander-v3", {"continuous": True}, 250),
+        ("HalfCheetah-v5", {"max_episode_steps": 20}, 50),
+    ],
+)
 def test_the_same_play_as_gymnasiums_own_vector(env_id, settings, steps):
     batch = open_batch(env_id, 3, seed=11, settings=settings)
     mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -30,10 +46,7 @@ def test_the_same_play_as_gymnasiums_own_vector(env_id, settings, steps):
     for _ in range(steps):
         assert batch.obs.shape == (3, 1, *envs.single_observation_space.shape)
         assert torch.equal(batch.obs[:, 0], torch.from_numpy(obs).float())
-        if isinstance(envs.single_action_space, spaces.Discrete):
-            action = draw.integers(0, 2, 3)
-        else:
-            action = draw.uniform(-2, 2, (3, 1)).astype(np.float32)
+        action = drawn(envs.single_action_space, 3, draw)
         step = batch.step(torch.from_numpy(action)[:, None])
         obs, reward, terminated, truncated, info = envs.step(action)
         assert torch.equal(step.reward[:, 0], torch.from_numpy(reward).float())
@@ -46,6 +59,64 @@ def test_the_same_play_as_gymnasiums_own_vector(env_id, settings, steps):
     assert ends >= 6
     envs.close()
     batch.close()
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "disabled"])
+def test_the_other_ways_of_starting_anew_are_gymnasiums_too(autoreset):
+    batch = open_batch("CartPole-v1", 3, seed=2, autoreset=autoreset)
+    mode = {"autoreset_mode": AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.DISABLED}
+    envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", vector_kwargs=mode)
+    obs, _ = envs.reset(seed=2)
+    draw, over, ends = np.random.default_rng(1), np.zeros(3, bool), 0
+    for _ in range(120):
+        if autoreset == "disabled" and over.any():
+            batch.reset(which=torch.from_numpy(over))
+            obs, _ = envs.reset(options={"reset_mask": over.copy()})
+            assert not (batch.terminated | batch.truncated).any()
+        assert torch.equal(batch.obs[:, 0], torch.from_numpy(obs))
+        action = draw.integers(0, 2, 3)
+        step = batch.step(torch.from_numpy(action)[:, None])
+        obs, reward, terminated, truncated, _ = envs.step(action)
+        over = terminated | truncated
+        ends += over.sum()
+        assert torch.equal(step.reward[:, 0], torch.from_numpy(reward).float())
+        assert step.terminated.tolist() == terminated.tolist()
+    assert ends >= 6
+
+
+def test_a_disabled_copy_stands_still_until_it_is_reset():
+    batch = open_batch("CartPole-v1", 2, autoreset="disabled")
+    while not batch.terminated.all():
+        batch.step(torch.ones(2, 1, dtype=torch.int64))
+    before = batch.obs.clone()
+    step = batch.step(torch.zeros(2, 1, dtype=torch.int64))
+    assert torch.equal(step.obs, before)
+    assert not step.reward.any()
+    assert step.terminated.all()
+    batch.reset(which=torch.tensor([False, True]))
+    assert batch.terminated.tolist() == [True, False]
+    assert torch.equal(batch.obs[0], before[0])
+    assert batch.step(torch.zeros(2, 1, dtype=torch.int64)).reward.flatten().tolist() == [0, 1]
+
+
+def test_tensors_of_another_device_show_the_same_play():
+    """The path by which a GPU is sent what the copies wrote, here to the CPU again."""
+    batch, apart = open_batch("CartPole-v1", 2, seed=1), open_batch("CartPole-v1", 2, seed=1)
+    apart._shared = False
+    for _ in range(60):
+        action = torch.ones(2, 1, dtype=torch.int64)
+        for one, other in zip(batch.step(action), apart.step(action), strict=True):
+            assert torch.equal(one, other)
+    assert torch.equal(batch.reset(seed=5), apart.reset(seed=5))
+
+
+def test_float64_observations_become_float32_in_the_space_too():
+    batch = open_batch("HalfCheetah-v5", 2)
+    assert batch.obs.dtype == torch.float32
+    assert batch.observation_space.dtype == np.float32
+    assert batch.observation_space.shape == (17,)
+    assert np.isinf(batch.observation_space.high).all()
+    assert batch.action.low.tolist() == [-1.0] * 6
 
 
 def test_it_has_the_face_of_a_batch():
@@ -105,6 +176,30 @@ def test_a_time_limit_given_as_a_setting_is_the_one_that_counts(limit, horizon):
     assert played.cut == (0 if horizon else 2)
 
 
+@pytest.mark.parametrize(
+    ("env", "settings"),
+    [
+        ("LunarLander-v3", {}),
+        ("LunarLander-v3", {"continuous": True}),
+        ("HalfCheetah-v5", {"max_episode_steps": 30}),
+        ("Acrobot-v1", {"max_episode_steps": 30}),
+        ("Blackjack-v1", {}),
+    ],
+)
+def test_an_agent_trains_on_it_and_is_evaluated(env, settings, tmp_path):
+    run = {"total_steps": 64, "num_envs": 4, "eval_episodes": 2, "video": False, "device": "cpu"}
+    agent = {"num_steps": 8, "hidden": [8], "minibatches": 1, "epochs": 1}
+    folder, summary = train(
+        resolve("ppo", env, preset="none", run=run, agent_settings=agent, env_settings=settings),
+        tmp_path / "run",
+        console=False,
+    )
+    assert summary["env_steps"] == 64
+    result = evaluate_run(folder, 2, seed=3)
+    assert np.isfinite(result["return_mean"])
+    assert result == evaluate_run(folder, 2, seed=3)
+
+
 class Tool(gym.Env):
     """An environment of Dict observations that draws, fails to draw, or draws nothing."""
 
@@ -133,6 +228,20 @@ class Tool(gym.Env):
         return np.full((4, 6, 3), 40 * self.count, np.uint8) if self.drawing == "well" else None
 
 
+class Short(Tool):
+    """One whose episodes last as many steps as its seed says, and which must not be stepped after them."""
+
+    def reset(self, *, seed=None, options=None):
+        self.left = seed
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        assert self.left > 0
+        self.left -= 1
+        obs, *_ = super().step(action)
+        return obs, 1.0, self.left == 0, False, {}
+
+
 class Dumb(Tool):
     """One that has never heard of drawing."""
 
@@ -144,8 +253,9 @@ class Dumb(Tool):
 def registered_tools():
     gym.register("tests/Tool-v0", Tool)
     gym.register("tests/Dumb-v0", Dumb)
+    gym.register("tests/Short-v0", Short)
     yield
-    for name in ("tests/Tool-v0", "tests/Dumb-v0"):
+    for name in ("tests/Tool-v0", "tests/Dumb-v0", "tests/Short-v0"):
         gym.registry.pop(name)
 
 
@@ -165,6 +275,12 @@ class Ones:
     def act(self, obs, legal_mask, generator, *, greedy=False):
         action = torch.ones(len(obs["n"]), dtype=torch.int64)
         return Decision(action, action, torch.zeros(len(action)))
+
+
+def test_copies_whose_episodes_are_over_are_not_stepped_on():
+    played = play_episodes(Ones(), "tests/Short-v0", 5, seed=2)
+    assert played.lengths.tolist() == [2, 3, 4, 5, 6]
+    assert played.returns[:, 0].tolist() == [2, 3, 4, 5, 6]
 
 
 def test_only_the_first_copy_is_drawn():
