@@ -34,6 +34,7 @@ from mlbits.selfplay.loop import train
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, ADDING, PICTURES = (ROOT / "docs" / name for name in ("examples", "adding.md", "pictures"))
+SB3_PAGE = ROOT / "docs" / "stable_baselines3.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -113,6 +114,13 @@ def test_python_blocks_run(name: str) -> None:
     """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite.)"""
     for block in blocks(ROOT / name, "python"):
         exec(compile(block, name, "exec"), {})
+
+
+def test_stable_baselines_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block after another: the second part plays what the first has saved."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(SB3_PAGE, "python"):
+        exec(compile(block, SB3_PAGE.name, "exec"), {})
 
 
 @every_page
@@ -268,6 +276,17 @@ def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_
     patterns = [re.escape(name).replace(r"\*", ".*") for name in common]
     unknown = {name for name in logged - {"env_steps"} if not any(re.fullmatch(p, name) for p in patterns)}
     assert not unknown, "curves that the page does not name"
+
+
+def test_stable_baselines_algorithms_have_the_settings_that_the_page_says() -> None:
+    lines = SB3_PAGE.read_text().partition("### Settings")[2].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    (header,) = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| setting")]
+    assert header[1:-1] == [name for name in AGENTS if name.startswith("sb3-")]
+    for column, name in enumerate(header[1:-1], start=1):
+        config = AGENTS[name].config_class()()
+        fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        assert {row[0].strip("`"): value_of(row[column]) for row in rows if row[column]} == fields, name
 
 
 if __name__ == "__main__":
