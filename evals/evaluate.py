@@ -1,4 +1,4 @@
-"""``mlbits eval``: how good a trained agent is, with an interval."""
+"""``mlbits eval``: how good a trained agent is, with an interval, and beside the best play where that is known."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals.yardstick import Yardstick, yardstick
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, read_settings
 from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import encode_gif
+from mlbits.selfplay.value_maps import add_pictures, policy_pictures
 
 _MAX_FRAMES = 1000
 
@@ -69,7 +71,7 @@ def evaluate_run(
     device: str = "cpu",
     gif: Path | None = None,
 ) -> dict[str, Any]:
-    """Play episodes with a run's agent.
+    """Play episodes with a run's agent; on a gridworld draw its policy into the run's TensorBoard, too.
 
     Args:
         folder: the run's folder.
@@ -81,13 +83,17 @@ def evaluate_run(
 
     Returns:
         return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint),
-        passed_over (what is wrong with newer checkpoints).
+        passed_over (what is wrong with newer checkpoints). Where the environment is small enough to be solved, besides:
+        optimum and random_return (exact means of the best play and of random play), optimum_of ("all starts", or
+        "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
+        where the optimum is not positive).
 
     Raises:
         ConfigError: if the number of episodes is not positive, or the animation cannot be written.
     """
     agent, settings, state, problems = _load(folder, device)
     figures = _play(agent, settings.env, settings.env_settings, episodes, seed, greedy, device, gif)
+    add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
     return figures | {"env_steps": state["env_steps"], "passed_over": problems}
 
 
@@ -161,4 +167,18 @@ def _play(
         "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
+        **_against_the_best(mean, yardstick(env, env_settings, played.starts)),
+    }
+
+
+def _against_the_best(mean: float, found: Yardstick | None) -> dict[str, Any]:
+    """What a mean return is worth, where that is known."""
+    if found is None:
+        return {}
+    return {
+        "optimum": found.optimum,
+        "random_return": found.random,
+        "optimum_of": "all starts" if found.all_starts else "these episodes",
+        "score": found.score(mean),
+        "share_of_optimum": mean / found.optimum if found.optimum > 0 else None,
     }

@@ -26,6 +26,7 @@ from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_s
 from mlbits.selfplay.session import Session, open_session
 from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import Tracker
+from mlbits.selfplay.value_maps import policy_pictures
 
 # Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.
 EVAL_SEED = 1_000_000_007
@@ -197,6 +198,10 @@ def evaluate(session: Session, tracker: Tracker) -> None:
          "return/eval_length": float(played.lengths.mean())},
     )  # fmt: skip
     tracker.picture(counters.env_steps, played.frames)
+    if run.video:
+        maps = policy_pictures(session.learner, settings, device=session.device, exact=best is None)
+        for name, picture in maps.items():
+            tracker.picture(counters.env_steps, [picture], name=name)
     if played.undrawn and not played.frames:
         tracker.say(f"no pictures: {played.undrawn}", once=True)
     if played.cut:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, rows
+from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch, open_batch
 
@@ -27,6 +28,7 @@ class Played:
         frames: images uint8 [H, W, 3] of the first episode, where asked for.
         undrawn: why there are none although they were asked for, or None.
         cut: episodes that did not end by themselves, whose returns are those so far.
+        starts: records [E] of the states in which they began, None for environments that cannot be saved.
     """
 
     returns: NDArray[np.float64]
@@ -34,6 +36,7 @@ class Played:
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     undrawn: str | None = None
     cut: int = 0
+    starts: NDArray[Any] | None = None
 
 
 def play_episodes(
@@ -68,7 +71,11 @@ def play_episodes(
         part = _play(agent, env, count, seed + done, settings, device, greedy, 0 if parts else max_frames, max_steps)
         parts.append(part)
     returns, lengths = np.concatenate([p.returns for p in parts]), np.concatenate([p.lengths for p in parts])
-    return Played(returns, lengths, parts[0].frames, parts[0].undrawn, sum(p.cut for p in parts))
+    starts = [p.starts for p in parts if p.starts is not None]
+    return Played(
+        returns, lengths, parts[0].frames, parts[0].undrawn, sum(p.cut for p in parts),
+        np.concatenate(starts) if starts else None,
+    )  # fmt: skip
 
 
 def _play(
@@ -76,6 +83,7 @@ def _play(
     greedy: bool, max_frames: int, max_steps: int,
 ) -> Played:  # fmt: skip
     batch, undrawn = _open(env, count, seed, settings, device, drawn=max_frames > 0)
+    starts = batch.records() if isinstance(batch, GameBatch) else None
     generator = torch.Generator(batch.device).manual_seed(seed)
     playing = torch.ones(count, dtype=torch.bool, device=batch.device)
     returns = torch.zeros(count, batch.num_seats, dtype=torch.float64, device=batch.device)
@@ -99,7 +107,7 @@ def _play(
             break
     batch.close()
     undrawn = undrawn or (f"{env}: draws no pictures" if max_frames and not frames else None)
-    return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()))
+    return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()), starts)
 
 
 def _open(

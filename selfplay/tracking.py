@@ -89,14 +89,16 @@ class Tracker:
         if self._progress is not None:
             self._progress.show(step, values)
 
-    def picture(self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8) -> None:
+    def picture(
+        self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8, name: str = "episode"
+    ) -> None:
         """Write the frames of an episode, as an animation (one frame: as an image)."""
         if not frames:
             return
         if len(frames) == 1:
-            self.writer.add_image("episode", frames[0], step, dataformats="HWC")
+            self.writer.add_image(name, frames[0], step, dataformats="HWC")
         else:
-            _add_animation(self.writer, "episode", frames, step, frames_per_second)
+            _add_animation(self.writer, name, frames, step, frames_per_second)
 
     def say(self, text: str, once: bool = False) -> None:
         """Print a line above the progress; with ``once`` not the same line twice."""

@@ -6,7 +6,8 @@ solution (value iteration at the agent's own discount, or backward induction whe
 the two can be laid side by side in TensorBoard.
 
 Example:
-    frames = policy_pictures(agent, "mlbits/GridWorld-v0", {"slip": 0.1}, discount=0.99, exact=True)
+    agent, settings, _ = load_agent("runs/maze")
+    frames = policy_pictures(agent, settings, device="cpu", exact=True)
 """
 
 from __future__ import annotations
@@ -25,49 +26,54 @@ from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, MlbitsError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game, registered
-from mlbits.envs.gridworld.drawing import draw_overlay
+from mlbits.selfplay.config import Settings
 
 LEARNED, EXACT = "policy/learned", "policy/exact"
+_DISCOUNT = 0.99  # of the exact solution for an agent without one
 _STATE_LIMIT, _OUTCOME_LIMIT = 5_000, 50_000  # within a second
 
 
 def policy_pictures(
-    agent: Agent, env: str, settings: Mapping[str, Any] | None, *, discount: float, exact: bool
+    agent: Agent, settings: Settings, *, device: torch.device | str, exact: bool
 ) -> dict[str, NDArray[np.uint8]]:
-    """Pictures of an agent's policy on a gridworld of one fixed map.
+    """Pictures of an agent's policy, where its run is on a gridworld of one fixed map.
 
     Args:
         agent: whose policy.
-        env: environment id.
-        settings: of the environment.
-        discount: gamma of the exact solution.
+        settings: of its run; the exact solution is that of the agent's own discount.
+        device: where the agent's numbers live.
         exact: whether the exact solution is drawn, too.
 
     Returns:
         Images uint8 [H, W, 3] by name; none for any other environment.
     """
-    game = _fixed_map(env, settings)
+    game = _fixed_map(settings.env, settings.env_settings)
     if game is None:
         return {}
-    pictures = {LEARNED: learned_picture(agent, game)}
+    pictures = {LEARNED: learned_picture(agent, game, device)}
     if exact:
+        config = settings.agent_config
+        discount = getattr(config, "discount", getattr(config, "gamma", _DISCOUNT))
         with contextlib.suppress(MlbitsError):  # too large a map
             pictures[EXACT] = exact_picture(game, discount)
     return pictures
 
 
-def learned_picture(agent: Agent, game: Game) -> NDArray[np.uint8]:
+def learned_picture(agent: Agent, game: Game, device: torch.device | str = "cpu") -> NDArray[np.uint8]:
     """A gridworld's map with an agent's greedy moves, and its values where it has them.
 
     Args:
         agent: whose policy.
         game: a gridworld on a fixed map.
+        device: where the agent's numbers live.
     """
+    from mlbits.envs.gridworld.drawing import draw_overlay
+
     cells = game.layout["kinds"].size
     batch = GameBatch(game, cells, autoreset="disabled", threads=1)
     states = batch.records()
     states["cell"], states["elapsed"], states["over"] = np.arange(cells), 0, 0
-    obs = rows(batch.set_state(states), 2).to(_device(agent))
+    obs = rows(batch.set_state(states), 2).to(device)
     moves = agent.act(obs, None, torch.Generator(obs.device), greedy=True).action
     values = getattr(agent, "state_values", None)
     shown = None if values is None else values(obs).detach().double().cpu().numpy()
@@ -85,9 +91,10 @@ def exact_picture(game: Game, discount: float) -> NDArray[np.uint8]:
         GameError: if there are too many cells.
         AgentError: if the values do not settle.
     """
-    # Here and not above: only those who draw wait for SciPy.
+    # Here and not above: only runs on gridworlds wait for SciPy and Pillow.
     from mlbits.agents.dynamic_programming import backward_induction, best_actions, value_iteration
     from mlbits.agents.transition_table import read_table
+    from mlbits.envs.gridworld.drawing import draw_overlay
 
     table = read_table(game, state_limit=_STATE_LIMIT, outcome_limit=_OUTCOME_LIMIT)
     assert table.states is not None
@@ -127,8 +134,3 @@ def _fixed_map(env: str, settings: Mapping[str, Any] | None) -> Game | None:
     except GameError:
         return None
     return game if "kinds" in game.layout and "cell" in (game.state_dtype.names or ()) else None
-
-
-def _device(agent: Any) -> torch.device:
-    """Where an agent's numbers live."""
-    return next((tensor.device for tensor in agent.state_dict().values()), torch.device("cpu"))

@@ -133,7 +133,7 @@ class _BenchFlags:
     """Measure steps per CPU-second and per second, beside the other libraries that are installed.
 
     Attributes:
-        group: gridworld, cartpole, single or ppo; all without it.
+        group: gridworld, cartpole, single, ppo, trpo, dqn or ddpg; all without it.
         device: "cpu" or "cuda".
         seconds: how long each measurement takes.
         json: write the rows to this file.
@@ -219,6 +219,14 @@ def _eval(words: list[str]) -> int:
         f"return {result['return_mean']:.4g}, 95% interval {low:.4g} to {high:.4g}, {result['episodes']} episodes "
         f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
     )
+    if "optimum" in result:
+        share = result["share_of_optimum"]
+        share = "" if share is None else f", {share:.1%} of it"
+        score = "" if result["score"] is None else f", score {result['score']:.4g} (0 is random play, 1 the best)"
+        print(
+            f"exact optimum {result['optimum']:.4g} over {result['optimum_of']}{share}; random play "
+            f"{result['random_return']:.4g}{score}"
+        )
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
     _write_json(flags.json, result)
