@@ -174,7 +174,13 @@ def test_whatever_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
     declared = {re.split(r"[><=\[]", name)[0].lower() for name in (*project["dependencies"], *extras)}
-    packages = {"PIL": "pillow", "docstring_parser": "docstring-parser", "stable_baselines3": "stable-baselines3"}
+    packages = {
+        "PIL": "pillow",
+        "docstring_parser": "docstring-parser",
+        "stable_baselines3": "stable-baselines3",
+        "sb3_contrib": "sb3-contrib",
+    }
+    packages |= {"sklearn": "scikit-learn"}
     jax = {"jax"}  # gymnax brings it
     for module in top_level_imports() - jax:
         assert packages.get(module, module).lower() in declared, module
