@@ -22,6 +22,8 @@ RUNS = {
     # iterations of 128 steps: evaluations and checkpoints at 384, 640, 1024
     "gridworld": f"ppo mlbits/GridWorld-v0 {PPO}",
     "cartpole": f"ppo mlbits/CartPole-v0 {PPO} {EVERYTHING}",
+    "trust region": f"trpo mlbits/CartPole-v0 {PPO} --agent.normalize-obs --agent.normalize-reward"
+    " --agent.fvp-fraction 0.5",
     "wrapped": f"ppo CartPole-v1 {PPO}",
     "wrapped, whole episodes": f"reinforce CartPole-v1 {SHORT} --preset none --agent.hidden 8 --agent.num-steps 60",
 }
@@ -86,6 +88,7 @@ def steps_of(folder):
         ("gridworld", "renaming the checkpoint", 1, []),
         ("gridworld", "writing the summary", 1, [640, 1024]),
         ("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024]),
+        ("trust region", "learning", 5, [384]),
         ("wrapped", "learning", 2, None),
         ("wrapped", "learning", 7, [384, 640]),
         ("wrapped, whole episodes", "learning", 4, "some"),
