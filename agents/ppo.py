@@ -266,6 +266,10 @@ class PPO:
         elif kl < self.config.kl_target / 1.5:
             self.kl_coef = max(self.kl_coef / 2, 1e-4)
 
+    def state_values(self, obs: Any) -> Tensor:
+        """V of N rows of observations, [N]."""
+        return self.core.values(obs, 1)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Network, optimiser, moments, the KL weight and the reward scale."""
         state = self.core.state_dict() | {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}

@@ -202,6 +202,10 @@ class Reinforce:
             first = loss.detach() if first is None else first
         return torch.zeros(()) if first is None else first
 
+    def state_values(self, obs: Any) -> Tensor:
+        """V of N rows of observations, [N]."""
+        return self.core.values(obs, 1)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Network, optimiser and moments."""
         return self.core.state_dict()

@@ -355,6 +355,10 @@ class TRPO:
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()
 
+    def state_values(self, obs: Any) -> Tensor:
+        """V of N rows of observations, [N]."""
+        return self.core.values(obs, 1)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Network, optimisers, moments and the reward scale."""
         state = self.core.state_dict()

@@ -58,7 +58,7 @@ def draw(
                 aside = side * 0.06 if heat is not None else 0.0  # clear of the number in the corner
                 _draw_arrows(canvas, x + side / 2 + aside, y + side / 2 - aside, side, policy[cell])
             if heat is not None and kind == EMPTY and side >= 40 and not np.isnan(heat[cell, 0]):
-                canvas.text(x + 3, y + side - 7, f"{values[cell]:.2f}", size=10, anchor="lm")  # type: ignore[index]
+                canvas.text(x + 3, y + side - 7, f"{round(float(values[cell]), 2) + 0.0:.2f}", size=10, anchor="lm")  # type: ignore[index]
     if agent is not None:
         x, y = (agent % width + 0.5) * side, (agent // width + 0.5) * side
         radius = side * 0.32
