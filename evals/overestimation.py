@@ -1,0 +1,154 @@
+"""``mlbits reproduce overestimation``: max Q is too high, and double Q-learning cures it; measured against the truth.
+
+Q-learning bootstraps from the maximum of noisy estimates, which is above the maximum of what they estimate (Thrun and
+Schwartz 1993). Double Q-learning chooses by one estimate and evaluates by another (van Hasselt 2010); double DQN takes
+the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this is in small).
+
+- Table: ten arms that pay N(0, 1), all alike, discount 0.9. Whatever is pulled, the true value is 0.
+- DQN: CartPole, discount 0.99. What the network says of the start states, max Q, beside the discounted return that its
+  greedy policy then earns from those very states.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.agents.agent import rows
+from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals.reproduction import print_table
+from mlbits.selfplay.config import resolve
+from mlbits.selfplay.machine import set_up
+from mlbits.selfplay.session import Session, open_session
+from mlbits.selfplay.statistics import mean_interval
+
+ARMS: dict[str, Any] = {"means": (0.0,) * 10}
+POLE = "mlbits/CartPole-v0"
+MARKS = 10  # measurements of a run
+_STARTS, _SEED = 64, 7_000_003
+
+
+def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
+    """Train single and double learners and compare what they believe with what is so.
+
+    Args:
+        quick: fewer seeds and steps; the table alone decides.
+        plot: write a picture of the curves to this file (wants matplotlib).
+
+    Returns:
+        "table" and "dqn", each with "steps" [MARKS] and, for "single" and "double", the errors [seeds, MARKS];
+        "met": whether double learning's mean error is smaller and single learning's is above 0, by 95% intervals.
+    """
+    set_up(1)
+    seeds = 3 if quick else 8
+    table = _compare("q-learning", "mlbits/Bandit-v0", ARMS, seeds, 20_000, _table_error, _TABLE)
+    results = {"table": table}
+    if not quick:
+        results["dqn"] = _compare("dqn", POLE, {}, seeds, 30_000, _network_error, _DQN)
+    shown = []
+    met = True
+    for name, result in results.items():
+        late = {which: result[which][:, MARKS // 2 :].mean(1) for which in ("single", "double")}
+        intervals = {which: mean_interval(error) for which, error in late.items()}
+        gap, (gap_low, gap_high) = mean_interval(late["single"] - late["double"])
+        met = met and gap_low > 0 and intervals["single"][1][0] > 0
+        shown += [[name, which, mean, low, high] for which, (mean, (low, high)) in intervals.items()]
+        shown.append([name, "single - double", gap, gap_low, gap_high])
+    print_table(
+        f"what is believed less what is so, later half of the run, {seeds} seeds; target: single above 0 and above double",
+        ["learner", "form", "mean error", "95% low", "high"],
+        shown,
+    )
+    if plot is not None:
+        draw(results, plot)
+    return {
+        **{name: {key: value.tolist() for key, value in result.items()} for name, result in results.items()},
+        "met": met,
+    }
+
+
+_TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # every arm is pulled alike
+_DQN = {
+    "num_steps": 8, "updates_per_step": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
+    "epsilon_fraction": 0.2, "warmup": 500,
+}  # fmt: skip
+
+
+def _compare(
+    agent: str, env: str, env_settings: dict[str, Any], seeds: int, steps: int, error: Any, config: dict[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """Errors of single and double learners at MARKS moments of each run."""
+    marks = np.linspace(steps / MARKS, steps, MARKS)
+    result = {"steps": marks}
+    for name, double in (("single", False), ("double", True)):
+        errors = np.zeros((seeds, MARKS))
+        for seed in range(seeds):
+            run = {"num_envs": 8, "seed": seed, "total_steps": steps, "device": "cpu"}
+            agent_settings = {**config, "double": double}
+            session = open_session(
+                resolve(agent, env, preset="none", run=run, agent_settings=agent_settings, env_settings=env_settings)
+            )
+            for k, mark in enumerate(marks):
+                _train_until(session, mark)
+                errors[seed, k] = error(session)
+        result[name] = errors
+    return result
+
+
+def _train_until(session: Session, steps: float) -> None:
+    while session.counters.env_steps < steps:
+        rollout, _, played = session.collector.collect(session.lineup)
+        session.learn(rollout)
+        session.counters.env_steps += played
+
+
+def _table_error(session: Session) -> float:
+    """Max Q of the one state, whose true value is 0."""
+    learner: Any = session.learner
+    return float(learner.values(torch.zeros(1, dtype=torch.int64)).max())
+
+
+def _network_error(session: Session) -> float:
+    """Mean over start states of max Q less the discounted return of the greedy policy from there."""
+    learner: Any = session.learner
+    batch = open_batch(POLE, _STARTS, seed=_SEED)
+    with torch.no_grad():
+        believed = learner.values(rows(batch.obs, 2)).amax(-1).double()
+    earned, gamma = torch.zeros(_STARTS, dtype=torch.float64), 1.0
+    playing = torch.ones(_STARTS, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    while bool(playing.any()):
+        action = learner.act(rows(batch.obs, 2), None, generator, greedy=True).action
+        step = batch.step(action)
+        earned += gamma * step.reward[:, 0].double() * playing
+        playing &= ~(step.terminated | step.truncated)
+        gamma *= session.settings.agent_config.discount
+    return float((believed - earned).mean())
+
+
+def draw(results: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
+    """Draw the errors over environment steps, each form's mean with its 95% band.
+
+    Raises:
+        ReproductionError: if matplotlib is not installed.
+    """
+    from mlbits.evals.plots import figure, mean_band, save
+
+    titles = {
+        "table": "Q-learning, ten arms that all pay N(0, 1)",
+        "dqn": "DQN on CartPole, from the start states",
+    }
+    canvas, panels = figure(len(results))
+    for panel, (name, result) in zip(panels, results.items(), strict=True):
+        for form, colour in (("single", "C3"), ("double", "C0")):
+            mean_band(panel, result["steps"], result[form], form, colour)
+        panel.axhline(0, color="black", linewidth=1)
+        panel.set_title(titles[name])
+        panel.set_xlabel("environment steps")
+        panel.set_ylabel("max Q less the true value")
+        panel.legend()
+    save(canvas, path)

@@ -1,0 +1,51 @@
+"""Pictures of curves with bands, by matplotlib where it is installed (the ``plot`` extra)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.evals.reproduction import ReproductionError
+from mlbits.selfplay.statistics import mean_interval
+
+
+def figure(panels: int, width: float = 5.5, height: float = 3.8) -> tuple[Any, list[Any]]:
+    """A canvas with panels side by side, which needs no display.
+
+    Raises:
+        ReproductionError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ReproductionError('plot: matplotlib is not installed; wanted pip install "mlbits[plot]"') from None
+    canvas = Figure(figsize=(width * panels, height), layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas, [canvas.add_subplot(1, panels, k + 1) for k in range(panels)]
+
+
+def mean_band(panel: Any, x: NDArray[np.float64], runs: NDArray[np.float64], label: str, colour: str) -> None:
+    """Draw the mean over runs [R, X] with the 95% interval of each point."""
+    intervals = [mean_interval(column) for column in runs.T]
+    mean = np.array([one for one, _ in intervals])
+    low, high = (np.array([bounds[k] for _, bounds in intervals]) for k in (0, 1))
+    panel.plot(x, mean, color=colour, label=label)
+    panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def save(canvas: Any, path: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        ReproductionError: if the file cannot be written.
+    """
+    try:
+        canvas.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ReproductionError(
+            f"plot: {path} cannot be written ({error}); wanted a picture file, as plot.png"
+        ) from None
