@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlbits.agents.ppo import PPO
 from mlbits.agents.reinforce import Reinforce
+from mlbits.agents.trpo import TRPO
 from mlbits.cli import main
 from mlbits.selfplay import checkpoints, loop
 from mlbits.selfplay.tracking import Tracker
@@ -60,7 +61,7 @@ def one_file_gone(path, **settings):
 def arrange(name, count):
     moment = Moment(count)
     if name == "learning":
-        for agent in (PPO, Reinforce):
+        for agent in (PPO, Reinforce, TRPO):
             before(agent, "learn", moment)
     elif name == "recording":
         before(Tracker, "record", moment, halfway=half_a_line)
