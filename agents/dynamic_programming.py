@@ -101,9 +101,12 @@ def value_iteration(
         value: V_0, [S]; None begins at 0.
 
     Raises:
-        AgentError: if the discount is out of range, or the values do not settle (gamma = 1 and play that never ends).
+        AgentError: if the discount or tolerance is out of range, or the values do not settle (gamma = 1 and play that
+            never ends).
     """
     _check_discount(discount)
+    if not tolerance > 0:
+        raise AgentError(f"tolerance: got {tolerance}; wanted above 0")
     v = np.zeros(table.num_states) if value is None else np.asarray(value, float)
     first = 0.0
     for sweep in range(1, MAX_SWEEPS + 1):

@@ -1,10 +1,11 @@
-"""The flags of ``mlbits train``, built from the dataclasses of the run, the agent and the environment."""
+"""The flags of ``mlbits train`` and ``solve``, built from the dataclasses of the run, the agent and the environment."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -28,6 +29,65 @@ Train an agent on an environment. The run's folder holds its settings, curves, c
 agents: {agents}
 environments: {envs}, and every id of Gymnasium
 """
+
+_SOLVE_USAGE = """usage: mlbits solve ENV [flags]
+
+Solve an environment exactly, if it is small enough: the best return, value iteration and policy iteration.
+
+  mlbits solve mlbits/GridWorld-v0 --env.map maze --env.slip 0.1 --picture maze.png
+  mlbits solve FrozenLake-v1 --discount 0.9
+  mlbits solve mlbits/Knapsack-v0 --help                             all flags of that environment
+
+environments: finite games of one seat, and Gymnasium's toy text
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SolveFlags:
+    """How an environment is to be solved.
+
+    Attributes:
+        discount: gamma of value iteration and policy iteration.
+        tolerance: value iteration goes on until it is known to be this near to the optimum.
+        state_limit: states beyond which the environment is refused.
+        picture: write the map with values and best moves to this file (gridworlds).
+        json: write the result to this file.
+    """
+
+    discount: float = 0.99
+    tolerance: float = 1e-8
+    state_limit: int = 200_000
+    picture: Path | None = None
+    json: Path | None = None
+
+
+def parse_solve(words: list[str]) -> tuple[str, dict[str, Any], SolveFlags]:
+    """Read the words after ``mlbits solve``.
+
+    Returns:
+        The environment's id, its settings, and how to solve it.
+
+    Raises:
+        ConfigError: if the environment is missing, or a flag is wrong.
+        UnknownIdError: for an unknown environment.
+        SystemExit: after --help.
+    """
+    if not words or words[0].startswith("-"):
+        if any(word in ("-h", "--help") for word in words):
+            print(_SOLVE_USAGE, end="")
+            raise SystemExit(0)
+        raise ConfigError("solve: ENV missing; wanted mlbits solve ENV, as in: solve mlbits/GridWorld-v0")
+    env = words[0]
+    check_env_id(env)
+    env_class = _env_class(env)
+    flags_class = dataclasses.make_dataclass(
+        "Solve",
+        [("how", tyro.conf.OmitArgPrefixes[SolveFlags], SolveFlags()), *_env_fields(env_class, {})],
+        frozen=True,
+        kw_only=True,
+    )
+    flags = read_flags(flags_class, f"mlbits solve {env}", words[1:], description=f"Solve {env} exactly.")
+    return env, _env_settings(flags, env_class), flags.how
 
 
 def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, rows
 from mlbits.envs.core.batch import GameBatch
-from mlbits.envs.core.errors import GameError, MlbitsError
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.registry import make_game, registered
 from mlbits.selfplay.config import Settings
@@ -47,7 +47,7 @@ def policy_pictures(
     Returns:
         Images uint8 [H, W, 3] by name; none for any other environment.
     """
-    game = _fixed_map(settings.env, settings.env_settings)
+    game = fixed_map(settings.env, settings.env_settings)
     if game is None:
         return {}
     pictures = {LEARNED: learned_picture(agent, game, device)}
@@ -126,11 +126,17 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
         return
 
 
-def _fixed_map(env: str, settings: Mapping[str, Any] | None) -> Game | None:
+def fixed_map(env: str, settings: Mapping[str, Any] | None) -> Game | None:
+    """The gridworld of one fixed map that an environment is, or None for any other.
+
+    Args:
+        env: environment id.
+        settings: of the environment.
+
+    Raises:
+        GameError: if a setting is unknown or out of range.
+    """
     if env not in registered():
         return None
-    try:
-        game = make_game(env, **dict(settings or {}))
-    except GameError:
-        return None
+    game = make_game(env, **dict(settings or {}))
     return game if "kinds" in game.layout and "cell" in (game.state_dtype.names or ()) else None

@@ -29,7 +29,7 @@ from mlbits.agents import AGENTS
 from mlbits.envs.core import registry
 from mlbits.evals import EVALS
 from mlbits.selfplay.config import resolve
-from mlbits.selfplay.flags import parse_train
+from mlbits.selfplay.flags import parse_solve, parse_train
 from mlbits.selfplay.loop import train
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +175,8 @@ def test_commands_parse(page: Path, examples: None) -> None:
 def parse(name: str, words: list[str]) -> None:
     if name == "train":
         parse_train(words)
+    elif name == "solve":
+        parse_solve(words)
     elif name == "reproduce":
         tyro.cli(cli.reproduce_flags(words), args=words)
     else:
@@ -245,16 +247,6 @@ def test_pictures_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_p
     pictures.main()
     made = {path.name for path in tmp_path.glob("*.png")}
     assert made >= {path.name for path in PICTURES.glob("*.png")}
-
-
-def test_value_iteration_in_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corridor of two cells before the goal, a step at 0.01, discount 0.95: 1, then -0.01 + 0.95."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import pictures
-
-    value, policy = pictures.value_iteration(mlbits.make_game("mlbits/GridWorld-v0", map="S.G"))
-    assert value[:2].tolist() == pytest.approx([0.94, 1.0])
-    assert policy[:2].tolist() == [[0, 1, 0, 0]] * 2
 
 
 @pytest.mark.parametrize("agent", re.findall(r"^## (\w+)$", AGENTS_PAGE.read_text(), re.M))

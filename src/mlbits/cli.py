@@ -1,4 +1,4 @@
-"""The command line: ``mlbits train | resume | eval | list | bench | reproduce``.
+"""The command line: ``mlbits train | resume | eval | solve | list | bench | reproduce``.
 
 Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
 Mistakes are answered by one line and exit status 2.
@@ -26,6 +26,7 @@ usage:
   mlbits resume RUN [flags]        continue an interrupted run
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
+  mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published or promised result
@@ -101,7 +102,7 @@ class _EvalFlags:
         device: "cpu", "cuda" or "auto".
         gif: write an animation of the first episode to this file.
         json: write the result to this file.
-        env_json: for MODEL.zip, settings of the environment as JSON.
+        env_json: settings of the environment as JSON; they go over those that a run trained with.
         vec_normalize: for MODEL.zip, the file of the VecNormalize that it was trained under.
     """
 
@@ -208,10 +209,10 @@ def _eval(words: list[str]) -> int:
             raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {flags.run} ENV, the environment to play")
         common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
         result = evaluate_model(flags.run, flags.env, flags.episodes, **common)
-    elif flags.env or settings or flags.vec_normalize is not None:
-        raise MlbitsError(f"env, env_json and vec_normalize are for MODEL.zip; {flags.run} is played as it was trained")
+    elif flags.env or flags.vec_normalize is not None:
+        raise MlbitsError(f"env and vec_normalize are for MODEL.zip; {flags.run} knows its own")
     else:
-        result = evaluate_run(flags.run, flags.episodes, **common)
+        result = evaluate_run(flags.run, flags.episodes, env_settings=settings, **common)
     for problem in result["passed_over"]:
         print(f"passed over {problem}", file=sys.stderr)
     low, high = result["return_interval"]
@@ -229,6 +230,23 @@ def _eval(words: list[str]) -> int:
         )
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
+    _write_json(flags.json, result)
+    return 0
+
+
+def _solve(words: list[str]) -> int:
+    from mlbits.selfplay.flags import parse_solve
+
+    env, settings, flags = parse_solve(words)
+    from mlbits.evals.solve import describe, solve
+
+    result = solve(
+        env, settings, discount=flags.discount, tolerance=flags.tolerance, state_limit=flags.state_limit,
+        picture=flags.picture,
+    )  # fmt: skip
+    print(describe(result))
+    if flags.picture is not None:
+        print(f"picture: {flags.picture}")
     _write_json(flags.json, result)
     return 0
 
@@ -312,6 +330,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "eval": _eval,
+    "solve": _solve,
     "list": _list,
     "bench": _bench,
     "reproduce": _reproduce,
