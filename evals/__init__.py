@@ -37,6 +37,12 @@ EVALS: dict[str, EvalEntry] = {
         "mlbits.evals.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
     ),
     "cartpole": EvalEntry("mlbits.evals.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"),
+    "classic": EvalEntry(
+        "mlbits.evals.classic:reproduce", "the classic agents beside Stable-Baselines3 and published figures"
+    ),
+    "overestimation": EvalEntry(
+        "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
+    ),
 }
 
 

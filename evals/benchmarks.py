@@ -142,12 +142,67 @@ def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
     yield from peers.trpo(watch)
 
 
+def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int, steps: int, **settings: Any) -> Row:
+    """Acting, stepping, replay and learning of an agent, from ``steps`` steps to ``steps`` steps, its warm-up over."""
+    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.session import open_session
+
+    run = {"num_envs": num_envs, "device": watch.device, "total_steps": 1_000_000}
+    session = open_session(resolve(agent, env, preset="none", run=run, agent_settings=settings))
+    session.counters.env_steps = 500_000  # past the schedule of exploration
+
+    def call() -> None:
+        done = 0
+        while done < steps:
+            rollout, _, taken = session.collector.collect(session.lineup)
+            session.learn(rollout)
+            done += taken
+
+    while session.replay is not None and session.replay.added < 2048:
+        call()
+    return watch.row(name, call, steps)
+
+
+def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
+    """DQN on CartPole: with Stable-Baselines3's defaults and the settings of its zoo, beside itself."""
+    default: dict[str, Any] = {
+        "batch_size": 32, "updates_per_step": 0.25, "target_every": 2500, "learning_rate": 1e-4, "warmup": 100,
+        "hidden": [64, 64],
+    }  # fmt: skip
+    # The zoo's target follows every 10 steps, which in rounds of 128 updates after 256 steps is once a round.
+    zoo = default | {
+        "batch_size": 64, "updates_per_step": 0.5, "target_every": 128, "learning_rate": 2.3e-3, "hidden": [256, 256],
+        "epsilon_end": 0.04,
+    }  # fmt: skip
+    shapes = (("CartPole-v1", 1), (POLE, 1), (POLE, 8)) if watch.device == "cpu" else ((POLE, 1024),)
+    for words, settings, every in (("SB3 defaults", default, 4), ("SB3 zoo settings", zoo, 256)):
+        for env, num_envs in shapes:
+            name, num_steps = f"DQN on {env.removeprefix('mlbits/')} x {num_envs}, {words}", max(1, every // num_envs)
+            yield _replay_row(watch, name, "dqn", env, num_envs, 1024, num_steps=num_steps, **settings)
+        if watch.device == "cpu":
+            yield from peers.dqn(watch, zoo=settings is zoo)
+
+
+def bench_ddpg(watch: Stopwatch) -> Iterator[Row]:
+    """DDPG on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions a step."""
+    settings: dict[str, Any] = {"batch_size": 256, "updates_per_step": 1.0, "warmup": 100, "hidden": [400, 300]}
+    native = "mlbits/Pendulum-v0"
+    shapes = (("Pendulum-v1", 1), (native, 1), (native, 8)) if watch.device == "cpu" else ((native, 1024),)
+    for env, num_envs in shapes:
+        name = f"DDPG on {env.removeprefix('mlbits/')} x {num_envs}, SB3 defaults"
+        yield _replay_row(watch, name, "ddpg", env, num_envs, 256, num_steps=1, **settings)
+    if watch.device == "cpu":
+        yield peers.ddpg(watch)
+
+
 GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "gridworld": bench_gridworld,
     "cartpole": bench_cartpole,
     "single": bench_single,
     "ppo": bench_ppo,
     "trpo": bench_trpo,
+    "dqn": bench_dqn,
+    "ddpg": bench_ddpg,
 }
 
 

@@ -97,6 +97,52 @@ def _trpo(watch: Stopwatch, num_envs: int) -> Row:
     return watch.row(name, lambda: model.learn(1024), 1024, _version("sb3-contrib"))
 
 
+_DQN_DEFAULTS: dict[str, Any] = {"train_freq": 4, "gradient_steps": 1}
+_DQN_ZOO: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [256, 256]}, "batch_size": 64, "learning_rate": 2.3e-3, "train_freq": 256,
+    "gradient_steps": 128, "target_update_interval": 10, "exploration_final_eps": 0.04,
+}  # fmt: skip
+
+
+def dqn(watch: Stopwatch, *, zoo: bool) -> Iterator[Row]:
+    """Stable-Baselines3's DQN, measured once its replay is in use; as many updates a step with 8 copies as with one.
+
+    Args:
+        watch: the stopwatch.
+        zoo: its zoo's settings for CartPole in place of its defaults.
+    """
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_vec_env
+
+    settings = _DQN_ZOO if zoo else _DQN_DEFAULTS
+    for num_envs in (1, 8):
+        turn = max(1, settings["train_freq"] // num_envs)  # steps of each copy between rounds of learning
+        updates = turn * num_envs * settings["gradient_steps"] // settings["train_freq"]
+        rounds = {"train_freq": turn, "gradient_steps": updates}
+        model = DQN(
+            "MlpPolicy", make_vec_env("CartPole-v1", num_envs), buffer_size=100_000, device="cpu", seed=0,
+            **(settings | rounds),
+        )  # fmt: skip
+        name = f"DQN on CartPole-v1 x {num_envs}, {'SB3 zoo settings' if zoo else 'SB3 defaults'}"
+        yield _replayed(watch, model, name, 1024)
+
+
+def ddpg(watch: Stopwatch) -> Row:
+    """Stable-Baselines3's DDPG with its defaults and noise on one copy, measured once its replay is in use."""
+    import numpy as np
+    from stable_baselines3 import DDPG
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    noise = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
+    model = DDPG("MlpPolicy", "Pendulum-v1", buffer_size=100_000, action_noise=noise, device="cpu", seed=0)
+    return _replayed(watch, model, "DDPG on Pendulum-v1 x 1, SB3 defaults", 256)
+
+
+def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
+    model.learn(2048 if steps > 256 else 512)  # past its warm-up of 100 steps, and its epsilon's schedule
+    return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, _version("stable-baselines3"))
+
+
 def _apart(measure: Callable[..., Row], *arguments: Any) -> Row:
     """Measure in a process of its own: JAX's threads would slow what is measured after it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

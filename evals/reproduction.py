@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.run import CONFIG, SUMMARY
 
 
 class ReproductionError(MlbitsError, RuntimeError):
     """A training run of a reproduction that failed."""
 
 
-def train_in_process(agent: str, env: str, seed: int, *flags: str) -> dict[str, Any]:
+def train_in_process(
+    agent: str, env: str, seed: int, *flags: str, out: Path | None = None, stop: threading.Event | None = None
+) -> dict[str, Any]:
     """Run ``mlbits train`` as a user would, in a fresh process, and read its summary.
 
     Args:
@@ -28,6 +32,8 @@ def train_in_process(agent: str, env: str, seed: int, *flags: str) -> dict[str, 
         env: id of the environment.
         seed: of the run.
         *flags: further flags.
+        out: folder of the run, which is kept; a run that was begun there goes on (``mlbits resume``).
+        stop: ends the run early, from another thread.
 
     Returns:
         The run's summary.json.
@@ -35,33 +41,41 @@ def train_in_process(agent: str, env: str, seed: int, *flags: str) -> dict[str, 
     Raises:
         ReproductionError: if the command fails; the message ends with what it said.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "mlbits.cli",
-            "train",
-            agent,
-            env,
-            "--seed",
-            str(seed),
-            "--out",
-            str(out),
-            *flags,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise ReproductionError(f"{' '.join(command[2:])} failed: {said[-1] if said else done.returncode}")
-        return json.loads((out / "summary.json").read_text())
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return train_in_process(agent, env, seed, *flags, out=Path(folder) / "run", stop=stop)
+    words = ["train", agent, env, "--seed", str(seed), "--out", str(out), *flags]
+    if (out / CONFIG).exists():
+        words = ["resume", str(out)]
+    command = [sys.executable, "-m", "mlbits.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        said, complained = _outcome(process, stop)
+    if process.returncode != 0:
+        lines = (complained or said).strip().splitlines()
+        raise ReproductionError(f"{' '.join(command[2:])} failed: {lines[-1] if lines else process.returncode}")
+    return json.loads((out / SUMMARY).read_text())
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table to the terminal."""
+def _outcome(process: subprocess.Popen[str], stop: threading.Event | None) -> tuple[str, str]:
+    """What a process printed on both streams until it ended, or was ended."""
+    while True:
+        try:
+            return process.communicate(timeout=None if stop is None else 0.5)
+        except subprocess.TimeoutExpired:
+            if stop is not None and stop.is_set():
+                process.terminate()
+        except BaseException:
+            process.kill()
+            raise
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 0) -> None:
+    """Print a table to the terminal, or ``width`` wide where that is narrower."""
     table = Table(title=title, title_justify="left")
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right")
     for row in rows:
         table.add_row(*(f"{cell:,.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, width)
+    console.print(table)

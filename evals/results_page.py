@@ -1,0 +1,120 @@
+"""Tables of training results for the terminal and, in Markdown, for a section of a page.
+
+A section of a page lies between two markers, ``<!-- results: NAME -->`` and ``<!-- end of results: NAME -->``; what
+lies between them is written anew, the rest of the page is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlbits.evals.reproduction import ReproductionError, print_table
+from mlbits.selfplay.checkpoints import write_file
+from mlbits.selfplay.run import CONFIG
+
+_COLUMNS = ("task", "agent", "steps", "ours", "at least", "reference", "published", "steps/CPU-s, reference's")
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One row of the table in one line."""
+    cells = _cells(row)
+    return (
+        f"{cells[0]} {cells[1]}: {cells[3]}, wanted {cells[4]}: {'met' if row['met'] else 'missed'}; "
+        f"{row['reference_agent'] or 'reference'} {cells[5]}; published {cells[6]}"
+    )
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows as a table."""
+    columns = ["row", "steps", "ours", "at least", "reference", "published", "met"]
+    cells = [(f"{task} {label}", *rest[:5], "yes" if row["met"] else "no") for row in rows
+             for task, label, *rest in [_cells(row)]]  # fmt: skip
+    print_table(title, columns, cells, width=120)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | None, versions: Iterable[str]) -> str:
+    """The rows as a Markdown table, with the command of each.
+
+    Args:
+        rows: from :meth:`mlbits.evals.comparison.Entry.row`.
+        overall: "ours" and "reference", normalised scores over all rows that have both; or None.
+        versions: what the runs were made with.
+    """
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    for row in rows:
+        cells = _cells(row)
+        cells[3] = f"**{cells[3]}**" if row["met"] else cells[3]
+        lines.append(f"| {' | '.join(cells)} |")
+    if overall is not None:
+        sides = (f"{side} {interval(overall[side], 2)}" for side in ("ours", "reference"))
+        lines += [
+            "",
+            f"Over the {overall['ours']['rows']} rows that have both, scores mapped so that random play is 0 and the "
+            f"published figure 1: {', '.join(sides)}.",
+        ]
+    lines += ["", "| row | command of a run, with `--seed 0` and on |", "|---|---|"]
+    for row in rows:
+        flags = f" {row['flags']}" if row["flags"] else ""
+        command = f"mlbits train {row['agent']} {row['task']}{flags} --total-steps {row['steps']}"
+        lines.append(f"| {row['task']}, {row['label']} | `{command}` |")
+    return "\n".join([*lines, "", f"Made with {'; '.join(sorted(set(versions)))}."])
+
+
+def made_with(folders: Iterable[Path]) -> set[str]:
+    """Versions and devices that the runs in folders record of themselves."""
+    found = set()
+    for folder in folders:
+        config = json.loads((folder / CONFIG).read_text())
+        commit, device = config.get("git_hash"), config["run"]["device"]
+        at = f" at {commit[:10]}{'+' if commit.endswith('+') else ''}" if commit else ""
+        found.add(f"mlbits {config.get('version')}{at}, torch {config.get('torch')}, {device}")
+    return found
+
+
+def read_page(page: Path, name: str) -> tuple[str, str]:
+    """What stands before and after a section of a page, its markers included.
+
+    Raises:
+        ReproductionError: if there is no such page, or it lacks the markers.
+    """
+    first, last = f"<!-- results: {name} -->\n", f"<!-- end of results: {name} -->"
+    try:
+        text = page.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReproductionError(f"page: {page} cannot be read ({error}); wanted a page with {first.strip()}") from None
+    before, found, rest = text.partition(first)
+    _, ended, after = rest.partition(last)
+    if not found or not ended:
+        raise ReproductionError(f"page: {page} lacks {(first if not found else last).strip()}; wanted both markers")
+    return before + first, last + after
+
+
+def write_page(page: Path, name: str, text: str) -> None:
+    """Write a section of a page anew."""
+    before, after = read_page(page, name)
+    write_file(page, f"{before}\n{text}\n\n{after}".encode())
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    spread = "" if row["spread"] is None else f" ± {_number(row['spread'])}"
+    speeds = [f"{side['steps_per_cpu_second']:,.0f}" if side else "-" for side in (row["ours"], row["reference"])]
+    return [
+        row["task"], row["label"], f"{row['steps']:,}", interval(row["ours"]), _number(row["target"]),
+        interval(row["reference"]), f"{_number(row['published'])}{spread} ({row['source']})", ", ".join(speeds),
+    ]  # fmt: skip
+
+
+def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """An interquartile mean with its interval, or a dash."""
+    if side is None:
+        return "-"
+    low, high = side["interval"]
+    return f"{_number(side['iqm'], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
+
+
+def _number(value: float, digits: int = 1) -> str:
+    text = f"{value:,.{digits}f}"
+    return text.removesuffix(".0") if digits == 1 else text
