@@ -39,6 +39,7 @@ RANDOM = {
 # HalfCheetah is its v4, C51 at 500k steps).
 ZOO, CLEANRL = "zoo", "CleanRL"
 
+QR_DQN = "--agent.head quantile --agent.learning-rate 2e-3 --agent.atoms 10"
 C51 = "--agent.head categorical --agent.support-low 0 --agent.support-high 100"
 TD3 = "--agent.twin --agent.target-noise 0.2 --agent.policy-delay 2"
 
@@ -49,7 +50,7 @@ _TABLE: tuple[tuple[str, str, str, str, int, float, float, float | None, str, st
     ("CartPole-v1", "ppo", "ppo", "", 100_000, 475, 500, 0, ZOO, "sb3-ppo"),
     ("CartPole-v1", "trpo", "trpo", "", 100_000, 475, 500, 0, ZOO, None),
     ("CartPole-v1", "dqn", "dqn", "", 50_000, 475, 500, 0, ZOO, "sb3-dqn"),
-    ("CartPole-v1", "qr-dqn", "dqn", "--agent.head quantile", 50_000, 475, 500, 0, ZOO, "sb3-dqn"),
+    ("CartPole-v1", "qr-dqn", "dqn", QR_DQN, 50_000, 475, 500, 0, ZOO, "sb3-dqn"),
     ("CartPole-v1", "c51", "dqn", C51, 50_000, 475, 481, 21, CLEANRL, "sb3-dqn"),
     ("Acrobot-v1", "dqn", "dqn", "", 100_000, -88.6, -76.6, 12, ZOO, "sb3-dqn"),
     ("Acrobot-v1", "ppo", "ppo", "", 1_000_000, -91.5, -73.5, 18, ZOO, "sb3-ppo"),
