@@ -158,7 +158,7 @@ def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int
             session.learn(rollout)
             done += taken
 
-    while session.replay is not None and session.replay.added < 2048:
+    while session.replay is not None and session.replay.added < 1024:
         call()
     return watch.row(name, call, steps)
 
@@ -195,6 +195,14 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row]:
         yield peers.ddpg(watch)
 
 
+def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
+    """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and its own over copies."""
+    for num_envs in (8, 64, 1024):
+        envs = mlbits.make_sb3(POLE, num_envs, seed=0, threads=1)
+        yield peers.vec_env_row(watch, f"CartPole, make_sb3 of {num_envs:,}", envs)
+    yield from peers.vec_envs(watch)
+
+
 GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "gridworld": bench_gridworld,
     "cartpole": bench_cartpole,
@@ -203,6 +211,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "trpo": bench_trpo,
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
+    "sb3": bench_sb3,
 }
 
 
@@ -233,7 +242,7 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     console.print(f"{versions}; one torch thread; {kind}\n")
     console.print(f"{'what':<52} {'per CPU-second':>15} {'per second':>12}  library")
     for name, bench in GROUPS.items():
-        if group not in ("all", name) or (kind == "cuda" and name == "single"):
+        if group not in ("all", name) or (kind == "cuda" and name in ("single", "sb3")):
             continue
         for row in bench(watch):
             rows.append(row)

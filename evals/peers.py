@@ -80,6 +80,31 @@ def ppo(watch: Stopwatch) -> Iterator[Row]:
     )
 
 
+def vec_env_row(watch: Stopwatch, name: str, envs: Any, peer: str | None = None) -> Row:
+    """Random play through Stable-Baselines3's VecEnv interface."""
+    import numpy as np
+
+    envs.reset()
+    draw = np.random.default_rng(0)
+    actions = [draw.integers(0, envs.action_space.n, envs.num_envs) for _ in range(8)]
+
+    def call() -> None:
+        for action in actions:
+            envs.step(action)
+
+    return watch.row(name, call, 8 * envs.num_envs, peer)
+
+
+def vec_envs(watch: Stopwatch) -> Iterator[Row]:
+    """Stable-Baselines3's DummyVecEnv over single copies: Gymnasium's CartPole, and ours by gym.make."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    for env in ("CartPole-v1", "mlbits/CartPole-v0"):
+        for num_envs in (8, 64):
+            name = f"{env.removeprefix('mlbits/')}, DummyVecEnv of {num_envs}"
+            yield vec_env_row(watch, name, make_vec_env(env, num_envs, seed=0), _version("stable-baselines3"))
+
+
 def trpo(watch: Stopwatch) -> Iterator[Row]:
     """sb3-contrib's TRPO with the settings of the RL Zoo for CartPole: 15 CG iterations, 20 epochs of the value."""
     for num_envs in (2, 16):
@@ -139,7 +164,7 @@ def ddpg(watch: Stopwatch) -> Row:
 
 
 def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
-    model.learn(2048 if steps > 256 else 512)  # past its warm-up of 100 steps, and its epsilon's schedule
+    model.learn(steps)  # past its warm-up of 100 steps, and its epsilon's schedule
     return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, _version("stable-baselines3"))
 
 
