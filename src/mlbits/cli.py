@@ -134,7 +134,7 @@ class _BenchFlags:
     """Measure steps per CPU-second and per second, beside the other libraries that are installed.
 
     Attributes:
-        group: gridworld, cartpole, single, ppo, trpo, dqn or ddpg; all without it.
+        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all without it.
         device: "cpu" or "cuda".
         seconds: how long each measurement takes.
         json: write the rows to this file.
