@@ -91,6 +91,13 @@ AGENTS: dict[str, AgentEntry] = {
     "trpo": AgentEntry(
         "mlbits.agents.trpo", "TRPO", "TRPOConfig", "trust region: natural gradient under a bound on the KL divergence"
     ),
+    "classifier": AgentEntry(
+        "mlbits.agents.classifier",
+        "Classifier",
+        "ClassifierConfig",
+        "one-step problems: cross-entropy, policy gradients and Q loss on one network",
+        ("discrete",),
+    ),
     "sb3-ppo": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"),
     "sb3-a2c": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"),
     "sb3-dqn": AgentEntry(

@@ -51,3 +51,10 @@ def register_all() -> None:
         "mlbits.envs.pendulum:pendulum",
         summary="Gymnasium's Pendulum-v1, step for step",
     )
+    register(
+        "mlbits/PointMass-v0",
+        "mlbits.envs.point_mass:point_mass",
+        summary="a wall like a U catches whoever heads straight for the goal",
+        reward_threshold=-475.0,
+    )
+    register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled data set: one image, one answer")

@@ -70,6 +70,7 @@ def evaluate_run(
     greedy: bool = True,
     device: str = "cpu",
     gif: Path | None = None,
+    env_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play episodes with a run's agent; on a gridworld draw its policy into the run's TensorBoard, too.
 
@@ -80,6 +81,7 @@ def evaluate_run(
         greedy: whether the most probable action is taken in place of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
+        env_settings: of the environment, over those that the run trained with (another split, say).
 
     Returns:
         return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint),
@@ -89,12 +91,28 @@ def evaluate_run(
         where the optimum is not positive).
 
     Raises:
-        ConfigError: if the number of episodes is not positive, or the animation cannot be written.
+        ConfigError: if the number of episodes is not positive, the animation cannot be written, or the settings change
+            what is observed or played.
     """
     agent, settings, state, problems = _load(folder, device)
-    figures = _play(agent, settings.env, settings.env_settings, episodes, seed, greedy, device, gif)
-    add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
+    played = {**settings.env_settings, **(env_settings or {})}
+    if played != settings.env_settings:
+        _check_spaces(settings.env, settings.env_settings, played)
+    figures = _play(agent, settings.env, played, episodes, seed, greedy, device, gif)
+    if played == settings.env_settings:
+        add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
     return figures | {"env_steps": state["env_steps"], "passed_over": problems}
+
+
+def _check_spaces(env: str, trained: Mapping[str, Any], played: Mapping[str, Any]) -> None:
+    """Refuse settings with which an agent would see or do what it was not made for."""
+    batches = [open_batch(env, 1, settings=settings) for settings in (trained, played)]
+    for name in ("observation_space", "action_space"):
+        was, now = (getattr(batch, name) for batch in batches)
+        if was != now:
+            raise ConfigError(f"env_json: the {name.replace('_', ' ')} becomes {now}; wanted {was}, as in training")
+    for batch in batches:
+        batch.close()
 
 
 def evaluate_model(

@@ -448,6 +448,4 @@ def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed,
     assert refused("eval", model, "Acrobot-v1").startswith("action_space: got Discrete(3); the model was trained on")
     assert refused("eval", tmp_path / "no.zip", GRID).endswith("not found; wanted a model that Stable-Baselines3 saved")
     assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("env_json: ")
-    assert refused("eval", tmp_path, "CartPole-v1").endswith(
-        f"are for MODEL.zip; {tmp_path} is played as it was trained"
-    )
+    assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} knows its own")

@@ -50,6 +50,16 @@ def test_the_mean_and_interval_are_those_of_the_episodes(run, greedy):
     assert (result["episodes"], result["env_steps"], result["passed_over"]) == (40, 256, [])
 
 
+def test_a_run_is_played_under_other_settings_if_they_keep_its_spaces(run):
+    result = evaluate_run(run, 40, seed=5, env_settings={"slip": 0.0, "step_cost": 5.0, "horizon": 1})
+    agent = load_agent(run)[0]
+    settings = {**ENV, "slip": 0.0, "step_cost": 5.0, "horizon": 1}
+    played = play_episodes(agent, "mlbits/GridWorld-v0", 40, seed=5, settings=settings, greedy=True)
+    assert result["return_mean"] == pytest.approx(played.returns.mean()) == pytest.approx(-5.0)
+    with pytest.raises(ConfigError, match=r"env_json: the observation space becomes .*8.*; wanted Discrete\(6\)"):
+        evaluate_run(run, 2, env_settings={"map": "S.G./...."})
+
+
 def test_every_reproduction_can_be_loaded():
     for name, entry in EVALS.items():
         assert callable(eval_entry(name).load())

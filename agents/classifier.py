@@ -1,0 +1,301 @@
+"""Supervised learning and reinforcement learning on one network: four losses for problems of one step.
+
+Kaplan, "Notes on Contemporary Machine Learning for Physicists", section 8.4. A policy pi(a | x) answers an example x
+and is paid R(a | x); with n answers, and R = 1 for the label y and else 0, its mean reward is its accuracy. The losses,
+each a mean over rows of fresh play whose answers were drawn from the behaviour b(a | x):
+
+    loss                 b                                   what is minimised
+    "cross_entropy"      pi                                  -sum_a R(a | x) log pi(a | x), which is -log pi(y | x)
+    "policy_gradient"    pi                                  -(R(a | x) - c) log pi(a | x)
+    "epsilon_greedy"     epsilon / n, the rest on argmax pi  -w R(a | x) log pi(a | x)
+    "q"                  epsilon / n, the rest on argmax Q   1/2 (Q(x, a) - R(a | x))^2                  (8.4.7)
+
+c is 0, or the mean reward of the other rows; w is 1, or pi / b with ``importance_weights``. Cross-entropy needs the
+label, which no reward tells. It reads what every answer would have paid from the key "feedback" of an episode's last
+observation (``--env.feedback full``); the others are paid for one answer, and learn from that.
+
+What ties them together (8.4.4 to 8.4.6), tested by enumerating all answers:
+
+    b uniform:       E_b[R grad log pi(a | x)] = (1/n) sum_a R grad log pi(a | x) = (1/n) grad log pi(y | x)
+    b = pi:          E_pi[R grad log pi(a | x)] = grad E_pi[R] = pi(y | x) grad log pi(y | x)
+    any b, w = pi/b: E_b[(pi / b) R grad log pi(a | x)] = grad E_b[(pi / b) R] = grad E_pi[R]
+
+Under uniform answers the policy gradient is cross-entropy's, n times smaller: one row in n is rewarded, and n times the
+examples are needed. Under its own answers it is the gradient of accuracy: cross-entropy's with the weight pi(y | x),
+1 / n at first and 1 in the end. The Q loss under uniform answers is 1/n of a regression on all answers at once.
+
+The section's text was not at hand: the forms are derived here, under the numbers by which they are cited. Gradients are
+clipped and followed by Adam, to which a factor 1/n makes no difference.
+
+In episodes of several steps each step counts as a problem of its own, so that the next reward alone is maximised;
+``ppo`` and ``reinforce`` look further ahead.
+
+Example:
+    mlbits train classifier mlbits/Digits-v0 --agent.loss cross_entropy --env.feedback full
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from mlbits.agents.actor_critic import active_rows
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    Rollout,
+    RolloutSpec,
+    check_hidden,
+    check_range,
+    network_generator,
+    pick,
+    prefixed,
+    rows,
+    unprefixed,
+)
+from mlbits.agents.distributions import Categorical, masked_log_softmax
+from mlbits.agents.networks import Features, Tower
+from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.reinforce import others_mean
+
+Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]
+FEEDBACK = "feedback"  # the key of an observation that tells, after the answer, what each would have paid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierConfig:
+    """Settings of the learners of one-step problems.
+
+    Attributes:
+        loss: "cross_entropy" (learns from the label), "policy_gradient", "epsilon_greedy" or "q" (from the reward).
+        baseline: "none" or "mean": "policy_gradient" subtracts nothing from rewards, or the mean of the other rows'.
+        epsilon: share of answers drawn uniformly, with "epsilon_greedy" and "q"; 1 draws them all so.
+        importance_weights: whether "epsilon_greedy" weighs rows by pi / b, which makes it a gradient of accuracy.
+        num_steps: answers of each copy between two gradient steps.
+        learning_rate: of Adam.
+        anneal_lr: whether the learning rate falls linearly to 0 over the run.
+        max_grad_norm: gradients are clipped to this L2 norm.
+        hidden: widths of the network's hidden layers.
+    """
+
+    loss: Loss = "policy_gradient"
+    baseline: Literal["none", "mean"] = "none"
+    epsilon: float = 0.3
+    importance_weights: bool = False
+    num_steps: int = 1
+    learning_rate: float = 3e-3
+    anneal_lr: bool = False
+    max_grad_norm: float = 1.0
+    hidden: tuple[int, ...] = (64,)
+
+    def __post_init__(self) -> None:
+        check_range(self, epsilon=(0, 1), num_steps=(1, 1e6), learning_rate=(0, 10), max_grad_norm=(1e-9, 1e9))
+        check_hidden(self.hidden)
+        for name, wanted in (("loss", get_args(Loss)), ("baseline", ("none", "mean"))):
+            if getattr(self, name) not in wanted:
+                raise AgentError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(map(repr, wanted))}")
+        if self.baseline != "none" and self.loss != "policy_gradient":
+            raise AgentError(f"baseline: got {self.baseline!r} with loss={self.loss!r}; wanted 'policy_gradient'")
+        if self.importance_weights and self.loss != "epsilon_greedy":
+            raise AgentError(f"importance_weights: got True with loss={self.loss!r}; wanted 'epsilon_greedy'")
+
+
+class Scores(nn.Module):
+    """One number for each answer, logits or Q: the network of all four losses.
+
+    Args:
+        space: one seat's observations; the key "feedback" of a Dict space is left out.
+        answers: number of answers n.
+        hidden: widths of the hidden layers.
+        generator: the source of initial weights.
+    """
+
+    def __init__(
+        self, space: gym.Space[Any], answers: int, hidden: tuple[int, ...], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        if isinstance(space, spaces.Dict) and FEEDBACK in space.spaces:
+            space = spaces.Dict({key: part for key, part in space.items() if key != FEEDBACK})
+        self.features = Features(space, generator)
+        self.tower = Tower(self.features, hidden, answers, 0.01, generator)
+
+    def forward(self, obs: Any) -> Tensor:
+        """Scores [N, n] of observations [N, ...]."""
+        scores: Tensor = self.tower(self.features(obs))
+        return scores
+
+
+def _told(space: gym.Space[Any], answers: int) -> bool:
+    """Whether observations have a place for what each answer pays."""
+    return isinstance(space, spaces.Dict) and FEEDBACK in space.spaces and space[FEEDBACK].shape == (answers,)
+
+
+class Classifier:
+    """A learner of one-step problems.
+
+    Args:
+        config: settings.
+        observation_space: one seat's.
+        action_space: one seat's: Discrete.
+        seed: of the first weights.
+        device: where the network lives.
+
+    Raises:
+        AgentError: for actions that are not Discrete, or labels that are wanted and not shown.
+    """
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not isinstance(action_space, spaces.Discrete):
+            raise AgentError(f"classifier: got the action space {action_space}; wanted Discrete")
+        answers = int(action_space.n)
+        if config.loss == "cross_entropy" and not _told(observation_space, answers):
+            raise AgentError(
+                f"loss: 'cross_entropy' learns from labels, which the observations {observation_space} do not tell; "
+                f"wanted a Dict with {FEEDBACK!r} [{answers}] (--env.feedback full), or another loss"
+            )
+        self.config = config
+        self.network = Scores(observation_space, answers, config.hidden, network_generator(seed)).to(device)
+        self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
+        self.distribution = Categorical(answers)
+
+    @property
+    def experience(self) -> RolloutSpec:
+        """Fresh answers."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=False)
+
+    @torch.no_grad()
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """Answer N rows of observations by the loss's behaviour; ``greedy`` takes the greatest score."""
+        scores = self.network(obs)
+        behaviour = self.behaviour(scores, legal_mask)
+        if greedy:
+            action = self.distribution.mode(scores, legal_mask)
+        else:
+            action = self.distribution.sample(behaviour, legal_mask, generator)
+        return Decision(action, action, self.distribution.log_prob(behaviour, legal_mask, action))
+
+    def behaviour(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        """Log probabilities [N, n] of the answers in training, from the scores [N, n]."""
+        log_pi = masked_log_softmax(scores, mask)
+        if self.config.loss not in ("epsilon_greedy", "q"):
+            return log_pi
+        legal = torch.ones_like(scores) if mask is None else mask.to(scores.dtype)
+        probability = self.config.epsilon * legal / legal.sum(-1, keepdim=True)
+        best = log_pi.argmax(-1, keepdim=True)
+        probability.scatter_add_(-1, best, torch.full_like(scores[:, :1], 1 - self.config.epsilon))
+        return probability.clamp(min=1e-30).log()
+
+    def losses(
+        self,
+        scores: Tensor,
+        mask: Tensor | None,
+        action: Tensor,
+        log_b: Tensor,
+        reward: Tensor,
+        feedback: Tensor | None,
+    ) -> Tensor:
+        """The loss of each row, [N].
+
+        Args:
+            scores: [N, n], of the present network.
+            mask: bool [N, n], or None.
+            action: the answers given, int64 [N].
+            log_b: their log probability when they were drawn, [N].
+            reward: what they were paid, less the baseline, [N].
+            feedback: what every answer would have paid, [N, n]; for "cross_entropy" alone.
+        """
+        loss = self.config.loss
+        if loss == "q":
+            return 0.5 * (scores.gather(-1, action[:, None]).squeeze(-1) - reward).square()
+        log_pi = masked_log_softmax(scores, mask)
+        if loss == "cross_entropy":
+            assert feedback is not None
+            return -(feedback * log_pi).sum(-1)
+        log_answer = log_pi.gather(-1, action[:, None]).squeeze(-1)
+        if self.config.importance_weights:
+            reward = reward * torch.exp(log_answer.detach() - log_b)
+        return -reward * log_answer
+
+    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """One gradient step on fresh answers.
+
+        Args:
+            rollout: answers of the present network.
+            progress: share of the run that is over, 0..1.
+            generator: not used; present because other agents draw from it.
+
+        Returns:
+            Loss, entropy of the softmax of the scores, gradient norm, learning rate.
+
+        Raises:
+            AgentError: if cross-entropy meets an episode of several steps or a reward below 0.
+        """
+        config = self.config
+        self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        reward = rollout.reward
+        if config.baseline == "mean":
+            reward = reward - others_mean(reward, rollout.active)
+        obs, index = rows(rollout.obs, 3), active_rows(rollout)
+        action, log_b, reward = rollout.sample.flatten(), rollout.log_prob.flatten(), reward.flatten()
+        mask = None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
+        feedback = self._feedback(rollout)
+        if index is not None:
+            obs, action, log_b, reward = (pick(part, index) for part in (obs, action, log_b, reward))
+            mask = None if mask is None else mask[index]
+            feedback = None if feedback is None else feedback[index]
+        self.optimizer.zero_grad()
+        scores = self.network(obs)
+        loss = self.losses(scores, mask, action, log_b, reward, feedback).mean()
+        loss.backward()
+        grad_norm = self.optimizer.step()
+        entropy = self.distribution.entropy(scores.detach(), mask).mean()
+        metrics = {"loss": loss.detach(), "entropy": entropy, "grad_norm": grad_norm}
+        return {name: float(value) for name, value in metrics.items()} | {"learning_rate": self.optimizer.learning_rate}
+
+    def _feedback(self, rollout: Rollout) -> Tensor | None:
+        """What every answer would have paid, [T * B * P, n]; for cross-entropy alone."""
+        if self.config.loss != "cross_entropy":
+            return None
+        feedback: Tensor = rows(rollout.final_obs[FEEDBACK], 3)
+        if not bool((rollout.terminated | rollout.truncated).all()):
+            raise AgentError(
+                "loss: 'cross_entropy' met an episode that goes on after the answer, and labels are told at its end; "
+                "wanted episodes of one step, or another loss"
+            )
+        if bool((feedback < 0).any()):
+            raise AgentError(
+                f"loss: 'cross_entropy' met the reward {float(feedback.min()):g}; wanted 0 or more, to weigh labels by"
+            )
+        return feedback
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Network and optimiser, copied."""
+        state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
+        return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            AgentError: if names or shapes are not those of this network.
+        """
+        try:
+            self.network.load_state_dict(unprefixed("network", state))
+        except RuntimeError as error:
+            lines = str(error).splitlines()
+            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        self.optimizer.load_state_dict(unprefixed("optimizer", state))

@@ -1,0 +1,93 @@
+"""Digits: read a handwritten digit, and be paid for the right answer.
+
+Description:
+    A labelled data set as an environment of one step (see :mod:`mlbits.envs.supervised`): 1,797 images of 8x8
+    pixels of the digits 0 to 9, written by 43 people, as they come with scikit-learn. A fifth of each digit's
+    images, the same ones in every run, are the test split, which training never sees.
+
+    Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits" (1998), UCI machine learning repository;
+    its test set, which is what scikit-learn ships.
+
+Actions:
+    Discrete(A): the answer, of the A digits that take part; action k stands for ``classes[k]``.
+
+Observations (setting ``observation``):
+
+    | value | space | meaning |
+    |---|---|---|
+    | "flat" | Box(0, 1, [64], float32) | the pixels row by row, 0 paper and 1 ink |
+    | "image" | Box(0, 255, [8, 8], uint8) | the same as an image |
+
+    With ``feedback="full"`` a Dict of "features", as above, and "feedback", what each answer pays: 0 before the
+    answer, the rewards of all answers after it.
+
+Rewards:
+    1 for the right answer and 0 for any other; the mean return is the accuracy. Or ``rewards[label, answer]``.
+
+Start:
+    An image drawn uniformly from the split.
+
+End:
+    Termination after one step.
+
+Version history:
+    v0: first version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.envs.core.game import Game
+from mlbits.envs.core.settings import choice, integer
+from mlbits.envs.supervised import supervised
+
+DIGITS, MOST = 10, 16  # labels, and the value of a pixel full of ink
+
+
+@cache
+def _load() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Pixels 0..16, [1797, 8, 8], and labels [1797]."""
+    from sklearn.datasets import load_digits  # a second to import, so not before it is needed
+
+    data: Any = load_digits()
+    return data.images, data.target
+
+
+def digits(
+    split: Literal["train", "test", "all"] = "train",
+    *,
+    classes: int | Sequence[int] = DIGITS,
+    rewards: Sequence[Sequence[float]] | None = None,
+    observation: Literal["flat", "image"] = "flat",
+    feedback: Literal["bandit", "full"] = "bandit",
+) -> Game:
+    """Handwritten digits.
+
+    Args:
+        split: "train" (four fifths of the images), "test" (the rest) or "all".
+        classes: how many digits take part, from 0 on and at least two; or which, as a list.
+        rewards: what answers pay, a matrix of label and answer; None for 1 if right and else 0.
+        observation: "flat" or "image".
+        feedback: "bandit" shows nothing after the answer, "full" what every answer would have paid.
+
+    Raises:
+        GameError: for a setting out of range.
+    """
+    if isinstance(classes, (int, np.integer)):
+        classes = range(integer("classes", classes, 2, DIGITS))
+    choice("observation", observation, ("flat", "image"))
+    images, labels = _load()
+    if observation == "flat":
+        features = images.reshape(len(images), -1) / MOST
+    else:
+        features = np.round(images * (255 / MOST)).astype(np.uint8)
+    return supervised(
+        features, labels, num_classes=DIGITS, classes=classes, rewards=rewards, split=split, feedback=feedback,
+        name="Digits",
+    )  # fmt: skip
