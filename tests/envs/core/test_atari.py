@@ -1,17 +1,22 @@
 """Atari: the usual preprocessing, lives and FIRE, training's rewards against evaluation's score."""
 
+import json
+from dataclasses import asdict
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from mlbits.agents.random_agent import RandomAgent
+from mlbits.envs.core.atari import AtariSettings
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.play import play_episodes
+from tests.test_docs import ENVIRONMENTS, section, table
 
 PONG, BREAKOUT, INVADERS = "ALE/Pong-v5", "ALE/Breakout-v5", "ALE/SpaceInvaders-v5"
 
@@ -123,6 +128,11 @@ def test_training_sees_the_sign_of_the_reward_and_evaluation_the_score():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(GameError, match=message):
         open_batch(PONG, 1, settings=settings)
+
+
+def test_the_page_names_every_setting_with_its_default():
+    listed = table(section(ENVIRONMENTS, "Any Gymnasium environment"), "Atari setting")
+    assert {name: json.loads(cell.strip("`")) for name, cell in listed.items()} == asdict(AtariSettings())
 
 
 def test_without_preprocessing_it_is_gymnasiums_own():

@@ -1,0 +1,229 @@
+"""PointMass: drive to a goal behind a U-shaped wall, which catches whoever heads straight for it.
+
+Description:
+    A mass on a plane, 25 m from its goal; between them a wall like a U that is open to the start. Heading for the goal
+    ends in the U, 12 m short of it, and every small change from there costs reward: a deceptive optimum. The way around
+    first leads past the wall's arms.
+
+    The layout is that of ``point-v0`` of Parker-Holder et al., "Effective diversity in population based reinforcement
+    learning" (2020): start, goal, wall, reward and number of steps. The physics is our own, in place of MuJoCo's:
+
+    - Motion. Motors against drag: ``dv/dt = 5 (25 a - v)`` for the action a, so speed tends to 25 m/s along each axis.
+      A step is 0.04 s, over which this is solved exactly: ``v' = 25 a + (v - 25 a) e^-0.2``, and the mass moves by
+      ``25 a 0.04 + (v - 25 a) (1 - e^-0.2) / 5``: 1 m a step at full speed.
+    - Contact. The wall's plates are 1 m thick around the lines from (12, 2) to (14, 2) to (14, -2) to (12, -2), and the
+      body reaches 0.5 m around its middle, along both axes. So the middle keeps out of three rectangles: 13 to 15 by
+      -3 to 3 (the back), 11 to 15 by 1 to 3 and by -3 to -1 (the arms).
+    - A step's way is a straight line, followed to the first side of a rectangle that it meets, however fast. There the
+      speed across that side is lost, and the rest of the way slides along it (to the next side, if it meets one).
+
+Actions:
+    Box float32 [2]: what share of full power the motors along x and y have, -1 to 1.
+
+Observations:
+    Box float32 [4]:
+
+    | entry | meaning | bounds |
+    |---|---|---|
+    | 0, 1 | position x and y, m | unbounded (the goal is at 25, 0) |
+    | 2, 3 | velocity along x and y, m/s | -25 to 25 |
+
+Rewards:
+    Minus the distance to the goal after the step, in m.
+
+Start:
+    At rest; x and y uniform on [-0.1, 0.1].
+
+End:
+    No termination. Truncation after ``horizon`` steps (50).
+
+Version history:
+    v0: first version.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from mlbits.envs.core.drawing import BLUE, GREEN, GREY, GRID, INK, Canvas
+from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.random import uniform
+from mlbits.envs.core.rules import rule
+from mlbits.envs.core.settings import flag
+
+TAU = 0.04  # s a step
+TOP_SPEED = 25.0  # m/s
+DRAG = 5.0  # 1/s
+DECAY = math.exp(-DRAG * TAU)
+COAST = (1 - DECAY) / DRAG  # s: how far a speed carries in a step without power
+GOAL_X, GOAL_Y = 25.0, 0.0  # m
+START_RANGE = 0.1  # m
+REACH = 0.5  # m, of the body around its middle
+THICKNESS = 1.0  # m, of the wall
+PLATES = ((14.0, -2.0, 14.0, 2.0), (12.0, 2.0, 14.0, 2.0), (12.0, -2.0, 14.0, -2.0))  # left, bottom, right, top
+_MARGIN = REACH + THICKNESS / 2
+# Where the middle may not be.
+_LEFT, _BOTTOM, _RIGHT, _TOP = (
+    tuple(plate[side] + sign * _MARGIN for plate in PLATES) for side, sign in ((0, -1), (1, -1), (2, 1), (3, 1))
+)
+_TOUCH = 1e-9  # m: nearer than this is touching, so that rounding never puts the mass inside
+
+
+@rule
+def _entering(position: Any, move: Any, low: Any, high: Any) -> Any:
+    """When a move along one axis enters and leaves low..high, in shares of it, and how far away the near side is."""
+    if move > 0:
+        return (low - position) / move, (high - position) / move, low - position
+    if move < 0:
+        return (high - position) / move, (low - position) / move, position - high
+    if low < position < high:
+        return -math.inf, math.inf, -math.inf
+    return math.inf, math.inf, -math.inf
+
+
+@rule
+def _slide(x: Any, y: Any, dx: Any, dy: Any) -> Any:
+    """Move by (dx, dy) as far as the wall lets: the new position, and whether each axis was blocked."""
+    blocked_x, blocked_y = False, False
+    for _ in range(2):  # two blocked axes leave nothing to move
+        first, side, along_x = 2.0, 0.0, True
+        for k in range(3):
+            enter_x, leave_x, gap_x = _entering(x, dx, _LEFT[k], _RIGHT[k])
+            enter_y, leave_y, gap_y = _entering(y, dy, _BOTTOM[k], _TOP[k])
+            enter, gap = (enter_x, gap_x) if enter_x >= enter_y else (enter_y, gap_y)
+            if gap >= -_TOUCH and enter <= 1 and enter < first and enter < min(leave_x, leave_y):
+                first, along_x = enter, enter_x >= enter_y
+                if along_x:
+                    side = _LEFT[k] if dx > 0 else _RIGHT[k]
+                else:
+                    side = _BOTTOM[k] if dy > 0 else _TOP[k]
+        if first > 1:
+            break
+        first = max(first, 0.0)
+        x, y = x + first * dx, y + first * dy
+        dx, dy = (1 - first) * dx, (1 - first) * dy
+        if along_x:
+            x, dx, blocked_x = side, 0.0, True
+        else:
+            y, dy, blocked_y = side, 0.0, True
+    return x + dx, y + dy, blocked_x, blocked_y
+
+
+@rule
+def _reset(state: Any, params: Any) -> None:
+    state.x = START_RANGE * (2.0 * uniform(state) - 1.0)
+    state.y = START_RANGE * (2.0 * uniform(state) - 1.0)
+    state.x_dot = 0.0
+    state.y_dot = 0.0
+
+
+@rule
+def _step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
+    power_x, power_y = TOP_SPEED * np.float64(actions[0, 0]), TOP_SPEED * np.float64(actions[0, 1])
+    dx = power_x * TAU + (state.x_dot - power_x) * COAST
+    dy = power_y * TAU + (state.y_dot - power_y) * COAST
+    state.x_dot = power_x + (state.x_dot - power_x) * DECAY
+    state.y_dot = power_y + (state.y_dot - power_y) * DECAY
+    if params.wall != 0:
+        x, y, blocked_x, blocked_y = _slide(state.x, state.y, dx, dy)
+        state.x = x
+        state.y = y
+        if blocked_x:
+            state.x_dot = 0.0
+        if blocked_y:
+            state.y_dot = 0.0
+    else:
+        state.x += dx
+        state.y += dy
+    rewards[0] = -math.sqrt((state.x - GOAL_X) * (state.x - GOAL_X) + (state.y - GOAL_Y) * (state.y - GOAL_Y))
+    return False, False
+
+
+@rule
+def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
+    out[0] = state.x
+    out[1] = state.y
+    out[2] = state.x_dot
+    out[3] = state.y_dot
+
+
+def point_mass(*, wall: bool = True, horizon: int | None = 50) -> Game:
+    """A point mass.
+
+    Args:
+        wall: whether the wall is there.
+        horizon: steps after which the episode is truncated, or None.
+
+    Raises:
+        GameError: for a setting of another type or out of range.
+    """
+    bound = np.array([np.inf, np.inf, TOP_SPEED, TOP_SPEED], np.float32)
+    return Game(
+        name="PointMass",
+        state_fields=[("x", "f8"), ("y", "f8"), ("x_dot", "f8"), ("y_dot", "f8")],
+        params=make_params([("wall", "u1")], {"wall": flag("wall", wall)}, horizon),
+        observation_space=spaces.Box(-bound, bound, dtype=np.float32),
+        action_space=spaces.Box(-1, 1, (2,), np.float32),
+        reset=_reset,
+        step=_step,
+        observe=_observe,
+        text=_text,
+        draw=_draw,
+        frames_per_second=12,
+    )
+
+
+def _text(state: Any, params: Any) -> str:
+    """A character a metre along x and y: ``A`` the mass, ``G`` the goal, ``#`` the wall."""
+    left, top, width, height = -2, 4, 30, 9
+    rows = [["."] * width for _ in range(height)]
+    if params.wall:
+        for x_low, y_low, x_high, y_high in PLATES:
+            for y in range(int(y_low), int(y_high) + 1):
+                for x in range(int(x_low), int(x_high) + 1):
+                    rows[top - y][x - left] = "#"
+    rows[top - int(GOAL_Y)][int(GOAL_X) - left] = "G"
+    column, row = round(float(state.x)) - left, top - round(float(state.y))
+    rows[max(0, min(height - 1, row))][max(0, min(width - 1, column))] = "A"
+    picture = "\n".join("".join(row) for row in rows)
+    return f"{picture}\n{_numbers(state)}\n"
+
+
+def _numbers(state: Any) -> str:
+    return f"x={state.x:+.2f} m, y={state.y:+.2f} m, speed {math.hypot(state.x_dot, state.y_dot):.1f} m/s"
+
+
+def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
+    """The plane from (-3, -6) to (29, 6); a mass beyond it is drawn at the edge."""
+    scale, left, top, width, height = 18, -3, 6, 32, 12
+    canvas = Canvas(width * scale, height * scale + 26)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - left) * scale, (top - y) * scale
+
+    def disc(x: float, y: float, radius: float, fill: Any) -> None:
+        (px, py), r = at(x, y), radius * scale
+        canvas.pen.ellipse([px - r, py - r, px + r, py + r], fill=fill)
+
+    canvas.pen.line([at(left, 0), at(left + width, 0)], fill=GRID, width=1)
+    for x in range(0, 30, 5):
+        canvas.pen.line([at(x, -0.15), at(x, 0.15)], fill=GRID, width=1)
+    if params.wall:
+        half = THICKNESS / 2
+        for x_low, y_low, x_high, y_high in PLATES:
+            canvas.pen.rectangle([at(x_low - half, y_high + half), at(x_high + half, y_low - half)], fill=GREY)
+    disc(GOAL_X, GOAL_Y, 0.7, GREEN)
+    x = max(left + REACH, min(left + width - REACH, float(state.x)))
+    y = max(-top + REACH, min(top - REACH, float(state.y)))
+    disc(x, y, REACH, BLUE)
+    if math.hypot(state.x_dot, state.y_dot) > 0.5:  # where it will be in 0.08 s
+        tip = at(x + 0.08 * float(state.x_dot), y + 0.08 * float(state.y_dot))
+        canvas.pen.line([at(x, y), tip], fill=INK, width=3)
+    canvas.text(8, height * scale + 12, f"step {int(state.elapsed)}", anchor="lm")
+    canvas.text(width * scale - 8, height * scale + 12, _numbers(state), fill=GREY, anchor="rm")
+    return canvas.array()
