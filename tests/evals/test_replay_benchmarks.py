@@ -1,0 +1,86 @@
+"""Benchmarks of agents with a replay: both sides are measured past their warm-up, and take as many gradient steps."""
+
+import pytest
+
+from mlbits.evals import benchmarks, peers
+from mlbits.evals.stopwatch import Row
+from mlbits.selfplay import session
+
+
+class Once:
+    """A stopwatch that calls what it is to measure once."""
+
+    device = "cpu"
+
+    def __init__(self, before=lambda: None):
+        self.before, self.steps = before, 0
+
+    def row(self, name, call, steps, peer=None):
+        self.before()
+        call()
+        self.steps = steps
+        return Row(name, 1.0, 1.0, peer)
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    opened, original = [], session.open_session
+    monkeypatch.setattr(session, "open_session", lambda settings: opened.append(original(settings)) or opened[-1])
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "num_envs", "settings"),
+    [
+        ("dqn", "CartPole-v1", 1, {"num_steps": 4, "updates_per_step": 0.25, "epsilon_end": 0.04}),
+        ("dqn", "mlbits/CartPole-v0", 8, {"num_steps": 32, "updates_per_step": 0.5, "epsilon_end": 0.04}),
+        ("ddpg", "mlbits/Pendulum-v0", 8, {"num_steps": 1, "updates_per_step": 1.0}),
+    ],
+)
+def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, agent, env, num_envs, settings):
+    counts = []
+    small = {"hidden": [8], "batch_size": 8, "warmup": 100}
+    watch = Once(lambda: counts.append((sessions[0].replay.added, sessions[0].learner.updates)))
+    benchmarks._replay_row(watch, "x", agent, env, num_envs, 512, **small, **settings)
+    added, updates = counts[0]
+    learner, replay = sessions[0].learner, sessions[0].replay
+    assert added >= 1024
+    assert replay.added - added == watch.steps == 512
+    assert learner.updates - updates == 512 * settings["updates_per_step"]
+    if agent == "dqn":
+        assert learner.epsilon == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("zoo", "ratio", "epsilon"), [(False, 1 / 4, 0.05), (True, 1 / 2, 0.04)])
+def test_sb3s_dqn_learns_as_often_with_one_copy_as_with_eight(monkeypatch, zoo, ratio, epsilon):
+    models = []
+    original = peers._replayed
+
+    def replayed(watch, model, name, steps):
+        models.append(model)
+        watch.before = lambda: models.append((model.num_timesteps, model._n_updates))
+        return original(watch, model, name, steps // 2)
+
+    monkeypatch.setattr(peers, "_replayed", replayed)
+    monkeypatch.setitem(peers._DQN_ZOO, "policy_kwargs", {"net_arch": [8]})
+    watch = Once()
+    rows = list(peers.dqn(watch, zoo=zoo))
+    assert [row.name[:23] for row in rows] == ["DQN on CartPole-v1 x 1,", "DQN on CartPole-v1 x 8,"]
+    assert all(row.peer.startswith("stable-baselines3 ") for row in rows)
+    for model, (steps, updates) in zip(models[::2], models[1::2], strict=True):
+        assert steps >= 512
+        assert model.num_timesteps - steps == watch.steps
+        assert model._n_updates - updates == watch.steps * ratio
+        assert model.exploration_rate == pytest.approx(epsilon)
+
+
+def test_the_groups_have_ours_and_theirs(monkeypatch):
+    """Each group's rows, with nothing measured."""
+    monkeypatch.setattr(benchmarks, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
+    monkeypatch.setattr(peers, "_replayed", lambda watch, model, name, steps: Row(name, 1.0, 1.0, "sb3"))
+    for group, ours, theirs in (("dqn", 6, 4), ("ddpg", 3, 1)):
+        rows = list(benchmarks.GROUPS[group](Once()))
+        assert len([row for row in rows if row.peer is None]) == ours
+        assert len([row for row in rows if row.peer]) == theirs
+        assert len({(row.name, row.peer) for row in rows}) == ours + theirs
+        assert all(len(row.name) <= 52 for row in rows), "the column of names is 52 wide"
