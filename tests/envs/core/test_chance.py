@@ -304,7 +304,7 @@ def test_what_has_no_finite_outcomes_is_refused(step, message):
 # A stream of a rule's own
 
 
-@rule
+@rule(inline=False)
 def levelled_reset(state, params):
     level = randint(state, 3)
     key, counter = state.rng_key, state.rng_counter
