@@ -218,12 +218,12 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         for x_low, y_low, x_high, y_high in PLATES:
             canvas.pen.rectangle([at(x_low - half, y_high + half), at(x_high + half, y_low - half)], fill=GREY)
     disc(GOAL_X, GOAL_Y, 0.7, GREEN)
-    x = max(left + REACH, min(left + width - REACH, float(state.x)))
-    y = max(-top + REACH, min(top - REACH, float(state.y)))
-    disc(x, y, REACH, BLUE)
+    middle_x = max(left + REACH, min(left + width - REACH, float(state.x)))
+    middle_y = max(-top + REACH, min(top - REACH, float(state.y)))
+    disc(middle_x, middle_y, REACH, BLUE)
     if math.hypot(state.x_dot, state.y_dot) > 0.5:  # where it will be in 0.08 s
-        tip = at(x + 0.08 * float(state.x_dot), y + 0.08 * float(state.y_dot))
-        canvas.pen.line([at(x, y), tip], fill=INK, width=3)
+        tip = at(middle_x + 0.08 * float(state.x_dot), middle_y + 0.08 * float(state.y_dot))
+        canvas.pen.line([at(middle_x, middle_y), tip], fill=INK, width=3)
     canvas.text(8, height * scale + 12, f"step {int(state.elapsed)}", anchor="lm")
     canvas.text(width * scale - 8, height * scale + 12, _numbers(state), fill=GREY, anchor="rm")
     return canvas.array()

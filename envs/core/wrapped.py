@@ -10,6 +10,7 @@ from a seed instead.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -184,7 +185,9 @@ class GymnasiumBatch:
             GameError: if it cannot be drawn: a package or a display is missing.
         """
         try:
-            frame: Any = self.envs[copy].render()  # not all of them: drawing costs far more than stepping
+            with warnings.catch_warnings():  # of libraries without a display; what matters is raised
+                warnings.simplefilter("ignore")
+                frame: Any = self.envs[copy].render()  # not all of them: drawing costs far more than stepping
         except Exception as error:  # whatever another's drawing says of what it lacks
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise GameError(f"{self.env_id}: cannot be drawn ({said})") from None
@@ -244,9 +247,11 @@ def open_batch(
         UnknownIdError: naming the nearest id.
         GameError: for settings out of range.
     """
-    if env_id in registered():
+    check_env_id(env_id)
+    name = env_id.rpartition(":")[2]
+    if name in registered():
         return make_batch(
-            env_id, num_envs, device, seed=seed, illegal=illegal, autoreset=autoreset, **dict(settings or {})
+            name, num_envs, device, seed=seed, illegal=illegal, autoreset=autoreset, **dict(settings or {})
         )
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,

@@ -9,6 +9,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from mlbits.envs.core import registry
+from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.gymnasium_ids import check_env_id, make_copy, reward_threshold
 from mlbits.envs.core.wrapped import open_batch
@@ -158,6 +160,22 @@ def test_ids_of_a_module_are_registered_by_importing_it(tmp_path, monkeypatch):
     gym.registry.pop("tests/Away-v0")
     with pytest.raises(GameError, match="the module 'nowhere' cannot be imported"):
         check_env_id("nowhere:CartPole-v1")
+
+
+def test_a_module_may_register_a_game_of_this_package(tmp_path, monkeypatch):
+    line = "mlbits.register('tests/Pole-v0', 'mlbits.envs.cart_pole:cart_pole')"
+    (tmp_path / "near_by.py").write_text(f"import mlbits\n{line}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = [registry._entries, gym.registry]
+    before = [dict(known) for known in entries]
+    try:
+        batch = open_batch("near_by:tests/Pole-v0", 3, settings={"horizon": 7})
+        assert isinstance(batch, GameBatch)
+        assert batch.horizon == 7
+    finally:
+        for known, kept in zip(entries, before, strict=True):
+            for name in known.keys() - kept.keys():
+                del known[name]
 
 
 def test_a_fault_within_another_package_is_told_in_one_line():
