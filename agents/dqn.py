@@ -65,9 +65,9 @@ class DQNConfig:
 
     Attributes:
         num_steps: steps of each copy between two rounds of learning.
-        updates_per_step: gradient steps per environment step, over all copies.
+        updates_per_step: gradient steps per transition (an environment step of one of its seats), over all copies.
         capacity: transitions in the replay.
-        warmup: environment steps before learning begins, played at random.
+        warmup: transitions before learning begins, played at random.
         batch_size: transitions an update.
         learning_rate: of Adam.
         anneal_lr: whether the learning rate falls linearly to 0 over the run.
@@ -197,6 +197,11 @@ class DQN:
         return self._mean(self.network.forward(obs))
 
     @torch.no_grad()
+    def state_values(self, obs: Any, legal_mask: Tensor | None = None) -> Tensor:
+        """What states are worth: the greatest Q of their legal actions, [N]."""
+        return _masked(self.values(obs), legal_mask).amax(-1)
+
+    @torch.no_grad()
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """As many updates as the steps played since the last call ask for.
 
@@ -282,9 +287,9 @@ class DQN:
         return (quantile_huber_gradient if self.config.head == "quantile" else categorical_gradient)(chosen, target)
 
     def _error(self, chosen: Tensor, target: Tensor) -> Tensor:
-        """Each transition's error for the replay's priorities, [N]; of distributions on a support their distance."""
+        """Each transition's error for the replay's priorities, [N]; of distributions on a support KL(target, chosen)."""
         if self.config.head == "categorical":
-            return categorical_loss(chosen, target)
+            return categorical_loss(chosen, target) + torch.xlogy(target, target).sum(-1)
         return target - chosen if self.config.head == "value" else (target - chosen).mean(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
@@ -296,7 +301,8 @@ class DQN:
     def _random(self, count: int, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         if mask is None:
             return torch.randint(self.num_actions, (count,), generator=generator, device=self.device)
-        return (torch.rand(mask.shape, generator=generator, device=self.device) * mask).argmax(-1)
+        # Not times the mask: a draw may be 0, and then what is masked would do as well.
+        return _masked(torch.rand(mask.shape, generator=generator, device=self.device), mask).argmax(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, target, optimiser, exploration and what has been seen of returns, copied."""

@@ -218,7 +218,7 @@ class ReturnRange:
 
     def __init__(self, discount: float) -> None:
         self.discount = discount
-        self.low, self.high, self.warned = 0.0, 0.0, False
+        self.low, self.high, self.warned = math.inf, -math.inf, False
         self.carry: Tensor | None = None  # [B, P]
 
     def check(self, rollout: Any, low: float, high: float) -> None:

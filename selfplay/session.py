@@ -216,15 +216,16 @@ def open_session(settings: Settings) -> Session:
         collector=Collector(batch, spec, acting),
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
-        replay=_make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
+        replay=make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
     )
 
 
-def _make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
+def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
     """The replay that an agent asks for, refused where the machine has no room for it.
 
     Raises:
         ConfigError: naming the size that it would take.
+        AgentError: if its capacity does not hold two rollouts.
     """
     layout = batch.action
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
@@ -238,4 +239,10 @@ def _make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
             f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
         )
-    return Replay(spec, batch.obs, action, batch.legal_mask)
+    try:
+        return Replay(spec, batch.obs, action, batch.legal_mask)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"agent.capacity: a replay of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which the "
+            f"machine does not give ({str(error).splitlines()[0]}); wanted fewer"
+        ) from None

@@ -7,11 +7,12 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents import agent_entry
-from mlbits.agents.agent import Rollout, rows
+from mlbits.agents.agent import ReplaySpec, Rollout, rows
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.collect import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.session import make_replay
 
 VECTOR = spaces.Box(-5, 5, (4,), np.float32)
 
@@ -98,8 +99,12 @@ def trained_return(name, env, *, iterations, num_envs=32, seed=0, settings=None,
     )
     lineup = self_play(agent, batch.num_envs, batch.num_seats, batch.device)
     collector, shuffles = Collector(batch, agent.experience, draw(seed + 1)), draw(seed + 2)
+    replay = make_replay(agent.experience, batch) if isinstance(agent.experience, ReplaySpec) else None
     for iteration in range(iterations):
-        rollout, _, _ = collector.collect(lineup)
-        agent.learn(rollout, iteration / iterations, shuffles)
+        experience, _, _ = collector.collect(lineup)
+        if replay is not None:
+            replay.add(experience)
+            experience = replay
+        agent.learn(experience, iteration / iterations, shuffles)
     played = play_episodes(agent, env, episodes, seed=99, settings=settings, greedy=True)
     return float(played.returns.mean())

@@ -9,12 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-from mlbits.agents.ppo import PPO
-from mlbits.agents.reinforce import Reinforce
-from mlbits.agents.trpo import TRPO
 from mlbits.cli import main
 from mlbits.selfplay import checkpoints, loop
+from mlbits.selfplay.session import Session
 from mlbits.selfplay.tracking import Tracker
+from tests.games import register_test_games
 
 
 def die():
@@ -61,8 +60,7 @@ def one_file_gone(path, **settings):
 def arrange(name, count):
     moment = Moment(count)
     if name == "learning":
-        for agent in (PPO, Reinforce, TRPO):
-            before(agent, "learn", moment)
+        before(Session, "learn", moment)
     elif name == "recording":
         before(Tracker, "record", moment, halfway=half_a_line)
     elif name == "writing the weights":
@@ -78,5 +76,6 @@ def arrange(name, count):
 
 
 if __name__ == "__main__":
+    register_test_games()
     arrange(sys.argv[1], int(sys.argv[2]))
     sys.exit(main(sys.argv[3:]))

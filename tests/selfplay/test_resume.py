@@ -13,11 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 from mlbits.cli import main
+from tests.games import register_test_games
+
+register_test_games()
 
 ROOT = Path(__file__).parents[2]
 SHORT = "--total-steps 1000 --num-envs 8 --eval-every 300 --checkpoint-every 300 --eval-episodes 2 --no-video --quiet"
 PPO = f"{SHORT} --preset none --agent.num-steps 16 --agent.hidden 8"
 EVERYTHING = "--agent.normalize-obs --agent.normalize-reward --agent.objective adaptive_kl"
+DQN = (
+    f"{SHORT} --preset none --agent.hidden 8 --agent.warmup 100 --agent.capacity 400 --agent.priority-exponent 0.6 "
+    "--agent.n-step 3 --agent.double --agent.batch-size 8 --agent.target-every 20 --record-every 50"
+)
 RUNS = {
     # iterations of 128 steps: evaluations and checkpoints at 384, 640, 1024
     "gridworld": f"ppo mlbits/GridWorld-v0 {PPO}",
@@ -26,6 +33,10 @@ RUNS = {
     " --agent.fvp-fraction 0.5",
     "wrapped": f"ppo CartPole-v1 {PPO}",
     "wrapped, whole episodes": f"reinforce CartPole-v1 {SHORT} --preset none --agent.hidden 8 --agent.num-steps 60",
+    # iterations of 32 steps: evaluations and checkpoints at 320, 608, 928, 1024; the replay is full at 400
+    "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.support-high 50",
+    "replay, masks": f"dqn test/Solitaire-v0 {DQN} --agent.dueling",
+    "replay, wrapped": f"dqn CartPole-v1 {DQN} --agent.head quantile",
 }
 
 
@@ -92,6 +103,9 @@ def steps_of(folder):
         ("wrapped", "learning", 2, None),
         ("wrapped", "learning", 7, [384, 640]),
         ("wrapped, whole episodes", "learning", 4, "some"),
+        ("replay", "learning", 27, [320, 608]),
+        ("replay, masks", "learning", 25, [320, 608]),
+        ("replay, wrapped", "learning", 15, [320]),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
