@@ -116,7 +116,7 @@ def _learner_row(watch: Stopwatch, name: str, agent: str, num_envs: int, **setti
         rollout, _, _ = session.collector.collect(session.lineup)
         session.learner.learn(rollout, 0.0, session.learning)
 
-    return watch.row(name, call, num_envs * session.learner.experience.num_steps)
+    return watch.row(name, call, num_envs * session.collector.spec.num_steps)
 
 
 def bench_ppo(watch: Stopwatch) -> Iterator[Row]:

@@ -60,18 +60,22 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
         flags = f" {row['flags']}" if row["flags"] else ""
         command = f"mlbits train {row['agent']} {row['task']}{flags} --total-steps {row['steps']}"
         lines.append(f"| {row['task']}, {row['label']} | `{command}` |")
-    return "\n".join([*lines, "", f"Made with {'; '.join(sorted(set(versions)))}."])
+    return "\n".join([*lines, "", f"Made with {'; '.join(versions)}."])
 
 
-def made_with(folders: Iterable[Path]) -> set[str]:
-    """Versions and devices that the runs in folders record of themselves."""
-    found = set()
+def made_with(folders: Iterable[Path]) -> list[str]:
+    """Versions, devices and commits that the runs in folders record of themselves; + is a commit with changes."""
+    commits: dict[str, set[str]] = {}
     for folder in folders:
         config = json.loads((folder / CONFIG).read_text())
-        commit, device = config.get("git_hash"), config["run"]["device"]
-        at = f" at {commit[:10]}{'+' if commit.endswith('+') else ''}" if commit else ""
-        found.add(f"mlbits {config.get('version')}{at}, torch {config.get('torch')}, {device}")
-    return found
+        commit = config.get("git_hash") or ""
+        versions = f"mlbits {config.get('version')}, torch {config.get('torch')}, {config['run']['device']}"
+        commits.setdefault(versions, set()).add(commit[:10] + commit[40:])
+    lines = []
+    for versions, found in sorted(commits.items()):
+        known = ", ".join(sorted(filter(None, found)))
+        lines.append(f"{versions} ({known})" if known else versions)
+    return lines
 
 
 def read_page(page: Path, name: str) -> tuple[str, str]:

@@ -1,13 +1,15 @@
 """The table of the classic agents: its rows, and the command; training itself is replaced."""
 
 import json
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
 from mlbits.agents import AGENTS
 from mlbits.cli import main
-from mlbits.evals import classic, comparison
+from mlbits.evals import classic, comparison, results_page
 from mlbits.evals.classic import ENTRIES, reproduce
 from mlbits.selfplay.flags import parse_train
 
@@ -59,6 +61,20 @@ def test_targets_follow_the_stated_rule():
             "HalfCheetah-v5": 0.9 * entry.published,
         }.get(entry.task, entry.published - (entry.spread or 0))
         assert entry.target == pytest.approx(wanted), entry.name
+
+
+def test_the_page_of_results_has_rows_of_this_table():
+    page = Path(__file__).parents[2] / "docs" / "results.md"
+    before, after = results_page.read_page(page, "classic")
+    section = page.read_text()[len(before) : -len(after)]
+    rows = re.findall(r"^\| (\S+-v\d) \| (\S+) \| (\S+) \| [^|]+ \| (\S+) \| [^|]+ \| ([^|]+) \|", section, re.M)
+    assert rows
+    wanted = {}
+    for entry in ENTRIES:
+        cells = results_page._cells(entry.row({}, []))
+        wanted[entry.task, entry.label] = (cells[2], cells[4], cells[6])
+    for task, label, *cells in rows:
+        assert tuple(cells) == wanted[task, label], f"{task} {label}: the page was written by another table"
 
 
 def test_the_short_form_trains_little_and_can_fail(trained, capsys):

@@ -353,7 +353,7 @@ def test_pages_without_the_section_are_refused(tmp_path, text, message):
 def test_rows_in_markdown():
     rows = [row([480, 490, 500], [300]), row([100, 100]), row([500], entry=dataclasses.replace(ENTRY, spread=None))]
     overall = {side: normalized(rows, side) for side in ("ours", "reference")}
-    text = results_page.markdown(rows, overall, ["mlbits 1, cpu", "mlbits 1, cpu", "mlbits 0, cpu"])
+    text = results_page.markdown(rows, overall, ["mlbits 0, cpu", "mlbits 1, cpu"])
     lines = text.splitlines()
     assert lines[2] == (
         "| CartPole-v1 | wide | 640 | **490 [480, 500]** | 475 | 300 [300, 300] | 500 ± 10 (paper) | 101, 10 |"
@@ -368,6 +368,12 @@ def test_rows_in_markdown():
 
 
 def test_versions_are_those_that_the_runs_record(runs, trained):
-    training = Training("ppo", "CartPole-v1", "ppo", "", 640, 0)
-    runs.all([training])
-    assert results_page.made_with([runs.path(training)]) == {"mlbits 1.2 at 0123456789+, torch 2.0, cpu"}
+    trainings = [Training("ppo", "CartPole-v1", "ppo", "", 640, seed) for seed in range(4)]
+    runs.all(trainings)
+    folders = [runs.path(training) for training in trainings]
+    first, second = "0123456789" * 4, "abcdef0123" * 4
+    for folder, commit in zip(folders, (second + "+", first, second + "+", None), strict=True):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"git_hash": commit}))
+    assert results_page.made_with(folders) == ["mlbits 1.2, torch 2.0, cpu (0123456789, abcdef0123+)"]
+    assert results_page.made_with(folders[3:]) == ["mlbits 1.2, torch 2.0, cpu"]
