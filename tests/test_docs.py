@@ -249,7 +249,7 @@ def test_pictures_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert made >= {path.name for path in PICTURES.glob("*.png")}
 
 
-@pytest.mark.parametrize("agent", re.findall(r"^## (\w+)$", AGENTS_PAGE.read_text(), re.M))
+@pytest.mark.parametrize("agent", re.findall(r"^## ([\w-]+)$", AGENTS_PAGE.read_text(), re.M))
 def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_path: Path) -> None:
     text, config = section(AGENTS_PAGE, agent), AGENTS[agent].config_class()()
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
