@@ -255,12 +255,12 @@ class Unknown:
         return draw, factor, shift
 
     def __eq__(self, other: object) -> bool:
-        difference = self - other
-        if not isinstance(difference, Unknown):
+        if isinstance(other, Unknown):
+            difference = self - other
             return bool(difference == 0)
-        if any(draw.kind != "integer" for draw, _ in difference.terms):
+        if any(draw.kind != "integer" for draw, _ in self.terms):
             return False  # one number of a continuum has probability 0
-        return bool(self.settled() == _value(other))
+        return bool(self.settled() == _number(other))
 
     def __ne__(self, other: object) -> bool:
         return not self.__eq__(other)

@@ -60,7 +60,7 @@ def test_the_exact_picture_worked_by_hand():
     assert np.array_equal(exact_picture(game, 1.0), undiscounted)
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce", "q-learning"])
+@pytest.mark.parametrize("name", ["ppo", "trpo", "reinforce", "dqn", "q-learning"])
 def test_agents_that_have_values_say_them(name):
     game = mlbits.make_game(GRID, map=MAP)
     entry = agent_entry(name)
