@@ -287,7 +287,7 @@ class DQN:
         return (quantile_huber_gradient if self.config.head == "quantile" else categorical_gradient)(chosen, target)
 
     def _error(self, chosen: Tensor, target: Tensor) -> Tensor:
-        """Each transition's error for the replay's priorities, [N]; of distributions on a support KL(target, chosen)."""
+        """Each transition's error for the replay's priorities, [N]; of a categorical head KL(target, chosen)."""
         if self.config.head == "categorical":
             return categorical_loss(chosen, target) + torch.xlogy(target, target).sum(-1)
         return target - chosen if self.config.head == "value" else (target - chosen).mean(-1)
