@@ -320,20 +320,28 @@ def test_cuda_where_there_is_none(refused, run, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-class Switches(gym.Env):
+class Levers(gym.Env):
     observation_space = spaces.Box(-1, 1, (2,))
-    action_space = spaces.MultiBinary(3)
+    action_space = spaces.Dict({"left": spaces.Discrete(2), "right": spaces.Discrete(2)})
+
+
+class Stories(gym.Env):
+    observation_space = spaces.Sequence(spaces.Discrete(3))
+    action_space = spaces.Discrete(2)
 
 
 def test_environments_that_no_agent_can_take(refused, tmp_path):
-    gym.register("tests/Switches-v0", Switches)
+    gym.register("tests/Levers-v0", Levers)
+    gym.register("tests/Stories-v0", Stories)
     try:
-        said = refused("train", "ppo", "tests/Switches-v0", "--out", tmp_path / "run")
+        said = refused("train", "ppo", "tests/Levers-v0", "--out", tmp_path / "run")
+        assert said.startswith("action_space: got Dict('left'")
+        assert said.endswith("wanted Discrete, MultiDiscrete of one axis or Box of one axis")
+        said = refused("train", "ppo", "tests/Stories-v0", "--out", tmp_path / "run")
+        assert said.startswith("observation_space: got Sequence(")
     finally:
-        gym.registry.pop("tests/Switches-v0")
-    assert said.startswith("action_space: got MultiBinary(3); wanted Discrete, MultiDiscrete of one axis or Box")
-    said = refused("train", "ppo", "Blackjack-v1", "--out", tmp_path / "run")
-    assert said.startswith("observation_space: got Tuple(")
+        for name in ("tests/Levers-v0", "tests/Stories-v0"):
+            gym.registry.pop(name)
     assert not (tmp_path / "run").exists()
 
 
