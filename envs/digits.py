@@ -63,7 +63,7 @@ def digits(
     split: Literal["train", "test", "all"] = "train",
     *,
     classes: int | Sequence[int] = DIGITS,
-    rewards: Sequence[Sequence[float]] | None = None,
+    rewards: Sequence[float] | None = None,
     observation: Literal["flat", "image"] = "flat",
     feedback: Literal["bandit", "full"] = "bandit",
 ) -> Game:
@@ -72,7 +72,8 @@ def digits(
     Args:
         split: "train" (four fifths of the images), "test" (the rest) or "all".
         classes: how many digits take part, from 0 on and at least two; or which, as a list.
-        rewards: what answers pay, a matrix of label and answer; None for 1 if right and else 0.
+        rewards: what answers pay, a matrix of label and answer or its rows one after another; None for 1 if right and
+            else 0.
         observation: "flat" or "image".
         feedback: "bandit" shows nothing after the answer, "full" what every answer would have paid.
 

@@ -40,6 +40,9 @@ EVALS: dict[str, EvalEntry] = {
     "classic": EvalEntry(
         "mlbits.evals.classic:reproduce", "the classic agents beside Stable-Baselines3 and published figures"
     ),
+    "supervised-vs-rl": EvalEntry(
+        "mlbits.evals.supervised_vs_rl:reproduce", "rewards take n times the examples that n labels take, or not"
+    ),
     "overestimation": EvalEntry(
         "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
     ),

@@ -12,8 +12,8 @@ from mlbits.evals.reproduction import ReproductionError
 from mlbits.selfplay.statistics import mean_interval
 
 
-def figure(panels: int, width: float = 5.5, height: float = 3.8) -> tuple[Any, list[Any]]:
-    """A canvas with panels side by side, which needs no display.
+def figure(panels: int, width: float = 5.5, height: float = 3.8, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A canvas with panels side by side, in rows of so many, which needs no display.
 
     Raises:
         ReproductionError: if matplotlib is not installed.
@@ -23,9 +23,9 @@ def figure(panels: int, width: float = 5.5, height: float = 3.8) -> tuple[Any, l
         from matplotlib.figure import Figure
     except ImportError:
         raise ReproductionError('plot: matplotlib is not installed; wanted pip install "mlbits[plot]"') from None
-    canvas = Figure(figsize=(width * panels, height), layout="constrained")
+    canvas = Figure(figsize=(width * panels, height * rows), layout="constrained")
     FigureCanvasAgg(canvas)
-    return canvas, [canvas.add_subplot(1, panels, k + 1) for k in range(panels)]
+    return canvas, [canvas.add_subplot(rows, panels, k + 1) for k in range(rows * panels)]
 
 
 def mean_band(panel: Any, x: NDArray[np.float64], runs: NDArray[np.float64], label: str, colour: str) -> None:

@@ -87,8 +87,9 @@ def supervised(
         num_classes: number of labels there are; None takes the largest label and one more.
         classes: which labels take part, at least two, in this order: the answer k stands for the label classes[k].
             None takes all.
-        rewards: what answers pay: None for 1 if right and else 0; a matrix [A, A] of label and answer; or a table
-            [N, A] of example and answer. A is the number of labels that take part; where N is A too, it is a matrix.
+        rewards: what answers pay: None for 1 if right and else 0; a matrix [A, A] of label and answer, or its rows one
+            after another; or a table [N, A] of example and answer. A is the number of labels that take part; where N is
+            A too, it is a matrix.
         split: "all", "train" or "test".
         test_share: share of each label's examples that are the test split, above 0 and below 1.
         split_seed: which examples these are.

@@ -120,6 +120,8 @@ def read_rewards(rewards: Any, classes: int, examples: int) -> NDArray[np.float3
         table = np.asarray(rewards, np.float32)
     except (TypeError, ValueError):
         raise GameError(f"rewards: got {rewards!r}; wanted numbers [{classes}, {classes}] or [N, {classes}]") from None
+    if table.shape == (classes * classes,):
+        table = table.reshape(classes, classes)
     if table.shape not in ((classes, classes), (examples, classes)):
         raise GameError(
             f"rewards: got shape {table.shape}; wanted [{classes}, {classes}] by label and answer, "

@@ -58,8 +58,9 @@ def test_the_image_shows_the_same_pixels():
     assert torch.equal((flat * 255).round().to(torch.uint8).view(50, 1, 8, 8), image)
 
 
-def test_a_matrix_of_rewards():
-    batch = mlbits.make_batch(ID, 40, classes=2, rewards=[[1, -1], [-2, 3]], autoreset="disabled")
+@pytest.mark.parametrize("rewards", [[[1, -1], [-2, 3]], (1, -1, -2, 3)])
+def test_a_matrix_of_rewards_whole_or_row_after_row(rewards):
+    batch = mlbits.make_batch(ID, 40, classes=2, rewards=rewards, autoreset="disabled")
     label = batch.game.params["labels"][0, batch.records()["example"]]
     reward = batch.step(torch.arange(40) % 2).reward[:, 0].numpy()
     assert np.array_equal(reward, np.array([[1, -1], [-2, 3]])[label, np.arange(40) % 2])
@@ -75,6 +76,8 @@ def test_a_matrix_of_rewards():
         ({"observation": "pixels"}, "observation: got 'pixels'; wanted one of 'flat', 'image'"),
         ({"split": "all of it"}, "split: got 'all of it'"),
         ({"rewards": [[1, 0], [0, 1]]}, r"rewards: got shape \(2, 2\); wanted \[10, 10\]"),
+        ({"rewards": 3}, r"rewards: got shape \(\); wanted \[10, 10\]"),
+        ({"classes": "3"}, "classes: got '3'"),
         ({"feedback": "none"}, "feedback: got 'none'"),
     ],
 )
