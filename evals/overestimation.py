@@ -59,7 +59,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
         shown += [[name, which, mean, low, high] for which, (mean, (low, high)) in intervals.items()]
         shown.append([name, "single - double", gap, gap_low, gap_high])
     print_table(
-        f"what is believed less what is so, later half of the run, {seeds} seeds; target: single above 0 and above double",
+        f"what is believed less what is so, later half of the run, {seeds} seeds; wanted: single above 0 and double",
         ["learner", "form", "mean error", "95% low", "high"],
         shown,
     )
