@@ -141,7 +141,7 @@ def _compare(
 
     _, failures = runs.all(trainings, jobs=jobs, done=done)
     rows, overall = _rows(entries, seeds, runs)
-    title = f"{len(seeds)} seeds: interquartile mean [95% interval] of the mean return of {EVAL_EPISODES} episodes"
+    title = f"Interquartile mean [95% interval] of {EVAL_EPISODES} episodes' mean return, {len(seeds)} runs a row"
     results_page.show(title, rows)
     for side, score in (overall or {}).items():
         print(f"{side}, normalised: {results_page.interval(score, 2)} over {score['rows']} rows")
