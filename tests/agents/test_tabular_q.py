@@ -250,6 +250,14 @@ def test_it_learns_the_best_way(env):
     assert play_episodes(agent, env, 5, seed=1).returns.mean() == pytest.approx(best)
 
 
+def test_optimism_finds_the_treasure_of_the_deep_sea():
+    """The preset: 10 rights in a row within 500 steps of 16 copies, which random play has once in 1,024 episodes."""
+    settings = resolve("q-learning", "mlbits/DeepSea-v0")
+    batch = mlbits.make_batch("mlbits/DeepSea-v0", 16, seed=0)
+    agent = trained(TabularQ(settings.agent_config, batch.observation_space, batch.action_space), batch, 500)
+    assert play_episodes(agent, "mlbits/DeepSea-v0", 1, seed=1).returns.mean() == pytest.approx(0.99)
+
+
 # Maximisation bias: Sutton and Barto (2018), example 6.7
 
 
