@@ -25,6 +25,7 @@ class AgentEntry:
         config: name of its config dataclass.
         summary: one line for lists.
         actions: the kinds of action space that it handles.
+        observations: the kinds of observation space that it handles.
     """
 
     module: str
@@ -32,6 +33,7 @@ class AgentEntry:
     config: str
     summary: str
     actions: tuple[str, ...] = ("discrete", "multi_discrete", "continuous")
+    observations: tuple[str, ...] = ("index", "indices", "vector", "image", "dict")
 
     def config_class(self) -> Any:
         """The config dataclass."""
@@ -43,18 +45,21 @@ class AgentEntry:
         """An agent for one seat's spaces.
 
         Raises:
-            AgentError: if it cannot handle the action space; the message says which agents can.
+            AgentError: if it cannot handle the spaces; the message says which agents can.
             GameError: if no agent can.
         """
         from mlbits.agents.agent import AgentError
+        from mlbits.agents.networks import observation_kind
 
-        kind = action_layout(action_space).kind
-        if kind not in self.actions:
-            able = [name for name, entry in AGENTS.items() if kind in entry.actions]
-            raise AgentError(
-                f"{self.agent}: got the action space {action_space}; wanted one that is {_either(self.actions)}. "
-                f"Agents for {kind.replace('_', '-')} actions: {', '.join(able) or 'none'}"
-            )
+        kinds = {"action": action_layout(action_space).kind, "observation": observation_kind(observation_space)}
+        for what, space in (("action", action_space), ("observation", observation_space)):
+            wanted = getattr(self, f"{what}s")
+            if kinds[what] not in wanted:
+                able = [name for name, entry in AGENTS.items() if kinds[what] in getattr(entry, f"{what}s")]
+                raise AgentError(
+                    f"{self.agent}: got the {what} space {space}; wanted one that is {_either(wanted)}. "
+                    f"Agents for {kinds[what].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
+                )
         agent_class = getattr(importlib.import_module(self.module), self.agent)
         return agent_class(config, observation_space, action_space, seed=seed, device=device)
 
@@ -67,6 +72,7 @@ AGENTS: dict[str, AgentEntry] = {
         "TabularQConfig",
         "tabular Q-learning and double Q-learning, for observations that can be counted",
         ("discrete", "multi_discrete"),
+        ("index", "indices"),
     ),
     "dqn": AgentEntry(
         "mlbits.agents.dqn",

@@ -65,6 +65,17 @@ class Features(nn.Module):
         return [part(value) for part, value in zip(self.parts, values, strict=True)]
 
 
+def observation_kind(space: gym.Space[Any]) -> str:
+    """What an observation is to an agent: "index", "indices", "vector", "image" or "dict"."""
+    if isinstance(space, spaces.Dict):
+        return "dict"
+    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
+        return "indices"
+    if isinstance(space, spaces.Box):
+        return "image" if _is_image(space) else "vector"
+    return "index"
+
+
 def _part(space: gym.Space[Any], generator: torch.Generator) -> nn.Module:
     if isinstance(space, spaces.Discrete):
         return _Index(int(space.n))

@@ -139,5 +139,12 @@ class CrossEntropy:
 
 register_agent(
     "cross_entropy",
-    AgentEntry("cross_entropy", "CrossEntropy", "CrossEntropyConfig", "cross-entropy method on a table"),
+    AgentEntry(
+        "cross_entropy",
+        "CrossEntropy",
+        "CrossEntropyConfig",
+        "cross-entropy method on a table",
+        actions=("discrete",),
+        observations=("index",),
+    ),
 )

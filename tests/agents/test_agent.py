@@ -11,22 +11,6 @@ from mlbits.envs.core.errors import UnknownIdError
 from tests.agents.rollouts import VECTOR, draw
 
 
-@pytest.mark.parametrize("name", AGENTS)
-def test_every_registered_agent_is_made_from_spaces_and_acts(name):
-    entry = agent_entry(name)
-    for actions, shape in (
-        (spaces.Discrete(3), (7,)),
-        (spaces.MultiDiscrete([2, 3]), (7, 2)),
-        (spaces.Box(0, 1, (4,)), (7, 4)),
-    ):
-        agent = entry.make(entry.config_class()(), VECTOR, actions, seed=0, device="cpu")
-        decision = agent.act(torch.zeros(7, 4), None, draw())
-        assert decision.action.shape == shape
-        assert decision.log_prob.shape == (7,)
-        assert all(actions.contains(action.numpy().astype(actions.dtype)) for action in decision.action)
-    assert entry.summary
-
-
 def test_an_unknown_agent_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownIdError, match="unknown agent 'pp0'; did you mean 'ppo'"):
         agent_entry("pp0")

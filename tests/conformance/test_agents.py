@@ -1,0 +1,295 @@
+"""Every registered agent on every kind of space that it says it takes.
+
+It acts within its space, learns without a number that is none, goes on from its state as if nothing had happened, is
+the same for the same seed, and its deep copies are agents of their own. Agents of one's own, registered by a plugin
+(``pytest -p MODULE``), are tried too.
+"""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from mlbits.agents import AGENTS, agent_entry
+from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, RolloutSpec, rows
+from mlbits.agents.networks import observation_kind
+from mlbits.agents.replay import Replay
+from mlbits.envs.core.spaces import action_layout
+from tests.agents.rollouts import draw
+
+OBSERVATIONS = {
+    "index": [spaces.Discrete(6)],
+    "indices": [spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(3)],
+    "vector": [spaces.Box(-5, 5, (4,), np.float32), spaces.Box(0, 1, (2, 3), np.uint8)],
+    "image": [spaces.Box(0, 255, (3, 10, 10), np.uint8)],
+    "dict": [
+        spaces.Dict(
+            {
+                "vector": spaces.Box(-5, 5, (2,), np.float32),
+                "index": spaces.Discrete(3),
+                "bits": spaces.MultiBinary(2),
+            }
+        )
+    ],
+}
+LARGE_IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)  # Stable-Baselines3's convolutions want 36 pixels
+ACTIONS = {
+    "discrete": spaces.Discrete(3),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "continuous": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 3], np.float32)),
+}
+# Small enough to be quick, for whichever of them an agent has.
+SETTINGS = {
+    "num_steps": 6, "hidden": (8,), "warmup": 0, "capacity": 400, "batch_size": 8, "minibatches": 2, "epochs": 2,
+    "buffer_size": 60, "n_steps": 8, "epsilon_start": 0.5,
+}  # fmt: skip
+T, B = 6, 4
+
+
+def cases():
+    """Every agent with all its actions on the first of its observations, and with one of them on all others."""
+    for name, entry in AGENTS.items():
+        for number, kind in enumerate(entry.observations):
+            for k, space in enumerate(OBSERVATIONS[kind]):
+                for actions in entry.actions if number + k == 0 else entry.actions[-1:]:
+                    used = LARGE_IMAGE if kind == "image" and not heeds_masks(name) else space
+                    yield pytest.param(name, used, ACTIONS[actions], id=f"{name}-{kind}{k}-{actions}")
+
+
+def heeds_masks(name):
+    return not name.startswith("sb3-")  # Stable-Baselines3 knows none; batches replace what is illegal
+
+
+every_case = pytest.mark.parametrize(("name", "observations", "actions"), list(cases()))
+
+
+def make(name, observations, actions, seed=0):
+    config = agent_entry(name).config_class()
+    settings = {field.name: SETTINGS[field.name] for field in dataclasses.fields(config) if field.name in SETTINGS}
+    return agent_entry(name).make(config(**settings), observations, actions, seed=seed, device="cpu")
+
+
+def seen(space, lead, generator):
+    """Observations [*lead, ...] of a space, as batches have them."""
+    if isinstance(space, spaces.Dict):
+        return {key: seen(part, lead, generator) for key, part in space.items()}
+    if isinstance(space, spaces.Discrete):
+        return torch.randint(int(space.n), lead, generator=generator, dtype=torch.int32)
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = [torch.randint(int(n), lead, generator=generator, dtype=torch.int32) for n in space.nvec]
+        return torch.stack(parts, -1)
+    if isinstance(space, spaces.MultiBinary):
+        return torch.randint(2, (*lead, *space.shape), generator=generator, dtype=torch.int8)
+    low, high = float(space.low.min()), float(space.high.max())
+    values = low + (high - low) * torch.rand(*lead, *space.shape, generator=generator)
+    return values.to(torch.uint8) if space.dtype == np.uint8 else values
+
+
+def legal(space, lead, generator):
+    """A mask [*lead, A] with something legal in every part; None for continuous actions."""
+    layout = action_layout(space)
+    if layout.kind == "continuous":
+        return None
+    parts = []
+    for n in layout.nvec:
+        one = torch.randint(n, (*lead, 1), generator=generator)
+        parts.append((torch.rand(*lead, n, generator=generator) < 0.5) | (torch.arange(n) == one))
+    return torch.cat(parts, -1)
+
+
+def is_legal(space, mask, action):
+    if mask is None:
+        return True
+    start, fine = 0, True
+    for k, n in enumerate(action_layout(space).nvec):
+        part = action if action.dim() == 1 else action[:, k]
+        fine &= bool(mask[:, start : start + n].gather(1, part.unsqueeze(1)).all())
+        start += n
+    return fine
+
+
+def rollout(agent, observations, actions, seed, masked, seats):
+    """What an agent met in T steps of B copies: its own actions, all else at random."""
+    generator, spec = draw(seed), agent.experience
+    lead = (T, B, seats)
+    obs = seen(observations, lead, generator)
+    mask = legal(actions, (T + 1, B, seats), generator) if masked else None
+    decision = agent.act(rows(obs, 3), None if mask is None else mask[:-1].flatten(0, 2), generator)
+    shape = (*lead, *decision.sample.shape[1:])
+    log_prob = torch.zeros(lead) if decision.log_prob is None else decision.log_prob.view(lead)
+    ended = torch.rand(2, T, B, generator=generator) < 0.2
+    owned = torch.rand(B, seats, generator=generator) < 0.7 if seats > 1 else None
+    if isinstance(spec, RolloutSpec) and spec.whole_episodes:
+        ended[:] = False
+        ended[0, -1] = True
+        owned = torch.ones(B, seats, dtype=torch.bool) if owned is None else owned
+    return Rollout(
+        obs=obs,
+        last_obs=seen(observations, lead[1:], generator),
+        final_obs=seen(observations, lead, generator),
+        sample=decision.sample.view(shape),
+        log_prob=log_prob,
+        reward=torch.randn(lead, generator=generator),
+        terminated=ended[0],
+        truncated=ended[1],
+        legal_mask=None if mask is None else mask[:-1],
+        active=None if owned is None else owned.expand(lead).clone(),
+        last_mask=None if mask is None else mask[-1],
+    )
+
+
+class Lessons:
+    """The same experience for any agent that is taught by it."""
+
+    def __init__(self, observations, actions, masked=False, seats=1):
+        self.spaces, self.masked, self.seats = (observations, actions), masked, seats
+
+    def __call__(self, agent, numbers, replay=None):
+        """Teach an agent; returns its metrics and its replay."""
+        metrics = {}
+        for number in numbers:
+            experience = rollout(agent, *self.spaces, number, self.masked, self.seats)
+            if isinstance(agent.experience, ReplaySpec):
+                if replay is None:
+                    replay = Replay(agent.experience, experience.last_obs, experience.sample[0], experience.last_mask)
+                replay.add(experience)
+                experience = replay
+            learnt = agent.learn(experience, number / 10, draw(100 + number))
+            metrics |= {name: float(value) for name, value in learnt.items()}
+        return metrics, replay
+
+
+def state_of(agent):
+    return {name: value.clone() for name, value in agent.state_dict().items()}
+
+
+def equal(one, two):
+    same = ((one[key].shape, two[key].shape) for key in one if key in two)
+    return (
+        one.keys() == two.keys()
+        and all(a == b for a, b in same)
+        and all(torch.allclose(one[key], two[key], rtol=0, atol=0, equal_nan=True) for key in one)
+    )
+
+
+def decisions(agent, observations, actions, masked=False):
+    """What it does in 20 situations, drawn and greedy."""
+    obs = seen(observations, (20,), draw(7))
+    mask = legal(actions, (20,), draw(8)) if masked else None
+    return [agent.act(obs, mask, draw(9), greedy=greedy).action for greedy in (False, True)]
+
+
+@every_case
+def test_it_acts_within_its_space(name, observations, actions):
+    agent = make(name, observations, actions)
+    layout = action_layout(actions)
+    count = 50
+    obs = seen(observations, (count,), draw(1))
+    some = legal(actions, (count,), draw(2)) if heeds_masks(name) else None
+    kept = copy.deepcopy(obs)
+    for mask, greedy in ((None, False), (None, True), (some, False), (some, True)):
+        decision = agent.act(obs, mask, draw(3), greedy=greedy)
+        assert decision.action.shape == (count, *layout.shape)
+        assert decision.action.dtype == (torch.float32 if layout.kind == "continuous" else torch.int64)
+        assert all(actions.contains(action.numpy().astype(actions.dtype)) for action in decision.action)
+        assert is_legal(actions, mask, decision.action)
+        assert len(decision.sample) == count
+        assert decision.log_prob is None or (decision.log_prob.shape == (count,) and decision.log_prob.isfinite().all())
+        assert not decision.action.requires_grad
+        again = agent.act(obs, mask, draw(3), greedy=greedy)
+        assert torch.equal(again.action, decision.action)  # its draws are those of the generator
+    pairs = [(obs, kept)] if not isinstance(obs, dict) else [(obs[key], kept[key]) for key in obs]
+    assert all(torch.equal(now, before) for now, before in pairs)
+
+
+@every_case
+@pytest.mark.parametrize(("masked", "seats"), [(False, 1), (True, 3)])
+def test_it_learns_numbers(name, observations, actions, masked, seats):
+    agent = make(name, observations, actions)
+    lessons = Lessons(observations, actions, masked, seats)
+    if agent.experience is None:
+        with pytest.raises(AgentError, match="wanted"):
+            lessons(agent, [0])
+        return
+    before = state_of(agent)
+    metrics, _ = lessons(agent, range(3))
+    assert metrics
+    assert not any(np.isinf(value) for value in metrics.values()), metrics  # NaN is a report of nothing
+    after = state_of(agent)
+    assert before.keys() <= after.keys()
+    assert not equal(before, {key: after[key] for key in before})
+    assert not any(value.isnan().any() for value in after.values())
+    for action in decisions(agent, observations, actions, masked):
+        assert is_legal(actions, legal(actions, (20,), draw(8)) if masked else None, action)
+
+
+@every_case
+def test_the_same_seed_makes_the_same_agent_and_touches_nothing_else(name, observations, actions):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, two = make(name, observations, actions, seed=3), make(name, observations, actions, seed=3)
+    assert equal(state_of(one), state_of(two))
+    for action, same in zip(*(decisions(agent, observations, actions) for agent in (one, two)), strict=True):
+        assert torch.equal(action, same)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_case
+def test_it_goes_on_from_its_state_bit_for_bit(name, observations, actions):
+    one, two = make(name, observations, actions, seed=1), make(name, observations, actions, seed=2)
+    lessons, replay = Lessons(observations, actions, seats=2), None
+    if one.experience is not None:
+        _, replay = lessons(one, range(2))
+    saved = one.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in saved.values())
+    two.load_state_dict({key: value.clone() for key, value in saved.items()})
+    assert equal(state_of(one), state_of(two))
+    for action, same in zip(*(decisions(agent, observations, actions) for agent in (one, two)), strict=True):
+        assert torch.equal(action, same)
+    if one.experience is not None:
+        for agent, held in ((one, copy.deepcopy(replay)), (two, copy.deepcopy(replay))):
+            lessons(agent, range(2, 4), held)
+        assert equal(state_of(one), state_of(two))
+    kept = state_of(one)
+    for value in saved.values():
+        value.zero_()
+    assert equal(state_of(one), kept)  # what was saved is a copy
+
+
+@every_case
+def test_deep_copies_are_agents_of_their_own(name, observations, actions):
+    agent = make(name, observations, actions)
+    if agent.experience is None:
+        copied = copy.deepcopy(agent)
+        assert equal(state_of(agent), state_of(copied))
+        return
+    lessons = Lessons(observations, actions)
+    _, replay = lessons(agent, range(2))
+    copied, kept = copy.deepcopy(agent), state_of(agent)
+    lessons(copied, range(2, 4), copy.deepcopy(replay))
+    assert equal(state_of(agent), kept)
+    assert not equal(state_of(copied), kept)
+    lessons(agent, range(2, 4), copy.deepcopy(replay))
+    assert equal(state_of(agent), state_of(copied))
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_spaces_that_it_does_not_take_are_refused_naming_who_does(name):
+    entry = agent_entry(name)
+    assert entry.summary
+    assert entry.actions
+    assert set(entry.actions) <= set(ACTIONS)
+    assert entry.observations
+    assert set(entry.observations) <= set(OBSERVATIONS)
+    for kind, space in ACTIONS.items():
+        if kind not in entry.actions:
+            with pytest.raises(AgentError, match=rf"{entry.agent}: got the action space .*wanted one.*: .*\bppo\b"):
+                make(name, OBSERVATIONS[entry.observations[0]][0], space)
+    for kind, found in OBSERVATIONS.items():
+        assert {observation_kind(space) for space in found} == {kind}
+        if kind not in entry.observations:
+            with pytest.raises(AgentError, match=rf"{entry.agent}: got the observation space .*wanted one.*\bppo\b"):
+                make(name, found[0], ACTIONS[entry.actions[0]])
