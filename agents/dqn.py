@@ -189,7 +189,8 @@ class DQN:
         action = _masked(self.values(obs), legal_mask).argmax(-1)
         if epsilon > 0.0:
             explore = torch.rand(len(some), generator=generator, device=some.device) < epsilon
-            action = torch.where(explore, self._random(len(some), legal_mask, generator), action)
+            if some.device.type != "cpu" or bool(explore.any()):  # asking a GPU would cost more than drawing
+                action = torch.where(explore, self._random(len(some), legal_mask, generator), action)
         return Decision(action, action, None)
 
     def values(self, obs: Any) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch
 from mlbits.selfplay.lineup import LEARNER, Lineup
 from mlbits.selfplay.machine import memory_bytes
+
+_KEPT_VIEWS = 1024
 
 
 @dataclass
@@ -105,36 +107,37 @@ class Collector:
     def _act(self, lineup: Lineup, t: int) -> None:
         began = time.perf_counter()
         memory, batch = self._memory, self.batch
-        obs = rows(pick(memory.obs, t), 2)
-        mask = None if memory.legal_mask is None else memory.legal_mask[t].flatten(0, 1)
+        at = memory.at(t)
+        obs, mask = at.seen, at.mask
         if lineup.learner_only:
             decision = lineup.players[LEARNER].act(obs, mask, self.generator)
-            memory.sample[t].flatten(0, 1).copy_(decision.sample)
+            at.sample.copy_(decision.sample)
             if decision.log_prob is not None:
-                memory.log_prob[t].flatten().copy_(decision.log_prob)
+                at.log_prob.copy_(decision.log_prob)
             memory.played = decision.action.view(batch.num_envs, batch.num_seats, *decision.action.shape[1:])
         else:
-            played = torch.zeros_like(memory.sample[t]).flatten(0, 1)
+            played = torch.zeros_like(at.sample)
             for player, agent in enumerate(lineup.players):
                 index = lineup.rows(player)
                 if len(index) == 0:
                     continue
                 decision = agent.act(pick(obs, index), None if mask is None else mask[index], self.generator)
                 played[index] = decision.action
-                memory.sample[t].flatten(0, 1)[index] = decision.sample
+                at.sample[index] = decision.sample
                 if decision.log_prob is not None:
-                    memory.log_prob[t].flatten()[index] = decision.log_prob
+                    at.log_prob[index] = decision.log_prob
             memory.played = played.view(batch.num_envs, batch.num_seats, *played.shape[1:])
         self.timing.network += time.perf_counter() - began
 
     def _count_episodes(self, rollout: Rollout, owned: Tensor | None, first_only: bool) -> Episodes:
         """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps."""
-        ended = (rollout.terminated | rollout.truncated).cpu().numpy()
-        reward = rollout.reward.double().cpu().numpy()
-        if not ended.any():
-            self.episode_return += reward.sum(0)
-            self.episode_length += len(reward)
+        ends = rollout.terminated | rollout.truncated
+        if not bool(ends.any()):  # as in most of the short rollouts between an off-policy agent's updates
+            self.episode_return += rollout.reward.sum(0, dtype=torch.float64).cpu().numpy()
+            self.episode_length += len(rollout.reward)
             return Episodes(np.zeros(0), np.zeros(0, np.int64))
+        ended = ends.cpu().numpy()
+        reward = rollout.reward.double().cpu().numpy()
         if first_only:
             before = np.cumsum(ended, 0) - ended
             ended = ended & (before == 0)
@@ -179,6 +182,32 @@ def _active(num_envs: int, memory: _Memory, t: int, owned: Tensor | None, over: 
     return active
 
 
+class _At(NamedTuple):
+    """One step's views of a rollout's memory.
+
+    Attributes:
+        obs: [B, P, ...], one tensor or those of a dict.
+        seen: the same as rows [B * P, ...], as players take it.
+        mask: legal actions as rows [B * P, A], or None.
+        sample: rows [B * P, ...].
+        log_prob: rows [B * P].
+        reward: [B, P].
+        terminated: [B].
+        truncated: [B].
+        final_obs: as ``obs``.
+    """
+
+    obs: list[Tensor]
+    seen: Any
+    mask: Tensor | None
+    sample: Tensor
+    log_prob: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: list[Tensor]
+
+
 class _Memory:
     """The tensors of one rollout, [T, B, P, ...] and one step more of observations."""
 
@@ -201,27 +230,53 @@ class _Memory:
         self.active = torch.zeros(lead, dtype=torch.bool, device=device)
         self.acting: Tensor | None = None
         self.played: Any = None
+        self._views: dict[int, _At] = {}
+
+    def at(self, t: int) -> _At:
+        """Step t's views; making them costs as much as a small network, so those of the first steps are kept."""
+        view = self._views.get(t)
+        if view is None:
+            obs = pick(self.obs, t)
+            view = _At(
+                obs=_tensors(obs),
+                seen=rows(obs, 2),
+                mask=None if self.legal_mask is None else self.legal_mask[t].flatten(0, 1),
+                sample=self.sample[t].flatten(0, 1),
+                log_prob=self.log_prob[t].flatten(),
+                reward=self.reward[t],
+                terminated=self.terminated[t],
+                truncated=self.truncated[t],
+                final_obs=_tensors(pick(self.final_obs, t)),
+            )
+            if len(self._views) < _KEPT_VIEWS:
+                self._views[t] = view
+        return view
 
     def write_before(self, t: int, batch: AnyBatch) -> None:
         """What the players see before step t."""
-        _write(self.obs, t, batch.obs)
+        at = self.at(t)
+        for target, source in zip(at.obs, _tensors(batch.obs), strict=True):
+            target.copy_(source)
         if batch.legal_mask is not None:
-            assert self.legal_mask is not None
-            self.legal_mask[t].copy_(batch.legal_mask)
+            assert at.mask is not None
+            at.mask.copy_(batch.legal_mask.flatten(0, 1))
         self.acting = None if batch.active is None else batch.active.clone()
 
     def write_after(self, t: int, result: Any, active: Tensor | None) -> None:
         """What step t gave."""
-        self.reward[t].copy_(result.reward)
-        self.terminated[t].copy_(result.terminated)
-        self.truncated[t].copy_(result.truncated)
-        _write(self.final_obs, t, result.final_obs)
+        at = self.at(t)
+        at.reward.copy_(result.reward)
+        at.terminated.copy_(result.terminated)
+        at.truncated.copy_(result.truncated)
+        for target, source in zip(at.final_obs, _tensors(result.final_obs), strict=True):
+            target.copy_(source)
         if active is not None:
             self.active[t].copy_(active)
 
     def write_last(self, steps: int, batch: AnyBatch) -> None:
         """The observation after the last step."""
-        _write(self.obs, steps, batch.obs)
+        for target, source in zip(_tensors(self.obs), _tensors(batch.obs), strict=True):
+            target[steps].copy_(source)
 
     def cut(self, t: int, unfinished: Tensor, batch: AnyBatch) -> None:
         """Count episodes that are not over by step t as truncated there."""
@@ -274,9 +329,9 @@ def _like(value: Any, count: int) -> Any:
     return torch.zeros((count, *value.shape), dtype=value.dtype, device=value.device)
 
 
-def _write(memory: Any, t: int, value: Any) -> None:
-    for target, source in _pairs(memory, value):
-        target[t].copy_(source)
+def _tensors(value: Any) -> list[Tensor]:
+    """A tensor, or those of a dict in the order of its keys."""
+    return [value[key] for key in sorted(value)] if isinstance(value, dict) else [value]
 
 
 def _pairs(memory: Any, value: Any) -> list[tuple[Tensor, Tensor]]:
