@@ -1,11 +1,13 @@
 """Returns and advantages against sums written out from their definitions, and numbers worked by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from mlbits.agents.agent import Rollout
-from mlbits.agents.returns import RewardScale, gae, next_values, rewards_to_go, whole_returns
+from mlbits.agents.returns import ReturnRange, RewardScale, gae, next_values, rewards_to_go, whole_returns
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (7, 5, 2), (40, 4, 3)]
 
@@ -248,3 +250,48 @@ def test_reward_scale_goes_on_from_its_saved_state():
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     following = rollout_of(randoms((9, 3, 2), 1))
     assert torch.equal(first(following), second(following))
+
+
+# The range of returns
+
+
+def rewarded(reward, ended=(), seats=None):
+    """Rewards [T, 1, P] of one copy, whose episodes end in the steps ``ended``."""
+    reward = torch.tensor(reward, dtype=torch.float32).view(len(reward), 1, -1)
+    flags = torch.tensor([[t in ended] for t in range(len(reward))])
+    active = None if seats is None else torch.tensor(seats).expand(reward.shape).clone()
+    return SimpleNamespace(reward=reward, terminated=flags, truncated=torch.zeros_like(flags), active=active)
+
+
+def test_the_range_of_returns_by_hand():
+    """s <- s / 2 + r: 1, 2.5, -2.75, then anew: -1, 0.5."""
+    seen = ReturnRange(0.5)
+    seen.check(rewarded([1.0, 2.0, -4.0], ended=[2]), -9.0, 9.0)
+    assert (seen.low, seen.high) == (-2.75, 2.5)
+    seen.check(rewarded([-1.0, 1.0]), -9.0, 9.0)
+    assert (seen.low, seen.high) == (-2.75, 2.5)
+    seen.check(rewarded([3.0]), -9.0, 9.0)  # 0.5 / 2 + 3: what is under way goes on in the next rollout
+    assert seen.high == 3.25
+
+
+def test_the_same_reward_for_ever_sums_up_to_the_discounted_return():
+    seen = ReturnRange(0.9)
+    with pytest.warns(UserWarning, match="from 1 to 10 were seen, and the support is 0 to 9.5"):
+        seen.check(rewarded([1.0] * 300), 0.0, 9.5)
+    assert seen.high == pytest.approx(10, rel=1e-4)
+
+
+def test_returns_of_others_seats_are_not_of_interest():
+    seen = ReturnRange(1.0)
+    seen.check(rewarded([[1.0, 99.0], [1.0, -99.0]], seats=[True, False]), -5.0, 5.0)
+    assert (seen.low, seen.high) == (1.0, 2.0)
+
+
+def test_the_range_goes_on_where_it_was_saved():
+    one, two = ReturnRange(0.5), ReturnRange(0.5)
+    two.load_state_dict(one.state_dict())  # nothing seen yet
+    one.check(rewarded([4.0]), -9.0, 9.0)
+    two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
+    for seen in (one, two):
+        seen.check(rewarded([1.0]), -9.0, 9.0)
+        assert (seen.low, seen.high, seen.warned) == (3.0, 4.0, False)
