@@ -18,8 +18,8 @@ from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.collect import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.session import make_replay
+from tests.agents.plays import hand_written
 from tests.agents.rollouts import VECTOR, draw, make_agent, trained_return
-from tests.agents.test_replay import hand_written
 from tests.agents.test_return_distributions import textbook_projection
 from tests.games import register_test_games
 
