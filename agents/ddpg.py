@@ -1,0 +1,375 @@
+"""Deep deterministic policy gradient: an actor that follows its critic's slope; the D4PG and TD3 forms as switches.
+
+Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), algorithm 1, on transitions drawn from a
+replay, with target networks mu' and Q' that follow mu and Q by a share tau each update:
+
+    critic   minimise E[(r + gamma Q'(s', mu'(s')) - Q(s, a))^2]
+    actor    maximise E[Q(s, mu(s))], by the gradient dQ/da dmu/dtheta (Silver et al. 2014, equation 9)
+
+The switches, alone or together:
+
+    n_step           rewards of n steps before the bootstrap, uncorrected (as in D4PG)
+    head             "value", or "categorical": the critic tells a distribution of the return on a fixed support
+                     (Bellemare et al. 2017), as in D4PG (Barth-Maron et al. 2018)
+    priority_exponent  replay in proportion to |error| ** exponent (Schaul et al. 2016)
+    twin, target_noise, policy_delay  TD3 (Fujimoto et al. 2018): the bootstrap is the lesser of two critics', at an
+                     action smoothed by clipped noise, and the actor and all targets move once in so many updates
+
+Actions are in units of the space's bounds, so that -1 and 1 are its ends; what was played, noise and clipping included,
+is what is learned from. Differs from the 2016 paper in Gaussian noise (no worse than an Ornstein-Uhlenbeck process:
+Fujimoto et al., Barth-Maron et al.), in the action entering the critic's first layer, and in that there is neither
+batch normalisation nor weight decay.
+
+Example:
+    mlbits train ddpg Pendulum-v1
+    mlbits train ddpg Pendulum-v1 --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    ReplaySpec,
+    check_hidden,
+    check_range,
+    network_generator,
+    prefixed,
+    unprefixed,
+)
+from mlbits.agents.deterministic_actor_critic import Actor, Critics
+from mlbits.agents.distributions import DiagonalGaussian
+from mlbits.agents.followed_adam import FollowedAdam
+from mlbits.agents.replay import Replay, Transitions
+from mlbits.agents.return_distributions import categorical_gradient, categorical_loss, project
+from mlbits.agents.returns import ReturnRange
+from mlbits.envs.core.spaces import action_layout
+
+_MEASURE_EVERY = 16  # updates: measuring each would take a tenth of the time of the updates of a small network
+_MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DDPGConfig:
+    """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said.
+
+    Attributes:
+        num_steps: steps of each copy between two rounds of learning.
+        updates_per_step: gradient steps per environment step, over all copies.
+        capacity: transitions in the replay.
+        warmup: environment steps before learning begins, played at random.
+        batch_size: transitions an update.
+        actor_learning_rate: of the actor's Adam.
+        critic_learning_rate: of the critics' Adam.
+        anneal_lr: whether the learning rates fall linearly to 0 over the run.
+        adam_eps: Adam's epsilon.
+        discount: gamma.
+        tau: share of the way to the networks that the target networks go.
+        noise: standard deviation of the noise on actions, in units of half the action's range.
+        anneal_noise: whether it falls linearly to 0 over the run.
+        head: "value" or "categorical" (D4PG).
+        atoms: atoms of the categorical head.
+        support_low: least return that a categorical head can tell (discounted).
+        support_high: greatest return that it can tell.
+        n_step: steps of reward before the bootstrap (D4PG: 5).
+        priority_exponent: alpha of prioritised replay; 0 replays uniformly.
+        priority_weight: beta of its importance weights at first; it rises linearly to 1 over the run.
+        twin: whether there are two critics, and the lesser counts for the bootstrap (TD3).
+        target_noise: standard deviation of the noise on the bootstrap's action (TD3: 0.2), in the same units.
+        target_noise_clip: it goes no further than this (TD3: 0.5).
+        policy_delay: critic updates for one of the actor and the targets (TD3: 2).
+        max_grad_norm: each network's gradients are clipped to this L2 norm.
+        hidden: widths of the hidden layers, of actor and critics.
+        precision: of the products between hidden layers: "float32", or "bfloat16", which CPUs with AVX512-BF16 do twice
+            as fast (others more slowly) and GPUs too.
+    """
+
+    num_steps: int = 1
+    updates_per_step: float = 1.0
+    capacity: int = 1_000_000
+    warmup: int = 1000
+    batch_size: int = 256
+    actor_learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
+    anneal_lr: bool = False
+    adam_eps: float = 1e-8
+    discount: float = 0.99
+    tau: float = 0.005
+    noise: float = 0.1
+    anneal_noise: bool = False
+    head: Literal["value", "categorical"] = "value"
+    atoms: int = 51
+    support_low: float = -10.0
+    support_high: float = 10.0
+    n_step: int = 1
+    priority_exponent: float = 0.0
+    priority_weight: float = 0.4
+    twin: bool = False
+    target_noise: float = 0.0
+    target_noise_clip: float = 0.5
+    policy_delay: int = 1
+    max_grad_norm: float = math.inf
+    hidden: tuple[int, ...] = (400, 300)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            num_steps=(1, 1e6), updates_per_step=(1e-9, 1e3), capacity=(1, 1e12), warmup=(0, 1e12),
+            batch_size=(1, 1e6), actor_learning_rate=(0, 10), critic_learning_rate=(0, 10), adam_eps=(0, 1),
+            discount=(0, 1), tau=(1e-9, 1), noise=(0, 10), atoms=(2, 10_000), n_step=(1, 10_000),
+            priority_exponent=(0, 1), priority_weight=(0, 1), target_noise=(0, 10), target_noise_clip=(0, 2),
+            policy_delay=(1, 1e6), max_grad_norm=(1e-9, math.inf),
+        )  # fmt: skip
+        check_hidden(self.hidden)
+        if self.head not in ("value", "categorical"):
+            raise AgentError(f"head: got {self.head!r}; wanted 'value' or 'categorical'")
+        if self.precision not in ("float32", "bfloat16"):
+            raise AgentError(f"precision: got {self.precision!r}; wanted 'float32' or 'bfloat16'")
+        if not self.support_low < self.support_high:
+            raise AgentError(
+                f"support_low, support_high: got {self.support_low:g} and {self.support_high:g}; wanted low < high"
+            )
+
+
+class DDPG:
+    """A DDPG agent for one seat's spaces.
+
+    Args:
+        config: settings.
+        observation_space: one seat's.
+        action_space: one seat's: Box of one axis, with bounds.
+        seed: of the first weights.
+        device: where the networks live.
+
+    Attributes:
+        noise: standard deviation of the noise on actions at present; infinite while actions are drawn at random.
+        updates: gradient steps of the critics so far.
+
+    Raises:
+        AgentError: for an action without bounds.
+    """
+
+    def __init__(
+        self,
+        config: DDPGConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        layout = action_layout(action_space)
+        if not (np.isfinite(layout.low).all() and np.isfinite(layout.high).all()):
+            raise AgentError(
+                f"DDPG: got the action space {action_space}; wanted one with bounds, which its actions are scaled to. "
+                "Agents for actions without bounds: ppo, reinforce, trpo"
+            )
+        box = DiagonalGaussian(layout.low, layout.high)
+        self._scale, self._center = box.scale.to(device), box.center.to(device)
+        self._low, self._high = box.low.to(device), box.high.to(device)
+        generator, size = network_generator(seed), len(layout.low)
+        self.actor = Actor(observation_space, size, config.hidden, generator, config.precision).to(device)
+        self.critics = Critics(
+            observation_space, size, config.hidden, generator, count=2 if config.twin else 1,
+            atoms=1 if config.head == "value" else config.atoms, precision=config.precision,
+        ).to(device)  # fmt: skip
+        self.actor_optimizer = FollowedAdam(
+            self.actor, config.actor_learning_rate, config.max_grad_norm, config.adam_eps
+        )
+        self.critic_optimizer = FollowedAdam(
+            self.critics, config.critic_learning_rate, config.max_grad_norm, config.adam_eps
+        )
+        self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
+        self.returns_seen = ReturnRange(config.discount)
+        self.noise, self.updates = math.inf if config.warmup else config.noise, 0
+        self._measured: dict[str, Tensor] = {}
+
+    @property
+    def experience(self) -> ReplaySpec:
+        """A replay, and a few new steps at a time."""
+        return ReplaySpec(self.config.num_steps, self.config.capacity, self.config.priority_exponent)
+
+    @torch.no_grad()
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """Decide for N rows of observations: the actor's action with noise, or ``greedy`` without."""
+        if self.noise == math.inf and not greedy:
+            some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+            shape = (len(some), len(self._low))
+            action = torch.empty(shape, device=some.device).uniform_(-1, 1, generator=generator)
+        else:
+            action = self.actor.forward(obs)
+            if self.noise > 0 and not greedy:
+                noise = torch.empty_like(action).normal_(0, self.noise, generator=generator)
+                action = action.add_(noise).clamp_(-1, 1)
+        played = torch.addcmul(self._center, action, self._scale).clamp_(self._low, self._high)
+        return Decision(played, action, None)
+
+    @torch.no_grad()
+    def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
+        """As many updates as the steps played since the last call ask for.
+
+        Args:
+            experience: the replay, with the latest steps in it.
+            progress: share of the run that is over, 0..1.
+            generator: draws from the replay, and of target noise; on the CPU.
+
+        Returns:
+            What the last measured update was like (one in 16 is), noise and updates so far; nothing during warm-up.
+        """
+        config = self.config
+        if config.head == "categorical":
+            self.returns_seen.check(experience.latest, config.support_low, config.support_high)
+        if experience.added < config.warmup:
+            return {}
+        self.noise = config.noise * (1 - progress if config.anneal_noise else 1)
+        decay = 1 - progress if config.anneal_lr else 1
+        self.actor_optimizer.learning_rate = config.actor_learning_rate * decay
+        self.critic_optimizer.learning_rate = config.critic_learning_rate * decay
+        beta = config.priority_weight + progress * (1 - config.priority_weight)
+        due = int((experience.added - config.warmup) * config.updates_per_step)
+        while self.updates < due:
+            drawn = experience.sample(
+                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
+            )
+            self._update(drawn, experience, generator)
+        return {**self._measured, "noise": self.noise, "updates": self.updates} if self.updates else {}
+
+    def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
+        """One gradient step of the critics, and where it is due one of the actor, and of the targets towards both."""
+        target = self._target(drawn, generator)
+        scale = 1 / len(target) if drawn.weight is None else drawn.weight.unsqueeze(-1) / len(target)
+        outs = self.critics.forward_backward(drawn.obs, drawn.action, lambda out: self._slope(out, target).mul_(scale))
+        measuring = self.updates % _MEASURE_EVERY == 0
+        if measuring or drawn.weight is not None:
+            error = torch.stack([self._error(out, target) for out in outs]).mean(0)
+        if drawn.weight is not None:
+            replay.set_priority(drawn.slot, error)
+        if measuring:
+            loss = torch.stack([self._loss(out, target) for out in outs]).sum(0)
+            self._measured |= {
+                "critic_loss": (scale * loss).sum(),
+                "q": self._mean(outs[0]).mean(),
+                "error": error.mean(),
+                "critic_grad_norm": self.critic_optimizer.grad_norm(),
+            }
+        self.updates += 1
+        due = self.updates % self.config.policy_delay == 0
+        self.critic_optimizer.step(self.config.tau if due else 0.0)
+        if due:
+            self._update_actor(drawn.obs)
+
+    def _update_actor(self, obs: Any) -> None:
+        """One step of the actor up the first critic."""
+        seen: list[Tensor] = []
+
+        def gradient(action: Tensor) -> Tensor:
+            out, slope = self.critics.action_gradient(obs, action, self._mean_slope)
+            seen.append(out)
+            return slope.mul_(-1 / len(action))
+
+        self.actor.forward_backward(obs, gradient)
+        if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
+            self._measured |= {
+                "actor_q": self._mean(seen[0]).mean(),
+                "actor_grad_norm": self.actor_optimizer.grad_norm(),
+            }
+        self.actor_optimizer.step(self.config.tau)
+
+    def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:
+        """What the critics should put out: [N, 1], or probabilities [N, atoms]."""
+        config = self.config
+        action = self.actor_optimizer.target.record(drawn.next_obs)
+        if config.target_noise > 0:
+            noise = torch.empty(action.shape).normal_(0, config.target_noise, generator=generator)
+            noise = noise.clamp_(-config.target_noise_clip, config.target_noise_clip).to(self.device)
+            action = action.add_(noise).clamp_(-1, 1)
+        outs = self.critic_optimizer.target.record(drawn.next_obs, action)
+        reward, discount = drawn.reward.unsqueeze(-1), drawn.discount.unsqueeze(-1)
+        if config.head == "value":
+            following = torch.minimum(*outs) if config.twin else outs[0]
+            return torch.addcmul(reward, discount, following)
+        following = outs[0]
+        if config.twin:  # the distribution with the lesser mean
+            lesser = self._mean(outs[0]) <= self._mean(outs[1])
+            following = torch.where(lesser, outs[0], outs[1])
+        return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
+
+    def _loss(self, out: Tensor, target: Tensor) -> Tensor:
+        """Each transition's loss, [N, 1]."""
+        if self.config.head == "value":
+            return (out - target).square()
+        return categorical_loss(out, target).unsqueeze(-1)
+
+    def _slope(self, out: Tensor, target: Tensor) -> Tensor:
+        """The gradient of :meth:`_loss` for the output, [N, 1 or atoms]."""
+        return (out - target).mul_(2) if self.config.head == "value" else categorical_gradient(out, target)
+
+    def _error(self, out: Tensor, target: Tensor) -> Tensor:
+        """Each transition's error for the replay's priorities, [N]: |target - Q|, or KL(target, critic)."""
+        if self.config.head == "value":
+            return (target - out).abs().squeeze(-1)
+        return categorical_loss(out, target) + torch.xlogy(target, target).sum(-1)
+
+    def _mean(self, out: Tensor) -> Tensor:
+        """Q from a critic's output, [N, 1]."""
+        return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
+
+    def _mean_slope(self, out: Tensor) -> Tensor:
+        """The gradient of :meth:`_mean` for the output, [N, 1 or atoms]."""
+        if self.config.head == "value":
+            return torch.ones_like(out)
+        probability = torch.softmax(out, -1)
+        return probability * (self.support - probability @ self.support.unsqueeze(-1))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, targets, optimisers, exploration and what has been seen of returns, copied."""
+        state: dict[str, Tensor] = {}
+        for name, network in self._networks().items():
+            state |= prefixed(name, network.state_dict())
+        state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
+        state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state["progress"] = torch.tensor([self.noise, self.updates], dtype=torch.float64)
+        measured = [self._measured.get(name, math.nan) for name in _MEASURED]
+        state["measured"] = torch.tensor([float(value) for value in measured])
+        return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            AgentError: if names or shapes are not those of these networks.
+        """
+        try:
+            for name, network in self._networks().items():
+                network.load_state_dict(unprefixed(name, state))
+        except RuntimeError as error:
+            lines = str(error).splitlines()
+            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
+            optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
+        self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        noise, updates = state["progress"].tolist()
+        self.noise, self.updates = noise, int(updates)
+        pairs = zip(_MEASURED, state["measured"].unbind(), strict=True)
+        self._measured = {name: value for name, value in pairs if not value.isnan()}
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {
+            "actor": self.actor,
+            "critics": self.critics,
+            "target_actor": self.actor_optimizer.target,
+            "target_critics": self.critic_optimizer.target,
+        }
