@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlbits.envs.core.errors import MlbitsError
@@ -60,6 +59,18 @@ def write_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file and sync it."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[str, Any], keep: int) -> Path:
     """Write one checkpoint and drop the oldest beyond ``keep``.
 
@@ -83,22 +94,20 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         for stale in folder.glob(".step-*.tmp"):  # of a process that was killed as it saved
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
-        blobs = {
-            "weights.safetensors": save_tensors({k: v.contiguous().cpu() for k, v in checkpoint.weights.items()}),
-            "arrays.safetensors": save_tensors({k: v.contiguous().cpu() for k, v in checkpoint.arrays.items()}),
-            "state.json": json.dumps(checkpoint.state, indent=1).encode(),
-        }
-        digests = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+        # Straight into files, and hashed from there: a replay may take much of the memory.
+        for name, tensors in (("weights.safetensors", checkpoint.weights), ("arrays.safetensors", checkpoint.arrays)):
+            write_tensors(temporary / name, tensors)
+        write_file(temporary / "state.json", json.dumps(checkpoint.state, indent=1).encode())
+        digests = {name: _digest(temporary / name) for name in _FILES}
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
-        for name, blob in {**blobs, "manifest.json": json.dumps(manifest, indent=1).encode()}.items():
-            write_file(temporary / name, blob)
+        write_file(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
         if target.exists():  # the same step, saved before the run was resumed: out of the way in one move
             old = folder / f".{target.name}.{os.getpid()}.old.tmp"
             shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
         temporary.rename(target)
         _sync_folder(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
     # Hidden folders are what an interrupted save or removal has left behind.
@@ -121,7 +130,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-        blobs = {name: (path / name).read_bytes() for name in _FILES}
+        digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
     except (OSError, ValueError) as error:
@@ -129,17 +138,17 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise CheckpointError(f"{path}: foreign: format {got!r}; this version of mlbits reads {FORMAT}")
-    for name, blob in blobs.items():
-        if hashlib.sha256(blob).hexdigest() != manifest.get("sha256", {}).get(name):
+    for name, digest in digests.items():
+        if digest != manifest.get("sha256", {}).get(name):
             raise CheckpointError(f"{path}: damaged: {name} does not match its digest")
     for key, wanted in belongs_to.items():
         got = manifest.get("belongs_to", {}).get(key)
         if got != wanted:
             raise CheckpointError(f"{path}: foreign: its {key} is {got!r}; this run's is {wanted!r}")
     try:
-        weights, arrays = load_tensors(blobs["weights.safetensors"]), load_tensors(blobs["arrays.safetensors"])
-        return Checkpoint(weights, arrays, json.loads(blobs["state.json"]))
-    except (SafetensorError, ValueError) as error:
+        weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
+        return Checkpoint(weights, arrays, json.loads((path / "state.json").read_text()))
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 
 

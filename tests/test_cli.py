@@ -431,14 +431,10 @@ def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
 
 
 def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, monkeypatch):
-    original = checkpoints.write_file
+    def full(path, tensors):
+        raise OSError(28, "No space left on device")
 
-    def full(path, data):
-        if "weights" in path.name:
-            raise OSError(28, "No space left on device")
-        original(path, data)
-
-    monkeypatch.setattr(checkpoints, "write_file", full)
+    monkeypatch.setattr(checkpoints, "write_tensors", full)
     said = refused("train", "ppo", GRID, *TINY, "--quiet", "--no-video", "--out", tmp_path / "run")
     assert "could not be written ([Errno 28] No space left on device); earlier checkpoints are unharmed" in said
 

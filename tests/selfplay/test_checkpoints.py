@@ -154,14 +154,18 @@ def test_a_full_disk_leaves_earlier_checkpoints_as_they_were(tmp_path, monkeypat
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     writes = []
 
-    def write(path, data):
-        writes.append(path)
-        if len(writes) == failing:
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write_file(path, data)
+    def failing_now_and_then(write):
+        def wrapped(path, content):
+            writes.append(path)
+            if len(writes) == failing:
+                path.write_bytes(b"half of it")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, content)
 
-    monkeypatch.setattr(checkpoints, "write_file", write)
+        return wrapped
+
+    for name in ("write_file", "write_tensors"):
+        monkeypatch.setattr(checkpoints, name, failing_now_and_then(getattr(checkpoints, name)))
     with pytest.raises(CheckpointError, match=r"could not be written \(.*No space left on device.*unharmed"):
         save(tmp_path, 30, checkpoint(30), OWNER, keep=2)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
