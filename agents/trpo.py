@@ -64,6 +64,7 @@ class TRPOConfig:
     Attributes:
         num_steps: steps of each copy in a rollout (with 64 copies: 4,096 in all).
         kl_bound: the mean KL divergence that a step may make, in nats; delta of the paper.
+        anneal_kl: whether it falls linearly to 0 over the run.
         cg_iterations: Fisher-vector products a step, at most.
         cg_damping: added to the diagonal of the Fisher information.
         fvp_fraction: share of the rollout's observations that the Fisher information is taken over, drawn anew for each
@@ -87,6 +88,7 @@ class TRPOConfig:
 
     num_steps: int = 64
     kl_bound: float = 0.01
+    anneal_kl: bool = False
     cg_iterations: int = 15
     cg_damping: float = 0.1
     fvp_fraction: float = 1.0
@@ -182,10 +184,10 @@ class TRPO:
         Raises:
             AgentError: if the rollout has no step at which the learner acts.
         """
-        data = self._prepare(rollout)
+        data, bound = self._prepare(rollout), self.config.kl_bound * (1 - progress if self.config.anneal_kl else 1)
         if self.seen is not None:
-            self._take_moments(data)
-        metrics = self._improve(data, generator)
+            self._take_moments(data, bound)
+        metrics = self._improve(data, bound, generator)
         value_loss = self._fit_value(data, progress, generator)
         fit = torch.stack([value_loss, explained_variance(data["value"], data["target"])]).tolist()
         assert self.core.value_optimizer is not None
@@ -234,7 +236,7 @@ class TRPO:
         for start in range(0, count, chunk):
             yield data if chunk >= count else pick(data, slice(start, start + chunk))
 
-    def _take_moments(self, data: dict[str, Any]) -> None:
+    def _take_moments(self, data: dict[str, Any], bound: float) -> None:
         """Move the moments towards those of all observations so far, as far as the policy stays near itself."""
         used, seen = self.core.moments, self.seen
         assert used is not None
@@ -246,16 +248,16 @@ class TRPO:
             used.mean.copy_(torch.lerp(mean, seen.mean, share))
             used.var.copy_(torch.lerp(var, seen.var, share))
             data["obs"] = self.core.prepare(data["raw"])
-            if self._measure(data).kl <= _MOMENTS_SHARE * self.config.kl_bound:
+            if self._measure(data).kl <= _MOMENTS_SHARE * bound:
                 break
         used.count.copy_(seen.count)
 
-    def _improve(self, data: dict[str, Any], generator: torch.Generator) -> dict[str, float]:
+    def _improve(self, data: dict[str, Any], bound: float, generator: torch.Generator) -> dict[str, float]:
         """One step of the policy; what it did."""
         config, before = self.config, self._measure(data)
         gradient = self._gradient(data)
-        step, residual, predicted = self._natural_step(data, gradient, generator)
-        after, backtracks, scale = self._line_search(data, step, before)
+        step, residual, predicted = self._natural_step(data, gradient, bound, generator)
+        after, backtracks, scale = self._line_search(data, step, before, bound)
         return {
             "improvement": after.objective - before.objective, "kl": after.kl, "entropy": after.entropy,
             "predicted_kl": predicted * scale**2, "step_scale": scale, "backtracks": float(backtracks),
@@ -264,7 +266,7 @@ class TRPO:
         }  # fmt: skip
 
     def _natural_step(
-        self, data: dict[str, Any], gradient: Tensor, generator: torch.Generator
+        self, data: dict[str, Any], gradient: Tensor, bound: float, generator: torch.Generator
     ) -> tuple[Tensor, float, float]:
         """The step of full length [n], CG's relative residual, and the KL that the quadratic model predicts for it."""
         config, core, count = self.config, self.core, len(data["advantage"])
@@ -281,12 +283,14 @@ class TRPO:
 
         direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
         curvature = direction @ (gradient - residual)  # x^T (F + damping) x, as (F + damping) x = g - residual
-        full = torch.sqrt(2 * config.kl_bound / curvature.clamp(min=1e-30))
+        full = torch.sqrt(2 * bound / curvature.clamp(min=1e-30))
         undamped = curvature - config.cg_damping * direction.square().sum()
         share = torch.linalg.vector_norm(residual) / torch.linalg.vector_norm(gradient).clamp(min=1e-30)
         return full * direction, float(share), float(0.5 * full**2 * undamped)
 
-    def _line_search(self, data: dict[str, Any], step: Tensor, before: _Measure) -> tuple[_Measure, int, float]:
+    def _line_search(
+        self, data: dict[str, Any], step: Tensor, before: _Measure, bound: float
+    ) -> tuple[_Measure, int, float]:
         """Take the longest of the tried lengths that holds the bound and improves, or none.
 
         Returns:
@@ -298,7 +302,7 @@ class TRPO:
             scale = config.shrink**backtracks
             torch.add(old, step, alpha=scale, out=weights)
             after = self._measure(data)
-            if after.kl <= config.kl_bound and after.objective > before.objective:  # False for NaN
+            if after.kl <= bound and after.objective > before.objective:  # False for NaN
                 return after, backtracks, scale
         weights.copy_(old)
         return before, config.line_search_steps, 0.0

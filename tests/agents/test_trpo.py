@@ -249,6 +249,19 @@ def test_a_rejected_step_leaves_the_weights_bit_for_bit(why, monkeypatch):
         assert two == pytest.approx(0.8**2 * one, rel=0.1)  # each 0.8 times as long
 
 
+def test_the_bound_falls_with_progress():
+    kls = []
+    for progress in (0.0, 0.75, 1.0):
+        agent = make_agent("trpo", ACTIONS["continuous"], anneal_kl=True, kl_bound=0.02, cg_damping=1e-3)
+        rollout = made_up_rollout(agent, (40, 10, 1))
+        before = weights(agent, *POLICY)
+        kls.append(learn(agent, rollout, progress)["kl"])
+    assert 0.01 < kls[0] <= 0.02
+    assert 0.0025 < kls[1] <= 0.005
+    assert kls[2] == 0
+    assert equal(before, weights(agent, *POLICY))
+
+
 def test_without_anything_to_gain_nothing_is_done():
     agent = make_agent("trpo", THREE, normalize_advantage=False, gae_lambda=0.0, discount=0.0)
     rollout = made_up_rollout(agent)
