@@ -5,8 +5,8 @@ Schwartz 1993). Double Q-learning chooses by one estimate and evaluates by anoth
 the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this is in small).
 
 - Table: ten arms that pay N(0, 1), all alike, discount 0.9. Whatever is pulled, the true value is 0.
-- DQN: CartPole, discount 0.99. What the network says of the start states, max Q, beside the discounted return that its
-  greedy policy then earns from those very states.
+- DQN: the slippery gridworld of Russell and Norvig, discount 0.99. What the network says of every cell, max Q, beside
+  the cell's exact value by value iteration. It behaves at random half of the time, so that it sees all cells.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.agent import rows
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.agents.dynamic_programming import value_iteration
+from mlbits.agents.transition_table import table_of
 from mlbits.evals.reproduction import print_table
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.machine import set_up
@@ -27,9 +27,8 @@ from mlbits.selfplay.session import Session, open_session
 from mlbits.selfplay.statistics import mean_interval
 
 ARMS: dict[str, Any] = {"means": (0.0,) * 10}
-POLE = "mlbits/CartPole-v0"
+GRID, SLIPPERY = "mlbits/GridWorld-v0", {"map": "russell_norvig", "slip": 0.2}
 MARKS = 10  # measurements of a run
-_STARTS, _SEED = 64, 7_000_003
 
 
 def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     table = _compare("q-learning", "mlbits/Bandit-v0", ARMS, seeds, 20_000, _table_error, _TABLE)
     results = {"table": table}
     if not quick:
-        results["dqn"] = _compare("dqn", POLE, {}, seeds, 30_000, _network_error, _DQN)
+        results["dqn"] = _compare("dqn", GRID, SLIPPERY, seeds, 20_000, NetworkError(_DQN["discount"]), _DQN)
     shown = []
     met = True
     for name, result in results.items():
@@ -74,7 +73,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
 _TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # every arm is pulled alike
 _DQN = {
     "num_steps": 8, "updates_per_step": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
-    "epsilon_fraction": 0.2, "warmup": 500,
+    "discount": 0.99, "epsilon_start": 0.5, "epsilon_end": 0.5, "warmup": 500,
 }  # fmt: skip
 
 
@@ -112,22 +111,23 @@ def _table_error(session: Session) -> float:
     return float(learner.values(torch.zeros(1, dtype=torch.int64)).max())
 
 
-def _network_error(session: Session) -> float:
-    """Mean over start states of max Q less the discounted return of the greedy policy from there."""
-    learner: Any = session.learner
-    batch = open_batch(POLE, _STARTS, seed=_SEED)
-    with torch.no_grad():
-        believed = learner.values(rows(batch.obs, 2)).amax(-1).double()
-    earned, gamma = torch.zeros(_STARTS, dtype=torch.float64), 1.0
-    playing = torch.ones(_STARTS, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    while bool(playing.any()):
-        action = learner.act(rows(batch.obs, 2), None, generator, greedy=True).action
-        step = batch.step(action)
-        earned += gamma * step.reward[:, 0].double() * playing
-        playing &= ~(step.terminated | step.truncated)
-        gamma *= session.settings.agent_config.discount
-    return float((believed - earned).mean())
+class NetworkError:
+    """Mean over the cells of max Q less the exact value.
+
+    Args:
+        discount: gamma.
+    """
+
+    def __init__(self, discount: float) -> None:
+        table = table_of(GRID, SLIPPERY)
+        assert table.states is not None
+        self.cells = torch.from_numpy(table.states["cell"].astype(np.int64))
+        self.value = value_iteration(table, discount).value
+
+    def __call__(self, session: Session) -> float:
+        """The error of a session's learner."""
+        learner: Any = session.learner
+        return float((learner.state_values(self.cells).double().numpy() - self.value).mean())
 
 
 def draw(results: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
@@ -140,7 +140,7 @@ def draw(results: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None
 
     titles = {
         "table": "Q-learning, ten arms that all pay N(0, 1)",
-        "dqn": "DQN on CartPole, from the start states",
+        "dqn": "DQN, a slippery gridworld, mean over its cells",
     }
     canvas, panels = figure(len(results))
     for panel, (name, result) in zip(panels, results.items(), strict=True):

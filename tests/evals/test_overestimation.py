@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mlbits.evals import overestimation
@@ -19,15 +20,17 @@ def test_the_table_is_too_high_without_double_learning():
     assert abs(late["double"]) < 1
 
 
-def test_a_network_is_held_to_what_its_policy_earns():
-    run = {"num_envs": 8, "device": "cpu"}
-    session = open_session(resolve("dqn", overestimation.POLE, preset="none", run=run))
+def test_a_network_is_held_to_the_exact_values():
+    settings = {"run": {"num_envs": 1, "device": "cpu"}, "env_settings": overestimation.SLIPPERY}
+    session = open_session(resolve("dqn", overestimation.GRID, preset="none", **settings))
     network = session.learner.network
     for parameter in network.parameters():
         parameter.data.zero_()
-    network.tower.head_biases[0].data[:] = 50.0  # believes 50 of every action, and pushes left: falls within 12 steps
-    error = overestimation._network_error(session)
-    assert 50 - 12 < error < 50 - 7
+    network.tower.head_biases[0].data.copy_(torch.tensor([1.0, 0.0, 5.0, 2.0]))  # max Q is 5 in every cell
+    exact = overestimation.NetworkError(0.99)
+    assert len(exact.cells) == 9  # of 4 x 3 one is a wall, two end the episode
+    assert exact(session) == pytest.approx(5 - exact.value.mean(), abs=1e-6)
+    assert 0.8 < exact.value.mean() < 0.95
 
 
 def test_pictures(tmp_path):
