@@ -15,7 +15,7 @@ def test_the_table_is_too_high_without_double_learning():
     result = overestimation.reproduce(quick=True)
     assert result["met"]
     late = {form: np.mean(result["table"][form], axis=0)[5:].mean() for form in ("single", "double")}
-    # Ten estimates with a step size of 0.1 deviate by 0.23, the greatest of them by 0.35, and 1 / (1 - 0.9) = 10 of that.
+    # Ten estimates with a step size of 0.1 deviate by 0.23, the greatest of them by 0.35; 1 / (1 - 0.9) is 10 of that.
     assert 2.5 < late["single"] < 4.5
     assert abs(late["double"]) < 1
 
