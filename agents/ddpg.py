@@ -65,9 +65,9 @@ class DDPGConfig:
 
     Attributes:
         num_steps: steps of each copy between two rounds of learning.
-        updates_per_step: gradient steps per environment step, over all copies.
+        updates_per_step: gradient steps per transition (an environment step of one of its seats), over all copies.
         capacity: transitions in the replay.
-        warmup: environment steps before learning begins, played at random.
+        warmup: transitions before learning begins, played uniformly at random.
         batch_size: transitions an update.
         actor_learning_rate: of the actor's Adam.
         critic_learning_rate: of the critics' Adam.

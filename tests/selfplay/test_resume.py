@@ -37,6 +37,9 @@ RUNS = {
     "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.support-high 50",
     "replay, masks": f"dqn test/Solitaire-v0 {DQN} --agent.dueling",
     "replay, wrapped": f"dqn CartPole-v1 {DQN} --agent.head quantile",
+    "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 --agent.warmup 100"
+    " --agent.capacity 400 --agent.batch-size 8 --agent.num-steps 4 --agent.updates-per-step 0.1 --record-every 50"
+    " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16",
 }
 
 
@@ -106,6 +109,7 @@ def steps_of(folder):
         ("replay", "learning", 27, [320, 608]),
         ("replay, masks", "learning", 25, [320, 608]),
         ("replay, wrapped", "learning", 15, [320]),
+        ("replay, continuous", "learning", 27, [320, 608]),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
