@@ -2,17 +2,24 @@
 
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
+``supervised_vs_rl.png`` and ``overestimation.png`` draw the results that lie beside them, which ``mlbits reproduce
+supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes.
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 import mlbits
+from mlbits.evals import overestimation, supervised_vs_rl
 from mlbits.selfplay.value_maps import exact_picture
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -28,6 +35,8 @@ def main() -> None:
         write(env_id.partition("/")[2].rpartition("-v")[0], after_a_few_steps(env_id))
     game = mlbits.make_game("mlbits/GridWorld-v0")
     write("policy_overlay", exact_picture(game, DISCOUNT))
+    write("supervised_vs_rl", curves("supervised_vs_rl", supervised_vs_rl.draw))
+    write("overestimation", curves("overestimation", overestimation.draw))
 
 
 def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:
@@ -36,6 +45,16 @@ def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:
     for _ in range(STEPS):
         batch.step(batch.sample_actions())
     return batch.render()
+
+
+def curves(name: str, draw: Callable[[Any, Path], None]) -> NDArray[np.uint8]:
+    """The picture of a reproduction's stored result."""
+    result = json.loads((Path(__file__).parent / "pictures" / f"{name}.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "curves.png"
+        draw(result, path)
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
 
 
 def write(name: str, picture: NDArray[np.uint8]) -> None:

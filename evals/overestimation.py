@@ -130,8 +130,12 @@ class NetworkError:
         return float((learner.state_values(self.cells).double().numpy() - self.value).mean())
 
 
-def draw(results: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None:
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     """Draw the errors over environment steps, each form's mean with its 95% band.
+
+    Args:
+        results: "table" and "dqn" of :func:`reproduce`, or one of them.
+        path: the picture's file.
 
     Raises:
         ReproductionError: if matplotlib is not installed.
@@ -145,7 +149,7 @@ def draw(results: dict[str, dict[str, NDArray[np.float64]]], path: Path) -> None
     canvas, panels = figure(len(results))
     for panel, (name, result) in zip(panels, results.items(), strict=True):
         for form, colour in (("single", "C3"), ("double", "C0")):
-            mean_band(panel, result["steps"], result[form], form, colour)
+            mean_band(panel, np.array(result["steps"]), np.array(result[form]), form, colour)
         panel.axhline(0, color="black", linewidth=1)
         panel.set_title(titles[name])
         panel.set_xlabel("environment steps")
