@@ -118,27 +118,31 @@ class Replay:
 
     def _write(self, rollout: Rollout, start: int, count: int) -> None:
         low, high = self._head * self.streams, (self._head + count) * self.streams
-        part, place = slice(start, start + count), slice(low, high)
-        ended = rollout.terminated[part] | rollout.truncated[part]  # [t, B]
-        _put(self._obs, place, rows(pick(rollout.obs, part), 3))
-        after = slice(start + 1, start + count)
-        _put(self._next_obs, slice(low, high - self.streams), rows(pick(rollout.obs, after), 3))
         end = start + count
-        last = rollout.last_obs if end == len(rollout.reward) else pick(rollout.obs, end)
+        part, place = slice(start, end), slice(low, high)
+        terminated, reward = rollout.terminated[part], rollout.reward[part]
+        ended, shape = terminated | rollout.truncated[part], reward.shape  # [t, B], [t, B, P]
+        _put(self._obs, place, rows(pick(rollout.obs, part), 3))
+        if count > 1:
+            after = slice(start + 1, end)
+            _put(self._next_obs, slice(low, high - self.streams), rows(pick(rollout.obs, after), 3))
+        last = rollout.last_obs if end == rollout.reward.shape[0] else pick(rollout.obs, end)
         _put(self._next_obs, slice(high - self.streams, high), rows(last, 2))
         if bool(ended.any()):
-            where = ended.unsqueeze(-1).expand(*rollout.reward[part].shape).flatten().nonzero().squeeze(-1)
+            where = ended.unsqueeze(-1).expand(shape).flatten().nonzero().squeeze(-1)
             _put(self._next_obs, where + low, pick(rows(pick(rollout.final_obs, part), 3), where))
-        self._action[place].copy_(rollout.sample[part].flatten(0, 2))
-        shape = rollout.reward[part].shape
-        self._reward[place].copy_(rollout.reward[part].flatten())
-        self._alive[place].view(shape).copy_((~rollout.terminated[part]).unsqueeze(-1).expand(shape))
-        self._last[place].view(shape).copy_(ended.unsqueeze(-1).expand(shape))
+            self._alive[place].view(shape).copy_((~terminated).unsqueeze(-1).expand(shape))
+            self._last[place].view(shape).copy_(ended.unsqueeze(-1).expand(shape))
+        else:  # as in most rollouts of a few steps
+            self._alive[place] = 1.0
+            self._last[place] = False
+        self._action[place] = rollout.sample[part].flatten(0, 2)
+        self._reward[place] = reward.flatten()
         usable = rollout.active[part] if rollout.active is not None else None
         if rollout.legal_mask is not None:
             assert self._mask is not None and self._next_mask is not None and rollout.last_mask is not None
             self._mask[place].copy_(rollout.legal_mask[part].flatten(0, 2))
-            following = rollout.last_mask if end == len(rollout.reward) else rollout.legal_mask[end]
+            following = rollout.last_mask if end == rollout.reward.shape[0] else rollout.legal_mask[end]
             masks = torch.cat([rollout.legal_mask[start + 1 : end], following.unsqueeze(0)])
             self._next_mask[place].copy_(masks.flatten(0, 2))
             known = (~(rollout.truncated[part] & ~rollout.terminated[part])).unsqueeze(-1).expand(shape)
