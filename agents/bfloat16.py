@@ -39,9 +39,9 @@ class Block:
     __slots__ = ("array", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()
+        self.tensor = tensor.detach() if tensor.requires_grad else tensor
         bits = self.tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else self.tensor
-        self.array: Any = bits.numpy() if tensor.device.type == "cpu" else None
+        self.array: Any = bits.numpy() if tensor.is_cpu else None
 
 
 def first(x: Block, weight: Block, bias: Block, out: Block) -> None:
@@ -90,24 +90,29 @@ def last(z: Block, bias: Block, head: Block, head_bias: Block, out: Block) -> No
         _last(z.array, bias.array, head.array, head_bias.array, out.array)
 
 
-def last_backward(grad: Block, head: Block, hidden: Block, out: Block, total: Block, head_grad: Block) -> None:
-    """From the gradient of the head's output to that before the last ReLU, and those of W and the layer's bias.
+def last_backward(
+    grad: Block, head: Block, hidden: Block, out: Block, total: Block, head_grad: Block, head_total: Block
+) -> None:
+    """From the gradient of the head's output to that before the last ReLU, and those of W and of both biases.
 
     Args:
         grad: float32 [N, k].
         head: float32 [k, h].
         hidden: what :func:`last` left in place, [N, h].
         out: bfloat16 [N, h].
-        total: of the bias, float32 [h].
+        total: of the layer's bias, float32 [h].
         head_grad: float32 [k, h].
+        head_total: of the head's bias, float32 [k].
     """
     if hidden.array is None or head.tensor.shape[0] > _NARROW_HEAD:
         back = (grad.tensor @ head.tensor).masked_fill_(hidden.tensor == 0, 0.0)
         torch.sum(back, 0, out=total.tensor)
         out.tensor.copy_(back)
         torch.mm(grad.tensor.t(), hidden.tensor.float(), out=head_grad.tensor)
+        torch.sum(grad.tensor, 0, out=head_total.tensor)
     else:
-        _last_backward(grad.array, head.array, hidden.array, out.array, total.array, head_grad.array)
+        arrays = hidden.array, out.array, total.array, head_grad.array, head_total.array
+        _last_backward(grad.array, head.array, *arrays)
 
 
 def middle_backward(grad: Block, hidden: Block, total: Block) -> None:
@@ -225,10 +230,11 @@ def _last(z: Any, bias: Any, head: Any, head_bias: Any, out: Any) -> None:
 
 
 @njit(cache=True, fastmath={"contract"})
-def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head_grad: Any) -> None:
+def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head_grad: Any, head_total: Any) -> None:
     outputs, width = head.shape
     total[:] = 0
     head_grad[:] = 0
+    head_total[:] = 0
     past, value = np.empty((4, width), np.float32), np.empty((4, width), np.float32)
     bits, value_bits = past.view(np.uint32), value.view(np.uint32)
     for block in range((len(grad) + 3) // 4):  # sums over four rows at a time: fewer times through memory
@@ -238,6 +244,7 @@ def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head
             row = 4 * block + r
             for k in range(outputs):
                 slope = grad[row, k]
+                head_total[k] += slope
                 for j in range(width):
                     past[r, j] += slope * head[k, j]
             for j in range(width):

@@ -192,6 +192,7 @@ class DDPG:
             self.critics, config.critic_learning_rate, config.max_grad_norm, config.adam_eps
         )
         self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
+        self._downhill = torch.full((config.batch_size, 1), -1 / config.batch_size, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.noise, self.updates = math.inf if config.warmup else config.noise, 0
         self._measured: dict[str, Tensor] = {}
@@ -250,7 +251,7 @@ class DDPG:
         """One gradient step of the critics, and where it is due one of the actor, and of the targets towards both."""
         target = self._target(drawn, generator)
         scale = 1 / len(target) if drawn.weight is None else drawn.weight.unsqueeze(-1) / len(target)
-        outs = self.critics.forward_backward(drawn.obs, drawn.action, lambda out: self._slope(out, target).mul_(scale))
+        outs = self.critics.forward_backward(drawn.obs, drawn.action, lambda out: self._slope(out, target, scale))
         measuring = self.updates % _MEASURE_EVERY == 0
         if measuring or drawn.weight is not None:
             error = torch.stack([self._error(out, target) for out in outs]).mean(0)
@@ -275,9 +276,9 @@ class DDPG:
         seen: list[Tensor] = []
 
         def gradient(action: Tensor) -> Tensor:
-            out, slope = self.critics.action_gradient(obs, action, self._mean_slope)
+            out, slope = self.critics.action_gradient(obs, action, self._climb)
             seen.append(out)
-            return slope.mul_(-1 / len(action))
+            return slope
 
         self.actor.forward_backward(obs, gradient)
         if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
@@ -312,9 +313,11 @@ class DDPG:
             return (out - target).square()
         return categorical_loss(out, target).unsqueeze(-1)
 
-    def _slope(self, out: Tensor, target: Tensor) -> Tensor:
-        """The gradient of :meth:`_loss` for the output, [N, 1 or atoms]."""
-        return (out - target).mul_(2) if self.config.head == "value" else categorical_gradient(out, target)
+    def _slope(self, out: Tensor, target: Tensor, scale: float | Tensor) -> Tensor:
+        """The gradient of :meth:`_loss` times ``scale`` for the output, [N, 1 or atoms]."""
+        if self.config.head == "value":
+            return torch.sub(out, target).mul_(2 * scale)
+        return categorical_gradient(out, target).mul_(scale)
 
     def _error(self, out: Tensor, target: Tensor) -> Tensor:
         """Each transition's error for the replay's priorities, [N]: |target - Q|, or KL(target, critic)."""
@@ -326,12 +329,12 @@ class DDPG:
         """Q from a critic's output, [N, 1]."""
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
-    def _mean_slope(self, out: Tensor) -> Tensor:
-        """The gradient of :meth:`_mean` for the output, [N, 1 or atoms]."""
+    def _climb(self, out: Tensor) -> Tensor:
+        """The gradient of minus :meth:`_mean`, mean of the rows, for the output, [N, 1 or atoms]."""
         if self.config.head == "value":
-            return torch.ones_like(out)
+            return self._downhill if self._downhill.shape == out.shape else torch.full_like(out, -1 / len(out))
         probability = torch.softmax(out, -1)
-        return probability * (self.support - probability @ self.support.unsqueeze(-1))
+        return probability * (probability @ self.support.unsqueeze(-1) - self.support).div_(len(out))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, targets, optimisers, exploration and what has been seen of returns, copied."""

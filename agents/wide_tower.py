@@ -101,7 +101,7 @@ class WideTower(nn.Module):
         return F.linear(hidden, *self._heads)
 
     def record(self, parts: list[Tensor]) -> Tensor:
-        """Outputs [N, out] for the parts of N observations; what a pass back reads is kept until the next call.
+        """Outputs [N, out] for the parts of N observations, valid until the next call, as what a pass back reads is.
 
         To be called under ``torch.no_grad``, as the passes back are.
         """
@@ -116,7 +116,10 @@ class WideTower(nn.Module):
         self._recorded().backward(grad)
 
     def input_gradient(self, grad: Tensor, columns: slice) -> Tensor:
-        """The gradient of some columns of the vector, [N, width], given that of the outputs; no parameter's."""
+        """The gradient of some columns of the vector, [N, width], given that of the outputs; no parameter's.
+
+        Valid until the next call.
+        """
         return self._recorded().input_gradient(grad, columns)
 
     def part_gradient(self, columns: slice) -> Tensor:
@@ -255,7 +258,9 @@ class _RoundedPasses:
         self.head, self.head_bias = (Block(parameter) for parameter in tower._heads)
         self.head_grad, self.head_bias_grad = (_grad_block(parameter) for parameter in tower._heads)
         # Where gradients go that nobody asked for.
-        self.unused = [Block(torch.empty_like(bias)) for bias in (*biases, tower._heads[0])]
+        self.unused = [Block(torch.empty_like(parameter)) for parameter in (*biases, *tower._heads)]
+        self.out = Block(self.head.tensor.new_empty(rows, self.head.tensor.shape[0]))
+        self.columns: dict[tuple[int, int], tuple[Block, Block]] = {}
         self.halves: list[Half] = []
 
     def forward(self, parts: list[Tensor]) -> Tensor:
@@ -271,16 +276,14 @@ class _RoundedPasses:
             if k:
                 bfloat16.middle(hidden[k], self.biases[k])
             torch.mm(hidden[k].tensor, half.weight, out=hidden[k + 1].tensor)
-        head = self.head.tensor
-        out = Block(head.new_empty(self.rows, head.shape[0]))
-        bfloat16.last(hidden[-1], self.biases[-1], self.head, self.head_bias, out)
-        return out.tensor
+        bfloat16.last(hidden[-1], self.biases[-1], self.head, self.head_bias, self.out)
+        return self.out.tensor
 
     def backward(self, grad: Tensor) -> None:
         """All parameters' gradients; those of the weights between layers in bfloat16, where an optimiser takes them."""
         hidden, grads, totals = self.hidden, self.grad, self.bias_grads
-        torch.sum(grad, 0, out=self.head_bias_grad.tensor)
-        bfloat16.last_backward(Block(grad), self.head, hidden[-1], grads[-1], totals[-1], self.head_grad)
+        into = totals[-1], self.head_grad, self.head_bias_grad
+        bfloat16.last_backward(Block(grad), self.head, hidden[-1], grads[-1], *into)
         for k in range(len(self.halves), 0, -1):
             self._pull_weight(k)
             self._back(k, totals)
@@ -291,11 +294,14 @@ class _RoundedPasses:
 
     def input_gradient(self, grad: Tensor, columns: slice) -> Tensor:
         """That of some columns of the vector."""
-        bfloat16.last_backward(Block(grad), self.head, self.hidden[-1], self.grad[-1], self.unused[-2], self.unused[-1])
+        bfloat16.last_backward(Block(grad), self.head, self.hidden[-1], self.grad[-1], *self.unused[-3:])
         for k in range(len(self.halves), 0, -1):
             self._back(k, self.unused)
-        weight = Block(self.table.tensor[columns])
-        out = Block(grad.new_empty(self.rows, weight.tensor.shape[0]))
+        key = columns.start, columns.stop
+        if key not in self.columns:
+            weight = Block(self.table.tensor[columns])
+            self.columns[key] = weight, Block(weight.tensor.new_empty(self.rows, weight.tensor.shape[0]))
+        weight, out = self.columns[key]
         bfloat16.first_inputs(self.grad[0], self.hidden[0], weight, out)
         return out.tensor
 

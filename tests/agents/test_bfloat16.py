@@ -85,12 +85,17 @@ def test_the_last_layer_and_the_head(rows, outputs, width):
 @pytest.mark.parametrize(("rows", "outputs", "width"), SIZES)
 def test_back_from_the_head(rows, outputs, width):
     grad, head, h = random(rows, outputs), random(outputs, width, seed=1), hidden(rows, width)
-    outs = [((rows, width), torch.bfloat16), ((width,), torch.float32), ((outputs, width), torch.float32)]
+    outs = [
+        ((rows, width), torch.bfloat16),
+        *(((*size,), torch.float32) for size in ((width,), (outputs, width), (outputs,))),
+    ]
     results = list(both_ways(bfloat16.last_backward, [grad, head, h], outs))
     for one, two in results:
         assert_alike(one, two)
     back = (grad @ head) * (h != 0)
-    for (one, _), wanted in zip(results[3:], (back.bfloat16(), back.sum(0), grad.t() @ h.float()), strict=True):
+    for (one, _), wanted in zip(
+        results[3:], (back.bfloat16(), back.sum(0), grad.t() @ h.float(), grad.sum(0)), strict=True
+    ):
         assert_alike(one, wanted)
 
 
