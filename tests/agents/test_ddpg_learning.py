@@ -1,4 +1,4 @@
-"""DDPG's spaces, settings and saved states; and that it learns, with every switch and from parts of every kind."""
+"""DDPG's spaces, settings and saved states; that it learns, with every switch and from observations of every kind."""
 
 import copy
 
