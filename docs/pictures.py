@@ -60,7 +60,7 @@ def curves(name: str, draw: Callable[[Any, Path], None]) -> NDArray[np.uint8]:
 def write(name: str, picture: NDArray[np.uint8]) -> None:
     """Save a picture in a palette of its own, which keeps the file small."""
     path = FOLDER / f"{name}.png"
-    Image.fromarray(picture).quantize(COLOURS).save(path, optimize=True)
+    Image.fromarray(picture).quantize(COLOURS, kmeans=3).save(path, optimize=True)
     print(f"{path.stat().st_size / 1024:5.1f} kB  {path}")
 
 

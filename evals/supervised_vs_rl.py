@@ -49,7 +49,7 @@ TARGET, TOLERANCE = LEVELS[-1], 1.5
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 CHOOSING_SEEDS, MOST_CHOOSING = range(1000, 1003), 25_000
 MOST = 60_000  # examples of a run
-QUICK_SEEDS = 4
+QUICK_SEEDS = 3
 
 
 class Learner(NamedTuple):
@@ -172,7 +172,7 @@ def reproduce(quick: bool = False, seeds: int = 10, plot: Path | None = None) ->
     """Measure all learners with 2, 5 and 10 labels.
 
     Args:
-        quick: cross-entropy and uniform answers alone, four seeds, learning rates as the long form chose them.
+        quick: cross-entropy and uniform answers alone, three seeds, learning rates as the long form chose them.
         seeds: runs of each learner and number of labels.
         plot: write a picture of the curves to this file (wants matplotlib).
 
@@ -269,7 +269,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         ReproductionError: if matplotlib is not installed, or the file cannot be written.
     """
     counts = sorted({row["labels"] for row in result["results"]})
-    canvas, panels = figure(len(counts), width=3.4, height=3.0, rows=2)
+    canvas, panels = figure(len(counts), width=3.0, height=2.8, rows=2)
     levels = np.array(result["levels"])
     for row in result["results"]:
         column = counts.index(row["labels"])

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,11 +111,11 @@ def test_the_law_has_to_hold_for_every_number_of_labels(monkeypatch, quick, fact
     rows = result["results"]
     assert [row["labels"] for row in rows[:: len(rows) // 3]] == [2, 5, 10]
     assert {row["learner"] for row in rows} == ({"cross_entropy", "uniform"} if quick else set(study.LEARNERS))
-    assert all(len(level) == (4 if quick else 3) for row in rows for level in row["examples"])
+    assert all(len(level) == 3 for row in rows for level in row["examples"])
     assert json.loads(json.dumps(result)) == result
     by_label = rows[0]
     assert by_label["ratio"][-1] == {"mean": 1, "low": 1, "high": 1}
-    assert by_label["needed"][0]["mean"] == pytest.approx(100 * 2 ** (0.5 if quick else 1 / 3))
+    assert by_label["needed"][0]["mean"] == pytest.approx(100 * 2 ** (1 / 3))
 
 
 def test_the_command_draws_what_it_measured(monkeypatch, tmp_path, capsys):
@@ -139,3 +140,13 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tm
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ReproductionError, match="plot: matplotlib is not installed"):
         study.reproduce(plot=tmp_path / "curves.png")
+
+
+def test_the_result_in_the_docs_met_the_law_and_the_short_form_takes_its_rates():
+    result = json.loads((Path(__file__).parents[2] / "docs" / "pictures" / "supervised_vs_rl.json").read_text())
+    assert result["met"] is True
+    assert tuple(result["levels"]) == study.LEVELS
+    for row in result["results"]:
+        rates = study.LEARNERS[row["learner"]].quick_rates
+        if rates:
+            assert row["rate"] == rates[study.LABELS.index(row["labels"])]
