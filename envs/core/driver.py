@@ -22,6 +22,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -75,10 +76,10 @@ def _reached(function: Rule, files: set[str], constants: list[str], seen: set[in
             constants.append(f"{name}={value!r}")
 
 
-def _fingerprint(game: Game, text: str) -> str:
+def _fingerprint(rules: Mapping[str, Rule], text: str) -> str:
     files: set[str] = {str(Path(__file__).with_name("rules.py"))}
     constants: list[str] = []
-    for function in rules_of(game).values():
+    for function in rules.values():
         _reached(function, files, constants, set())
     digest = hashlib.sha256(text.encode())
     for path in sorted(files):
@@ -110,20 +111,30 @@ def load_driver(game: Game, target: str = "cpu") -> ModuleType:
     Returns:
         The generated module; ``run`` is the driver, ``run_parallel`` (CPU) the driver on several cores.
     """
-    text = driver_text(game, target)
-    name = f"mlbits_driver_{game.name}_{target}_{_fingerprint(game, text)}"
-    if all(importable(function) for function in rules_of(game).values()):
+    return load_generated(f"{game.name}_{target}", driver_text(game, target), rules_of(game))
+
+
+def load_generated(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleType:
+    """Compile, or load from the cache, a module of generated text that calls rules.
+
+    Args:
+        name: what it is called, a Python identifier; a hash is added.
+        text: its source, with ``cache=True`` on what it compiles.
+        rules: the rules it calls, by the names it calls them by. Those that can be imported the text imports itself.
+    """
+    name = f"mlbits_driver_{name}_{_fingerprint(rules, text)}"
+    if all(importable(function) for function in rules.values()):
         if name not in _loaded:
             _loaded[name] = _load_from_folder(name, text)
         return _loaded[name]
     # Rules that live in a notebook, a script or a closure: compiled in memory, without the disk cache.
-    key = (text, *rules_of(game).values())
+    key = (text, *rules.values())
     if key not in _loaded_in_memory:
-        _loaded_in_memory[key] = _load_in_memory(name, text, rules_of(game))
+        _loaded_in_memory[key] = _load_in_memory(name, text, rules)
     return _loaded_in_memory[key]
 
 
-def _load_in_memory(name: str, text: str, rules: dict[str, Rule]) -> ModuleType:
+def _load_in_memory(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(rules)
     exec(compile(text.replace("cache=True, ", ""), f"<{name}>", "exec"), vars(module))

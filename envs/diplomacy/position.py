@@ -155,7 +155,9 @@ class Position:
 
 def first_position(board: Board) -> Position:
     """Where a game on the board starts."""
-    units = {int(board.province_of[location]): Unit(power, kind, location) for power, kind, location in board.initial_units}
+    units = {
+        int(board.province_of[location]): Unit(power, kind, location) for power, kind, location in board.initial_units
+    }
     owners = {int(p): int(owner) for p, owner in enumerate(board.initial_centers) if owner >= 0}
     return Position(board, board.first_year, 0, units, {}, owners)
 
@@ -226,6 +228,9 @@ def _dislodged(table: Any, board: Board) -> dict[int, Dislodged]:
         for place in retreats:
             if place not in board.neighbours(unit.kind, unit.location):
                 raise GameError(f"position, {key}.retreats: got {board.locations[place]!r}; wanted a neighbour of it")
-        if found.setdefault(int(board.province_of[unit.location]), Dislodged(unit, attacker, retreats)).unit is not unit:
+        if (
+            found.setdefault(int(board.province_of[unit.location]), Dislodged(unit, attacker, retreats)).unit
+            is not unit
+        ):
             raise GameError(f"position, {key}: wanted one dislodged unit a province")
     return found
