@@ -45,6 +45,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.compiled_q_learning import CompiledQLearning, compiles
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.q_network import QNetwork, TargetNetwork
 from mlbits.agents.replay import Replay, Transitions
@@ -57,6 +58,8 @@ from mlbits.agents.return_distributions import (
 )
 from mlbits.agents.returns import ReturnRange
 from mlbits.envs.core.spaces import action_layout
+
+_ROWS_AT_ONCE = 8192  # transitions drawn together where several updates follow on each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +174,11 @@ class DQN:
         self.target = TargetNetwork(self.network, self.optimizer)
         self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
+        plain = compiles(self.network, observation_space, self.device)
+        self._compiled = CompiledQLearning(self.network) if plain else None
+        # Priorities change with every update, and with them what is drawn.
+        together = plain and config.priority_exponent == 0
+        self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if together else 1
         self.epsilon, self.updates = 1.0 if config.warmup else config.epsilon_start, 0
 
     @property
@@ -186,7 +194,8 @@ class DQN:
         if epsilon >= 1.0:
             action = self._random(len(some), legal_mask, generator)
             return Decision(action, action, None)
-        action = _masked(self.values(obs), legal_mask).argmax(-1)
+        few = None if self._compiled is None else self._compiled.values(self.optimizer.flat, obs)
+        action = _masked(self.values(obs) if few is None else few, legal_mask).argmax(-1)
         if epsilon > 0.0:
             explore = torch.rand(len(some), generator=generator, device=some.device) < epsilon
             if some.device.type != "cpu" or bool(explore.any()):  # asking a GPU would cost more than drawing
@@ -227,12 +236,27 @@ class DQN:
         due = int((experience.added - config.warmup) * config.updates_per_step)
         metrics: dict[str, Any] = {}
         while self.updates < due:
+            at_once = min(due - self.updates, self._updates_at_once)
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
-            )
-            metrics = self._update(drawn, experience, last=self.updates == due - 1)
+                at_once * config.batch_size, generator,
+                n_step=config.n_step, discount=config.discount, weight_exponent=beta,
+            )  # fmt: skip
+            if self._compiled is None or drawn.weight is not None:
+                metrics = self._update(drawn, experience, last=self.updates == due - 1)
+            else:
+                metrics = self._update_compiled(drawn, self._compiled)
         if metrics:
             metrics |= {"epsilon": self.epsilon, "updates": self.updates}
+        return metrics
+
+    def _update_compiled(self, drawn: Transitions, compiled: CompiledQLearning) -> dict[str, Any]:
+        """A gradient step for each minibatch of some; the metrics of the last."""
+        config = self.config
+        metrics = compiled.learn(
+            self.optimizer, self.target, drawn, config.batch_size,
+            updates=self.updates, target_every=config.target_every, tau=config.tau, double=config.double,
+        )  # fmt: skip
+        self.updates += len(drawn.reward) // config.batch_size
         return metrics
 
     def _update(self, drawn: Transitions, replay: Replay, last: bool) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class FlatAdam:
     Attributes:
         learning_rate: may be set anew before any step.
         flat: the parameters as one vector.
+        eps: Adam's epsilon.
+        betas: decay of the first and second moment.
     """
 
     def __init__(
@@ -56,16 +58,21 @@ class FlatAdam:
         for parameter, grad in zip(parameters, self._grad.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = grad.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
-        self._eps, self._betas = eps, betas
+        self.eps, self.betas = eps, betas
         self._steps = torch.zeros((), device=self.flat.device)
         self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
         # Copied one by one, parameters and gradients would be views of nothing, and every step without effect.
         parameters = copy.deepcopy(self._parameters, memo)
-        made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self._eps, self._betas)
+        made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self.eps, self.betas)
         made.load_state_dict(self.state_dict())
         return made
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a step reads and writes besides ``flat``: gradient, first and second moment, number of steps []."""
+        return self._grad, self._first, self._second, self._steps
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -80,7 +87,7 @@ class FlatAdam:
         self._steps += 1
         torch._fused_adam_(
             [self.flat], [self._grad], [self._first], [self._second], [], [self._steps],
-            lr=self.learning_rate, beta1=self._betas[0], beta2=self._betas[1], weight_decay=0.0, eps=self._eps,
+            lr=self.learning_rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
         return norm

@@ -202,17 +202,21 @@ class TargetNetwork:
     Args:
         network: what is copied; all its parameters belong to ``optimizer``, in order.
         optimizer: knows the parameters as one vector.
+
+    Attributes:
+        network: the copy.
+        flat: its parameters as one vector.
     """
 
     def __init__(self, network: nn.Module, optimizer: FlatAdam) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
-        self._flat = flatten(self.network.parameters())
+        self.flat = flatten(self.network.parameters())
         self._source = optimizer
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TargetNetwork:
         made = copy.copy(self)
         made.network = copy.deepcopy(self.network, memo)
-        made._flat = flatten(made.network.parameters())  # copied parameters are views of nothing
+        made.flat = flatten(made.network.parameters())  # copied parameters are views of nothing
         made._source = copy.deepcopy(self._source, memo)
         return made
 
@@ -224,6 +228,6 @@ class TargetNetwork:
     def follow(self, tau: float = 1.0) -> None:
         """Go a share ``tau`` of the way to the network; 1 makes them equal."""
         if tau == 1.0:
-            self._flat.copy_(self._source.flat)
+            self.flat.copy_(self._source.flat)
         else:
-            self._flat.lerp_(self._source.flat, tau)
+            self.flat.lerp_(self._source.flat, tau)

@@ -43,6 +43,7 @@ from mlbits.envs.diplomacy.codes import (
 )
 
 OPEN, YES, NO = 0, 1, 2  # a decision
+PARADOX, NO_ROUTE = 1, 2  # why an army is sealed
 NOBODY = -1
 
 
@@ -55,7 +56,7 @@ def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
         ("verdict", "u1", shape),
         ("path", "u1", shape),  # for moves: whether the army's convoy holds; YES by land
         ("convoyed", "u1", shape),
-        ("sealed", "u1", shape),  # Szykman's rule has stopped it
+        ("sealed", "u1", shape),  # PARADOX (stopped by Szykman's rule) or NO_ROUTE (no convoy was ordered)
         ("head_on", "i2", shape),  # where the unit stands that comes the opposite way, or -1
         ("first_mover", "i2", shape),
         ("next_mover", "i2", shape),
@@ -151,6 +152,8 @@ def _prepare(state: Any, params: Any) -> Any:
         p = state.standing[i]
         if state.goal[p] != NOBODY and state.unit_kind[p] == ARMY:
             _choose_way(state, params, p)
+            if state.convoyed[p] != 0 and not _route(state, params, p, False):
+                state.sealed[p] = NO_ROUTE
     for i in range(units):
         p = state.standing[i]
         goal = state.goal[p]
@@ -502,7 +505,7 @@ def _break_tie(state: Any, size: Any) -> None:
         p = state.core[i]
         if state.order_kind[p] == CONVOY:
             fleets = True
-            state.sealed[state.order_other[p]] = 1
+            state.sealed[state.order_other[p]] = PARADOX
             state.path[state.order_other[p]] = NO
     if not fleets:
         for i in range(size):
@@ -522,20 +525,40 @@ def _tell_fates(state: Any, units: Any) -> None:
     for i in range(units):
         p = state.standing[i]
         kind = state.order_kind[p]
-        fate = state.fate[p]
-        if kind == MOVE and state.verdict[p] == NO:
-            fate |= NO_CONVOY if state.path[p] == NO else BOUNCE
-        elif (kind == SUPPORT or kind == SUPPORT_MOVE) and fate & VOID == 0:
+        if kind == MOVE:
             if state.verdict[p] == NO:
-                fate |= CUT
-            elif state.path[state.order_other[p]] == NO:
-                fate |= NO_CONVOY
-        elif kind == CONVOY and fate & VOID == 0:
-            army = state.order_other[p]
-            if state.sealed[army] != 0:
-                fate |= DISRUPTED
-            elif state.path[army] == NO and state.beaten_from[p] == NOBODY:
-                fate |= NO_CONVOY
+                state.fate[p] |= NO_CONVOY if state.path[p] == NO else BOUNCE
+        elif kind == CONVOY:
+            _tell_convoy(state, p)
+        elif kind == SUPPORT or kind == SUPPORT_MOVE:
+            _tell_support(state, p)
         if state.beaten_from[p] != NOBODY:
-            fate |= DISLODGED
-        state.fate[p] = fate
+            state.fate[p] |= DISLODGED
+
+
+@rule(inline=False)
+def _tell_convoy(state: Any, p: Any) -> None:
+    army = state.order_other[p]
+    if state.fate[p] == 0 and state.beaten_from[p] == NOBODY and state.path[army] == NO:
+        if state.sealed[army] == PARADOX:
+            state.fate[p] = DISRUPTED
+        elif state.sealed[army] == NO_ROUTE:
+            state.fate[p] = NO_CONVOY | VOID
+        else:
+            state.fate[p] = NO_CONVOY
+
+
+@rule(inline=False)
+def _tell_support(state: Any, p: Any) -> None:
+    if state.fate[p] != 0:
+        return
+    other = state.order_other[p]
+    goal = state.goal[other]
+    if goal != NOBODY and state.path[other] == NO:  # it helps nothing, attacked or not
+        state.fate[p] = NO_CONVOY if state.sealed[other] == PARADOX else VOID
+    elif state.verdict[p] == NO:
+        state.fate[p] = CUT
+    elif goal != NOBODY and state.unit_kind[goal] != NO_UNIT and state.unit_power[goal] == state.unit_power[p]:
+        foreign = state.unit_power[other] != state.unit_power[p]
+        if foreign and (state.goal[goal] == NOBODY or state.verdict[goal] == NO):
+            state.fate[p] = VOID  # no help against one's own unit

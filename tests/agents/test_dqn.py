@@ -30,7 +30,7 @@ HEADS = ("value", "categorical", "quantile")
 
 
 class Handed:
-    """A replay that hands out one batch again and again, and notes what it was asked for and told."""
+    """A replay that hands out a few transitions again and again, and notes what it was asked for and told."""
 
     def __init__(self, drawn, added=10**9, latest=None):
         self.drawn, self.added, self.latest = drawn, added, latest
@@ -38,7 +38,8 @@ class Handed:
 
     def sample(self, count, generator, **settings):
         self.asked.append((count, settings))
-        return self.drawn
+        again = torch.arange(count) % len(self.drawn.reward)
+        return Transitions(*(None if part is None else part[again] for part in self.drawn))
 
     def set_priority(self, slot, error):
         self.priorities.append((slot.clone(), error.clone()))
@@ -116,20 +117,22 @@ def one_transition(reward=0.5, discount=0.9, action=0, next_mask=None):
     ],
 )
 def test_the_value_target_by_hand(double, discount, mask, target):
-    agent = make_agent("dqn", THREE, double=double)
-    constant(agent, [1.0, 3.0, 2.0], [10.0, 20.0, 30.0])
-    metrics, replay = once(agent, one_transition(discount=discount, next_mask=mask))
-    assert float(metrics["q"]) == 1.0
-    assert float(metrics["error"]) == pytest.approx(abs(target - 1))
-    assert replay.priorities[0][1].tolist() == pytest.approx([target - 1])
     huber = target - 1 - 0.5 if target - 1 > 1 else 0.5 * (target - 1) ** 2  # of errors that are not below -1
-    assert float(metrics["loss"]) == pytest.approx(huber)
+    for weight in (torch.ones(1), None):  # without weights the update is a compiled one
+        agent = make_agent("dqn", THREE, double=double, batch_size=1)
+        constant(agent, [1.0, 3.0, 2.0], [10.0, 20.0, 30.0])
+        metrics, replay = once(agent, one_transition(discount=discount, next_mask=mask)._replace(weight=weight))
+        assert float(metrics["q"]) == 1.0
+        assert float(metrics["error"]) == pytest.approx(abs(target - 1))
+        assert float(metrics["loss"]) == pytest.approx(huber)
+        if weight is not None:
+            assert replay.priorities[0][1].tolist() == pytest.approx([target - 1])
 
 
 @pytest.mark.parametrize(("double", "best"), [(False, 2), (True, 1)])
 def test_the_quantile_target_by_hand(double, best):
     """Actions are compared by their quantiles' mean; all quantiles of the chosen one are moved and shrunk."""
-    agent = make_agent("dqn", THREE, head="quantile", atoms=2, double=double)
+    agent = make_agent("dqn", THREE, head="quantile", atoms=2, double=double, batch_size=1)
     atoms = [[0.0, 8.0], [2.0, 3.0], [5.0, 5.0]]
     constant(agent, [[0.5, 1.5], [9.0, 9.0], [-40.0, 40.0]], atoms)
     metrics, replay = once(agent, one_transition(reward=1.0, discount=0.5))
@@ -143,7 +146,9 @@ def test_the_quantile_target_by_hand(double, best):
 @pytest.mark.parametrize(("double", "target"), [(False, [0.0, 0.25, 0.75]), (True, [0.0, 0.75, 0.25])])
 def test_the_categorical_target_by_hand(double, target):
     """Support 0, 1, 2. The target's best returns 2: 0.75 + 1. The network's best returns 1: 0.75 + 0.5."""
-    agent = make_agent("dqn", THREE, head="categorical", atoms=3, support_low=0.0, support_high=2.0, double=double)
+    agent = make_agent(
+        "dqn", THREE, head="categorical", atoms=3, support_low=0.0, support_high=2.0, double=double, batch_size=1
+    )
     sure = 40.0  # of logits: as good as certain
     best = [[sure, 0.0, 0.0], [0.0, sure, 0.0], [0.0, 0.0, sure]]  # returns of 0, 1 and 2
     constant(agent, [[0.0, 0.0, 0.0], [0.0, 0.0, sure], [0.0, sure, 0.0]], best)
@@ -198,7 +203,7 @@ def test_an_update_is_that_of_plain_torch(head, double, dueling, masked, weighte
     """Three updates: targets in a loop, autograd, ``clip_grad_norm_`` and torch's Adam."""
     agent = make_agent(
         "dqn", THREE, hidden=(16, 8), head=head, double=double, dueling=dueling, atoms=5, support_low=-3.0,
-        support_high=4.0, max_grad_norm=0.5, learning_rate=0.01, target_every=10**6,
+        support_high=4.0, max_grad_norm=0.5, learning_rate=0.01, target_every=10**6, batch_size=12,
     )  # fmt: skip
     with torch.no_grad():
         agent.optimizer.flat.add_(0.3 * torch.randn(agent.optimizer.flat.shape, generator=draw(9)))
@@ -316,14 +321,14 @@ def test_a_draw_of_zero_does_not_let_a_masked_action_through(monkeypatch):
 @pytest.mark.parametrize("chunks", [[1] * 60, [4] * 15, [7, 20, 33], [60]])
 @pytest.mark.parametrize("ratio", [0.25, 0.1, 1.0, 2.5])
 def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
-    agent = make_agent("dqn", THREE, warmup=12, updates_per_step=ratio)
+    agent = make_agent("dqn", THREE, warmup=12, updates_per_step=ratio, batch_size=12)
     replay = Handed(some_transitions(), added=0)
     for chunk in chunks:
         replay.added += chunk
         metrics = agent.learn(replay, 0.0, draw())
         assert agent.updates == max(0, int((replay.added - 12) * ratio))
         assert metrics.get("updates", agent.updates) == agent.updates
-    assert len(replay.asked) == agent.updates == int(48 * ratio)
+    assert sum(count for count, _ in replay.asked) == 12 * agent.updates == 12 * int(48 * ratio)
 
 
 def test_the_learning_rate_falls_where_it_should():
