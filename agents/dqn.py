@@ -236,10 +236,9 @@ class DQN:
         due = int((experience.added - config.warmup) * config.updates_per_step)
         metrics: dict[str, Any] = {}
         while self.updates < due:
-            at_once = min(due - self.updates, self._updates_at_once)
             drawn = experience.sample(
-                at_once * config.batch_size, generator,
-                n_step=config.n_step, discount=config.discount, weight_exponent=beta,
+                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
+                minibatches=min(due - self.updates, self._updates_at_once),
             )  # fmt: skip
             if self._compiled is None or drawn.weight is not None:
                 metrics = self._update(drawn, experience, last=self.updates == due - 1)

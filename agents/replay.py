@@ -178,22 +178,31 @@ class Replay:
         n_step: int = 1,
         discount: float = 0.99,
         weight_exponent: float = 0.0,
+        minibatches: int = 1,
     ) -> Transitions:
         """Draw transitions, with replacement.
 
         Args:
-            count: how many, N.
+            count: how many a minibatch.
             generator: on the CPU.
             n_step: the most steps of a window, n.
             discount: gamma.
             weight_exponent: beta of the importance weights of prioritised replay.
+            minibatches: how many minibatches, one after another in what is returned (N rows in all): those of as many
+                calls, for less than their time.
 
         Raises:
             AgentError: if it holds nothing that may be drawn.
         """
         if self.added == 0:
             raise AgentError(_NOTHING)
-        index, weight = self._draw(count, generator, weight_exponent)
+        if self._all_usable and self._tree is None:
+            count, minibatches = count * minibatches, 1  # the same numbers of the generator
+        drawn = [self._draw(count, generator, weight_exponent) for _ in range(minibatches)]
+        index, weight = drawn[0]
+        if minibatches > 1:
+            index = torch.cat([index for index, _ in drawn])
+            weight = None if weight is None else torch.cat([part for _, part in drawn if part is not None])
         final, reward, gamma = self._window(index, n_step, discount)
         return Transitions(
             obs=pick(self._obs, index),

@@ -422,3 +422,21 @@ def test_the_latest_rollout_is_handed_on_for_what_does_not_replay():
     replay.add(rollout)
     assert replay.latest is rollout
     assert rows(rollout.obs, 3).shape == (6, 2)
+
+
+@pytest.mark.parametrize("owned", [1.0, 0.6])
+@pytest.mark.parametrize("exponent", [0.0, 0.7])
+def test_minibatches_drawn_together_are_those_drawn_one_by_one(owned, exponent):
+    """Also where some of what it holds may not be drawn, for which it draws twice."""
+    play = Play(copies=3, owned=owned)
+    replay = play.replay(60, exponent=exponent)
+    for _ in range(5):
+        replay.add(play.rollout(3))
+    together = replay.sample(8, draw(5), n_step=2, minibatches=4)
+    generator = draw(5)
+    apart = [replay.sample(8, generator, n_step=2) for _ in range(4)]
+    for name in ("obs", "action", "reward", "discount", "next_obs", "slot"):
+        wanted = torch.cat([getattr(one, name) for one in apart])
+        assert torch.equal(getattr(together, name), wanted), name
+    if exponent:
+        assert torch.equal(together.weight, torch.cat([one.weight for one in apart]))

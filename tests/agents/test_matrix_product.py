@@ -1,0 +1,42 @@
+"""Compiled products against NumPy's in double precision, for all strides and for sizes that fill no block."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mlbits.agents.matrix_product import add_product
+
+SIZES = [(1, 1, 1), (3, 5, 7), (8, 4, 32), (9, 1, 33), (2, 31, 64), (17, 64, 40), (64, 64, 64)]
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), SIZES)
+@pytest.mark.parametrize(("left_across", "right_across"), [*itertools.product([False, True], repeat=2)])
+def test_products_are_numpys_and_are_added(rows, depth, columns, left_across, right_across):
+    rng = np.random.default_rng(0)
+    left, right, out = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((rows, depth), (depth, columns), (rows, columns))
+    )
+    wanted = out.astype(float) + left.astype(float) @ right.astype(float)
+    lefts = (np.ascontiguousarray(left.T).ravel(), 1, rows) if left_across else (left.ravel(), depth, 1)
+    rights = (np.ascontiguousarray(right.T).ravel(), 1, depth) if right_across else (right.ravel(), columns, 1)
+    add_product(*lefts, *rights, out.reshape(-1), rows, columns, depth)
+    np.testing.assert_allclose(out, wanted, atol=1e-6 * depth + 1e-6)
+
+
+def test_nothing_beyond_the_product_is_written():
+    """In the middle of a longer vector, as a layer's activations are."""
+    out = np.zeros(5 * 9 + 200, np.float32)
+    ones = np.ones(5 * 9, np.float32)
+    add_product(ones, 3, 1, ones, 9, 1, out[100:145], 5, 9, 3)
+    assert (out[100:145] == 3).all()
+    assert (out[:100] == 0).all()
+    assert (out[145:] == 0).all()
+
+
+def test_numbers_that_are_none_get_through():
+    left, right, out = (np.ones(4, np.float32) for _ in range(3))
+    left[0] = np.nan
+    add_product(left, 2, 1, right, 2, 1, out, 2, 2, 2)
+    assert np.isnan(out[:2]).all()
+    assert out[2:].tolist() == [3.0, 3.0]
