@@ -559,6 +559,5 @@ def _tell_support(state: Any, p: Any) -> None:
     elif state.verdict[p] == NO:
         state.fate[p] = CUT
     elif goal != NOBODY and state.unit_kind[goal] != NO_UNIT and state.unit_power[goal] == state.unit_power[p]:
-        foreign = state.unit_power[other] != state.unit_power[p]
-        if foreign and (state.goal[goal] == NOBODY or state.verdict[goal] == NO):
+        if state.goal[goal] == NOBODY or state.verdict[goal] == NO:
             state.fate[p] = VOID  # no help against one's own unit
