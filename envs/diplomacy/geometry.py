@@ -1,0 +1,181 @@
+"""The shapes of a board's provinces, and where units, names and centres go in them.
+
+A map file has points at most; the shapes are made from them. Every cell of a grid over the box goes to the province
+with the nearest site (a Voronoi partition, Aurenhammer 1991), where a province's sites are its own point, those of its
+coasts, and what the optional key ``coordinates.sites`` adds ({province or impassable place: [[x, y]]}). Where adjacent
+provinces do not touch, sites are added between them for as long as that helps. With the optional key
+``coordinates.land`` (a list of outlines, even-odd) land provinces share out the land and seas the rest; land that holds
+no site belongs to nobody. A map without coordinates is laid out first: classical scaling of the distances in steps,
+then stress majorization (Gansner, Koren and North 2005). Borders are traced once for both neighbours and then
+smoothed, so that no gap opens between them.
+
+Everything is computed from the map alone, in the same way each time, and kept for each board.
+
+    geometry = geometry_of(load_board("standard"))
+    geometry.unit_points[board.location_index["STP/NC"]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mlbits.envs.diplomacy.board import Board
+from mlbits.envs.diplomacy.borders import OUTSIDE, outlines, trace
+from mlbits.envs.diplomacy.codes import SEA
+from mlbits.envs.diplomacy.partition import CELL, NOBODY, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+# Sizes on a board of WIDTH and as many provinces as the standard one has, in the units of all coordinates here.
+UNIT_RADIUS: Final = 10.0
+CENTER_RADIUS: Final = 4.5
+LETTER_WIDTH: Final = 8.0
+LABEL_HEIGHT: Final = 12.0
+# What a border separates.
+INLAND: Final = 0
+SHORE: Final = 1
+OPEN_SEA: Final = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What a drawing of a board is made from; x goes right, y down, the box is WIDTH (1,000) by ``height``.
+
+    Attributes:
+        height: of the box.
+        scale: of units, names and marks: above 1 on a board of few, large provinces.
+        areas: (province, or NOBODY for land that cannot be entered; closed outline float64 [K, 2]), the largest
+            first: what lies inside another comes after it.
+        borders: (INLAND, SHORE or OPEN_SEA; line float64 [K, 2]), each once.
+        unit_points: where a unit stands, float64 [L, 2].
+        label_points: middle of each province's name, float64 [N, 2].
+        center_points: of the mark of a supply centre, float64 [N, 2].
+        touching: pairs of provinces (low, high) with a common border.
+    """
+
+    height: float
+    scale: float
+    areas: tuple[tuple[int, FloatArray], ...]
+    borders: tuple[tuple[int, FloatArray], ...]
+    unit_points: FloatArray
+    label_points: FloatArray
+    center_points: FloatArray
+    touching: frozenset[tuple[int, int]]
+
+
+_KEPT: WeakKeyDictionary[Board, Geometry] = WeakKeyDictionary()
+
+
+def geometry_of(board: Board) -> Geometry:
+    """The shapes of a board, computed at the first call.
+
+    Raises:
+        GameError: for a wrong ``coordinates.land`` or ``coordinates.sites``.
+    """
+    if board not in _KEPT:
+        _KEPT[board] = _geometry(board)
+    return _KEPT[board]
+
+
+def _geometry(board: Board) -> Geometry:
+    ground = ground_of(board)
+    sites = joined(ground)
+    labels = tidy(ground, share_out(ground, sites, CELL), sites)
+    # One cell more on every side keeps the rounded corners of the box out of sight.
+    lines = trace(np.pad(labels, 1, mode="edge"), CELL, origin=-CELL)
+    sea = np.array([province.type == SEA for province in board.provinces] + [False])  # NOBODY is the last
+    scale = float(np.clip(np.sqrt(WIDTH * ground.height / len(board.provinces)) / 100, 0.6, 1.8))
+    units = _unit_points(ground, labels, UNIT_RADIUS * scale)
+    names, centers = _label_points(ground, labels, units, scale)
+    return Geometry(
+        height=ground.height,
+        scale=scale,
+        areas=tuple(outlines(lines)),
+        borders=tuple(
+            (int(sea[line.left]) + int(sea[line.right]), line.points)
+            for line in lines
+            if OUTSIDE not in (line.left, line.right)
+        ),
+        unit_points=units,
+        label_points=names,
+        center_points=centers,
+        touching=touching(labels),
+    )
+
+
+def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
+    """Near each location's point, with room around and clear of the others."""
+    board, points = ground.board, ground.points.copy()
+    boxes = ndimage.find_objects(labels + 1)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(board.provinces))
+    placed: list[FloatArray] = []
+    for province in sorted(range(len(board.provinces)), key=lambda province: (sizes[province], province)):
+        box = boxes[province]
+        # Beyond the box is not the province: a unit is not cut off by the edge of the drawing.
+        room = ndimage.distance_transform_edt(np.pad(labels[box] == province, 1))[1:-1, 1:-1] * CELL
+        down, right = (np.mgrid[box] + 0.5) * CELL
+        crowd = np.zeros(room.shape)
+        for x, y in placed:
+            crowd += np.maximum(0, 2 * radius + 2 - np.hypot(right - x, down - y))
+        for location in (province, *board.coasts_of[province]):
+            away = np.hypot(right - points[location, 0], down - points[location, 1])
+            wanted, price = (radius + 7, 0.15) if location == province else (0.7 * radius, 0.3)
+            score = np.where(room > 0, np.minimum(room, wanted) - price * away - crowd, -np.inf)
+            row, column = np.unravel_index(score.argmax(), score.shape)
+            points[location] = right[row, column], down[row, column]
+            placed.append(points[location])
+    return points
+
+
+def _label_points(ground: Ground, labels: IntArray, units: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
+    """Where names and centres go: in their province, close to the unit, on nothing else."""
+    board, count = ground.board, len(ground.board.provinces)
+    taken = np.zeros(labels.shape)
+    down, right = np.mgrid[: labels.shape[0], : labels.shape[1]] * CELL + CELL / 2
+    for x, y in units:
+        taken[np.hypot(right - x, down - y) < UNIT_RADIUS * scale + 1] = 1
+    names, centers = np.zeros((count, 2)), np.zeros((count, 2))
+    sizes = np.bincount(labels[labels >= 0], minlength=count)
+    smallest_first = sorted(range(count), key=lambda province: (sizes[province], province))
+    for places, wanted in (
+        (names, smallest_first),
+        (centers, [p for p in smallest_first if board.provinces[p].center]),
+    ):
+        for province in wanted:
+            if places is names:
+                size = (LABEL_HEIGHT * scale, LETTER_WIDTH * scale * len(board.provinces[province].id))
+            else:
+                size = ((2 * CENTER_RADIUS + 3) * scale,) * 2
+            x, y = places[province] = _free_place(labels == province, taken, size, units[province])
+            taken[(np.abs(right - x) < size[1] / 2) & (np.abs(down - y) < size[0] / 2)] = 1
+    return names, centers
+
+
+def _free_place(
+    inside: NDArray[np.bool_], taken: FloatArray, size: tuple[float, float], near: FloatArray
+) -> tuple[float, float]:
+    """Middle of a box of ``size`` (height, width) that is in the province, on nothing taken, and close to ``near``."""
+    reach = 90.0
+    top, left = (max(0, int((c - reach) / CELL)) for c in near[::-1])
+    bottom, end = (int((c + reach) / CELL) for c in near[::-1])
+    mask, busy = inside[top:bottom, left:end].astype(float), taken[top:bottom, left:end]
+    box = tuple(2 * round(side / CELL / 2) + 1 for side in size)
+    within = ndimage.uniform_filter(mask, box, mode="constant")
+    covered = ndimage.uniform_filter(busy, box, mode="constant")
+    down, right = np.mgrid[: mask.shape[0], : mask.shape[1]] * CELL + CELL / 2
+    x, y = right + left * CELL, down + top * CELL
+    cost = 60 * (1 - within) + 150 * covered + 0.35 * np.hypot(x - near[0], y - near[1])
+    # Off the edge of the drawing a name could not be read.
+    height, width = inside.shape[0] * CELL, inside.shape[1] * CELL
+    cost += 500 * ((x < size[1] / 2) | (x > width - size[1] / 2) | (y < size[0] / 2) | (y > height - size[0] / 2))
+    row, column = np.unravel_index(cost.argmin(), cost.shape)
+    return float(x[row, column]), float(y[row, column])
+
+
+__all__ = ["CENTER_RADIUS", "INLAND", "NOBODY", "OPEN_SEA", "SHORE", "UNIT_RADIUS", "WIDTH", "Geometry", "geometry_of"]

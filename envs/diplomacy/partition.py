@@ -1,0 +1,240 @@
+"""A board's box shared out among its provinces: each cell of a grid goes to the province with the nearest site.
+
+See :mod:`mlbits.envs.diplomacy.geometry` for what sites and land outlines are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw
+from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, shortest_path
+from scipy.spatial import cKDTree
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.diplomacy.board import Board
+from mlbits.envs.diplomacy.codes import SEA
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+WIDTH: Final = 1000.0  # every board is scaled to this width
+CELL: Final = 2.5
+NOBODY: Final = -1  # land that cannot be entered
+_COARSE = 10.0
+_SPECK = 24  # cells
+_NEWCOMERS = ((0.35, 0.65), (0.45, 0.55), (0.25, 0.4, 0.6, 0.75))  # where sites are tried between two provinces
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A board's points, scaled to WIDTH.
+
+    Attributes:
+        board: the map.
+        height: of the box.
+        points: of the locations, float64 [L, 2].
+        sites: (owner, x, y) of every site, float64 [S, 3]; the owner is a province or NOBODY.
+        land: where land is, bool [ceil(height), WIDTH], or None where seas and lands compete.
+    """
+
+    board: Board
+    height: float
+    points: FloatArray
+    sites: FloatArray
+    land: NDArray[np.bool_] | None
+
+
+def ground_of(board: Board) -> Ground:
+    """Read a board's coordinates, or lay it out where it has none.
+
+    Raises:
+        GameError: for a wrong ``coordinates.land`` or ``coordinates.sites``.
+    """
+    coordinates = board.coordinates
+    if coordinates is None:
+        points, height = _laid_out(board)
+        owners = np.asarray(board.province_of, float)
+        return Ground(board, height, points, np.column_stack([owners, points]), None)
+    left, top, width, height = (float(part) for part in str(coordinates["viewBox"]).split())
+    if width <= 0 or height <= 0:
+        raise GameError(f"map, coordinates.viewBox: got {coordinates['viewBox']!r}; wanted a width and height above 0")
+    scale = WIDTH / width
+
+    def scaled(key: str, rows: Any) -> FloatArray:
+        try:
+            table = np.array(rows, float)
+        except (TypeError, ValueError):
+            table = np.zeros(0)
+        if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+            raise GameError(f"map, {key}: got {rows!r}"[:120] + "; wanted a list of [x, y]")
+        return (table - (left, top)) * scale
+
+    points = scaled("coordinates.points", [coordinates["points"][name]["unit"] for name in board.locations])
+    sites = [np.column_stack([board.province_of, points])]
+    for name, rows in _object(coordinates, "sites").items():
+        if name not in board.location_index and name not in board.impassable:
+            raise GameError(f"map, coordinates.sites: got {name!r}; wanted a province or an impassable place")
+        owner = int(board.province_of[board.location_index[name]]) if name in board.location_index else NOBODY
+        places = scaled(f"coordinates.sites[{name!r}]", rows)
+        sites.append(np.column_stack([np.full(len(places), owner), places]))
+    outlines = coordinates.get("land")
+    if outlines is not None and not isinstance(outlines, list):
+        raise GameError(f"map, coordinates.land: got {outlines!r}"[:120] + "; wanted a list of outlines")
+    land = None
+    if outlines is not None:
+        rings = [scaled(f"coordinates.land[{i}]", ring) for i, ring in enumerate(outlines)]
+        land = _filled(rings, int(np.ceil(height * scale)))
+    return Ground(board, height * scale, points, np.concatenate(sites), land)
+
+
+def _object(coordinates: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = coordinates.get(key, {})
+    if not isinstance(value, Mapping):
+        raise GameError(f"map, coordinates.{key}: got {value!r}"[:120] + "; wanted an object of lists")
+    return value
+
+
+def _filled(rings: list[FloatArray], height: int) -> NDArray[np.bool_]:
+    """What lies inside an odd number of the rings."""
+    whole = Image.new("1", (int(WIDTH), height))
+    for ring in rings:
+        one = Image.new("1", whole.size)
+        ImageDraw.Draw(one).polygon([(float(x), float(y)) for x, y in ring], fill=1)
+        whole = ImageChops.logical_xor(whole, one)
+    return np.asarray(whole, bool)
+
+
+def _laid_out(board: Board) -> tuple[FloatArray, float]:
+    """Points for a board without any, by the distances in steps; also the box's height."""
+    count = len(board.locations)
+    near = np.zeros((count, count))
+    for table in (board.army_neighbours, board.fleet_neighbours):
+        for a, row in enumerate(table):
+            near[a, list(row)] = 1
+    for location in range(len(board.provinces), count):
+        near[location, board.province_of[location]] = near[board.province_of[location], location] = 0.5
+    steps = shortest_path(csr_array(near), directed=False)
+    steps[np.isinf(steps)] = steps[np.isfinite(steps)].max() + 1
+    # Classical scaling: the two largest eigenvectors of the centred squares; a sign is chosen so that it is always one.
+    centring = np.eye(count) - 1 / count
+    values, vectors = np.linalg.eigh(-0.5 * centring @ steps**2 @ centring)
+    points = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
+    points *= np.where(points[np.abs(points).argmax(0), [0, 1]] < 0, -1, 1)
+    points += 1e-3 * np.column_stack([np.cos(np.arange(count)), np.sin(np.arange(count))])
+    # Stress majorization with weights 1/d^2: each point goes to the mean of where the others want it.
+    weights = 1 / np.maximum(steps, 0.25) ** 2
+    np.fill_diagonal(weights, 0)
+    for _ in range(300):
+        gaps = points[:, None] - points[None]
+        lengths = np.maximum(np.linalg.norm(gaps, axis=2), 1e-6)
+        wanted = points[None] + gaps * (steps / lengths)[..., None]
+        points = (weights[..., None] * wanted).sum(1) / weights.sum(1)[:, None]
+    low, high = points.min(0), points.max(0)
+    spread = np.maximum(high - low, 1e-6)
+    height = WIDTH * float(np.clip(spread[1] / spread[0], 0.5, 1.2))
+    margin = 0.1 * min(WIDTH, height)
+    return margin + (points - low) / spread * (np.array([WIDTH, height]) - 2 * margin), height
+
+
+def share_out(ground: Ground, sites: FloatArray, cell: float) -> IntArray:
+    """Owner of each cell of the box, a province or NOBODY, int64 [H, W]."""
+    columns, rows = round(WIDTH / cell), max(1, round(ground.height / cell))
+    x, y = np.meshgrid((np.arange(columns) + 0.5) * cell, (np.arange(rows) + 0.5) * cell)
+    # Borders are bent a little, so that they look grown, not drawn with a ruler.
+    bent_x = x + 3 * np.sin(y / 17 + 1.3 * np.sin(x / 29)) + 1.5 * np.sin(y / 7 + x / 11)
+    bent_y = y + 3 * np.sin(x / 19 + 1.7 * np.sin(y / 23)) + 1.5 * np.sin(x / 8 - y / 13)
+    cells = np.stack([bent_x, bent_y], -1)
+    owners = sites[:, 0].astype(np.int64)
+    if ground.land is None:
+        return np.asarray(owners[cKDTree(sites[:, 1:]).query(cells)[1]])
+    height, width = ground.land.shape
+    inside = ground.land[
+        np.clip(bent_y.astype(int), 0, height - 1),
+        np.clip(bent_x.astype(int), 0, width - 1),
+    ]
+    sea = np.array([province.type == SEA for province in ground.board.provinces] + [False])[owners]
+    labels = np.full(inside.shape, NOBODY)
+    for where, who in ((inside, ~sea), (~inside, sea)):
+        if who.any():
+            labels[where] = owners[who][cKDTree(sites[who, 1:]).query(cells[where])[1]]
+    return labels
+
+
+def touching(labels: IntArray) -> frozenset[tuple[int, int]]:
+    """Pairs of owners (low, high) with cells side by side."""
+    pairs: set[tuple[int, int]] = set()
+    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        found = np.unique(np.stack([a[a != b], b[a != b]], -1), axis=0)
+        pairs |= {(min(int(p), int(q)), max(int(p), int(q))) for p, q in found}
+    return frozenset(pair for pair in pairs if pair[0] != NOBODY)
+
+
+def adjacent_pairs(board: Board) -> frozenset[tuple[int, int]]:
+    """Pairs of provinces (low, high) between which some unit can move without a convoy."""
+    table = [*enumerate(board.army_neighbours), *enumerate(board.fleet_neighbours)]
+    pairs = {(int(board.province_of[a]), int(board.province_of[b])) for a, row in table for b in row}
+    return frozenset((min(pair), max(pair)) for pair in pairs)
+
+
+def joined(ground: Ground) -> FloatArray:
+    """The sites, and more of them between adjacent provinces for as long as more of those touch."""
+    wanted, sites = adjacent_pairs(ground.board), ground.sites
+
+    def worth(candidate: FloatArray) -> tuple[float, frozenset[tuple[int, int]]]:
+        labels = share_out(ground, candidate, _COARSE)
+        pairs = touching(labels)
+        return len(pairs & wanted) - 0.4 * len(pairs - wanted) - 0.7 * _pieces(labels), pairs
+
+    best, pairs = worth(sites)
+    for shares in _NEWCOMERS:
+        for a, b in sorted(wanted - pairs):
+            gap = ground.points[b] - ground.points[a]
+            extra = [(a if share < 0.5 else b, *(ground.points[a] + share * gap)) for share in shares]
+            candidate = np.concatenate([sites, extra])
+            score, found = worth(candidate)
+            if score > best:
+                sites, best, pairs = candidate, score, found
+    return sites
+
+
+def _pieces(labels: IntArray) -> int:
+    """Number of connected pieces of one owner."""
+    cells = np.arange(labels.size).reshape(labels.shape)
+    down, right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
+    starts, ends = np.r_[cells[1:][down], cells[:, 1:][right]], np.r_[cells[:-1][down], cells[:, :-1][right]]
+    graph = csr_array((np.ones(len(starts), np.int8), (starts, ends)), (labels.size, labels.size))
+    return int(connected_components(graph, directed=False, return_labels=False))
+
+
+def tidy(ground: Ground, labels: IntArray, sites: FloatArray) -> IntArray:
+    """Every owner in pieces that hold a site of its own; a province without a cell gets a patch at its point."""
+    labels = labels.copy()
+    rows, columns = labels.shape
+    for province, (x, y) in enumerate(ground.points[: len(ground.board.provinces)]):
+        if (labels == province).sum() < _SPECK:
+            down, right = np.ogrid[:rows, :columns]
+            labels[(down - y / CELL) ** 2 + (right - x / CELL) ** 2 < 40] = province
+    loose = np.zeros(labels.shape, bool)
+    own = np.clip(sites[:, :0:-1] / CELL, 0, (rows - 1, columns - 1)).astype(int)
+    for owner in np.unique(labels):
+        pieces, count = ndimage.label(labels == owner)
+        at = own[sites[:, 0] == owner]
+        kept = set(pieces[at[:, 0], at[:, 1]].tolist()) - {0}
+        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+        kept = kept or {int(sizes[1:].argmax()) + 1}
+        is_land = owner == NOBODY or ground.board.provinces[owner].type != SEA
+        for piece in set(range(1, count + 1)) - kept:
+            if is_land and ground.land is not None and sizes[piece] >= _SPECK:
+                labels[pieces == piece] = NOBODY  # an island that is no province
+            elif owner != NOBODY or sizes[piece] < _SPECK:
+                loose |= pieces == piece
+    if loose.any():
+        nearest = ndimage.distance_transform_edt(loose, return_distances=False, return_indices=True)
+        labels = labels[tuple(nearest)]
+    return labels
