@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 FloatArray = NDArray[np.float64]
+Corner = tuple[int, int]
+Steps = dict[Corner, dict[Corner, tuple[int, int]]]
 OUTSIDE: Final = -2  # beyond the grid
 _SMOOTHING: Final = 2.0  # cells
 
@@ -49,9 +51,9 @@ def trace(labels: NDArray[np.int64], cell: float, origin: float = 0.0) -> list[B
     return [Border(_smoothed(np.array(path, float)) * cell + origin, *sides) for path, sides in lines]
 
 
-def _steps(padded: NDArray[np.int64]) -> dict[tuple[int, int], dict[tuple[int, int], tuple[int, int]]]:
+def _steps(padded: NDArray[np.int64]) -> Steps:
     """For each corner (x, y) the corners one step along a border, with the labels to the left and right."""
-    steps: dict[tuple[int, int], dict[tuple[int, int], tuple[int, int]]] = defaultdict(dict)
+    steps: Steps = defaultdict(dict)
     above, below = padded[:-1], padded[1:]
     for y, x in zip(*(above != below).nonzero(), strict=True):
         a, b = (int(x) - 1, int(y)), (int(x), int(y))
@@ -65,7 +67,9 @@ def _steps(padded: NDArray[np.int64]) -> dict[tuple[int, int], dict[tuple[int, i
     return dict(steps)
 
 
-def _walk(start, after, steps, degree, unused):  # type: ignore[no-untyped-def]
+def _walk(
+    start: Corner, after: Corner, steps: Steps, degree: dict[Corner, int], unused: set[tuple[Corner, Corner]]
+) -> tuple[list[Corner], tuple[int, int]]:
     """The line from ``start`` over ``after`` to the next junction, or round to ``start``."""
     path, sides = [start], steps[start][after]
     here = start

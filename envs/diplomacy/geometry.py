@@ -143,15 +143,12 @@ def _label_points(ground: Ground, labels: IntArray, units: FloatArray, scale: fl
     names, centers = np.zeros((count, 2)), np.zeros((count, 2))
     sizes = np.bincount(labels[labels >= 0], minlength=count)
     smallest_first = sorted(range(count), key=lambda province: (sizes[province], province))
-    for places, wanted in (
-        (names, smallest_first),
-        (centers, [p for p in smallest_first if board.provinces[p].center]),
-    ):
-        for province in wanted:
-            if places is names:
-                size = (LABEL_HEIGHT * scale, LETTER_WIDTH * scale * len(board.provinces[province].id))
-            else:
-                size = ((2 * CENTER_RADIUS + 3) * scale,) * 2
+    with_centers = [province for province in smallest_first if board.provinces[province].center]
+    dot = (2 * CENTER_RADIUS + 3) * scale
+    for places, provinces in ((names, smallest_first), (centers, with_centers)):
+        for province in provinces:
+            word = (LABEL_HEIGHT * scale, LETTER_WIDTH * scale * len(board.provinces[province].id))
+            size = word if places is names else (dot, dot)
             x, y = places[province] = _free_place(labels == province, taken, size, units[province])
             taken[(np.abs(right - x) < size[1] / 2) & (np.abs(down - y) < size[0] / 2)] = 1
     return names, centers
