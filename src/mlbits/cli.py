@@ -1,4 +1,4 @@
-"""The command line: ``mlbits train | resume | eval | solve | list | bench | reproduce``.
+"""The command line: ``mlbits train | resume | eval | solve | list | bench | reproduce | diplomacy``.
 
 Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
 Mistakes are answered by one line and exit status 2.
@@ -30,6 +30,7 @@ usage:
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published or promised result
+  mlbits diplomacy adjudicate FILE do a file of Diplomacy positions and compare
 
 Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
 """
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes the process's own.
 
     Returns:
-        The exit status: 0, 1 where a reproduction missed its target, 2 for a mistake, 130 when interrupted.
+        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake, 130 when
+        interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -317,6 +319,43 @@ def _reproduce(words: list[str]) -> int:
     return 0 if result["met"] else 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _AdjudicateFlags:
+    """Adjudicate the vectors of a file (JSON or JSON lines, gzipped or not); print what differs and how many agree.
+
+    Attributes:
+        file: the vectors.
+        rules: "datc-2.4" or "datc-3.0".
+        map: "standard", "mini" or a file.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    rules: str = "datc-2.4"
+    map: str = "standard"
+
+
+def _adjudicate(words: list[str]) -> int:
+    flags = read_flags(_AdjudicateFlags, "mlbits diplomacy adjudicate", words)
+    from mlbits.envs.diplomacy.board import load_board
+    from mlbits.envs.diplomacy.vectors import check_vectors
+
+    report = check_vectors(flags.file, flags.rules, load_board(flags.map))
+    print(report.text())
+    return 0 if report.good else 1
+
+
+DIPLOMACY: dict[str, Callable[[list[str]], int]] = {"adjudicate": _adjudicate}
+
+
+def _diplomacy(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: mlbits diplomacy {'|'.join(DIPLOMACY)} ...\n\nEach takes --help.")
+        return 0
+    if words[0] not in DIPLOMACY:
+        raise UnknownIdError("diplomacy command", words[0], DIPLOMACY)
+    return DIPLOMACY[words[0]](words[1:])
+
+
 def _write_json(path: Path | None, data: Any) -> None:
     if path is None:
         return
@@ -334,6 +373,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "bench": _bench,
     "reproduce": _reproduce,
+    "diplomacy": _diplomacy,
 }
 
 if __name__ == "__main__":
