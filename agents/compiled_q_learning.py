@@ -46,6 +46,7 @@ class CompiledQLearning:
     Attributes:
         layout: int64 [L, 6], a row a layer: where its weights and biases begin in the vector, inputs, outputs, and the
             elements between weights of neighbouring outputs and of neighbouring inputs.
+        num_actions: A.
     """
 
     def __init__(self, network: QNetwork) -> None:
@@ -59,15 +60,17 @@ class CompiledQLearning:
                 for w, b, outputs, inputs in layers
             ]
         )
+        self.num_actions = int(self.layout[-1, 3])
 
-    def values(self, flat: Tensor, obs: Tensor) -> Tensor | None:
+    def values(self, flat: Tensor, obs: Tensor) -> NDArray[np.float32] | None:
         """Q of each action, [N, A], for few rows of observations [N, d]; None for more, which are torch's."""
-        if len(obs) > _FEW_ROWS or obs.dtype != torch.float32:
+        count = obs.shape[0]
+        if count > _FEW_ROWS or obs.dtype != torch.float32:
             return None
-        out = np.empty((len(obs), self.layout[-1, 3]), np.float32)
+        out = np.empty((count, self.num_actions), np.float32)
         loop: Any = _values
         loop(self.layout, flat.numpy(), obs.contiguous().numpy(), out)
-        return torch.from_numpy(out)
+        return out
 
     def learn(
         self,

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -190,17 +191,25 @@ class DQN:
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows of observations: the best action, or with probability epsilon a random legal one."""
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
-        epsilon = 0.0 if greedy else self.epsilon
+        count, epsilon = some.shape[0], 0.0 if greedy else self.epsilon
         if epsilon >= 1.0:
-            action = self._random(len(some), legal_mask, generator)
+            action = self._random(count, legal_mask, generator)
             return Decision(action, action, None)
-        few = None if self._compiled is None else self._compiled.values(self.optimizer.flat, obs)
-        action = _masked(self.values(obs) if few is None else few, legal_mask).argmax(-1)
+        action = self._best(obs, legal_mask)
         if epsilon > 0.0:
-            explore = torch.rand(len(some), generator=generator, device=some.device) < epsilon
-            if some.device.type != "cpu" or bool(explore.any()):  # asking a GPU would cost more than drawing
-                action = torch.where(explore, self._random(len(some), legal_mask, generator), action)
+            draw = torch.rand(count, generator=generator, device=some.device)
+            if not some.is_cpu or draw.numpy().min() < epsilon:  # asking a GPU would cost more than drawing
+                action = torch.where(draw < epsilon, self._random(count, legal_mask, generator), action)
         return Decision(action, action, None)
+
+    def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
+        """The actions of greatest Q, [N]."""
+        few = None if self._compiled is None else self._compiled.values(self.optimizer.flat, obs)
+        if few is None:
+            return _masked(self.values(obs), legal_mask).argmax(-1)
+        if legal_mask is not None:
+            few = np.where(legal_mask.numpy(), few, -np.inf)
+        return torch.from_numpy(few.argmax(-1))
 
     def values(self, obs: Any) -> Tensor:
         """Q of each action, [N, A]."""
