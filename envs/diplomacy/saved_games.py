@@ -1,0 +1,398 @@
+"""Whole games in the saved-game JSON of the ``diplomacy`` package, read and written.
+
+One game is one object ``{id, map, rules, phases: [{name, state, orders, results, messages}]}``; a file is one game, or
+one a line. The last phase has no orders: it is where the game stands, "COMPLETED" where it is over. Of ``state`` we
+read ``name``, ``note``, ``units`` (dislodged ones with a star), ``retreats`` and ``centers``. What the format lacks,
+which province an attacker came from, is found in the orders and results before. Of what it has beyond that,
+``influence`` is written as who stood last in a province, ``zobrist_hash`` as "0" and ``timestamp`` as the number of
+the phase; all three are passed over on reading, as are ``homes`` (the map says), ``civil_disorder`` and ``messages``.
+
+>>> from mlbits.envs.diplomacy.adjudication import adjudicate
+>>> from mlbits.envs.diplomacy.board import load_board
+>>> from mlbits.envs.diplomacy.position import first_position
+>>> told = adjudicate(first_position(load_board()), {"FRANCE": ["A PAR - BUR"]})
+>>> game = GameRecord.of([told], id="example")
+>>> game_to_json(game)["phases"][0]["results"]["A PAR"]
+[]
+>>> game_from_json(game_to_json(game)).phases[1].position.phase_name
+'F1901M'
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.diplomacy.adjudication import Adjudication
+from mlbits.envs.diplomacy.board import Board, load_board
+from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FALL_RETREATS, FATE_NAMES, MOVE, SPRING_RETREATS, VOID
+from mlbits.envs.diplomacy.notation import NotationError, parse_order
+from mlbits.envs.diplomacy.position import Position, read_phase
+
+OVER = "COMPLETED"
+_SPACE = re.compile(r"\s*")
+_BITS = {name: bit for bit, name in FATE_NAMES.items()} | {"": 0, "ok": 0}
+_AFTER = {"S": "F{year}M", "F": "W{year}A", "W": "S{next}M"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedPhase:
+    """One phase of a game.
+
+    Attributes:
+        position: at its beginning.
+        orders: as given, by power; empty in the last phase.
+        fates: bits of units that had orders to get, by province; None where nothing is known.
+    """
+
+    position: Position
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fates: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GameRecord:
+    """A game.
+
+    Attributes:
+        board: the map.
+        phases: in order; the last one is where the game stands.
+        id: its name.
+        rules: as the ``diplomacy`` package names them.
+        note: on how it ended.
+        over: whether it is.
+        map_name: of the board.
+    """
+
+    board: Board
+    phases: tuple[PlayedPhase, ...]
+    id: str = "game"
+    rules: tuple[str, ...] = ("NO_PRESS",)
+    note: str = ""
+    over: bool = False
+    map_name: str = "standard"
+
+    @staticmethod
+    def of(told: Sequence[Adjudication], **details: Any) -> GameRecord:
+        """The record of phases that were adjudicated one after another; ``details`` are further attributes."""
+        if not told:
+            raise GameError("record: got no phases; wanted one or more")
+        phases = []
+        for phase in told:
+            orders: dict[str, list[str]] = {}
+            for fate in phase.fates:
+                orders.setdefault(fate.power, []).append(fate.text)
+            phases.append(PlayedPhase(phase.before, {p: tuple(texts) for p, texts in orders.items()}, phase.unit_fates))
+        return GameRecord(told[0].before.board, (*phases, PlayedPhase(told[-1].after)), **details)
+
+
+def save_games(path: str | Path, games: Iterable[GameRecord]) -> None:
+    """Write games, one a line, as ``diplomacy.utils.export.load_saved_games_from_disk`` reads them."""
+    Path(path).write_text("".join(json.dumps(game_to_json(game)) + "\n" for game in games), encoding="utf-8")
+
+
+def load_games(path: str | Path, board: Board | None = None) -> tuple[GameRecord, ...]:
+    """Read a file of games: one object, or one a line.
+
+    Args:
+        path: the file.
+        board: the map where it is not the standard one.
+
+    Raises:
+        GameError: naming line, column and field.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise GameError(f"{path.name}: {error.reason} at byte {error.start}; wanted UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise GameError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    return read_games(text, board, path.name)
+
+
+def read_games(text: str, board: Board | None = None, name: str = "game") -> tuple[GameRecord, ...]:
+    """Read the text of such a file; ``name`` is for messages.
+
+    Raises:
+        GameError: naming line, column and field.
+    """
+    decoder, at = json.JSONDecoder(), 0
+    games: list[GameRecord] = []
+    while (at := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        line = text.count("\n", 0, at) + 1
+        try:
+            form, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            raise GameError(f"{name}, {where}: {error.msg}; wanted a whole game in JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise GameError(f"{name}, line {line}: {str(error)[:80]}; wanted plain JSON") from error
+        try:
+            games.append(game_from_json(form, board))
+        except GameError as error:
+            raise GameError(f"{name}, line {line}: {error}") from error
+    if not games:
+        raise GameError(f"{name}: got no game; wanted at least one")
+    return tuple(games)
+
+
+def game_to_json(game: GameRecord) -> dict[str, Any]:
+    """A game as the ``diplomacy`` package's ``to_saved_game_format`` has it."""
+    board, phases = game.board, []
+    seen: dict[int, int] = {}
+    for number, phase in enumerate(game.phases):
+        position, last = phase.position, number == len(game.phases) - 1
+        name = OVER if last and game.over else position.phase_name
+        seen |= {p: unit.power for p, unit in position.units.items()}
+        state = {
+            "timestamp": number,
+            "zobrist_hash": "0",
+            "note": game.note if last else "",
+            "name": name,
+            **_state(position, seen),
+            "game_id": game.id,
+            "map": game.map_name,
+            "rules": list(game.rules),
+        }
+        orders = {power: None if last else list(phase.orders.get(power, ())) for power in board.powers}
+        results = {} if last or phase.fates is None else _results(phase)
+        phases.append({"name": name, "state": state, "orders": orders, "results": results, "messages": []})
+    return {"id": game.id, "map": game.map_name, "rules": list(game.rules), "phases": phases}
+
+
+def _state(position: Position, seen: Mapping[int, int]) -> dict[str, Any]:
+    board = position.board
+    fields: dict[str, dict[str, Any]] = {
+        key: {} for key in ("units", "retreats", "centers", "homes", "influence", "civil_disorder", "builds")
+    }
+    due = position.adjustments() if position.phase == ADJUSTMENTS else {}
+    for number, power in enumerate(board.powers):
+        units = [position.unit_name(unit) for unit in position.units.values() if unit.power == number]
+        out = {
+            position.unit_name(d.unit): [board.locations[place] for place in d.retreats]
+            for d in position.dislodged.values()
+            if d.unit.power == number
+        }
+        homes = [p for p, province in enumerate(board.provinces) if province.home == number]
+        free = [p for p in homes if position.centers.get(p) == number and p not in position.units]
+        count = due.get(number, 0)
+        fields["units"][power] = sorted(units) + [f"*{unit}" for unit in out]
+        fields["retreats"][power] = out
+        fields["centers"][power] = sorted(
+            board.provinces[p].id for p, owner in position.centers.items() if owner == number
+        )
+        fields["homes"][power] = [board.provinces[p].id for p in homes]
+        fields["influence"][power] = sorted(board.provinces[p].id for p, owner in seen.items() if owner == number)
+        fields["civil_disorder"][power] = 0
+        fields["builds"][power] = {
+            "count": min(count, len(free)),
+            "homes": [board.provinces[p].id for p in free] if count > 0 else [],
+        }
+    return fields
+
+
+def _results(phase: PlayedPhase) -> dict[str, list[str]]:
+    """Names of fates by unit; on adjustments "" for done, as the package writes it."""
+    position = phase.position
+    results = {}
+    for p, bits in (phase.fates or {}).items():
+        out = position.dislodged.get(p)
+        unit = out.unit if out is not None else position.units.get(p)
+        if position.phase == ADJUSTMENTS:
+            name = position.unit_name(unit) if unit is not None else _built(phase, p)
+            results[name] = ["void" if bits & VOID else ""]
+        elif unit is not None:
+            results[position.unit_name(unit)] = [word for bit, word in FATE_NAMES.items() if bits & bit]
+    return dict(sorted(results.items()))
+
+
+def _built(phase: PlayedPhase, province: int) -> str:
+    """Name of the unit that was ordered to be built in a province."""
+    board = phase.position.board
+    for texts in phase.orders.values():
+        for text in texts:
+            order = _order(text, phase.position)
+            if order is not None and order.location >= 0 and board.province_of[order.location] == province:
+                return f"{' AF'[order.unit]} {board.locations[order.location]}"
+    return f"A {board.provinces[province].id}"
+
+
+def _order(text: str, position: Position) -> Any:
+    try:
+        return parse_order(text, position.board, position)
+    except NotationError:
+        return None
+
+
+def game_from_json(form: Any, board: Board | None = None) -> GameRecord:
+    """Read a game's JSON.
+
+    Args:
+        form: the object.
+        board: the map where it is not the standard one.
+
+    Raises:
+        GameError: naming the field.
+    """
+    if not isinstance(form, Mapping):
+        _fail("game", form, "an object")
+    name, map_name = _text(form, "id", "game"), _text(form, "map", "standard")
+    if board is None:
+        if map_name != "standard":
+            _fail("map", map_name, '"standard", or the board as an argument')
+        board = _standard_board()
+    rules, rows = form.get("rules", []), form.get("phases")
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        _fail("rules", rules, "a list of texts")
+    if not isinstance(rows, list) or not rows:
+        _fail("phases", rows, "a list of one or more")
+    phases: list[PlayedPhase] = []
+    note = ""
+    for number, row in enumerate(rows):
+        key = f"phases[{number}]"
+        if not isinstance(row, Mapping) or not isinstance(row.get("state"), Mapping):
+            _fail(key, row, "an object with a state")
+        final = number == len(rows) - 1
+        note = _text(row["state"], "note", "") if final else ""
+        try:
+            phases.append(_phase(row, board, phases[-1] if phases else None, final))
+        except GameError as error:
+            raise GameError(f"{key}, {error}") from error
+    over = rows[-1]["state"].get("name") == OVER
+    return GameRecord(board, tuple(phases), name, tuple(rules), note, over, map_name)
+
+
+@cache
+def _standard_board() -> Board:
+    """One for all games, for positions are equal only on the same board."""
+    return load_board()
+
+
+def _phase(row: Mapping[str, Any], board: Board, before: PlayedPhase | None, final: bool) -> PlayedPhase:
+    state = row["state"]
+    name = state.get("name", row.get("name"))
+    if name == OVER and final:
+        name = _phase_after(before.position.phase_name if before is not None else f"W{board.first_year - 1}A")
+    if row.get("name", state.get("name")) not in (name, OVER):
+        _fail("name", row["name"], f"the name of the state, {name!r}")
+    _, phase = read_phase(name)
+    if before is not None and read_phase(name) <= (before.position.year, before.position.phase):
+        _fail("name", name, f"a phase after {before.position.phase_name}")
+    units, starred = _units(state, board)
+    if starred and phase not in (SPRING_RETREATS, FALL_RETREATS):
+        _fail("state.units", f"*{min(starred)}", f"no dislodged units in {name}")
+    out = _retreats(state, starred)
+    form = {"phase": name, "units": units, "centers": _lists(state, "centers", board), "dislodged": out}
+    position = _with_attackers(Position.from_json(form, board), before)
+    orders = {power: tuple(texts) for power, texts in _lists(row, "orders", board).items()}
+    results = row.get("results") or {}
+    fates = _fates(results, position)
+    return PlayedPhase(position, {} if final else orders, None if final and not results else fates)
+
+
+def _phase_after(name: str) -> str:
+    year = int(name[1:-1])
+    return _AFTER[name[0]].format(year=year, next=year + 1)
+
+
+def _units(state: Mapping[str, Any], board: Board) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Units by power, and the powers of those with a star, which have to retreat."""
+    starred: dict[str, str] = {}
+    table = _lists(state, "units", board)
+    for power, names in table.items():
+        for unit in names:
+            if unit.startswith("*"):
+                if unit[1:] in starred:
+                    _fail(f"state.units[{power!r}]", unit, "each unit once")
+                starred[unit[1:]] = power
+    return {power: [unit for unit in names if not unit.startswith("*")] for power, names in table.items()}, starred
+
+
+def _retreats(state: Mapping[str, Any], starred: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    table = state.get("retreats", {})
+    if not isinstance(table, Mapping):
+        _fail("state.retreats", table, "an object")
+    found: dict[str, dict[str, Any]] = {}
+    for power, units in table.items():
+        if not isinstance(units, Mapping):
+            _fail(f"state.retreats[{power!r}]", units, "an object")
+        for unit, places in units.items():
+            if starred.get(unit) != power:
+                _fail(f"state.retreats[{power!r}]", unit, "a unit of the power with a star in state.units")
+            found[unit] = {"power": power, "retreats": places}
+    for unit in starred.keys() - found.keys():
+        _fail("state.retreats", f"nothing for {unit}", "where it may retreat to")
+    return found
+
+
+def _with_attackers(position: Position, before: PlayedPhase | None) -> Position:
+    """The position with the provinces that attackers came from, as far as orders and results before tell."""
+    if not position.dislodged or before is None:
+        return position
+    board, came = position.board, {}
+    for texts in before.orders.values():
+        for text in texts:
+            order = _order(text, before.position)
+            if order is not None and order.kind == MOVE:
+                start, end = int(board.province_of[order.location]), int(board.province_of[order.target])
+                unit, now = before.position.units.get(start), position.units.get(end)
+                if unit and now and unit[:2] == now[:2] and (before.fates or {}).get(start, 0) == 0:
+                    came[end] = start
+    dislodged = {p: out._replace(attacker=came.get(p, -1)) for p, out in position.dislodged.items()}
+    return Position(board, position.year, position.phase, position.units, dislodged, position.centers)
+
+
+def _fates(results: Any, position: Position) -> dict[int, int]:
+    if not isinstance(results, Mapping):
+        _fail("results", results, "an object")
+    board, fates = position.board, {}
+    for unit, words in results.items():
+        key = f"results[{unit!r}]"
+        place = unit.partition(" ")[2]
+        if unit == "WAIVE":
+            continue
+        if place not in board.location_index:
+            _fail(key, unit, 'a unit like "A PAR"')
+        if not isinstance(words, list) or not all(isinstance(word, str) and word in _BITS for word in words):
+            _fail(key, words, f"a list of {', '.join(filter(None, _BITS))}")
+        bits = 0
+        for word in words:
+            bits |= _BITS[word]
+        if position.phase == ADJUSTMENTS and any(word in ("", "ok") for word in words):
+            bits = 0  # done once; a second order for the same was void
+        fates[int(board.province_of[board.location_index[place]])] = bits
+    return fates
+
+
+def _lists(table: Mapping[str, Any], key: str, board: Board) -> dict[str, list[str]]:
+    """A table of lists of texts by power; null is an empty list."""
+    value = table.get(key) or {}
+    where = key if key == "orders" else f"state.{key}"
+    if not isinstance(value, Mapping):
+        _fail(where, value, "an object of lists")
+    found = {}
+    for power, row in value.items():
+        if power not in board.power_index:
+            _fail(where, power, f"one of {', '.join(board.powers)}")
+        if row is not None and (not isinstance(row, list) or not all(isinstance(text, str) for text in row)):
+            _fail(f"{where}[{power!r}]", row, "a list of texts")
+        found[power] = list(row or ())
+    return found
+
+
+def _text(table: Mapping[str, Any], key: str, default: str) -> str:
+    value = table.get(key, default)
+    if not isinstance(value, str):
+        _fail(key, value, "text")
+    return value
+
+
+def _fail(key: str, got: object, wanted: str) -> NoReturn:
+    raise GameError(f"{key}: got {got!r}"[:160] + f"; wanted {wanted}")
