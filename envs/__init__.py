@@ -58,3 +58,18 @@ def register_all() -> None:
         reward_threshold=-475.0,
     )
     register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled data set: one image, one answer")
+    register(
+        "mlbits/Diplomacy-v0",
+        "mlbits.envs.diplomacy.game:diplomacy",
+        summary="seven powers write their orders at once; any board, or Welfare Diplomacy",
+    )
+    register(
+        "mlbits/DiplomacyFvA-v0",
+        "mlbits.envs.diplomacy.game:diplomacy_fva",
+        summary="Diplomacy between France and Austria alone",
+    )
+    register(
+        "mlbits/DiplomacyMini-v0",
+        "mlbits.envs.diplomacy.game:diplomacy_mini",
+        summary="Diplomacy on a small board, three powers, learnt in minutes",
+    )

@@ -1,0 +1,380 @@
+"""Which orders a position allows: the same statement as :mod:`~mlbits.envs.diplomacy.legality`, compiled.
+
+``list_moves`` and its like write the legal choices of one unit into ``state.choices`` as indices into its list of the
+vocabulary; masks are made of them, and random play draws from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlbits.envs.core.rules import rule
+from mlbits.envs.diplomacy.aftermath import neighbour_row
+from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, NO_UNIT
+from mlbits.envs.diplomacy.movement import NOBODY
+from mlbits.envs.diplomacy.vocabulary import Vocabulary
+
+_ONE = np.uint64(1)
+
+
+def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
+    """Fields of a copy's state: what :func:`find_chains` finds out, and working memory."""
+    n = len(vocabulary.board.provinces)
+    return [
+        ("chain", "i2", (n,)),  # number of the connected group of fleets at sea, or -1
+        ("touch", "u8", (n,)),  # bits: groups that border the province
+        ("touch_without", "u8", (n,)),
+        ("chains", "i2"),
+        ("flow_next", "i2", (n,)),
+        ("flow_last", "i2", (n,)),
+        ("seen_in", "u1", (n,)),
+        ("seen_out", "u1", (n,)),
+        ("cameout", "i2", (2 * n,)),
+        ("agenda", "i2", (2 * n,)),
+        ("choices", "i2", (vocabulary.width,)),
+    ]
+
+
+def vocabulary_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
+    """Fields of the parameters that hold the vocabulary."""
+    n, entries = len(vocabulary.board.provinces), len(vocabulary.entries)
+    rows, depth = vocabulary.reach_list.shape
+    return [
+        ("width", "i4"),
+        ("list_start", "i4", (len(vocabulary.start),)),
+        ("entry_kind", "u1", (entries,)),
+        ("entry_other", "i2", (entries,)),
+        ("entry_target", "i2", (entries,)),
+        ("entry_via", "u1", (entries,)),
+        ("reach_count", "u1", (rows,)),
+        ("reach_list", "i2", (rows, depth)),
+        ("hold_base", "i2", (rows,)),
+        ("move_base", "i2", (rows, depth)),
+        ("source_rank", "i2", vocabulary.source_rank.shape),
+        ("source_count", "u1", (n, n)),
+        ("via_index", "i2", (n, n)),
+        ("convoy_index", "i2", vocabulary.convoy_index.shape),
+        ("sea_number", "i2", (n,)),
+        ("coast_start", "i2", (n,)),  # first named coast of a province, a location
+        ("coast_count", "u1", (n,)),
+        ("is_coast", "u1", (n,)),
+        ("near_count", "u1", (n,)),
+        ("near", "i2", (n, max(1, _most_near(vocabulary)))),  # provinces from which a unit may enter without a convoy
+    ]
+
+
+def _near(vocabulary: Vocabulary) -> list[list[int]]:
+    """For each province, those from which an army or a fleet may enter."""
+    locations = len(vocabulary.board.locations)
+    near: list[set[int]] = [set() for _ in vocabulary.board.provinces]
+    for row, reach in enumerate(vocabulary.reach_list):
+        for z in reach[reach >= 0]:
+            near[z].add(int(vocabulary.board.province_of[row % locations]))
+    return [sorted(provinces) for provinces in near]
+
+
+def _most_near(vocabulary: Vocabulary) -> int:
+    return max(map(len, _near(vocabulary)))
+
+
+def vocabulary_values(vocabulary: Vocabulary) -> Mapping[str, Any]:
+    """Values of :func:`vocabulary_fields`."""
+    board = vocabulary.board
+    near = _near(vocabulary)
+    table = np.full((len(near), max(1, max(map(len, near)))), NOBODY)
+    for p, provinces in enumerate(near):
+        table[p, : len(provinces)] = provinces
+    kind, other, target, via = vocabulary.entries.T
+    return {
+        "width": vocabulary.width,
+        "list_start": vocabulary.start,
+        "entry_kind": kind,
+        "entry_other": other,
+        "entry_target": target,
+        "entry_via": via,
+        "reach_count": (vocabulary.reach_list >= 0).sum(1),
+        "reach_list": vocabulary.reach_list,
+        "hold_base": vocabulary.hold_base,
+        "move_base": vocabulary.move_base,
+        "source_rank": vocabulary.source_rank,
+        "source_count": vocabulary.source_count,
+        "via_index": vocabulary.via_index,
+        "convoy_index": vocabulary.convoy_index,
+        "sea_number": vocabulary.sea_number,
+        "coast_start": [coasts[0] if coasts else NOBODY for coasts in board.coasts_of],
+        "coast_count": [len(coasts) for coasts in board.coasts_of],
+        "is_coast": [province.type == COAST for province in board.provinces],
+        "near_count": [len(provinces) for provinces in near],
+        "near": table,
+    }
+
+
+@rule(inline=False)
+def find_chains(state: Any, params: Any) -> None:
+    """Group the fleets at sea that are connected; call it when units have moved."""
+    for p in range(params.provinces):
+        state.chain[p] = NOBODY
+        state.touch[p] = 0
+    groups = 0
+    for p in range(params.provinces):
+        if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY:
+            _flood(state, params, p, groups, NOBODY)
+            groups += 1
+    state.chains = groups
+    for p in range(params.provinces):
+        if state.chain[p] != NOBODY:
+            bit = _ONE << np.uint64(state.chain[p])
+            for q in range(params.provinces):
+                if params.coastal[p, q] != 0:
+                    state.touch[q] |= bit
+
+
+@rule(inline=False)
+def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> None:
+    """Give every fleet that is connected to ``start`` a group's number."""
+    state.chain[start] = group
+    state.queue[0] = start
+    head, tail = 0, 1
+    while head < tail:
+        here = state.queue[head]
+        head += 1
+        row = params.locations + here
+        for i in range(params.degree[row]):
+            q = params.province_of[params.neighbour[row, i]]
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.chain[q] == NOBODY and q != without:
+                state.chain[q] = group
+                state.queue[tail] = q
+                tail += 1
+
+
+@rule(inline=False)
+def _touch_without(state: Any, params: Any, x: Any) -> None:
+    """Write ``touch_without``: which coasts are connected by fleets other than ``x``; its group falls into parts."""
+    group = state.chain[x]
+    bit = _ONE << np.uint64(group)
+    for p in range(params.provinces):
+        state.touch_without[p] = state.touch[p] & ~bit
+    part = state.chains
+    for p in range(params.provinces):
+        if state.chain[p] == group:
+            state.chain[p] = NOBODY
+    for p in range(params.provinces):
+        alone = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY and p != x
+        if alone:
+            _flood(state, params, p, part, x)
+            part += 1
+    for p in range(params.provinces):
+        if state.chain[p] >= state.chains:
+            bit = _ONE << np.uint64(state.chain[p])
+            state.chain[p] = group
+            for q in range(params.provinces):
+                if params.coastal[p, q] != 0:
+                    state.touch_without[q] |= bit
+    state.chain[x] = group
+
+
+@rule(inline=False)
+def list_moves(state: Any, params: Any, p: Any) -> Any:
+    """Legal choices of the unit in ``p`` in a movement phase; returns how many were written."""
+    kind, place = state.unit_kind[p], state.unit_place[p]
+    row = neighbour_row(params, kind, place)
+    count = 1 + params.degree[row]
+    for i in range(count):
+        state.choices[i] = i
+    if kind == ARMY and state.touch[p] != 0:
+        for z in range(params.provinces):
+            if z != p and params.is_coast[z] != 0 and state.touch[z] & state.touch[p] != 0:
+                state.choices[count] = params.via_index[p, z]
+                count += 1
+    at_sea = kind == FLEET and params.sea[p] != 0
+    if at_sea:
+        _touch_without(state, params, p)
+    for j in range(params.reach_count[row]):
+        z = params.reach_list[row, j]
+        if state.unit_kind[z] != NO_UNIT:
+            state.choices[count] = params.hold_base[row] + j
+            count += 1
+        base = params.move_base[row, j]
+        for i in range(params.near_count[z]):
+            y = params.near[z, i]
+            if y != p and state.unit_kind[y] != NO_UNIT:
+                count = _list_help(state, params, p, y, z, base, count)
+        touched = state.touch_without[z] if at_sea else state.touch[z]
+        if touched != 0 and params.is_coast[z] != 0:
+            for y in range(params.provinces):
+                bits = state.touch_without[y] if at_sea else state.touch[y]
+                by_sea = state.unit_kind[y] == ARMY and bits & touched != 0
+                if by_sea and y != p and y != z and params.reach[y, z] == 0:
+                    state.choices[count] = base + _rank(params, p, y, z, 0)
+                    count += 1
+    if at_sea:
+        count = _list_convoys(state, params, p, count)
+    return count
+
+
+@rule
+def _rank(params: Any, p: Any, y: Any, z: Any, variant: Any) -> Any:
+    """Place of the move y to z among those that a unit in ``p`` can support: its own are left out."""
+    rank = params.source_rank[z, y, variant]
+    if y > p:
+        rank -= params.source_count[z, p]
+    return rank
+
+
+@rule(inline=False)
+def _list_help(state: Any, params: Any, p: Any, y: Any, z: Any, base: Any, count: Any) -> Any:
+    """Choices for the support of a move without a convoy: the coast left open, or named."""
+    row = neighbour_row(params, state.unit_kind[y], state.unit_place[y])
+    if params.reach[row, z] == 0:
+        return count
+    state.choices[count] = base + _rank(params, p, y, z, 0)
+    count += 1
+    if state.unit_kind[y] == FLEET and params.coast_count[z] > 0:
+        for i in range(params.degree[row]):
+            place = params.neighbour[row, i]
+            if params.province_of[place] == z:
+                state.choices[count] = base + _rank(params, p, y, z, 1 + place - params.coast_start[z])
+                count += 1
+    return count
+
+
+@rule(inline=False)
+def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
+    """Choices for convoys by the fleet at sea in ``s``."""
+    bit = _ONE << np.uint64(state.chain[s])
+    number = params.sea_number[s]
+    for y in range(params.provinces):
+        if state.unit_kind[y] != ARMY or state.touch[y] & bit == 0:
+            continue
+        for z in range(params.provinces):
+            if z != y and params.is_coast[z] != 0 and state.touch[z] & bit != 0:
+                direct = params.coastal[s, y] != 0 or params.coastal[s, z] != 0
+                if direct or _passes(state, params, s, y, z):
+                    state.choices[count] = params.convoy_index[number, y, z]
+                    count += 1
+    return count
+
+
+@rule(inline=False)
+def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
+    """Whether fleets make a way from y to z that passes ``s`` and no sea twice, where ``s`` borders neither.
+
+    There is one if two ways without a common sea lead from ``s`` to y and to z: a flow of two. The first way is found
+    by search, the second by search that may also undo steps of the first (Menger; Ford and Fulkerson).
+    """
+    if not _first_way(state, params, s, y):
+        return False
+    for p in range(params.provinces):
+        state.seen_in[p] = 0
+        state.seen_out[p] = 0
+    # The agenda holds 2 p for "about to enter p", 2 p + 1 for "about to leave p".
+    state.agenda[0] = 2 * s + 1
+    state.seen_out[s] = 1
+    head, tail = 0, 1
+    while head < tail:
+        here, leaving = state.agenda[head] // 2, state.agenda[head] % 2
+        head += 1
+        used = state.flow_last[here] != NOBODY and here != s
+        if leaving == 0:
+            if not used:
+                if state.seen_out[here] == 0:
+                    state.seen_out[here] = 1
+                    state.agenda[tail] = 2 * here + 1
+                    tail += 1
+            elif state.flow_last[here] != s and state.seen_out[state.flow_last[here]] == 0:
+                state.seen_out[state.flow_last[here]] = 1
+                state.agenda[tail] = 2 * state.flow_last[here] + 1
+                tail += 1
+            continue
+        if params.coastal[here, z] != 0 and here != s:
+            return True
+        if used and state.seen_in[here] == 0:  # undo the passage itself
+            state.seen_in[here] = 1
+            state.agenda[tail] = 2 * here
+            tail += 1
+        if params.coastal[here, y] != 0 and state.seen_out[state.flow_last[y]] == 0:  # end the first way here instead
+            state.seen_out[state.flow_last[y]] = 1
+            state.agenda[tail] = 2 * state.flow_last[y] + 1
+            tail += 1
+        row = params.locations + here
+        for i in range(params.degree[row]):
+            q = params.province_of[params.neighbour[row, i]]
+            fleet = params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and q != s
+            if fleet and state.seen_in[q] == 0 and state.flow_next[here] != q:
+                state.seen_in[q] = 1
+                state.agenda[tail] = 2 * q
+                tail += 1
+    return False
+
+
+@rule(inline=False)
+def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
+    """Find a way of fleets from ``s`` to ``y``; writes the successor and predecessor of each sea on it."""
+    for p in range(params.provinces):
+        state.flow_next[p] = NOBODY
+        state.flow_last[p] = NOBODY
+        state.cameout[p] = NOBODY
+    state.agenda[0] = s
+    state.cameout[s] = s
+    head, tail = 0, 1
+    while head < tail:
+        here = state.agenda[head]
+        head += 1
+        if params.coastal[here, y] != 0:
+            state.flow_last[y] = here
+            while here != s:
+                last = state.cameout[here]
+                state.flow_next[last] = here
+                state.flow_last[here] = last
+                here = last
+            return True
+        row = params.locations + here
+        for i in range(params.degree[row]):
+            q = params.province_of[params.neighbour[row, i]]
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.cameout[q] == NOBODY:
+                state.cameout[q] = here
+                state.agenda[tail] = q
+                tail += 1
+    return False
+
+
+@rule(inline=False)
+def list_retreats(state: Any, params: Any, p: Any) -> Any:
+    """Legal choices of the unit that was dislodged from ``p``; returns how many were written."""
+    state.choices[0] = 0
+    count = 1
+    row = neighbour_row(params, state.out_kind[p], state.out_place[p])
+    for i in range(params.degree[row]):
+        if state.out_open[p] >> i & 1:
+            state.choices[count] = 1 + i
+            count += 1
+    return count
+
+
+@rule(inline=False)
+def list_builds(state: Any, params: Any, power: Any) -> Any:
+    """Legal choices of a build of a power; returns how many were written."""
+    start = params.list_start[4 * params.locations + power]
+    end = params.list_start[4 * params.locations + power + 1]
+    state.choices[0] = 0
+    count = 1
+    for i in range(1, end - start):
+        p = params.province_of[params.entry_target[start + i]]
+        if state.owner[p] == power and state.unit_kind[p] == NO_UNIT:
+            state.choices[count] = i
+            count += 1
+    return count
+
+
+@rule(inline=False)
+def list_disbands(state: Any, params: Any, power: Any) -> Any:
+    """Legal choices of a disband that a power owes; returns how many were written."""
+    count = 0
+    for p in range(params.provinces):
+        if state.unit_kind[p] != NO_UNIT and state.unit_power[p] == power:
+            state.choices[count] = 1 + p
+            count += 1
+    return count
