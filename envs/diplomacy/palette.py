@@ -1,0 +1,65 @@
+"""The colours of a Diplomacy drawing.
+
+The powers' colours start with those of Okabe and Ito (2008), which people with any of the common kinds of colour
+blindness tell apart; they differ in lightness too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mlbits.envs.core.drawing import INK, PAPER
+
+RGB = tuple[int, int, int]
+LAND: Final[RGB] = (241, 236, 221)
+SEA: Final[RGB] = (217, 229, 238)
+WASTE: Final[RGB] = (203, 200, 191)
+SHORE_LINE: Final[RGB] = (70, 80, 92)
+INLAND_LINE: Final[RGB] = (150, 146, 134)
+SEA_LINE: Final[RGB] = (166, 186, 204)
+FAILURE: Final[RGB] = (200, 16, 46)
+SUCCESS: Final[RGB] = (20, 120, 60)
+WHITE: Final[RGB] = (255, 255, 255)
+_POWERS: Final[tuple[RGB, ...]] = (
+    (222, 85, 20),  # vermilion
+    (20, 70, 165),  # deep blue
+    (95, 190, 240),  # sky blue
+    (62, 62, 68),  # charcoal
+    (0, 145, 105),  # bluish green
+    (198, 100, 165),  # purple
+    (243, 214, 50),  # yellow
+    (140, 90, 50),
+    (250, 250, 250),
+    (120, 200, 90),
+    (110, 60, 150),
+    (160, 30, 50),
+    (0, 120, 140),
+    (250, 170, 170),
+    (170, 170, 60),
+    (140, 150, 165),
+)
+
+
+def power_colour(power: int) -> RGB:
+    """Of a seat, 0 to 15."""
+    return _POWERS[power % len(_POWERS)]
+
+
+def mixed(one: RGB, other: RGB, share: float) -> RGB:
+    """``share`` of one and the rest of the other."""
+    r, g, b = (round(share * a + (1 - share) * c) for a, c in zip(one, other, strict=True))
+    return r, g, b
+
+
+def letter_colour(ground: RGB) -> RGB:
+    """Ink or white, whichever is read better on the ground (Rec. 709 luma)."""
+    luma = 0.2126 * ground[0] + 0.7152 * ground[1] + 0.0722 * ground[2]
+    return INK if luma > 140 else WHITE
+
+
+def hexadecimal(colour: RGB) -> str:
+    """As SVG writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+__all__ = ["INK", "PAPER"]

@@ -1,0 +1,165 @@
+"""A game to step through: one HTML page without outside references, or an animated GIF.
+
+frames = [Frame(position, orders, fates), ...]
+Path("game.html").write_text(html_page(frames))
+gif(frames, Path("game.gif"))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.diplomacy.ansi import board_text
+from mlbits.envs.diplomacy.drawing import draw_position, province_colours
+from mlbits.envs.diplomacy.marks import title
+from mlbits.envs.diplomacy.orders import Order
+from mlbits.envs.diplomacy.palette import hexadecimal
+from mlbits.envs.diplomacy.position import Position
+from mlbits.envs.diplomacy.svg import ground_svg, marks_svg, names_svg, opening_svg
+
+_STYLE = """
+body { margin: 0; font: 14px sans-serif; background: #faf9f5; color: #282c34; }
+main { display: flex; flex-wrap: wrap; gap: 12px; padding: 8px; }
+#board { flex: 3 1 640px; max-width: 1400px; }
+#board svg { width: 100%; height: auto; display: block; border: 1px solid #b8b4a8; }
+#side { flex: 1 1 260px; }
+nav { display: flex; gap: 6px; align-items: center; padding: 8px 8px 0; }
+nav button { font: inherit; min-width: 40px; }
+nav input { flex: 1; }
+#text { white-space: pre-wrap; font: 12px monospace; margin: 0; }
+"""
+_SCRIPT = """
+const frames = JSON.parse(document.getElementById("frames").textContent);
+const one = id => document.getElementById(id);
+let now = 0, timer = null;
+function show(to) {
+  now = Math.max(0, Math.min(frames.length - 1, to));
+  const frame = frames[now];
+  frame.colours.forEach((colour, i) => {
+    for (const area of document.getElementsByClassName("p" + i)) area.setAttribute("fill", colour);
+  });
+  one("marks").innerHTML = frame.marks;
+  one("text").textContent = frame.text;
+  one("place").value = now;
+  one("count").textContent = frame.title + " (" + (now + 1) + " of " + frames.length + ")";
+  if (now === frames.length - 1) stop();
+}
+function stop() { clearInterval(timer); timer = null; one("play").textContent = "play"; }
+function play() {
+  if (timer) { stop(); return; }
+  if (now === frames.length - 1) show(0);
+  one("play").textContent = "stop";
+  timer = setInterval(() => show(now + 1), 1200);
+}
+one("first").onclick = () => show(0);
+one("back").onclick = () => show(now - 1);
+one("play").onclick = play;
+one("next").onclick = () => show(now + 1);
+one("last").onclick = () => show(frames.length - 1);
+one("place").oninput = event => show(Number(event.target.value));
+document.addEventListener("keydown", event => {
+  if (event.target.id === "place" || event.ctrlKey || event.metaKey || event.altKey) return;
+  const to = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: frames.length - 1 }[event.key];
+  if (to !== undefined) { show(to); event.preventDefault(); }
+  if (event.key === "p") play();
+});
+show(0);
+"""
+
+
+class Frame(NamedTuple):
+    """A position with what was ordered in it.
+
+    Attributes:
+        position: of a phase.
+        orders: by the province of the unit.
+        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
+    """
+
+    position: Position
+    orders: Mapping[int, Order]
+    fates: Mapping[int, int]
+
+
+def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
+    """A page to step through a game by buttons, a slider, the arrow keys, Home, End and P (play).
+
+    Args:
+        frames: of one board, one or more.
+        heading: title of the page.
+
+    Raises:
+        GameError: for no frames, or frames of several boards.
+    """
+    board = _check(frames).position.board
+    first = frames[0].position
+    rows = [
+        {
+            "title": title(frame.position),
+            "colours": [hexadecimal(colour) for colour in province_colours(frame.position)],
+            "marks": marks_svg(*frame),
+            "text": board_text(*frame),
+        }
+        for frame in frames
+    ]
+    # "<" as an escape: no content can end the script element.
+    content = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
+    picture = (
+        opening_svg(board, heading) + ground_svg(board, province_colours(first))
+        + f'<g id="marks">{marks_svg(*frames[0])}</g>' + names_svg(board) + "</svg>"
+    )  # fmt: skip
+    buttons = "".join(
+        f'<button id="{name}" type="button" title="{key}">{said}</button>'
+        for name, said, key in (
+            ("first", "first", "Home"), ("back", "back", "left arrow"), ("play", "play", "P"),
+            ("next", "next", "right arrow"), ("last", "last", "End"),
+        )
+    )  # fmt: skip
+    slider = f'<input id="place" type="range" min="0" max="{len(frames) - 1}" value="0" aria-label="phase">'
+    side = f'<div id="side"><pre id="text">{escape(board_text(*frames[0]))}</pre></div>'
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n'
+        f'<nav>{buttons}{slider}<span id="count"></span></nav>\n'
+        f'<main><div id="board">{picture}</div>{side}</main>\n<script type="application/json" id="frames">{content}</script>\n<script>{_SCRIPT}</script>\n'
+        "</body></html>\n"
+    )
+
+
+def gif(frames: Sequence[Frame], path: Path, size: int = 800, seconds: float = 1.5) -> None:
+    """Write an animation that repeats.
+
+    Args:
+        frames: of one board, one or more.
+        path: the file.
+        size: width in pixels.
+        seconds: that each frame stays.
+
+    Raises:
+        GameError: for no frames, frames of several boards, or a wrong size or time.
+    """
+    _check(frames)
+    if not 0.02 <= seconds <= 60:
+        raise GameError(f"seconds: got {seconds!r}; wanted 0.02 to 60")
+    pictures = [
+        Image.fromarray(draw_position(*frame, size=size)).quantize(128, dither=Image.Dither.NONE) for frame in frames
+    ]
+    # Equal pictures in a row would be merged into one; kept apart, the GIF has one image a frame.
+    pictures[0].save(
+        path, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds), loop=0, optimize=False
+    )
+
+
+def _check(frames: Sequence[Frame]) -> Frame:
+    if not frames:
+        raise GameError("frames: got none; wanted one or more")
+    if any(frame.position.board is not frames[0].position.board for frame in frames):
+        raise GameError("frames: got positions of several boards; wanted one board")
+    return frames[0]
