@@ -160,7 +160,7 @@ def ddpg(watch: Stopwatch) -> Row:
 
     noise = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
     model = DDPG("MlpPolicy", "Pendulum-v1", buffer_size=100_000, action_noise=noise, device="cpu", seed=0)
-    return _replayed(watch, model, "DDPG on Pendulum-v1 x 1, SB3 defaults", 256)
+    return _replayed(watch, model, "DDPG on Pendulum-v1 x 1, float32", 256)
 
 
 def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
