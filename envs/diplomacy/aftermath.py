@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
@@ -231,7 +233,7 @@ def _adjust(state: Any, params: Any) -> None:
                 else:
                     state.fate[p] = VOID
         while left < 0:
-            _remove(state, _farthest(state, params, power))
+            _remove(state, np.int64(_farthest(state, params, power)))
             left += 1
 
 

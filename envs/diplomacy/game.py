@@ -261,7 +261,7 @@ def _read_adjustments(state: Any, params: Any, seat: Any, chosen: Any) -> None:
         entry = params.list_start[number] + chosen[slot]
         slot += 1
         if params.entry_kind[entry] != WAIVE:
-            p = params.province_of[params.entry_target[entry]]
+            p = np.int64(params.province_of[params.entry_target[entry]])
             if state.order_kind[p] == NO_ORDER:
                 give_order(state, params, p, seat, number, entry - params.list_start[number])
     if params.welfare != 0 and due >= 0:

@@ -139,7 +139,7 @@ def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> Non
     state.queue[0] = start
     head, tail = 0, 1
     while head < tail:
-        here = state.queue[head]
+        here = np.int64(state.queue[head])
         head += 1
         row = params.locations + here
         for i in range(params.degree[row]):
@@ -153,11 +153,11 @@ def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> Non
 @rule(inline=False)
 def _touch_without(state: Any, params: Any, x: Any) -> None:
     """Write ``touch_without``: which coasts are connected by fleets other than ``x``; its group falls into parts."""
-    group = state.chain[x]
+    group = np.int64(state.chain[x])
     bit = _ONE << np.uint64(group)
     for p in range(params.provinces):
         state.touch_without[p] = state.touch[p] & ~bit
-    part = state.chains
+    part = np.int64(state.chains)
     for p in range(params.provinces):
         if state.chain[p] == group:
             state.chain[p] = NOBODY

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import (
     ARMY,
@@ -117,7 +119,7 @@ def _prepare(state: Any, params: Any) -> Any:
             if state.order_kind[p] == MOVE:
                 state.goal[p] = params.province_of[state.order_target[p]]
     for i in range(units):
-        p = state.standing[i]
+        p = np.int64(state.standing[i])
         kind = state.order_kind[p]
         if kind == MOVE:
             state.next_mover[p] = state.first_mover[state.goal[p]]
@@ -149,14 +151,14 @@ def _prepare(state: Any, params: Any) -> Any:
         else:
             state.verdict[p] = YES
     for i in range(units):
-        p = state.standing[i]
+        p = np.int64(state.standing[i])
         if state.goal[p] != NOBODY and state.unit_kind[p] == ARMY:
             _choose_way(state, params, p)
             if state.convoyed[p] != 0 and not _route(state, params, p, False):
                 state.sealed[p] = NO_ROUTE
     for i in range(units):
-        p = state.standing[i]
-        goal = state.goal[p]
+        p = np.int64(state.standing[i])
+        goal = np.int64(state.goal[p])
         if goal != NOBODY and state.unit_kind[goal] != NO_UNIT and state.goal[goal] == p:
             if state.convoyed[p] == 0 and state.convoyed[goal] == 0:
                 state.head_on[p] = goal
@@ -192,7 +194,7 @@ def _route(state: Any, params: Any, army: Any, sure: Any) -> Any:
     """Whether the fleets that convoy an army make a way, counting those that stay, or those that may."""
     head, tail = 0, 0
     reached = False
-    goal = state.goal[army]
+    goal = np.int64(state.goal[army])
     fleet = state.first_convoy[army]
     while fleet != NOBODY:
         state.mark[fleet] = 0
@@ -206,7 +208,7 @@ def _route(state: Any, params: Any, army: Any, sure: Any) -> Any:
             tail += 1
         fleet = state.next_convoy[fleet]
     while head < tail and not reached:
-        here = state.queue[head]
+        here = np.int64(state.queue[head])
         head += 1
         reached = params.coastal[here, goal] != 0
         fleet = state.first_convoy[army]
@@ -241,11 +243,11 @@ def _sweep(state: Any, params: Any, units: Any) -> Any:
         changed = False
         remaining = 0
         for i in range(units):
-            p = state.standing[i]
+            p = np.int64(state.standing[i])
             if state.convoyed[p] != 0:
                 _look_for_path(state, params, p)
         for i in range(units):
-            p = state.standing[i]
+            p = np.int64(state.standing[i])
             if state.verdict[p] == OPEN:
                 verdict = decide(state, p)
                 state.verdict[p] = verdict
@@ -256,7 +258,7 @@ def _sweep(state: Any, params: Any, units: Any) -> Any:
         if remaining == 0:
             changed = False
     for i in range(units):
-        p = state.standing[i]
+        p = np.int64(state.standing[i])
         if state.convoyed[p] != 0:
             _look_for_path(state, params, p)
     return remaining
@@ -290,14 +292,14 @@ def decide(state: Any, p: Any) -> Any:
 def _decide_move(state: Any, p: Any) -> Any:
     if state.path[p] == NO:
         return NO
-    goal = state.goal[p]
+    goal = np.int64(state.goal[p])
     low, high = 1, 1
     resist_low, resist_high = 0, 0
     if state.unit_kind[goal] == NO_UNIT:
         low += _supports(state, p, NOBODY, True)
         high += _supports(state, p, NOBODY, False)
     else:
-        there = state.unit_power[goal]
+        there = np.int64(state.unit_power[goal])
         own = there == state.unit_power[p]
         leaves = NO
         if state.head_on[p] != NOBODY or state.goal[goal] == NOBODY:
@@ -319,7 +321,7 @@ def _decide_move(state: Any, p: Any) -> Any:
     if high <= resist_low:
         return NO
     sure = state.path[p] == YES and low > resist_high
-    other = state.first_mover[goal]
+    other = np.int64(state.first_mover[goal])
     while other != NOBODY:
         if other != p and state.path[other] != NO:
             beaten = OPEN  # whether the unit that it meets head on gets past it: then it prevents nothing
@@ -333,7 +335,7 @@ def _decide_move(state: Any, p: Any) -> Any:
                         return NO
                 if sure and low <= 1 + _supports(state, other, NOBODY, False):
                     sure = False
-        other = state.next_mover[other]
+        other = np.int64(state.next_mover[other])
     return YES if sure else OPEN
 
 
@@ -395,10 +397,10 @@ def _spread(state: Any, units: Any, start: Any) -> Any:
     state.queue[0] = start
     head, tail = 0, 1
     while head < tail:
-        here = state.queue[head]
+        here = np.int64(state.queue[head])
         head += 1
         for i in range(units):
-            p = state.standing[i]
+            p = np.int64(state.standing[i])
             if state.verdict[p] == OPEN and state.mark[p] == 0 and _reads(state, here, p):
                 state.mark[p] = 1
                 state.queue[tail] = p
@@ -414,7 +416,7 @@ def _find_core(state: Any, units: Any) -> Any:
     """
     smallest, best = units + 1, 0
     for i in range(units):
-        p = state.standing[i]
+        p = np.int64(state.standing[i])
         if state.verdict[p] == OPEN:
             size = _spread(state, units, p)
             if size < smallest:
@@ -452,7 +454,7 @@ def _search(state: Any, params: Any, size: Any) -> Any:
             state.guessed[known - 1] = 2
         else:
             for i in range(size):
-                p = state.core[i]
+                p = np.int64(state.core[i])
                 if state.verdict[p] == OPEN:
                     state.verdict[p] = YES
                     state.trail[known] = p
@@ -469,9 +471,9 @@ def _search(state: Any, params: Any, size: Any) -> Any:
 def _look_for_paths(state: Any, params: Any, size: Any) -> None:
     """Look again at the armies that the core's fleets convoy."""
     for i in range(size):
-        p = state.core[i]
+        p = np.int64(state.core[i])
         if state.order_kind[p] == CONVOY and state.convoyed[state.order_other[p]] != 0:
-            _look_for_path(state, params, state.order_other[p])
+            _look_for_path(state, params, np.int64(state.order_other[p]))
 
 
 @rule(inline=False)
@@ -482,7 +484,7 @@ def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
         changed = False
         _look_for_paths(state, params, size)
         for i in range(size):
-            p = state.core[i]
+            p = np.int64(state.core[i])
             verdict = decide(state, p)
             if verdict != OPEN:
                 if state.verdict[p] == OPEN:
@@ -502,7 +504,7 @@ def _break_tie(state: Any, size: Any) -> None:
     """The backup rule: Szykman's where convoys are part of the ring, else a circular movement goes round."""
     fleets = False
     for i in range(size):
-        p = state.core[i]
+        p = np.int64(state.core[i])
         if state.order_kind[p] == CONVOY:
             fleets = True
             state.sealed[state.order_other[p]] = PARADOX
@@ -517,13 +519,13 @@ def _break_tie(state: Any, size: Any) -> None:
 def _tell_fates(state: Any, units: Any) -> None:
     """Write each order's fate, and who dislodges whom."""
     for i in range(units):
-        p = state.standing[i]
-        goal = state.goal[p]
+        p = np.int64(state.standing[i])
+        goal = np.int64(state.goal[p])
         if goal != NOBODY and state.verdict[p] == YES and state.unit_kind[goal] != NO_UNIT:
             if state.goal[goal] == NOBODY or state.verdict[goal] == NO:
                 state.beaten_from[goal] = p
     for i in range(units):
-        p = state.standing[i]
+        p = np.int64(state.standing[i])
         kind = state.order_kind[p]
         if kind == MOVE:
             if state.verdict[p] == NO:

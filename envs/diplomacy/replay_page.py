@@ -128,7 +128,8 @@ def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n'
         f'<nav>{buttons}{slider}<span id="count"></span></nav>\n'
-        f'<main><div id="board">{picture}</div>{side}</main>\n<script type="application/json" id="frames">{content}</script>\n<script>{_SCRIPT}</script>\n'
+        f'<main><div id="board">{picture}</div>{side}</main>\n'
+        f'<script type="application/json" id="frames">{content}</script>\n<script>{_SCRIPT}</script>\n'
         "</body></html>\n"
     )
 
