@@ -48,7 +48,7 @@ from mlbits.envs.diplomacy.palette import (
     WHITE,
     letter_colour,
     mixed,
-    power_colour,
+    power_colours,
 )
 from mlbits.envs.diplomacy.palette import SEA as SEA_COLOUR
 from mlbits.envs.diplomacy.position import Position
@@ -85,9 +85,11 @@ def draw_position(
     indexed = sheet.indices.copy()
     indexed.putpalette([part for colour in province_colours(position) + sheet.line_colours for part in colour])
     painter = _Painter(indexed.convert("RGB"), sheet.scale * _FINER, sheet.top)
+    tones = power_colours(position.board.powers)
     marks = marks_of(position, orders, fates, powers)
     for province in position.board.centers:
-        painter.center(sheet.centers[province], sheet.center_radius, position.centers.get(province))
+        owner = position.centers.get(province)
+        painter.center(sheet.centers[province], sheet.center_radius, None if owner is None else tones[owner])
     for part in (sheet.key, marks):
         painter.paint(part)
     picture = painter.image.reduce(_FINER)
@@ -101,8 +103,9 @@ def draw_position(
 def province_colours(position: Position) -> list[RGB]:
     """What each province is painted in: land, sea, or a tint of its centre's owner."""
     colours = [SEA_COLOUR if province.type == SEA else LAND for province in position.board.provinces]
+    tones = power_colours(position.board.powers)
     for province, owner in position.centers.items():
-        colours[province] = mixed(power_colour(owner), LAND, 0.42)
+        colours[province] = mixed(tones[owner], LAND, 0.42)
     return colours
 
 
@@ -178,11 +181,11 @@ class _Painter:
         (x, y), r = self.at(at), radius * self.scale
         self.pen.ellipse([x - r, y - r, x + r, y + r], fill=fill, outline=rim, width=self.thick(width))
 
-    def center(self, at: Point, radius: float, owner: int | None) -> None:
+    def center(self, at: Point, radius: float, owner: RGB | None) -> None:
         """The mark of a supply centre: a ring around the owner's colour, or around white."""
         self.disc(at, radius, WHITE, INK, 1.2)
         if owner is not None:
-            self.disc(at, 0.72 * radius, power_colour(owner))
+            self.disc(at, 0.72 * radius, owner)
 
     def stroke(self, stroke: Stroke) -> None:
         """First the rim, then the line, so that crossing pieces of one line have no rim between them."""

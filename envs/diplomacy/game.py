@@ -75,6 +75,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import choice, integer
 from mlbits.envs.diplomacy.aftermath import clear_orders, neighbour_row, resolve, to_adjust
@@ -86,6 +87,7 @@ from mlbits.envs.diplomacy.codes import (
     DISBAND,
     FALL_MOVES,
     FALL_RETREATS,
+    FLEET,
     LAND,
     NO_ORDER,
     NO_UNIT,
@@ -107,7 +109,7 @@ from mlbits.envs.diplomacy.legal import (
 from mlbits.envs.diplomacy.movement import NOBODY
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
-from mlbits.envs.diplomacy.vocabulary import vocabulary
+from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
 DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
@@ -521,7 +523,7 @@ def game_on(
                 "slots": spaces.MultiDiscrete([lists] * slots),
             }
         ),
-        action_space=spaces.MultiDiscrete([words.width] * slots),
+        action_space=order_space(words, slots),
         reset=reset,
         step=step,
         observe=observe,
@@ -532,6 +534,26 @@ def game_on(
         frames_per_second=2,
         layout={"board": board, "slots": slots},
     )  # fmt: skip
+
+
+def order_space(words: Vocabulary, slots: int) -> OrderSpace:
+    """The action space: the vocabulary's lists, and who borders whom."""
+    board, locations = words.board, len(words.board.locations)
+    place = np.append(board.province_of, -1)  # of location -1, none
+    actor = np.full(len(words.entries), -1)
+    for number in range(4 * locations):
+        actor[words.start[number] : words.start[number + 1]] = board.province_of[number % locations]
+    kind, other, target, _ = words.entries.T.astype(np.int64)
+    target = place[target]
+    builds = kind == BUILD
+    # Builds of armies and fleets are two kinds; their province acts, and so does that of a unit that is disbanded.
+    kind = np.where(builds & (other == FLEET), WAIVE + 1, kind)
+    actor = np.where(builds | (actor < 0), target, actor)
+    adjacency = np.zeros((len(board.provinces),) * 2, bool)
+    for row, reach in enumerate(words.reach_list):
+        adjacency[board.province_of[row % locations], reach[reach >= 0]] = True
+    entries = {"kind": kind, "actor": actor, "other": np.where(builds, -1, other), "target": target}
+    return OrderSpace(slots, words.start, entries, adjacency)
 
 
 def _slots(board: Board, position: Position, welfare: bool) -> int:

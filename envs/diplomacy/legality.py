@@ -283,7 +283,7 @@ def _why_no_retreat(position: Position, power: int, order: Order) -> str | None:
     open_to = position.dislodged[int(board.province_of[order.location])].retreats
     if order.target in open_to:
         return None
-    places = ", ".join(board.locations[place] for place in open_to) or "nowhere"
+    places = ", ".join(sorted(board.locations[place] for place in open_to)) or "nowhere"
     return f"it can retreat to {places}"
 
 

@@ -38,7 +38,7 @@ from mlbits.envs.diplomacy.codes import (
 )
 from mlbits.envs.diplomacy.geometry import UNIT_RADIUS, WIDTH, Geometry, geometry_of
 from mlbits.envs.diplomacy.orders import Order
-from mlbits.envs.diplomacy.palette import FAILURE, INK, PAPER, RGB, SUCCESS, WHITE, mixed, power_colour
+from mlbits.envs.diplomacy.palette import FAILURE, INK, PAPER, RGB, SUCCESS, WHITE, mixed, power_colours
 from mlbits.envs.diplomacy.position import Position, Unit
 
 Point = tuple[float, float]
@@ -167,6 +167,7 @@ class _Drawing:
         powers: Mapping[int, int] | None,
     ) -> None:
         self.position, self.fates, self.powers = position, fates, powers
+        self.colours = power_colours(position.board.powers)
         self.geometry: Geometry = geometry_of(position.board)
         self.points: list[Point] = [(float(x), float(y)) for x, y in self.geometry.unit_points]
         self.radius = UNIT_RADIUS * self.geometry.scale
@@ -176,7 +177,7 @@ class _Drawing:
         self.marks = Marks()
 
     def piece(self, unit: Unit, at: Point, rim: RGB) -> None:
-        self.marks.pieces.append(Piece(unit.kind, at, self.radius, power_colour(unit.power), rim))
+        self.marks.pieces.append(Piece(unit.kind, at, self.radius, self.colours[unit.power], rim))
 
     def beside(self, location: int) -> Point:
         """Where a dislodged unit is drawn: to the right and up, or to the left at the edge."""
@@ -197,12 +198,12 @@ class _Drawing:
         at = self.points[order.location]
         if self.powers is not None:
             power = self.powers.get(province, -1)
-            return at, power_colour(power) if power >= 0 else INK
+            return at, self.colours[power] if power >= 0 else INK
         dislodged = self.position.dislodged.get(province)
         if dislodged is not None:
-            return self.beside(order.location), power_colour(dislodged.unit.power)
+            return self.beside(order.location), self.colours[dislodged.unit.power]
         unit = self.position.units.get(province)
-        return at, power_colour(unit.power) if unit else INK
+        return at, self.colours[unit.power] if unit else INK
 
     def goal(self, order: Order) -> int:
         """Province that a unit is ordered to, or -1."""
@@ -305,6 +306,7 @@ def _waves(start: Point, end: Point, height: float, length: float) -> tuple[Poin
 def _heading(position: Position, marks: Marks) -> None:
     """Phase, and centres and units of each power, above the board."""
     powers = position.board.powers
+    colours = power_colours(powers)
     top = -heading_height(len(powers))
     marks.words.append(Word(title(position), (10, top + 0.55 * TITLE_HEIGHT), 17, "lm"))
     marks.words.append(Word("centres / units of each power", (WIDTH - 10, top + 0.55 * TITLE_HEIGHT), 12, "rm"))
@@ -318,7 +320,7 @@ def _heading(position: Position, marks: Marks) -> None:
     for power, name in enumerate(powers):
         row, column = divmod(power, _CHIPS)
         x, y = 10 + column * (WIDTH - 10) / _CHIPS, top + TITLE_HEIGHT + (row + 0.5) * ROW_HEIGHT
-        marks.chips.append(Chip((x, y - 7), 14, power_colour(power)))
+        marks.chips.append(Chip((x, y - 7), 14, colours[power]))
         said = f"{name.replace('_', ' ').title()[:11]} {centers[power]} / {units[power]}"
         marks.words.append(Word(said, (x + 20, y), 13, "lm"))
 

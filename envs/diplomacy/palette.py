@@ -6,6 +6,8 @@ blindness tell apart; they differ in lightness too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from mlbits.envs.core.drawing import INK, PAPER
@@ -40,9 +42,18 @@ _POWERS: Final[tuple[RGB, ...]] = (
 )
 
 
-def power_colour(power: int) -> RGB:
-    """Of a seat, 0 to 15."""
-    return _POWERS[power % len(_POWERS)]
+_NAMED: Final = ("AUSTRIA", "ENGLAND", "FRANCE", "GERMANY", "ITALY", "RUSSIA", "TURKEY")
+
+
+def power_colours(powers: Sequence[str]) -> tuple[RGB, ...]:
+    """Of each power: the seven of the standard board have theirs on every board, others the first that are left."""
+    return _colours(tuple(powers))
+
+
+@cache
+def _colours(powers: tuple[str, ...]) -> tuple[RGB, ...]:
+    left = [i for i in range(len(_POWERS)) if i >= len(_NAMED) or _NAMED[i] not in powers]
+    return tuple(_POWERS[_NAMED.index(name) if name in _NAMED else left.pop(0)] for name in powers)
 
 
 def mixed(one: RGB, other: RGB, share: float) -> RGB:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +17,16 @@ from typing import NamedTuple
 from PIL import Image
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.ansi import board_text
+from mlbits.envs.diplomacy.ansi import board_text, order_power
+from mlbits.envs.diplomacy.codes import WAIVE
 from mlbits.envs.diplomacy.drawing import draw_position, province_colours
 from mlbits.envs.diplomacy.marks import title
+from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.palette import hexadecimal
 from mlbits.envs.diplomacy.position import Position
-from mlbits.envs.diplomacy.svg import ground_svg, marks_svg, names_svg, opening_svg
+from mlbits.envs.diplomacy.saved_games import GameRecord
+from mlbits.envs.diplomacy.svg import ground_svg, marks_svg, names_svg, opening_svg, svg
 
 _STYLE = """
 body { margin: 0; font: 14px sans-serif; background: #faf9f5; color: #282c34; }
@@ -86,6 +90,53 @@ class Frame(NamedTuple):
     position: Position
     orders: Mapping[int, Order]
     fates: Mapping[int, int]
+
+
+def frames_of(game: GameRecord) -> list[Frame]:
+    """The phases of a recorded game; an order that cannot be read, or not to a unit of its power, is not drawn."""
+    frames = []
+    for phase in game.phases:
+        position, orders = phase.position, dict[int, Order]()
+        for power, texts in phase.orders.items():
+            for text in texts:
+                with suppress(GameError):
+                    order = parse_order(text, game.board, position)
+                    province = int(game.board.province_of[order.location])
+                    if order.kind != WAIVE and order_power(position, province, order) == game.board.powers.index(power):
+                        orders[province] = order
+        frames.append(Frame(position, orders, phase.fates or {}))
+    return frames
+
+
+def draw_game(game: GameRecord, out: Path, phase: str = "", size: int = 1000, seconds: float = 1.5) -> None:
+    """Draw a recorded game.
+
+    Args:
+        game: the record.
+        out: file to write: ``.html`` and ``.gif`` show the whole game, ``.png`` and ``.svg`` one phase.
+        phase: which phase, such as "F1903M"; empty takes the last one.
+        size: width in pixels, of PNG and GIF.
+        seconds: that each frame of a GIF stays.
+
+    Raises:
+        GameError: for another kind of file, a phase that the game has not, or a size or time out of range.
+    """
+    frames, kind = frames_of(game), out.suffix.lower()
+    if kind not in (".html", ".gif", ".png", ".svg"):
+        raise GameError(f"out: got {str(out)!r}; wanted a name that ends in .html, .gif, .png or .svg")
+    if phase:
+        frames = [frame for frame in frames if frame.position.phase_name == phase]
+        if not frames:
+            names = f"{game.phases[0].position.phase_name} to {game.phases[-1].position.phase_name}"
+            raise GameError(f"phase: got {phase!r}; wanted one of the game's phases, {names}")
+    if kind == ".html":
+        out.write_text(html_page(frames, game.id), encoding="utf-8")
+    elif kind == ".gif":
+        gif(frames, out, size, seconds)
+    elif kind == ".svg":
+        out.write_text(svg(*frames[-1]), encoding="utf-8")
+    else:
+        Image.fromarray(draw_position(*frames[-1], size=size)).save(out)
 
 
 def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:

@@ -42,7 +42,7 @@ from mlbits.envs.diplomacy.palette import (
     WHITE,
     hexadecimal,
     letter_colour,
-    power_colour,
+    power_colours,
 )
 from mlbits.envs.diplomacy.position import Position
 
@@ -99,14 +99,14 @@ def marks_svg(
 ) -> str:
     """What changes from position to position: centres, units, orders and the heading."""
     geometry = geometry_of(position.board)
-    radius = CENTER_RADIUS * geometry.scale
+    radius, tones = CENTER_RADIUS * geometry.scale, power_colours(position.board.powers)
     parts = []
     for province in position.board.centers:
         x, y = geometry.center_points[province]
         owner = position.centers.get(province)
         parts.append(_disc((x, y), radius, WHITE, INK, 1.2))
         if owner is not None:
-            parts.append(_disc((x, y), 0.72 * radius, power_colour(owner)))
+            parts.append(_disc((x, y), 0.72 * radius, tones[owner]))
     return "<g>" + "".join(parts) + _marks(marks_of(position, orders, fates)) + "</g>"
 
 

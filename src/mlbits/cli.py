@@ -31,6 +31,7 @@ usage:
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published or promised result
   mlbits diplomacy adjudicate FILE do a file of Diplomacy positions and compare
+  mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
 
 Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
 """
@@ -344,7 +345,44 @@ def _adjudicate(words: list[str]) -> int:
     return 0 if report.good else 1
 
 
-DIPLOMACY: dict[str, Callable[[list[str]], int]] = {"adjudicate": _adjudicate}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _DrawFlags:
+    """Draw a game from a file of saved games.
+
+    Attributes:
+        file: the games, one object or one a line.
+        out: what to write: a page to step through (.html), an animation (.gif), or one phase (.png, .svg).
+        game: which game of the file, 1 is the first.
+        phase: one phase only, such as "F1903M"; a PNG or SVG shows the last one without it.
+        map: "standard", "mini" or a file.
+        size: width in pixels of a PNG or GIF.
+        seconds: that each picture of a GIF stays.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    out: Path = Path("game.html")
+    game: int = 1
+    phase: str = ""
+    map: str = "standard"
+    size: int = 1000
+    seconds: float = 1.5
+
+
+def _draw(words: list[str]) -> int:
+    flags = read_flags(_DrawFlags, "mlbits diplomacy draw", words)
+    from mlbits.envs.diplomacy.board import load_board
+    from mlbits.envs.diplomacy.replay_page import draw_game
+    from mlbits.envs.diplomacy.saved_games import load_games
+
+    games = load_games(flags.file, load_board(flags.map))
+    if not 1 <= flags.game <= len(games):
+        raise MlbitsError(f"game: got {flags.game}; wanted 1 to {len(games)}, the games of {flags.file}")
+    draw_game(games[flags.game - 1], flags.out, flags.phase, flags.size, flags.seconds)
+    print(f"drawn: {flags.out}")
+    return 0
+
+
+DIPLOMACY: dict[str, Callable[[list[str]], int]] = {"adjudicate": _adjudicate, "draw": _draw}
 
 
 def _diplomacy(words: list[str]) -> int:
