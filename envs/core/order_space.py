@@ -19,21 +19,21 @@ class OrderSpace(spaces.MultiDiscrete):
 
     Args:
         slots: K.
-        start: first entry of each list and the end of the last, [C + 1].
+        list_start: first entry of each list and the end of the last, [C + 1].
         entries: what each order is: {"kind": numbers from 0 [V], "actor": area that acts, "other": area that is helped,
             "target": area that it goes to; -1 where there is none}.
         adjacency: whether a unit can step from one area to another, bool [N, N].
 
     Attributes:
-        start: int64 [C + 1].
+        list_start: int64 [C + 1].
         entries: int64 arrays [V].
         adjacency: bool [N, N].
     """
 
     def __init__(
-        self, slots: int, start: NDArray[Any], entries: Mapping[str, NDArray[Any]], adjacency: NDArray[Any]
+        self, slots: int, list_start: NDArray[Any], entries: Mapping[str, NDArray[Any]], adjacency: NDArray[Any]
     ) -> None:
-        self.start = np.asarray(start, np.int64)
+        self.list_start = np.asarray(list_start, np.int64)
         self.entries = {name: np.asarray(values, np.int64) for name, values in entries.items()}
         self.adjacency = np.asarray(adjacency, bool)
-        super().__init__([int(np.diff(self.start).max())] * slots)
+        super().__init__([int(np.diff(self.list_start).max())] * slots)
