@@ -186,7 +186,7 @@ def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
 
 
 def gif(frames: Sequence[Frame], path: Path, size: int = 800, seconds: float = 1.5) -> None:
-    """Write an animation that repeats.
+    """Write an animation that repeats; equal pictures in a row become one that stays longer.
 
     Args:
         frames: of one board, one or more.
@@ -203,7 +203,6 @@ def gif(frames: Sequence[Frame], path: Path, size: int = 800, seconds: float = 1
     pictures = [
         Image.fromarray(draw_position(*frame, size=size)).quantize(128, dither=Image.Dither.NONE) for frame in frames
     ]
-    # Equal pictures in a row would be merged into one; kept apart, the GIF has one image a frame.
     pictures[0].save(
         path, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds), loop=0, optimize=False
     )
