@@ -278,6 +278,12 @@ def _read_adjustments(state: Any, params: Any, seat: Any, chosen: Any) -> None:
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     """Play one phase."""
     read_orders(state, params, actions)
+    return advance(state, params, rewards), False
+
+
+@rule(inline=False)
+def advance(state: Any, params: Any, rewards: Any) -> Any:
+    """Carry out the orders in the record; returns whether the game is over."""
     phase, year = state.phase, state.year
     if phase == ADJUSTMENTS and params.welfare != 0:
         _disband_freely(state, params)
@@ -308,7 +314,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
             _score(state, params, winner, alive, rewards)
     else:
         prepare(state, params)
-    return ended, False
+    return ended
 
 
 @rule(inline=False)

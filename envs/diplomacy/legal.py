@@ -28,6 +28,10 @@ def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
         ("touch", "u8", (n,)),  # bits: groups that border the province
         ("touch_without", "u8", (n,)),
         ("chains", "i2"),
+        ("landed", "i2", (n,)),  # provinces of armies that some fleet at sea borders
+        ("landed_count", "i2"),
+        ("shores", "i2", (n,)),  # coastal provinces that some fleet at sea borders
+        ("shore_count", "i2"),
         ("flow_next", "i2", (n,)),
         ("flow_last", "i2", (n,)),
         ("seen_in", "u1", (n,)),
@@ -130,6 +134,16 @@ def find_chains(state: Any, params: Any) -> None:
             for q in range(params.provinces):
                 if params.coastal[p, q] != 0:
                     state.touch[q] |= bit
+    landed, shores = 0, 0
+    for p in range(params.provinces):
+        if state.touch[p] != 0 and params.is_coast[p] != 0:
+            state.shores[shores] = p
+            shores += 1
+            if state.unit_kind[p] == ARMY:
+                state.landed[landed] = p
+                landed += 1
+    state.landed_count = landed
+    state.shore_count = shores
 
 
 @rule(inline=False)
@@ -155,15 +169,20 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
     """Write ``touch_without``: which coasts are connected by fleets other than ``x``; its group falls into parts."""
     group = np.int64(state.chain[x])
     bit = _ONE << np.uint64(group)
+    alone = True
     for p in range(params.provinces):
         state.touch_without[p] = state.touch[p] & ~bit
+        if state.chain[p] == group and p != x:
+            alone = False
+    if alone:
+        return
     part = np.int64(state.chains)
     for p in range(params.provinces):
         if state.chain[p] == group:
             state.chain[p] = NOBODY
     for p in range(params.provinces):
-        alone = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY and p != x
-        if alone:
+        left = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY and p != x
+        if left:
             _flood(state, params, p, part, x)
             part += 1
     for p in range(params.provinces):
@@ -185,29 +204,31 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
     for i in range(count):
         state.choices[i] = i
     if kind == ARMY and state.touch[p] != 0:
-        for z in range(params.provinces):
-            if z != p and params.is_coast[z] != 0 and state.touch[z] & state.touch[p] != 0:
+        for i in range(state.shore_count):
+            z = np.int64(state.shores[i])
+            if z != p and state.touch[z] & state.touch[p] != 0:
                 state.choices[count] = params.via_index[p, z]
                 count += 1
-    at_sea = kind == FLEET and params.sea[p] != 0
+    armies = np.int64(state.landed_count)
+    at_sea = armies > 0 and kind == FLEET and params.sea[p] != 0
     if at_sea:
         _touch_without(state, params, p)
     for j in range(params.reach_count[row]):
-        z = params.reach_list[row, j]
+        z = np.int64(params.reach_list[row, j])
         if state.unit_kind[z] != NO_UNIT:
             state.choices[count] = params.hold_base[row] + j
             count += 1
-        base = params.move_base[row, j]
+        base = np.int64(params.move_base[row, j])
         for i in range(params.near_count[z]):
-            y = params.near[z, i]
-            if y != p and state.unit_kind[y] != NO_UNIT:
+            y = np.int64(params.near[z, i])
+            if state.unit_kind[y] != NO_UNIT and y != p:
                 count = _list_help(state, params, p, y, z, base, count)
-        touched = state.touch_without[z] if at_sea else state.touch[z]
-        if touched != 0 and params.is_coast[z] != 0:
-            for y in range(params.provinces):
+        if armies > 0 and params.is_coast[z] != 0:
+            touched = state.touch_without[z] if at_sea else state.touch[z]
+            for i in range(armies if touched != 0 else 0):
+                y = np.int64(state.landed[i])
                 bits = state.touch_without[y] if at_sea else state.touch[y]
-                by_sea = state.unit_kind[y] == ARMY and bits & touched != 0
-                if by_sea and y != p and y != z and params.reach[y, z] == 0:
+                if bits & touched != 0 and y != p and y != z and params.reach[y, z] == 0:
                     state.choices[count] = base + _rank(params, p, y, z, 0)
                     count += 1
     if at_sea:
@@ -246,11 +267,13 @@ def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
     """Choices for convoys by the fleet at sea in ``s``."""
     bit = _ONE << np.uint64(state.chain[s])
     number = params.sea_number[s]
-    for y in range(params.provinces):
-        if state.unit_kind[y] != ARMY or state.touch[y] & bit == 0:
+    for i in range(state.landed_count):
+        y = np.int64(state.landed[i])
+        if state.touch[y] & bit == 0:
             continue
-        for z in range(params.provinces):
-            if z != y and params.is_coast[z] != 0 and state.touch[z] & bit != 0:
+        for k in range(state.shore_count):
+            z = np.int64(state.shores[k])
+            if z != y and state.touch[z] & bit != 0:
                 direct = params.coastal[s, y] != 0 or params.coastal[s, z] != 0
                 if direct or _passes(state, params, s, y, z):
                     state.choices[count] = params.convoy_index[number, y, z]
