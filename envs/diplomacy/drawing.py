@@ -21,7 +21,7 @@ from mlbits.envs.core.drawing import font
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import ARMY, SEA, UNIT_LETTERS
-from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, NOBODY, SHORE, WIDTH, geometry_of
+from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, SHORE, geometry_of
 from mlbits.envs.diplomacy.marks import (
     DOTTED,
     KEY_HEIGHT,
@@ -51,6 +51,7 @@ from mlbits.envs.diplomacy.palette import (
     power_colours,
 )
 from mlbits.envs.diplomacy.palette import SEA as SEA_COLOUR
+from mlbits.envs.diplomacy.partition import NOBODY, WIDTH
 from mlbits.envs.diplomacy.position import Position
 
 _FINER = 2

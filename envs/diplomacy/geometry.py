@@ -17,6 +17,7 @@ Everything is computed from the map alone, in the same way each time, and kept f
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -28,7 +29,7 @@ from scipy import ndimage
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.borders import OUTSIDE, outlines, trace
 from mlbits.envs.diplomacy.codes import SEA
-from mlbits.envs.diplomacy.partition import CELL, NOBODY, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
+from mlbits.envs.diplomacy.partition import CELL, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -70,20 +71,28 @@ class Geometry:
 
 
 _KEPT: WeakKeyDictionary[Board, Geometry] = WeakKeyDictionary()
+_BY_CONTENT: dict[str, Geometry] = {}  # a map that is loaded again has the same shapes
+_MOST_CONTENTS = 16
 
 
 def geometry_of(board: Board) -> Geometry:
-    """The shapes of a board, computed at the first call.
+    """The shapes of a board, computed at the first call for its map.
 
     Raises:
         GameError: for a wrong ``coordinates.land`` or ``coordinates.sites``.
     """
     if board not in _KEPT:
-        _KEPT[board] = _geometry(board)
+        content = json.dumps(board.source, sort_keys=True, default=repr)
+        if content not in _BY_CONTENT:
+            if len(_BY_CONTENT) >= _MOST_CONTENTS:
+                _BY_CONTENT.clear()
+            _BY_CONTENT[content] = compute_geometry(board)
+        _KEPT[board] = _BY_CONTENT[content]
     return _KEPT[board]
 
 
-def _geometry(board: Board) -> Geometry:
+def compute_geometry(board: Board) -> Geometry:
+    """As :func:`geometry_of`, computed anew."""
     ground = ground_of(board)
     sites = joined(ground)
     labels = tidy(ground, share_out(ground, sites, CELL), sites)
@@ -116,7 +125,9 @@ def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
     sizes = np.bincount(labels[labels >= 0], minlength=len(board.provinces))
     placed: list[FloatArray] = []
     for province in sorted(range(len(board.provinces)), key=lambda province: (sizes[province], province)):
-        box = boxes[province]
+        box = boxes[province] if province < len(boxes) else None
+        if box is None:  # another province has the very same point
+            continue
         # Beyond the box is not the province: a unit is not cut off by the edge of the drawing.
         room = ndimage.distance_transform_edt(np.pad(labels[box] == province, 1))[1:-1, 1:-1] * CELL
         down, right = (np.mgrid[box] + 0.5) * CELL
@@ -173,6 +184,3 @@ def _free_place(
     cost += 500 * ((x < size[1] / 2) | (x > width - size[1] / 2) | (y < size[0] / 2) | (y > height - size[0] / 2))
     row, column = np.unravel_index(cost.argmin(), cost.shape)
     return float(x[row, column]), float(y[row, column])
-
-
-__all__ = ["CENTER_RADIUS", "INLAND", "NOBODY", "OPEN_SEA", "SHORE", "UNIT_RADIUS", "WIDTH", "Geometry", "geometry_of"]

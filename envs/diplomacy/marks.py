@@ -36,9 +36,10 @@ from mlbits.envs.diplomacy.codes import (
     SUPPORT,
     SUPPORT_MOVE,
 )
-from mlbits.envs.diplomacy.geometry import UNIT_RADIUS, WIDTH, Geometry, geometry_of
+from mlbits.envs.diplomacy.geometry import UNIT_RADIUS, Geometry, geometry_of
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.palette import FAILURE, INK, PAPER, RGB, SUCCESS, WHITE, mixed, power_colours
+from mlbits.envs.diplomacy.partition import WIDTH
 from mlbits.envs.diplomacy.position import Position, Unit
 
 Point = tuple[float, float]

@@ -26,6 +26,8 @@ IntArray = NDArray[np.int64]
 WIDTH: Final = 1000.0  # every board is scaled to this width
 CELL: Final = 2.5
 NOBODY: Final = -1  # land that cannot be entered
+MOST_OBLONG: Final = 4
+_FAR = 1e7  # no drawing has coordinates beyond
 _COARSE = 10.0
 _SPECK = 24  # cells
 _NEWCOMERS = ((0.35, 0.65), (0.45, 0.55), (0.25, 0.4, 0.6, 0.75))  # where sites are tried between two provinces
@@ -62,8 +64,9 @@ def ground_of(board: Board) -> Ground:
         owners = np.asarray(board.province_of, float)
         return Ground(board, height, points, np.column_stack([owners, points]), None)
     left, top, width, height = (float(part) for part in str(coordinates["viewBox"]).split())
-    if width <= 0 or height <= 0:
-        raise GameError(f"map, coordinates.viewBox: got {coordinates['viewBox']!r}; wanted a width and height above 0")
+    if not (width > 0 and MOST_OBLONG * width >= height >= width / MOST_OBLONG):
+        wanted = f"a width and height above 0, neither over {MOST_OBLONG} times the other"
+        raise GameError(f"map, coordinates.viewBox: got {coordinates['viewBox']!r}"[:120] + f"; wanted {wanted}")
     scale = WIDTH / width
 
     def scaled(key: str, rows: Any) -> FloatArray:
@@ -71,11 +74,12 @@ def ground_of(board: Board) -> Ground:
             table = np.array(rows, float)
         except (TypeError, ValueError):
             table = np.zeros(0)
-        if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+        if table.ndim != 2 or table.shape[1] != 2 or not (np.abs(table) < _FAR).all():
             raise GameError(f"map, {key}: got {rows!r}"[:120] + "; wanted a list of [x, y]")
         return (table - (left, top)) * scale
 
     points = scaled("coordinates.points", [coordinates["points"][name]["unit"] for name in board.locations])
+    points = np.clip(points, 0, (WIDTH, height * scale))  # what lies outside the box is drawn at its edge
     sites = [np.column_stack([board.province_of, points])]
     for name, rows in _object(coordinates, "sites").items():
         if name not in board.location_index and name not in board.impassable:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import UNIT_LETTERS
 from mlbits.envs.diplomacy.drawing import arrow_head, piece_outlines, province_colours, sign_lines
-from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, INLAND, NOBODY, OPEN_SEA, SHORE, WIDTH, geometry_of
+from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, INLAND, OPEN_SEA, SHORE, geometry_of
 from mlbits.envs.diplomacy.marks import (
     DASHED,
     DOTTED,
@@ -44,6 +44,7 @@ from mlbits.envs.diplomacy.palette import (
     letter_colour,
     power_colours,
 )
+from mlbits.envs.diplomacy.partition import NOBODY, WIDTH
 from mlbits.envs.diplomacy.position import Position
 
 _LINES = {INLAND: (INLAND_LINE, 0.9), SHORE: (SHORE_LINE, 1.5), OPEN_SEA: (SEA_LINE, 0.9)}

@@ -10,10 +10,11 @@ from mlbits.envs.diplomacy import codes
 from mlbits.envs.diplomacy.ansi import board_text
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.drawing import draw_position
-from mlbits.envs.diplomacy.geometry import WIDTH, geometry_of
+from mlbits.envs.diplomacy.geometry import geometry_of
 from mlbits.envs.diplomacy.marks import heading_height, marks_of
 from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.palette import letter_colour, power_colours
+from mlbits.envs.diplomacy.partition import WIDTH
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.svg import svg
 

@@ -6,8 +6,8 @@ import pytest
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.geometry import NOBODY, WIDTH, geometry_of
-from mlbits.envs.diplomacy.partition import adjacent_pairs
+from mlbits.envs.diplomacy.geometry import compute_geometry, geometry_of
+from mlbits.envs.diplomacy.partition import NOBODY, WIDTH, adjacent_pairs
 
 
 def without(board, *keys):
@@ -81,9 +81,9 @@ def test_units_names_and_centres_keep_apart(standard):
 
 
 def test_the_same_map_gives_the_same_shapes(bare):
-    for one, other in ((load_board("mini"), load_board("mini")), (bare, load_board(dict(bare.source)))):
-        a, b = geometry_of(one), geometry_of(other)
-        assert a is not b and geometry_of(one) is a
+    for board in (load_board("mini"), bare):
+        a, b = geometry_of(board), compute_geometry(load_board(board.source))
+        assert a is not b and geometry_of(board) is geometry_of(load_board(board.source)) is a
         np.testing.assert_array_equal(a.unit_points, b.unit_points)
         np.testing.assert_array_equal(a.label_points, b.label_points)
         assert all((p == q and (r == s).all()) for (p, r), (q, s) in zip(a.areas, b.areas, strict=True))
@@ -98,6 +98,7 @@ def test_the_same_map_gives_the_same_shapes(bare):
         ("sites", {"XYZ": [[1, 2]]}, "coordinates.sites: got 'XYZ'; wanted a province or an impassable place"),
         ("sites", {"ISL": [[1, float("nan")]]}, "coordinates.sites['ISL']"),
         ("viewBox", "0 0 0 100", "wanted a width and height above 0"),
+        ("viewBox", "0 0 10 100", "neither over 4 times the other"),
     ],
 )
 def test_wrong_drawing_keys_are_named(key, value, said):
@@ -106,6 +107,16 @@ def test_wrong_drawing_keys_are_named(key, value, said):
     with pytest.raises(GameError) as error:
         geometry_of(load_board(content))
     assert said in str(error.value)
+
+
+def test_points_in_one_place_or_outside_the_box_are_drawn_all_the_same():
+    content = dict(load_board("mini").source)
+    for unit in ([100, 100], [-500, 20000]):
+        points = {name: {"unit": unit} for name in content["coordinates"]["points"]}
+        board = load_board(content | {"coordinates": {"viewBox": "0 0 300 200", "points": points}})
+        geometry = geometry_of(board)
+        assert ((geometry.unit_points >= 0) & (geometry.unit_points <= (WIDTH, geometry.height))).all()
+        assert np.isfinite(geometry.label_points).all() and len(geometry.areas) >= 1
 
 
 def test_borders_of_a_small_grid():
