@@ -184,9 +184,9 @@ def _judge(position: Position, number: int, text: str | Order, index: int, rules
     province = -1
     if 0 <= order.location < len(board.locations):
         province = int(board.province_of[order.location])
-        standing = position.units.get(province)
         out = position.dislodged.get(province)
-        if why is not None and number not in (getattr(standing, "power", -1), out.unit.power if out else -1):
+        standing = out.unit if out is not None else position.units.get(province)
+        if why is not None and (standing is None or standing.power != number):
             province = -1
     if why is not None:
         return _Entry(index, power, said, order, province, VOID, f"not allowed: {why}")
@@ -248,7 +248,8 @@ def _other_coasts(
         if move is None or move.kind != MOVE or (rules == "datc-2.4" and order.unit != ARMY):
             continue
         if board.province_of[move.target] == board.province_of[order.target] and move.target != order.target:
-            found.append((p, f"{board.locations[order.other]} moved to {board.locations[move.target]}"))
+            fleet = position.unit_name(position.units[order.other])
+            found.append((p, f"void: {fleet} was ordered to {board.locations[move.target]}"))
     return found
 
 
@@ -290,7 +291,8 @@ class _Teller:
             return entry.fates, entry.reason
         bits = self.bits.get(entry.province, 0)
         if self.moving:
-            reason = f"{entry.reason}; it holds{self.dislodgement(entry.province)}"
+            holds = "" if entry.reason.startswith("void") else "; it holds"
+            reason = f"{entry.reason}{holds}{self.dislodgement(entry.province)}"
         else:
             reason = entry.reason + ("; it disbands" if bits & DISBANDED else "")
         return entry.fates | bits, reason

@@ -16,7 +16,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import ADJUSTMENTS, ARMY, FALL_RETREATS, FLEET, PHASE_NAMES, SPRING_RETREATS
 
-_PHASE = re.compile(r"([SFW])(\d{1,5})([MRA])")
+_PHASE = re.compile(r"([SFW])([0-9]{1,5})([MRA])")
 _PHASES = {"SM": 0, "SR": 1, "FM": 2, "FR": 3, "WA": 4}
 MAX_YEAR = 30_000
 

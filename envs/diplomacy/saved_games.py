@@ -47,7 +47,7 @@ class PlayedPhase:
 
     Attributes:
         position: at its beginning.
-        orders: as given, by power; empty in the last phase.
+        orders: as given, by powers that gave any; empty in the last phase.
         fates: bits of units that had orders to get, by province; None where nothing is known.
     """
 
@@ -291,7 +291,7 @@ def _phase(row: Mapping[str, Any], board: Board, before: PlayedPhase | None, fin
     out = _retreats(state, starred)
     form = {"phase": name, "units": units, "centers": _lists(state, "centers", board), "dislodged": out}
     position = _with_attackers(Position.from_json(form, board), before)
-    orders = {power: tuple(texts) for power, texts in _lists(row, "orders", board).items()}
+    orders = {power: tuple(texts) for power, texts in _lists(row, "orders", board).items() if texts}
     results = row.get("results") or {}
     fates = _fates(results, position)
     return PlayedPhase(position, {} if final else orders, None if final and not results else fates)
@@ -353,13 +353,17 @@ def _fates(results: Any, position: Position) -> dict[int, int]:
     if not isinstance(results, Mapping):
         _fail("results", results, "an object")
     board, fates = position.board, {}
+    standing = {position.unit_name(unit) for unit in position.units.values()}
+    standing |= {position.unit_name(out.unit) for out in position.dislodged.values()}
     for unit, words in results.items():
         key = f"results[{unit!r}]"
         place = unit.partition(" ")[2]
         if unit == "WAIVE":
             continue
-        if place not in board.location_index:
+        if place not in board.location_index or unit[:2] not in ("A ", "F "):
             _fail(key, unit, 'a unit like "A PAR"')
+        if position.phase != ADJUSTMENTS and unit not in standing:
+            _fail(key, unit, f"a unit that is on the board in {position.phase_name}")
         if not isinstance(words, list) or not all(isinstance(word, str) and word in _BITS for word in words):
             _fail(key, words, f"a list of {', '.join(filter(None, _BITS))}")
         bits = 0

@@ -1,0 +1,254 @@
+"""Games in the saved form of the ``diplomacy`` package."""
+
+import copy
+import doctest
+import json
+import random
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.diplomacy import saved_games
+from mlbits.envs.diplomacy.adjudication import adjudicate
+from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.position import first_position
+from mlbits.envs.diplomacy.saved_games import (
+    GameRecord,
+    game_from_json,
+    game_to_json,
+    load_games,
+    read_games,
+    save_games,
+)
+
+BOARD = load_board()
+WAR = [
+    {"FRANCE": ["A PAR - PIC", "A MAR - BUR", "F BRE - ENG"], "GERMANY": ["F KIE - HOL", "A MUN - RUH"],
+     "ENGLAND": ["F LON - ENG"]},
+    {"GERMANY": ["F HOL - BEL", "A RUH S A BUR - MUN"]},
+    {"GERMANY": ["A MUN B"]},
+    {"FRANCE": ["A BUR S A PIC - BEL", "A PIC - BEL"], "GERMANY": ["F BEL H"]},
+    {"GERMANY": ["F BEL R HOL"]},
+    {},
+    {"FRANCE": ["A PAR B", "WAIVE"], "ITALY": ["A VEN - ADR", "rubbish"]},
+]  # fmt: skip
+
+
+@cache
+def played():
+    """A short game with a dislodgement, a retreat, builds and orders that are no good."""
+    now, told = first_position(BOARD), []
+    for orders in WAR:
+        told.append(adjudicate(now, orders))
+        now = told[-1].after
+    assert [phase.before.phase_name[-1] for phase in told] == list("MMAMRMA")
+    return GameRecord.of(told, id="war", note="to be continued")
+
+
+@pytest.fixture
+def war():
+    return played()
+
+
+def same(a, b):
+    assert [p.position.to_json() for p in a.phases] == [p.position.to_json() for p in b.phases]
+    assert [p.orders for p in a.phases] == [p.orders for p in b.phases]
+    assert (a.id, a.rules, a.note, a.over, a.map_name) == (b.id, b.rules, b.note, b.over, b.map_name)
+    for p, q in zip(a.phases, b.phases, strict=True):
+        assert {k: v for k, v in (p.fates or {}).items() if v} == {k: v for k, v in (q.fates or {}).items() if v}
+
+
+def test_a_game_comes_back_whole(war):
+    same(game_from_json(json.loads(json.dumps(game_to_json(war)))), war)
+
+
+def test_what_is_written(war):
+    form = game_to_json(war)
+    assert form.keys() == {"id", "map", "rules", "phases"}
+    assert (form["id"], form["map"], form["rules"]) == ("war", "standard", ["NO_PRESS"])
+    assert [phase["name"] for phase in form["phases"]] == [
+        "S1901M", "F1901M", "W1901A", "S1902M", "S1902R", "F1902M", "W1902A", "S1903M"
+    ]  # fmt: skip
+    attack, retreat, winter, last = (form["phases"][i] for i in (3, 4, 6, 7))
+    assert attack["results"]["F BEL"] == ["dislodged"]
+    assert attack["orders"]["FRANCE"] == ["A BUR S A PIC - BEL", "A PIC - BEL"]
+    assert "*F BEL" in retreat["state"]["units"]["GERMANY"]
+    assert {unit: sorted(places) for unit, places in retreat["state"]["retreats"]["GERMANY"].items()} == {
+        "F BEL": ["ENG", "HOL", "NTH"]
+    }
+    assert winter["state"]["builds"]["FRANCE"] == {"count": 1, "homes": ["MAR", "PAR"]}
+    assert winter["state"]["builds"]["GERMANY"] == {"count": 0, "homes": []}
+    assert winter["results"] == {"A PAR": [""], "A VEN": ["void"]}
+    assert last["orders"] == dict.fromkeys(BOARD.powers)
+    assert last["state"]["note"] == "to be continued"
+    for phase in form["phases"]:
+        assert phase.keys() == {"name", "state", "orders", "results", "messages"}
+        assert phase["state"].keys() >= {
+            "timestamp", "zobrist_hash", "note", "name", "units", "retreats", "centers", "homes", "influence",
+            "civil_disorder", "builds",
+        }  # fmt: skip
+
+
+def test_attackers_are_found_in_the_phase_before(war):
+    again = game_from_json(game_to_json(war))
+    assert again.phases[4].position.to_json()["dislodged"]["F BEL"]["from"] == "PIC"
+    alone = game_to_json(war)
+    alone["phases"] = alone["phases"][4:]
+    assert game_from_json(alone).phases[0].position.to_json()["dislodged"]["F BEL"]["from"] is None
+
+
+def test_a_game_that_is_over(war):
+    over = GameRecord(war.board, war.phases, "war", over=True, note="Victory by: FRA")
+    form = game_to_json(over)
+    assert (form["phases"][-1]["name"], form["phases"][-1]["state"]["name"]) == ("COMPLETED", "COMPLETED")
+    same(game_from_json(form), over)
+
+
+def test_files(war, tmp_path):
+    path = tmp_path / "games.jsonl"
+    save_games(path, [war, war])
+    games = load_games(path)
+    assert len(games) == 2
+    same(games[1], war)
+    path.write_text(json.dumps(game_to_json(war), indent=2))
+    same(load_games(path)[0], war)
+
+
+def test_other_boards(war):
+    mini = load_board("mini")
+    record = GameRecord.of([adjudicate(first_position(mini), {})], map_name="mini")
+    form = game_to_json(record)
+    with pytest.raises(GameError, match="map: got 'mini'; wanted \"standard\", or the board"):
+        game_from_json(form)
+    same(game_from_json(form, mini), record)
+
+
+def at(form, path, value):
+    """A copy of a form with one thing replaced; a value of ... takes it out."""
+    form = copy.deepcopy(form)
+    *way, last = path
+    place = form
+    for key in way:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return form
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        (["phases"], [], "phases: got []; wanted a list of one or more"),
+        (["phases"], ..., "phases: got None"),
+        (["id"], 5, "id: got 5; wanted text"),
+        (["rules"], "NO_PRESS", "rules: got 'NO_PRESS'; wanted a list of texts"),
+        (["phases", 1], 3, "phases[1]: got 3; wanted an object with a state"),
+        (["phases", 1, "state"], ..., "phases[1]: got"),
+        (["phases", 1, "name"], "F1905M", "phases[1], name: got 'F1905M'; wanted the name of the state, 'F1901M'"),
+        (["phases", 1, "state", "name"], "X", "phases[1], "),
+        (["phases", 1, "state", "units"], 3, "phases[1], state.units: got 3; wanted an object of lists"),
+        (["phases", 1, "state", "units", "GAUL"], [], "state.units: got 'GAUL'; wanted one of AUSTRIA"),
+        (["phases", 1, "state", "units", "ITALY"], [3], "state.units['ITALY']: got [3]; wanted a list of texts"),
+        (["phases", 1, "state", "units", "ITALY"], ["A XXX"], "units['ITALY']: got 'XXX'; wanted a province"),
+        (["phases", 1, "state", "units", "ITALY"], ["*A VEN"], "wanted no dislodged units in F1901M"),
+        (["phases", 1, "state", "centers", "ITALY"], ["TYR"], "centers['ITALY']: got 'TYR'; wanted a centre"),
+        (["phases", 4, "state", "retreats", "GERMANY"], {}, "nothing for F BEL"),
+        (["phases", 4, "state", "retreats", "GERMANY"], 3, "state.retreats['GERMANY']: got 3; wanted an object"),
+        (["phases", 4, "state", "retreats", "ITALY"], {"F BEL": []}, "wanted a unit of the power with a star"),
+        (["phases", 4, "state", "retreats", "GERMANY", "F BEL"], ["PAR"], "got 'PAR'; wanted a neighbour of it"),
+        (["phases", 1, "orders"], 3, "phases[1], orders: got 3"),
+        (["phases", 1, "orders", "ITALY"], "A VEN H", "phases[1], orders['ITALY']: got 'A VEN H'"),
+        (["phases", 1, "results"], 3, "phases[1], results: got 3; wanted an object"),
+        (["phases", 1, "results"], {"A XXX": []}, "wanted a unit like"),
+        (["phases", 1, "results"], {"A VEN": ["won"]}, "results['A VEN']: got ['won']; wanted a list of bounce"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(war, path, value, wanted):
+    with pytest.raises(GameError) as error:
+        game_from_json(at(game_to_json(war), path, value))
+    assert wanted in str(error.value)
+
+
+def test_phases_in_the_wrong_order(war):
+    form = game_to_json(war)
+    form["phases"][0], form["phases"][1] = form["phases"][1], form["phases"][0]
+    with pytest.raises(GameError, match=r"phases\[1\], name: got 'S1901M'; wanted a phase after F1901M"):
+        game_from_json(form)
+
+
+def test_a_file_cut_in_the_middle_is_refused_with_line_and_column(war, tmp_path):
+    whole = json.dumps(game_to_json(war), indent=1)
+    rng = random.Random(4)
+    for cut in [1, 2, len(whole) - 1, *(rng.randrange(3, len(whole)) for _ in range(100))]:
+        with pytest.raises(GameError, match=r"game, line \d+, column \d+: .*; wanted a whole game in JSON"):
+            read_games(whole[:cut])
+    path = tmp_path / "cut.jsonl"
+    save_games(path, [war, war])
+    lines = path.read_text()
+    path.write_text(lines[: len(lines) - 100])
+    with pytest.raises(GameError, match=r"cut.jsonl, line 2, column \d+"):
+        load_games(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "got no game; wanted at least one"),
+        (b" \n \n", "got no game; wanted at least one"),
+        (b"[]", "line 1: game: got []; wanted an object"),
+        (b"\n\n3", "line 3: game: got 3; wanted an object"),
+        (b"\xff{}", "invalid start byte at byte 0; wanted UTF-8"),
+        (b"[" * 100_000, "wanted plain JSON"),
+        (b'{"id": ' + b"9" * 5_000 + b"}", "wanted plain JSON"),
+    ],
+    ids=lambda content: str(content)[:20],
+)
+def test_files_that_are_no_games(tmp_path, content, wanted):
+    path = tmp_path / "game.json"
+    path.write_bytes(content)
+    with pytest.raises(GameError) as error:
+        load_games(path)
+    assert wanted in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(GameError, match="cannot be read"):
+        load_games(tmp_path / "none.json")
+
+
+JUNK = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "A PAR", "COMPLETED", "*A VEN", "S1901M"])
+JUNK = (
+    JUNK
+    | st.lists(JUNK, max_size=2)
+    | st.dictionaries(st.sampled_from(["FRANCE", "A PAR", "name", "x"]), JUNK, max_size=2)
+)
+
+
+def places(form, way=()):
+    """Paths to everything in a form."""
+    for key, value in form.items() if isinstance(form, dict) else enumerate(form):
+        yield (*way, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*way, key))
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.data())
+def test_a_damaged_game_is_refused_or_read_consistently(data):
+    form = game_to_json(played())
+    form = at(form, data.draw(st.sampled_from(list(places(form)))), data.draw(JUNK | st.just(...)))
+    try:
+        game = game_from_json(form)
+    except GameError as error:
+        assert "wanted" in str(error)
+        return
+    same(game_from_json(game_to_json(game)), game)
+
+
+def test_examples():
+    assert doctest.testmod(saved_games).failed == 0

@@ -1,0 +1,202 @@
+"""Files of vectors: the cases and random play, what is printed, exit status, malformed files."""
+
+import copy
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from mlbits import cli
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.vectors import check_vectors, read_vectors
+
+HERE = Path(__file__).parent
+BOARD = load_board()
+DATC, RANDOM_PLAY = HERE / "datc.json", HERE / "differential.jsonl.gz"
+FORM = {
+    "id": "one",
+    "before": {"phase": "S1901M", "units": {"FRANCE": ["A PAR"], "GERMANY": ["A MUN"]}, "centers": {"FRANCE": ["PAR"]}},
+    "orders": {"FRANCE": ["A PAR - BUR"], "GERMANY": ["A MUN - BUR"]},
+    "results": {"A PAR": ["bounce"], "A MUN": ["bounce"]},
+    "after": {"phase": "F1901M", "units": {"FRANCE": ["A PAR"], "GERMANY": ["A MUN"]}, "centers": {"FRANCE": ["PAR"]}},
+}
+
+
+def at(path, value):
+    """The vector with one thing replaced; a value of ... takes it out."""
+    form = copy.deepcopy(FORM)
+    *way, last = path
+    place = form
+    for key in way:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return form
+
+
+def write(path, *forms):
+    path.write_text(json.dumps({"vectors": forms}))
+    return path
+
+
+@pytest.mark.parametrize(("path", "count"), [(DATC, 179), (RANDOM_PLAY, 992)], ids=["cases", "random play"])
+def test_what_is_on_the_board_agrees_with_every_vector_that_counts(path, count):
+    report = check_vectors(path)
+    assert sum(report.counted.values()) + len(report.deviations) == count
+    wrong = [(name, line) for name, found in report.differences for line in found if not line.startswith("result ")]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", [DATC, RANDOM_PLAY], ids=["cases", "random play"])
+def test_every_vector_that_counts_agrees_to_the_last_result(path, capsys):
+    assert cli.main(["diplomacy", "adjudicate", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("movement: ", "retreats: ", "adjustments: ", "all: "))]
+    report = check_vectors(path)
+    assert report.good
+    assert report.agree == report.counted
+
+
+def test_what_is_printed(tmp_path, capsys):
+    wrong = at(["after", "units"], {"FRANCE": ["A BUR"], "GERMANY": ["A MUN"]}) | {"id": "two"}
+    also = at(["results", "A PAR"], []) | {"id": "three", "deviation": ["engines-disagree"]}
+    path = write(tmp_path / "some.json", FORM, wrong, also)
+    assert cli.main(["diplomacy", "adjudicate", str(path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "two S1901M: units FRANCE: got ['A PAR'], wanted ['A BUR']",
+        "three S1901M, not counted (engines-disagree): result of A PAR: got bounce, wanted success",
+        "movement: 1 of 2 agree",
+        "not counted: 1 with a deviation, of which 0 agree",
+        "all: 1 of 2 agree",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "found"),
+    [
+        (["after", "phase"], "S1901R", "phase: got F1901M, wanted S1901R"),
+        (["after", "centers"], {}, "centers FRANCE: got ['PAR'], wanted None"),
+        (["after", "destroyed"], ["A PAR"], "destroyed units: got (), wanted ('A PAR',)"),
+        (["results", "A PAR"], ["bounce", "dislodged"], "result of A PAR: got bounce, wanted bounce, dislodged"),
+        (["results", "A PAR"], ..., "result of A PAR: got bounce, wanted success"),
+        (["orders", "FRANCE"], ["A PAR - PIC"], "units FRANCE: got ['A PIC'], wanted ['A PAR']"),
+        (["orders", "FRANCE"], ["A PAR - PAR"], "result of A PAR: got void, wanted bounce"),
+    ],
+)
+def test_each_difference_is_found(tmp_path, path, value, found):
+    report = check_vectors(write(tmp_path / "one.json", at(path, value)))
+    assert found in report.differences[0][1]
+    assert not report.good
+
+
+def test_orders_ignored_are_not_told_void(tmp_path):
+    form = at(["orders", "FRANCE"], ["A PAR - PAR"])
+    form |= {"results": {}, "ignored": {"FRANCE": ["A PAR - PAR"]}}
+    form["after"]["units"] = {"FRANCE": ["A PAR"], "GERMANY": ["A BUR"]}
+    assert check_vectors(write(tmp_path / "one.json", form)).good
+
+
+def test_retreats_by_the_rules_go_before_the_sources(tmp_path):
+    units = {"GERMANY": ["A BUR", "A RUH"]}
+    out = {"power": "FRANCE", "from": "MUN", "retreats": ["GAS"], "retreats_rules": ["BEL", "GAS", "PAR", "PIC", "MAR"]}
+    form = {
+        "id": "out",
+        "before": {"phase": "S1901M", "units": {"FRANCE": ["A BUR"], "GERMANY": ["A MUN", "A RUH"]}, "centers": {}},
+        "orders": {"GERMANY": ["A MUN - BUR", "A RUH S A MUN - BUR"]},
+        "results": {"A BUR": ["dislodged"]},
+        "after": {"phase": "S1901R", "units": units, "centers": {}, "dislodged": {"A BUR": out}},
+    }  # fmt: skip
+    assert check_vectors(write(tmp_path / "one.json", form)).good
+    del out["retreats_rules"]
+    report = check_vectors(write(tmp_path / "one.json", form))
+    assert report.differences[0][1][0].startswith("retreats A BUR: got ['BEL'")
+
+
+def test_a_game_that_is_over_has_no_next_phase_to_compare(tmp_path):
+    form = at(["after", "phase"], "COMPLETED")
+    form["after"]["outcome"] = "draw"
+    assert check_vectors(write(tmp_path / "one.json", form)).good
+
+
+def test_all_forms_of_files_are_read(tmp_path):
+    lines = json.dumps(FORM) + "\n\n" + json.dumps(FORM) + "\n"
+    contents = {
+        "object.json": json.dumps({"vectors": [FORM, FORM]}).encode(),
+        "pretty.json": json.dumps([FORM, FORM], indent=2).encode(),
+        "lines.jsonl": lines.encode(),
+        "marked.jsonl": b"\xef\xbb\xbf" + lines.encode(),
+        "lines.jsonl.gz": gzip.compress(lines.encode()),
+        "odd_name": gzip.compress(json.dumps([FORM, FORM]).encode()),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert [vector.id for vector in read_vectors(tmp_path / name, BOARD)] == ["one", "one"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        (["id"], ..., "id: got None; wanted text"),
+        (["before"], ..., "before: got None; wanted an object"),
+        (["before", "phase"], "S1901", "before: position, phase: got 'S1901'"),
+        (["before", "units", "FRANCE"], ["A XXX"], "before: position, units['FRANCE']: got 'XXX'"),
+        (["orders"], [], "orders: got []; wanted an object"),
+        (["orders", "GAUL"], [], "orders: got 'GAUL'; wanted one of AUSTRIA"),
+        (["orders", "FRANCE"], "A PAR H", "orders['FRANCE']: got 'A PAR H'; wanted a list of texts"),
+        (["orders", "FRANCE"], [3], "orders['FRANCE']: got [3]; wanted a list of texts"),
+        (["ignored"], 3, "ignored: got 3; wanted an object of lists"),
+        (["results", "PAR"], [], "results: got 'PAR'; wanted a unit like"),
+        (["results", "A PAR"], ["won"], "results['A PAR']: got 'won'; wanted one of ok, bounce"),
+        (["after", "destroyed"], "A PAR", "after, destroyed: got 'A PAR'; wanted a list of units"),
+        (["after", "units"], 3, "after: position, units: got 3"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path, path, value, wanted):
+    form = at(path, value)
+    with pytest.raises(GameError) as error:
+        check_vectors(write(tmp_path / "one.json", FORM, form))
+    assert f"one.json, vectors[1]: {wanted}" in str(error.value)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps(FORM) + "\n\n" + json.dumps(form) + "\n")
+    with pytest.raises(GameError) as error:
+        check_vectors(lines)
+    assert f"lines.jsonl, line 3: {wanted}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "line 1, column 1: Expecting value; wanted JSON"),
+        (b"{}", "got no vectors"),
+        (b"3", "got no vectors"),
+        (b"[3]", "vectors[0]: vector: got 3; wanted an object"),
+        (b'{"vectors": [\n{"id": "x",', "line 2, column 12"),
+        (json.dumps(FORM).encode() + b'\n{"id": ', "line 2, column 8"),
+        (b"\n\n\xff", "line 3: invalid start byte; wanted UTF-8"),
+        (b"[" * 100_000, "wanted plain JSON"),
+        (gzip.compress(json.dumps(FORM).encode() * 400)[:-30], "wanted a whole gzip file"),
+        (b"\x1f\x8b rubbish", "wanted a whole gzip file"),
+    ],
+    ids=lambda content: str(content)[:20],
+)
+def test_files_that_are_none(tmp_path, content, wanted):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(GameError) as error:
+        check_vectors(path)
+    assert wanted in str(error.value)
+
+
+def test_mistakes_on_the_command_line(tmp_path, capsys):
+    assert cli.main(["diplomacy", "adjudicate", str(tmp_path / "none.json")]) == 2
+    assert "cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert cli.main(["diplomacy", "adjudicate", str(DATC), "--rules", "mine"]) == 2
+    assert "rules: got 'mine'; wanted one of 'datc-2.4', 'datc-3.0'" in capsys.readouterr().err
+    assert cli.main(["diplomacy", "judge"]) == 2
+    assert "unknown diplomacy command 'judge'" in capsys.readouterr().err
+    assert cli.main(["diplomacy", "adjudicate", str(write(tmp_path / "x.json", FORM)), "--map", "mini"]) == 2
+    assert "vectors[0]: before: position, units" in capsys.readouterr().err
