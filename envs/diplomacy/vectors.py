@@ -12,8 +12,10 @@ A file is JSON, ``{"vectors": [...]}`` or a list, or JSON lines, one vector a li
 | ``after`` | the next position, and ``destroyed``: [units] where there are any, ``outcome`` where the game is over |
 | ``deviation`` | why the vector is not counted; optional |
 
-First what is on the board is compared: units, dislodged units and their attackers, centres, phase; then retreats (by
-``retreats_rules`` where it is there); then units destroyed and results.
+What is on the board counts: units, dislodged units and their attackers, centres, phase, retreats (by ``retreats_rules``
+where it is there), units destroyed, what was built. Results, which are names for how it came about, are compared too
+and told apart: adjudicators name the same fate otherwise (is a support void that was also attacked?), and a fault of
+the source that moved nothing is in its results all the same. ``results=True`` counts them with the rest.
 """
 
 from __future__ import annotations
@@ -47,21 +49,26 @@ class VectorReport:
         counted: vectors that count, by the same.
         differences: (id and phase, what differs) of each that counts and differs.
         deviations: (id and phase, its deviation, what differs) of each that does not count.
+        told: results compared, in vectors that count.
+        told_otherwise: (id and phase, what differs) where results differ and are not counted.
     """
 
     agree: Mapping[str, int]
     counted: Mapping[str, int]
     differences: tuple[tuple[str, tuple[str, ...]], ...]
     deviations: tuple[tuple[str, str, tuple[str, ...]], ...]
+    told: int
+    told_otherwise: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
     def good(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing that counts differs."""
         return not self.differences
 
     def text(self) -> str:
         """For people: each difference, each deviation, how many of how many agree."""
-        lines = [f"{name}: {line}" for name, found in self.differences for line in found]
+        lines = [f"{name}, told otherwise: {line}" for name, found in self.told_otherwise for line in found]
+        lines += [f"{name}: {line}" for name, found in self.differences for line in found]
         for name, why, found in self.deviations:
             lines.append(f"{name}, not counted ({why}): {'; '.join(found) or 'agrees'}")
         for letter, name in PHASE_TYPES.items():
@@ -70,16 +77,21 @@ class VectorReport:
         if self.deviations:
             same = sum(not found for *_, found in self.deviations)
             lines.append(f"not counted: {len(self.deviations)} with a deviation, of which {same} agree")
+        otherwise = sum(len(found) for _, found in self.told_otherwise)
+        lines.append(f"results: {self.told - otherwise} of {self.told} told alike")
         return "\n".join([*lines, f"all: {sum(self.agree.values())} of {sum(self.counted.values())} agree"])
 
 
-def check_vectors(path: str | Path, rules: str = "datc-2.4", board: Board | None = None) -> VectorReport:
+def check_vectors(
+    path: str | Path, rules: str = "datc-2.4", board: Board | None = None, *, results: bool = False
+) -> VectorReport:
     """Adjudicate every vector of a file and compare.
 
     Args:
         path: the file.
         rules: "datc-2.4" or "datc-3.0".
         board: the map; None is the standard one.
+        results: whether a vector whose results alone differ counts as different.
 
     Raises:
         GameError: for a file that cannot be read, or is no file of vectors; naming line and field.
@@ -87,19 +99,25 @@ def check_vectors(path: str | Path, rules: str = "datc-2.4", board: Board | None
     check_rules(rules)
     board = load_board() if board is None else board
     agree, counted = dict.fromkeys(PHASE_TYPES, 0), dict.fromkeys(PHASE_TYPES, 0)
-    differences, deviations = [], []
+    differences, deviations, otherwise, told = [], [], [], 0
     for vector in read_vectors(path, board):
         letter = vector.before.phase_name[-1]
-        found = tuple(_differences(vector, adjudicate(vector.before, vector.orders, rules)))
+        outcome = adjudicate(vector.before, vector.orders, rules)
+        found, named = tuple(_differences(vector, outcome)), tuple(_results(vector, outcome))
         name = f"{vector.id} {vector.before.phase_name}"
         if vector.deviation is not None:
             deviations.append((name, vector.deviation, found))
             continue
+        told += len(vector.results)
+        if results:
+            found += named
+        elif named:
+            otherwise.append((name, named))
         counted[letter] += 1
         agree[letter] += not found
         if found:
             differences.append((name, found))
-    return VectorReport(agree, counted, tuple(differences), tuple(deviations))
+    return VectorReport(agree, counted, tuple(differences), tuple(deviations), told, tuple(otherwise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +303,6 @@ def _differences(vector: Vector, told: Adjudication) -> Iterator[str]:
         return
     destroyed = tuple(sorted(vector.before.unit_name(unit) for unit in told.destroyed))
     yield from _table("destroyed", {"units": destroyed}, {"units": vector.destroyed})
-    yield from _results(vector, told)
 
 
 def _table(key: str, got: Any, wanted: Any) -> Iterator[str]:
@@ -298,6 +315,8 @@ def _table(key: str, got: Any, wanted: Any) -> Iterator[str]:
 
 def _results(vector: Vector, told: Adjudication) -> Iterator[str]:
     """Results of units; those whose order was dropped as not allowed are not void in the vectors."""
+    if vector.before.phase == ADJUSTMENTS:
+        return
     names = {vector.before.unit_name(unit): p for p, unit in vector.before.units.items()}
     names |= {vector.before.unit_name(out.unit): p for p, out in vector.before.dislodged.items()}
     provinces = {p: name for name, p in names.items()}

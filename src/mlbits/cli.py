@@ -328,11 +328,13 @@ class _AdjudicateFlags:
         file: the vectors.
         rules: "datc-2.4" or "datc-3.0".
         map: "standard", "mini" or a file.
+        results: count a vector as different where the names of its orders' fates alone differ.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     rules: str = "datc-2.4"
     map: str = "standard"
+    results: bool = False
 
 
 def _adjudicate(words: list[str]) -> int:
@@ -340,7 +342,7 @@ def _adjudicate(words: list[str]) -> int:
     from mlbits.envs.diplomacy.board import load_board
     from mlbits.envs.diplomacy.vectors import check_vectors
 
-    report = check_vectors(flags.file, flags.rules, load_board(flags.map))
+    report = check_vectors(flags.file, flags.rules, load_board(flags.map), results=flags.results)
     print(report.text())
     return 0 if report.good else 1
 
