@@ -2,6 +2,7 @@
 
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
+``diplomacy_orders.png`` is a made-up second phase of Diplomacy with every kind of order to move.
 ``supervised_vs_rl.png`` and ``overestimation.png`` draw the results that lie beside them, which ``mlbits reproduce
 supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes.
 """
@@ -19,12 +20,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mlbits
+from mlbits.envs.diplomacy.adjudication import adjudicate
+from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.drawing import draw_position
+from mlbits.envs.diplomacy.position import Position, first_position
+from mlbits.envs.diplomacy.replay_page import frames_of
+from mlbits.envs.diplomacy.saved_games import GameRecord
 from mlbits.evals import overestimation, supervised_vs_rl
 from mlbits.selfplay.value_maps import exact_picture
 
 FOLDER = Path(__file__).parent / "pictures"
 STEPS, SEED = 5, 1
 DISCOUNT = 0.95
+AUTUMN = {
+    "AUSTRIA": ["A SER S F ALB - GRE", "F ALB - GRE", "A VIE H"],
+    "ENGLAND": ["F NTH C A YOR - NWY", "A YOR - NWY VIA", "F LON - ENG"],
+    "FRANCE": ["A BUR H", "A MAR - SPA", "F BRE - ENG"],
+    "GERMANY": ["A RUH S A MUN - BUR", "F DEN - SWE", "A MUN - BUR"],
+    "ITALY": ["F ION C A APU - TUN", "A APU - TUN VIA", "A PIE - MAR"],
+    "RUSSIA": ["F BOT - SWE", "A UKR - RUM", "F SEV S A UKR - RUM", "A WAR - GAL"],
+    "TURKEY": ["A BUL - GRE", "A CON - BUL", "F ANK - BLA"],
+}
 COLOURS = 64
 
 
@@ -35,6 +51,7 @@ def main() -> None:
         write(env_id.partition("/")[2].rpartition("-v")[0], after_a_few_steps(env_id))
     game = mlbits.make_game("mlbits/GridWorld-v0")
     write("policy_overlay", exact_picture(game, DISCOUNT))
+    write("diplomacy_orders", diplomacy_orders())
     write("supervised_vs_rl", curves("supervised_vs_rl", supervised_vs_rl.draw))
     write("overestimation", curves("overestimation", overestimation.draw))
 
@@ -45,6 +62,14 @@ def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:
     for _ in range(STEPS):
         batch.step(batch.sample_actions())
     return batch.render()
+
+
+def diplomacy_orders() -> NDArray[np.uint8]:
+    """Orders of a fall, with what became of them."""
+    start = first_position(load_board("standard")).to_json()
+    units = {power: [" ".join(order.split()[:2]) for order in orders] for power, orders in AUTUMN.items()}
+    position = Position.from_json(start | {"phase": "F1901M", "units": units}, load_board("standard"))
+    return draw_position(*frames_of(GameRecord.of([adjudicate(position, AUTUMN)]))[0], size=900)
 
 
 def curves(name: str, draw: Callable[[Any, Path], None]) -> NDArray[np.uint8]:

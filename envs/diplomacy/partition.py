@@ -30,6 +30,7 @@ MOST_OBLONG: Final = 4
 _FAR = 1e7  # no drawing has coordinates beyond
 _COARSE = 10.0
 _SPECK = 24  # cells
+_MOST_TRIES = 150
 _NEWCOMERS = ((0.35, 0.65), (0.45, 0.55), (0.25, 0.4, 0.6, 0.75))  # where sites are tried between two provinces
 
 
@@ -93,6 +94,9 @@ def ground_of(board: Board) -> Ground:
     land = None
     if outlines is not None:
         rings = [scaled(f"coordinates.land[{i}]", ring) for i, ring in enumerate(outlines)]
+        for i, ring in enumerate(rings):
+            if len(ring) < 3:
+                raise GameError(f"map, coordinates.land[{i}]: got {len(ring)} points; wanted 3 or more")
         land = _filled(rings, int(np.ceil(height * scale)))
     return Ground(board, height * scale, points, np.concatenate(sites), land)
 
@@ -196,8 +200,12 @@ def joined(ground: Ground) -> FloatArray:
         return len(pairs & wanted) - 0.4 * len(pairs - wanted) - 0.7 * _pieces(labels), pairs
 
     best, pairs = worth(sites)
+    tries = 0
     for shares in _NEWCOMERS:
         for a, b in sorted(wanted - pairs):
+            tries += 1
+            if tries > _MOST_TRIES:  # no map of a plane: there is no end to it
+                return sites
             gap = ground.points[b] - ground.points[a]
             extra = [(a if share < 0.5 else b, *(ground.points[a] + share * gap)) for share in shares]
             candidate = np.concatenate([sites, extra])

@@ -94,6 +94,7 @@ def test_the_same_map_gives_the_same_shapes(bare):
     [
         ("land", "all of it", "coordinates.land: got 'all of it'; wanted a list of outlines"),
         ("land", [[[0, 0], [1, "x"]]], "coordinates.land[0]"),
+        ("land", [[[0, 0], [1, 1]]], "coordinates.land[0]: got 2 points; wanted 3 or more"),
         ("sites", [], "coordinates.sites: got []; wanted an object"),
         ("sites", {"XYZ": [[1, 2]]}, "coordinates.sites: got 'XYZ'; wanted a province or an impassable place"),
         ("sites", {"ISL": [[1, float("nan")]]}, "coordinates.sites['ISL']"),
