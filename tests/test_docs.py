@@ -179,6 +179,8 @@ def parse(name: str, words: list[str]) -> None:
         parse_solve(words)
     elif name == "reproduce":
         tyro.cli(cli.reproduce_flags(words), args=words)
+    elif name == "diplomacy":
+        tyro.cli(getattr(cli, f"_{words[0].capitalize()}Flags"), args=words[1:])
     else:
         tyro.cli(getattr(cli, f"_{name.capitalize()}Flags"), args=words)
 
