@@ -232,11 +232,9 @@ class _Sentence:
         letter = self.take(*_KINDS)
         province, coast = self.province()
         standing = self.standing(province)
-        helped = _KINDS.get(letter, standing.kind if standing is not None else 0)
+        helped = _KINDS.get(letter, standing.kind if standing is not None else self.ground(province))
         if standing is not None and standing.kind != helped:
             self.fail(f"{UNIT_LETTERS[standing.kind]}, which is the unit there", repr(letter))
-        if coast is not None and helped != ARMY:
-            self.coast(province, coast)
         moves = self.take("-", "->", "TO", "MOVE", "MOVES")
         if not moves:
             if what == CONVOY:
@@ -272,6 +270,10 @@ class _Sentence:
             return self.position.dislodged[province].unit
         return self.position.units.get(province)
 
+    def ground(self, province: int) -> int:
+        """The only kind of unit that can be there, or 0 where both can."""
+        return {LAND: ARMY, SEA: FLEET}.get(self.board.provinces[province].type, 0)
+
     def phase(self) -> int:
         return -1 if self.position is None else self.position.phase
 
@@ -282,8 +284,7 @@ class _Sentence:
         kind = _KINDS.get(letter, 0)
         standing = self.standing(province) if what != BUILD else None
         if not kind:
-            ground = {LAND: ARMY, SEA: FLEET}.get(self.board.provinces[province].type, 0)
-            kind = standing.kind if standing is not None else ground
+            kind = standing.kind if standing is not None else self.ground(province)
         if not kind:
             empty = self.position is not None and what is None and self.phase() != ADJUSTMENTS
             self.fail("a unit there" if empty else "A or F before it", repr(self.board.provinces[province].id))
@@ -292,7 +293,7 @@ class _Sentence:
         place = self.coast(province, coast) if coast is not None else province
         if standing is not None and standing.kind == FLEET:
             return kind, standing.location
-        if coast is None and self.board.coasts_of[province] and what in (BUILD, None):
+        if coast is None and self.board.coasts_of[province]:
             if what is None and self.phase() in (-1, ADJUSTMENTS) and self.words[self.at : self.at + 1] in _BUILDS:
                 return kind, place  # read again as a build, which says it better
             coasts = ", ".join(self.board.locations[c] for c in self.board.coasts_of[province])
@@ -319,7 +320,10 @@ class _Sentence:
             words = self.words[self.at : self.at + length]
             if words in table:
                 self.at += length
-                return table[words], self.named_coast()
+                coast = self.named_coast()
+                if coast is not None:
+                    self.coast(table[words], coast)  # an army's is dropped, but has to be there
+                return table[words], coast
         return self.fail("a province")
 
     def named_coast(self) -> str | None:
