@@ -97,7 +97,7 @@ from mlbits.envs.diplomacy.codes import (
     WAIVE,
 )
 from mlbits.envs.diplomacy.legal import (
-    find_chains,
+    find_ways,
     legal_fields,
     list_builds,
     list_disbands,
@@ -111,6 +111,8 @@ from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
+# Kinds of orders in an action space, beyond those of the codes.
+BUILD_FLEET, MOVE_BY_CONVOY = WAIVE + 1, WAIVE + 2
 DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
 DEFAULT_YEARS = 20
@@ -152,7 +154,7 @@ def reset(state: Any, params: Any) -> None:
 @rule(inline=False)
 def prepare(state: Any, params: Any) -> None:
     """Find out what the position's masks and observations need, once a phase."""
-    find_chains(state, params)
+    find_ways(state, params)
     for seat in range(params.powers):
         state.centers[seat] = 0
         state.units[seat] = 0
@@ -514,6 +516,8 @@ def game_on(
         },
     )  # fmt: skip
     lists = len(words.start)
+    high = np.ones((n, 22 + 4 * powers), np.int8)  # columns of flags, but for three of numbers
+    high[:, 7], high[:, 20 + 3 * powers : 22 + 3 * powers] = 8, n
     return Game(
         name=name,
         seats=powers,
@@ -524,7 +528,7 @@ def game_on(
         params=params,
         observation_space=spaces.Dict(
             {
-                "areas": spaces.Box(0, 120, (n, 22 + 4 * powers), np.int8),
+                "areas": spaces.Box(np.zeros_like(high), high, dtype=np.int8),
                 "status": spaces.Box(-10.0, 10.0, (8 + 2 * powers,), np.float32),
                 "slots": spaces.MultiDiscrete([lists] * slots),
             }
@@ -549,11 +553,12 @@ def order_space(words: Vocabulary, slots: int) -> OrderSpace:
     actor = np.full(len(words.entries), -1)
     for number in range(4 * locations):
         actor[words.start[number] : words.start[number + 1]] = board.province_of[number % locations]
-    kind, other, target, _ = words.entries.T.astype(np.int64)
+    kind, other, target, via = words.entries.T.astype(np.int64)
     target = place[target]
     builds = kind == BUILD
-    # Builds of armies and fleets are two kinds; their province acts, and so does that of a unit that is disbanded.
-    kind = np.where(builds & (other == FLEET), WAIVE + 1, kind)
+    # Builds of armies and fleets are two kinds, and so are moves by convoy and others; the province of a build acts, and
+    # that of a unit that is disbanded.
+    kind = np.where(builds & (other == FLEET), BUILD_FLEET, np.where(via > 0, MOVE_BY_CONVOY, kind))
     actor = np.where(builds | (actor < 0), target, actor)
     adjacency = np.zeros((len(board.provinces),) * 2, bool)
     for row, reach in enumerate(words.reach_list):

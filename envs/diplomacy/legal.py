@@ -21,7 +21,7 @@ _ONE = np.uint64(1)
 
 
 def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
-    """Fields of a copy's state: what :func:`find_chains` finds out, and working memory."""
+    """Fields of a copy's state: what :func:`find_ways` finds out, and working memory."""
     n = len(vocabulary.board.provinces)
     return [
         ("chain", "i2", (n,)),  # number of the connected group of fleets at sea, or -1
@@ -32,6 +32,8 @@ def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
         ("landed_count", "i2"),
         ("shores", "i2", (n,)),  # coastal provinces that some fleet at sea borders
         ("shore_count", "i2"),
+        ("entrants", "i2", (n, _most_near(vocabulary))),  # provinces of the units that can move here by themselves
+        ("entrant_count", "u1", (n,)),
         ("flow_next", "i2", (n,)),
         ("flow_last", "i2", (n,)),
         ("seen_in", "u1", (n,)),
@@ -65,32 +67,22 @@ def vocabulary_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
         ("coast_start", "i2", (n,)),  # first named coast of a province, a location
         ("coast_count", "u1", (n,)),
         ("is_coast", "u1", (n,)),
-        ("near_count", "u1", (n,)),
-        ("near", "i2", (n, max(1, _most_near(vocabulary)))),  # provinces from which a unit may enter without a convoy
     ]
 
 
-def _near(vocabulary: Vocabulary) -> list[list[int]]:
-    """For each province, those from which an army or a fleet may enter."""
+def _most_near(vocabulary: Vocabulary) -> int:
+    """From how many provinces units may enter one without a convoy, at most."""
     locations = len(vocabulary.board.locations)
     near: list[set[int]] = [set() for _ in vocabulary.board.provinces]
     for row, reach in enumerate(vocabulary.reach_list):
         for z in reach[reach >= 0]:
             near[z].add(int(vocabulary.board.province_of[row % locations]))
-    return [sorted(provinces) for provinces in near]
-
-
-def _most_near(vocabulary: Vocabulary) -> int:
-    return max(map(len, _near(vocabulary)))
+    return max(1, *map(len, near))
 
 
 def vocabulary_values(vocabulary: Vocabulary) -> Mapping[str, Any]:
     """Values of :func:`vocabulary_fields`."""
     board = vocabulary.board
-    near = _near(vocabulary)
-    table = np.full((len(near), max(1, max(map(len, near)))), NOBODY)
-    for p, provinces in enumerate(near):
-        table[p, : len(provinces)] = provinces
     kind, other, target, via = vocabulary.entries.T
     return {
         "width": vocabulary.width,
@@ -111,17 +103,23 @@ def vocabulary_values(vocabulary: Vocabulary) -> Mapping[str, Any]:
         "coast_start": [coasts[0] if coasts else NOBODY for coasts in board.coasts_of],
         "coast_count": [len(coasts) for coasts in board.coasts_of],
         "is_coast": [province.type == COAST for province in board.provinces],
-        "near_count": [len(provinces) for provinces in near],
-        "near": table,
     }
 
 
 @rule(inline=False)
-def find_chains(state: Any, params: Any) -> None:
-    """Group the fleets at sea that are connected; call it when units have moved."""
+def find_ways(state: Any, params: Any) -> None:
+    """Group the fleets at sea that are connected, and list who can enter where; call it when units have moved."""
     for p in range(params.provinces):
         state.chain[p] = NOBODY
         state.touch[p] = 0
+        state.entrant_count[p] = 0
+    for p in range(params.provinces):
+        if state.unit_kind[p] != NO_UNIT:
+            row = neighbour_row(params, state.unit_kind[p], state.unit_place[p])
+            for j in range(params.reach_count[row]):
+                z = params.reach_list[row, j]
+                state.entrants[z, state.entrant_count[z]] = p
+                state.entrant_count[z] += 1
     groups = 0
     for p in range(params.provinces):
         if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY:
@@ -219,46 +217,38 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
             state.choices[count] = params.hold_base[row] + j
             count += 1
         base = np.int64(params.move_base[row, j])
-        for i in range(params.near_count[z]):
-            y = np.int64(params.near[z, i])
-            if state.unit_kind[y] != NO_UNIT and y != p:
-                count = _list_help(state, params, p, y, z, base, count)
+        own = np.int64(params.source_count[z, p])  # entries of the unit's own moves are left out of its list
+        coasts = params.coast_count[z] > 0
+        for i in range(state.entrant_count[z]):
+            y = np.int64(state.entrants[z, i])
+            if y != p:
+                past = own if y > p else 0
+                state.choices[count] = base + params.source_rank[z, y, 0] - past
+                count += 1
+                if coasts and state.unit_kind[y] == FLEET:
+                    count = _list_coasts(state, params, y, z, base - past, count)
         if armies > 0 and params.is_coast[z] != 0:
             touched = state.touch_without[z] if at_sea else state.touch[z]
             for i in range(armies if touched != 0 else 0):
                 y = np.int64(state.landed[i])
                 bits = state.touch_without[y] if at_sea else state.touch[y]
                 if bits & touched != 0 and y != p and y != z and params.reach[y, z] == 0:
-                    state.choices[count] = base + _rank(params, p, y, z, 0)
+                    state.choices[count] = base + params.source_rank[z, y, 0] - (own if y > p else 0)
                     count += 1
     if at_sea:
         count = _list_convoys(state, params, p, count)
     return count
 
 
-@rule
-def _rank(params: Any, p: Any, y: Any, z: Any, variant: Any) -> Any:
-    """Place of the move y to z among those that a unit in ``p`` can support: its own are left out."""
-    rank = params.source_rank[z, y, variant]
-    if y > p:
-        rank -= params.source_count[z, p]
-    return rank
-
-
 @rule(inline=False)
-def _list_help(state: Any, params: Any, p: Any, y: Any, z: Any, base: Any, count: Any) -> Any:
-    """Choices for the support of a move without a convoy: the coast left open, or named."""
-    row = neighbour_row(params, state.unit_kind[y], state.unit_place[y])
-    if params.reach[row, z] == 0:
-        return count
-    state.choices[count] = base + _rank(params, p, y, z, 0)
-    count += 1
-    if state.unit_kind[y] == FLEET and params.coast_count[z] > 0:
-        for i in range(params.degree[row]):
-            place = params.neighbour[row, i]
-            if params.province_of[place] == z:
-                state.choices[count] = base + _rank(params, p, y, z, 1 + place - params.coast_start[z])
-                count += 1
+def _list_coasts(state: Any, params: Any, y: Any, z: Any, base: Any, count: Any) -> Any:
+    """Choices for the support of a fleet's move that name the coast of ``z``."""
+    row = neighbour_row(params, FLEET, state.unit_place[y])
+    for i in range(params.degree[row]):
+        place = params.neighbour[row, i]
+        if params.province_of[place] == z:
+            state.choices[count] = base + params.source_rank[z, y, 1 + place - params.coast_start[z]]
+            count += 1
     return count
 
 

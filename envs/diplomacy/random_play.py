@@ -73,10 +73,8 @@ def masks(states, params, out):
     """Write the masks of every seat into out [P, K * W], position after position."""
     for b in range(len(states)):
         for seat in range(params[0].powers):
-            row = out[seat]
-            for i in range(len(row)):
-                row[i] = False
-            legal(states[b], params[0], seat, row)
+            out[seat, :] = False
+            legal(states[b], params[0], seat, out[seat])
 '''
 
 
