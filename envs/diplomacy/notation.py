@@ -232,9 +232,13 @@ class _Sentence:
         letter = self.take(*_KINDS)
         province, coast = self.province()
         standing = self.standing(province)
-        helped = _KINDS.get(letter, standing.kind if standing is not None else self.ground(province))
-        if standing is not None and standing.kind != helped:
-            self.fail(f"{UNIT_LETTERS[standing.kind]}, which is the unit there", repr(letter))
+        there = standing.kind if standing is not None else self.ground(province)
+        helped = _KINDS.get(letter, there)
+        if there not in (0, helped):
+            wanted = "which is the unit there" if standing is not None else "the only kind that can be there"
+            self.fail(f"{UNIT_LETTERS[there]}, {wanted}", repr(letter))
+        if what == CONVOY and helped == FLEET:
+            self.fail("an army, for fleets are not convoyed", f"a fleet in {self.board.provinces[province].id}")
         moves = self.take("-", "->", "TO", "MOVE", "MOVES")
         if not moves:
             if what == CONVOY:

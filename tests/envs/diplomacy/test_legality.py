@@ -171,7 +171,6 @@ def test_reasons_in_a_movement_phase(text, reason):
         ("F NTH C A LON - BEL", None),
         ("F ENG C A LON - NWY", None),
         ("F IRI C A LON - NWY", "no chain of fleets joins LON and NWY through it"),
-        ("F NTH C F EDI - NWY", "F EDI is a fleet; only armies are convoyed"),
         ("F NTH C A LON - LON", "the army in LON is there already"),
         ("F NTH C A LON - RUH", "RUH has no coast"),
         ("F NTH C A YOR - BEL", "there is no unit in YOR"),
@@ -186,6 +185,12 @@ def test_reasons_in_a_movement_phase(text, reason):
 def test_reasons_around_convoys(text, reason):
     now = position(england=["A LON", "F ENG", "F NTH", "F IRI", "F EDI"])
     assert why(now, "england", text) == reason
+
+
+def test_a_fleet_is_not_convoyed():
+    now = position(england=["F NTH", "F EDI"])
+    order = Order(CONVOY, FLEET, place("NTH"), place("EDI"), place("NWY"))
+    assert why_illegal(now, BOARD.power_index["ENGLAND"], order) == "F EDI is a fleet; only armies are convoyed"
 
 
 def test_a_fleet_that_no_route_needs():
