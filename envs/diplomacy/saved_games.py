@@ -31,7 +31,15 @@ from typing import Any, NoReturn
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.adjudication import Adjudication
 from mlbits.envs.diplomacy.board import Board, load_board
-from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FALL_RETREATS, FATE_NAMES, MOVE, SPRING_RETREATS, VOID
+from mlbits.envs.diplomacy.codes import (
+    ADJUSTMENTS,
+    FALL_RETREATS,
+    FATE_NAMES,
+    MOVE,
+    SPRING_RETREATS,
+    UNIT_LETTERS,
+    VOID,
+)
 from mlbits.envs.diplomacy.notation import NotationError, parse_order
 from mlbits.envs.diplomacy.position import Position, read_phase
 
@@ -220,7 +228,7 @@ def _built(phase: PlayedPhase, province: int) -> str:
         for text in texts:
             order = _order(text, phase.position)
             if order is not None and order.location >= 0 and board.province_of[order.location] == province:
-                return f"{' AF'[order.unit]} {board.locations[order.location]}"
+                return f"{UNIT_LETTERS[order.unit]} {board.locations[order.location]}"
     return f"A {board.provinces[province].id}"
 
 

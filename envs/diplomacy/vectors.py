@@ -33,6 +33,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.adjudication import Adjudication, adjudicate
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FATE_NAMES, VOID
+from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.records import check_rules
 
@@ -158,6 +159,16 @@ def read_vectors(path: str | Path, board: Board) -> Iterator[Vector]:
             yield _vector(form, board)
         except GameError as error:
             raise GameError(f"{path.name}, {where}: {error}") from error
+
+
+def movement_phases(path: str | Path, board: Board) -> list[tuple[Position, dict[int, Order]]]:
+    """Positions of a file's movement phases with the orders that count, by province."""
+    phases = []
+    for vector in read_vectors(path, board):
+        if vector.before.phase_name.endswith("M"):
+            told = [f.order for f in adjudicate(vector.before, vector.orders).fates if f.order is not None]
+            phases.append((vector.before, {int(board.province_of[order.location]): order for order in told}))
+    return phases
 
 
 def _forms(path: Path) -> Iterator[tuple[str, Any]]:
