@@ -34,6 +34,9 @@ RETREAT: Final = 6
 DISBAND: Final = 7
 BUILD: Final = 8
 WAIVE: Final = 9
+# Two kinds more in action spaces, where a build of an army and a move over land or by one's own fleet keep the above.
+BUILD_FLEET: Final = 10
+MOVE_BY_CONVOY: Final = 11
 
 # Fates: bits, so that one order can have several. None of them: the order succeeded.
 BOUNCE: Final = 1
