@@ -31,9 +31,7 @@ from mlbits.envs.diplomacy.position import Position, Unit
 HERE = Path(__file__).parent
 BOARD = load_board()
 DATC = json.loads((HERE / "datc.json").read_text())["vectors"]
-RANDOM_PLAY = [
-    json.loads(line) for line in gzip.decompress((HERE / "differential.jsonl.gz").read_bytes()).splitlines()
-]
+RANDOM_PLAY = [json.loads(line) for line in gzip.decompress((HERE / "differential.jsonl.gz").read_bytes()).splitlines()]
 
 
 def place(name):

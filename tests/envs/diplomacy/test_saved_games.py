@@ -17,6 +17,7 @@ from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.position import first_position
 from mlbits.envs.diplomacy.saved_games import (
     GameRecord,
+    PlayedPhase,
     game_from_json,
     game_to_json,
     load_games,
@@ -119,7 +120,7 @@ def test_files(war, tmp_path):
 
 def test_other_boards(war):
     mini = load_board("mini")
-    record = GameRecord.of([adjudicate(first_position(mini), {})], map_name="mini")
+    record = GameRecord(mini, (PlayedPhase(first_position(mini)),), map_name="mini")
     form = game_to_json(record)
     with pytest.raises(GameError, match="map: got 'mini'; wanted \"standard\", or the board"):
         game_from_json(form)

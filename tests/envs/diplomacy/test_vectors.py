@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def write(path, *forms):
     return path
 
 
+@cache
+def report_of(path):
+    return check_vectors(path)
+
+
 @pytest.mark.parametrize(
     ("path", "counted", "deviations"),
     [(DATC, {"M": 136, "R": 14, "A": 22}, 7), (RANDOM_PLAY, {"M": 612, "R": 140, "A": 146}, 94)],
@@ -51,7 +57,7 @@ def write(path, *forms):
 def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert cli.main(["diplomacy", "adjudicate", str(path)]) == 0
     said = capsys.readouterr().out
-    report = check_vectors(path)
+    report = report_of(path)
     assert report.differences == ()
     assert report.agree == report.counted == counted
     assert len(report.deviations) == deviations
@@ -61,7 +67,7 @@ def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
 
 def test_where_vectors_deviate_by_a_fault_of_the_source_we_do_not():
     """Each of the three kinds of fault is among the deviations, and some vectors with one agree all the same."""
-    deviations = check_vectors(RANDOM_PLAY).deviations
+    deviations = report_of(RANDOM_PLAY).deviations
     for fault in ("own-support-counted", "disrupted-without-dislodgement"):
         assert all(found for _, why, found in deviations if fault in why)
     assert sum(not found for _, _, found in deviations) > 60
