@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.core.spaces import action_layout
 
 
@@ -24,8 +25,10 @@ class AgentEntry:
         agent: name of its class.
         config: name of its config dataclass.
         summary: one line for lists.
-        actions: the kinds of action space that it handles.
+        actions: the kinds of action space that it handles; "orders" are those of an OrderSpace, which is
+            multi-discrete too.
         observations: the kinds of observation space that it handles.
+        bot: whether it plays without having learnt.
     """
 
     module: str
@@ -34,6 +37,7 @@ class AgentEntry:
     summary: str
     actions: tuple[str, ...] = ("discrete", "multi_discrete", "continuous")
     observations: tuple[str, ...] = ("index", "indices", "vector", "image", "dict")
+    bot: bool = False
 
     def config_class(self) -> Any:
         """The config dataclass."""
@@ -51,14 +55,14 @@ class AgentEntry:
         from mlbits.agents.agent import AgentError
         from mlbits.agents.networks import observation_kind
 
-        kinds = {"action": action_layout(action_space).kind, "observation": observation_kind(observation_space)}
+        kinds = {"action": action_kinds(action_space), "observation": (observation_kind(observation_space),)}
         for what, space in (("action", action_space), ("observation", observation_space)):
-            wanted = getattr(self, f"{what}s")
-            if kinds[what] not in wanted:
-                able = [name for name, entry in AGENTS.items() if kinds[what] in getattr(entry, f"{what}s")]
+            wanted, got = getattr(self, f"{what}s"), kinds[what]
+            if not set(got) & set(wanted):
+                able = [name for name, entry in AGENTS.items() if set(got) & set(getattr(entry, f"{what}s"))]
                 raise AgentError(
                     f"{self.agent}: got the {what} space {space}; wanted one that is {_either(wanted)}. "
-                    f"Agents for {kinds[what].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
+                    f"Agents for {got[-1].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
                 )
         agent_class = getattr(importlib.import_module(self.module), self.agent)
         return agent_class(config, observation_space, action_space, seed=seed, device=device)
@@ -104,6 +108,27 @@ AGENTS: dict[str, AgentEntry] = {
         "one-step problems: cross-entropy, policy gradients and Q loss on one network",
         ("discrete",),
     ),
+    "random": AgentEntry(
+        "mlbits.agents.random_agent", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
+    ),
+    "diplomacy-hold": AgentEntry(
+        "mlbits.agents.diplomacy_bots",
+        "HoldBot",
+        "HoldConfig",
+        "a bot for Diplomacy boards that holds",
+        ("orders",),
+        ("dict",),
+        bot=True,
+    ),
+    "diplomacy-greedy": AgentEntry(
+        "mlbits.agents.diplomacy_bots",
+        "GreedyBot",
+        "GreedyConfig",
+        "a bot for Diplomacy boards that takes and defends centres",
+        ("orders",),
+        ("dict",),
+        bot=True,
+    ),
     "sb3-ppo": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"),
     "sb3-a2c": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"),
     "sb3-dqn": AgentEntry(
@@ -119,6 +144,16 @@ AGENTS: dict[str, AgentEntry] = {
         "mlbits.agents.sb3", "SB3Agent", "SB3SACConfig", "Stable-Baselines3's SAC, by its own loop", ("continuous",)
     ),
 }
+
+
+def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
+    """What kinds of action space a space is: "orders" besides "multi_discrete" for orders on a graph.
+
+    Raises:
+        GameError: if no agent can act in it.
+    """
+    kind = action_layout(space).kind
+    return ("orders", kind) if isinstance(space, OrderSpace) else (kind,)
 
 
 def _either(kinds: tuple[str, ...]) -> str:

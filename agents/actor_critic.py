@@ -15,10 +15,12 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, network_generator
 from mlbits.agents.distributions import distribution_for
 from mlbits.agents.networks import ActorCritic, RunningMoments
 from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.order_network import OrderDistribution, OrderNetwork, fits_orders
 from mlbits.agents.returns import next_values
 
-# Rows a pass on the CPU: activations of 4,096 rows of 64 stay in a core's cache.
+# Rows a pass on the CPU: activations of 4,096 rows of 64 stay in a core's cache, and of as many areas of boards.
 CPU_CHUNK = 4096
+_AREAS_A_CHUNK = 4096
 
 
 class NetworkConfig(Protocol):
@@ -55,6 +57,13 @@ class ActorCriticCore:
         device: where the network lives.
         value_apart: whether the critic's tower has an optimiser of its own, ``value_optimizer``, so that it can take
             steps while the policy stands still (Adam would carry the policy on by its momentum).
+        network: "tower", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
+
+    Attributes:
+        distribution: what the policy's numbers mean.
+        network: policy and value.
+        optimizer: of all parameters that have no other.
+        chunk: rows a pass on the CPU.
 
     Raises:
         AgentError: if observations are to be standardised that are not a vector of floats.
@@ -70,11 +79,20 @@ class ActorCriticCore:
         seed: int,
         device: torch.device | str,
         value_apart: bool = False,
+        network: str = "tower",
     ) -> None:
-        self.distribution = distribution_for(action_space)
-        self.network = ActorCritic(
-            observation_space, self.distribution, config.hidden, network_generator(seed), config.log_std
-        )
+        # Each network comes with the distribution that knows what its parameters are: numbers in rows, or a board.
+        self.network: Any
+        self.distribution: Any
+        generator = network_generator(seed)
+        if network == "auto" and fits_orders(observation_space, action_space):
+            self.network = OrderNetwork(observation_space, action_space, config.hidden, generator)  # type: ignore[arg-type]
+            self.distribution = OrderDistribution(self.network.decoder)
+            self.chunk = max(1, _AREAS_A_CHUNK // self.network.decoder.areas)
+        else:
+            self.distribution = distribution_for(action_space)
+            self.network = ActorCritic(observation_space, self.distribution, config.hidden, generator, config.log_std)
+            self.chunk = CPU_CHUNK
         self.network.to(device)
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
@@ -108,7 +126,7 @@ class ActorCriticCore:
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         flat = rows(obs, lead)
         count = int(np.prod(some.shape[:lead]))
-        chunk = CPU_CHUNK if some.device.type == "cpu" else max(count, 1)
+        chunk = self.chunk if some.device.type == "cpu" else max(count, 1)
         out = torch.empty(count, device=some.device)
         for start in range(0, count, chunk):
             part = pick(flat, slice(start, start + chunk))

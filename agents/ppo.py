@@ -33,8 +33,9 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, active_rows, explained_variance
+from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.order_network import OrderDistribution
 from mlbits.agents.returns import RewardScale, gae
 
 Metrics = dict[str, Tensor]
@@ -64,8 +65,11 @@ class PPOConfig:
         normalize_advantage: whether advantages have mean 0 and variance 1 in each minibatch.
         normalize_obs: whether observations are standardised (vectors of floats only).
         normalize_reward: whether rewards are divided by the running deviation of discounted returns.
-        hidden: widths of the hidden layers of actor and critic.
+        hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
+            graph convolution each.
         log_std: initial log standard deviation of continuous actions.
+        network: "auto", the :mod:`~mlbits.agents.order_network` for orders on a graph and towers for all else, or
+            "tower".
     """
 
     num_steps: int = 128
@@ -89,6 +93,7 @@ class PPOConfig:
     normalize_reward: bool = False
     hidden: tuple[int, ...] = (64, 64)
     log_std: float = 0.0
+    network: Literal["auto", "tower"] = "auto"
 
     def __post_init__(self) -> None:
         check_range(
@@ -100,6 +105,8 @@ class PPOConfig:
         check_hidden(self.hidden)
         if self.objective not in ("clip", "adaptive_kl"):
             raise AgentError(f"objective: got {self.objective!r}; wanted 'clip' or 'adaptive_kl'")
+        if self.network not in ("auto", "tower"):
+            raise AgentError(f"network: got {self.network!r}; wanted 'auto' or 'tower'")
 
 
 class PPO:
@@ -123,7 +130,12 @@ class PPO:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device)
+        self.core = ActorCriticCore(
+            config, observation_space, action_space, seed=seed, device=device, network=config.network
+        )
+        if config.objective == "adaptive_kl" and isinstance(self.core.distribution, OrderDistribution):
+            raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', or "
+                             "network='tower'")  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
 
@@ -206,7 +218,7 @@ class PPO:
         advantage = pick(data["advantage"], part)
         if self.config.normalize_advantage and count > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chunk = CPU_CHUNK if part.device.type == "cpu" else count
+        chunk = self.core.chunk if part.device.type == "cpu" else count
         optimizer.zero_grad()
         total: Metrics = {}
         for start in range(0, count, chunk):

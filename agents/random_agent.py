@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Decision, Rollout
+from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.distributions import distribution_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomConfig:
+    """Random play has no settings."""
 
 
 class RandomAgent:
@@ -35,9 +41,13 @@ class RandomAgent:
             self.distribution.played(sample), sample, self.distribution.log_prob(params, legal_mask, sample)
         )
 
-    def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """Nothing to learn."""
-        return {}
+    def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, float]:
+        """Refused.
+
+        Raises:
+            AgentError: always.
+        """
+        raise AgentError("random: does not learn; wanted an agent that does, such as ppo")
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing to save."""
@@ -45,3 +55,15 @@ class RandomAgent:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Nothing to load."""
+
+
+def random_agent(
+    config: RandomConfig,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> RandomAgent:
+    """A :class:`RandomAgent`, made as every registered agent is; only the action space matters."""
+    return RandomAgent(observation_space, action_space)

@@ -56,8 +56,11 @@ class ReinforceConfig:
         normalize_advantage: whether Psi is divided by its deviation in each rollout.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_obs: whether observations are standardised (vectors of floats only).
-        hidden: widths of the hidden layers of actor and critic.
+        hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
+            graph convolution each.
         log_std: initial log standard deviation of continuous actions.
+        network: "auto", the :mod:`~mlbits.agents.order_network` for orders on a graph and towers for all else, or
+            "tower".
     """
 
     returns: Literal["whole", "to_go", "gae"] = "to_go"
@@ -74,6 +77,7 @@ class ReinforceConfig:
     normalize_obs: bool = False
     hidden: tuple[int, ...] = (64, 64)
     log_std: float = 0.0
+    network: Literal["auto", "tower"] = "auto"
 
     def __post_init__(self) -> None:
         check_range(
@@ -82,7 +86,12 @@ class ReinforceConfig:
             entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
         )  # fmt: skip
         check_hidden(self.hidden)
-        for name, wanted in (("returns", ("whole", "to_go", "gae")), ("baseline", ("none", "mean", "value"))):
+        choices = {
+            "returns": ("whole", "to_go", "gae"),
+            "baseline": ("none", "mean", "value"),
+            "network": ("auto", "tower"),
+        }
+        for name, wanted in choices.items():
             if getattr(self, name) not in wanted:
                 raise AgentError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(map(repr, wanted))}")
         if self.returns == "gae" and self.baseline != "value":
@@ -110,7 +119,9 @@ class Reinforce:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
+        self.core = ActorCriticCore(
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True, network=config.network
+        )
 
     @property
     def experience(self) -> RolloutSpec:

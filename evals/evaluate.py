@@ -15,6 +15,7 @@ from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals.opponents import open_opponent, play_against
 from mlbits.evals.yardstick import Yardstick, yardstick
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.config import ConfigError
@@ -102,6 +103,46 @@ def evaluate_run(
     if played == settings.env_settings:
         add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
     return figures | {"env_steps": state["env_steps"], "passed_over": problems}
+
+
+def evaluate_against(
+    folder: str | Path,
+    opponents: str,
+    games: int = 100,
+    *,
+    seed: int = 1,
+    greedy: bool = True,
+    device: str = "cpu",
+    env_settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Play games with a run's agent in one seat, in turn, and opponents in all others.
+
+    Args:
+        folder: the run's folder.
+        opponents: a bot's name, or the folder of another run.
+        games: how many.
+        seed: of the games.
+        greedy: whether the most probable actions are taken in place of draws.
+        device: where to play.
+        env_settings: of the environment, over those that the run trained with.
+
+    Returns:
+        What :func:`~mlbits.evals.opponents.play_against` says of the run's agent; env_steps and passed_over as
+        :func:`evaluate_run` has them, and episodes, the number of games.
+
+    Raises:
+        ConfigError: for opponents that have not learnt or do not fit, and as :func:`evaluate_run` does.
+        UnknownIdError: for an opponent that is not known.
+    """
+    agent, settings, state, problems = _load(folder, device)
+    played = {**settings.env_settings, **(env_settings or {})}
+    if played != settings.env_settings:
+        _check_spaces(settings.env, settings.env_settings, played)
+    others = open_opponent(opponents, settings.env, played, _place(device))
+    figures = play_against(
+        agent, others, settings.env, games, seed=seed, settings=played, device=device, greedy=greedy
+    )  # fmt: skip
+    return figures | {"episodes": games, "env_steps": state["env_steps"], "passed_over": problems}
 
 
 def _check_spaces(env: str, trained: Mapping[str, Any], played: Mapping[str, Any]) -> None:

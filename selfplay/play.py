@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.agent import Agent, rows
+from mlbits.agents.agent import Agent, pick, rows
 from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch, open_batch
+from mlbits.selfplay.lineup import Lineup
 
 _COPIES_AT_ONCE = 1024
 
@@ -40,7 +41,7 @@ class Played:
 
 
 def play_episodes(
-    agent: Agent,
+    agent: Agent | Sequence[Agent],
     env: str,
     episodes: int,
     *,
@@ -50,11 +51,12 @@ def play_episodes(
     greedy: bool = True,
     max_frames: int = 0,
     max_steps: int = 10_000,
+    seating: NDArray[np.int64] | None = None,
 ) -> Played:
     """Play whole episodes, one a copy, so that short episodes count no more than long ones.
 
     Args:
-        agent: takes every seat.
+        agent: takes every seat; or several agents, that ``seating`` gives seats.
         env: environment id.
         episodes: how many, E.
         seed: of copies and draws; nothing else decides what happens.
@@ -63,12 +65,17 @@ def play_episodes(
         greedy: whether the most probable action is taken in place of a draw.
         max_frames: images of the first episode to draw, 0 for none.
         max_steps: steps after which an episode without a time limit is cut.
+        seating: the number of the agent in each seat of each episode, [E, P]; None gives the first all.
     """
+    players = tuple(agent) if isinstance(agent, Sequence) else (agent,)
     parts: list[Played] = []
     while sum(len(part.lengths) for part in parts) < episodes:
         done = sum(len(part.lengths) for part in parts)
         count = min(_COPIES_AT_ONCE, episodes - done)
-        part = _play(agent, env, count, seed + done, settings, device, greedy, 0 if parts else max_frames, max_steps)
+        part = _play(
+            players, None if seating is None else seating[done : done + count], env, count, seed + done, settings,
+            device, greedy, 0 if parts else max_frames, max_steps,
+        )  # fmt: skip
         parts.append(part)
     returns, lengths = np.concatenate([p.returns for p in parts]), np.concatenate([p.lengths for p in parts])
     starts = [p.starts for p in parts if p.starts is not None]
@@ -79,10 +86,12 @@ def play_episodes(
 
 
 def _play(
-    agent: Agent, env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str,
-    greedy: bool, max_frames: int, max_steps: int,
+    players: tuple[Agent, ...], seating: NDArray[np.int64] | None, env: str, count: int, seed: int,
+    settings: Mapping[str, Any] | None, device: torch.device | str, greedy: bool, max_frames: int, max_steps: int,
 ) -> Played:  # fmt: skip
     batch, undrawn = _open(env, count, seed, settings, device, drawn=max_frames > 0)
+    seats = np.zeros((count, batch.num_seats), np.int64) if seating is None else seating
+    lineup = Lineup(players, torch.from_numpy(seats).to(batch.device))
     starts = batch.records() if isinstance(batch, GameBatch) else None
     generator = torch.Generator(batch.device).manual_seed(seed)
     playing = torch.ones(count, dtype=torch.bool, device=batch.device)
@@ -97,8 +106,7 @@ def _play(
                 undrawn = str(error)
             else:
                 frames += [] if frame is None else [frame]
-        mask = None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
-        action = agent.act(rows(batch.obs, 2), mask, generator, greedy=greedy).action
+        action = _decide(lineup, batch, generator, greedy)
         step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
         returns += step.reward.double() * playing[:, None]
         lengths += playing
@@ -108,6 +116,24 @@ def _play(
     batch.close()
     undrawn = undrawn or (f"{env}: draws no pictures" if max_frames and not frames else None)
     return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()), starts)
+
+
+def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy: bool) -> torch.Tensor:
+    """Everybody's actions, rows [B * P, ...]: one pass a player."""
+    obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
+    if lineup.learner_only:
+        return lineup.players[0].act(obs, mask, generator, greedy=greedy).action
+    action: torch.Tensor | None = None
+    for player, agent in enumerate(lineup.players):
+        index = lineup.rows(player)
+        if len(index) == 0:
+            continue
+        part = agent.act(pick(obs, index), None if mask is None else mask[index], generator, greedy=greedy).action
+        if action is None:
+            action = part.new_zeros(lineup.seating.numel(), *part.shape[1:])
+        action[index] = part
+    assert action is not None  # a lineup seats somebody
+    return action
 
 
 def _open(

@@ -42,6 +42,31 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, t
     return mean, (mean - half, mean + half)
 
 
+def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+    """A share and its interval by Wilson (1927), which stays within 0 and 1 and is of use at both.
+
+    Args:
+        count: how many of ``total`` were so.
+        total: how many there were, at least 1.
+        confidence: 0..1.
+
+    Returns:
+        The share and (low, high).
+
+    Raises:
+        ValueError: if there were none.
+    """
+    if total < 1:
+        raise ValueError(f"total: got {total}; wanted at least 1")
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + confidence / 2))
+    share = count / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * float(np.sqrt(share * (1 - share) / total + z * z / (4 * total**2)))
+    return share, (max(0.0, middle - half), min(1.0, middle + half))
+
+
 def interquartile_mean(values: ArrayLike) -> float:
     """The mean of the middle half: of N numbers, floor(N / 4) are left out at each end.
 

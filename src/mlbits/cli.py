@@ -25,6 +25,7 @@ usage:
   mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
   mlbits resume RUN [flags]        continue an interrupted run
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
+  mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
@@ -106,6 +107,7 @@ class _EvalFlags:
         gif: write an animation of the first episode to this file.
         json: write the result to this file.
         env_json: settings of the environment as JSON; they go over those that a run trained with.
+        opponents: a bot (mlbits list agents) or another run's folder, which takes all seats but one.
         vec_normalize: for MODEL.zip, the file of the VecNormalize that it was trained under.
     """
 
@@ -118,6 +120,7 @@ class _EvalFlags:
     gif: Path | None = None
     json: Path | None = None
     env_json: str = "{}"
+    opponents: str = ""
     vec_normalize: Path | None = None
 
 
@@ -200,14 +203,19 @@ def _print_run(folder: Path, summary: dict[str, Any]) -> None:
 
 def _eval(words: list[str]) -> int:
     flags = read_flags(_EvalFlags, "mlbits eval", words)
-    from mlbits.evals.evaluate import evaluate_model, evaluate_run
+    from mlbits.evals.evaluate import evaluate_against, evaluate_model, evaluate_run
     from mlbits.selfplay.flags import json_settings
 
     common: dict[str, Any] = {
         "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
     }  # fmt: skip
     settings = json_settings(flags.env_json)
-    if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
+    if flags.opponents:
+        if flags.gif is not None or flags.env:
+            raise MlbitsError("gif and env go without opponents; wanted mlbits eval RUN --opponents NAME")
+        del common["gif"]
+        result = evaluate_against(flags.run, flags.opponents, flags.episodes, env_settings=settings, **common)
+    elif not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
         if not flags.env:
             raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {flags.run} ENV, the environment to play")
         common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
@@ -223,6 +231,12 @@ def _eval(words: list[str]) -> int:
         f"return {result['return_mean']:.4g}, 95% interval {low:.4g} to {high:.4g}, {result['episodes']} episodes "
         f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
     )
+    if "won" in result:
+        low, high = result["won_interval"]
+        print(
+            f"in one seat, turn about, against {flags.opponents}: won {result['won']:.1%} (highest return alone; 95% "
+            f"interval {low:.1%} to {high:.1%}), tied {result['tied']:.1%}, lost {result['lost']:.1%}"
+        )
     if "optimum" in result:
         share = result["share_of_optimum"]
         share = "" if share is None else f", {share:.1%} of it"

@@ -142,13 +142,12 @@ def test_minibatches_cover_each_row_once_an_epoch():
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
-def test_rows_taken_in_chunks_give_the_same_update(chunk, monkeypatch):
+def test_rows_taken_in_chunks_give_the_same_update(chunk):
     shape, settings = (30, 5, 1), {"epochs": 2, "minibatches": 2, "learning_rate": 0.01}
     whole, parts = make_agent("ppo", THREE, **settings), make_agent("ppo", THREE, **settings)
     rollout = made_up_rollout(whole, shape)
     one = learn(whole, rollout)
-    monkeypatch.setattr("mlbits.agents.ppo.CPU_CHUNK", chunk)
-    monkeypatch.setattr("mlbits.agents.actor_critic.CPU_CHUNK", chunk)
+    parts.core.chunk = chunk
     two = learn(parts, rollout)
     for name, value in weights(whole).items():
         assert torch.allclose(value, weights(parts)[name], atol=1e-5), name

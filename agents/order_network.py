@@ -1,0 +1,392 @@
+"""A network for orders on a graph: areas are nodes of a graph convolution, orders are decoded one slot after another.
+
+For an action space that is an :class:`~mlbits.envs.core.order_space.OrderSpace`, and observations with "areas" [N, F],
+"status" [S] and "slots" [K]. In the manner of Paquette et al., "No-Press Diplomacy: Modeling Multi-Agent Gameplay"
+(2019), section 4: an encoder of graph convolutions over the board and a decoder that emits one order after another,
+each aware of those before. Smaller, and different in that
+
+- the convolution (equation 1 there) has a weight of its own for the area itself, and all areas' mean besides;
+- the decoder has no recurrent state: an order sees the sum of what stands for the orders already given. So given orders
+  are scored in one pass (teacher forcing), and only drawing goes slot by slot;
+- an order is scored by what stands for it (its kind and its acting, other and target area) and by how the areas that it
+  names look now, as the query of the acting area sees them.
+
+Scores are computed for legal orders alone: a position has some 20 a unit, and a board's vocabulary thousands.
+
+The entropy that it reports is the sum of the conditional entropies along the orders that were given, which is the joint
+entropy in expectation (the chain rule).
+
+Example:
+    mlbits train ppo mlbits/DiplomacyMini-v0
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from mlbits.agents.agent import AgentError
+from mlbits.agents.networks import orthogonal
+from mlbits.envs.core.order_space import OrderSpace
+
+_WORD, _LOOK = 32, 16  # widths of what stands for an order, and of a look at an area
+_FORBIDDEN = -1e9  # the score of what is not legal: finite, so that gradients stay so
+
+
+def fits_orders(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> bool:
+    """Whether the spaces are those of orders on a graph."""
+    return (
+        isinstance(action_space, OrderSpace)
+        and isinstance(observation_space, spaces.Dict)
+        and {"areas", "status", "slots"} <= set(observation_space.keys())
+    )
+
+
+class OrderParams(NamedTuple):
+    """What the encoder makes of N rows of observations, and the decoder takes.
+
+    Attributes:
+        areas: [N, areas, d].
+        board: of all areas and the status, [N, d].
+        slots: 1 + the list that each slot chooses from, 0 for none, int64 [N, K].
+    """
+
+    areas: Tensor
+    board: Tensor
+    slots: Tensor
+
+
+class _Choices(NamedTuple):
+    """The legal orders of S slots, at most L each.
+
+    Attributes:
+        log_prob: [S, L], very negative beyond a slot's own.
+        choice: the orders' numbers in their lists, [S, L], -1 beyond.
+    """
+
+    log_prob: Tensor
+    choice: Tensor
+
+
+class OrderDecoder(nn.Module):
+    """Scores the legal orders of slots, given the orders of the slots before.
+
+    Args:
+        space: the orders.
+        width: of the encoder's areas, d.
+        generator: the source of initial weights.
+    """
+
+    list_start: Tensor
+    list_actor: Tensor
+    kind: Tensor
+    actor: Tensor
+    other: Tensor
+    target: Tensor
+    other_look: Tensor
+    target_look: Tensor
+
+    def __init__(self, space: OrderSpace, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.slots, self.width = len(space.nvec), int(space.nvec[0])
+        self.areas, kinds = len(space.adjacency), 1 + int(space.entries["kind"].max())
+        parts = {name: torch.from_numpy(values).clone() for name, values in space.entries.items()}
+        for name in ("actor", "other", "target"):
+            parts[name][parts[name] < 0] = self.areas  # one area more stands for none
+        starts = torch.from_numpy(space.list_start)
+        actors = [parts["actor"][a:b].unique() for a, b in itertools.pairwise(space.list_start.tolist())]
+        alone = [int(found[0]) if len(found) == 1 else self.areas for found in actors]
+        # A look at area n for an order of kind k is at k (areas + 1) + n, targets first, then others.
+        row = self.areas + 1
+        tables = parts | {
+            "list_start": starts[:-1],
+            "list_actor": torch.tensor(alone),
+            "target_look": parts["kind"] * row + parts["target"],
+            "other_look": (kinds + parts["kind"]) * row + parts["other"],
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+        sizes = (kinds, row, row, row)
+        self.words = nn.ParameterList(orthogonal(size, _WORD, 1.0, generator) for size in sizes)
+        self.bias = nn.Parameter(torch.zeros(len(self.kind)))
+        gain = math.sqrt(2)
+        self.from_area = nn.Parameter(orthogonal(width, width, gain, generator))
+        self.from_board = nn.Parameter(orthogonal(width, width, gain, generator))
+        self.from_given = nn.Parameter(orthogonal(_WORD, width, gain, generator))
+        self.query_bias = nn.Parameter(torch.zeros(width))
+        self.to_word = nn.Parameter(orthogonal(width, _WORD, 0.01, generator))
+        self.to_look = nn.Parameter(orthogonal(width, 2 * kinds * _LOOK, 0.01, generator))
+        self.look = nn.Parameter(orthogonal(width, _LOOK, 1.0, generator))
+
+    def vocabulary(self) -> Tensor:
+        """What stands for each order, [V, d]."""
+        kind, actor, other, target = self.words
+        total = F.embedding(self.kind, kind) + F.embedding(self.actor, actor)
+        return F.relu(total + F.embedding(self.other, other) + F.embedding(self.target, target))
+
+    def entry(self, lists: Tensor, index: Tensor) -> Tensor:
+        """Numbers of orders in the whole vocabulary; ``lists`` counts from 1."""
+        return (self.list_start[lists - 1] + index).clamp(max=len(self.kind) - 1)
+
+    def looks(self, params: OrderParams) -> tuple[Tensor, Tensor]:
+        """What queries take of the areas and of the board: [N, areas, d'] and [N, d]."""
+        return params.areas @ self.look, params.board @ self.from_board + self.query_bias
+
+    def choices(
+        self, params: OrderParams, looks: tuple[Tensor, Tensor], words: Tensor,
+        row: Tensor, lists: Tensor, mask: Tensor, given: Tensor, acted: Tensor,
+    ) -> _Choices:  # fmt: skip
+        """The legal orders of S slots with their log probabilities.
+
+        Args:
+            params: of N rows.
+            looks: of the same.
+            words: :meth:`vocabulary`.
+            row: the row of each slot, [S].
+            lists: 1 + the list of each slot, [S].
+            mask: legal choices, bool [S, W].
+            given: sum of the words of the orders given before, [S, d].
+            acted: areas that have acted in those, bool [S, areas + 1].
+        """
+        areas, board = looks
+        count, row_length = len(row), self.areas + 1
+        actor = self.list_actor[lists - 1]
+        flat = params.areas.flatten(0, 1)
+        here = flat.index_select(0, row * self.areas + actor.clamp(max=self.areas - 1))
+        here = here * (actor < self.areas).unsqueeze(1)
+        hidden = torch.addmm(board.index_select(0, row), here, self.from_area)
+        hidden = F.relu(torch.addmm(hidden, given, self.from_given))
+        query = hidden @ self.to_word
+        look = (hidden @ self.to_look).view(count, -1, _LOOK)
+        look = F.pad(torch.bmm(look, areas.index_select(0, row).transpose(1, 2)), (0, 1)).flatten()
+
+        slot, index = mask.nonzero(as_tuple=True)
+        entry = self.entry(lists[slot], index)
+        score = (query.index_select(0, slot) * words.index_select(0, entry)).sum(1) + self.bias[entry]
+        base = slot * (2 * row_length * (len(self.words[0])))
+        score = score + look[base + self.target_look[entry]] + look[base + self.other_look[entry]]
+        # An area acts once: a second build there, or disbanding the same unit again, is no order.
+        again = acted.flatten()[slot * row_length + self.actor[entry]]
+        score = score.masked_fill(again, _FORBIDDEN / 2)  # above what is illegal, should nothing else be left
+
+        counts = mask.sum(1)
+        place = torch.arange(len(slot), device=slot.device) - (counts.cumsum(0) - counts)[slot]
+        longest = int(counts.max()) if count else 1
+        place = slot * longest + place
+        padded = score.new_full((count * longest,), _FORBIDDEN).index_put((place,), score).view(count, longest)
+        numbers = index.new_full((count * longest,), -1).index_put((place,), index).view(count, longest)
+        return _Choices(torch.log_softmax(padded, 1), numbers)
+
+
+class OrderDistribution:
+    """Orders for K slots, one after another; ``params`` are :class:`OrderParams`, actions int64 [N, K].
+
+    Slots whose list is 0 have nothing to order: they take their first legal choice, with certainty.
+
+    Args:
+        decoder: the network's.
+    """
+
+    gaussian = False
+
+    def __init__(self, decoder: OrderDecoder) -> None:
+        self.decoder = decoder
+        self.size = decoder.slots * decoder.width
+
+    def sample(self, params: OrderParams, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """[N, K], slot by slot, by the Gumbel trick."""
+
+        def drawn(choices: _Choices) -> Tensor:
+            noise = torch.empty_like(choices.log_prob).exponential_(generator=generator).log_()
+            return torch.where(choices.choice >= 0, choices.log_prob - noise, 2 * _FORBIDDEN).argmax(1)
+
+        return self._give(params, mask, drawn)
+
+    def mode(self, params: OrderParams, mask: Tensor | None) -> Tensor:
+        """[N, K], slot by slot the most probable order (not the most probable set of orders)."""
+        return self._give(params, mask, lambda choices: choices.log_prob.argmax(1))
+
+    def _give(self, params: OrderParams, mask: Tensor | None, choose: Any) -> Tensor:
+        decoder, slots = self.decoder, params.slots
+        legal = self._legal(slots, mask)
+        action = torch.zeros_like(slots)
+        shut = (slots == 0) & ~legal[:, :, 0]
+        if bool(shut.any()):
+            action[shut] = legal[shut].to(torch.uint8).argmax(1)
+        words, looks = decoder.vocabulary(), decoder.looks(params)
+        given = words.new_zeros(len(slots), words.shape[1])
+        acted = torch.zeros(len(slots), decoder.areas + 1, dtype=torch.bool, device=slots.device)
+        for k in range(decoder.slots):
+            row = slots[:, k].nonzero().squeeze(1)
+            if len(row) == 0:
+                continue
+            lists = slots[row, k]
+            now = (params, looks, words, row, lists, legal[row, k], given[row], acted[row])
+            choices = decoder.choices(*now)
+            index = choices.choice.gather(1, choose(choices).unsqueeze(1)).squeeze(1)
+            action[row, k] = index
+            entry = decoder.entry(lists, index)
+            given[row] += words[entry]
+            acted[row, decoder.actor[entry]] = True
+            acted[:, -1] = False
+        return action
+
+    def log_prob(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> Tensor:
+        """[N]."""
+        return self.log_prob_and_entropy(params, mask, action)[0]
+
+    def entropy(self, params: OrderParams, mask: Tensor | None) -> Tensor:
+        """Refused: it takes the orders along which it is estimated.
+
+        Raises:
+            AgentError: always.
+        """
+        raise AgentError(
+            "entropy: got the order network, whose entropy has no closed form; wanted log_prob_and_entropy"
+        )
+
+    def log_prob_and_entropy(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [N], in one pass: each slot given the action's orders before it."""
+        decoder, slots = self.decoder, params.slots
+        row, k = slots.nonzero(as_tuple=True)
+        lists, index = slots[row, k], action[row, k]
+        entry = decoder.entry(lists, index)
+        words = decoder.vocabulary()
+        spread = words.new_zeros(*slots.shape, words.shape[1]).index_put((row, k), words.index_select(0, entry))
+        given = (spread.cumsum(1) - spread)[row, k]
+        with torch.no_grad():
+            acts = torch.zeros(*slots.shape, decoder.areas + 1, dtype=torch.uint8, device=slots.device)
+            acts[row, k, decoder.actor[entry]] = 1
+            acts[..., -1] = 0
+            acted = (acts.cumsum(1) > acts)[row, k]
+        legal = self._legal(slots, mask)[row, k]
+        choices = decoder.choices(params, decoder.looks(params), words, row, lists, legal, given, acted)
+        log_p = choices.log_prob
+        chosen = torch.where(choices.choice == index.unsqueeze(1), log_p, 0.0).sum(1)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        none = log_p.new_zeros(len(slots))
+        return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
+
+    def _legal(self, slots: Tensor, mask: Tensor | None) -> Tensor:
+        """Legal choices, bool [N, K, W]."""
+        if mask is None:
+            return slots.new_ones((), dtype=torch.bool).expand(*slots.shape, self.decoder.width)
+        return mask.view(*slots.shape, self.decoder.width)
+
+    def kl(self, old: OrderParams, new: OrderParams, mask: Tensor | None) -> Tensor:
+        """Refused: there are too many sets of orders to sum over.
+
+        Raises:
+            AgentError: always.
+        """
+        raise AgentError("kl: got the order network, whose KL has no closed form; wanted network='tower'")
+
+    def fisher(self, params: OrderParams, mask: Tensor | None, vector: Tensor) -> Tensor:
+        """Refused, as :meth:`kl` is.
+
+        Raises:
+            AgentError: always.
+        """
+        raise AgentError("fisher: got the order network, whose KL has no closed form; wanted network='tower'")
+
+    def played(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
+
+class OrderNetwork(nn.Module):
+    """A policy and a value function over one encoder of the board.
+
+    Args:
+        observation_space: with "areas", "status" and "slots". Columns of areas with bounds beyond 0 and 1 hold numbers,
+            and get a table each.
+        space: the orders.
+        hidden: widths: of the first layer, then of one graph convolution each.
+        generator: the source of initial weights.
+    """
+
+    mean_of_near: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, observation_space: spaces.Dict, space: OrderSpace, hidden: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        areas, status = observation_space["areas"], observation_space["status"]
+        assert isinstance(areas, spaces.Box) and isinstance(status, spaces.Box)
+        near = torch.from_numpy(space.adjacency).float()
+        self.register_buffer("mean_of_near", near / near.sum(1, keepdim=True).clamp(min=1), persistent=False)
+        high = torch.from_numpy(areas.high).float().amax(0).clamp(min=1)
+        self.register_buffer("scale", 1 / high, persistent=False)
+        self.numbers = (high > 1).nonzero().squeeze(1).tolist()
+        first, gain = hidden[0], math.sqrt(2)
+        self.from_features = nn.Parameter(orthogonal(areas.shape[1], first, gain, generator))
+        self.from_status = nn.Parameter(orthogonal(status.shape[0], first, gain, generator))
+        self.place = nn.Parameter(orthogonal(areas.shape[0], first, 1.0, generator))
+        tables = [orthogonal(1 + int(high[column]), first, 1.0, generator) for column in self.numbers]
+        self.tables = nn.ParameterList(table.index_fill(0, torch.tensor(0), 0.0) for table in tables)
+        wide = [first, *hidden]
+        self.own = nn.ParameterList(orthogonal(a, b, 1.0, generator) for a, b in itertools.pairwise(wide))
+        self.near = nn.ParameterList(orthogonal(a, b, 1.0, generator) for a, b in itertools.pairwise(wide))
+        self.all = nn.ParameterList(orthogonal(a, b, 1.0, generator) for a, b in itertools.pairwise(wide))
+        self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
+        width = hidden[-1]
+        self.pool = nn.Parameter(orthogonal(width, width, gain, generator))
+        self.pool_status = nn.Parameter(orthogonal(status.shape[0], width, gain, generator))
+        self.pool_bias = nn.Parameter(torch.zeros(width))
+        self.critic = _ValueHead(width, generator)
+        self.decoder = OrderDecoder(space, width, generator)
+
+    def policy(self, obs: Any) -> OrderParams:
+        """What the decoder needs of N rows."""
+        nodes, board = self._encode(obs)
+        return OrderParams(nodes.transpose(0, 1).contiguous(), board, obs["slots"].long())
+
+    def value(self, obs: Any) -> Tensor:
+        """Values [N]."""
+        value: Tensor = self.critic(self._encode(obs)[1])
+        return value
+
+    def forward(self, obs: Any) -> tuple[OrderParams, Tensor]:
+        """Both, from one pass of the encoder."""
+        nodes, board = self._encode(obs)
+        return OrderParams(nodes.transpose(0, 1).contiguous(), board, obs["slots"].long()), self.critic(board)
+
+    def _encode(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """Areas [areas, N, d] (so that neighbours are added up by one product) and board [N, d]."""
+        areas, status = obs["areas"].transpose(0, 1).contiguous(), obs["status"].float()
+        count, rows = areas.shape[:2]
+        nodes = (areas.float() * self.scale) @ self.from_features + self.place.unsqueeze(1)
+        nodes = nodes + status @ self.from_status
+        for column, table in zip(self.numbers, self.tables, strict=True):
+            nodes = nodes + F.embedding(areas[:, :, column].long(), table, padding_idx=0)
+        nodes = F.relu(nodes)
+        for own, near, everywhere, bias in zip(self.own, self.near, self.all, self.biases, strict=True):
+            beside = (self.mean_of_near @ (nodes @ near).view(count, -1)).view(count, rows, -1)
+            change = torch.baddbmm(beside, nodes, own.expand(count, -1, -1)) + (nodes.mean(0) @ everywhere + bias)
+            nodes = F.relu(nodes + change if own.shape[0] == own.shape[1] else change)
+        board = F.relu(torch.addmm(self.pool_bias + nodes.mean(0) @ self.pool, status, self.pool_status))
+        return nodes, board
+
+
+class _ValueHead(nn.Module):
+    """The value of boards [N, d], [N]."""
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.hidden = nn.Parameter(orthogonal(width, width, math.sqrt(2), generator))
+        self.hidden_bias = nn.Parameter(torch.zeros(width))
+        self.out = nn.Parameter(orthogonal(width, 1, 1.0, generator))
+        self.out_bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, board: Tensor) -> Tensor:
+        hidden = F.relu(torch.addmm(self.hidden_bias, board, self.hidden))
+        return torch.addmm(self.out_bias, hidden, self.out).squeeze(1)

@@ -1,0 +1,142 @@
+"""How an agent fares in one seat against others in all the rest: mean return and share of games won.
+
+The seat turns from game to game, so that none counts for more. A game is won by the seat whose return is the highest of
+all, alone; several seats that share the highest tie.
+
+Example:
+    mlbits eval runs/mine --opponents diplomacy-greedy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlbits.agents import AGENTS, agent_entry
+from mlbits.agents.agent import Agent
+from mlbits.envs.core.wrapped import open_batch
+from mlbits.selfplay.config import ConfigError
+from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.run import CONFIG
+from mlbits.selfplay.statistics import mean_interval, share_interval
+
+
+def turning_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
+    """Who sits where, [games, seats]: player 0 in seat g mod ``seats`` of game g, the others in turn in the rest."""
+    seating = np.empty((games, seats), np.int64)
+    for game in range(games):
+        others = (np.arange(seats - 1) + game // seats) % (players - 1) + 1
+        seating[game] = np.insert(others, game % seats, 0)
+    return seating
+
+
+def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: int = 0) -> dict[str, Any]:
+    """What a player who has one seat a game made of it.
+
+    Args:
+        returns: of each seat, [E, P].
+        seating: the number of the player in each seat, [E, P].
+        player: whose outcomes; in each game exactly one seat is this player's.
+
+    Returns:
+        return_mean and return_interval of its seats (95%, Student's t), games, won and won_interval (share of games in
+        which it has the highest return alone; 95%, Wilson), tied (shares the highest return) and lost.
+
+    Raises:
+        ValueError: if the player has another number of seats in some game.
+    """
+    own = seating == player
+    if (own.sum(1) != 1).any():
+        raise ValueError(f"seating: player {player} has {sorted(set(own.sum(1).tolist()))} seats a game; wanted 1")
+    mine = returns[own]
+    best_other = np.where(own, -np.inf, returns).max(1)
+    mean, interval = mean_interval(mine)
+    games, wins = len(mine), int((mine > best_other).sum())
+    won, won_interval = share_interval(wins, games)
+    tied = float((mine == best_other).mean())
+    return {
+        "return_mean": mean, "return_interval": list(interval), "games": games, "won": won,
+        "won_interval": list(won_interval), "tied": tied, "lost": 1 - won - tied,
+    }  # fmt: skip
+
+
+def play_against(
+    agent: Agent,
+    opponents: Agent | Sequence[Agent],
+    env: str,
+    games: int,
+    *,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    greedy: bool = True,
+) -> dict[str, Any]:
+    """Play games with an agent in one seat, in turn, and opponents in all others.
+
+    Args:
+        agent: whose outcomes are wanted.
+        opponents: one for all other seats, or several that take turns.
+        env: id of an environment with two seats or more.
+        games: how many.
+        seed: of the games.
+        settings: of the environment.
+        device: where to play.
+        greedy: whether the most probable actions are taken in place of draws.
+
+    Returns:
+        What :func:`outcomes` says, and length_mean.
+
+    Raises:
+        ConfigError: if the environment has one seat, or there are no games.
+    """
+    if games < 1:
+        raise ConfigError(f"episodes: got {games}; wanted at least 1")
+    batch = open_batch(env, 1, settings=settings)
+    seats = batch.num_seats
+    batch.close()
+    if seats < 2:
+        raise ConfigError(f"opponents: {env} has one seat; wanted an environment with two or more")
+    others = tuple(opponents) if isinstance(opponents, Sequence) else (opponents,)
+    seating = turning_seats(games, seats, 1 + len(others))
+    played = play_episodes(
+        (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating
+    )
+    return outcomes(played.returns, seating) | {"length_mean": float(played.lengths.mean())}
+
+
+def open_opponent(name: str, env: str, settings: Mapping[str, Any] | None, device: torch.device | str) -> Agent:
+    """An opponent by name: a bot, or the folder of a run.
+
+    Raises:
+        ConfigError: for an agent that has learnt nothing, or one that learnt with other spaces.
+        UnknownIdError: for a name that is neither.
+        RunError: if the folder is no run.
+        AgentError: if the bot cannot play this environment.
+    """
+    from mlbits.evals.evaluate import load_agent
+
+    batch = open_batch(env, 1, settings=settings)
+    observation_space, action_space = batch.observation_space, batch.action_space
+    batch.close()
+    if (Path(name) / CONFIG).exists():
+        agent, trained, _ = load_agent(name, str(device))
+        theirs = open_batch(trained.env, 1, settings=trained.env_settings)
+        for what, mine, other in (
+            ("observation", observation_space, theirs.observation_space), ("action", action_space, theirs.action_space)
+        ):  # fmt: skip
+            if mine != other:
+                raise ConfigError(f"opponents: {name} was trained on the {what} space {other}; wanted {mine}")
+        theirs.close()
+        return agent
+    entry = agent_entry(name)
+    if not entry.bot:
+        bots = [name for name, known in AGENTS.items() if known.bot]
+        raise ConfigError(
+            f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots)}) or the folder of a run"
+        )
+    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
