@@ -31,7 +31,8 @@ def test_the_random_agent_is_uniform_over_legal_actions():
     assert ((share[[0, 2, 3]] - 1 / 3).abs() < 6 * (2 / 9 / 30_000) ** 0.5).all()
     assert torch.allclose(decision.log_prob, torch.tensor(1 / 3).log())
     assert agent.experience is None
-    assert agent.learn(None, 0.0, draw()) == {}
+    with pytest.raises(AgentError, match="does not learn"):
+        agent.learn(None, 0.0, draw())
     assert agent.state_dict() == {}
 
 

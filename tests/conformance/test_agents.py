@@ -13,7 +13,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents import AGENTS, agent_entry
+from mlbits import make_game
+from mlbits.agents import AGENTS, action_kinds, agent_entry
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, RolloutSpec, rows
 from mlbits.agents.networks import observation_kind
 from mlbits.agents.replay import Replay
@@ -39,8 +40,11 @@ LARGE_IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)  # Stable-Baselines3's c
 ACTIONS = {
     "discrete": spaces.Discrete(3),
     "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "orders": None,  # BOARD's
     "continuous": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 3], np.float32)),
 }
+# Orders on a graph go with observations of their own.
+BOARD = make_game("mlbits/DiplomacyMini-v0")
 # Small enough to be quick, for whichever of them an agent has.
 SETTINGS = {
     "num_steps": 6, "hidden": (8,), "warmup": 0, "capacity": 400, "batch_size": 8, "minibatches": 2, "epochs": 2,
@@ -54,9 +58,12 @@ def cases():
     for name, entry in AGENTS.items():
         for number, kind in enumerate(entry.observations):
             for k, space in enumerate(OBSERVATIONS[kind]):
-                for actions in entry.actions if number + k == 0 else entry.actions[-1:]:
+                plain = [actions for actions in entry.actions if actions != "orders"]
+                for actions in plain if number + k == 0 else plain[-1:]:
                     used = LARGE_IMAGE if kind == "image" and not heeds_masks(name) else space
                     yield pytest.param(name, used, ACTIONS[actions], id=f"{name}-{kind}{k}-{actions}")
+        if "dict" in entry.observations and {"orders", "multi_discrete"} & set(entry.actions) and heeds_masks(name):
+            yield pytest.param(name, BOARD.observation_space, BOARD.action_space, id=f"{name}-board")
 
 
 def heeds_masks(name):
@@ -83,9 +90,9 @@ def seen(space, lead, generator):
         return torch.stack(parts, -1)
     if isinstance(space, spaces.MultiBinary):
         return torch.randint(2, (*lead, *space.shape), generator=generator, dtype=torch.int8)
-    low, high = float(space.low.min()), float(space.high.max())
+    low, high = (torch.from_numpy(bound.astype(np.float32)) for bound in (space.low, space.high))
     values = low + (high - low) * torch.rand(*lead, *space.shape, generator=generator)
-    return values.to(torch.uint8) if space.dtype == np.uint8 else values
+    return values if np.issubdtype(space.dtype, np.floating) else values.to(getattr(torch, space.dtype.name))
 
 
 def legal(space, lead, generator):
@@ -284,12 +291,12 @@ def test_spaces_that_it_does_not_take_are_refused_naming_who_does(name):
     assert set(entry.actions) <= set(ACTIONS)
     assert entry.observations
     assert set(entry.observations) <= set(OBSERVATIONS)
-    for kind, space in ACTIONS.items():
-        if kind not in entry.actions:
+    for space in (*filter(None, ACTIONS.values()), BOARD.action_space):
+        if not set(action_kinds(space)) & set(entry.actions):
             with pytest.raises(AgentError, match=rf"{entry.agent}: got the action space .*wanted one.*: .*\bppo\b"):
                 make(name, OBSERVATIONS[entry.observations[0]][0], space)
     for kind, found in OBSERVATIONS.items():
         assert {observation_kind(space) for space in found} == {kind}
         if kind not in entry.observations:
             with pytest.raises(AgentError, match=rf"{entry.agent}: got the observation space .*wanted one.*\bppo\b"):
-                make(name, found[0], ACTIONS[entry.actions[0]])
+                make(name, found[0], ACTIONS[entry.actions[0]] or BOARD.action_space)
