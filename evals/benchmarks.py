@@ -19,6 +19,7 @@ from rich.console import Console
 import mlbits
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals import peers
+from mlbits.evals.diplomacy_benchmarks import bench_diplomacy
 from mlbits.evals.stopwatch import Row, Stopwatch
 from mlbits.selfplay.machine import set_up
 
@@ -217,6 +218,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
     "sb3": bench_sb3,
+    "diplomacy": bench_diplomacy,
 }
 
 

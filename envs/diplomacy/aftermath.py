@@ -3,10 +3,10 @@
 Rules of 2000 (Avalon Hill). A dislodged unit may go to a neighbour that is empty, was not left empty by a standoff, and
 is not where its attacker came from (that it may do if the attacker came by sea: DATC 4.A.5); without such a place it is
 destroyed at once. Two that retreat to one place are both destroyed. Centres change hands after the fall's retreats. A
-power with fewer centres than units that does not say which to disband is in civil disorder: the units farthest from its
-centres go, fleets before armies, then by name (DATC 2.4, 4.D.8; ``disorder_owned`` measures to the centres that it owns,
-as the rules of 2023 do, else to its home centres). Distances of armies go over land and sea, of fleets over water and
-coasts.
+power with fewer centres than units that does not say which to disband is in civil disorder: the units farthest from
+its centres go, fleets before armies, then by name (DATC 2.4, 4.D.8; ``disorder_owned`` measures to the centres that it
+owns, as the rules of 2023 do, else to its home centres). Distances of armies go over land and sea, of fleets over
+water and coasts.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _next_phase(state: Any, params: Any) -> None:
             if params.center[p] != 0 and state.unit_kind[p] != NO_UNIT:
                 state.owner[p] = state.unit_power[p]
         state.phase = ADJUSTMENTS
-        if anything_to_adjust(state, params):
+        if params.every_winter != 0 or anything_to_adjust(state, params):
             return
     state.phase = SPRING_MOVES
     state.year += 1

@@ -8,9 +8,9 @@ A map is a JSON file of the form of ``standard_map.json``:
 | ``powers`` | names, in the order of the seats |
 | ``victory_centers`` | centres that win the game alone |
 | ``first_phase`` | "S1901M" |
-| ``provinces`` | a list of {id, name, type: land, sea or coast, sc, home: a power or null, coasts: names of its coasts} |
+| ``provinces`` | a list of {id, name, type: land, sea or coast, sc, home: a power or null, coasts: their names} |
 | ``army_adjacency`` | {province: [provinces]}, symmetric |
-| ``fleet_adjacency`` | {location: [locations]}, symmetric; a location is a province, or one of its coasts as "STP/NC" |
+| ``fleet_adjacency`` | {location: [locations]}, symmetric; locations are provinces, or coasts as "STP/NC" |
 | ``initial_units`` | {power: ["A PAR", "F STP/SC"]} |
 | ``initial_centers`` | {power: [provinces]} |
 | ``impassable`` | ids that only the drawing shows; optional |
@@ -93,7 +93,7 @@ class Board:
     first_year: int
     initial_units: tuple[tuple[int, int, int], ...]
     initial_centers: NDArray[np.int64]
-    coordinates: Mapping[str, Any] | None = None
+    coordinates: Mapping[str, Any] | None = field(default=None, repr=False)
     impassable: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

@@ -15,8 +15,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mlbits.envs.core.batch import parse_device
+from mlbits.envs.core.cuda import check_cuda, check_kernels, kernel_view
 from mlbits.envs.core.driver import load_generated
 from mlbits.envs.diplomacy import aftermath
 from mlbits.envs.diplomacy.board import Board
@@ -25,7 +28,8 @@ from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit
 from mlbits.envs.diplomacy.records import board_dtype, board_record, read_position, write_orders, write_position
 
-_TEXT = '''"""Diplomacy's adjudicator over many records, written by mlbits; safe to delete, it is made again."""
+_TEXT = {
+    "cpu": '''"""Diplomacy's adjudicator over many records, written by mlbits; safe to delete, it is made again."""
 
 from numba import njit
 
@@ -36,7 +40,22 @@ from mlbits.envs.diplomacy.aftermath import resolve
 def resolve_all(states, params):
     for b in range(len(states)):
         resolve(states[b], params[0])
-'''
+''',
+    "cuda": '''"""Diplomacy's adjudicator, one thread a record, written by mlbits; safe to delete, it is made again."""
+
+from numba import cuda
+
+from mlbits.envs.diplomacy.aftermath import resolve
+
+
+@cuda.jit
+def resolve_all(states, params):
+    b = cuda.grid(1)
+    if b < len(states):
+        resolve(states[b], params[0])
+''',
+}
+_THREADS_A_BLOCK = 64
 
 
 class Resolution(NamedTuple):
@@ -54,9 +73,53 @@ class Resolution(NamedTuple):
     destroyed: tuple[Unit, ...]
 
 
-def kernel() -> ModuleType:
-    """The compiled module; ``resolve_all(states [B], params [1])`` works in place."""
-    return load_generated("diplomacy_resolve", _TEXT, {"resolve": aftermath.resolve})
+def kernel(target: str = "cpu") -> ModuleType:
+    """The compiled module of the CPU, or of a GPU ("cuda"); ``resolve_all(states [B], params [1])`` works in place."""
+    return load_generated(f"diplomacy_resolve_{target}", _TEXT[target], {"resolve": aftermath.resolve})
+
+
+class Adjudicator:
+    """Many positions at once, their orders in their records, on the CPU (one core) or on a GPU.
+
+    Args:
+        states: records of ``board_dtype(board)``, [B]; copied.
+        board: the map.
+        rules: "datc-2.4" or "datc-3.0".
+        device: "cpu" or "cuda".
+
+    Raises:
+        DeviceError: if the device is not there.
+    """
+
+    def __init__(self, states: NDArray[Any], board: Board, rules: str = "datc-2.4", device: str = "cpu") -> None:
+        self.device = parse_device(device)
+        if self.device.type == "cuda":
+            check_kernels()
+            self.device = check_cuda(self.device)
+            self._run = kernel("cuda").resolve_all[-(-len(states) // _THREADS_A_BLOCK), _THREADS_A_BLOCK]
+        else:
+            self._run = kernel().resolve_all
+        self._dtype, self._gpu = states.dtype, parse_device(device).type == "cuda"
+        self._memory = [self._tensor(array) for array in (states, _board_record(board, rules))]
+        self._first = self._memory[0].clone()
+        self._views = [
+            self._view(*pair) for pair in zip(self._memory, (states, _board_record(board, rules)), strict=True)
+        ]
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.uint8).copy()).to(self.device)
+
+    def _view(self, memory: torch.Tensor, array: NDArray[Any]) -> Any:
+        return kernel_view(memory, array.dtype, array.shape) if self._gpu else memory.numpy().view(array.dtype)
+
+    def run(self) -> None:
+        """Carry out all orders, from the first records."""
+        self._memory[0].copy_(self._first)
+        self._run(*self._views)
+
+    def states(self) -> NDArray[Any]:
+        """The records as they are now, on the host."""
+        return self._memory[0].cpu().numpy().view(self._dtype)
 
 
 @lru_cache(maxsize=8)

@@ -6,9 +6,9 @@ Description:
     after a fall wins alone. A year has up to five phases: spring moves and retreats, fall moves and retreats, builds
     and disbands; one step is one phase, and phases in which nobody has anything to order are skipped.
 
-    Rules: Avalon Hill's of 2000, as tested by the Diplomacy Adjudicator Test Cases (DATC) 2.4; ``rules="datc-3.0"`` takes
-    those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.movement`. Boards are JSON files
-    (:mod:`~mlbits.envs.diplomacy.board`).
+    Rules: Avalon Hill's of 2000, as tested by the Diplomacy Adjudicator Test Cases (DATC) 2.4; ``rules="datc-3.0"``
+    takes those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.movement`. Boards are JSON
+    files (:mod:`~mlbits.envs.diplomacy.board`).
 
 Actions:
     MultiDiscrete([W] * K): a choice for each unit that must be ordered, in the order of the provinces; K is the most
@@ -34,11 +34,13 @@ Observations:
     | 10 + P + R | whose dislodged unit | 0, 1 |
     | 10 + 2 P + R | whose centre | 0, 1 |
     | 10 + 3 P | I can build there now | 0, 1 |
-    | 11 + 3 P to 18 + 3 P | last phase's order to its unit: hold, move, support, support of a move, convoy, retreat, disband, build | 0, 1 |
+    | 11 + 3 P to 18 + 3 P | last phase's order to its unit, one column a kind (below) | 0, 1 |
     | 19 + 3 P | it failed | 0, 1 |
     | 20 + 3 P | province of the unit that it helped, counted from 1 | 0 to N |
     | 21 + 3 P | province that it went, or helped to go, to, counted from 1 | 0 to N |
     | 22 + 3 P + R | whose order | 0, 1 |
+
+    Kinds of orders: hold, move, support of a unit that stays, support of a move, convoy, retreat, disband, build.
 
     ``status``, float32 [8 + 2 P]: which of the five phases (5), years left over years in all (1), builds (positive) or
     disbands due over K (1), whether this is the last year (1), centres of each power R over the centres that win (P),
@@ -47,10 +49,10 @@ Observations:
     ``slots``, MultiDiscrete [K]: 1 + number of the list that the slot chooses from, 0 for none.
 
 Rewards:
-    0 until the end; then shares that sum to 1: all of it to a power that won alone, else by ``scoring``: "draw_size" (the
-    same to every survivor), "sum_of_squares" (of the centres) or "centers". ``variant="welfare"`` (Welfare Diplomacy)
-    pays every power its centres less its units each year in place of that, lets powers disband what they like in
-    adjustment phases, and has no winner.
+    0 until the end; then shares that sum to 1: all of it to a power that won alone, else by ``scoring``: "draw_size"
+    (the same to every survivor), "sum_of_squares" (of the centres) or "centers". ``variant="welfare"`` (Welfare
+    Diplomacy) pays every power its centres less its units each year in place of that, lets powers disband what they
+    like in adjustment phases, and has no winner.
 
 Start:
     The board's first position, or ``start``, a position in its JSON form.
@@ -83,12 +85,14 @@ from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
     BUILD,
+    BUILD_FLEET,
     COAST,
     DISBAND,
     FALL_MOVES,
     FALL_RETREATS,
     FLEET,
     LAND,
+    MOVE_BY_CONVOY,
     NO_ORDER,
     NO_UNIT,
     SEA,
@@ -107,12 +111,11 @@ from mlbits.envs.diplomacy.legal import (
     vocabulary_values,
 )
 from mlbits.envs.diplomacy.movement import NOBODY
+from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
-# Kinds of orders in an action space, beyond those of the codes.
-BUILD_FLEET, MOVE_BY_CONVOY = WAIVE + 1, WAIVE + 2
 DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
 DEFAULT_YEARS = 20
@@ -269,10 +272,10 @@ def _read_adjustments(state: Any, params: Any, seat: Any, chosen: Any) -> None:
             if state.order_kind[p] == NO_ORDER:
                 give_order(state, params, p, seat, number, entry - params.list_start[number])
     if params.welfare != 0 and due >= 0:
-        for p in range(params.provinces):
-            if state.unit_kind[p] != NO_UNIT and state.unit_power[p] == seat and slot < params.slots:
-                if chosen[slot] == 1 + p:
-                    give_order(state, params, p, seat, disbands, 1 + p)
+        for q in range(params.provinces):
+            if state.unit_kind[q] != NO_UNIT and state.unit_power[q] == seat and slot < params.slots:
+                if chosen[slot] == 1 + q:
+                    give_order(state, params, q, seat, disbands, 1 + q)
                 slot += 1
 
 
@@ -512,7 +515,8 @@ def game_on(
         {
             "slots": slots, "victory": board.victory_centers, "last_year": last, "scoring": scoring_code,
             "welfare": welfare, "start_year": position.year, "start_phase": position.phase, "plain": _plain(board),
-            **{f"start_{key}": record[key] for key in _START}, **board_values(board, rules), **vocabulary_values(words),
+            **{f"start_{key}": record[key] for key in _START}, **board_values(board, rules), "every_winter": welfare,
+            **vocabulary_values(words),
         },
     )  # fmt: skip
     lists = len(words.start)
@@ -556,8 +560,8 @@ def order_space(words: Vocabulary, slots: int) -> OrderSpace:
     kind, other, target, via = words.entries.T.astype(np.int64)
     target = place[target]
     builds = kind == BUILD
-    # Builds of armies and fleets are two kinds, and so are moves by convoy and others; the province of a build acts, and
-    # that of a unit that is disbanded.
+    # Builds of armies and fleets are two kinds, and so are moves by convoy and others; the province of a build acts,
+    # and that of a unit that is disbanded.
     kind = np.where(builds & (other == FLEET), BUILD_FLEET, np.where(via > 0, MOVE_BY_CONVOY, kind))
     actor = np.where(builds | (actor < 0), target, actor)
     adjacency = np.zeros((len(board.provinces),) * 2, bool)
@@ -591,6 +595,14 @@ def _text(board: Board, state: Any, params: Any) -> str:
 
 
 def _draw(board: Board, state: Any, params: Any) -> NDArray[np.uint8]:
+    """The board with the orders of the last phase and their fates."""
     from mlbits.envs.diplomacy.drawing import draw_position
 
-    return draw_position(read_position(state, board))
+    given = [int(p) for p in np.flatnonzero(state["order_kind"])]
+    orders = {
+        p: Order(int(state["order_kind"][p]), 0, p, int(state["order_other"][p]), int(state["order_target"][p]))
+        for p in given
+    }
+    fates = {p: int(state["fate"][p]) for p in given}
+    powers = {p: int(state["order_power"][p]) for p in given}
+    return draw_position(read_position(state, board), orders, fates, powers)

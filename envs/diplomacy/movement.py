@@ -100,24 +100,24 @@ def resolve_moves(state: Any, params: Any) -> None:
 def _prepare(state: Any, params: Any) -> Any:
     """Link movers to targets, supports and convoys to what they help; returns the number of units."""
     units = 0
-    for p in range(params.provinces):
-        state.goal[p] = NOBODY
-        state.first_mover[p] = NOBODY
-        state.first_support[p] = NOBODY
-        state.first_convoy[p] = NOBODY
-        state.beaten_from[p] = NOBODY
-        state.contested[p] = 0
-        if state.unit_kind[p] != NO_UNIT:
-            state.standing[units] = p
+    for q in range(params.provinces):
+        state.goal[q] = NOBODY
+        state.first_mover[q] = NOBODY
+        state.first_support[q] = NOBODY
+        state.first_convoy[q] = NOBODY
+        state.beaten_from[q] = NOBODY
+        state.contested[q] = 0
+        if state.unit_kind[q] != NO_UNIT:
+            state.standing[units] = q
             units += 1
-            state.fate[p] = 0
-            state.sealed[p] = 0
-            state.convoyed[p] = 0
-            state.head_on[p] = NOBODY
-            state.path[p] = YES
-            state.verdict[p] = OPEN
-            if state.order_kind[p] == MOVE:
-                state.goal[p] = params.province_of[state.order_target[p]]
+            state.fate[q] = 0
+            state.sealed[q] = 0
+            state.convoyed[q] = 0
+            state.head_on[q] = NOBODY
+            state.path[q] = YES
+            state.verdict[q] = OPEN
+            if state.order_kind[q] == MOVE:
+                state.goal[q] = params.province_of[state.order_target[q]]
     for i in range(units):
         p = np.int64(state.standing[i])
         kind = state.order_kind[p]
@@ -414,7 +414,7 @@ def _find_core(state: Any, units: Any) -> Any:
 
     The open decision that depends on the fewest lies in one, and what it depends on is all of it.
     """
-    smallest, best = units + 1, 0
+    smallest, best = units + 1, np.int64(0)
     for i in range(units):
         p = np.int64(state.standing[i])
         if state.verdict[p] == OPEN:

@@ -31,7 +31,7 @@ _TEXT = '''"""Random Diplomacy over many records, written by mlbits; safe to del
 
 from numba import njit
 
-from mlbits.envs.diplomacy.game import advance, legal, reset
+from mlbits.envs.diplomacy.game import advance, legal, prepare, reset
 from mlbits.envs.diplomacy.random_play import random_orders
 
 
@@ -39,6 +39,12 @@ from mlbits.envs.diplomacy.random_play import random_orders
 def start(states, params):
     for b in range(len(states)):
         reset(states[b], params[0])
+
+
+@njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
+def look(states, params):
+    for b in range(len(states)):
+        prepare(states[b], params[0])
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
@@ -52,6 +58,12 @@ def play(states, params, rewards, phases):
                 ended += 1
                 reset(states[b], params[0])
     return ended
+
+
+@njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
+def draw(states, params):
+    for b in range(len(states)):
+        random_orders(states[b], params[0])
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
@@ -134,6 +146,14 @@ class RandomGames:
         self._kernel().play(self.states, self.params, self._rewards, phases)
         return phases * len(self.states)
 
+    def draw_orders(self) -> None:
+        """Draw the orders of each game's phase and leave them in the records, not carried out."""
+        self._kernel().draw(self.states, self.params)
+
+    def prepare(self) -> None:
+        """Find out what masks need, after positions were written into ``states`` by hand."""
+        self._kernel().look(self.states, self.params)
+
     def finish(self) -> int:
         """Play each game from its first position to its end; returns how many phases that took."""
         return int(self._kernel().finish(self.states, self.params, self._rewards))
@@ -143,5 +163,5 @@ class RandomGames:
         self._kernel().masks(self.states, self.params, out)
 
     def _kernel(self) -> ModuleType:
-        called = {"random_orders": random_orders, "advance": rules.advance, "legal": rules.legal, "reset": rules.reset}
-        return load_generated("diplomacy_random_play", _TEXT, called)
+        called = {name: getattr(rules, name) for name in ("advance", "legal", "prepare", "reset")}
+        return load_generated("diplomacy_random_play", _TEXT, called | {"random_orders": random_orders})

@@ -64,6 +64,7 @@ def board_fields(board: Board) -> list[tuple[Any, ...]]:
         ("powers", "i4"),
         ("land_fallback", "u1"),
         ("disorder_owned", "u1"),
+        ("every_winter", "u1"),  # whether adjustment phases come when nobody has builds or disbands due
         ("province_of", "i2", (locations,)),
         ("degree", "u1", (2 * locations,)),  # rows: armies by location, then fleets
         ("neighbour", "i2", (2 * locations, MAX_NEIGHBOURS)),
@@ -102,6 +103,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
         "powers": len(board.powers),
         "land_fallback": fallback,
         "disorder_owned": owned,
+        "every_winter": 0,
         "province_of": board.province_of,
         "degree": degree,
         "neighbour": neighbour,
@@ -119,7 +121,16 @@ def write_position(position: Position, record: Any) -> None:
     """Write a position into a record: all of its fields, with no orders."""
     board = position.board
     record["year"], record["phase"] = position.year, position.phase
-    for name in ("owner", "unit_power", "unit_place", "out_power", "out_place", "out_from", "order_other", "order_target"):
+    for name in (
+        "owner",
+        "unit_power",
+        "unit_place",
+        "out_power",
+        "out_place",
+        "out_from",
+        "order_other",
+        "order_target",
+    ):
         record[name] = NOBODY
     for name in ("unit_kind", "out_kind", "out_open", "order_kind", "order_via", "fate", "gone"):
         record[name] = 0
@@ -163,6 +174,18 @@ def write_orders(orders: Mapping[int, Order], record: Any) -> None:
         record["order_other"][province] = order.unit if order.kind == BUILD else order.other
         record["order_target"][province] = order.location if order.kind == BUILD else order.target
         record["order_via"][province] = order.kind == MOVE and order.via
+
+
+def read_orders(record: Any) -> dict[int, Order]:
+    """The orders to units that a record of a movement or retreat phase holds, by province."""
+    which = "out" if (record["out_kind"] != NO_UNIT).any() else "unit"
+    return {
+        int(p): Order(
+            int(record["order_kind"][p]), int(record[f"{which}_kind"][p]), int(record[f"{which}_place"][p]),
+            int(record["order_other"][p]), int(record["order_target"][p]), bool(record["order_via"][p]),
+        )
+        for p in np.flatnonzero(record["order_kind"])
+    }  # fmt: skip
 
 
 def board_dtype(board: Board) -> np.dtype[Any]:

@@ -4,7 +4,7 @@ A slot of an action chooses from one list, which depends on what it orders:
 
 | list | entries |
 |---|---|
-| a unit in a movement phase: army or fleet, at a location | hold; moves; by convoy; support of a unit that stays; support of a move; convoys |
+| a unit in a movement phase: army or fleet, at a location | hold; moves; by convoy; supports; convoys |
 | a dislodged unit: army or fleet, at a location | disband; retreats |
 | a build of a power | waive; an army or a fleet (at a coast) in each of its home centres |
 | a disband | waive (nothing goes); one unit, by province |
@@ -13,8 +13,8 @@ So a choice is a number below the length of the longest list (W, about 1,400 on 
 start it is a number in the whole vocabulary. Masks are [slots, W]: 60 times smaller than with the whole vocabulary
 a slot.
 
-A convoy by a fleet in sea ``s`` from ``y`` to ``z`` is in the vocabulary if some way over sea from ``y`` to ``z`` passes
-``s`` and no sea twice: 9,022 orders on the standard board.
+A convoy by a fleet in sea ``s`` from ``y`` to ``z`` is in the vocabulary if some way over sea from ``y`` to ``z``
+passes ``s`` and no sea twice: 9,022 orders on the standard board.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Vocabulary:
         board: the map.
         start: first entry of each list, and the end of the last, int64 [C + 1]. Lists are numbered: movement of armies
             by location, of fleets by location (2 L), retreats likewise (2 L), builds of each power (P), disbands (1).
-        entries: kind, other, target, via of each entry, int16 [V, 4]; a build's ``other`` is its unit's kind, a disband's
-            ``target`` its province.
+        entries: kind, other, target, via of each entry, int16 [V, 4]; a build's ``other`` is its unit's kind, a
+            disband's ``target`` its province.
         reach_list: provinces that a unit can move to, int16 [2 L, D], -1 beyond.
         hold_base: index of a list's first support of a unit that stays, [2 L]; they follow ``reach_list``.
         move_base: index of a list's first support of moves into its j-th reachable province, [2 L, D].
-        source_rank: place of the move y to z (variant 0: coast left open, v: the v-th coast of z) among the moves into z,
-            int16 [N (z), N (y), variants], -1 where there is none.
+        source_rank: place of the move y to z (variant 0: coast left open, v: the v-th coast of z) among the moves into
+            z, int16 [N (z), N (y), variants], -1 where there is none.
         source_count: how many entries ``y`` has among the moves into ``z``, [N, N].
         via_index: index of the convoyed move in the army's list, [N, N], -1 where there is none.
         convoy_index: index of the convoy in the list of the fleet in each sea, [seas, N (y), N (z)], -1 where none.
@@ -261,8 +261,8 @@ class _Maker:
 def convoy_ways(board: Board) -> dict[int, set[tuple[int, int]]]:
     """For each sea, the pairs (y, z) of coastal provinces with a way over sea that passes it and no sea twice.
 
-    A sea lies on such a way if and only if it is in one block (biconnected component) with the edge y-z that is added to
-    the graph of y, z and the seas.
+    A sea lies on such a way if and only if it is in one block (biconnected component) with the edge y-z that is added
+    to the graph of y, z and the seas.
     """
     seas = [p for p, province in enumerate(board.provinces) if province.type == SEA]
     touching = {sea: {int(board.province_of[to]) for to in board.fleet_neighbours[sea]} for sea in seas}

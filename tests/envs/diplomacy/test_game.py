@@ -1,0 +1,286 @@
+"""Diplomacy as a game: its boards through their doors, masks, rewards, ends, observations."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pettingzoo.test import parallel_api_test
+
+import mlbits
+from mlbits.envs.core.batch import GameBatch
+from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.core.pettingzoo_doors import make_parallel
+from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.codes import ARMY, FLEET
+from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
+from mlbits.envs.diplomacy.legality import why_illegal
+from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.position import first_position
+from mlbits.envs.diplomacy.random_play import RandomGames
+from mlbits.envs.diplomacy.records import read_position
+from mlbits.envs.diplomacy.vectors import movement_phases
+from mlbits.envs.diplomacy.vocabulary import convoy_ways, vocabulary
+
+STANDARD = load_board("standard")
+RANDOM_PLAY = Path(__file__).parent / "differential.jsonl.gz"
+
+
+@cache
+def games(num_games: int = 24) -> RandomGames:
+    """Random games on the standard board, some years on."""
+    played = RandomGames(diplomacy(last_year=1912), num_games, seed=5)
+    played.play(9)
+    return played
+
+
+def slots_of(position: Any, power: int) -> list[Any]:
+    units = [d.unit for d in position.dislodged.values()] if position.dislodged else list(position.units.values())
+    return sorted((u for u in units if u.power == power), key=lambda u: int(STANDARD.province_of[u.location]))
+
+
+def idle_coast(position: Any, order: Any) -> bool:
+    """Whether it helps an army to a named coast: the same order as without, which is the one that masks have."""
+    return (
+        order.target >= len(STANDARD.provinces)
+        and order.other in position.units
+        and (position.units[order.other].kind == ARMY)
+    )
+
+
+def test_the_vocabulary_has_the_convoys_that_are_known() -> None:
+    """DeepMind's vocabulary of the standard board has 9,022 convoys; ways over sea that pass no sea twice."""
+    assert sum(map(len, convoy_ways(STANDARD).values())) == 9022
+
+
+def test_every_order_of_the_vectors_is_in_the_vocabulary() -> None:
+    words, missing = vocabulary(STANDARD), []
+    for position, orders in movement_phases(RANDOM_PLAY, STANDARD):
+        for province, order in orders.items():
+            unit = position.units[province]
+            # A move over land may be written with or without VIA; without, it is the plain move.
+            if words.find(words.moving(unit.kind, unit.location), order) < 0:
+                missing.append((position.phase_name, order))
+    assert not missing
+
+
+def test_masks_allow_exactly_the_legal_orders() -> None:
+    """Every entry of every unit's list, against the plain statement of the rules."""
+    played, words = games(), vocabulary(STANDARD)
+    slots, width = played.game.layout["slots"], words.width
+    one = np.zeros(1, played.game.state_dtype)
+    checked = retreats = 0
+    for _ in range(12):
+        played.play(1)
+        for record in played.states[:4]:
+            position = read_position(record, STANDARD)
+            if position.phase == 4:
+                continue
+            one[0] = record
+            mask = np.zeros((7, slots * width), bool)
+            played._kernel().masks(one, played.params, mask)
+            mask = mask.reshape(7, slots, width)
+            for power in range(7):
+                for slot, unit in enumerate(slots_of(position, power)):
+                    retreat = bool(position.dislodged)
+                    number = (words.retreating if retreat else words.moving)(unit.kind, unit.location)
+                    size = words.start[number + 1] - words.start[number]
+                    orders = [words.order(number, i) for i in range(size)]
+                    allowed = [why_illegal(position, power, o) is None and not idle_coast(position, o) for o in orders]
+                    assert np.array_equal(mask[power, slot, :size], allowed)
+                    assert not mask[power, slot, size:].any()
+                    checked, retreats = checked + size, retreats + retreat
+    assert checked > 50_000
+    assert retreats > 0
+
+
+def test_masks_of_builds_and_disbands() -> None:
+    start = {
+        "phase": "W1901A",
+        "units": {"FRANCE": ["A BUR"], "GERMANY": ["A MUN", "F HOL", "A RUH"]},
+        "centers": {"FRANCE": ["PAR", "BRE", "MAR"], "GERMANY": ["MUN"]},
+    }
+    game = diplomacy(start=start, last_year=1910)
+    played = RandomGames(game, 1)
+    words, slots = vocabulary(game.layout["board"]), game.layout["slots"]
+    mask = np.zeros((7, slots * words.width), bool)
+    played.masks(mask)
+    board = game.layout["board"]
+    mask = mask.reshape(7, slots, words.width)
+    france, germany = (board.power_index[name] for name in ("FRANCE", "GERMANY"))
+    for slot in range(2):  # two builds
+        orders = [words.order(words.building(france), i) for i in np.flatnonzero(mask[france, slot])]
+        built = {(order.unit, board.locations[order.location]) for order in orders if order.location >= 0}
+        assert built == {(ARMY, "PAR"), (ARMY, "BRE"), (FLEET, "BRE"), (ARMY, "MAR"), (FLEET, "MAR")}
+    assert np.flatnonzero(mask[france, 2]).tolist() == [0]
+    chosen = [words.order(words.disbanding, i) for i in np.flatnonzero(mask[germany, 0])]
+    assert {board.locations[order.location] for order in chosen} == {"MUN", "HOL", "RUH"}
+    assert mask[germany, 1, 1:].any()
+    assert not mask[germany, 2, 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("scoring", "shares"),
+    [("draw_size", (0.5, 0.5)), ("sum_of_squares", (0.9, 0.1)), ("centers", (0.75, 0.25))],
+)
+def test_a_draw_is_shared_by_the_scoring(scoring: str, shares: tuple[float, float]) -> None:
+    start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BIR"]},
+             "centers": {"ARDEN": ["ALT", "AVE", "ISL"], "BRENN": ["BIR"]}}  # fmt: skip
+    game = diplomacy(map="mini", start=start, last_year=1901, scoring=scoring)
+    batch = GameBatch(game, 2)
+    step = batch.step(batch.legal_mask.view(2, 3, game.layout["slots"], -1).int().argmax(-1))
+    assert step.terminated.all()
+    assert not step.truncated.any()
+    assert step.reward[0].tolist() == pytest.approx([*shares, 0.0])
+
+
+def test_enough_centers_win_alone() -> None:
+    centers = {"ARDEN": ["ALT", "AVE", "ISL", "BIR", "BAY", "EMA"], "BRENN": ["SMA"]}
+    start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BOR"]}, "centers": centers}
+    batch = GameBatch(diplomacy(map="mini", start=start), 1)
+    step = batch.step(batch.legal_mask.view(1, 3, batch.game.layout["slots"], -1).int().argmax(-1))
+    assert step.terminated.all()
+    assert step.reward[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_time_limit_truncates_and_pays_nothing() -> None:
+    batch = GameBatch(diplomacy_mini().limited_to(2), 3, seed=1)
+    assert not batch.step(batch.sample_actions()).truncated.any()
+    step = batch.step(batch.sample_actions())
+    assert step.truncated.all()
+    assert not step.terminated.any()
+    assert (step.reward == 0).all()
+
+
+def test_welfare_pays_centers_less_units() -> None:
+    """Both units of ARDEN are disbanded in the first winter; BRENN keeps its two."""
+    game = diplomacy(map="mini", variant="welfare", last_year=1901)
+    board, slots = game.layout["board"], game.layout["slots"]
+    batch = GameBatch(game, 1)
+    hold = lambda: batch.legal_mask.view(1, 3, slots, -1).int().argmax(-1)  # noqa: E731
+    assert not batch.step(hold()).terminated.any()
+    assert not batch.step(hold()).terminated.any()
+    assert batch.active.all()  # everybody may disband
+    action = hold()
+    for slot, unit in enumerate(board.initial_units[:2]):
+        action[0, 0, slot] = 1 + int(board.province_of[unit[2]])
+    step = batch.step(action)
+    assert step.terminated.all()
+    assert step.reward[0].tolist() == [2.0, 0.0, 0.0]
+
+
+def test_observations_tell_the_position_from_each_seat() -> None:
+    batch = GameBatch(diplomacy(last_year=1910), 1)
+    areas, status, slots = (batch.obs[key][0].numpy() for key in ("areas", "status", "slots"))
+    position = first_position(STANDARD)
+    for seat in range(7):
+        for p, unit in position.units.items():
+            assert areas[seat, p, 4 + unit.kind] == 1
+            assert areas[seat, p, 8:15].tolist() == [r == (unit.power - seat) % 7 for r in range(7)]
+        named = STANDARD.location_index["STP/SC"]
+        assert areas[seat, STANDARD.province_of[named], 7] == 2
+        assert areas[seat, :, 4].sum() == sum(province.home == seat for province in STANDARD.provinces)
+        assert status[seat, :5].tolist() == [1, 0, 0, 0, 0]
+        own = slots_of(position, seat)
+        assert slots[seat, : len(own)].tolist() == [1 + vocabulary(STANDARD).moving(u.kind, u.location) for u in own]
+        assert not slots[seat, len(own) :].any()
+
+
+def test_orders_are_seen_in_the_next_phase() -> None:
+    batch = GameBatch(diplomacy(last_year=1910), 1)
+    words, position = vocabulary(STANDARD), first_position(STANDARD)
+    action = np.zeros((1, 7, batch.game.layout["slots"]), np.int64)
+    france = STANDARD.power_index["FRANCE"]
+    texts = {"PAR": "A PAR - BUR", "MAR": "A MAR S A PAR - BUR", "BRE": "F BRE - MAO"}
+    for slot, unit in enumerate(slots_of(position, france)):
+        order = parse_order(texts[STANDARD.locations[unit.location]], STANDARD, position)
+        action[0, france, slot] = words.find(words.moving(unit.kind, unit.location), order)
+    batch.step(torch.from_numpy(action))
+    areas = batch.obs["areas"][0].numpy()
+    par, mar, bur = (STANDARD.location_index[name] for name in ("PAR", "MAR", "BUR"))
+    first = 10 + 3 * 7
+    assert areas[0, par, first + 2] == 1  # a move
+    assert areas[0, mar, first + 4] == 1  # support of a move
+    assert areas[0, mar, 20 + 3 * 7] == 1 + par
+    assert areas[0, par, 21 + 3 * 7] == areas[0, mar, 21 + 3 * 7] == 1 + bur
+    assert areas[france, par, 22 + 3 * 7] == 1
+    assert areas[0, bur, 5] == 1
+    assert areas[0, par, 19 + 3 * 7] == 0
+
+
+def test_the_standard_board_through_its_doors() -> None:
+    env = make_parallel("mlbits/Diplomacy-v0", last_year=1903)
+    parallel_api_test(env, num_cycles=12)
+    batch = mlbits.make_batch("mlbits/Diplomacy-v0", 3, last_year=1903, seed=2)
+    ended = 0
+    for _ in range(30):
+        step = batch.step(batch.sample_actions())
+        ended += int(step.terminated.sum())
+        sums = step.reward.sum(1)
+        assert ((sums - step.terminated.float()).abs() < 1e-5).all()
+    assert ended > 0
+    bad = batch.sample_actions()
+    bad[0, 0, 0] = vocabulary(STANDARD).width - 1
+    with pytest.raises(IllegalActionError):
+        batch.step(bad)
+
+
+def test_a_batch_adjudicates_as_one_copy_does() -> None:
+    """Copy 5 of a batch of 9 plays as it would alone."""
+    many = mlbits.make_batch("mlbits/Diplomacy-v0", 9, last_year=1905, seed=3, autoreset="disabled")
+    alone = mlbits.make_batch("mlbits/Diplomacy-v0", 1, last_year=1905, seed=3, autoreset="disabled")
+    for _ in range(6):
+        actions = many.sample_actions()
+        many.step(actions)
+        alone.step(actions[5:6])
+        for key in ("areas", "status", "slots"):
+            assert (many.obs[key][5] == alone.obs[key][0]).all()
+
+
+def test_france_against_austria() -> None:
+    game = diplomacy_fva()
+    board = game.layout["board"]
+    assert board.powers == ("FRANCE", "AUSTRIA")
+    assert board.victory_centers == 24
+    assert len(board.initial_units) == 6
+    assert {province.home for province in board.provinces if province.id in ("LON", "MOS", "ANK")} == {None}
+    assert len(board.centers) == 34
+    assert game.action_space.shape == (23,)
+
+
+def test_pictures() -> None:
+    env = make_parallel("mlbits/DiplomacyMini-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    empty = env.render()
+    env.step({agent: np.zeros(env.action_space(agent).shape, np.int64) for agent in env.agents})  # hold
+    played = env.render()
+    assert empty.shape == played.shape
+    assert (empty != played).any()
+    text = make_parallel("mlbits/DiplomacyMini-v0", render_mode="ansi")
+    text.reset(seed=0)
+    assert "ARDEN" in text.render().upper()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"last_year": 1900}, "last_year"),
+        ({"scoring": "even"}, "scoring"),
+        ({"variant": "chaos"}, "variant"),
+        ({"rules": "house"}, "rules"),
+        ({"map": "moon"}, "map"),
+        ({"start": {"phase": "X"}}, "phase"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(GameError, match=named):
+        diplomacy(**settings)
+
+
+def test_the_small_board_plays_to_its_end() -> None:
+    played = RandomGames(diplomacy_mini(), 64, seed=1)
+    assert 64 * 16 <= played.finish() <= 64 * 40
