@@ -362,9 +362,9 @@ class OrderNetwork(nn.Module):
 
     def _encode(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Areas [areas, N, d] (so that neighbours are added up by one product) and board [N, d]."""
-        areas, status = obs["areas"].transpose(0, 1).contiguous(), obs["status"].float()
+        areas, status = obs["areas"].transpose(0, 1).contiguous(), obs["status"].to(self.place.dtype)
         count, rows = areas.shape[:2]
-        nodes = (areas.float() * self.scale) @ self.from_features + self.place.unsqueeze(1)
+        nodes = (areas.to(self.place.dtype) * self.scale) @ self.from_features + self.place.unsqueeze(1)
         nodes = nodes + status @ self.from_status
         for column, table in zip(self.numbers, self.tables, strict=True):
             nodes = nodes + F.embedding(areas[:, :, column].long(), table, padding_idx=0)
