@@ -312,7 +312,7 @@ def test_ppo_and_reinforce_use_it_and_towers_can_be_had():
 
 
 def test_what_it_cannot_do_is_refused_by_name():
-    with pytest.raises(AgentError, match="objective: got 'adaptive_kl' with the order network.*wanted 'clip'"):
+    with pytest.raises(AgentError, match=r"objective: got 'adaptive_kl' with the order network.*wanted 'clip'"):
         PPO(PPOConfig(objective="adaptive_kl"), OBSERVATIONS, SPACE)
     for config in (PPOConfig, ReinforceConfig):
         with pytest.raises(AgentError, match="network: got 'graph'; wanted"):
@@ -324,7 +324,7 @@ def test_what_it_cannot_do_is_refused_by_name():
         lambda: distribution.fisher(params, None, torch.zeros(1)),
         lambda: distribution.entropy(params, None),
     ):
-        with pytest.raises(AgentError, match="the order network.*wanted"):
+        with pytest.raises(AgentError, match=r"the order network.*wanted"):
             call()
 
 
