@@ -59,6 +59,23 @@ def register_all() -> None:
     )
     register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled data set: one image, one answer")
     register(
+        "mlbits/MatrixGame-v0",
+        "mlbits.envs.matrix_game:matrix_game",
+        summary="any game in normal form, two to eight seats; seven by name",
+    )
+    register(
+        "mlbits/IteratedMatrixGame-v0",
+        "mlbits.envs.iterated_matrix_game:iterated_matrix_game",
+        summary="a game in normal form again and again, as the Prisoner's Dilemma",
+    )
+    register("mlbits/Blotto-v0", "mlbits.envs.blotto:blotto", summary="divide coins among fields; most fields wins")
+    register("mlbits/Goofspiel-v0", "mlbits.envs.goofspiel:goofspiel", summary="bid cards for prizes, all at once")
+    register(
+        "mlbits/SimilarityPD-v0",
+        "mlbits.envs.similarity_pd:similarity_pd",
+        summary="a Prisoner's Dilemma in which the players learn how alike they are",
+    )
+    register(
         "mlbits/Diplomacy-v0",
         "mlbits.envs.diplomacy.game:diplomacy",
         summary="seven powers write their orders at once; any board, or Welfare Diplomacy",
