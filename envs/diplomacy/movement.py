@@ -140,8 +140,8 @@ def _prepare(state: Any, params: Any) -> Any:
             else:
                 place = state.order_target[p]
                 helped = helped and state.goal[other] == params.province_of[place]
-                if place >= params.provinces:  # the support names a coast
-                    helped = helped and state.order_target[other] == place
+                if place >= params.provinces and (params.coasts_match != 0 or state.unit_kind[p] == ARMY):
+                    helped = helped and state.order_target[other] == place  # the support names a coast
             if helped:
                 state.next_support[p] = state.first_support[other]
                 state.first_support[other] = p

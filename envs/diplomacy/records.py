@@ -15,11 +15,11 @@ from mlbits.envs.diplomacy.movement import NOBODY, scratch_fields
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 
-# What a rule book may decide otherwise: land_fallback, disorder_owned.
-RULES: Mapping[str, tuple[int, int]] = {"datc-2.4": (1, 0), "datc-3.0": (0, 1)}
+# What a rule book may decide otherwise: land_fallback, disorder_owned, coasts_match.
+RULES: Mapping[str, tuple[int, int, int]] = {"datc-2.4": (1, 0, 0), "datc-3.0": (0, 1, 1)}
 
 
-def check_rules(rules: Any) -> tuple[int, int]:
+def check_rules(rules: Any) -> tuple[int, int, int]:
     """The switches of a rule book.
 
     Raises:
@@ -64,6 +64,7 @@ def board_fields(board: Board) -> list[tuple[Any, ...]]:
         ("powers", "i4"),
         ("land_fallback", "u1"),
         ("disorder_owned", "u1"),
+        ("coasts_match", "u1"),  # whether a fleet's support that names another coast than the move is void
         ("every_winter", "u1"),  # whether adjustment phases come when nobody has builds or disbands due
         ("province_of", "i2", (locations,)),
         ("degree", "u1", (2 * locations,)),  # rows: armies by location, then fleets
@@ -95,7 +96,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
             steps[kind - 1, board.province_of[place], board.province_of[list(others)]] = 1
     steps[0] |= steps[1]  # armies: over sea too
     sea = np.array([province.type == SEA for province in board.provinces])
-    fallback, owned = check_rules(rules)
+    fallback, owned, coasts_match = check_rules(rules)
     by_name = np.argsort(np.array([province.id for province in board.provinces]), kind="stable")
     return {
         "provinces": n,
@@ -103,6 +104,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
         "powers": len(board.powers),
         "land_fallback": fallback,
         "disorder_owned": owned,
+        "coasts_match": coasts_match,
         "every_winter": 0,
         "province_of": board.province_of,
         "degree": degree,
