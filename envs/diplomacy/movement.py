@@ -554,12 +554,29 @@ def _tell_convoy(state: Any, p: Any) -> None:
 def _tell_support(state: Any, p: Any) -> None:
     if state.fate[p] != 0:
         return
-    other = state.order_other[p]
-    goal = state.goal[other]
+    other = np.int64(state.order_other[p])
+    goal = np.int64(state.goal[other])
     if goal != NOBODY and state.path[other] == NO:  # it helps nothing, attacked or not
         state.fate[p] = NO_CONVOY if state.sealed[other] == PARADOX else VOID
     elif state.verdict[p] == NO:
         state.fate[p] = CUT
     elif goal != NOBODY and state.unit_kind[goal] != NO_UNIT and state.unit_power[goal] == state.unit_power[p]:
-        if state.goal[goal] == NOBODY or state.verdict[goal] == NO:
-            state.fate[p] = VOID  # no help against one's own unit
+        stays = state.goal[goal] == NOBODY or state.verdict[goal] == NO
+        if stays and _would_win(state, other):
+            state.fate[p] = VOID  # help against one's own unit, which would have been enough
+
+
+@rule(inline=False)
+def _would_win(state: Any, p: Any) -> Any:
+    """Whether a move would beat a unit that stays, and all rivals, if every support counted."""
+    goal = np.int64(state.goal[p])
+    strength = 1 + _supports(state, p, NOBODY, True)
+    resist = 1
+    if state.head_on[p] != NOBODY or state.goal[goal] == NOBODY:
+        resist += _supports(state, goal, NOBODY, True)
+    rival = np.int64(state.first_mover[goal])
+    while rival != NOBODY:
+        if rival != p and state.path[rival] == YES:
+            resist = max(resist, 1 + _supports(state, rival, NOBODY, True))
+        rival = np.int64(state.next_mover[rival])
+    return strength > resist
