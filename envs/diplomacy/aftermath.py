@@ -33,7 +33,8 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     VOID,
 )
-from mlbits.envs.diplomacy.movement import NO, NOBODY, YES, resolve_moves
+from mlbits.envs.diplomacy.decisions import NO, NOBODY, YES
+from mlbits.envs.diplomacy.movement import resolve_moves
 
 
 @rule(inline=False)

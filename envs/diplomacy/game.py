@@ -78,45 +78,29 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.order_space import OrderSpace
-from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import choice, integer
-from mlbits.envs.diplomacy.aftermath import clear_orders, neighbour_row, resolve, to_adjust
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import (
-    ADJUSTMENTS,
     BUILD,
     BUILD_FLEET,
     COAST,
-    DISBAND,
-    FALL_MOVES,
-    FALL_RETREATS,
     FLEET,
     LAND,
     MOVE_BY_CONVOY,
-    NO_ORDER,
-    NO_UNIT,
     SEA,
-    SPRING_MOVES,
-    SPRING_RETREATS,
-    WAIVE,
 )
 from mlbits.envs.diplomacy.legal import (
-    find_ways,
     legal_fields,
-    list_builds,
-    list_disbands,
-    list_moves,
-    list_retreats,
     vocabulary_fields,
     vocabulary_values,
 )
-from mlbits.envs.diplomacy.movement import NOBODY
+from mlbits.envs.diplomacy.observation import observe
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
+from mlbits.envs.diplomacy.turns import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
-DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
 DEFAULT_YEARS = 20
 # What of the first position is kept in the parameters and copied at a reset.
@@ -131,294 +115,6 @@ _START = (
     "out_from",
     "out_open",
 )
-
-
-@rule(inline=False)
-def reset(state: Any, params: Any) -> None:
-    """Set up the first position."""
-    state.year = params.start_year
-    state.phase = params.start_phase
-    clear_orders(state, params)
-    for p in range(params.provinces):
-        state.gone[p] = 0
-        state.order_power[p] = NOBODY
-        state.owner[p] = params.start_owner[p]
-        state.unit_kind[p] = params.start_unit_kind[p]
-        state.unit_power[p] = params.start_unit_power[p]
-        state.unit_place[p] = params.start_unit_place[p]
-        state.out_kind[p] = params.start_out_kind[p]
-        state.out_power[p] = params.start_out_power[p]
-        state.out_place[p] = params.start_out_place[p]
-        state.out_from[p] = params.start_out_from[p]
-        state.out_open[p] = params.start_out_open[p]
-    prepare(state, params)
-
-
-@rule(inline=False)
-def prepare(state: Any, params: Any) -> None:
-    """Find out what the position's masks and observations need, once a phase."""
-    find_ways(state, params)
-    for seat in range(params.powers):
-        state.centers[seat] = 0
-        state.units[seat] = 0
-        state.ousted[seat] = 0
-    for p in range(params.provinces):
-        if state.owner[p] != NOBODY:
-            state.centers[state.owner[p]] += 1
-        if state.unit_kind[p] != NO_UNIT:
-            state.units[state.unit_power[p]] += 1
-        if state.out_kind[p] != NO_UNIT:
-            state.ousted[state.out_power[p]] += 1
-    for seat in range(params.powers):
-        state.due[seat] = to_adjust(state, params, seat) if state.phase == ADJUSTMENTS else 0
-
-
-@rule
-def acts(state: Any, params: Any, seat: Any) -> Any:
-    """Whether a seat has anything to order in this phase."""
-    if state.phase == ADJUSTMENTS:
-        return state.due[seat] != 0 or (params.welfare != 0 and state.units[seat] > 0)
-    if state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS:
-        return state.ousted[seat] > 0
-    return state.units[seat] > 0
-
-
-@rule(inline=False)
-def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The legal choices of each slot."""
-    slot = 0
-    if state.phase == ADJUSTMENTS:
-        due = state.due[seat]
-        count = list_builds(state, params, seat) if due >= 0 else list_disbands(state, params, seat)
-        while slot < abs(due) and slot < params.slots:
-            for i in range(count):
-                out[slot * params.width + state.choices[i]] = True
-            slot += 1
-        if params.welfare != 0 and due >= 0:
-            for p in range(params.provinces):
-                if state.unit_kind[p] != NO_UNIT and state.unit_power[p] == seat and slot < params.slots:
-                    out[slot * params.width] = True
-                    out[slot * params.width + 1 + p] = True
-                    slot += 1
-    else:
-        retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
-        for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                count = list_retreats(state, params, p) if retreats else list_moves(state, params, p)
-                for i in range(count):
-                    out[slot * params.width + state.choices[i]] = True
-                slot += 1
-    while slot < params.slots:
-        out[slot * params.width] = True
-        slot += 1
-
-
-@rule
-def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
-    """Whether a seat has a unit to order in a province: one that stands there, or was dislodged from there."""
-    if retreats:
-        return state.out_kind[p] != NO_UNIT and state.out_power[p] == seat
-    return state.unit_kind[p] != NO_UNIT and state.unit_power[p] == seat
-
-
-@rule(inline=False)
-def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
-    """Number of the list that a unit's order is chosen from."""
-    if retreats:
-        return 2 * params.locations + neighbour_row(params, state.out_kind[p], state.out_place[p])
-    return neighbour_row(params, state.unit_kind[p], state.unit_place[p])
-
-
-@rule(inline=False)
-def read_orders(state: Any, params: Any, actions: Any) -> None:
-    """Turn the seats' choices into orders."""
-    clear_orders(state, params)
-    for p in range(params.provinces):
-        state.order_power[p] = NOBODY
-    retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
-    for seat in range(params.powers):
-        slot = 0
-        if state.phase == ADJUSTMENTS:
-            _read_adjustments(state, params, seat, actions[seat])
-            continue
-        for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                give_order(state, params, p, seat, list_of(state, params, p, retreats), actions[seat, slot])
-                slot += 1
-
-
-@rule(inline=False)
-def give_order(state: Any, params: Any, p: Any, seat: Any, number: Any, index: Any) -> None:
-    """Write the order to the unit in ``p`` that an index in a list stands for."""
-    entry = params.list_start[number] + index
-    state.order_kind[p] = params.entry_kind[entry]
-    state.order_other[p] = params.entry_other[entry]
-    state.order_target[p] = params.entry_target[entry]
-    state.order_via[p] = params.entry_via[entry]
-    state.order_power[p] = seat
-
-
-@rule(inline=False)
-def _read_adjustments(state: Any, params: Any, seat: Any, chosen: Any) -> None:
-    due = state.due[seat]
-    builds, disbands = 4 * params.locations + seat, 4 * params.locations + params.powers
-    slot = 0
-    while slot < abs(due) and slot < params.slots:
-        number = builds if due > 0 else disbands
-        entry = params.list_start[number] + chosen[slot]
-        slot += 1
-        if params.entry_kind[entry] != WAIVE:
-            p = np.int64(params.province_of[params.entry_target[entry]])
-            if state.order_kind[p] == NO_ORDER:
-                give_order(state, params, p, seat, number, entry - params.list_start[number])
-    if params.welfare != 0 and due >= 0:
-        for q in range(params.provinces):
-            if state.unit_kind[q] != NO_UNIT and state.unit_power[q] == seat and slot < params.slots:
-                if chosen[slot] == 1 + q:
-                    give_order(state, params, q, seat, disbands, 1 + q)
-                slot += 1
-
-
-@rule(inline=False)
-def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Play one phase."""
-    read_orders(state, params, actions)
-    return advance(state, params, rewards), False
-
-
-@rule(inline=False)
-def advance(state: Any, params: Any, rewards: Any) -> Any:
-    """Carry out the orders in the record; returns whether the game is over."""
-    phase, year = state.phase, state.year
-    if phase == ADJUSTMENTS and params.welfare != 0:
-        _disband_freely(state, params)
-    resolve(state, params)
-    ended = False
-    fall_is_over = (phase == FALL_MOVES or phase == FALL_RETREATS) and state.phase != FALL_RETREATS
-    if params.welfare != 0:
-        prepare(state, params)
-        if state.phase == SPRING_MOVES:  # a year has passed
-            for seat in range(params.powers):
-                rewards[seat] = state.centers[seat] - state.units[seat]
-            ended = year >= params.last_year
-    elif fall_is_over:
-        prepare(state, params)
-        ended = year >= params.last_year
-        alive, winner = 0, NOBODY
-        for seat in range(params.powers):
-            if state.centers[seat] + state.units[seat] > 0:
-                alive += 1
-            if state.centers[seat] >= params.victory:
-                winner = seat
-        if winner == NOBODY and alive == 1:
-            for seat in range(params.powers):
-                if state.centers[seat] + state.units[seat] > 0:
-                    winner = seat
-        ended = ended or winner != NOBODY or alive == 0
-        if ended:
-            _score(state, params, winner, alive, rewards)
-    else:
-        prepare(state, params)
-    return ended
-
-
-@rule(inline=False)
-def _disband_freely(state: Any, params: Any) -> None:
-    """Welfare: carry out disbands that are not owed."""
-    for p in range(params.provinces):
-        if state.order_kind[p] == DISBAND and state.due[state.order_power[p]] >= 0:
-            state.unit_kind[p] = NO_UNIT
-            state.unit_power[p] = NOBODY
-            state.unit_place[p] = NOBODY
-
-
-@rule(inline=False)
-def _score(state: Any, params: Any, winner: Any, alive: Any, rewards: Any) -> None:
-    """Share 1 out: to the winner, or among those who agree on a draw."""
-    total = 0
-    for seat in range(params.powers):
-        total += state.centers[seat] ** 2 if params.scoring == SUM_OF_SQUARES else state.centers[seat]
-    for seat in range(params.powers):
-        centers = state.centers[seat]
-        if winner != NOBODY:
-            rewards[seat] = 1.0 if seat == winner else 0.0
-        elif params.scoring == DRAW_SIZE or total == 0:
-            rewards[seat] = 1.0 / max(alive, 1) if centers + state.units[seat] > 0 else 0.0
-        elif params.scoring == SUM_OF_SQUARES:
-            rewards[seat] = centers * centers / total
-        else:
-            rewards[seat] = centers / total
-
-
-@rule(inline=False)
-def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Areas, status and slots as a seat sees them."""
-    powers = params.powers
-    for p in range(params.provinces):
-        row = out.areas[p]
-        for column in range(22 + 4 * powers):
-            row[column] = params.plain[p, column]
-        row[4] = params.home[p] == seat
-        if state.unit_kind[p] != NO_UNIT:
-            row[4 + state.unit_kind[p]] = 1
-            if state.unit_place[p] >= params.provinces:
-                row[7] = 1 + state.unit_place[p] - params.coast_start[p]
-            row[8 + (state.unit_power[p] - seat) % powers] = 1
-        if state.out_kind[p] != NO_UNIT:
-            row[7 + powers + state.out_kind[p]] = 1
-            row[10 + powers + (state.out_power[p] - seat) % powers] = 1
-        if state.owner[p] != NOBODY:
-            row[10 + 2 * powers + (state.owner[p] - seat) % powers] = 1
-            open_home = params.home[p] == seat and state.owner[p] == seat and state.unit_kind[p] == NO_UNIT
-            row[10 + 3 * powers] = open_home and state.due[seat] > 0
-        if state.order_kind[p] != NO_ORDER:
-            kind = state.order_kind[p]
-            row[10 + 3 * powers + kind] = 1
-            row[19 + 3 * powers] = state.fate[p] != 0
-            if kind != BUILD:
-                row[20 + 3 * powers] = 1 + state.order_other[p]
-            if state.order_target[p] != NOBODY:
-                row[21 + 3 * powers] = 1 + params.province_of[state.order_target[p]]
-            row[22 + 3 * powers + (state.order_power[p] - seat) % powers] = 1
-    _observe_status(state, params, seat, out.status)
-    _observe_slots(state, params, seat, out.slots)
-
-
-@rule(inline=False)
-def _observe_status(state: Any, params: Any, seat: Any, out: Any) -> None:
-    for i in range(5):
-        out[i] = 1.0 if state.phase == i else 0.0
-    out[5] = (params.last_year - state.year) / max(1, params.last_year - params.start_year + 1)
-    out[6] = state.due[seat] / params.slots
-    out[7] = 1.0 if state.year >= params.last_year else 0.0
-    for r in range(params.powers):
-        other = (seat + r) % params.powers
-        out[8 + r] = state.centers[other] / params.victory
-        out[8 + params.powers + r] = state.units[other] / params.victory
-
-
-@rule(inline=False)
-def _observe_slots(state: Any, params: Any, seat: Any, out: Any) -> None:
-    slot = 0
-    if state.phase == ADJUSTMENTS:
-        due = state.due[seat]
-        number = 4 * params.locations + (seat if due >= 0 else params.powers)
-        while slot < abs(due) and slot < params.slots:
-            out[slot] = 1 + number
-            slot += 1
-        if params.welfare != 0 and due >= 0:
-            while slot < abs(due) + state.units[seat] and slot < params.slots:
-                out[slot] = 1 + 4 * params.locations + params.powers
-                slot += 1
-    else:
-        retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
-        for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                out[slot] = 1 + list_of(state, params, p, retreats)
-                slot += 1
-    while slot < params.slots:
-        out[slot] = 0
-        slot += 1
 
 
 def diplomacy(

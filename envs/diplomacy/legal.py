@@ -14,7 +14,7 @@ import numpy as np
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.aftermath import neighbour_row
 from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, NO_UNIT
-from mlbits.envs.diplomacy.movement import NOBODY
+from mlbits.envs.diplomacy.decisions import NOBODY
 from mlbits.envs.diplomacy.vocabulary import Vocabulary
 
 _ONE = np.uint64(1)

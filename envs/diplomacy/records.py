@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import MAX_NEIGHBOURS, Board
 from mlbits.envs.diplomacy.codes import ARMY, BUILD, FLEET, MOVE, NO_UNIT, SEA
-from mlbits.envs.diplomacy.movement import NOBODY, scratch_fields
+from mlbits.envs.diplomacy.decisions import NOBODY, scratch_fields
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 

@@ -1,0 +1,159 @@
+"""Rings of orders that depend on each other: found, searched for answers that agree, and broken by the backup rule.
+
+See :mod:`~mlbits.envs.diplomacy.movement`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlbits.envs.core.rules import rule
+from mlbits.envs.diplomacy.codes import CONVOY, MOVE, SUPPORT_MOVE
+from mlbits.envs.diplomacy.decisions import NO, OPEN, PARADOX, YES, decide, look_for_path
+
+
+@rule(inline=False)
+def _reads(state: Any, i: Any, j: Any) -> Any:
+    """Whether the decision on ``i`` looks at the open decision on ``j``."""
+    kind, other_kind = state.order_kind[i], state.order_kind[j]
+    helped = state.order_other[j] if other_kind != MOVE else i
+    goal = state.goal[i] if kind == MOVE else i
+    if other_kind == MOVE:
+        if kind == MOVE:
+            return j == goal
+        if state.goal[j] != i:
+            return False
+        return kind == CONVOY or (kind == SUPPORT_MOVE and j == state.goal[state.order_other[i]])
+    if other_kind == CONVOY:
+        waits = state.path[helped] == OPEN and state.convoyed[helped] != 0
+        return waits and kind != CONVOY and (helped == i or state.goal[helped] == goal)
+    return kind == MOVE and (helped == i or helped == goal or state.goal[helped] == goal)
+
+
+@rule(inline=False)
+def _spread(state: Any, units: Any, start: Any) -> Any:
+    """Collect in ``queue`` every open decision that ``start`` depends on, itself included; returns how many."""
+    for i in range(units):
+        state.mark[state.standing[i]] = 0
+    state.mark[start] = 1
+    state.queue[0] = start
+    head, tail = 0, 1
+    while head < tail:
+        here = np.int64(state.queue[head])
+        head += 1
+        for i in range(units):
+            p = np.int64(state.standing[i])
+            if state.verdict[p] == OPEN and state.mark[p] == 0 and _reads(state, here, p):
+                state.mark[p] = 1
+                state.queue[tail] = p
+                tail += 1
+    return tail
+
+
+@rule(inline=False)
+def find_core(state: Any, units: Any) -> Any:
+    """Write a component of open decisions without a way out into ``core``; returns its size.
+
+    The open decision that depends on the fewest lies in one, and what it depends on is all of it.
+    """
+    smallest, best = units + 1, np.int64(0)
+    for i in range(units):
+        p = np.int64(state.standing[i])
+        if state.verdict[p] == OPEN:
+            size = _spread(state, units, p)
+            if size < smallest:
+                smallest, best = size, p
+    size = _spread(state, units, best)
+    for i in range(size):
+        state.core[i] = state.queue[i]
+    return size
+
+
+@rule(inline=False)
+def search(state: Any, params: Any, size: Any) -> Any:
+    """Count answers for the core that agree with themselves, up to two; the first is kept in ``answer``."""
+    found, known = 0, 0
+    while True:
+        clash = _entail(state, params, size, known)
+        known = 0
+        for i in range(size):
+            if state.verdict[state.core[i]] != OPEN:
+                known += 1
+        if not clash and known == size:
+            found += 1
+            if found == 1:
+                for i in range(size):
+                    state.answer[i] = state.verdict[state.core[i]]
+        if clash or known == size:
+            if found == 2:
+                break
+            while known > 0 and state.guessed[known - 1] != 1:
+                known -= 1
+                state.verdict[state.trail[known]] = OPEN
+            if known == 0:
+                break
+            state.verdict[state.trail[known - 1]] = NO
+            state.guessed[known - 1] = 2
+        else:
+            for i in range(size):
+                p = np.int64(state.core[i])
+                if state.verdict[p] == OPEN:
+                    state.verdict[p] = YES
+                    state.trail[known] = p
+                    state.guessed[known] = 1
+                    known += 1
+                    break
+    for i in range(size):
+        state.verdict[state.core[i]] = OPEN
+    _look_for_paths(state, params, size)
+    return found
+
+
+@rule(inline=False)
+def _look_for_paths(state: Any, params: Any, size: Any) -> None:
+    """Look again at the armies that the core's fleets convoy."""
+    for i in range(size):
+        p = np.int64(state.core[i])
+        if state.order_kind[p] == CONVOY and state.convoyed[state.order_other[p]] != 0:
+            look_for_path(state, params, np.int64(state.order_other[p]))
+
+
+@rule(inline=False)
+def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
+    """Follow what the core's answers so far entail, noting them on the trail; returns whether they contradict."""
+    changed = True
+    while changed:
+        changed = False
+        _look_for_paths(state, params, size)
+        for i in range(size):
+            p = np.int64(state.core[i])
+            verdict = decide(state, p)
+            if verdict != OPEN:
+                if state.verdict[p] == OPEN:
+                    state.verdict[p] = verdict
+                    state.trail[known] = p
+                    state.guessed[known] = 0
+                    known += 1
+                    changed = True
+                elif state.verdict[p] != verdict:
+                    # Later entries of the trail stand; the caller counts them and steps back.
+                    return True
+    return False
+
+
+@rule(inline=False)
+def break_tie(state: Any, size: Any) -> None:
+    """The backup rule: Szykman's where convoys are part of the ring, else a circular movement goes round."""
+    fleets = False
+    for i in range(size):
+        p = np.int64(state.core[i])
+        if state.order_kind[p] == CONVOY:
+            fleets = True
+            state.sealed[state.order_other[p]] = PARADOX
+            state.path[state.order_other[p]] = NO
+    if not fleets:
+        for i in range(size):
+            if state.order_kind[state.core[i]] == MOVE:
+                state.verdict[state.core[i]] = YES
