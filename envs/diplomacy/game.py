@@ -55,7 +55,7 @@ Rewards:
     like in adjustment phases, and has no winner.
 
 Start:
-    The board's first position, or ``start``, a position in its JSON form.
+    The board's first position, or ``start``.
 
 End:
     Termination when a power has ``victory_centers`` after a fall, when one power is left, or after the fall of
@@ -69,7 +69,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +97,7 @@ from mlbits.envs.diplomacy.observation import observe
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
+from mlbits.envs.diplomacy.texts import read_position_text
 from mlbits.envs.diplomacy.turns import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
@@ -118,23 +118,24 @@ _START = (
 
 
 def diplomacy(
-    map: str | Path | Mapping[str, Any] = "standard",
+    map: str = "standard",
     *,
     last_year: int | None = None,
     scoring: str = "draw_size",
     variant: str = "standard",
     rules: str = "datc-2.4",
-    start: Mapping[str, Any] | None = None,
+    start: str | None = None,
 ) -> Game:
     """Diplomacy on a board.
 
     Args:
-        map: "standard", "mini", the path of a map file, or its content.
+        map: "standard", "mini" or the path of a map file; in Python also its content, a dict.
         last_year: the year after whose fall the game is a draw; None takes 20 years (1920 on the standard board).
         scoring: how a draw is shared: "draw_size", "sum_of_squares" or "centers".
         variant: "standard" or "welfare".
         rules: "datc-2.4" or "datc-3.0".
-        start: a position in its JSON form to start from; None takes the board's.
+        start: a position to start from, as a line of text (:mod:`~mlbits.envs.diplomacy.texts`); in Python also in its
+            JSON form, a dict; None takes the board's.
 
     Raises:
         GameError: for a setting out of range, or a map or position that is none.
@@ -186,11 +187,14 @@ def game_on(
     scoring: str,
     variant: str,
     rules: str,
-    start: Mapping[str, Any] | None,
+    start: str | Mapping[str, Any] | None,
     name: str = "Diplomacy",
 ) -> Game:
     """The game on a board that has been read; arguments as :func:`diplomacy` has them."""
-    position = first_position(board) if start is None else Position.from_json(start, board)
+    if start is None:
+        position = first_position(board)
+    else:
+        position = read_position_text(start, board) if isinstance(start, str) else Position.from_json(start, board)
     last = board.first_year + DEFAULT_YEARS - 1 if last_year is None else last_year
     last = integer("last_year", last, position.year, MAX_YEAR)
     welfare = choice("variant", variant, ("standard", "welfare")) == "welfare"
