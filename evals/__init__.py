@@ -43,6 +43,9 @@ EVALS: dict[str, EvalEntry] = {
     "supervised-vs-rl": EvalEntry(
         "mlbits.evals.supervised_vs_rl:reproduce", "rewards take n times the examples that n labels take, or not"
     ),
+    "diplomacy": EvalEntry(
+        "mlbits.evals.diplomacy:reproduce", "self-play on a small Diplomacy board beats random play and a greedy bot"
+    ),
     "overestimation": EvalEntry(
         "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
     ),

@@ -146,8 +146,7 @@ def load_board(source: str | Path | Mapping[str, Any] = "standard") -> Board:
     where = "map"
     if isinstance(source, Mapping):
         return _board(source, where)
-    builtin = Path(__file__).with_name(f"{source}_map.json")
-    path = builtin if str(source) in ("standard", "mini") else Path(source)
+    path = Path(__file__).with_name(f"{source}_map.json") if source in ("standard", "mini") else Path(source)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,17 @@ def test_pictures() -> None:
 def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(GameError, match=named):
         diplomacy(**settings)
+
+
+def test_a_map_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "board.json"
+    path.write_text(json.dumps(dict(load_board("mini").source)))
+    game = diplomacy(map=str(path))
+    assert game.seats == 3
+    assert game.action_space == diplomacy_mini().action_space
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(GameError, match=r"board\.json, line 1"):
+        diplomacy(map=str(path))
 
 
 def test_the_small_board_plays_to_its_end() -> None:
