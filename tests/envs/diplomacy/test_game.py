@@ -289,7 +289,7 @@ def test_a_map_file_of_ones_own(tmp_path: Path) -> None:
     assert game.seats == 3
     assert game.action_space == diplomacy_mini().action_space
     path.write_text(path.read_text()[:200])
-    with pytest.raises(GameError, match=r"board\.json, line 1"):
+    with pytest.raises(GameError, match=r"board\.json: line 1"):
         diplomacy(map=str(path))
 
 
