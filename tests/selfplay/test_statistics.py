@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlbits.selfplay.statistics import bootstrap_interval, interquartile_mean, mean_interval
+from mlbits.selfplay.statistics import bootstrap_interval, interquartile_mean, mean_interval, share_interval
 
 
 @pytest.mark.parametrize("count", [2, 3, 20, 1000])
@@ -99,3 +99,13 @@ def test_strata_without_numbers_are_refused():
     for strata in ([], [[1.0], []]):
         with pytest.raises(ValueError, match=r"strata: got \[.*\] numbers; wanted at least one in each"):
             bootstrap_interval(strata)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 10), (7, 10), (300, 301), (301, 301), (1, 1)])
+def test_a_share_has_wilsons_interval(count, total):
+    wanted = stats.binomtest(count, total).proportion_ci(0.9, method="wilson")
+    share, (low, high) = share_interval(count, total, 0.9)
+    assert share == count / total
+    assert (low, high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high))
+    with pytest.raises(ValueError, match="total: got 0"):
+        share_interval(0, 0)

@@ -1,0 +1,128 @@
+"""One seat against the others: whose seat it is, what counts as won, and which opponents there are."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mlbits import cli
+from mlbits.agents.agent import AgentError, Decision
+from mlbits.envs.core.errors import UnknownIdError
+from mlbits.evals.evaluate import evaluate_against, load_agent
+from mlbits.evals.opponents import open_opponent, outcomes, play_against, turning_seats
+from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.selfplay.loop import train
+from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.statistics import mean_interval, share_interval
+from tests.games import register_test_games
+
+register_test_games()
+THROWS = "test/Throws-v0"  # three seats: paper, stone, scissors
+
+
+class Always:
+    """Plays one action, and keeps the rows that it was asked for."""
+
+    def __init__(self, action):
+        self.action, self.asked = action, []
+
+    def act(self, obs, legal_mask, generator, *, greedy=False):
+        self.asked.append(len(obs))
+        action = torch.full((len(obs),), self.action)
+        return Decision(action, action, None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = resolve(
+        "ppo", THROWS, preset="none", env_settings={"noise": 0.0},
+        run={"total_steps": 64, "num_envs": 4, "video": False},
+        agent_settings={"num_steps": 16, "hidden": [8]},
+    )  # fmt: skip
+    return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
+
+
+def test_the_seat_turns_and_the_others_take_turns():
+    assert turning_seats(4, 3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]]
+    assert turning_seats(6, 3, players=3).tolist() == [
+        [0, 1, 2], [1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 0, 1], [2, 1, 0],
+    ]  # fmt: skip
+
+
+def test_won_is_the_highest_return_alone():
+    seating = turning_seats(5, 3)
+    returns = np.array([[3, 1, 2], [3, 1, 2], [2, 1, 2], [0.5, 0.5, 0.5], [0, 1, 0]])
+    found = outcomes(returns, seating)
+    mine = [3, 1, 2, 0.5, 1]  # won, lost, tied, tied, won
+    mean, interval = mean_interval(mine)
+    assert (found["return_mean"], found["return_interval"]) == (mean, list(interval))
+    assert (found["games"], found["won"], found["tied"]) == (5, 0.4, 0.4)
+    assert found["lost"] == pytest.approx(0.2)
+    assert found["won_interval"] == list(share_interval(2, 5)[1])
+    with pytest.raises(ValueError, match="player 1 has \\[2\\] seats a game; wanted 1"):
+        outcomes(returns, seating, player=1)
+
+
+def test_every_seat_is_its_own_players():
+    """One throw in one seat loses to the throw of the two others in each of ten rounds, wherever it sits."""
+    settings, seating = {"noise": 0.0, "end": 0.0}, turning_seats(6, 3)
+    returns = play_episodes((Always(0), Always(1)), THROWS, 6, seed=0, settings=settings, seating=seating).returns
+    assert returns.tolist() == np.where(seating == 0, -20.0, 10.0).tolist()
+    found = play_against(Always(1), Always(0), THROWS, 6, seed=0, settings=settings)
+    assert (found["won"], found["return_mean"], found["length_mean"]) == (1.0, 20.0, 10.0)
+
+
+def test_each_player_is_asked_for_its_own_rows_alone():
+    one, other = Always(0), Always(1)
+    play_against(one, other, THROWS, 7, seed=0, settings={"noise": 0.0})
+    assert set(one.asked) == {7}
+    assert set(other.asked) == {14}
+    third = Always(2)
+    play_against(one, (other, third), THROWS, 6, seed=0)
+    assert set(third.asked) == {6}
+
+
+def test_games_beyond_one_batch_keep_their_seats(monkeypatch):
+    whole = play_against(Always(0), Always(1), THROWS, 9, seed=0, settings={"noise": 0.0})
+    monkeypatch.setattr("mlbits.selfplay.play._COPIES_AT_ONCE", 4)
+    parts = play_against(Always(0), Always(1), THROWS, 9, seed=0, settings={"noise": 0.0})
+    assert (parts["won"], parts["games"]) == (whole["won"], 9)
+
+
+def test_a_run_meets_a_bot_and_another_run(run, tmp_path, capsys):
+    found = evaluate_against(run, "random", 30, seed=2)
+    again = play_against(
+        load_agent(run)[0], open_opponent("random", THROWS, {"noise": 0.0}, "cpu"), THROWS, 30, seed=2,
+        settings={"noise": 0.0},
+    )  # fmt: skip
+    assert found == again | {"episodes": 30, "env_steps": 64, "passed_over": []}
+    assert evaluate_against(run, str(run), 6)["games"] == 6
+    out = tmp_path / "found.json"
+    assert (
+        cli.main(["eval", str(run), "--opponents", "random", "--episodes", "30", "--seed", "2", "--json", str(out)])
+        == 0
+    )
+    assert json.loads(out.read_text()) == found
+    said = capsys.readouterr().out
+    assert f"against random: won {found['won']:.1%}" in said
+    assert "30 episodes" in said
+
+
+def test_opponents_that_do_not_fit_are_refused(run, capsys):
+    with pytest.raises(
+        ConfigError, match=r"opponents: got ppo, which has learnt nothing; wanted a bot \(random, .*run"
+    ):
+        evaluate_against(run, "ppo")
+    with pytest.raises(UnknownIdError, match="rando"):
+        evaluate_against(run, "rando")
+    with pytest.raises(AgentError, match="GreedyBot: got the"):
+        evaluate_against(run, "diplomacy-greedy")
+    with pytest.raises(ConfigError, match="opponents: mlbits/GridWorld-v0 has one seat"):
+        play_against(Always(0), Always(0), "mlbits/GridWorld-v0", 3, seed=0)
+    with pytest.raises(ConfigError, match="episodes: got 0"):
+        play_against(Always(0), Always(0), THROWS, 0, seed=0)
+    with pytest.raises(ConfigError, match="trained on the observation space"):
+        open_opponent(str(run), "mlbits/GridWorld-v0", None, "cpu")
+    assert cli.main(["eval", str(run), "--opponents", "random", "--gif", "x.gif"]) == 2
+    assert "without opponents" in capsys.readouterr().err
