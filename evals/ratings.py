@@ -232,7 +232,7 @@ def _check_connected(table: NDArray[np.float64]) -> None:
     """Refuse a table in which some players never took a point from, or never lost one to, the rest."""
     parts, of = connected_components(csr_matrix(table > 0), connection="strong")
     if parts > 1:
-        groups = "; ".join(str(np.flatnonzero(of == part).tolist()) for part in range(parts))
+        groups = "; ".join(map(str, sorted(np.flatnonzero(of == part).tolist() for part in range(parts))))
         raise RatingError(
             f"scores: players won or lost all games against the rest, or never met them (groups {groups}); wanted a "
             "prior above 0"
