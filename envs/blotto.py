@@ -1,0 +1,189 @@
+"""Blotto: divide coins among fields, all players at once; whoever wins the most fields wins.
+
+Description:
+    Colonel Blotto's game. Each player divides the same number of coins among the fields, all coins and whole ones.
+    A field goes to the player with the most coins on it, and to nobody where several have the most. The players with
+    the most fields win. No pure way to divide is safe: best responses to one another go in circles, and play has to
+    be mixed.
+
+    Source: Borel, "La théorie du jeu et les équations intégrales" (1921). The rules, the order of the actions and the
+    returns are those of OpenSpiel's ``blotto``.
+
+Actions:
+    Discrete(C(coins + fields - 1, fields - 1)): all divisions in lexicographic order; of 5 coins on 3 fields, 0 is
+    (0, 0, 5), 1 is (0, 1, 4) and 20 is (5, 0, 0). :func:`divisions` lists them.
+
+Observations:
+    Discrete(1): nothing is seen, always 0. The game is the same from every seat.
+
+Rewards:
+    1 shared by the winners and -1 shared by the others; 0 for everyone where all players have equally many fields.
+
+Start:
+    Nothing played.
+
+End:
+    Termination after one step.
+
+Version history:
+    v0: first version.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, RED, YELLOW, Canvas
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.rules import rule
+from mlbits.envs.core.settings import capacity, integer
+
+MAX_COINS, MAX_FIELDS, MAX_SEATS, MAX_ACTIONS = 1000, 20, 10, 100_000
+_COLOURS = (BLUE, RED, GREEN, YELLOW, BROWN)
+
+
+@rule
+def reset(state: Any, params: Any) -> None:
+    """Nobody has divided."""
+    for seat in range(params.seats):
+        state.played[seat] = -1
+        state.score[seat] = 0
+
+
+@rule(inline=False)
+def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
+    """Give each field to its winner, and share the prize."""
+    seats = params.seats
+    for seat in range(seats):
+        state.played[seat] = actions[seat]
+    for field in range(params.fields):
+        best, winner, ties = -1, 0, 0
+        for seat in range(seats):
+            coins = params.divisions[actions[seat] * params.fields + field]
+            if coins > best:
+                best, winner, ties = coins, seat, 1
+            elif coins == best:
+                ties += 1
+        if ties == 1:
+            state.score[winner] += 1
+    most, winners = 0, 0
+    for seat in range(seats):
+        if state.score[seat] > most:
+            most = state.score[seat]
+    for seat in range(seats):
+        if state.score[seat] == most:
+            winners += 1
+    if winners < seats:
+        for seat in range(seats):
+            rewards[seat] = 1.0 / winners if state.score[seat] == most else -1.0 / (seats - winners)
+    return True, False
+
+
+@rule
+def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
+    """Nothing to see."""
+    out[0] = 0
+
+
+def blotto(coins: int = 10, fields: int = 3, *, seats: int = 2) -> Game:
+    """Colonel Blotto's game.
+
+    Args:
+        coins: what each player divides, 1 to 1000.
+        fields: what is fought for, 2 to 20.
+        seats: players, 2 to 10.
+
+    Raises:
+        GameError: for a setting out of range, or more than 100,000 ways to divide.
+    """
+    coins, fields = integer("coins", coins, 1, MAX_COINS), integer("fields", fields, 2, MAX_FIELDS)
+    seats = integer("seats", seats, 2, MAX_SEATS)
+    table = divisions(coins, fields)
+    room = capacity(table.size)
+    params = make_params(
+        [("coins", "i4"), ("fields", "i4"), ("seats", "i4"), ("divisions", "i2", (room,))],
+        {"coins": coins, "fields": fields, "seats": seats, "divisions": table.ravel()},
+    )
+    return Game(
+        name="Blotto",
+        seats=seats,
+        state_fields=[("played", "i4", (MAX_SEATS,)), ("score", "i4", (MAX_SEATS,))],
+        params=params,
+        observation_space=spaces.Discrete(1),
+        action_space=spaces.Discrete(len(table)),
+        reset=reset,
+        step=step,
+        observe=observe,
+        text=_text,
+        draw=_draw,
+        layout={"divisions": table},
+    )
+
+
+def divisions(coins: int, fields: int) -> NDArray[np.int64]:
+    """All ways to divide coins among fields, in lexicographic order, which numbers the actions.
+
+    Returns:
+        int64 [A, fields], each row of the sum ``coins``.
+
+    Raises:
+        GameError: if there are more than 100,000.
+    """
+    count = math.comb(coins + fields - 1, fields - 1)
+    if count > MAX_ACTIONS:
+        raise GameError(f"coins, fields: got {coins}, {fields}: {count} divisions; wanted at most {MAX_ACTIONS}")
+    # Stars and bars: where fields - 1 bars stand among the coins. Their order is that of the divisions.
+    bars = np.array(list(combinations(range(coins + fields - 1), fields - 1)), np.int64).reshape(count, fields - 1)
+    edges = np.concatenate([np.full((count, 1), -1), bars, np.full((count, 1), coins + fields - 1)], 1)
+    return np.diff(edges, axis=1) - 1
+
+
+def _played(state: Any, params: Any) -> list[NDArray[np.int64]]:
+    """Each seat's division, or nothing before they were made."""
+    if state.played[0] < 0:
+        return []
+    fields = int(params.fields)
+    starts = [int(state.played[seat]) * fields for seat in range(int(params.seats))]
+    return [np.asarray(params.divisions[start : start + fields], np.int64) for start in starts]
+
+
+def _text(state: Any, params: Any) -> str:
+    """A line a seat: its coins field by field, and the fields that it won."""
+    lines = [f"{int(params.coins)} coins, {int(params.fields)} fields, {int(params.seats)} players"]
+    for seat, coins in enumerate(_played(state, params)):
+        lines.append(f"seat {seat}: {' '.join(map(str, coins))}  won {int(state.score[seat])}")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
+    """A column a field, a bar a seat; the bar that wins a field is outlined."""
+    seats, fields, coins = int(params.seats), int(params.fields), int(params.coins)
+    bar, left, top, height = max(6, 36 - 3 * seats), 16, 40 + 20 * ((seats + 4) // 5), 170
+    slot = seats * bar + 28
+    canvas = Canvas(max(left + fields * slot + 8, 360), top + height + 40)
+    canvas.text(left, 18, f"{coins} coins on {fields} fields", anchor="lm")
+    base, played = float(top + height), _played(state, params)
+    for seat in range(seats):
+        x, y = float(left + 80 * (seat % 5)), float(40 + 20 * (seat // 5))
+        words = f"seat {seat}" + (f": {int(state.score[seat])}" if played else "")
+        canvas.text(x, y, words, size=13, fill=_COLOURS[seat % len(_COLOURS)], anchor="lm")
+    for field in range(fields):
+        x = left + field * slot
+        canvas.pen.rectangle([x, top + 14, x + slot - 10, base], outline=GRID)
+        canvas.text(x + slot / 2 - 5, base + 16, f"field {field}", size=12, fill=GREY)
+        here = [int(coins_of[field]) for coins_of in played]
+        for seat, count in enumerate(here):
+            at, y = x + 9 + seat * bar, base - (height - 40) * count / coins
+            won = count == max(here) and here.count(count) == 1
+            box = [at, y, at + bar - 3, base]
+            canvas.pen.rectangle(box, fill=_COLOURS[seat % len(_COLOURS)], outline=INK if won else None, width=3)
+            if bar >= 14:
+                canvas.text(at + bar / 2 - 2, y - 9, str(count), size=12)
+    return canvas.array()
