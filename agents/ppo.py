@@ -60,6 +60,7 @@ class PPOConfig:
         kl_coef: beta at first (2017 paper: 1).
         kl_stop: end a rollout's epochs once the KL is beyond this, in nats; 0 never does.
         entropy_coef: weight of the entropy bonus.
+        anneal_entropy: whether that weight falls linearly to 0 over the run.
         value_coef: weight of half the value's squared error.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_advantage: whether advantages have mean 0 and variance 1 in each minibatch.
@@ -86,6 +87,7 @@ class PPOConfig:
     kl_coef: float = 1.0
     kl_stop: float = 0.0
     entropy_coef: float = 0.01
+    anneal_entropy: bool = False
     value_coef: float = 0.5
     max_grad_norm: float = 0.5
     normalize_advantage: bool = True
@@ -138,6 +140,7 @@ class PPO:
                              "network='tower'")  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
+        self._entropy_coef = config.entropy_coef
 
     @property
     def experience(self) -> RolloutSpec:
@@ -165,6 +168,7 @@ class PPO:
         config = self.config
         self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         clip = config.clip_coef * (1 - progress if config.anneal_clip else 1)
+        self._entropy_coef = config.entropy_coef * (1 - progress if config.anneal_entropy else 1)
         data = self._prepare(rollout)
         count = len(data["log_prob"])
         if count < config.minibatches:
@@ -252,7 +256,7 @@ class PPO:
             # Schulman's estimator of KL(old || new), never negative: E[(r - 1) - log r].
             approx_kl = (ratio - 1 - log_ratio).mean()
             clip_fraction = ((ratio - 1).abs() > clip).float().mean()
-        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+        loss = policy_loss + config.value_coef * value_loss - self._entropy_coef * entropy
         return loss, {
             "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
             "approx_kl": approx_kl, "clip_fraction": clip_fraction,

@@ -209,9 +209,18 @@ def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
     yield from peers.vec_envs(watch)
 
 
+def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
+    """SimilarityPD, a step being one of both seats; every step is a whole episode."""
+    for num_envs in (MANY, VERY_MANY) if watch.device == "cpu" else (VERY_MANY, 1_048_576):
+        for noise in ("uniform", "gaussian"):
+            name = f"SimilarityPD, {noise}, batch of {num_envs:,}" + (", GPU" if watch.device == "cuda" else "")
+            yield _batch_row(watch, name, "mlbits/SimilarityPD-v0", num_envs, noise=noise)
+
+
 GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "gridworld": bench_gridworld,
     "cartpole": bench_cartpole,
+    "similarity": bench_similarity,
     "single": bench_single,
     "ppo": bench_ppo,
     "trpo": bench_trpo,

@@ -1,7 +1,8 @@
 """Which orders a position allows: the same statement as :mod:`~mlbits.envs.diplomacy.legality`, compiled.
 
 ``list_moves`` and its like write the legal choices of one unit into ``state.choices`` as indices into its list of the
-vocabulary; masks are made of them, and random play draws from them.
+vocabulary; masks are made of them, and random play draws from them. Where nothing tells beforehand whether an order is
+legal, it is written in any case and the count goes on only if it is: a mispredicted branch costs more than the write.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
         ("shore_count", "i2"),
         ("entrants", "i2", (n, _most_near(vocabulary))),  # provinces of the units that can move here by themselves
         ("entrant_count", "u1", (n,)),
+        ("sea_entrants", "u1", (n, n)),  # provinces of the armies that fleets could bring here, and nothing else
+        ("sea_entrant_count", "u1", (n,)),
         ("flow_next", "i2", (n,)),
         ("flow_last", "i2", (n,)),
         ("seen_in", "u1", (n,)),
         ("seen_out", "u1", (n,)),
         ("cameout", "i2", (2 * n,)),
         ("agenda", "i2", (2 * n,)),
-        ("choices", "i2", (vocabulary.width,)),
+        ("choices", "i2", (vocabulary.width + 1,)),  # one more: what is not legal is written too, and then over
     ]
 
 
@@ -113,6 +116,7 @@ def find_ways(state: Any, params: Any) -> None:
         state.chain[p] = NOBODY
         state.touch[p] = 0
         state.entrant_count[p] = 0
+        state.sea_entrant_count[p] = 0
     for p in range(params.provinces):
         if state.unit_kind[p] != NO_UNIT:
             row = neighbour_row(params, state.unit_kind[p], state.unit_place[p])
@@ -142,6 +146,13 @@ def find_ways(state: Any, params: Any) -> None:
                 landed += 1
     state.landed_count = landed
     state.shore_count = shores
+    for k in range(shores if landed > 0 else 0):
+        z = np.int64(state.shores[k])
+        for i in range(landed):
+            y = np.int64(state.landed[i])
+            if y != z and state.touch[y] & state.touch[z] != 0 and params.reach[y, z] == 0:
+                state.sea_entrants[z, state.sea_entrant_count[z]] = y
+                state.sea_entrant_count[z] += 1
 
 
 @rule(inline=False)
@@ -167,13 +178,8 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
     """Write ``touch_without``: which coasts are connected by fleets other than ``x``; its group falls into parts."""
     group = np.int64(state.chain[x])
     bit = _ONE << np.uint64(group)
-    alone = True
     for p in range(params.provinces):
         state.touch_without[p] = state.touch[p] & ~bit
-        if state.chain[p] == group and p != x:
-            alone = False
-    if alone:
-        return
     part = np.int64(state.chains)
     for p in range(params.provinces):
         if state.chain[p] == group:
@@ -194,6 +200,17 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
 
 
 @rule(inline=False)
+def _ways_on(state: Any, params: Any, s: Any) -> Any:
+    """How many fleets at sea are next to the one in ``s``."""
+    ways = 0
+    row = params.locations + s
+    for i in range(params.degree[row]):
+        if state.chain[params.province_of[params.neighbour[row, i]]] != NOBODY:
+            ways += 1
+    return ways
+
+
+@rule(inline=False)
 def list_moves(state: Any, params: Any, p: Any) -> Any:
     """Legal choices of the unit in ``p`` in a movement phase; returns how many were written."""
     kind, place = state.unit_kind[p], state.unit_place[p]
@@ -204,13 +221,15 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
     if kind == ARMY and state.touch[p] != 0:
         for i in range(state.shore_count):
             z = np.int64(state.shores[i])
-            if z != p and state.touch[z] & state.touch[p] != 0:
-                state.choices[count] = params.via_index[p, z]
-                count += 1
-    armies = np.int64(state.landed_count)
-    at_sea = armies > 0 and kind == FLEET and params.sea[p] != 0
+            state.choices[count] = params.via_index[p, z]
+            count += int((z != p) & (state.touch[z] & state.touch[p] != 0))
+    at_sea = state.landed_count > 0 and kind == FLEET and params.sea[p] != 0
+    joined, own_chain = False, np.uint64(0)  # whether it is one of several fleets; the bit of its group
     if at_sea:
-        _touch_without(state, params, p)
+        own_chain = _ONE << np.uint64(state.chain[p])
+        joined = _ways_on(state, params, p) > 0
+        if joined:
+            _touch_without(state, params, p)
     for j in range(params.reach_count[row]):
         z = np.int64(params.reach_list[row, j])
         if state.unit_kind[z] != NO_UNIT:
@@ -227,14 +246,14 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
                 count += 1
                 if coasts and state.unit_kind[y] == FLEET:
                     count = _list_coasts(state, params, y, z, base - past, count)
-        if armies > 0 and params.is_coast[z] != 0:
-            touched = state.touch_without[z] if at_sea else state.touch[z]
-            for i in range(armies if touched != 0 else 0):
-                y = np.int64(state.landed[i])
-                bits = state.touch_without[y] if at_sea else state.touch[y]
-                if bits & touched != 0 and y != p and y != z and params.reach[y, z] == 0:
-                    state.choices[count] = base + params.source_rank[z, y, 0] - (own if y > p else 0)
-                    count += 1
+        for i in range(state.sea_entrant_count[z]):
+            y = np.int64(state.sea_entrants[z, i])
+            if joined:
+                open_way = state.touch_without[y] & state.touch_without[z] != 0
+            else:
+                open_way = state.touch[y] & state.touch[z] & ~own_chain != 0
+            state.choices[count] = base + params.source_rank[z, y, 0] - (own if y > p else 0)
+            count += int((y != p) & open_way)
     if at_sea:
         count = _list_convoys(state, params, p, count)
     return count
@@ -257,17 +276,23 @@ def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
     """Choices for convoys by the fleet at sea in ``s``."""
     bit = _ONE << np.uint64(state.chain[s])
     number = params.sea_number[s]
+    ways = _ways_on(state, params, s)  # a way that only passes s needs two
+    shores = 0
+    for k in range(state.shore_count):
+        state.trail[shores] = state.shores[k]
+        shores += int(state.touch[state.shores[k]] & bit != 0)
     for i in range(state.landed_count):
         y = np.int64(state.landed[i])
         if state.touch[y] & bit == 0:
             continue
-        for k in range(state.shore_count):
-            z = np.int64(state.shores[k])
-            if z != y and state.touch[z] & bit != 0:
-                direct = params.coastal[s, y] != 0 or params.coastal[s, z] != 0
-                if direct or _passes(state, params, s, y, z):
-                    state.choices[count] = params.convoy_index[number, y, z]
-                    count += 1
+        near = params.coastal[s, y] != 0
+        for k in range(shores):
+            z = np.int64(state.trail[k])
+            possible = near | (params.coastal[s, z] != 0)
+            if ways > 1 and not possible and z != y:
+                possible = _passes(state, params, s, y, z)
+            state.choices[count] = params.convoy_index[number, y, z]
+            count += int(possible & (z != y))
     return count
 
 

@@ -125,7 +125,7 @@ def test_games_of_three_seats():
     st.sampled_from(["simultaneous", "alternating"]),
     st.sampled_from(["rounding", "lowest", "random"]),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_zero_sum_games_are_learnt(matrix, updates, ties):
     """Robinson's theorem, at a number of rounds where it shows."""
     payoffs = zero_sum_game(matrix)
