@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import exploitability, symmetric_game, zero_sum_game
+from mlbits.evals.exploitability import action_payoffs, exploitability, symmetric_game, zero_sum_game
 from mlbits.evals.fictitious_play import fictitious_play, iterated_best_response
+from tests.evals.test_exploitability import THREE
 
 ROCK_PAPER_SCISSORS = symmetric_game([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 PENNIES = zero_sum_game([[1, -1], [-1, 1]])
@@ -118,6 +119,21 @@ def test_games_of_three_seats():
     with_rounding = fictitious_play(payoffs, 200)
     assert len(with_rounding.profile) == 3
     assert with_rounding.actions.shape == (200, 3)
+
+
+@pytest.mark.parametrize("ties", ["rounding", "lowest", "random"])
+def test_every_seat_answers_the_means_of_the_others(ties):
+    """Three seats, no two alike: each action is best against what each other seat has played so far."""
+    found = fictitious_play(THREE, 60, initial=(1, 2, 0), ties=ties)
+    counts = [np.zeros(size) for size in THREE.shape[1:]]
+    for t, joint in enumerate(found.actions):
+        if t > 0:
+            for own, action in zip(action_payoffs(THREE, [count / t for count in counts]), joint, strict=True):
+                assert own[action] >= own.max() - 1e-9
+        for count, action in zip(counts, joint, strict=True):
+            count[action] += 1
+        means = [count / (t + 1) for count in counts]
+        assert found.exploitability[t] == pytest.approx(exploitability(THREE, means), abs=1e-12)
 
 
 @given(

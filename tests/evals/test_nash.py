@@ -76,6 +76,10 @@ def test_what_is_not_zero_sum_does_not_count():
     margins = np.array([[0.0, 0.4, -0.3], [-0.4, 0, 0.2], [0.3, -0.2, 0]])
     assert nash_average(shares).mixture == pytest.approx(nash_average(margins).mixture, abs=1e-6)
     assert nash_average(margins).mixture == pytest.approx(np.array([2, 3, 4]) / 9, abs=1e-6)
+    for_both = np.array([[1.0, -2, 0], [-2, 3, 1], [0, 1, 5]])  # what two players earn together, by who meets whom
+    found = nash_average(margins + for_both)
+    assert found.mixture == pytest.approx(np.array([2, 3, 4]) / 9, abs=1e-6)
+    assert found.skill == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 def test_a_game_of_no_stakes():
