@@ -171,6 +171,22 @@ def agent_entry(name: str) -> AgentEntry:
     return AGENTS[name]
 
 
+def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, device: Any) -> Any:
+    """A bot with its default settings.
+
+    Raises:
+        UnknownIdError: with the nearest known name.
+        AgentError: if the agent is no bot, or cannot play with these spaces.
+    """
+    from mlbits.agents.agent import AgentError
+
+    entry = agent_entry(name)
+    if not entry.bot:
+        bots = [name for name, known in AGENTS.items() if known.bot]
+        raise AgentError(f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots)})")
+    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
+
+
 def register_agent(name: str, entry: AgentEntry) -> None:
     """Make an agent of one's own known to ``mlbits train`` in this process."""
     AGENTS[name] = entry

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents import AGENTS, agent_entry
+from mlbits.agents import make_bot
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.config import ConfigError
@@ -113,10 +113,9 @@ def open_opponent(name: str, env: str, settings: Mapping[str, Any] | None, devic
     """An opponent by name: a bot, or the folder of a run.
 
     Raises:
-        ConfigError: for an agent that has learnt nothing, or one that learnt with other spaces.
+        ConfigError: for a run that learnt with other spaces.
         UnknownIdError: for a name that is neither.
-        RunError: if the folder is no run.
-        AgentError: if the bot cannot play this environment.
+        AgentError: for an agent that has learnt nothing, or a bot that cannot play this environment.
     """
     from mlbits.evals.evaluate import load_agent
 
@@ -133,10 +132,4 @@ def open_opponent(name: str, env: str, settings: Mapping[str, Any] | None, devic
                 raise ConfigError(f"opponents: {name} was trained on the {what} space {other}; wanted {mine}")
         theirs.close()
         return agent
-    entry = agent_entry(name)
-    if not entry.bot:
-        bots = [name for name, known in AGENTS.items() if known.bot]
-        raise ConfigError(
-            f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots)}) or the folder of a run"
-        )
-    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
+    return make_bot(name, observation_space, action_space, device=device)

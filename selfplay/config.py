@@ -42,6 +42,9 @@ class RunConfig:
         keep_checkpoints: how many of the latest checkpoints are kept.
         stop_when_solved: whether the run ends once it is solved (see ``solved_episodes``).
         solved_episodes: training episodes whose mean return has to reach the environment's threshold.
+        opponents: bots that the learner meets in training, in games of several seats; each has the same share.
+        opponent_share: share of the copies in which the learner has one seat, turn about, and a bot the others; in the
+            rest it plays itself.
     """
 
     total_steps: int = 500_000
@@ -58,12 +61,15 @@ class RunConfig:
     keep_checkpoints: int = 2
     stop_when_solved: bool = False
     solved_episodes: int = 20
+    opponents: tuple[str, ...] = ()
+    opponent_share: float = 0.5
 
     def __post_init__(self) -> None:
         limits = {
             "total_steps": (1, 1e15), "num_envs": (1, 2**26), "seed": (0, 2**63 - 1), "threads": (1, 1024),
             "eval_every": (0, 1e15), "eval_episodes": (1, 1e6), "checkpoint_every": (0, 1e15),
             "record_every": (0, 1e15), "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
+            "opponent_share": (0, 1),
         }  # fmt: skip
         for name, (low, high) in limits.items():
             value = getattr(self, name)

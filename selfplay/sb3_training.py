@@ -182,6 +182,8 @@ def _open(settings: Settings) -> tuple[Any, SB3Session]:
     run, config = settings.run, settings.agent_config
     device = parse_device(run.device)
     device = check_cuda(device) if device.type == "cuda" else device
+    if run.opponents:
+        raise ConfigError(f"opponents: got {run.opponents}; wanted none, as {settings.agent}'s own loop knows none")
     if run.seed + run.num_envs > _MAX_SEED:
         raise ConfigError(f"seed: got {run.seed}; wanted one up to {_MAX_SEED - run.num_envs:,} for Stable-Baselines3")
     envs = _open_copies(settings)

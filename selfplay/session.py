@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents import agent_entry
+from mlbits.agents import agent_entry, make_bot
 from mlbits.agents.agent import Agent, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
 from mlbits.agents.replay import Replay, replay_bytes
 from mlbits.envs.core.batch import GameBatch, parse_device
@@ -21,7 +21,7 @@ from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
 from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.collect import Collector
 from mlbits.selfplay.config import ConfigError, Settings
-from mlbits.selfplay.lineup import Lineup, self_play
+from mlbits.selfplay.lineup import Lineup, against, self_play
 from mlbits.selfplay.machine import memory_bytes
 
 # Streams drawn from one seed; apart, so that more draws in one do not shift another.
@@ -212,12 +212,30 @@ def open_session(settings: Settings) -> Session:
         device=batch.device,
         batch=batch,
         learner=learner,
-        lineup=self_play(learner, batch.num_envs, batch.num_seats, batch.device),
+        lineup=draw_lineup(settings, learner, batch),
         collector=Collector(batch, spec, acting),
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
     )
+
+
+def draw_lineup(settings: Settings, learner: Agent, batch: AnyBatch) -> Lineup:
+    """Who sits where in training: the learner everywhere, but for the copies in which it meets bots.
+
+    Raises:
+        ConfigError: if there are bots and one seat.
+        AgentError: for an opponent that is no bot, or cannot play this environment.
+        UnknownIdError: for an opponent that is not known.
+    """
+    names = settings.run.opponents
+    if not names:
+        return self_play(learner, batch.num_envs, batch.num_seats, batch.device)
+    if batch.num_seats < 2:
+        raise ConfigError(f"opponents: {settings.env} has one seat; wanted an environment with two or more")
+    share = settings.run.opponent_share / len(names)
+    bots = [make_bot(name, batch.observation_space, batch.action_space, device=batch.device) for name in names]
+    return against(learner, [(bot, share) for bot in bots], batch.num_envs, batch.num_seats, batch.device)
 
 
 def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:

@@ -14,6 +14,7 @@ from mlbits.evals.opponents import open_opponent, outcomes, play_against, turnin
 from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.session import open_session
 from mlbits.selfplay.statistics import mean_interval, share_interval
 from tests.games import register_test_games
 
@@ -110,9 +111,7 @@ def test_a_run_meets_a_bot_and_another_run(run, tmp_path, capsys):
 
 
 def test_opponents_that_do_not_fit_are_refused(run, capsys):
-    with pytest.raises(
-        ConfigError, match=r"opponents: got ppo, which has learnt nothing; wanted a bot \(random, .*run"
-    ):
+    with pytest.raises(AgentError, match=r"opponents: got ppo, which has learnt nothing; wanted a bot \(random, "):
         evaluate_against(run, "ppo")
     with pytest.raises(UnknownIdError, match="rando"):
         evaluate_against(run, "rando")
@@ -126,3 +125,26 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
         open_opponent(str(run), "mlbits/GridWorld-v0", None, "cpu")
     assert cli.main(["eval", str(run), "--opponents", "random", "--gif", "x.gif"]) == 2
     assert "without opponents" in capsys.readouterr().err
+
+
+# Bots in training
+
+
+def test_a_run_may_meet_bots_in_a_share_of_its_copies():
+    run = {"num_envs": 12, "opponents": ("random",), "opponent_share": 0.5, "device": "cpu"}
+    lineup = open_session(resolve("ppo", THROWS, preset="none", run=run, agent_settings={"num_steps": 8})).lineup
+    assert len(lineup.players) == 2
+    assert lineup.seating[:6].tolist() == turning_seats(6, 3).tolist()
+    assert not lineup.seating[6:].any()  # self-play
+
+
+def test_opponents_in_training_that_do_not_fit_are_refused():
+    for agent, env, names, error, said in (
+        ("ppo", THROWS, ("ppo",), AgentError, "opponents: got ppo, which has learnt nothing"),
+        ("ppo", THROWS, ("rando",), UnknownIdError, "rando"),
+        ("ppo", "mlbits/GridWorld-v0", ("random",), ConfigError, "opponents: mlbits/GridWorld-v0 has one seat"),
+    ):
+        with pytest.raises(error, match=said):
+            open_session(resolve(agent, env, preset="none", run={"opponents": names, "device": "cpu"}))
+    with pytest.raises(ConfigError, match="opponent_share: got 2"):
+        resolve("ppo", THROWS, run={"opponent_share": 2.0})
