@@ -142,7 +142,7 @@ def tiny_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def driver_name(game: Game) -> str:
-    return driver._fingerprint(game, driver.driver_text(game, "cpu"))
+    return driver._fingerprint(driver.rules_of(game), driver.driver_text(game, "cpu"))
 
 
 @pytest.mark.parametrize(
