@@ -155,7 +155,7 @@ def at(form, path, value):
         (["phases", 1, "state", "units"], 3, "phases[1], state.units: got 3; wanted an object of lists"),
         (["phases", 1, "state", "units", "GAUL"], [], "state.units: got 'GAUL'; wanted one of AUSTRIA"),
         (["phases", 1, "state", "units", "ITALY"], [3], "state.units['ITALY']: got [3]; wanted a list of texts"),
-        (["phases", 1, "state", "units", "ITALY"], ["A XXX"], "units['ITALY']: got 'XXX'; wanted a province"),
+        (["phases", 1, "state", "units", "ITALY"], ["A QQQ"], "units['ITALY']: got 'QQQ'; wanted a province"),
         (["phases", 1, "state", "units", "ITALY"], ["*A VEN"], "wanted no dislodged units in F1901M"),
         (["phases", 1, "state", "centers", "ITALY"], ["TYR"], "centers['ITALY']: got 'TYR'; wanted a centre"),
         (["phases", 4, "state", "retreats", "GERMANY"], {}, "nothing for F BEL"),
@@ -165,7 +165,7 @@ def at(form, path, value):
         (["phases", 1, "orders"], 3, "phases[1], orders: got 3"),
         (["phases", 1, "orders", "ITALY"], "A VEN H", "phases[1], orders['ITALY']: got 'A VEN H'"),
         (["phases", 1, "results"], 3, "phases[1], results: got 3; wanted an object"),
-        (["phases", 1, "results"], {"A XXX": []}, "wanted a unit like"),
+        (["phases", 1, "results"], {"A QQQ": []}, "wanted a unit like"),
         (["phases", 1, "results"], {"A VEN": ["won"]}, "results['A VEN']: got ['won']; wanted a list of bounce"),
     ],
 )  # fmt: skip

@@ -165,7 +165,7 @@ def test_all_forms_of_files_are_read(tmp_path):
         (["id"], ..., "id: got None; wanted text"),
         (["before"], ..., "before: got None; wanted an object"),
         (["before", "phase"], "S1901", "before: position, phase: got 'S1901'"),
-        (["before", "units", "FRANCE"], ["A XXX"], "before: position, units['FRANCE']: got 'XXX'"),
+        (["before", "units", "FRANCE"], ["A QQQ"], "before: position, units['FRANCE']: got 'QQQ'"),
         (["orders"], [], "orders: got []; wanted an object"),
         (["orders", "GAUL"], [], "orders: got 'GAUL'; wanted one of AUSTRIA"),
         (["orders", "FRANCE"], "A PAR H", "orders['FRANCE']: got 'A PAR H'; wanted a list of texts"),
