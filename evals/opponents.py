@@ -61,7 +61,7 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
     tied = float((mine == best_other).mean())
     return {
         "return_mean": mean, "return_interval": list(interval), "games": games, "won": won,
-        "won_interval": list(won_interval), "tied": tied, "lost": 1 - won - tied,
+        "won_interval": list(won_interval), "tied": tied, "lost": float((mine < best_other).mean()),
     }  # fmt: skip
 
 
