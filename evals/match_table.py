@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.checkpoints import write_file
 
 FORMAT = "mlbits matches"
 VERSION = 1
@@ -191,15 +192,7 @@ def _write_whole(path: Path, data: bytes) -> None:
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(path, data)
 
     _attempt(path, "written", write)
 
