@@ -1,5 +1,6 @@
-"""What all tests share: one torch thread."""
+"""What all tests share: one torch thread, and Atari's ids."""
 
+import ale_py  # noqa: F401  (registers its ids at its first import: after a test that puts registries back it would be late)
 import torch
 
 
