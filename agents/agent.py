@@ -6,6 +6,7 @@ experience of whole batches, leading axes [T, B, P].
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -173,3 +174,17 @@ def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unprefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a state dict that stands under a prefix."""
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}
+
+
+def content_hash(agent: Agent) -> str:
+    """A name for what an agent is and has learnt, 64 hexadecimal digits: alike for copies, changed by learning.
+
+    Bots, which have no tensors, are told apart by their class and config.
+    """
+    kind = type(agent)
+    found = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {getattr(agent, 'config', '')!r}".encode())
+    for name, value in sorted(agent.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        found.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        found.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

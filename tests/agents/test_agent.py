@@ -5,7 +5,16 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents import AGENTS, AgentEntry, agent_entry, register_agent
-from mlbits.agents.agent import AgentError, check_range, network_generator, pick, prefixed, rows, unprefixed
+from mlbits.agents.agent import (
+    AgentError,
+    check_range,
+    content_hash,
+    network_generator,
+    pick,
+    prefixed,
+    rows,
+    unprefixed,
+)
 from mlbits.agents.random_agent import RandomAgent
 from mlbits.envs.core.errors import UnknownIdError
 from tests.agents.rollouts import VECTOR, draw
@@ -75,3 +84,17 @@ def test_ranges_are_inclusive_and_errors_name_the_setting():
     Settings.share = 1.5
     with pytest.raises(AgentError, match=r"^share: got 1.5; wanted a number from 0 to 1$"):
         check_range(Settings(), share=(0, 1))
+
+
+def test_the_hash_of_an_agent_is_that_of_its_content():
+    def ppo(seed):
+        entry = agent_entry("ppo")
+        return entry.make(entry.config_class()(), VECTOR, spaces.Discrete(3), seed=seed, device="cpu")
+
+    assert content_hash(ppo(0)) == content_hash(ppo(0)) != content_hash(ppo(1))
+    changed = ppo(0)
+    state = changed.state_dict()
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    changed.load_state_dict({**state, name: state[name] + 2**-10})
+    assert content_hash(changed) != content_hash(ppo(0))
+    assert content_hash(RandomAgent(VECTOR, spaces.Discrete(3))) != content_hash(ppo(0))
