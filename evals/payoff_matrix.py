@@ -1,4 +1,4 @@
-"""The payoff matrix of agents that met each other, with intervals: from a match table to CSV, heat-map and games.
+"""The payoff matrix of agents that met each other, with intervals: from a match table to CSV and games.
 
 A cell holds the meetings of two players: pairs of seats in one game, one held by the row's player and one by the
 column's. In games of two seats that is one a game; with more, a game is a meeting for each pair in it, and the payoff
@@ -20,7 +20,6 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,44 +135,6 @@ def write_csv(matrix: PayoffMatrix, path: Path) -> None:
         raise MatchTableError(f"{path} cannot be written ({error}); wanted a file, as payoffs.csv") from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def heat_map(matrix: PayoffMatrix, title: str = "mean return of the row's player") -> Any:
-    """A canvas with the mean returns as colours, blue above the middle and red below, and as numbers where they fit.
-
-    Raises:
-        ReproductionError: if matplotlib is not installed (the ``plot`` extra).
-    """
-    from mlbits.evals.plots import figure  # here: it brings torch, which numbers alone do not need
-
-    size, names = len(matrix.players), list(matrix.players)
-    side = min(3.0 + 0.6 * size, 16.0)
-    canvas, (panel, *_) = figure(1, width=side + 1, height=side)
-    met = matrix.payoff[~np.isnan(matrix.payoff)]
-    middle = float(met.mean()) if len(met) else 0.0
-    reach = max(float(np.abs(met - middle).max()), 1e-12) if len(met) else 1.0
-    image = panel.imshow(matrix.payoff, cmap="RdBu", vmin=middle - reach, vmax=middle + reach)
-    canvas.colorbar(image, ax=panel)
-    panel.set_title(title)
-    panel.set_xticks(range(size), names, rotation=45, ha="right")
-    panel.set_yticks(range(size), names)
-    if size <= 16:
-        for (i, j), payoff in np.ndenumerate(matrix.payoff):
-            if not np.isnan(payoff):
-                dark = abs(payoff - middle) > 0.6 * reach
-                panel.text(j, i, f"{payoff:.2g}", ha="center", va="center", color="white" if dark else "black")
-    return canvas
-
-
-def save_heat_map(matrix: PayoffMatrix, path: Path, title: str = "mean return of the row's player") -> None:
-    """Write :func:`heat_map` as a picture.
-
-    Raises:
-        ReproductionError: if matplotlib is not installed, or the file cannot be written.
-    """
-    from mlbits.evals.plots import save
-
-    save(heat_map(matrix, title), path)
 
 
 def _meetings(

@@ -1,4 +1,4 @@
-"""The command line: ``mlbits train | resume | eval | solve | list | bench | reproduce | diplomacy``.
+"""The command line: ``mlbits train | resume | eval | tournament | solve | list | bench | reproduce | diplomacy``.
 
 Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
 Mistakes are answered by one line and exit status 2.
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.evals.tournament_config import TournamentFlags as _TournamentFlags
 from mlbits.selfplay.command_line import read_flags, signature_fields
 from mlbits.version import __version__
 
@@ -27,6 +28,7 @@ usage:
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
+  mlbits tournament RUN... [BOT..] who beats whom: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
@@ -251,6 +253,14 @@ def _eval(words: list[str]) -> int:
     return 0
 
 
+def _tournament(words: list[str]) -> int:
+    flags = read_flags(_TournamentFlags, "mlbits tournament", words)
+    from mlbits.evals.tournament_command import run_command
+
+    _write_json(flags.json, run_command(flags))
+    return 0
+
+
 def _solve(words: list[str]) -> int:
     from mlbits.selfplay.flags import parse_solve
 
@@ -423,6 +433,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "eval": _eval,
+    "tournament": _tournament,
     "solve": _solve,
     "list": _list,
     "bench": _bench,

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from mlbits.evals import match_table
 from mlbits.evals.alpha_rank import alpha_rank_symmetric
 from mlbits.evals.match_table import MatchTable, MatchTableError, open_matches, read_matches
 from mlbits.evals.nash import nash_average
-from mlbits.evals.payoff_matrix import empirical_game, heat_map, payoff_matrix, save_heat_map, write_csv
+from mlbits.evals.payoff_matrix import empirical_game, payoff_matrix, write_csv
 from mlbits.selfplay.statistics import share_interval
 
 ENV = "mlbits/Blotto-v0"
@@ -380,15 +379,3 @@ def test_csv_has_a_row_for_each_two_that_met(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["payoffs.csv"]
     with pytest.raises(MatchTableError, match="cannot be written"):
         write_csv(found, tmp_path / "no" / "payoffs.csv")
-
-
-def test_the_heat_map_shows_numbers_and_gaps(tmp_path):
-    found = payoff_matrix(table_of([[0, 1], [1, 2]], [[1, -1], [0.25, -0.25]]))
-    panel = heat_map(found).axes[0]
-    assert sorted(text.get_text() for text in panel.texts) == ["-0.25", "-1", "0.25", "1"]
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["a", "b", "c"]
-    shown = panel.images[0]
-    assert shown.norm.vmin == -shown.norm.vmax == -1
-    save_heat_map(found, tmp_path / "payoffs.png")
-    with Image.open(tmp_path / "payoffs.png") as picture:
-        assert min(picture.size) > 300

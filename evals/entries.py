@@ -1,0 +1,195 @@
+"""What enters a tournament: runs, models that Stable-Baselines3 saved, and bots, all checked before anything is played.
+
+All play one game. It is that of the runs, which must have trained on the same, unless the caller says which settings
+are to be played; then their spaces and seats must be those they trained with all the same. An agent cannot be asked to
+sit down where it does not understand what it sees, so that whatever does not fit is refused by name.
+
+Example:
+    entries = open_entries(["runs/a", "runs/b", "random"])
+    entries.env, list(entries.agents)  # ("mlbits/Blotto-v0", ["a", "b", "random"])
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlbits.agents import AGENTS, make_bot
+from mlbits.agents.agent import Agent
+from mlbits.agents.sb3 import load_sb3
+from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.registry import entry, registered
+from mlbits.envs.core.wrapped import AnyBatch, check_env_id, open_batch
+from mlbits.evals.evaluate import load_agent
+from mlbits.evals.tournament_config import TournamentError
+from mlbits.selfplay.config import Settings
+from mlbits.selfplay.run import read_settings
+
+_RUN, _MODEL, _BOT = "run", "model", "bot"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Who plays what.
+
+    Attributes:
+        env: id of the environment.
+        env_settings: those that differ from the environment's own.
+        agents: by name: a run's folder name, a model's file name, a bot's name.
+    """
+
+    env: str
+    env_settings: dict[str, Any]
+    agents: dict[str, Agent]
+
+
+def open_entries(
+    words: Sequence[str],
+    env: str = "",
+    env_settings: Mapping[str, Any] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Entries:
+    """Load all entries of a tournament.
+
+    Args:
+        words: folders of runs, models saved by Stable-Baselines3 (``.zip``) and names of bots, two or more.
+        env: id of the environment; "" takes that of the runs.
+        env_settings: of the environment, over those that the runs trained with.
+        device: where the agents are to live.
+
+    Raises:
+        TournamentError: naming the entry that is unknown, given twice or does not fit, or what else is wrong.
+        UnknownIdError: for an unknown environment, or a name that is none of the three.
+        RunError: for a run whose config is damaged.
+        CheckpointError: for a run without a usable checkpoint.
+    """
+    if len(words) < 2:
+        raise TournamentError(f"entries: got {len(words)}; wanted two or more")
+    kinds = [_kind(word) for word in words]
+    names = _names(words, kinds)
+    runs = {word: read_settings(word) for word, kind in zip(words, kinds, strict=True) if kind == _RUN}
+    env, settings = _game(runs, env, dict(env_settings or {}))
+    batch = open_batch(env, 1, settings=settings)
+    if batch.num_seats < 2:
+        raise TournamentError(f"env: {env} has one seat; wanted an environment with two or more")
+    for word, run in runs.items():
+        _check_run(word, run, env, batch)
+    if env_settings is None or not env_settings:
+        _check_settings(runs, env, settings)
+    agents = {}
+    for name, word, kind in zip(names, words, kinds, strict=True):
+        agents[name] = _load(word, kind, batch, device)
+    batch.close()
+    return Entries(env, _own_settings(env, settings), agents)
+
+
+def _kind(word: str) -> str:
+    """What an entry is.
+
+    Raises:
+        TournamentError: for a learning agent's name.
+        UnknownIdError: for a name that is none of the three.
+    """
+    if Path(word).is_dir():
+        return _RUN
+    if word.endswith(".zip"):
+        return _MODEL
+    bots = [name for name, known in AGENTS.items() if known.bot]
+    if word in AGENTS and word not in bots:
+        raise TournamentError(
+            f"entries: {word} has learnt nothing; wanted the folder of a run, or a bot ({', '.join(bots)})"
+        )
+    if word not in bots:
+        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots)
+    return _BOT
+
+
+def _names(words: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """The last part of each path, with as many parts before it as tell it from the others.
+
+    Raises:
+        TournamentError: for an entry that is given twice.
+    """
+    parts = [(word,) if kind == _BOT else Path(word).resolve().parts for word, kind in zip(words, kinds, strict=True)]
+    for k, word in enumerate(words):
+        if parts[k] in parts[:k]:
+            raise TournamentError(f"entries: {word} is given twice; wanted each once")
+    lengths = [1] * len(words)
+    while True:
+        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        again = [k for k, name in enumerate(names) if names.count(name) > 1 and lengths[k] < len(parts[k])]
+        if not again:
+            return names
+        for k in again:
+            lengths[k] += 1
+
+
+def _game(runs: Mapping[str, Settings], env: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The environment that is played, and its settings."""
+    if env:
+        check_env_id(env)
+    if not runs:
+        if not env:
+            raise TournamentError("env: missing, and no entry is a run that knows its own; wanted --env ID")
+        return env, given
+    first = next(iter(runs.values()))
+    return env or first.env, {**(first.env_settings if first.env == (env or first.env) else {}), **given}
+
+
+def _check_run(word: str, run: Settings, env: str, played: AnyBatch) -> None:
+    """Refuse a run that trained with other seats or spaces, or on another environment."""
+    trained = open_batch(run.env, 1, settings=run.env_settings)
+    facts = {
+        "seats": (trained.num_seats, played.num_seats),
+        "observation space": (trained.observation_space, played.observation_space),
+        "action space": (trained.action_space, played.action_space),
+        "environment": (run.env, env),
+    }
+    trained.close()
+    for what, (got, wanted) in facts.items():
+        if got != wanted:
+            raise TournamentError(
+                f"entries: {word} was trained on {run.env}, {what} {got}; wanted {what} {wanted}, that of {env} as it "
+                "is played"
+            )
+
+
+def _check_settings(runs: Mapping[str, Settings], env: str, settings: Mapping[str, Any]) -> None:
+    """Refuse runs that trained with other settings than the first, where nobody has said which are to be played."""
+    wanted = _own_settings(env, settings)
+    for word, run in runs.items():
+        got = _own_settings(env, run.env_settings)
+        if got != wanted:
+            raise TournamentError(
+                f"entries: {word} was trained on {env} with {json.dumps(got)}, {next(iter(runs))} with "
+                f"{json.dumps(wanted)}; wanted one game, or its settings: --env-json"
+            )
+
+
+def _own_settings(env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ from the environment's own, as plain data."""
+    plain = json.loads(json.dumps(dict(settings)))
+    if env not in registered():
+        return plain
+    known = entry(env)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(known.load()).parameters.items()}
+    defaults = json.loads(json.dumps({**defaults, **known.defaults}, default=str))
+    return {name: value for name, value in plain.items() if value != defaults.get(name)}
+
+
+def _load(word: str, kind: str, batch: AnyBatch, device: torch.device | str) -> Agent:
+    if kind == _RUN:
+        return load_agent(word, str(device))[0]
+    try:
+        if kind == _MODEL:
+            return load_sb3(word, batch.observation_space, batch.action_space, device=device)
+        return make_bot(word, batch.observation_space, batch.action_space, device=device)
+    except MlbitsError as error:
+        raise TournamentError(f"entries: {word}: {error}") from None

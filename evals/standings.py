@@ -1,0 +1,179 @@
+"""What a match table says of its players: payoffs with intervals, points, Elo, alpha-rank and the Nash mixture.
+
+Everything is worked out from the stored games, so that it can be done again by anybody, in the same way for a
+tournament's table and for one that a training run keeps of its pool.
+
+The maths of two seats is also that of more, on pairs: a game of three is three meetings of two (see
+:mod:`mlbits.evals.payoff_matrix` and :mod:`mlbits.evals.ratings`). Alpha-rank (its limit of infinite alpha) and the
+Nash mixture are those of the game of choosing a player against one other, whose payoffs are the mean returns in the
+matrix; they need games of every pair. Where seats are not alike, what is measured is the mean over the seats.
+
+Example:
+    found = standings(read_matches(Path("matches.jsonl")))
+    write_standings(found, Path("results"))
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.table import Table
+
+from mlbits.evals.alpha_rank import alpha_rank_symmetric
+from mlbits.evals.match_table import MatchTable, MatchTableError
+from mlbits.evals.nash import nash_average
+from mlbits.evals.payoff_matrix import PayoffMatrix, empirical_game, payoff_matrix, write_csv
+from mlbits.evals.ratings import Ratings, game_points, rate
+from mlbits.selfplay.checkpoints import write_file
+from mlbits.selfplay.heat_maps import payoff_heat_map
+
+PAYOFFS, PICTURE, TABLE, FIGURES = "payoffs.csv", "payoffs.png", "standings.csv", "standings.json"
+_FORMS = {"points": ".1%", "return_mean": ".4g"}
+
+
+@dataclass(frozen=True, eq=False)
+class Standings:
+    """What the games say of the players; all [N], in the order of the table.
+
+    Attributes:
+        table: the games.
+        matrix: what each made of its meetings with each other.
+        ratings: Elo, with intervals.
+        points: share of the points won: a win 1, a draw 1/2; in games of more seats against each of the others.
+        return_mean: mean return of the player's seats.
+        alpha_rank: share of the time at which evolution would be found at the player; None where not every two met.
+        nash: the player's share of the Nash mixture of greatest entropy; None where not every two met.
+        nash_skill: mean payoff against that mixture, at most 0; None where not every two met.
+    """
+
+    table: MatchTable
+    matrix: PayoffMatrix
+    ratings: Ratings
+    points: NDArray[np.float64]
+    return_mean: NDArray[np.float64]
+    alpha_rank: NDArray[np.float64] | None
+    nash: NDArray[np.float64] | None
+    nash_skill: NDArray[np.float64] | None
+
+    @property
+    def order(self) -> list[int]:
+        """The players' numbers, the highest Elo first."""
+        return np.argsort(-self.ratings.elo, kind="stable").tolist()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The players by Elo, as plain data; what is not known is None."""
+        names, known = self.table.names, {"alpha_rank": self.alpha_rank, "nash": self.nash}
+        known["nash_skill"] = self.nash_skill
+        rows = []
+        for rank, k in enumerate(self.order, 1):
+            figures = {
+                "points": self.points, "return_mean": self.return_mean, "elo": self.ratings.elo,
+                "elo_low": self.ratings.low, "elo_high": self.ratings.high,
+            } | {name: values for name, values in known.items() if values is not None}  # fmt: skip
+            found = {name: _plain(values[k]) for name, values in figures.items()}
+            row = {"rank": rank, "player": names[k], "games": int(self.ratings.games[k])}
+            rows.append(row | found | {name: None for name, values in known.items() if values is None})
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the matrix, as plain data."""
+        table = self.table
+        return {
+            "env": table.env, "env_settings": table.env_settings, "seats": table.seats, "games": len(table.seating),
+            "players": [row | {"hash": table.players[row["player"]]} for row in self.rows()],
+        }  # fmt: skip
+
+
+def standings(table: MatchTable, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> Standings:
+    """Work everything out.
+
+    Args:
+        table: of N players.
+        confidence: of the intervals, 0..1.
+        resamples: of the bootstraps.
+        seed: of their draws; the standings are a function of it and the table.
+
+    Raises:
+        MatchTableError: if there are no games.
+    """
+    if len(table.seating) == 0:
+        raise MatchTableError("matches: got no games; wanted some")
+    size = len(table.players)
+    matrix = payoff_matrix(table, confidence=confidence, resamples=resamples, seed=seed)
+    ratings = rate(
+        table.seating, table.returns, table.names, confidence=confidence, resamples=resamples, seed=seed
+    )  # fmt: skip
+    scores = game_points(table.seating, table.returns, size)
+    who = table.seating.ravel()
+    with np.errstate(invalid="ignore"):  # of players without games
+        points = scores.sum(1) / (scores + scores.T).sum(1)
+        return_mean = np.bincount(who, table.returns.ravel(), size) / np.bincount(who, minlength=size)
+    rank, mixture, skill = None, None, None
+    if not np.isnan(matrix.payoff[~np.eye(size, dtype=bool)]).any():
+        payoffs = empirical_game(matrix)
+        rank, average = alpha_rank_symmetric(payoffs), nash_average(payoffs)
+        mixture, skill = average.mixture, average.skill
+    return Standings(table, matrix, ratings, points, return_mean, rank, mixture, skill)
+
+
+def write_standings(found: Standings, folder: Path) -> None:
+    """Write ``payoffs.csv``, ``payoffs.png``, ``standings.csv`` and ``standings.json``.
+
+    Args:
+        found: what to write.
+        folder: where; made if it is not there.
+
+    Raises:
+        MatchTableError: if a file cannot be written.
+    """
+    rows, text, picture = found.rows(), io.StringIO(), io.BytesIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(rows[0])
+    lines.writerows([_cell(value) for value in row.values()] for row in rows)
+    cells, names = np.ix_(found.order, found.order), [found.table.names[k] for k in found.order]
+    ends = found.matrix.low[cells], found.matrix.high[cells]
+    drawn = payoff_heat_map(found.matrix.payoff[cells], names, interval=ends)
+    Image.fromarray(drawn).save(picture, "PNG")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(found.matrix, folder / PAYOFFS)
+        write_file(folder / PICTURE, picture.getvalue())
+        write_file(folder / TABLE, text.getvalue().encode())
+        write_file(folder / FIGURES, json.dumps(found.to_json(), indent=2).encode() + b"\n")
+    except OSError as error:
+        raise MatchTableError(f"out: {folder} cannot be written ({error}); wanted a folder of your own") from None
+
+
+def standings_table(found: Standings) -> Table:
+    """The players by Elo as a table for a terminal."""
+    table = Table()
+    for name, side in (
+        ("", "right"), ("player", "left"), ("games", "right"), ("points", "right"), ("mean return", "right"),
+        ("Elo", "right"), ("95% interval", "left"), ("alpha-rank", "right"), ("Nash", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for row in found.rows():
+        shares = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("alpha_rank", "nash"))
+        means = ("-" if row[name] is None else f"{row[name]:{form}}" for name, form in _FORMS.items())
+        interval = f"{row['elo_low']:.0f} to {row['elo_high']:.0f}"
+        table.add_row(
+            str(row["rank"]), row["player"], f"{row['games']:,}", *means, f"{row['elo']:.0f}", interval, *shares
+        )
+    return table
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
