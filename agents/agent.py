@@ -95,9 +95,31 @@ class Rollout:
     active: Tensor | None
     last_mask: Tensor | None = None
 
+    def of_copies(self, first: int, last: int) -> Rollout:
+        """The part of copies ``first`` to ``last`` - 1, without copying."""
+        if first == 0 and last == self.reward.shape[1]:
+            return self
+        steps, ends = (slice(None), slice(first, last)), slice(first, last)
+        return Rollout(
+            obs=pick(self.obs, steps),
+            last_obs=pick(self.last_obs, ends),
+            final_obs=pick(self.final_obs, steps),
+            sample=self.sample[steps],
+            log_prob=self.log_prob[steps],
+            reward=self.reward[steps],
+            terminated=self.terminated[steps],
+            truncated=self.truncated[steps],
+            legal_mask=None if self.legal_mask is None else self.legal_mask[steps],
+            active=None if self.active is None else self.active[steps],
+            last_mask=None if self.last_mask is None else self.last_mask[ends],
+        )
+
 
 class Agent(Protocol):
     """What the self-play loop asks of an agent.
+
+    One that plays Discrete actions may say its mind, too, and exact measures of exploitability ask for it:
+    ``action_probabilities(obs, legal_mask, *, greedy=False)``, with which each action is played, float64 [N, A].
 
     Attributes:
         experience: what it learns from, or None for one that does not learn.

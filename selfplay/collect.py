@@ -6,6 +6,7 @@ The block is allocated once and written over by every rollout; a rollout is vali
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,10 +30,18 @@ class Episodes:
     Attributes:
         returns: undiscounted, the mean over the learner's seats, float64 [E].
         lengths: steps, int64 [E].
+        seat_returns: undiscounted, of each seat, float64 [E, P]; None where the learner has all.
+        seating: the number of the player in each seat, int64 [E, P]; None where the learner has all.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
+    seat_returns: np.ndarray | None = None
+    seating: np.ndarray | None = None
+
+
+# Told which copies' episodes have ended (bool [B]), it says who sits where in their next ones.
+Reseat = Callable[[Tensor], Lineup]
 
 
 @dataclass
@@ -66,8 +75,13 @@ class Collector:
         self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
         self.episode_length = np.zeros(batch.num_envs, np.int64)
 
-    def collect(self, lineup: Lineup) -> tuple[Rollout, Episodes, int]:
+    def collect(self, lineup: Lineup, reseat: Reseat | None = None) -> tuple[Rollout, Episodes, int]:
         """Play one rollout.
+
+        Args:
+            lineup: who sits where.
+            reseat: asked for another lineup whenever episodes end; None keeps the first. A copy keeps its players for
+                a whole episode.
 
         Returns:
             The learner's experience, the episodes that ended, and the number of environment steps taken.
@@ -79,7 +93,9 @@ class Collector:
             batch.reset()
             self.episode_return[:] = 0
             self.episode_length[:] = 0
-        owned = None if lineup.learner_only else lineup.learner_seats()
+            if reseat is not None:
+                lineup = reseat(torch.ones(batch.num_envs, dtype=torch.bool, device=batch.device))
+        seatings = [] if lineup.learner_only else [lineup]  # of each step
         over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if whole_episodes else None
         steps = 0
         while steps < spec.num_steps:
@@ -90,8 +106,14 @@ class Collector:
             began = time.perf_counter()
             result = batch.step(memory.played)
             self.timing.environment += time.perf_counter() - began
-            memory.write_after(steps, result, _active(batch.num_envs, memory, steps, owned, over))
+            owned = None if lineup.learner_only else lineup.learner_seats()
+            memory.write_after(steps, result, _active(memory, owned, over))
             steps += 1
+            if reseat is not None:
+                ended = result.terminated | result.truncated
+                if bool(ended.any()):
+                    lineup = reseat(ended)
+                seatings.append(lineup)
             if over is not None:
                 over |= result.terminated | result.truncated
                 if bool(over.all()):
@@ -101,7 +123,7 @@ class Collector:
             memory.cut(steps - 1, ~over, batch)
         partly = whole_episodes or not (lineup.learner_only and (replayed or batch.active is None))
         rollout = memory.rollout(steps, batch.legal_mask, partly_active=partly)
-        episodes = self._count_episodes(rollout, owned, first_only=whole_episodes)
+        episodes = self._count_episodes(rollout, seatings, first_only=whole_episodes)
         return rollout, episodes, steps * batch.num_envs
 
     def _act(self, lineup: Lineup, t: int) -> None:
@@ -117,10 +139,7 @@ class Collector:
             memory.played = decision.action.view(batch.num_envs, batch.num_seats, *decision.action.shape[1:])
         else:
             played = torch.zeros_like(at.sample)
-            for player, agent in enumerate(lineup.players):
-                index = lineup.rows(player)
-                if len(index) == 0:
-                    continue
+            for _, agent, index in lineup.seated:
                 decision = agent.act(pick(obs, index), None if mask is None else mask[index], self.generator)
                 played[index] = decision.action
                 at.sample[index] = decision.sample
@@ -129,8 +148,14 @@ class Collector:
             memory.played = played.view(batch.num_envs, batch.num_seats, *played.shape[1:])
         self.timing.network += time.perf_counter() - began
 
-    def _count_episodes(self, rollout: Rollout, owned: Tensor | None, first_only: bool) -> Episodes:
-        """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps."""
+    def _count_episodes(self, rollout: Rollout, lineups: list[Lineup], first_only: bool) -> Episodes:
+        """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps.
+
+        Args:
+            rollout: what was played.
+            lineups: none where the learner has all seats, one for all steps, or one a step.
+            first_only: whether each copy's first episode alone counts.
+        """
         # By NumPy, whose calls take a third of torch's time on the few numbers between an off-policy agent's updates.
         ended = rollout.terminated.cpu().numpy() | rollout.truncated.cpu().numpy()
         reward = rollout.reward.cpu().numpy().astype(np.float64)
@@ -155,10 +180,13 @@ class Collector:
         self.episode_return, self.episode_length = total[-1].copy(), length[-1].copy()
         self.episode_return[copy[last]] -= at_end[last]
         self.episode_length[copy[last]] -= length_at_end[last]
-        seats = np.ones(returns.shape) if owned is None else owned.cpu().numpy()[copy]
         order = np.lexsort((copy, t))
-        means = (returns * seats).sum(1) / np.maximum(seats.sum(1), 1)
-        return Episodes(means[order], lengths[order])
+        copy, t, returns, lengths = copy[order], t[order], returns[order], lengths[order]
+        seating = _seating(lineups, t, copy)
+        owner = 0 if not lineups or lineups[0].owner is None else lineups[0].owner.cpu().numpy()[copy, None]
+        own = np.ones(returns.shape) if seating is None else seating == owner
+        means = (returns * own).sum(1) / np.maximum(own.sum(1), 1)
+        return Episodes(means, lengths, None if seating is None else returns, seating)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The episodes under way."""
@@ -173,8 +201,21 @@ class Collector:
         self.episode_length = state["episode_length"].numpy().copy()
 
 
-def _active(num_envs: int, memory: _Memory, t: int, owned: Tensor | None, over: Tensor | None) -> Tensor | None:
-    """Which seats act as the learner in step t, [B, P]; None where all do."""
+def _seating(lineups: list[Lineup], t: np.ndarray, copy: np.ndarray) -> np.ndarray | None:
+    """The player in each seat of copies at steps, [E, P]; None where the learner has all."""
+    if not lineups:
+        return None
+    if len(lineups) == 1:
+        return lineups[0].seating.cpu().numpy()[copy]
+    used, which = np.unique(t, return_inverse=True)
+    of_steps = np.zeros((len(used), *lineups[0].seating.shape), np.int64)
+    for row, step in enumerate(used):
+        of_steps[row] = lineups[step].seating.cpu().numpy()
+    return of_steps[which, copy]
+
+
+def _active(memory: _Memory, owned: Tensor | None, over: Tensor | None) -> Tensor | None:
+    """Which seats act as the learner in a step, [B, P]; None where all do."""
     active = None if memory.acting is None else memory.acting
     for part in (owned, None if over is None else ~over[:, None]):
         if part is not None:

@@ -42,9 +42,21 @@ class RunConfig:
         keep_checkpoints: how many of the latest checkpoints are kept.
         stop_when_solved: whether the run ends once it is solved (see ``solved_episodes``).
         solved_episodes: training episodes whose mean return has to reach the environment's threshold.
-        opponents: bots that the learner meets in training, in games of several seats; each has the same share.
-        opponent_share: share of the copies in which the learner has one seat, turn about, and a bot the others; in the
-            rest it plays itself.
+        opponents: whom the learner meets in training, in games of several seats: bots, folders of runs, models of
+            Stable-Baselines3 (.zip) or frozen copies of a pool (.safetensors); each has the same share.
+        opponent_share: share of the copies in which the learner has one seat, turn about, and one of ``opponents`` the
+            others.
+        pool: frozen copies of the learner that it meets: the "latest", all alike ("uniform", fictitious play), those
+            that it wins least against ("pfsp"), or AlphaStar's "league" of several learners; "none" is plain self-play.
+        pool_share: share of the copies in which the learner has one seat, turn about, and frozen copies the others; a
+            league has rules of its own. In the rest it plays itself.
+        pool_weighting: how "pfsp" weighs the share of games won, w: "squared" is (1 - w)^2, "variance" w (1 - w),
+            "linear" 1 - w, "linear_capped" min(1/2, 1 - w).
+        pool_every: environment steps between frozen copies; in a league the least, with twice as many the most.
+        pool_draws: how many times opponents are drawn for a rollout; more are more alike to the whole pool, and slower.
+        main_agents: of a league.
+        main_exploiters: of a league.
+        league_exploiters: of a league.
     """
 
     total_steps: int = 500_000
@@ -63,13 +75,22 @@ class RunConfig:
     solved_episodes: int = 20
     opponents: tuple[str, ...] = ()
     opponent_share: float = 0.5
+    pool: Literal["none", "latest", "uniform", "pfsp", "league"] = "none"
+    pool_share: float = 0.5
+    pool_weighting: Literal["squared", "variance", "linear", "linear_capped"] = "squared"
+    pool_every: int = 50_000
+    pool_draws: int = 8
+    main_agents: int = 1
+    main_exploiters: int = 1
+    league_exploiters: int = 2
 
     def __post_init__(self) -> None:
         limits = {
             "total_steps": (1, 1e15), "num_envs": (1, 2**26), "seed": (0, 2**63 - 1), "threads": (1, 1024),
             "eval_every": (0, 1e15), "eval_episodes": (1, 1e6), "checkpoint_every": (0, 1e15),
             "record_every": (0, 1e15), "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
-            "opponent_share": (0, 1),
+            "opponent_share": (0, 1), "pool_share": (0, 1), "pool_every": (1, 1e15), "pool_draws": (1, 10_000),
+            "main_agents": (1, 1000), "main_exploiters": (0, 1000), "league_exploiters": (0, 1000),
         }  # fmt: skip
         for name, (low, high) in limits.items():
             value = getattr(self, name)

@@ -1,7 +1,8 @@
 """Lineups: who sits where, in which share of the copies.
 
-A lineup names players (index 0 is the learner) and gives each seat of each copy to one of them. Decisions of one
-player are made in one pass over all of its rows, however many copies and seats those are.
+A lineup names players and gives each seat of each copy to one of them. Player 0 is the learner; in a league there are
+several learners, each with copies of its own. Decisions of one player are made in one pass over all of its rows,
+however many copies and seats those are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,10 +27,12 @@ class Lineup:
     Attributes:
         players: agents; players[0] is the learner.
         seating: int64 [B, P], the number of the player in each seat of each copy.
+        owner: int64 [B], the number of the player that learns from each copy; None where it is player 0 everywhere.
     """
 
     players: tuple[Agent, ...]
     seating: Tensor
+    owner: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.seating.dim() != 2 or self.seating.dtype != torch.int64:
@@ -42,12 +46,26 @@ class Lineup:
         return len(self.players) == 1
 
     def learner_seats(self) -> Tensor:
-        """Bool [B, P]: the seats that are the learner's."""
-        return self.seating == LEARNER
+        """Bool [B, P]: the seats from which a learner learns."""
+        return self.seating == (LEARNER if self.owner is None else self.owner[:, None])
 
     def rows(self, player: int) -> Tensor:
-        """Numbers of a player's rows among the flattened [B * P]."""
-        return (self.seating.flatten() == player).nonzero().squeeze(-1)
+        """Numbers of a player's rows among the flattened [B * P], ascending."""
+        return self._rows.get(player, self.seating.new_zeros(0))
+
+    @property
+    def seated(self) -> list[tuple[int, Agent, Tensor]]:
+        """Number, agent and rows of every player that has a seat."""
+        return [(player, self.players[player], index) for player, index in self._rows.items()]
+
+    @cached_property
+    def _rows(self) -> dict[int, Tensor]:
+        """By one sort, however many players there are."""
+        flat = self.seating.flatten()
+        order = flat.argsort(stable=True)
+        counts = torch.bincount(flat, minlength=len(self.players)).tolist()
+        parts = order.split(counts)
+        return {player: part for player, part in enumerate(parts) if len(part)}
 
 
 def self_play(learner: Agent, num_envs: int, num_seats: int, device: torch.device) -> Lineup:

@@ -37,7 +37,7 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
     """Train until the run's steps are done; returns the summary."""
     turns = Turns(session, tracker, folder)
     while not session.finished:
-        rollout, episodes, steps = session.collector.collect(session.lineup)
+        rollout, episodes, steps = session.collect()
         with turns.clock.timing("learning"):
             metrics = session.learn(rollout)
         turns.after(steps, episodes, metrics)
@@ -76,6 +76,8 @@ class Turns:
         counters.env_steps += steps
         counters.iterations += 1
         _note_episodes(session, episodes, clock)
+        if session.opponents is not None:
+            session.opponents.note(episodes, counters.env_steps)
         self._lengths.extend(episodes.lengths.tolist())
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
@@ -86,6 +88,7 @@ class Turns:
         if saving or counters.env_steps >= counters.next_record:
             counters.next_record = _next(counters.env_steps, session.record_every)
             record = {f"learn/{name}": float(value) for name, value in self._metrics.items()}
+            record |= {} if session.opponents is None else session.opponents.record()
             tracker.record(counters.env_steps, _training_record(session, self._lengths) | record | clock.record())
             self._lengths.clear()
             self._metrics = {}  # told once: a run resumed here would not know them
@@ -169,7 +172,7 @@ def resume(folder: str | Path, *, total_steps: int | None = None, console: bool 
     session.counters.next_checkpoint = settings.run.checkpoint_every
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
     if checkpoint is not None:
-        session.from_checkpoint(checkpoint)
+        session.from_checkpoint(checkpoint, folder)
     tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
     try:
         for problem in problems:
@@ -219,6 +222,8 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None
     clock.update()
     session.restart_wrapped()
     tracker.flush()
+    if session.opponents is not None:
+        session.opponents.write(folder)  # before the checkpoint that names them
     keep = session.settings.run.keep_checkpoints
     path = folder / CHECKPOINTS
     checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)

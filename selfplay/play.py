@@ -124,10 +124,7 @@ def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy:
     if lineup.learner_only:
         return lineup.players[0].act(obs, mask, generator, greedy=greedy).action
     action: torch.Tensor | None = None
-    for player, agent in enumerate(lineup.players):
-        index = lineup.rows(player)
-        if len(index) == 0:
-            continue
+    for _, agent, index in lineup.seated:
         part = agent.act(pick(obs, index), None if mask is None else mask[index], generator, greedy=greedy).action
         if action is None:
             action = part.new_zeros(lineup.seating.numel(), *part.shape[1:])

@@ -184,6 +184,8 @@ def _open(settings: Settings) -> tuple[Any, SB3Session]:
     device = check_cuda(device) if device.type == "cuda" else device
     if run.opponents:
         raise ConfigError(f"opponents: got {run.opponents}; wanted none, as {settings.agent}'s own loop knows none")
+    if run.pool != "none":
+        raise ConfigError(f"pool: got {run.pool!r}; wanted 'none', as {settings.agent}'s own loop knows no other")
     if run.seed + run.num_envs > _MAX_SEED:
         raise ConfigError(f"seed: got {run.seed}; wanted one up to {_MAX_SEED - run.num_envs:,} for Stable-Baselines3")
     envs = _open_copies(settings)

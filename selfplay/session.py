@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents import agent_entry, make_bot
+from mlbits.agents import agent_entry
 from mlbits.agents.agent import Agent, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
 from mlbits.agents.replay import Replay, replay_bytes
 from mlbits.envs.core.batch import GameBatch, parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
 from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
-from mlbits.selfplay.collect import Collector
+from mlbits.selfplay.collect import Collector, Episodes
 from mlbits.selfplay.config import ConfigError, Settings
-from mlbits.selfplay.lineup import Lineup, against, self_play
+from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.machine import memory_bytes
+from mlbits.selfplay.opponents import Opponents
+from mlbits.selfplay.saved_agents import open_guest
 
 # Streams drawn from one seed; apart, so that more draws in one do not shift another.
 _ACTING, _LEARNING = 1_000_003, 2_000_003
@@ -68,11 +71,12 @@ class Session:
         device: where everything lives.
         batch: the copies.
         learner: the agent that learns.
-        lineup: who sits where.
+        lineup: who sits where, at the start of the next rollout.
         collector: plays rollouts.
         learning: generator of shuffles, on the CPU.
         recent: returns of the latest training episodes.
         replay: what was played lately, for an agent that learns from that; else None.
+        opponents: whom the learner meets besides itself, or None.
         counters: where the run stands.
     """
 
@@ -85,6 +89,7 @@ class Session:
     learning: torch.Generator
     recent: deque[float]
     replay: Replay | None = None
+    opponents: Opponents | None = None
     counters: Counters = field(default_factory=Counters)
 
     @property
@@ -98,8 +103,26 @@ class Session:
         """Environment steps between records; 0 for every time that the agent learns."""
         return self.settings.run.record_every or (_RECORD_EVERY if self.replay is not None else 0)
 
+    def collect(self) -> tuple[Rollout, Episodes, int]:
+        """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collect.Collector.collect`."""
+        opponents = self.opponents
+        if opponents is None:
+            return self.collector.collect(self.lineup)
+        opponents.draw()
+        found = self.collector.collect(opponents.lineup, opponents.reseat if opponents.pooled else None)
+        self.lineup = opponents.lineup
+        return found
+
     def learn(self, rollout: Rollout) -> Mapping[str, Any]:
-        """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics."""
+        """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics.
+
+        In a league each learner learns from its own copies; the metrics are the first one's.
+        """
+        if self.opponents is not None and len(self.opponents.learners) > 1:
+            progress = self.counters.env_steps / self.settings.run.total_steps
+            league = zip(self.opponents.learners, self.opponents.ranges, strict=True)
+            every = [learner.learn(rollout.of_copies(*part), progress, self.learning) for learner, part in league]
+            return every[0]
         experience: Any = rollout
         if self.replay is not None:
             self.replay.add(rollout)
@@ -135,10 +158,18 @@ class Session:
             arrays["environment"] = self.batch.state()
         if self.replay is not None:
             arrays |= prefixed("replay", self.replay.state_dict())
-        return Checkpoint(self.learner.state_dict(), arrays, dict(vars(self.counters)))
+        state = dict(vars(self.counters))
+        if self.opponents is not None:
+            arrays |= prefixed("opponents", self.opponents.arrays())
+            state["opponents"] = self.opponents.state()
+        return Checkpoint(self.learner.state_dict(), arrays, state)
 
-    def from_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def from_checkpoint(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Go on from a checkpoint of this run.
+
+        Args:
+            checkpoint: of the run.
+            folder: of the run.
 
         Raises:
             CheckpointError: if it lacks what this version of mlbits needs.
@@ -151,7 +182,14 @@ class Session:
             self.recent.clear()
             self.recent.extend(arrays["recent"].tolist())
             self.collector.load_state_dict(arrays)
-            self.counters = Counters(**checkpoint.state)
+            state = dict(checkpoint.state)
+            met = state.pop("opponents", None)
+            self.counters = Counters(**state)
+            if self.opponents is not None:
+                if met is None:
+                    raise KeyError("opponents")
+                self.opponents.load(folder, unprefixed("opponents", arrays), met)
+                self.lineup = self.opponents.lineup
             if self.replay is not None:
                 self.replay.load_state_dict(unprefixed("replay", arrays))
             if isinstance(self.batch, GameBatch):
@@ -195,10 +233,16 @@ def open_session(settings: Settings) -> Session:
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True,
     )  # fmt: skip
-    learner = agent_entry(settings.agent).make(
-        settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
-    )
-    spec, rows = learner.experience, batch.num_envs * batch.num_seats
+    entry = agent_entry(settings.agent)
+
+    def make(seed: int) -> Agent:
+        spaces = batch.observation_space, batch.action_space
+        agent: Agent = entry.make(settings.agent_config, *spaces, seed=seed, device=batch.device)
+        return agent
+
+    learner = make(run.seed)
+    opponents = open_opponents(settings, make, learner, batch)
+    spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
         raise ConfigError(f"agent: {settings.agent} does not learn; wanted one that does")
     if isinstance(spec, RolloutSpec) and spec.num_steps * rows < spec.min_rows:
@@ -212,30 +256,48 @@ def open_session(settings: Settings) -> Session:
         device=batch.device,
         batch=batch,
         learner=learner,
-        lineup=draw_lineup(settings, learner, batch),
+        lineup=self_play(learner, batch.num_envs, batch.num_seats, batch.device)
+        if opponents is None
+        else opponents.lineup,
         collector=Collector(batch, spec, acting),
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
+        opponents=opponents,
     )
 
 
-def draw_lineup(settings: Settings, learner: Agent, batch: AnyBatch) -> Lineup:
-    """Who sits where in training: the learner everywhere, but for the copies in which it meets bots.
+def open_opponents(
+    settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch
+) -> Opponents | None:
+    """Whom the learner meets in training; None where it plays itself alone.
+
+    Args:
+        settings: of the run.
+        make: makes a fresh agent from a seed.
+        learner: the agent that learns.
+        batch: the copies.
 
     Raises:
-        ConfigError: if there are bots and one seat.
-        AgentError: for an opponent that is no bot, or cannot play this environment.
-        UnknownIdError: for an opponent that is not known.
+        ConfigError: for settings that do not fit.
+        MlbitsError: for an opponent that is not known, has learnt nothing, or cannot play this environment.
     """
-    names = settings.run.opponents
-    if not names:
-        return self_play(learner, batch.num_envs, batch.num_seats, batch.device)
+    run = settings.run
+    if not run.opponents and run.pool == "none":
+        return None
     if batch.num_seats < 2:
-        raise ConfigError(f"opponents: {settings.env} has one seat; wanted an environment with two or more")
-    share = settings.run.opponent_share / len(names)
-    bots = [make_bot(name, batch.observation_space, batch.action_space, device=batch.device) for name in names]
-    return against(learner, [(bot, share) for bot in bots], batch.num_envs, batch.num_seats, batch.device)
+        what = "opponents" if run.opponents else "pool"
+        raise ConfigError(f"{what}: {settings.env} has one seat; wanted an environment with two or more")
+    guests = [open_guest(name, settings.env, settings.env_settings, batch.device) for name in run.opponents]
+    return Opponents(settings, make, learner, guests, batch.num_seats, batch.device)
+
+
+def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:
+    """How many seats of how many copies a learner has at least."""
+    if opponents is None:
+        return batch.num_envs * batch.num_seats
+    owned = opponents.lineup.learner_seats()
+    return min(int(owned[first:last].sum()) for first, last in opponents.ranges)
 
 
 def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:

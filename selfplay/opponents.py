@@ -1,0 +1,364 @@
+"""Opponents: frozen copies of the learners, fixed guests, and whom of them each copy of the environment meets next.
+
+A pool (``RunConfig.pool``) takes in a frozen copy of the learner every ``pool_every`` steps, the first before anything
+is learnt. Of the copies of the environment one share is played against ``opponents`` (bots, runs, models), one against
+the pool, and the rest is self-play. In the pool's share the learner has one seat, turn about, and every other seat is
+drawn anew when an episode ends:
+
+| pool | who is drawn |
+|---|---|
+| latest | the newest copy |
+| uniform | any copy: fictitious play over the learner's history |
+| pfsp | those that it wins least against, see :mod:`mlbits.selfplay.matchmaking` |
+| league | AlphaStar's league of several learners, each with copies of its own |
+
+Before each rollout every learner draws ``pool_draws`` opponents, and the copies take theirs from these, so that few
+networks run in a step however large the pool is.
+
+Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
+and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
+random state and the seats of the episodes under way, is in the checkpoint.
+
+Example:
+    mlbits train ppo mlbits/Blotto-v0 --pool uniform --pool-every 20000
+    mlbits train ppo mlbits/Blotto-v0 --pool league --main-exploiters 1 --league-exploiters 2
+    mlbits train ppo mlbits/Blotto-v0 --opponents random runs/mine model.zip --opponent-share 0.3
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, unprefixed
+from mlbits.selfplay.checkpoints import CheckpointError, write_file
+from mlbits.selfplay.collect import Episodes
+from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.lineup import Lineup
+from mlbits.selfplay.matchmaking import Player, Role, is_ripe, league_match, pfsp
+from mlbits.selfplay.payoffs import Payoffs
+from mlbits.selfplay.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
+
+POOL = "pool"
+_MATCHMAKING = 3_000_003
+# With which probability a league exploiter starts anew once it is frozen (AlphaStar's).
+_RESTART = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenCopy:
+    """A member of the pool.
+
+    Attributes:
+        number: in lineups and payoffs.
+        parent: the number of the learner that it is a copy of.
+        env_steps: of the run, when it was made.
+        hash: of its content.
+        file: its name under the run's ``pool``.
+    """
+
+    number: int
+    parent: int
+    env_steps: int
+    hash: str
+    file: str
+
+
+class Opponents:
+    """Whom the learners meet.
+
+    Args:
+        settings: of the run.
+        make: makes a fresh agent from a seed.
+        learner: the first learner, a main agent.
+        guests: those of ``RunConfig.opponents``, opened.
+        num_seats: P.
+        device: where agents live.
+
+    Attributes:
+        learners: who learns; the first is the run's agent.
+        agents: everybody, by number: learners, guests, frozen copies.
+        names: of everybody, by number.
+        copies: the frozen ones, oldest first.
+        payoffs: what they made of each other.
+        lineup: who sits where now.
+
+    Raises:
+        ConfigError: if shares add up to more than 1, there are fewer copies than learners, or a league's agents do not
+            learn from rollouts.
+    """
+
+    def __init__(
+        self, settings: Settings, make: Callable[[int], Agent], learner: Agent, guests: Sequence[Agent],
+        num_seats: int, device: torch.device,
+    ) -> None:  # fmt: skip
+        run = settings.run
+        self._settings, self._make, self._device = settings, make, device
+        self.roles = _roles(settings)
+        _check(settings, learner, len(self.roles))
+        self._seeds = [run.seed, *(run.seed + 7919 * k for k in range(1, len(self.roles)))]
+        self.learners: list[Agent] = [learner, *(make(seed) for seed in self._seeds[1:])]
+        self.agents: list[Agent] = [*self.learners, *guests]
+        self.names = [*_learner_names(self.roles), *run.opponents]
+        self.copies: list[FrozenCopy] = []
+        self.payoffs = Payoffs(len(self.agents))
+        self._frozen_at = [0] * len(self.learners)
+        self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
+        self._written: set[str] = set()
+        self._share_out(num_seats, len(guests))
+        self._draws = np.zeros((len(self.learners), run.pool_draws), np.int64)
+        if self.pooled:
+            for number in range(len(self.learners)):
+                self._freeze(number, 0)
+            self.draw()
+            self._seat(np.flatnonzero(self._drawn))
+        self.lineup = self._new_lineup()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether there is a pool."""
+        return self._settings.run.pool != "none"
+
+    def _share_out(self, num_seats: int, guests: int) -> None:
+        """Give each learner a range of copies, and in each of these a share to guests, the pool and self-play."""
+        run = self._settings.run
+        count = len(self.learners)
+        bounds = [round(k * run.num_envs / count) for k in range(count + 1)]
+        self.ranges = list(itertools.pairwise(bounds))
+        self._owner = np.zeros(run.num_envs, np.int64)
+        self._own_seat = np.zeros(run.num_envs, np.int64)
+        self._drawn = np.zeros(run.num_envs, bool)
+        seating = np.zeros((run.num_envs, num_seats), np.int64)
+        guest_share = run.opponent_share if guests else 0.0
+        pool_share = {"none": 0.0, "league": 1 - guest_share}.get(run.pool, run.pool_share)
+        for learner, (first, last) in enumerate(self.ranges):
+            size = last - first
+            with_guests = [first + round(size * guest_share * k / max(guests, 1)) for k in range(guests + 1)]
+            end = first + round(size * (guest_share + pool_share))
+            self._owner[first:last] = learner
+            self._own_seat[first:last] = np.arange(size) % num_seats
+            seating[first:last] = learner
+            for guest, (low, high) in enumerate(itertools.pairwise(with_guests)):
+                seating[low:high] = count + guest
+                self._own_seat[low:high] = np.arange(high - low) % num_seats
+                seating[np.arange(low, high), self._own_seat[low:high]] = learner
+            self._drawn[with_guests[-1] : end] = True
+        self._seating = seating
+
+    def draw(self) -> None:
+        """Draw the opponents of the next rollout."""
+        if not self.pooled:
+            return
+        run, players = self._settings.run, self._players()
+        for number in range(len(self.learners)):
+            if run.pool == "league":
+                drawn = [
+                    league_match(players[number], players, self.payoffs, self._generator) for _ in range(run.pool_draws)
+                ]
+            else:
+                drawn = self._draw_copies(number)
+            self._draws[number] = drawn
+
+    def _draw_copies(self, learner: int) -> Any:
+        run, numbers = self._settings.run, [copy.number for copy in self.copies]
+        if run.pool == "latest":
+            return numbers[-1]
+        if run.pool == "uniform":
+            return self._generator.choice(numbers, run.pool_draws)
+        chances = pfsp(self.payoffs.win_rate(learner)[numbers], run.pool_weighting)
+        return self._generator.choice(numbers, run.pool_draws, p=chances)
+
+    def reseat(self, ended: Tensor) -> Lineup:
+        """Who sits where once the episodes of some copies, bool [B], have ended."""
+        copies = np.flatnonzero(ended.cpu().numpy() & self._drawn)
+        if len(copies):
+            self._seat(copies)
+            self.lineup = self._new_lineup()
+        return self.lineup
+
+    def _seat(self, copies: Any) -> None:
+        """Give every seat of copies but the learner's own to one of its draws."""
+        owner, seating = self._owner[copies], self._seating.copy()
+        which = self._generator.integers(self._draws.shape[1], size=(len(copies), seating.shape[1]))
+        seating[copies] = self._draws[owner[:, None], which]
+        seating[copies, self._own_seat[copies]] = owner
+        self._seating = seating
+
+    def _new_lineup(self) -> Lineup:
+        place = self._device
+        owner = torch.from_numpy(self._owner).to(place) if len(self.learners) > 1 else None
+        return Lineup(tuple(self.agents), torch.from_numpy(self._seating).to(place), owner)
+
+    def note(self, episodes: Episodes, env_steps: int) -> None:
+        """Take in the results of a rollout, and freeze the learners that are due.
+
+        Args:
+            episodes: those that ended in it.
+            env_steps: of the run, with it.
+        """
+        if episodes.seating is not None and episodes.seat_returns is not None:
+            self.payoffs.add(episodes.seating, episodes.seat_returns)
+        if not self.pooled:
+            return
+        run = self._settings.run
+        for number in range(len(self.learners)):
+            passed = env_steps - self._frozen_at[number]
+            if run.pool == "league":
+                players = self._players()
+                due = is_ripe(players[number], players, self.payoffs, passed, run.pool_every)
+            else:
+                due = passed >= run.pool_every
+            if due:
+                self._freeze(number, env_steps)
+                self._restart(number)
+
+    def _freeze(self, learner: int, env_steps: int) -> None:
+        """Add a deep copy of a learner to the pool."""
+        agent, living = self._make(self._seeds[learner]), self.agents[learner]
+        agent.load_state_dict({key: value.detach().clone() for key, value in living.state_dict().items()})
+        number = self.payoffs.admit(learner)
+        content, file = content_hash(agent), f"copy-{len(self.copies):04d}{SUFFIX}"
+        self.copies.append(FrozenCopy(number, learner, env_steps, content, file))
+        self.agents.append(agent)
+        self.names.append(f"{self.names[learner]}@{env_steps}")
+        self._frozen_at[learner] = env_steps
+
+    def _restart(self, learner: int) -> None:
+        """Exploiters go back to their first weights once frozen: main ones always, league ones now and then."""
+        role = self.roles[learner]
+        if role == "main" or (role == "league_exploiter" and self._generator.random() >= _RESTART):
+            return
+        fresh = self._make(self._seeds[learner])
+        self.learners[learner] = self.agents[learner] = fresh
+        self.payoffs.forget(learner)
+        self.lineup = self._new_lineup()
+
+    def _players(self) -> list[Player]:
+        learners = [Player(number, role) for number, role in enumerate(self.roles)]
+        return [*learners, *(Player(copy.number, self.roles[copy.parent], copy.parent) for copy in self.copies)]
+
+    def record(self) -> dict[str, float]:
+        """Scalars for TensorBoard: the pool's size, and how the first learner fares against it."""
+        if not self.copies:
+            return {}
+        won = self.payoffs.win_rate(0)[[copy.number for copy in self.copies]]
+        return {
+            "pool/size": float(len(self.copies)),
+            "pool/win_rate": float(won.mean()),
+            "pool/win_rate_min": float(won.min()),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write the frozen copies that are not on disk yet, each whole or not at all.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            CheckpointError: if the disk does not take them.
+        """
+        for copy in self.copies:
+            if copy.file in self._written:
+                continue
+            path = folder / POOL / copy.file
+            facts = {"name": self.names[copy.number], "env_steps": copy.env_steps}
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_file(path, copy_bytes(self.agents[copy.number], self._settings, facts))
+            except OSError as error:
+                raise CheckpointError(f"{path}: could not be written ({error}); earlier copies are unharmed") from None
+            self._written.add(copy.file)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Every tensor that going on depends on, but for the first learner and the frozen copies."""
+        found = prefixed("payoffs", self.payoffs.state_dict())
+        found |= {"seating": torch.from_numpy(self._seating.copy()), "draws": torch.from_numpy(self._draws.copy())}
+        for number, learner in enumerate(self.learners[1:], start=1):
+            found |= prefixed(f"learner{number}", learner.state_dict())
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """The rest, as plain data."""
+        return {
+            "copies": [asdict(copy) for copy in self.copies],
+            "frozen_at": list(self._frozen_at),
+            "generator": json.loads(json.dumps(self._generator.bit_generator.state)),
+        }
+
+    def load(self, folder: Path, arrays: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            folder: of the run, where its frozen copies are.
+            arrays: what :meth:`arrays` gave.
+            state: what :meth:`state` gave.
+
+        Raises:
+            CheckpointError: if a frozen copy is missing, damaged or another.
+        """
+        fixed = len(self.agents) - len(self.copies)
+        self.agents, self.names = self.agents[:fixed], self.names[:fixed]
+        self.copies = [FrozenCopy(**copy) for copy in state["copies"]]
+        settings = self._settings
+        for copy in self.copies:
+            path = folder / POOL / copy.file
+            try:
+                agent = read_copy(path, settings.env, settings.env_settings, self._device)
+            except SavedAgentError as error:
+                raise CheckpointError(f"{error}; the run cannot go on without it") from None
+            if content_hash(agent) != copy.hash:
+                raise CheckpointError(f"{path}: is another copy than the one that the run has met")
+            self.agents.append(agent)
+            self.names.append(f"{self.names[copy.parent]}@{copy.env_steps}")
+            self._written.add(copy.file)
+        for number, learner in enumerate(self.learners[1:], start=1):
+            learner.load_state_dict(unprefixed(f"learner{number}", arrays))
+        self.payoffs.load_state_dict(unprefixed("payoffs", arrays))
+        self._seating, self._draws = arrays["seating"].numpy().copy(), arrays["draws"].numpy().copy()
+        self._frozen_at = list(state["frozen_at"])
+        self._generator.bit_generator.state = state["generator"]
+        self.lineup = self._new_lineup()
+
+
+def _roles(settings: Settings) -> list[Role]:
+    run = settings.run
+    if run.pool != "league":
+        return ["main"]
+    counts: dict[Role, int] = {
+        "main": run.main_agents, "main_exploiter": run.main_exploiters, "league_exploiter": run.league_exploiters
+    }  # fmt: skip
+    return [role for role, count in counts.items() for _ in range(count)]
+
+
+def _learner_names(roles: Sequence[Role]) -> list[str]:
+    """main, main-exploiter, ...; numbered where there are several of a kind."""
+    names = []
+    for number, role in enumerate(roles):
+        name = role.replace("_", "-")
+        several = roles.count(role) > 1
+        names.append(f"{name}-{list(roles[:number]).count(role) + 1}" if several else name)
+    return names
+
+
+def _check(settings: Settings, learner: Agent, learners: int) -> None:
+    run = settings.run
+    guest_share = run.opponent_share if run.opponents else 0.0
+    if run.pool not in ("none", "league") and guest_share + run.pool_share > 1 + 1e-9:
+        raise ConfigError(
+            f"opponent_share and pool_share: got {guest_share} and {run.pool_share}; wanted a sum of at most 1"
+        )
+    if run.num_envs < learners:
+        raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")
+    if learners > 1 and not isinstance(learner.experience, RolloutSpec):
+        raise ConfigError(
+            f"pool: got a league of {settings.agent}, which learns from a replay; wanted an agent that learns from "
+            "rollouts (ppo, reinforce, trpo), or another kind of pool"
+        )

@@ -1,0 +1,181 @@
+"""Agents from files: the agent of a run, a frozen copy of a pool, a model of Stable-Baselines3, or a bot by name.
+
+Example:
+    agent, settings, _ = load_agent("runs/mine")
+    opponent = open_guest("runs/mine/pool/copy-0003.safetensors", "mlbits/Blotto-v0")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mlbits.agents import agent_entry, make_bot
+from mlbits.agents.agent import Agent, content_hash
+from mlbits.agents.sb3 import load_sb3
+from mlbits.envs.core.batch import parse_device
+from mlbits.envs.core.cuda import check_cuda
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.wrapped import open_batch
+from mlbits.selfplay import checkpoints
+from mlbits.selfplay.config import ConfigError, Settings, make_config
+from mlbits.selfplay.run import CHECKPOINTS, CONFIG, read_settings
+
+FORMAT = "mlbits agent"
+VERSION = "1"
+SUFFIX = ".safetensors"
+
+
+class SavedAgentError(MlbitsError, RuntimeError):
+    """A file of an agent that is damaged, or of another game or version."""
+
+
+def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[str, Any]]:
+    """The agent of a run's newest whole checkpoint.
+
+    Args:
+        folder: the run's folder.
+        device: where the agent is to live.
+
+    Returns:
+        The agent, the run's settings and the checkpoint's counters.
+
+    Raises:
+        RunError: if the folder is no run.
+        CheckpointError: if it has no usable checkpoint.
+    """
+    return load_agent_and_problems(folder, device)[:3]
+
+
+def load_agent_and_problems(
+    folder: str | Path, device: torch.device | str
+) -> tuple[Any, Any, dict[str, Any], list[str]]:
+    """The same, and what is wrong with newer checkpoints that were passed over."""
+    settings = read_settings(folder)
+    place = parse_device(str(device))
+    place = check_cuda(place) if place.type == "cuda" else place
+    plain = json.loads(json.dumps(settings.to_json()))
+    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
+    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
+    if checkpoint is None:
+        raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
+    agent = agent_entry(settings.agent).make(
+        settings.agent_config, *_spaces(settings.env, settings.env_settings), seed=0, device=place
+    )
+    agent.load_state_dict(checkpoint.weights)
+    return agent, settings, checkpoint.state, problems
+
+
+def open_guest(
+    name: str, env: str, settings: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> Agent:
+    """Somebody to play with: a bot by name, or whoever is in a file or folder.
+
+    Args:
+        name: a bot, the folder of a run, a model of Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool
+            ("pool/copy-0003.safetensors").
+        env: id of the environment that is to be played.
+        settings: of it.
+        device: where the agent is to live.
+
+    Raises:
+        ConfigError: for a run that learnt with other spaces.
+        SavedAgentError: for a copy of another game or version.
+        UnknownIdError: for a name that is nothing of these.
+        AgentError: for an agent that has learnt nothing, or one that cannot play this environment.
+    """
+    path = Path(name)
+    if path.suffix == SUFFIX:
+        return read_copy(path, env, settings, device)
+    if path.suffix == ".zip":
+        return load_sb3(path, *_spaces(env, settings), device=device)
+    if (path / CONFIG).exists():
+        agent, trained, _, _ = load_agent_and_problems(name, device)
+        theirs = _spaces(trained.env, trained.env_settings)
+        for what, mine, other in zip(("observation", "action"), _spaces(env, settings), theirs, strict=True):
+            if mine != other:
+                raise ConfigError(f"opponents: {name} was trained on the {what} space {other}; wanted {mine}")
+        return agent
+    bot: Agent = make_bot(name, *_spaces(env, settings), device=device)
+    return bot
+
+
+def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:
+    """A frozen copy as a file: safetensors, whose metadata say of which game and agent it is.
+
+    Args:
+        agent: as it is now.
+        settings: of the run that it is from.
+        facts: more to write down, as plain data.
+    """
+    about = {
+        "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env": settings.env,
+        "env_settings": settings.env_settings, "agent": settings.agent,
+        "agent_config": dataclasses.asdict(settings.agent_config), **facts,
+    }  # fmt: skip
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
+    return save(tensors, {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()})
+
+
+def read_copy(
+    path: Path, env: str, settings: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> Agent:
+    """A frozen copy from its file.
+
+    Args:
+        path: the file.
+        env: id of the environment that is to be played.
+        settings: of it.
+        device: where the agent is to live.
+
+    Raises:
+        SavedAgentError: if it cannot be read, is damaged, or is of another game or version.
+    """
+    about, tensors = _read(path)
+    wanted = {"format": FORMAT, "version": VERSION, "env": env, "env_settings": _plain(settings or {})}
+    for field, want in wanted.items():
+        got = about.get(field)
+        if field == "env_settings" and got is not None:
+            got = json.loads(got)
+        if got != want:
+            raise SavedAgentError(f"{path}: its {field} is {got!r}; wanted {want!r}")
+    entry = agent_entry(about["agent"])
+    try:
+        config = make_config(entry.config_class(), json.loads(about["agent_config"]), "agent")
+        agent: Agent = entry.make(config, *_spaces(env, settings), seed=0, device=device)
+        agent.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise SavedAgentError(f"{path}: does not hold what this version of mlbits needs ({error})") from None
+    if content_hash(agent) != about.get("hash"):
+        raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
+    return agent
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise SavedAgentError(f"{path}: is not there; wanted a frozen copy's file") from None
+    except (SafetensorError, OSError) as error:
+        raise SavedAgentError(f"{path}: damaged: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    batch = open_batch(env, 1, settings=settings)
+    spaces = batch.observation_space, batch.action_space
+    batch.close()
+    return spaces
