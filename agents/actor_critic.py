@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, network_generator, pick, prefixed, rows, unprefixed
-from mlbits.agents.distributions import distribution_for
+from mlbits.agents.distributions import Categorical, distribution_for
 from mlbits.agents.networks import ActorCritic, RunningMoments
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.order_network import OrderDistribution, OrderNetwork, fits_orders
@@ -119,6 +119,17 @@ class ActorCriticCore:
         distribution = self.distribution
         sample = distribution.mode(params, mask) if greedy else distribution.sample(params, mask, generator)
         return Decision(distribution.played(sample), sample, distribution.log_prob(params, mask, sample))
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, mask: Tensor | None, greedy: bool) -> Tensor:
+        """Of each action of N rows, float64 [N, A].
+
+        Raises:
+            AgentError: if the actions are no Discrete ones.
+        """
+        if not isinstance(self.distribution, Categorical):
+            raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
+        return self.distribution.probabilities(self.network.policy(self.prepare(obs)), mask, greedy)
 
     @torch.no_grad()
     def values(self, obs: Any, lead: int) -> Tensor:

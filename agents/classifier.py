@@ -188,6 +188,13 @@ class Classifier:
             action = self.distribution.sample(behaviour, legal_mask, generator)
         return Decision(action, action, self.distribution.log_prob(behaviour, legal_mask, action))
 
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each answer is given, float64 [N, A]."""
+        scores = self.network(obs)
+        params = scores if greedy else self.behaviour(scores, legal_mask)
+        return self.distribution.probabilities(params, legal_mask, greedy)
+
     def behaviour(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         """Log probabilities [N, n] of the answers in training, from the scores [N, n]."""
         log_pi = masked_log_softmax(scores, mask)

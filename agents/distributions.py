@@ -30,6 +30,13 @@ def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
     return torch.log_softmax(logits, -1)
 
 
+def epsilon_greedy(best: Tensor, epsilon: float, mask: Tensor | None, n: int) -> Tensor:
+    """Probabilities, float64 [N, n], of the best action [N], or with probability epsilon of any legal one."""
+    sure = torch.nn.functional.one_hot(best, n).double()
+    legal = torch.ones_like(sure) if mask is None else mask.double()
+    return (1 - epsilon) * sure + epsilon * legal / legal.sum(-1, keepdim=True)
+
+
 class Categorical:
     """One choice of n; ``params`` are logits [N, n], actions int64 [N]."""
 
@@ -51,6 +58,12 @@ class Categorical:
     def log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
         """[N]."""
         return masked_log_softmax(params, mask).gather(-1, action[:, None]).squeeze(-1)
+
+    def probabilities(self, params: Tensor, mask: Tensor | None, greedy: bool = False) -> Tensor:
+        """Of every action, float64 [N, n]; ``greedy`` is sure of the mode."""
+        if greedy:
+            return epsilon_greedy(self.mode(params, mask), 0.0, mask, self.size)
+        return masked_log_softmax(params.double(), mask).exp()
 
     def entropy(self, params: Tensor, mask: Tensor | None) -> Tensor:
         """[N]."""

@@ -47,6 +47,7 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.compiled_q_learning import CompiledQLearning, compiles
+from mlbits.agents.distributions import epsilon_greedy
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.q_network import QNetwork, TargetNetwork
 from mlbits.agents.replay import Replay, Transitions
@@ -201,6 +202,12 @@ class DQN:
             if not some.is_cpu or draw.numpy().min() < epsilon:  # asking a GPU would cost more than drawing
                 action = torch.where(draw < epsilon, self._random(count, legal_mask, generator), action)
         return Decision(action, action, None)
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each action is played, exploration included unless ``greedy``, float64 [N, A]."""
+        epsilon = 0.0 if greedy else self.epsilon
+        return epsilon_greedy(self._best(obs, legal_mask), epsilon, legal_mask, self.num_actions)
 
     def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
         """The actions of greatest Q, [N]."""

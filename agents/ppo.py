@@ -151,6 +151,10 @@ class PPO:
         """Decide for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each of the Discrete actions is played, float64 [N, A]."""
+        return self.core.action_probabilities(obs, legal_mask, greedy)
+
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, then epochs of minibatches.
 

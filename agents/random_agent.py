@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
-from mlbits.agents.distributions import distribution_for
+from mlbits.agents.distributions import Categorical, distribution_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,19 @@ class RandomAgent:
         sample = self.distribution.sample(params, legal_mask, generator)
         return Decision(
             self.distribution.played(sample), sample, self.distribution.log_prob(params, legal_mask, sample)
+        )
+
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each of the Discrete actions is played, float64 [N, A].
+
+        Raises:
+            AgentError: if the actions are no Discrete ones.
+        """
+        if not isinstance(self.distribution, Categorical):
+            raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
+        some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        return self.distribution.probabilities(
+            torch.zeros(len(some), self.distribution.size, device=some.device), legal_mask
         )
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, float]:

@@ -132,6 +132,10 @@ class Reinforce:
         """Decide for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each of the Discrete actions is played, float64 [N, A]."""
+        return self.core.action_probabilities(obs, legal_mask, greedy)
+
     @torch.no_grad()
     def weights(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Psi of each step, the value's regression target, and the value, all [T, B, P]."""

@@ -36,6 +36,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, prefixed, unprefixed
+from mlbits.agents.distributions import epsilon_greedy
 from mlbits.agents.sb3_algorithms import algorithm_class, channels_first, untrained_policy
 from mlbits.agents.sb3_configs import (
     SB3A2CConfig,
@@ -126,6 +127,23 @@ class SB3Agent:
             action = low + 0.5 * (action + 1) * (high - low) if policy.squash_output else action
             action = torch.clamp(action, low, high)
         return Decision(action, action, None)
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each of the Discrete actions is played, float64 [N, A]; policies without a distribution are sure.
+
+        Raises:
+            AgentError: if the actions are no Discrete ones.
+        """
+        policy: Any = self.policy
+        if not isinstance(policy.action_space, spaces.Discrete):
+            raise AgentError(f"action_probabilities: got {policy.action_space}; wanted Discrete actions")
+        if greedy or not hasattr(policy, "get_distribution"):
+            action = self.act(obs, legal_mask, torch.Generator(policy.device), greedy=True).action
+            return epsilon_greedy(action, 0.0, None, int(policy.action_space.n))
+        policy.set_training_mode(False)
+        masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
+        return policy.get_distribution(self._seen(obs), **masks).distribution.probs.double()
 
     def _seen(self, obs: Any) -> Any:
         """Observations as the policy takes them: standardised, pictures with their channels first."""

@@ -37,6 +37,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
+from mlbits.agents.distributions import epsilon_greedy
 from mlbits.envs.core.spaces import action_layout
 
 MAX_ENTRIES = 50_000_000  # of a table: 400 MB
@@ -157,6 +158,23 @@ class TabularQ:
             flat = (lot * candidates).argmax(-1)
         action = flat if self._action_strides is None else self._actions[flat]
         return Decision(action, action, None)
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Tensor, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """With which each of the Discrete actions is played, exploration included unless ``greedy``, float64 [N, A].
+
+        Raises:
+            AgentError: if the actions are no Discrete ones.
+        """
+        if self._action_strides is not None:
+            raise AgentError("action_probabilities: got MultiDiscrete actions; wanted Discrete ones")
+        value = _masked(self.values(obs), legal_mask)
+        if greedy:
+            return epsilon_greedy(value.argmax(-1), 0.0, legal_mask, self.num_actions)
+        best = (value == value.amax(-1, keepdim=True)).double()
+        legal = torch.ones_like(best) if legal_mask is None else legal_mask.double()
+        parts = [part / part.sum(-1, keepdim=True) for part in (best, legal)]
+        return (1 - self.epsilon) * parts[0] + self.epsilon * parts[1]
 
     def values(self, obs: Tensor) -> Tensor:
         """Q of each (combined) action, the mean of the tables, float64 [N, A]."""

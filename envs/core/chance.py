@@ -45,6 +45,7 @@ class Outcome(NamedTuple):
         terminated: whether the game is over.
         truncated: whether the rules cut the episode.
         record: the state after it, of the game's ``state_dtype``; fields that were not asked for may be stale.
+        rewards: every seat's, as ``reward`` is seat 0's.
     """
 
     probability: float
@@ -52,13 +53,14 @@ class Outcome(NamedTuple):
     terminated: bool
     truncated: bool
     record: Any
+    rewards: tuple[float, ...]
 
 
 class Chance:
     """The outcomes of one game's ``reset`` and ``step``.
 
     Args:
-        game: of one seat.
+        game: of any number of seats.
         fields: names of the state's fields that have to be known after a rule, those that rules read back.
         limit: outcomes of one call beyond which it is refused.
     """
@@ -84,13 +86,14 @@ class Chance:
 
         Args:
             record: the state, of the game's ``state_dtype``.
-            action: an integer, or integers [k] for MultiDiscrete.
+            action: an integer, or integers [k] for MultiDiscrete; of several seats, one such of each.
 
         Raises:
             GameError: if there are more than ``limit`` outcomes, or a field is drawn from a continuum.
         """
         rule = self._plain(self.game.step)
-        actions = _Array(np.array(action, object)[None], np.dtype(np.int64))
+        played = np.array(action, object).reshape(self.game.seats, *self.game.action.shape)
+        actions = _Array(played, np.dtype(np.int64))
         params = self._params
         return list(self._outcomes("step", record, lambda state, rewards: rule(state, params, actions, rewards)))
 
@@ -122,7 +125,8 @@ class Chance:
         after = vars(before)["_record"].copy()
         if not terminated:
             state.write(after, self._fields)
-        return Outcome(self._tape.probability, mean_of(rewards[0]), terminated, truncated, after)
+        paid = tuple(mean_of(reward) for reward in rewards)
+        return Outcome(self._tape.probability, paid[0], terminated, truncated, after, paid)
 
 
 class _Stream:
