@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,57 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlbits.agents import agent_entry
 from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals.opponents import open_opponent, play_against
+from mlbits.evals.opponents import play_against
 from mlbits.evals.yardstick import Yardstick, yardstick
-from mlbits.selfplay import checkpoints
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import CHECKPOINTS, read_settings
+from mlbits.selfplay.saved_agents import load_agent, load_agent_and_problems, open_guest
 from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import encode_gif
 from mlbits.selfplay.value_maps import add_pictures, policy_pictures
 
+__all__ = ["evaluate_against", "evaluate_model", "evaluate_run", "load_agent"]
+
 _MAX_FRAMES = 1000
-
-
-def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[str, Any]]:
-    """The agent of a run's newest whole checkpoint.
-
-    Args:
-        folder: the run's folder.
-        device: where the agent is to live.
-
-    Returns:
-        The agent, the run's settings and the checkpoint's counters.
-
-    Raises:
-        RunError: if the folder is no run.
-        CheckpointError: if it has no usable checkpoint.
-    """
-    return _load(folder, device)[:3]
-
-
-def _load(folder: str | Path, device: str) -> tuple[Any, Any, dict[str, Any], list[str]]:
-    """The same, and what is wrong with newer checkpoints that were passed over."""
-    settings = read_settings(folder)
-    place = _place(device)
-    plain = json.loads(json.dumps(settings.to_json()))
-    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
-    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
-    if checkpoint is None:
-        raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
-    batch = open_batch(settings.env, 1, settings=settings.env_settings)
-    agent = agent_entry(settings.agent).make(
-        settings.agent_config, batch.observation_space, batch.action_space, seed=0, device=place
-    )
-    agent.load_state_dict(checkpoint.weights)
-    batch.close()
-    return agent, settings, checkpoint.state, problems
 
 
 def evaluate_run(
@@ -95,7 +59,7 @@ def evaluate_run(
         ConfigError: if the number of episodes is not positive, the animation cannot be written, or the settings change
             what is observed or played.
     """
-    agent, settings, state, problems = _load(folder, device)
+    agent, settings, state, problems = load_agent_and_problems(folder, device)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
@@ -134,11 +98,11 @@ def evaluate_against(
         ConfigError: for opponents that have not learnt or do not fit, and as :func:`evaluate_run` does.
         UnknownIdError: for an opponent that is not known.
     """
-    agent, settings, state, problems = _load(folder, device)
+    agent, settings, state, problems = load_agent_and_problems(folder, device)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
-    others = open_opponent(opponents, settings.env, played, _place(device))
+    others = open_guest(opponents, settings.env, played, _place(device))
     figures = play_against(
         agent, others, settings.env, games, seed=seed, settings=played, device=device, greedy=greedy
     )  # fmt: skip

@@ -10,19 +10,16 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents import make_bot
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import CONFIG
 from mlbits.selfplay.statistics import mean_interval, share_interval
 
 
@@ -107,29 +104,3 @@ def play_against(
         (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating
     )
     return outcomes(played.returns, seating) | {"length_mean": float(played.lengths.mean())}
-
-
-def open_opponent(name: str, env: str, settings: Mapping[str, Any] | None, device: torch.device | str) -> Agent:
-    """An opponent by name: a bot, or the folder of a run.
-
-    Raises:
-        ConfigError: for a run that learnt with other spaces.
-        UnknownIdError: for a name that is neither.
-        AgentError: for an agent that has learnt nothing, or a bot that cannot play this environment.
-    """
-    from mlbits.evals.evaluate import load_agent
-
-    batch = open_batch(env, 1, settings=settings)
-    observation_space, action_space = batch.observation_space, batch.action_space
-    batch.close()
-    if (Path(name) / CONFIG).exists():
-        agent, trained, _ = load_agent(name, str(device))
-        theirs = open_batch(trained.env, 1, settings=trained.env_settings)
-        for what, mine, other in (
-            ("observation", observation_space, theirs.observation_space), ("action", action_space, theirs.action_space)
-        ):  # fmt: skip
-            if mine != other:
-                raise ConfigError(f"opponents: {name} was trained on the {what} space {other}; wanted {mine}")
-        theirs.close()
-        return agent
-    return make_bot(name, observation_space, action_space, device=device)

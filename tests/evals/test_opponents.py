@@ -10,10 +10,11 @@ from mlbits import cli
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals.evaluate import evaluate_against, load_agent
-from mlbits.evals.opponents import open_opponent, outcomes, play_against, turning_seats
+from mlbits.evals.opponents import outcomes, play_against, turning_seats
 from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.saved_agents import open_guest
 from mlbits.selfplay.session import open_session
 from mlbits.selfplay.statistics import mean_interval, share_interval
 from tests.games import register_test_games
@@ -94,7 +95,7 @@ def test_games_beyond_one_batch_keep_their_seats(monkeypatch):
 def test_a_run_meets_a_bot_and_another_run(run, tmp_path, capsys):
     found = evaluate_against(run, "random", 30, seed=2)
     again = play_against(
-        load_agent(run)[0], open_opponent("random", THROWS, {"noise": 0.0}, "cpu"), THROWS, 30, seed=2,
+        load_agent(run)[0], open_guest("random", THROWS, {"noise": 0.0}, "cpu"), THROWS, 30, seed=2,
         settings={"noise": 0.0},
     )  # fmt: skip
     assert found == again | {"episodes": 30, "env_steps": 64, "passed_over": []}
@@ -122,7 +123,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
     with pytest.raises(ConfigError, match="episodes: got 0"):
         play_against(Always(0), Always(0), THROWS, 0, seed=0)
     with pytest.raises(ConfigError, match="trained on the observation space"):
-        open_opponent(str(run), "mlbits/GridWorld-v0", None, "cpu")
+        open_guest(str(run), "mlbits/GridWorld-v0", None, "cpu")
     assert cli.main(["eval", str(run), "--opponents", "random", "--gif", "x.gif"]) == 2
     assert "without opponents" in capsys.readouterr().err
 
