@@ -1,0 +1,246 @@
+"""Learning to cooperate with whoever is alike: CCDR pretraining and alternating best response, for networks that play
+:class:`~mlbits.envs.policy_similarity.SimilarityGame` (Oesterheld et al., arXiv 2211.14468).
+
+- **CCDR** (cooperate with copies, defect against random networks): each network alone minimises its loss against a copy
+  of itself, the gradient through both copies, plus its loss against networks drawn at random, anew at every step.
+- **ABR** (alternating best response, the paper's algorithm 1): the players take turns; one follows the gradient of its
+  own loss for some steps while the other stands still. The gradient flows through the difference, and so through what
+  the other sees and answers. ``cut_gradient`` takes the difference for a constant instead: then only defecting pays.
+- **LOLA** (Foerster et al., arXiv 1709.04326) as an option: with a ``lookahead`` above 0, each step's loss is that
+  after the other has taken one gradient step of that size on its own loss, and is differentiated through that step.
+
+Networks are as the paper has them: hidden layers of 100, 50 and 50 units with biases, LeakyReLU. Its learning rates,
+batches and numbers of steps are not known to us; ours are in :class:`SimilarityLearningConfig`. Weights start as those
+of torch's linear layers, uniform within 1 / sqrt(inputs).
+
+S pairs learn at once, their weights stacked [S, in, out]. A pair draws from generators of its own, and Adam works entry
+by entry, so what becomes of a pair does not depend on the others.
+
+Made for this one game, whose seats hold networks; it is no agent of ``mlbits train``.
+
+Example:
+    >>> from mlbits.agents.similarity_learning import SimilarityLearningConfig, alternate, make_pairs, pretrain
+    >>> from mlbits.envs.policy_similarity import SimilarityGame
+    >>> game, config = SimilarityGame(), SimilarityLearningConfig(pretraining_steps=100, turns=2, batch=32)
+    >>> pairs = make_pairs(game, config, seeds=[0, 1])
+    >>> pretrain(game, pairs, config)
+    >>> for turn in alternate(game, pairs, config):
+    ...     print(turn, pairs.evaluate(game).loss.mean((1, 2)))  # of each pair
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlbits.agents.agent import AgentError, check_hidden, check_range, network_generator
+from mlbits.agents.optimization import FlatAdam
+from mlbits.envs.policy_similarity import Outcome, SimilarityGame
+
+SLOPE = 0.01  # of LeakyReLU below 0, torch's own
+EVALUATION_PLAYS, EVALUATION_SEED = 1024, 987_654_321
+_PARTS = 3  # generators of a pair: each player's own, and that of their meetings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarityLearningConfig:
+    """Settings of CCDR and alternating best response. All but ``hidden`` are our choice.
+
+    Attributes:
+        hidden: widths of the hidden layers; the paper's.
+        difference_factor: what the difference is multiplied by before the first layer, which otherwise hardly sees it.
+        learning_rate: of Adam.
+        batch: plays, and test pairs, of a gradient step.
+        pretraining_steps: gradient steps of CCDR; 0 leaves the networks as they were drawn.
+        turns: of alternating best response; in each, one player learns and then the other.
+        steps_per_turn: gradient steps of a player in a turn.
+        cut_gradient: whether the difference is taken for a constant in ABR.
+        lookahead: size of the other's gradient step that LOLA looks through; 0 is plain ABR.
+    """
+
+    hidden: tuple[int, ...] = (100, 50, 50)
+    difference_factor: float = 10.0
+    learning_rate: float = 1e-3
+    batch: int = 128
+    pretraining_steps: int = 1500
+    turns: int = 60
+    steps_per_turn: int = 50
+    cut_gradient: bool = False
+    lookahead: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_hidden(self.hidden)
+        check_range(
+            self, difference_factor=(1e-6, 1e6), learning_rate=(0, 10), batch=(1, 1e6), pretraining_steps=(0, 1e9),
+            turns=(0, 1e9), steps_per_turn=(0, 1e9), lookahead=(0, 1e6),
+        )  # fmt: skip
+        if self.cut_gradient and self.lookahead > 0:
+            raise AgentError(f"lookahead: got {self.lookahead} with cut_gradient; wanted 0, or the gradient left whole")
+
+
+class SimilarityNetwork:
+    """A policy, or S of them at once: (difference [..., N], context [..., N, n]) -> [..., N, m].
+
+    Args:
+        parameters: weight [in, out] and bias [1, out] of each layer in turn, with an axis [S] before for S policies.
+        difference_factor: see :class:`SimilarityLearningConfig`.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], difference_factor: float) -> None:
+        self.parameters, self.difference_factor = list(parameters), difference_factor
+
+    def __call__(self, difference: Tensor, context: Tensor) -> Tensor:
+        """The answers."""
+        hidden = torch.cat([self.difference_factor * difference.unsqueeze(-1), context], -1)
+        layers = list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        for weight, bias in layers[:-1]:
+            hidden = F.leaky_relu(_affine(bias, hidden, weight), SLOPE)
+        return _affine(layers[-1][1], hidden, layers[-1][0])
+
+    def frozen(self) -> SimilarityNetwork:
+        """The same weights, which no gradient flows into."""
+        return SimilarityNetwork([p.detach() for p in self.parameters], self.difference_factor)
+
+    def member(self, index: int) -> SimilarityNetwork:
+        """One of S policies, frozen."""
+        return SimilarityNetwork([p.detach()[index] for p in self.parameters], self.difference_factor)
+
+    def part(self, first: int, last: int) -> SimilarityNetwork:
+        """A copy of some of S policies, to be trained apart."""
+        return SimilarityNetwork([p.detach()[first:last].clone() for p in self.parameters], self.difference_factor)
+
+
+def _affine(bias: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    if weight.dim() == 3:
+        return torch.baddbmm(bias, hidden, weight)
+    return hidden @ weight + bias
+
+
+class SimilarityPairs:
+    """S pairs of networks.
+
+    Attributes:
+        players: the networks of seat 0 and of seat 1, S in each.
+        generators: of each pair: seat 0's own, seat 1's, and one for when they meet.
+    """
+
+    def __init__(self, players: Sequence[SimilarityNetwork], generators: list[list[torch.Generator]]) -> None:
+        self.players, self.generators = list(players), generators
+
+    @torch.no_grad()
+    def evaluate(self, game: SimilarityGame) -> Outcome:
+        """Let each pair meet, on the same draws whenever it is asked; loss and the like are [S, N, 2]."""
+        draws = game.draw(EVALUATION_PLAYS, [network_generator(EVALUATION_SEED) for _ in self.generators])
+        return game.play([player.frozen() for player in self.players], draws)
+
+    def copy(self, seats: Sequence[int] = (0, 1)) -> SimilarityPairs:
+        """The networks of two seats and the generators' states, to be trained apart.
+
+        Args:
+            seats: whose networks to copy; (0, 0) pairs each network of seat 0 with its literal copy.
+        """
+        generators = [[one.clone_state() for one in pair] for pair in self.generators]
+        return SimilarityPairs([self.players[seat].part(0, len(generators)) for seat in seats], generators)
+
+
+def make_pairs(game: SimilarityGame, config: SimilarityLearningConfig, seeds: Sequence[int]) -> SimilarityPairs:
+    """Networks with random weights.
+
+    Args:
+        game: tells the sizes of contexts and answers.
+        config: tells the hidden layers.
+        seeds: of each pair, 0 or more; equal seeds give equal pairs.
+
+    Raises:
+        AgentError: if there are no seeds, or one is negative.
+    """
+    if not seeds or any(seed < 0 for seed in seeds):
+        raise AgentError(f"seeds: got {list(seeds)}; wanted one or more numbers from 0 on")
+    generators = [[network_generator(_PARTS * seed + part) for part in range(_PARTS)] for seed in seeds]
+    players = [_random_networks(game, config, [pair[seat] for pair in generators]) for seat in range(2)]
+    return SimilarityPairs(players, generators)
+
+
+def _random_networks(
+    game: SimilarityGame, config: SimilarityLearningConfig, generators: Sequence[torch.Generator]
+) -> SimilarityNetwork:
+    """A network a generator."""
+    widths = [1 + game.context_size, *config.hidden, game.answer_size]
+    shapes = list(itertools.pairwise(widths))
+    sizes = [(rows + 1) * columns for rows, columns in shapes]
+    drawn = torch.stack([torch.rand(sum(sizes), generator=generator) for generator in generators]).mul_(2).sub_(1)
+    parameters = []
+    for (rows, columns), part in zip(shapes, drawn.split(sizes, 1), strict=True):
+        layer = (part * rows**-0.5).view(len(part), rows + 1, columns)
+        parameters += [layer[:, :rows].contiguous(), layer[:, rows:].contiguous()]
+    return SimilarityNetwork(parameters, config.difference_factor)
+
+
+def _learner(network: SimilarityNetwork, learning_rate: float) -> tuple[SimilarityNetwork, FlatAdam]:
+    """The network with weights that learn, and what moves them."""
+    parameters = [nn.Parameter(p) for p in network.parameters]
+    optimizer = FlatAdam(parameters, learning_rate, float("inf"), eps=1e-8)
+    return SimilarityNetwork(parameters, network.difference_factor), optimizer
+
+
+def pretrain(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLearningConfig) -> None:
+    """CCDR: every network of the pairs learns alone, ``config.pretraining_steps`` steps."""
+    size = len(pairs.generators)
+    stacked = [torch.cat(both) for both in zip(*(player.parameters for player in pairs.players), strict=True)]
+    network, optimizer = _learner(SimilarityNetwork(stacked, config.difference_factor), config.learning_rate)
+    own = [pair[seat] for seat in range(2) for pair in pairs.generators]
+    for _ in range(config.pretraining_steps):
+        draws = game.draw(config.batch, own)
+        strangers = _random_networks(game, config, own)
+        with_copies = game.play([network, network], draws).loss.mean(-1)  # both seats: the gradient through both
+        with_strangers = game.play([network, strangers], draws).loss[..., 0]
+        optimizer.zero_grad()
+        (with_copies + with_strangers).mean(-1).sum().backward()
+        optimizer.step()
+    pairs.players = [network.part(0, size), network.part(size, 2 * size)]
+
+
+def alternate(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLearningConfig) -> Iterator[int]:
+    """Alternating best response, or LOLA: both players of each pair learn in turn.
+
+    Yields:
+        The number of each turn that is over, from 1 to ``config.turns``; ``pairs`` is then as it stands.
+    """
+    learners = [_learner(player, config.learning_rate) for player in pairs.players]
+    pairs.players = [network for network, _ in learners]
+    generators = [pair[-1] for pair in pairs.generators]
+    for turn in range(1, config.turns + 1):
+        for seat in range(2):
+            for _ in range(config.steps_per_turn):
+                _step(game, [network for network, _ in learners], seat, generators, config, learners[seat][1])
+        yield turn
+
+
+def _step(
+    game: SimilarityGame,
+    players: list[SimilarityNetwork],
+    seat: int,
+    generators: list[torch.Generator],
+    config: SimilarityLearningConfig,
+    optimizer: FlatAdam,
+) -> None:
+    """One gradient step of a seat's networks on their own loss."""
+    draws = game.draw(config.batch, generators)
+    met = list(players)
+    met[1 - seat] = players[1 - seat].frozen()
+    if config.lookahead > 0:
+        other = SimilarityNetwork([p.requires_grad_() for p in met[1 - seat].parameters], config.difference_factor)
+        met[1 - seat] = other
+        loss = game.play(met, draws).loss[..., 1 - seat].mean(-1).sum()
+        gradients = torch.autograd.grad(loss, other.parameters, create_graph=True)
+        moved = [p.detach() - config.lookahead * g for p, g in zip(other.parameters, gradients, strict=True)]
+        met[1 - seat] = SimilarityNetwork(moved, config.difference_factor)
+    own = game.play(met, draws, cut_gradient=config.cut_gradient).loss[..., seat]
+    optimizer.zero_grad()
+    own.mean(-1).sum().backward()
+    optimizer.step()
