@@ -33,6 +33,7 @@ from mlbits.selfplay.run import CHECKPOINTS, CONFIG, read_settings
 FORMAT = "mlbits agent"
 VERSION = "1"
 SUFFIX = ".safetensors"
+_ABOUT = "mlbits"
 
 
 class SavedAgentError(MlbitsError, RuntimeError):
@@ -123,7 +124,7 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
         "agent_config": dataclasses.asdict(settings.agent_config), **facts,
     }  # fmt: skip
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
-    return save(tensors, {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()})
+    return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors puts several in any order
 
 
 def read_copy(
@@ -143,14 +144,11 @@ def read_copy(
     about, tensors = _read(path)
     wanted = {"format": FORMAT, "version": VERSION, "env": env, "env_settings": _plain(settings or {})}
     for field, want in wanted.items():
-        got = about.get(field)
-        if field == "env_settings" and got is not None:
-            got = json.loads(got)
-        if got != want:
-            raise SavedAgentError(f"{path}: its {field} is {got!r}; wanted {want!r}")
-    entry = agent_entry(about["agent"])
+        if about.get(field) != want:
+            raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
     try:
-        config = make_config(entry.config_class(), json.loads(about["agent_config"]), "agent")
+        entry = agent_entry(about["agent"])
+        config = make_config(entry.config_class(), about["agent_config"], "agent")
         agent: Agent = entry.make(config, *_spaces(env, settings), seed=0, device=device)
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -160,13 +158,14 @@ def read_copy(
     return agent
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise SavedAgentError(f"{path}: is not there; wanted a frozen copy's file") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise SavedAgentError(f"{path}: damaged: {error}") from None
 
 

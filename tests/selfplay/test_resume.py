@@ -37,6 +37,12 @@ RUNS = {
     "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.support-high 50",
     "replay, masks": f"dqn test/Solitaire-v0 {DQN} --agent.dueling",
     "replay, wrapped": f"dqn CartPole-v1 {DQN} --agent.head quantile",
+    # iterations of 128 steps, and a frozen copy every 256 at the least
+    "pool": f"ppo mlbits/Blotto-v0 {PPO} --env.coins 3 --pool pfsp --pool-every 256 --pool-draws 3 "
+    "--opponents random --opponent-share 0.25",
+    "pool, long episodes": f"ppo test/Throws-v0 {PPO} --pool uniform --pool-every 256 --agent.normalize-reward",
+    "league": f"ppo mlbits/Blotto-v0 {PPO} --env.coins 3 --pool league --pool-every 128 --league-exploiters 1 "
+    "--pool-draws 3",
     "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 --agent.warmup 100"
     " --agent.capacity 400 --agent.batch-size 8 --agent.num-steps 4 --agent.updates-per-step 0.1 --record-every 50"
     " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16",
@@ -81,6 +87,10 @@ def compare(folder, wanted):
         assert one.keys() == two.keys()
         for name in one:
             assert torch.equal(one[name], two[name]), name
+    pools = [sorted(path.relative_to(f) for path in f.glob("pool/*")) for f in (folder, wanted)]
+    assert pools[0] == pools[1]
+    for file in pools[0]:
+        assert (folder / file).read_bytes() == (wanted / file).read_bytes()
     for file in (Path("summary.json"), Path("checkpoints") / newest(folder).name / "state.json"):
         assert untimed(json.loads((folder / file).read_text())) == untimed(json.loads((wanted / file).read_text()))
     rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (folder, wanted)]
@@ -106,6 +116,9 @@ def steps_of(folder):
         ("wrapped", "learning", 2, None),
         ("wrapped", "learning", 7, [384, 640]),
         ("wrapped, whole episodes", "learning", 4, "some"),
+        ("pool", "learning", 6, [384, 640]),
+        ("pool, long episodes", "writing the weights", 3, [384, 640]),
+        ("league", "learning", 6, [384, 640]),
         ("replay", "learning", 27, [320, 608]),
         ("replay, masks", "learning", 25, [320, 608]),
         ("replay, wrapped", "learning", 15, [320]),
@@ -126,13 +139,14 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, cou
     compare(folder, left_alone(name))
 
 
-def test_a_run_killed_again_as_it_was_resumed(left_alone, tmp_path):
+@pytest.mark.parametrize("name", ["gridworld", "league"])
+def test_a_run_killed_again_as_it_was_resumed(name, left_alone, tmp_path):
     folder = tmp_path / "run"
-    killed("learning", 2, "train", *RUNS["gridworld"].split(), "--out", str(folder))
+    killed("learning", 2, "train", *RUNS[name].split(), "--out", str(folder))
     killed("writing the weights", 2, "resume", str(folder))
     killed("recording", 2, "resume", str(folder))
     assert main(["resume", str(folder)]) == 0
-    compare(folder, left_alone("gridworld"))
+    compare(folder, left_alone(name))
 
 
 def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):

@@ -1,0 +1,294 @@
+"""Pools and leagues: frozen copies stay as they were, seats change between episodes alone, each learns from its own."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlbits import cli
+from mlbits.agents.agent import content_hash
+from mlbits.selfplay.checkpoints import CheckpointError
+from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.selfplay.loop import resume, train
+from mlbits.selfplay.saved_agents import SavedAgentError, open_guest, read_copy
+from mlbits.selfplay.session import open_session
+from tests.games import register_test_games
+
+register_test_games()
+THROWS, NIM, MATRIX = "test/Throws-v0", "test/Nim-v0", "mlbits/MatrixGame-v0"
+SHORT = {"num_envs": 24, "device": "cpu", "video": False, "pool_every": 1, "eval_episodes": 2}
+
+
+def session_of(env=THROWS, agent="ppo", steps=8, **run):
+    agent_settings = {"num_steps": steps, "hidden": [8]} | ({"epochs": 1, "minibatches": 1} if agent == "ppo" else {})
+    return open_session(resolve(agent, env, preset="none", run=SHORT | run, agent_settings=agent_settings))
+
+
+def turn(session):
+    """One turn of the loop, without records."""
+    rollout, episodes, steps = session.collect()
+    session.learn(rollout)
+    session.counters.env_steps += steps
+    session.opponents.note(episodes, session.counters.env_steps)
+    return rollout, episodes
+
+
+class Watched:
+    """Passes everything on, and counts the rows that were asked for in each call."""
+
+    def __init__(self, agent):
+        self.agent, self.asked = agent, []
+
+    def __getattr__(self, name):
+        return getattr(self.agent, name)
+
+    def act(self, obs, mask, generator, *, greedy=False):
+        self.asked.append(len(obs))
+        return self.agent.act(obs, mask, generator, greedy=greedy)
+
+
+def test_frozen_copies_stay_as_they_were_while_the_learner_learns():
+    session = session_of(pool="uniform")
+    opponents, seen = session.opponents, [content_hash(session.learner)]
+    for _ in range(3):
+        turn(session)
+        seen.append(content_hash(session.learner))
+    assert len(set(seen)) == 4  # it did learn
+    assert [copy.hash for copy in opponents.copies] == seen  # the first before anything was learnt
+    assert [content_hash(opponents.agents[copy.number]) for copy in opponents.copies] == seen
+
+
+def test_shares_of_guests_pool_and_self_play():
+    session = session_of(pool="uniform", opponents=("random",), opponent_share=0.25, pool_share=0.5)
+    seating = session.lineup.seating  # 0 the learner, 1 the guest, 2 the frozen copy
+    own = torch.zeros(24, 3, dtype=torch.bool)
+    own[torch.arange(18), torch.cat([torch.arange(6), torch.arange(6, 18)]) % 3] = True
+    assert torch.equal(seating[:18] == 0, own[:18])
+    assert seating[:6].unique().tolist() == [0, 1]
+    assert seating[6:18].unique().tolist() == [0, 2]
+    assert not seating[18:].any()
+
+
+@pytest.mark.parametrize("env", [THROWS, NIM])
+def test_seats_change_when_episodes_end_and_the_learner_learns_from_its_own(env):
+    session = session_of(env, pool="uniform", pool_share=0.75, pool_draws=4)
+    for _ in range(3):
+        turn(session)
+    opponents, lineups = session.opponents, []
+    reseat = opponents.reseat
+    opponents.reseat = lambda ended: lineups.append((ended.clone(), reseat(ended))) or lineups[-1][1]
+    before, acting = session.lineup.seating, session.batch.active
+    rollout, episodes = turn(session)
+    assert lineups
+    changed = 0
+    for ended, lineup in lineups:
+        moved = (lineup.seating != before).any(1)
+        assert not (moved & ~ended).any()
+        changed += int(moved.sum())
+        before = lineup.seating
+    assert changed
+    own = lineups[-1][1].learner_seats()  # the learner's own seats are always the same
+    assert own[:18].sum(1).tolist() == [1] * 18
+    if acting is None:
+        assert torch.equal(rollout.active, own.expand_as(rollout.active))
+    else:
+        assert not (rollout.active & ~own).any()
+        assert (rollout.active.sum(2) <= 1)[:, :18].all()
+    ends = int((rollout.terminated | rollout.truncated).sum())
+    assert len(episodes.seating) == len(episodes.seat_returns) == len(episodes.returns) == ends
+    mine = np.where(episodes.seating == 0, episodes.seat_returns, 0).sum(1) / (episodes.seating == 0).sum(1)
+    assert np.allclose(episodes.returns, mine)
+
+
+def test_results_are_counted_for_who_played_the_whole_episode():
+    """Rock-paper-scissors against frozen players of one action each: the learner's record says who they were."""
+    session = session_of(MATRIX, pool="uniform", pool_share=1.0, pool_draws=64, num_envs=300)
+    for _ in range(2):
+        turn(session)
+    opponents = session.opponents
+    for copy in opponents.copies:  # bias the policy's last layer until it plays one action
+        agent, action = opponents.agents[copy.number], copy.number % 3
+
+        def always(obs, mask, generator, *, greedy=False, action=action, act=agent.act):
+            decision = act(obs, mask, generator, greedy=greedy)
+            return decision._replace(action=torch.full_like(decision.action, action))
+
+        agent.act = always
+    living = session.learner.act
+    session.learner.act = lambda *rest, **more: living(*rest, **more)._replace(
+        action=torch.zeros(len(rest[0]), dtype=torch.int64)
+    )  # rock
+    opponents.payoffs.wins[:] = opponents.payoffs.draws[:] = 0
+    rollout, episodes, _ = session.collect()
+    opponents.payoffs.add(episodes.seating, episodes.seat_returns)
+    for copy in opponents.copies:
+        wanted = {0: 0.5, 1: 0.0, 2: 1.0}[copy.number % 3]  # a draw, lost to paper, won against scissors
+        assert opponents.payoffs.meetings[0, copy.number] > 100
+        assert opponents.payoffs.win_rate(0)[copy.number] == wanted
+    assert set(rollout.reward[rollout.active].unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_each_network_runs_once_a_step():
+    session = session_of(MATRIX, pool="uniform", pool_share=0.5, pool_draws=64, num_envs=120)
+    for _ in range(4):
+        turn(session)
+    opponents = session.opponents
+    opponents.agents = [Watched(agent) for agent in opponents.agents]
+    opponents.learners = opponents.agents[:1]
+    session.learner = opponents.agents[0]
+    opponents.lineup = opponents._new_lineup()
+    session.collect()
+    assert len(opponents.copies) == 5
+    asked = [agent.asked for agent in opponents.agents]
+    assert [len(rows) for rows in asked] == [8, 8, 8, 8, 8, 7]  # the newest is seated once the first episodes end
+    assert sum(map(sum, asked)) == 8 * 240
+
+
+def test_the_latest_copy_is_met():
+    session = session_of(MATRIX, pool="latest", pool_share=1.0)
+    for _ in range(3):
+        turn(session)
+    session.collect()
+    assert session.lineup.seating.unique().tolist() == [0, session.opponents.copies[-1].number]
+
+
+def test_who_is_hard_to_beat_is_met_more_often():
+    session = session_of(MATRIX, pool="pfsp", pool_share=1.0, pool_draws=2000, pool_weighting="linear")
+    for _ in range(2):
+        turn(session)
+    opponents = session.opponents
+    for number, won in zip((1, 2, 3), (0.9, 0.6, 0.0), strict=True):
+        opponents.payoffs.wins[0, number], opponents.payoffs.wins[number, 0] = 100 * won, 100 * (1 - won)
+        opponents.payoffs.draws[0, number] = opponents.payoffs.draws[number, 0] = 0
+    opponents.draw()
+    shares = np.bincount(opponents._draws[0], minlength=4) / 2000
+    assert shares[1:] == pytest.approx(np.array([0.1, 0.4, 1.0]) / 1.5, abs=0.04)
+
+
+# The league
+
+
+def test_every_learner_of_a_league_learns_from_its_own_copies():
+    session = session_of(pool="league", main_agents=1, main_exploiters=1, league_exploiters=2)
+    opponents = session.opponents
+    assert opponents.names[:4] == ["main", "main-exploiter", "league-exploiter-1", "league-exploiter-2"]
+    assert opponents.ranges == [(0, 6), (6, 12), (12, 18), (18, 24)]
+    given = {}
+
+    def listening(number, learner):
+        learn = learner.learn
+        learner.learn = lambda rollout, *rest: given.__setitem__(number, rollout) or learn(rollout, *rest)
+
+    for number, learner in enumerate(opponents.learners):
+        listening(number, learner)
+    before = [content_hash(learner) for learner in opponents.learners]
+    assert len(set(before)) == 4  # each has first weights of its own
+    rollout, _, _ = session.collect()
+    session.learn(rollout)
+    for number, part in given.items():
+        first, last = opponents.ranges[number]
+        assert torch.equal(part.reward, rollout.reward[:, first:last])
+        assert torch.equal(part.active, rollout.active[:, first:last])
+        assert part.last_obs.shape[0] == last - first
+    assert all(content_hash(learner) != was for learner, was in zip(opponents.learners, before, strict=True))
+    own = opponents.lineup.learner_seats()
+    assert own.any(1).all()
+    assert (opponents.lineup.seating[own] == opponents.lineup.owner[:, None].expand(24, 3)[own]).all()
+
+
+def test_a_league_freezes_and_exploiters_start_anew():
+    session = session_of(pool="league", main_exploiters=1, league_exploiters=1)
+    opponents = session.opponents
+    first = content_hash(opponents.learners[1])
+    for _ in range(4):
+        turn(session)
+    parents = [copy.parent for copy in opponents.copies]
+    assert parents[:3] == [0, 1, 2]
+    assert parents.count(0) == parents.count(1) == parents.count(2) > 2
+    assert content_hash(opponents.learners[1]) == first  # just frozen, and so just begun again
+    assert content_hash(opponents.learners[0]) != opponents.copies[0].hash
+    assert opponents.agents[1] is opponents.learners[1]
+
+
+def test_what_cannot_be_a_league_is_refused():
+    with pytest.raises(ConfigError, match="num_envs: got 3 for a league of 4 learners"):
+        session_of(pool="league", num_envs=3)
+    with pytest.raises(ConfigError, match=r"opponent_share and pool_share: got 0\.6 and 0\.5"):
+        session_of(pool="uniform", opponents=("random",), opponent_share=0.6)
+    with pytest.raises(ConfigError, match=r"pool: mlbits/GridWorld-v0 has one seat"):
+        session_of("mlbits/GridWorld-v0", pool="latest")
+    settings = resolve("dqn", MATRIX, preset="none", run=SHORT | {"pool": "league"}, agent_settings={"capacity": 1000})
+    with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay"):
+        open_session(settings)
+    with pytest.raises(ConfigError, match="pool_every"):
+        session_of(pool="uniform", pool_every=0)
+
+
+def test_an_agent_with_a_replay_meets_a_pool_too():
+    run = SHORT | {"pool": "uniform", "num_envs": 8}
+    agent = {"capacity": 2000, "warmup": 100, "hidden": [8], "num_steps": 4}
+    session = open_session(resolve("dqn", MATRIX, preset="none", run=run, agent_settings=agent))
+    for _ in range(12):
+        turn(session)
+    assert len(session.opponents.copies) == 13
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = resolve(
+        "ppo", MATRIX, preset="none",
+        run=SHORT | {"pool": "uniform", "total_steps": 500, "pool_every": 192},
+        agent_settings={"num_steps": 8, "hidden": [8]},
+    )  # fmt: skip
+    return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
+
+
+def test_frozen_copies_are_files_that_can_be_met(run):
+    files = sorted((run / "pool").iterdir())
+    assert [file.name for file in files] == [f"copy-{k:04d}.safetensors" for k in range(len(files))]
+    assert len(files) >= 3
+    session = session_of(MATRIX, opponents=(str(files[0]), str(run), "random"), opponent_share=0.9)
+    assert [type(agent).__name__ for agent in session.opponents.agents] == ["PPO", "PPO", "PPO", "RandomAgent"]
+    assert session.opponents.names[1:] == [str(files[0]), str(run), "random"]
+    assert content_hash(session.opponents.agents[1]) == content_hash(read_copy(files[0], MATRIX))
+    turn(session)
+    assert session.opponents.payoffs.meetings[0, 1:].min() > 0
+
+
+def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
+    file = run / "pool" / "copy-0000.safetensors"
+    with pytest.raises(SavedAgentError, match="its env is 'mlbits/MatrixGame-v0'; wanted 'mlbits/Blotto-v0'"):
+        open_guest(str(file), "mlbits/Blotto-v0")
+    with pytest.raises(SavedAgentError, match=r"its env_settings is \{\}; wanted \{'payoffs': 'shapley'\}"):
+        open_guest(str(file), MATRIX, {"payoffs": "shapley"})
+    with pytest.raises(SavedAgentError, match="is not there"):
+        open_guest(str(tmp_path / "copy.safetensors"), MATRIX)
+    data, broken = file.read_bytes(), tmp_path / "copy-0000.safetensors"
+    broken.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SavedAgentError, match="damaged"):
+        open_guest(str(broken), MATRIX)
+    broken.write_bytes(data[:-8] + bytes(8 * [63]))
+    with pytest.raises(SavedAgentError, match="damaged: its content does not match its hash"):
+        open_guest(str(broken), MATRIX)
+    broken.write_bytes(data.replace(rb"\"version\": \"1\"", rb"\"version\": \"2\""))
+    with pytest.raises(SavedAgentError, match="its version is '2'; wanted '1'"):
+        open_guest(str(broken), MATRIX)
+    said = cli.main(["train", "ppo", "mlbits/Blotto-v0", "--opponents", str(file), "--out", str(tmp_path / "new")])
+    assert said == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_whose_pool_is_gone_does_not_go_on_with_another(run, tmp_path):
+    import shutil
+
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    first, second = copied / "pool" / "copy-0000.safetensors", copied / "pool" / "copy-0001.safetensors"
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(CheckpointError, match="is another copy than the one that the run has met"):
+        resume(copied, total_steps=1000, console=False)
+    first.unlink()
+    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: is not there"):
+        resume(copied, total_steps=1000, console=False)

@@ -1,0 +1,66 @@
+"""What players made of each other: every pair of seats of a game, the later games counting most."""
+
+import numpy as np
+import pytest
+
+from mlbits.selfplay.payoffs import FEW, Payoffs
+
+
+def seats(*games):
+    return np.array(games, np.int64)
+
+
+def test_a_game_is_a_meeting_of_each_pair_in_it():
+    payoffs = Payoffs(3)
+    payoffs.add(seats([0, 1, 2], [2, 1, 0]), np.array([[3.0, 1.0, 1.0], [0.0, 5.0, 0.0]]))
+    assert payoffs.wins.tolist() == [[0, 1, 1], [1, 0, 1], [0, 0, 0]]
+    assert payoffs.draws.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    assert payoffs.meetings.tolist() == [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
+
+
+def test_who_sits_opposite_a_copy_of_oneself_meets_nobody():
+    payoffs = Payoffs(2)
+    payoffs.add(seats([0, 0], [1, 1]), np.array([[1.0, -1.0], [0.0, 0.0]]))
+    assert not payoffs.meetings.any()
+
+
+def test_a_pair_that_has_hardly_met_counts_as_even():
+    payoffs = Payoffs(2)
+    few = int(FEW) - 1
+    payoffs.add(seats(*[[0, 1]] * few), np.array([[1.0, 0.0]] * few))
+    assert payoffs.win_rate(0).tolist() == [0.5, 0.5]
+    payoffs.add(seats([1, 0]), np.array([[0.0, 0.0]]))
+    assert payoffs.win_rate(0)[1] == pytest.approx((few + 0.5) / (few + 1))
+    assert payoffs.win_rate(1)[0] == pytest.approx(0.5 / (few + 1))
+
+
+def test_older_meetings_fade_and_no_pair_holds_more_than_the_memory():
+    payoffs = Payoffs(2, memory=100)
+    payoffs.add(seats(*[[0, 1]] * 100), np.array([[1.0, 0.0]] * 100))
+    assert payoffs.win_rate(0)[1] == 1
+    payoffs.add(seats(*[[0, 1]] * 50), np.array([[0.0, 1.0]] * 50))
+    assert payoffs.meetings[0, 1] == pytest.approx(100)
+    assert payoffs.win_rate(0)[1] == pytest.approx(0.5)
+    payoffs.add(seats(*[[0, 1]] * 300), np.array([[0.0, 1.0]] * 300))  # more than it holds: these alone
+    assert payoffs.win_rate(0)[1] == 0
+
+
+def test_a_copy_has_the_record_of_its_parent_and_none_with_it():
+    payoffs = Payoffs(2)
+    payoffs.add(seats(*[[0, 1]] * 10), np.array([[1.0, 0.0]] * 10))
+    assert payoffs.admit(0) == 2
+    assert len(payoffs) == 3
+    assert payoffs.win_rate(2).tolist() == [0.5, 1.0, 0.5]
+    assert payoffs.win_rate(1).tolist() == [0.0, 0.5, 0.0]
+    payoffs.forget(0)
+    assert payoffs.win_rate(0).tolist() == [0.5, 0.5, 0.5]
+    assert payoffs.win_rate(2)[1] == 1.0
+
+
+def test_a_record_is_saved_and_its_copy_is_its_own():
+    payoffs, other = Payoffs(2), Payoffs(2)
+    payoffs.add(seats(*[[0, 1]] * 10), np.array([[1.0, 0.0]] * 10))
+    other.load_state_dict(payoffs.state_dict())
+    payoffs.add(seats(*[[0, 1]] * 10), np.array([[0.0, 1.0]] * 10))
+    assert other.win_rate(0)[1] == 1
+    assert payoffs.win_rate(0)[1] == 0.5
