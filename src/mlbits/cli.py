@@ -1,4 +1,4 @@
-"""The command line: ``mlbits train | resume | eval | tournament | solve | list | bench | reproduce | diplomacy``.
+"""The command line: ``mlbits train | resume | eval | tournament | exploit | solve | list | bench | reproduce | ...``.
 
 Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
 Mistakes are answered by one line and exit status 2.
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.evals.exploit_flags import ExploitFlags as _ExploitFlags
 from mlbits.evals.tournament_config import TournamentFlags as _TournamentFlags
 from mlbits.selfplay.command_line import read_flags, signature_fields
 from mlbits.version import __version__
@@ -29,6 +30,7 @@ usage:
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] who beats whom: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               what there is: envs, agents, presets, evals
   mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
@@ -261,6 +263,20 @@ def _tournament(words: list[str]) -> int:
     return 0
 
 
+def _exploit(words: list[str]) -> int:
+    flags = read_flags(_ExploitFlags, "mlbits exploit", words)
+    from mlbits.evals.exploit import describe, exploit
+    from mlbits.selfplay.flags import json_settings
+
+    result = exploit(
+        flags.players, flags.env, json_settings(flags.env_json), method=flags.method, steps=flags.steps,
+        episodes=flags.episodes, learner=flags.learner, seed=flags.seed, greedy=flags.greedy, device=flags.device,
+    )  # fmt: skip
+    print(describe(result))
+    _write_json(flags.json, result)
+    return 0
+
+
 def _solve(words: list[str]) -> int:
     from mlbits.selfplay.flags import parse_solve
 
@@ -434,6 +450,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": _resume,
     "eval": _eval,
     "tournament": _tournament,
+    "exploit": _exploit,
     "solve": _solve,
     "list": _list,
     "bench": _bench,
