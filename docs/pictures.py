@@ -3,12 +3,14 @@
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
 ``diplomacy_orders.png`` is a made-up second phase of Diplomacy with every kind of order to move.
-``supervised_vs_rl.png`` and ``overestimation.png`` draw the results that lie beside them, which ``mlbits reproduce
-supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes.
+``supervised_vs_rl.png``, ``overestimation.png`` and ``similarity.png`` draw the results that lie beside them, which
+``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes;
+``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from collections.abc import Callable
@@ -26,7 +28,8 @@ from mlbits.envs.diplomacy.drawing import draw_position
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.replay_page import frames_of
 from mlbits.envs.diplomacy.saved_games import GameRecord
-from mlbits.evals import overestimation, supervised_vs_rl
+from mlbits.evals import overestimation, similarity, supervised_vs_rl
+from mlbits.selfplay.heat_maps import payoff_heat_map
 from mlbits.selfplay.value_maps import exact_picture
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -54,6 +57,8 @@ def main() -> None:
     write("diplomacy_orders", diplomacy_orders())
     write("supervised_vs_rl", curves("supervised_vs_rl", supervised_vs_rl.draw))
     write("overestimation", curves("overestimation", overestimation.draw))
+    write("tournament", payoffs("tournament"))
+    write("similarity", curves("similarity", similarity.draw))
 
 
 def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:
@@ -80,6 +85,21 @@ def curves(name: str, draw: Callable[[Any, Path], None]) -> NDArray[np.uint8]:
         draw(result, path)
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
+
+
+def payoffs(name: str) -> NDArray[np.uint8]:
+    """The heat-map of a stored payoff matrix, the players by their mean payoff."""
+    rows = list(csv.DictReader((Path(__file__).parent / "pictures" / f"{name}.csv").open()))
+    mean = {row["player"]: 0.0 for row in rows}
+    for row in rows:
+        mean[row["player"]] += float(row["payoff"])
+    players = sorted(mean, key=lambda player: -mean[player])
+    cells = np.full((3, len(players), len(players)), np.nan)
+    for row in rows:
+        cells[:, players.index(row["player"]), players.index(row["opponent"])] = [
+            float(row[name]) for name in ("payoff", "low", "high")
+        ]
+    return payoff_heat_map(cells[0], players, interval=(cells[1], cells[2]))
 
 
 def write(name: str, picture: NDArray[np.uint8]) -> None:

@@ -217,6 +217,19 @@ def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
             yield _batch_row(watch, name, "mlbits/SimilarityPD-v0", num_envs, noise=noise)
 
 
+def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
+    """A tournament of eight PPO agents on Blotto, in memory, a step being a game."""
+    from mlbits.agents.ppo import PPO, PPOConfig
+    from mlbits.evals.tournament import TournamentConfig, play_tournament
+
+    env, config = "mlbits/Blotto-v0", TournamentConfig(games=100)
+    game = mlbits.make_game(env)
+    spaces = game.observation_space, game.action_space
+    agents = {f"ppo-{seed}": PPO(PPOConfig(), *spaces, seed=seed, device=watch.device) for seed in range(8)}
+    name, games = "Games of a tournament on Blotto, 8 PPO agents", 28 * config.games
+    yield watch.row(name, lambda: play_tournament(agents, env, config, device=watch.device), games)
+
+
 GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "gridworld": bench_gridworld,
     "cartpole": bench_cartpole,
@@ -227,6 +240,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
     "sb3": bench_sb3,
+    "tournament": bench_tournament,
     "diplomacy": bench_diplomacy,
 }
 

@@ -16,6 +16,7 @@ from mlbits.agents import make_bot
 from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals import benchmarks
 from mlbits.evals.entries import open_entries
 from mlbits.evals.match_table import MatchTableError, read_matches
 from mlbits.evals.standings import standings
@@ -425,3 +426,15 @@ def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_benchmark_counts_games():
+    class Once:
+        device = "cpu"
+
+        def row(self, name, call, steps, peer=None):
+            return name, len(call().seating), steps
+
+    ((name, played, counted),) = benchmarks.GROUPS["tournament"](Once())
+    assert played == counted == 2800
+    assert len(name) <= 52, "the column of names is 52 wide"
