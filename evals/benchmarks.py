@@ -220,7 +220,8 @@ def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
 def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
     """A tournament of eight PPO agents on Blotto, in memory, a step being a game."""
     from mlbits.agents.ppo import PPO, PPOConfig
-    from mlbits.evals.tournament import TournamentConfig, play_tournament
+    from mlbits.evals.tournament import play_tournament
+    from mlbits.evals.tournament_config import TournamentConfig
 
     env, config = "mlbits/Blotto-v0", TournamentConfig(games=100)
     game = mlbits.make_game(env)

@@ -28,6 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, content_hash
+from mlbits.envs.core.batch import parse_device
+from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.evals.entries import Entries, open_entries
 from mlbits.evals.match_table import MatchTable, MatchWriter, open_matches, read_matches
@@ -127,10 +129,13 @@ def hold_tournament(
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
             nothing has been written then.
+        DeviceError: if the device is not there.
         MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.entries.open_entries` say.
     """
     set_up(threads=1)  # many small networks: more threads would only wait for each other
-    entries = open_entries(words, env, env_settings, device=device)
+    place = parse_device(device)
+    place = check_cuda(place) if place.type == "cuda" else place
+    entries = open_entries(words, env, env_settings, device=place)
     batch = open_batch(entries.env, 1, settings=entries.env_settings)
     _check_size(len(entries.agents), batch.num_seats, entries.env, config)
     batch.close()
@@ -143,7 +148,7 @@ def hold_tournament(
     except OSError as error:
         raise TournamentError(f"out: {folder} cannot be written ({error}); wanted a folder of your own") from None
     table = play_tournament(
-        entries.agents, entries.env, config, settings=entries.env_settings, device=device, path=folder / MATCHES,
+        entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
         report=report,
     )  # fmt: skip
     found = standings(table)
@@ -293,7 +298,9 @@ def _check_folder(folder: Path, facts: Mapping[str, Any]) -> None:
         got, wanted = held.get(name), facts[name]
         more = name in _may_grow(facts) and isinstance(got, int) and got <= wanted
         if got != wanted and not more:
+            if name == "entries" and isinstance(got, dict):
+                changed = [entry for entry in wanted if entry in got and got[entry] != wanted[entry]]
+                got, wanted = ", ".join(got), f"{changed[0]} as it was" if changed else ", ".join(wanted)
             raise TournamentError(
-                f"out: {folder} holds a tournament with {name} {json.dumps(got)}; wanted {json.dumps(wanted)}, or "
-                "another folder"
+                f"out: {folder} holds a tournament with {name} {got}; wanted {wanted}, or another folder"
             )

@@ -259,7 +259,12 @@ def _tournament(words: list[str]) -> int:
     flags = read_flags(_TournamentFlags, "mlbits tournament", words)
     from mlbits.evals.tournament_command import run_command
 
-    _write_json(flags.json, run_command(flags))
+    try:
+        found = run_command(flags)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with the tournament", file=sys.stderr)
+        return 130
+    _write_json(flags.json, found)
     return 0
 
 

@@ -16,7 +16,7 @@ from mlbits.agents import make_bot
 from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals import benchmarks
+from mlbits.evals import benchmarks, tournament
 from mlbits.evals.entries import open_entries
 from mlbits.evals.match_table import MatchTableError, read_matches
 from mlbits.evals.standings import standings
@@ -303,6 +303,7 @@ def test_settings_that_are_given_go_over_those_of_the_runs(runs):
         (["one", "throws"], {}, r"throws was trained on .*, observation space Discrete\(2\); wanted"),
         (["random", "one"], {"env": "CartPole-v1"}, "env: CartPole-v1 has one seat"),
         (["MODEL", "wide"], {}, r"model.zip: action_space: got Discrete\(15\); the model was trained on"),
+        (["one", "random"], {"device": "tpu"}, "device: got 'tpu'"),
         (["seven", "random"], {"config": TournamentConfig(format="swiss")}, "entries: got 2; wanted at least 7 .Swiss"),
     ],
 )  # fmt: skip
@@ -359,14 +360,19 @@ def test_a_folder_is_gone_on_with_by_the_same_words_alone(runs, tmp_path):
     assert recompute(out)[1].to_json() == found.to_json()
     assert {name: (out / name).read_bytes() for name in names} == files
     for other, message in (
-        ({"seed": 4}, "a tournament with seed 3; wanted 4"), ({"greedy": True}, "greedy false; wanted true"),
+        ({"seed": 4}, "a tournament with seed 3; wanted 4"), ({"greedy": True}, "greedy False; wanted True"),
         ({"games": 10}, "games 20; wanted 10"), ({"format": "swiss"}, "format"), ({"num_envs": 8}, "num_envs 16"),
     ):  # fmt: skip
         fields = {"games": 20, "num_envs": 16, "seed": 3} | other
         with pytest.raises(TournamentError, match=message):
             hold_tournament(words, TournamentConfig(**fields), out=out)
-    with pytest.raises(TournamentError, match="a tournament with entries"):
+    with pytest.raises(TournamentError, match="a tournament with entries one, random; wanted one, random, two, or"):
         hold_tournament([*words, str(runs / "two")], CONFIG, out=out)
+    facts = json.loads(files["tournament.json"])
+    (out / "tournament.json").write_text(json.dumps(facts | {"entries": facts["entries"] | {"one": "of before"}}))
+    with pytest.raises(TournamentError, match="entries one, random; wanted one as it was, or another folder"):
+        hold_tournament(words, CONFIG, out=out)
+    (out / "tournament.json").write_bytes(files["tournament.json"])
     with pytest.raises(TournamentError, match="holds no tournament, but is not empty"):
         hold_tournament(words, CONFIG, out=runs)
     assert {name: (out / name).read_bytes() for name in names} == files
@@ -412,6 +418,15 @@ def test_the_command(runs, model, tmp_path, monkeypatch, capsys):
     for name in ("payoffs.csv", "payoffs.png", "standings.csv", "standings.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     assert (tmp_path / "found.json").read_text() == (folder / "standings.json").read_text()
+
+
+def test_interrupted_it_says_how_to_go_on(runs, tmp_path, monkeypatch, capsys):
+    def interrupted(*words, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tournament, "play_episodes", interrupted)
+    assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
+    assert "the same command goes on with the tournament" in capsys.readouterr().err
 
 
 def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
