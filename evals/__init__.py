@@ -46,6 +46,9 @@ EVALS: dict[str, EvalEntry] = {
     "diplomacy": EvalEntry(
         "mlbits.evals.diplomacy:reproduce", "self-play on a small Diplomacy board beats random play and a greedy bot"
     ),
+    "openspiel": EvalEntry(
+        "mlbits.evals.openspiel:reproduce", "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs"
+    ),
     "overestimation": EvalEntry(
         "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
     ),
