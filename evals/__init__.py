@@ -52,6 +52,9 @@ EVALS: dict[str, EvalEntry] = {
     "overestimation": EvalEntry(
         "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
     ),
+    "similarity": EvalEntry(
+        "mlbits.evals.similarity:reproduce", "networks that see how alike they are keep cooperating, in part"
+    ),
 }
 
 

@@ -109,7 +109,7 @@ def test_python_blocks_are_python(page: Path) -> None:
         ast.parse(block)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/environments.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/similarity.md"])
 def test_python_blocks_run(name: str) -> None:
     """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite.)"""
     for block in blocks(ROOT / name, "python"):

@@ -109,7 +109,7 @@ def test_a_step_follows_the_gradient_of_ones_own_loss(seat, settings):
     for parameter, was in zip(players[1 - seat].parameters, before[1 - seat], strict=True):
         assert torch.equal(parameter, was)
         assert parameter.grad is None
-    moved = [float((p - was).abs().max()) for p, was in zip(learner.parameters, before[seat], strict=True)]
+    moved = [float((p.detach() - was).abs().max()) for p, was in zip(learner.parameters, before[seat], strict=True)]
     assert max(moved) == pytest.approx(config.learning_rate, rel=0.01)  # Adam's first step
 
 
@@ -211,5 +211,5 @@ def test_bad_settings_are_refused(settings, message):
 
 @pytest.mark.parametrize("seeds", [[], [0, -1]])
 def test_bad_seeds_are_refused(seeds):
-    with pytest.raises(AgentError, match="seeds: got .*; wanted one or more numbers from 0 on"):
+    with pytest.raises(AgentError, match=r"seeds: got .*; wanted one or more numbers from 0 on"):
         make_pairs(GAME, SMALL, seeds)

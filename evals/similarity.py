@@ -1,0 +1,258 @@
+"""``mlbits reproduce similarity``: networks that see how alike they are, and keep cooperating in part.
+
+Oesterheld et al., "Similarity-based cooperative equilibrium" (arXiv 2211.14468), the high-dimensional one-shot
+Prisoner's Dilemma. Its claims, in words, for its numbers are not known to us: after CCDR pretraining two networks
+cooperate nearly in full; under alternating best response cooperation erodes, then levels off in part; it does for a
+network and its literal copy as well; from random weights, and without the gradient through the difference, they end up
+defecting; LOLA was tried and is unstable.
+
+Measured, over seeds, the loss of a pair (the mean of both seats: 1 is mutual cooperation, 5 mutual defection) after
+pretraining and after each turn, in four conditions, and with LOLA where a step size is given. The claims are met if
+
+- after pretraining the mean loss is at most 1.1,
+- after the last turn it is at most 2 with pretraining, and at least 3 without,
+- and at least 4.5 with the gradient through the difference cut.
+
+Sizes and learning rates are ours: see :mod:`mlbits.envs.policy_similarity` and
+:mod:`mlbits.agents.similarity_learning`. docs/similarity.md tells what was found.
+
+Example:
+    mlbits reproduce similarity --plot similarity.png --json similarity.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlbits.agents.similarity_learning import (
+    SimilarityLearningConfig,
+    SimilarityPairs,
+    alternate,
+    make_pairs,
+    pretrain,
+)
+from mlbits.envs.core.errors import GameError
+from mlbits.envs.policy_similarity import SimilarityGame
+from mlbits.evals.plots import figure, mean_band, save
+from mlbits.evals.reproduction import ReproductionError, print_table
+from mlbits.selfplay.machine import set_up
+from mlbits.selfplay.statistics import bootstrap_interval, interquartile_mean, mean_interval
+
+PRETRAINED, PARTIAL, WITHOUT, DEFECTION = 1.1, 2.0, 3.0, 4.5  # bounds of the mean loss, in the order above
+QUICK_SEEDS, QUICK_TURNS = 2, 10
+SEEN, CONTEXTS = torch.linspace(0, 0.5, 26), 256  # of the response curves
+
+
+class Condition(NamedTuple):
+    """One way of learning.
+
+    Attributes:
+        title: what the table and the picture call it.
+        colour: of its curve.
+        pretrained: whether CCDR comes first.
+        seats: of the networks that are paired; (0, 0) are literal copies.
+        cut_gradient: see :class:`~mlbits.agents.similarity_learning.SimilarityLearningConfig`.
+        lola: whether the step size of LOLA applies.
+    """
+
+    title: str
+    colour: str
+    pretrained: bool = True
+    seats: tuple[int, int] = (0, 1)
+    cut_gradient: bool = False
+    lola: bool = False
+
+
+CONDITIONS = {
+    "abr": Condition("CCDR, then ABR", "C0"),
+    "copies": Condition("the same, literal copies", "C2", seats=(0, 0)),
+    "no_pretraining": Condition("ABR from random weights", "C1", pretrained=False),
+    "cut": Condition("CCDR, ABR with gradient cut", "C3", cut_gradient=True),
+    "lola": Condition("CCDR, then LOLA", "C4", lola=True),
+}
+
+
+def reproduce(
+    quick: bool = False,
+    seeds: int = 10,
+    turns: int = 60,
+    lookahead: float = 0.0,
+    game_seed: int = 0,
+    plot: Path | None = None,
+) -> dict[str, Any]:
+    """Train pairs of networks in each condition and follow their losses.
+
+    Args:
+        quick: two seeds and ten turns; without literal copies and LOLA.
+        seeds: pairs in each condition.
+        turns: of alternating best response.
+        lookahead: step size of the other's step that LOLA looks through; 0 leaves LOLA out.
+        game_seed: of the functions that cooperating and defecting are.
+        plot: write a picture of the curves to this file (wants matplotlib).
+
+    Returns:
+        "turns", from 0, which is after pretraining; "conditions": for each, "loss" and "cooperation", means of both
+        seats, and "difference", each [seeds][turns]; "seen" and "responses": how much the networks cooperate by what
+        they see [seeds][seen], when "pretrained" and at the end of "abr"; "lookahead"; and "met".
+
+    Raises:
+        ReproductionError: if there is no seed or turn, a step size is none, or a picture cannot be drawn.
+    """
+    for name, value in (("seeds", seeds), ("turns", turns)):
+        if value < 1:
+            raise ReproductionError(f"{name}: got {value}; wanted at least 1")
+    if not 0 <= lookahead < math.inf:
+        raise ReproductionError(f"lookahead: got {lookahead}; wanted a finite number from 0 on")
+    if plot is not None:
+        figure(1)  # whether it can be drawn is said before minutes of training
+    set_up(threads=1)
+    if quick:
+        seeds, turns, lookahead = QUICK_SEEDS, min(turns, QUICK_TURNS), 0.0
+    game, config = SimilarityGame(seed=game_seed), SimilarityLearningConfig(turns=turns)
+    raw = make_pairs(game, config, range(seeds))
+    pretrained = raw.copy()
+    pretrain(game, pretrained, config)
+    result: dict[str, Any] = {
+        "turns": list(range(turns + 1)), "conditions": {}, "lookahead": lookahead, "seen": _rounded(SEEN),
+        "responses": {"pretrained": _responses(game, pretrained)},
+    }  # fmt: skip
+    for name, condition in CONDITIONS.items():
+        if (condition.lola and lookahead == 0) or (quick and name == "copies"):
+            continue
+        pairs = (pretrained if condition.pretrained else raw).copy(condition.seats)
+        look = lookahead if condition.lola else 0.0
+        learning = dataclasses.replace(config, cut_gradient=condition.cut_gradient, lookahead=look)
+        try:
+            result["conditions"][name] = _follow(game, pairs, learning)
+        except GameError as error:
+            if not condition.lola:
+                raise
+            print(f"{condition.title}: given up, its networks broke ({error})", flush=True)
+            continue
+        if name == "abr":
+            result["responses"]["abr"] = _responses(game, pairs)
+        print(f"{condition.title}: loss {pair_loss(result, name)[:, -1].mean():.2f} after {turns} turns", flush=True)
+    result["met"] = met(result)
+    _print(result)
+    if plot is not None:
+        draw(result, plot)
+    return result
+
+
+def _follow(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLearningConfig) -> dict[str, Any]:
+    """Loss, cooperation and difference of each pair, before the first turn and after each."""
+    rows: dict[str, list[Tensor]] = {"loss": [], "cooperation": [], "difference": []}
+    for _ in itertools.chain([0], alternate(game, pairs, config)):
+        outcome = pairs.evaluate(game)
+        rows["loss"].append(outcome.loss.mean(1).double().mean(-1))
+        rows["cooperation"].append(outcome.cooperation.mean(1).double().mean(-1))
+        rows["difference"].append(outcome.difference)
+    return {name: _rounded(torch.stack(values, 1)) for name, values in rows.items()}
+
+
+def _rounded(values: Tensor) -> list[Any]:
+    """As nested lists, to the fifth decimal."""
+    return values.double().numpy().round(5).tolist()
+
+
+def _responses(game: SimilarityGame, pairs: SimilarityPairs) -> list[list[float]]:
+    """How much the networks of each pair cooperate when they see SEEN, the mean of both seats."""
+    contexts = torch.rand(CONTEXTS, game.context_size, generator=torch.Generator().manual_seed(0))
+    return [
+        _rounded(torch.stack([game.response(player.member(k), SEEN, contexts) for player in pairs.players]).mean(0))
+        for k in range(len(pairs.generators))
+    ]
+
+
+def pair_loss(result: Mapping[str, Any], name: str) -> NDArray[np.float64]:
+    """The loss of a condition's pairs [seeds, turns]."""
+    return np.array(result["conditions"][name]["loss"], float)
+
+
+def met(result: Mapping[str, Any]) -> bool:
+    """Whether the mean losses lie within the bounds above."""
+    loss = {name: pair_loss(result, name).mean(0) for name in ("abr", "no_pretraining", "cut")}
+    return bool(
+        loss["abr"][0] <= PRETRAINED
+        and loss["abr"][-1] <= PARTIAL
+        and loss["no_pretraining"][-1] >= WITHOUT
+        and loss["cut"][-1] >= DEFECTION
+    )
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    rows = []
+    last = result["turns"][-1]
+    shown = [turn for turn in (0, 1, 20) if turn < last] + [last]
+    for name, curves in result["conditions"].items():
+        loss = pair_loss(result, name)
+        mean, (low, high) = mean_interval(loss[:, -1])
+        middle, middle_interval = interquartile_mean(loss[:, -1]), bootstrap_interval([loss[:, -1]])
+        partial = int(((loss[:, -1] > PRETRAINED) & (loss[:, -1] <= PARTIAL)).sum())
+        rows.append(
+            [
+                CONDITIONS[name].title, *(f"{loss[:, turn].mean():.2f}" for turn in shown[:-1]),
+                f"{mean:.2f} [{low:.2f}, {high:.2f}]", f"{loss[:, -1].min():.2f} to {loss[:, -1].max():.2f}",
+                f"{middle:.2f} [{middle_interval[0]:.2f}, {middle_interval[1]:.2f}]", f"{partial} of {len(loss)}",
+                f"{np.mean(curves['difference'], 0)[-1]:.3f}",
+            ]
+        )  # fmt: skip
+    print_table(
+        f"a pair's loss (1: both cooperate, 5: both defect) after so many turns; wanted at 0 at most {PRETRAINED:g}, "
+        f"at {last} at most {PARTIAL:g}, from random weights at least {WITHOUT:g}, gradient cut at least {DEFECTION:g}",
+        [
+            "condition", *(str(turn) for turn in shown[:-1]), f"{last}: mean [95%]", "range", "IQM [bootstrap 95%]",
+            f"in part (over {PRETRAINED:g}, to {PARTIAL:g})", "difference",
+        ],
+        rows,
+        width=150,
+    )  # fmt: skip
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Draw losses and differences over turns, each condition's mean with its 95% band, and response curves.
+
+    Args:
+        result: from :func:`reproduce`.
+        path: an image file to write.
+
+    Raises:
+        ReproductionError: if matplotlib is not installed, or the file cannot be written.
+    """
+    canvas, (losses, differences, responses) = figure(3, width=4.2)
+    turns = np.array(result["turns"], float)
+    for name in result["conditions"]:
+        condition = CONDITIONS[name]
+        if condition.lola:  # too wild for a band
+            for k, run in enumerate(pair_loss(result, name)):
+                title = "" if k else f"{condition.title} (each run)"
+                losses.plot(turns, run, color=condition.colour, linewidth=0.6, alpha=0.7, label=title)
+            continue
+        mean_band(losses, turns, pair_loss(result, name), condition.title, condition.colour)
+        mean_band(differences, turns, np.array(result["conditions"][name]["difference"]), "", condition.colour)
+    for level, word in ((1, "both cooperate"), (5, "both defect")):
+        losses.axhline(level, color="black", linewidth=1, linestyle=":")
+        losses.text(turns[-1], level, word, fontsize=8, ha="right", va="bottom")
+    losses.set(xlabel="turns of best response", ylabel="loss of a pair", ylim=(0.8, 5.6))
+    differences.set(xlabel="turns of best response", ylabel="difference of the two", yscale="log")
+    seen = np.array(result["seen"])
+    for name, title, colour in (("pretrained", "after CCDR", "black"), ("abr", f"{turns[-1]:.0f} turns later", "C0")):
+        mean_band(responses, seen, np.array(result["responses"][name]), title, colour)
+    responses.axvspan(0, 0.1, color="grey", alpha=0.15, linewidth=0)
+    responses.set(xlabel="difference seen (grey: what copies see)", ylabel="share of cooperation", ylim=(0, 1))
+    responses.legend(frameon=False)
+    for panel in (losses, differences, responses):
+        panel.grid(alpha=0.25)
+    handles, titles = losses.get_legend_handles_labels()
+    canvas.legend(handles, titles, loc="outside lower center", ncols=3, frameon=False)
+    save(canvas, path)
