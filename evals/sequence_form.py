@@ -13,15 +13,14 @@ information sets: the value of a sequence is what it is paid at once and the bes
     v_j(s) = sum over outcomes with s_j = s of g_j prod_{i != j} x_i + sum over I after s of max over a of v_j(I, a)
 
 Information is the sequence of one's own observations, legal actions and actions (perfect recall), whatever the policies
-look at; rewards are not seen until the game is over. Seats may act at once or in turns. All of a round's states are
-stepped in one batch by the compiled rules, and where they drew a random number, its outcomes are told apart with their
-exact probabilities (:mod:`mlbits.envs.core.chance`).
+look at; rewards are not seen until the game is over. Seats may act at once or in turns. What moves lead to, chance
+included, is found by :mod:`mlbits.evals.game_states`.
 
 Example:
     >>> from mlbits.envs.core.registry import make_game
     >>> form = read_sequence_form(make_game("mlbits/Goofspiel-v0", cards=3))
-    >>> [len(seat.parent) for seat in form.seats], len(form.payoffs)
-    ([30, 30], 150)
+    >>> [len(seat.parent) for seat in form.seats], form.payoffs.shape  # information sets; outcomes that pay somebody
+    ([57, 57], (2, 156))
 """
 
 from __future__ import annotations
@@ -30,22 +29,17 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.core.batch import GameBatch
-from mlbits.envs.core.chance import Chance, Outcome
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.read_fields import fields_read
+from mlbits.evals.game_states import Moves, States
 
 MAX_MOVES = 2**22  # joint moves of the tree: 100 MB of payoffs for two seats
-_MAX_OUTCOMES = 50_000  # of chance; five seconds of rules in plain Python
-_SIZES = (64, 1024, 16384)  # copies stepped at once
-_OBSERVED_BYTES = 2**26  # at most, of the observations that they write
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,166 +131,11 @@ def read_sequence_form(game: Game, *, move_limit: int = MAX_MOVES) -> SequenceFo
     return _Tree(game, move_limit).grow()
 
 
-class _Moves(NamedTuple):
-    """What the joint moves of some states lead to, a row for each way that it may go, state by state.
-
-    Attributes:
-        action: of each seat, its place among the state's legal ones, [R, P].
-        share: probability of chance, [R].
-        reward: [R, P].
-        after: the number of the state it goes on in, or -1 where it is over, [R].
-        rows: how many each state has.
-    """
-
-    action: NDArray[np.int64]
-    share: NDArray[np.float64]
-    reward: NDArray[np.float64]
-    after: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-
-class _States:
-    """Numbers the states of a game as they are met, and steps them."""
-
-    def __init__(self, game: Game, move_limit: int) -> None:
-        self.game, self.limit = game, move_limit
-        fields = fields_read(game, (game.step, game.legal, game.acts, game.observe))
-        self._timed = "elapsed" in fields
-        own = {str(field[0]) for field in game.state_fields}
-        kept = [name for name in game.state_dtype.names or () if name in fields & (own | {"elapsed"})]
-        self._always_chance = bool({"rng_key", "rng_counter"} & fields)
-        self._chance, self._outcomes = Chance(game, kept, _MAX_OUTCOMES), 0
-        self._key = np.dtype([("_", "u1"), *((name, game.state_dtype[name]) for name in kept)])
-        self._numbers: dict[bytes, int] = {}
-        self._records: list[Any] = []
-        observed = game.seats * game.observation.dtype.itemsize * int(np.prod(game.observation.shape))
-        self._most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
-        self._pools: dict[int, Copies] = {}
-
-    def begin(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The states in which games begin, and their probabilities."""
-        found = self._chance.resets()
-        records = np.array([outcome.record for outcome in found], self.game.state_dtype)
-        return self.number(records), np.array([outcome.probability for outcome in found])
-
-    def records(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """The states' records."""
-        return np.array([self._records[k] for k in numbers.tolist()], self.game.state_dtype)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def number(self, records: NDArray[Any]) -> NDArray[np.int64]:
-        """The numbers of states, which are kept where they are new."""
-        records["rng_key"], records["rng_counter"], records["over"] = 0, 0, 0
-        if not self._timed:
-            records["elapsed"] = 0
-        keys = np.zeros(len(records), self._key)
-        for name in (self._key.names or ())[1:]:  # adding 0 makes -0.0 the 0.0 that it equals
-            keys[name] = records[name] + 0 if self._key[name].base.kind == "f" else records[name]
-        numbers = np.empty(len(records), np.int64)
-        for k in range(len(records)):
-            key = keys[k].tobytes()
-            number = self._numbers.setdefault(key, len(self._records))
-            if number == len(self._records):
-                self._records.append(records[k].copy())
-            numbers[k] = number
-        return numbers
-
-    def look(self, records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """What each seat sees, [n, P] of raw bytes, and its legal actions [n, P, A]."""
-        game, seen, legal = self.game, [], []
-        for part in range(0, len(records), self._most):
-            copies, count = self._pool(records[part : part + self._most]), len(records[part : part + self._most])
-            raw = np.ascontiguousarray(copies.obs[:count]).reshape(count, game.seats, -1)
-            seen.append(raw.view(np.uint8).reshape(count, game.seats, -1).copy())
-            every = np.ones((count, game.seats, game.action.mask_size), bool)
-            legal.append(copies.legal[:count].copy() if game.masked else every)
-        return np.concatenate(seen), np.concatenate(legal)
-
-    def step(self, records: NDArray[Any], legal: NDArray[np.bool_], last: bool) -> _Moves:
-        """All joint moves of states [n] with legal actions [n, P, A]; ``last``: the time limit ends all."""
-        total = int(legal.sum(2).prod(1, dtype=float).sum())
-        if total > self.limit:
-            raise GameError(f"{self.game.name}: got {total:,} joint moves in a round; wanted at most {self.limit:,}")
-        state, action, place = _joint_moves(legal)
-        reward, ended = np.empty(action.shape), np.empty(len(state), bool)
-        after, drew = np.empty(len(state), self.game.state_dtype), np.empty(len(state), bool)
-        for part in range(0, len(state), self._most):
-            at = slice(part, part + self._most)
-            count = len(state[at])
-            copies = self._pool(records[state[at]])
-            played = np.zeros((copies.num_envs, self.game.seats), np.int64)
-            played[:count] = action[at]
-            copies.step(played)
-            reward[at], after[at] = copies.rewards[:count], copies.states[:count]
-            ended[at] = (copies.terminated | copies.truncated)[:count]
-            drew[at] = (after[at]["rng_counter"] != 0) | self._always_chance
-            self._check_outcomes(int(drew[: part + count].sum()))
-        kept = [slice(None)] if not drew.any() else [~drew]
-        parts = [(state[k], place[k], np.ones(len(state[k])), reward[k], ended[k], after[k]) for k in kept]
-        if drew.any():
-            parts.append(self._draw(records, state, action, place, np.flatnonzero(drew)))
-        of, place, share, reward, ended, after = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(of, kind="stable")
-        number = np.full(len(of), -1)
-        goes_on = ~ended & (not last)
-        number[goes_on] = self.number(after[goes_on])
-        rows = np.bincount(of, minlength=len(records))
-        return _Moves(place[order], share[order], reward[order], number[order], rows)
-
-    def _draw(
-        self, records: NDArray[Any], state: NDArray[np.int64], action: NDArray[np.int64], place: NDArray[np.int64],
-        drew: NDArray[np.int64],
-    ) -> tuple[Any, ...]:  # fmt: skip
-        """The same columns for the moves numbered ``drew``, a row for each outcome."""
-        found: list[Outcome] = []
-        counts: list[int] = []
-        left = len(drew)  # each has one outcome at least
-        for k in drew.tolist():
-            self._check_outcomes(len(found) + left)
-            outcomes = self._chance.steps(records[state[k]], action[k])
-            found += outcomes
-            counts.append(len(outcomes))
-            left -= 1
-        self._outcomes += len(found)
-        of = np.repeat(drew, counts)
-        after = np.array([outcome.record for outcome in found], self.game.state_dtype)
-        after["elapsed"] += 1
-        return (
-            state[of], place[of], np.array([outcome.probability for outcome in found]),
-            np.array([outcome.rewards for outcome in found]),
-            np.array([outcome.terminated or outcome.truncated for outcome in found]), after,
-        )  # fmt: skip
-
-    def _check_outcomes(self, more: int) -> None:
-        """Refuse the game if it has so many outcomes of chance besides those of the rounds before."""
-        least = self._outcomes + more
-        if least > _MAX_OUTCOMES:
-            raise GameError(
-                f"{self.game.name}: got {least:,} or more outcomes of chance from {len(self):,} states; wanted at most "
-                f"{_MAX_OUTCOMES:,}"
-            )
-
-    def _pool(self, records: NDArray[Any]) -> Copies:
-        """Copies that are in the given states; what is left over of them is over, and stands still."""
-        size = next(size for size in (*_SIZES[:-1], self._most) if size >= len(records))
-        if size not in self._pools:
-            self._pools[size] = Copies(self.game, size, autoreset="disabled", illegal="replace", threads=1)
-        copies = self._pools[size]
-        copies.states["over"] = 1
-        copies.states[: len(records)] = records
-        if not self._timed:
-            copies.states["elapsed"] = -1  # out of the time limit's reach
-        copies.look()
-        return copies
-
-
 class _Tree:
     """Grows all histories round by round."""
 
     def __init__(self, game: Game, move_limit: int) -> None:
-        self.game, self.limit, self.states = game, move_limit, _States(game, move_limit)
+        self.game, self.limit, self.states = game, move_limit, States(game, move_limit)
         self._seats = [_Seat() for _ in range(game.seats)]
         self._sequences: list[NDArray[np.int32]] = []
         self._payoffs: list[NDArray[np.float64]] = []
@@ -320,12 +159,12 @@ class _Tree:
                 raise GameError(
                     f"{self.game.name}: got {moves:,} joint moves within {rounds} rounds; wanted at most {self.limit:,}"
                 )
-            table = self.states.step(records, legal, rounds == self.game.horizon)
+            table = self.states.step(records, legal, last=rounds == self.game.horizon)
             state, reach, sequence = self._spread(table, of, reach, first)
         return self._assemble()
 
     def _spread(
-        self, table: _Moves, of: NDArray[np.int64], reach: NDArray[np.float64], first: NDArray[np.int64]
+        self, table: Moves, of: NDArray[np.int64], reach: NDArray[np.float64], first: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Note what all histories of a round are paid; gives those of the next: states, probabilities, sequences."""
         counts = table.rows[of]
@@ -401,20 +240,3 @@ class _Seat:
             np.concatenate(self._parent), np.concatenate(self._state), np.concatenate(self._infoset),
             np.concatenate(self._action), tuple(self._rounds),
         )  # fmt: skip
-
-
-def _joint_moves(legal: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The joint moves of states whose legal actions are [n, P, A].
-
-    Returns:
-        The state's number [R], in order; each seat's action [R, P]; and its place among the legal ones [R, P].
-    """
-    choices = legal.sum(2)
-    totals = choices.prod(1)
-    state = np.repeat(np.arange(len(legal)), totals)
-    index = np.arange(len(state)) - np.repeat(np.cumsum(totals) - totals, totals)
-    order = np.argsort(~legal, axis=2, kind="stable")  # the legal actions first
-    place = np.empty((len(state), legal.shape[1]), np.int64)
-    for seat in reversed(range(legal.shape[1])):  # the last seat's action fastest
-        index, place[:, seat] = np.divmod(index, choices[state, seat])
-    return state, order[state[:, None], np.arange(legal.shape[1]), place], place
