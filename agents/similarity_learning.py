@@ -14,7 +14,8 @@ batches and numbers of steps are not known to us; ours are in :class:`Similarity
 of torch's linear layers, uniform within 1 / sqrt(inputs).
 
 S pairs learn at once, their weights stacked [S, in, out]. A pair draws from generators of its own, and Adam works entry
-by entry, so what becomes of a pair does not depend on the others.
+by entry, so what becomes of a pair does not depend on the others. (So it is to the last bit on the machines at hand;
+with LOLA up to rounding, which its steps make grow.)
 
 Made for this one game, whose seats hold networks; it is no agent of ``mlbits train``.
 
@@ -184,7 +185,9 @@ def _random_networks(
 def _learner(network: SimilarityNetwork, learning_rate: float) -> tuple[SimilarityNetwork, FlatAdam]:
     """The network with weights that learn, and what moves them."""
     parameters = [nn.Parameter(p) for p in network.parameters]
-    optimizer = FlatAdam(parameters, learning_rate, float("inf"), eps=1e-8)
+    # Adam rounds the last few entries of a vector otherwise than the rest; with these, they are no pair's.
+    padding = nn.Parameter(torch.zeros(64 - sum(p.numel() for p in parameters) % 64))
+    optimizer = FlatAdam([*parameters, padding], learning_rate, float("inf"), eps=1e-8)
     return SimilarityNetwork(parameters, network.difference_factor), optimizer
 
 
