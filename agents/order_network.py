@@ -165,7 +165,7 @@ class OrderDecoder(nn.Module):
         hidden = torch.addmm(board.index_select(0, row), here, self.from_area)
         hidden = F.relu(torch.addmm(hidden, given, self.from_given))
         query = hidden @ self.to_word
-        look = (hidden @ self.to_look).view(count, -1, _LOOK)
+        look = (hidden @ self.to_look).view(count, self.to_look.shape[1] // _LOOK, _LOOK)  # also of no slots
         look = F.pad(torch.bmm(look, areas.index_select(0, row).transpose(1, 2)), (0, 1)).flatten()
 
         slot, index = mask.nonzero(as_tuple=True)

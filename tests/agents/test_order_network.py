@@ -374,3 +374,16 @@ def test_it_learns_to_support_the_move_that_it_makes():
     assert shares[0] < 0.2
     assert np.mean(shares[-5:]) > 0.8
     assert math.isfinite(sum(float(value.double().sum()) for value in agent.state_dict().values()))
+
+
+def test_rows_that_have_nothing_to_order_are_certain():
+    """All players of a share of a batch may have to wait at once."""
+    network, distribution = made()
+    obs = seen(5)
+    obs["slots"] = torch.zeros_like(obs["slots"])
+    params, mask = network.policy(obs), legal(obs)
+    action = distribution.sample(params, mask, draw())
+    assert not action.any()
+    log_prob, entropy = distribution.log_prob_and_entropy(params, mask, action)
+    assert not log_prob.any()
+    assert not entropy.any()
