@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlbits.agents.agent import AgentError
 from mlbits.agents.similarity_learning import SimilarityLearningConfig
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
@@ -110,18 +111,25 @@ def test_each_bound_has_to_hold(changed, met):
     assert similarity.met(invented(**changed)) is met
 
 
-def test_lola_that_breaks_leaves_the_others_results(tiny, monkeypatch, capsys):
+def test_networks_that_break_leave_the_others_results(tiny, monkeypatch, capsys, tmp_path):
     follow = similarity._follow
+    broken = []
 
     def breaking(game, pairs, config):
-        if config.lookahead > 0:
+        broken.append(config)
+        if config.lookahead > 0 or len(broken) == first:
             raise GameError("policies[1]: got answers that are not finite; wanted finite numbers")
         return follow(game, pairs, config)
 
     monkeypatch.setattr(similarity, "_follow", breaking)
+    first = 0
     result = similarity.reproduce(seeds=1, turns=1, lookahead=1.0)
-    assert "lola" not in result["conditions"]
+    assert list(result["conditions"]) == ["abr", "copies", "no_pretraining", "cut"]
     assert "CCDR, then LOLA: given up, its networks broke (policies[1]" in capsys.readouterr().out
+    broken, first = [], 1
+    result = similarity.reproduce(seeds=1, turns=1, plot=tmp_path / "curves.png")
+    assert list(result["conditions"]) == ["copies", "no_pretraining", "cut"]
+    assert result["met"] is False
 
 
 def test_the_command_draws_what_it_measured(tiny, tmp_path, capsys):
@@ -145,8 +153,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tm
     for name in ("seeds", "turns"):
         with pytest.raises(ReproductionError, match=f"{name}: got 0; wanted at least 1"):
             similarity.reproduce(**{name: 0})
-    with pytest.raises(ReproductionError, match="lookahead: got nan; wanted a finite number from 0"):
-        similarity.reproduce(lookahead=float("nan"))
+    for lookahead in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(AgentError, match=f"lookahead: got {lookahead}; wanted a number from 0"):
+            similarity.reproduce(lookahead=lookahead)
     with pytest.raises(GameError, match="seed: got -1"):
         similarity.reproduce(game_seed=-1)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
