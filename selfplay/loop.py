@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mlbits.selfplay.config import Settings
 from mlbits.selfplay.machine import process_wall_seconds, set_up
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings, write_summary
-from mlbits.selfplay.session import Session, open_session
+from mlbits.selfplay.session import Measured, Session, open_session
 from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import Tracker
 from mlbits.selfplay.value_maps import policy_pictures
@@ -115,13 +115,20 @@ class Turns:
         return summary
 
 
-def train(settings: Settings, out: str | Path | None = None, *, console: bool = True) -> tuple[Path, dict[str, Any]]:
+Measure = Callable[[Session], Measured]
+
+
+def train(
+    settings: Settings, out: str | Path | None = None, *, console: bool = True, measure: Measure | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Start a run.
 
     Args:
         settings: of the run, from :func:`mlbits.selfplay.config.resolve`.
         out: its folder; None makes one under ``runs``.
         console: whether to show progress.
+        measure: asked at every evaluation for more to record; the command gives
+            :func:`mlbits.evals.measures.during_training`.
 
     Returns:
         The folder and the summary.
@@ -135,6 +142,7 @@ def train(settings: Settings, out: str | Path | None = None, *, console: bool = 
         return sb3_training.train(settings, out, console=console)
     set_up(settings.run.threads)
     session = open_session(settings)
+    session.measure = measure
     folder = new_folder(settings, out)
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
@@ -146,13 +154,16 @@ def train(settings: Settings, out: str | Path | None = None, *, console: bool = 
         tracker.close()
 
 
-def resume(folder: str | Path, *, total_steps: int | None = None, console: bool = True) -> tuple[Path, dict[str, Any]]:
+def resume(
+    folder: str | Path, *, total_steps: int | None = None, console: bool = True, measure: Measure | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Continue a run from its newest whole checkpoint (from the start where there is none yet).
 
     Args:
         folder: the run's folder.
         total_steps: a new end; None keeps the run's own.
         console: whether to show progress.
+        measure: asked at every evaluation for more to record, as :func:`train` has it.
 
     Raises:
         RunError: if the folder is no run, or one of Stable-Baselines3's that is not finished.
@@ -168,6 +179,7 @@ def resume(folder: str | Path, *, total_steps: int | None = None, console: bool 
         change_settings(folder, settings)  # so that another interruption goes on to the same end
     set_up(settings.run.threads)
     session = open_session(settings)
+    session.measure = measure
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
@@ -204,6 +216,12 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     if run.video:
         maps = policy_pictures(session.learner, settings, device=session.device, exact=best is None)
         for name, picture in maps.items():
+            tracker.picture(counters.env_steps, [picture], name=name)
+    if session.measure is not None:
+        measured = session.measure(session)
+        if measured.scalars:
+            tracker.record(counters.env_steps, measured.scalars)
+        for name, picture in measured.pictures.items() if run.video else ():
             tracker.picture(counters.env_steps, [picture], name=name)
     if played.undrawn and not played.frames:
         tracker.say(f"no pictures: {played.undrawn}", once=True)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,18 @@ class Counters:
     next_record: int = 0
 
 
+class Measured(NamedTuple):
+    """What a run was measured by, besides its return.
+
+    Attributes:
+        scalars: numbers by TensorBoard's names.
+        pictures: images uint8 [H, W, 3] by TensorBoard's names.
+    """
+
+    scalars: Mapping[str, float]
+    pictures: Mapping[str, np.ndarray]
+
+
 @dataclass
 class Session:
     """The agent, its copies, its random streams and its counters.
@@ -77,6 +89,7 @@ class Session:
         recent: returns of the latest training episodes.
         replay: what was played lately, for an agent that learns from that; else None.
         opponents: whom the learner meets besides itself, or None.
+        measure: asked at every evaluation for more to record, or None.
         counters: where the run stands.
     """
 
@@ -90,6 +103,7 @@ class Session:
     recent: deque[float]
     replay: Replay | None = None
     opponents: Opponents | None = None
+    measure: Callable[[Session], Measured] | None = None
     counters: Counters = field(default_factory=Counters)
 
     @property

@@ -175,21 +175,23 @@ def _train(words: list[str]) -> int:
     from mlbits.selfplay.flags import parse_train
 
     settings, out, quiet = parse_train(words)
+    from mlbits.evals.measures import during_training
     from mlbits.selfplay.loop import train
 
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
         print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
-    folder, summary = train(settings, out, console=not quiet)
+    folder, summary = train(settings, out, console=not quiet, measure=during_training)
     _print_run(folder, summary)
     return 0
 
 
 def _resume(words: list[str]) -> int:
     flags = read_flags(_ResumeFlags, "mlbits resume", words)
+    from mlbits.evals.measures import during_training
     from mlbits.selfplay.loop import resume
 
-    folder, summary = resume(flags.run, total_steps=flags.total_steps)
+    folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)
     _print_run(folder, summary)
     return 0
 

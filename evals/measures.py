@@ -1,0 +1,82 @@
+"""What a training run of several seats is measured by as it goes, besides its return: see :func:`during_training`.
+
+TensorBoard's names are stable:
+
+| name | meaning |
+|---|---|
+| exploitability/agent | of the agent in all seats, exact; 0 is an equilibrium |
+| exploitability/pool | of a mixture of the pool, one frozen copy drawn a game: fictitious play's average |
+| rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0 |
+| pool/payoffs | a picture: the share of games that the row's player won against the column's |
+
+Exploitability is exact or not there: games too large to be gone through have none in training (``mlbits exploit RUN``
+trains a best responder to them, for a lower bound).
+
+Example:
+    mlbits train ppo mlbits/Blotto-v0 --pool uniform    # writes them at every evaluation
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlbits.selfplay.opponents import Opponents
+from mlbits.selfplay.session import Measured, Session
+
+# Copies of a pool that are measured or drawn: evenly spaced ones where there are more.
+_MEASURED, _DRAWN = 64, 16
+
+
+def during_training(session: Session) -> Measured:
+    """Measure a run.
+
+    Args:
+        session: the run under way; nothing in it is changed, no random number is drawn.
+    """
+    if session.batch.num_seats < 2:
+        return Measured({}, {})
+    # Here and not above: only runs of several seats wait for SciPy.
+    from mlbits.evals.agent_exploitability import exact_exploitability
+    from mlbits.evals.ratings import elo_ratings
+
+    scalars: dict[str, float] = {}
+    opponents, settings = session.opponents, session.settings
+    where = (settings.env, settings.env_settings)
+    found = exact_exploitability(session.learner, *where, device=session.device)
+    if found is not None:
+        scalars["exploitability/agent"] = found
+    if opponents is None:
+        return Measured(scalars, {})
+    copies = [copy.number for copy in opponents.copies]
+    if found is not None and copies:
+        members = [(opponents.agents[number], 1.0) for number in _evenly(copies, _MEASURED)]
+        mixture = exact_exploitability(members, *where, device=session.device)
+        assert mixture is not None
+        scalars["exploitability/pool"] = mixture
+    met = opponents.payoffs.meetings
+    if not met.any():
+        return Measured(scalars, {})
+    if copies:
+        points = opponents.payoffs.wins + opponents.payoffs.draws / 2
+        scalars["rating/elo"] = float(elo_ratings(points, anchor=copies[0])[0])
+    return Measured(scalars, {"pool/payoffs": payoffs_picture(opponents)})
+
+
+def payoffs_picture(opponents: Opponents) -> np.ndarray:
+    """Who won how often against whom, uint8 [H, W, 3]: learners, guests, and frozen copies evenly spaced in time."""
+    from mlbits.selfplay.heat_maps import payoff_heat_map  # needs Pillow
+
+    copies = [copy.number for copy in opponents.copies]
+    shown = [number for number in range(len(opponents.agents)) if number not in set(copies)] + _evenly(copies, _DRAWN)
+    payoffs = opponents.payoffs
+    with np.errstate(invalid="ignore"):
+        won = (payoffs.wins + payoffs.draws / 2) / payoffs.meetings
+    picked = won[np.ix_(shown, shown)]
+    return payoff_heat_map(picked, [opponents.names[number] for number in shown], "games won, draws counting half")
+
+
+def _evenly(numbers: list[int], most: int) -> list[int]:
+    """At most so many of them, the first and the last among them."""
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[round(k * (len(numbers) - 1) / (most - 1))] for k in range(most)]
