@@ -49,6 +49,9 @@ EVALS: dict[str, EvalEntry] = {
     "openspiel": EvalEntry(
         "mlbits.evals.openspiel:reproduce", "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs"
     ),
+    "fictitious-play": EvalEntry(
+        "mlbits.evals.fictitious_self_play:reproduce", "a pool of past selves is harder to exploit than plain self-play"
+    ),
     "overestimation": EvalEntry(
         "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
     ),
