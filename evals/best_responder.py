@@ -38,14 +38,14 @@ from mlbits.agents.agent import Agent, Decision
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.evals.agent_exploitability import Mixture, members
 from mlbits.evals.opponents import turning_seats
-from mlbits.selfplay.config import ConfigError, find_preset, resolve
+from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.lineup import against
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.session import open_session
 
 _NORMAL_95 = 1.959964
 _COPIES = 64
-# PPO's where it has no preset: for games of a few moves, tried on Blotto and Goofspiel, whose exact answers are known.
+# PPO's, for games of a few moves: tried on Blotto and Goofspiel, whose exact answers are known.
 _PPO = {"num_steps": 32, "learning_rate": 1e-3}
 
 
@@ -98,7 +98,7 @@ def best_response(
         steps: environment steps to learn from.
         episodes: games that decide, with the responder and without; rounded up to as many in each seat.
         learner: the agent that learns to respond.
-        learner_settings: of that agent, over its preset for this environment.
+        learner_settings: of that agent.
         seed: of learning and of the games.
         greedy: whether the agents that are measured take their most probable actions.
         device: where all of them live.
@@ -167,14 +167,14 @@ def _train(
     batch.close()
     if seats < 2:
         raise ConfigError(f"env: {env} has one seat; wanted an environment with two or more")
-    preset, tuned = find_preset(learner, env)
-    values = {**(_PPO if (learner, preset) == ("ppo", "none") else {}), **(learner_settings or {})}
-    # Enough copies for the responder to meet everybody in every seat.
-    copies = max(_COPIES, tuned.get("num_envs", 0), 2 * seats * len(pairs))
-    run = {
-        "total_steps": steps, "num_envs": copies, "seed": seed, "device": str(device), "opponents": (), "pool": "none"
-    }  # fmt: skip
-    session = open_session(resolve(learner, env, run=run, agent_settings=values, env_settings=dict(settings or {})))
+    values = {**(_PPO if learner == "ppo" else {}), **(learner_settings or {})}
+    # Enough copies for the responder to meet everybody in every seat. No preset: those of games are for learners that
+    # are to mix, which a responder need not.
+    copies = max(_COPIES, 2 * seats * len(pairs))
+    run = {"total_steps": steps, "num_envs": copies, "seed": seed, "device": str(device)}
+    session = open_session(
+        resolve(learner, env, preset="none", run=run, agent_settings=values, env_settings=dict(settings or {}))
+    )
     batch = session.batch
     session.lineup = against(session.learner, pairs, batch.num_envs, seats, batch.device)
     while not session.finished:
