@@ -217,6 +217,36 @@ def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
             yield _batch_row(watch, name, "mlbits/SimilarityPD-v0", num_envs, noise=noise)
 
 
+def bench_pool(watch: Stopwatch) -> Iterator[Row]:
+    """PPO on Blotto, learning counted: plain self-play, against 8 frozen copies, and leagues with 8 frozen members."""
+    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.session import open_session
+
+    ways: dict[str, dict[str, Any]] = {
+        "plain self-play": {},
+        "half against 8 frozen copies": {"pool": "uniform"},
+        "all against 8 frozen copies": {"pool": "uniform", "pool_share": 1.0},
+        "league of a main agent, 8 frozen": {"pool": "league", "main_exploiters": 0, "league_exploiters": 0},
+        "league of 4 learners, 8 frozen": {"pool": "league"},
+    }
+    for way, run in ways.items():
+        run |= {"num_envs": MANY, "device": watch.device, "pool_every": 10**12}
+        session = open_session(
+            resolve("ppo", "mlbits/Blotto-v0", preset="none", run=run, agent_settings={"num_steps": 8})
+        )
+        opponents = session.opponents
+        while opponents is not None and len(opponents.copies) < 8:
+            opponents.freeze(len(opponents.copies) % len(opponents.learners), 0)
+
+        def call(session: Any = session) -> None:
+            rollout, episodes, _ = session.collect()
+            session.learn(rollout)
+            if session.opponents is not None:
+                session.opponents.note(episodes, 0)
+
+        yield watch.row(f"PPO on Blotto, {MANY:,} copies, {way}", call, MANY * 8)
+
+
 def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
     """A tournament of eight PPO agents on Blotto, in memory, a step being a game."""
     from mlbits.agents.ppo import PPO, PPOConfig
@@ -241,6 +271,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
     "sb3": bench_sb3,
+    "pool": bench_pool,
     "tournament": bench_tournament,
     "diplomacy": bench_diplomacy,
 }

@@ -117,7 +117,7 @@ class Opponents:
         self._draws = np.zeros((len(self.learners), run.pool_draws), np.int64)
         if self.pooled:
             for number in range(len(self.learners)):
-                self._freeze(number, 0)
+                self.freeze(number, 0)
             self.draw()
             self._seat(np.flatnonzero(self._drawn))
         self.lineup = self._new_lineup()
@@ -217,10 +217,10 @@ class Opponents:
             else:
                 due = passed >= run.pool_every
             if due:
-                self._freeze(number, env_steps)
+                self.freeze(number, env_steps)
                 self._restart(number)
 
-    def _freeze(self, learner: int, env_steps: int) -> None:
+    def freeze(self, learner: int, env_steps: int) -> None:
         """Add a deep copy of a learner to the pool."""
         agent, living = self._make(self._seeds[learner]), self.agents[learner]
         agent.load_state_dict({key: value.detach().clone() for key, value in living.state_dict().items()})
