@@ -1,8 +1,8 @@
-"""What enters a tournament: runs, models that Stable-Baselines3 saved, and bots, all checked before anything is played.
+"""What enters a tournament: runs, frozen copies, models of Stable-Baselines3 and bots, all checked before play begins.
 
-All play one game. It is that of the runs, which must have trained on the same, unless the caller says which settings
-are to be played; then their spaces and seats must be those they trained with all the same. An agent cannot be asked to
-sit down where it does not understand what it sees, so that whatever does not fit is refused by name.
+All play one game. It is that of the runs and copies, which must have trained on the same, unless the caller says which
+settings are to be played; then their spaces and seats must be those they trained with all the same. An agent cannot be
+asked to sit down where it does not understand what it sees, so that whatever does not fit is refused by name.
 
 Example:
     entries = open_entries(["runs/a", "runs/b", "random"])
@@ -13,25 +13,24 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mlbits.agents import AGENTS, make_bot
+from mlbits.agents import AGENTS
 from mlbits.agents.agent import Agent
-from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import AnyBatch, check_env_id, open_batch
-from mlbits.evals.evaluate import load_agent
 from mlbits.evals.tournament_config import TournamentError
 from mlbits.selfplay.config import Settings
 from mlbits.selfplay.run import read_settings
+from mlbits.selfplay.saved_agents import SUFFIX, copy_settings, load_agent, open_guest
 
-_RUN, _MODEL, _BOT = "run", "model", "bot"
+_RUN, _COPY, _MODEL, _BOT = "run", "copy", "model", "bot"
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,16 @@ def open_entries(
     """Load all entries of a tournament.
 
     Args:
-        words: folders of runs, models saved by Stable-Baselines3 (``.zip``) and names of bots, two or more.
+        words: folders of runs, frozen copies of a pool (``.safetensors``), models saved by Stable-Baselines3 (``.zip``)
+            and names of bots, two or more.
         env: id of the environment; "" takes that of the runs.
         env_settings: of the environment, over those that the runs trained with.
         device: where the agents are to live.
 
     Raises:
         TournamentError: naming the entry that is unknown, given twice or does not fit, or what else is wrong.
-        UnknownIdError: for an unknown environment, or a name that is none of the three.
+        UnknownIdError: for an unknown environment, or a name that is none of these.
+        SavedAgentError: for a frozen copy that is damaged or of another version.
         RunError: for a run whose config is damaged.
         CheckpointError: for a run without a usable checkpoint.
     """
@@ -74,7 +75,8 @@ def open_entries(
         raise TournamentError(f"entries: got {len(words)}; wanted two or more")
     kinds = [_kind(word) for word in words]
     names = _names(words, kinds)
-    runs = {word: read_settings(word) for word, kind in zip(words, kinds, strict=True) if kind == _RUN}
+    read: dict[str, Callable[[Path], Settings]] = {_RUN: read_settings, _COPY: copy_settings}
+    runs = {word: read[kind](Path(word)) for word, kind in zip(words, kinds, strict=True) if kind in read}
     env, settings = _game(runs, env, dict(env_settings or {}))
     batch = open_batch(env, 1, settings=settings)
     if batch.num_seats < 2:
@@ -85,7 +87,7 @@ def open_entries(
         _check_settings(runs, env, settings)
     agents = {}
     for name, word, kind in zip(names, words, kinds, strict=True):
-        agents[name] = _load(word, kind, batch, device)
+        agents[name] = _load(word, kind, env, settings, device)
     batch.close()
     return Entries(env, _own_settings(env, settings), agents)
 
@@ -95,10 +97,12 @@ def _kind(word: str) -> str:
 
     Raises:
         TournamentError: for a learning agent's name.
-        UnknownIdError: for a name that is none of the three.
+        UnknownIdError: for a name that is none of these.
     """
     if Path(word).is_dir():
         return _RUN
+    if word.endswith(SUFFIX):
+        return _COPY
     if word.endswith(".zip"):
         return _MODEL
     bots = [name for name, known in AGENTS.items() if known.bot]
@@ -184,12 +188,11 @@ def _own_settings(env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value != defaults.get(name)}
 
 
-def _load(word: str, kind: str, batch: AnyBatch, device: torch.device | str) -> Agent:
+def _load(word: str, kind: str, env: str, settings: Mapping[str, Any], device: torch.device | str) -> Agent:
     if kind == _RUN:
-        return load_agent(word, str(device))[0]
+        agent: Agent = load_agent(word, str(device))[0]
+        return agent
     try:
-        if kind == _MODEL:
-            return load_sb3(word, batch.observation_space, batch.action_space, device=device)
-        return make_bot(word, batch.observation_space, batch.action_space, device=device)
+        return open_guest(word, env, settings, device)
     except MlbitsError as error:
         raise TournamentError(f"entries: {word}: {error}") from None

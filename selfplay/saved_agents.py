@@ -27,7 +27,7 @@ from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, Settings, make_config
+from mlbits.selfplay.config import ConfigError, RunConfig, Settings, make_config
 from mlbits.selfplay.run import CHECKPOINTS, CONFIG, read_settings
 
 FORMAT = "mlbits agent"
@@ -125,6 +125,24 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
     }  # fmt: skip
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
     return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors puts several in any order
+
+
+def copy_settings(path: Path) -> Settings:
+    """Which agent a frozen copy is, and of which game; the settings of its run are not known.
+
+    Raises:
+        SavedAgentError: if the file cannot be read, is damaged, or is of another version.
+        UnknownIdError: if the agent is not known.
+    """
+    about, _ = _read(path)
+    for field, want in (("format", FORMAT), ("version", VERSION)):
+        if about.get(field) != want:
+            raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
+    config = make_config(agent_entry(about["agent"]).config_class(), about["agent_config"], "agent")
+    return Settings(
+        agent=about["agent"], env=about["env"], preset="none", run=RunConfig(), agent_config=config,
+        env_settings=about["env_settings"],
+    )  # fmt: skip
 
 
 def read_copy(

@@ -453,3 +453,21 @@ def test_the_benchmark_counts_games():
     ((name, played, counted),) = benchmarks.GROUPS["tournament"](Once())
     assert played == counted == 2800
     assert len(name) <= 52, "the column of names is 52 wide"
+
+
+def test_frozen_copies_of_a_pool_enter(tmp_path):
+    run = {"total_steps": 64, "num_envs": 8, "video": False, "pool": "latest", "pool_every": 64, "device": "cpu"}
+    agent = {"num_steps": 8, "hidden": [4]}
+    settings = resolve("ppo", BLOTTO, preset="none", env_settings=SMALL, run=run, agent_settings=agent)
+    folder, _ = train(settings, tmp_path / "run", console=False)
+    first, last = sorted((folder / "pool").iterdir())
+    entries = open_entries([str(first), str(last), str(folder), "random"])
+    assert (entries.env, entries.env_settings) == (BLOTTO, SMALL)
+    assert list(entries.agents) == ["copy-0000.safetensors", "copy-0001.safetensors", "run", "random"]
+    hashes = [content_hash(one) for one in entries.agents.values()]
+    assert hashes[1] == hashes[2] != hashes[0]
+    with pytest.raises(TournamentError, match=r"copy-0000\.safetensors was trained on mlbits/Blotto-v0, observation space"):
+        open_entries([str(first), "random"], MATRIX)
+    last.write_bytes(b"nothing")
+    with pytest.raises(MlbitsError, match=r"copy-0001\.safetensors: damaged"):
+        open_entries([str(first), str(last)])
