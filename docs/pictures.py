@@ -3,9 +3,9 @@
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
 ``diplomacy_orders.png`` is a made-up second phase of Diplomacy with every kind of order to move.
-``supervised_vs_rl.png``, ``overestimation.png`` and ``similarity.png`` draw the results that lie beside them, which
-``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes;
-``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
+``supervised_vs_rl.png``, ``overestimation.png``, ``fictitious_play.png`` and ``similarity.png`` draw the results that
+lie beside them, which ``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like
+measured in some minutes; ``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlbits.envs.diplomacy.drawing import draw_position
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.replay_page import frames_of
 from mlbits.envs.diplomacy.saved_games import GameRecord
-from mlbits.evals import overestimation, similarity, supervised_vs_rl
+from mlbits.evals import fictitious_self_play, overestimation, similarity, supervised_vs_rl
 from mlbits.selfplay.heat_maps import payoff_heat_map
 from mlbits.selfplay.value_maps import exact_picture
 
@@ -57,6 +57,10 @@ def main() -> None:
     write("diplomacy_orders", diplomacy_orders())
     write("supervised_vs_rl", curves("supervised_vs_rl", supervised_vs_rl.draw))
     write("overestimation", curves("overestimation", overestimation.draw))
+    write(
+        "fictitious_play",
+        curves("fictitious_play", lambda found, path: fictitious_self_play.draw(found["curves"], path)),
+    )
     write("tournament", payoffs("tournament"))
     write("similarity", curves("similarity", similarity.draw))
 

@@ -44,7 +44,7 @@ EVALS: dict[str, EvalEntry] = {
         "mlbits.evals.supervised_vs_rl:reproduce", "rewards take n times the examples that n labels take, or not"
     ),
     "diplomacy": EvalEntry(
-        "mlbits.evals.diplomacy:reproduce", "self-play on a small Diplomacy board beats random play and a greedy bot"
+        "mlbits.evals.diplomacy:reproduce", "PPO on a small Diplomacy board beats random play and a greedy bot"
     ),
     "openspiel": EvalEntry(
         "mlbits.evals.openspiel:reproduce", "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs"

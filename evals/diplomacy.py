@@ -1,8 +1,8 @@
-"""``mlbits reproduce diplomacy``: self-play on the small Diplomacy board beats the bots.
+"""``mlbits reproduce diplomacy``: learning on the small Diplomacy board beats the bots.
 
-PPO with the network for orders learns by playing all three seats itself, and meets no bot while it learns. Then it has
-one seat, turn about, against the same bot in the two others. A game is won if its return is the highest of the three,
-alone.
+PPO with the network for orders learns as its preset says: in part of the games it has one seat against the greedy bot or
+frozen copies of itself, in the rest all three; the random bot it never meets. Then it has one seat, turn about, against
+the same bot in the two others. A game is won if its return is the highest of the three, alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def reproduce(quick: bool = False, *, seeds: int = 3) -> dict[str, Any]:
                     }
                 )  # fmt: skip
     print_table(
-        f"PPO by self-play on {ENV}, one seat of three against a bot, {_GAMES} games",
+        f"PPO on {ENV}, one seat of three against a bot, {_GAMES} games",
         ["seed", "against", "won", "95% from", "to", "tied", "return", "target", "wall s", "CPU-s"],
         [list(row.values()) for row in rows],
     )

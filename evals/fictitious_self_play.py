@@ -178,9 +178,9 @@ def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
     for panel, (name, found) in zip(panels, curves.items(), strict=True):
         for way, which, label, colour in lines:
             runs = np.array(found[way][which])
-            mean_band(panel, np.array(found[way]["env_steps"]), runs, label, colour)
+            mean_band(panel, np.array(found[way]["env_steps"]) / 1000, runs, label, colour)
         panel.set_title(name)
-        panel.set_xlabel("environment steps")
+        panel.set_xlabel("environment steps, thousands")
         panel.set_ylabel("exploitability")
         panel.set_ylim(bottom=0)
         panel.legend(fontsize=8)
