@@ -7,30 +7,21 @@ One seat and one learner is ordinary reinforcement learning; a learner in every 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlbits.agents.sb3_configs import SB3Config
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.collect import Episodes, Timing
 from mlbits.selfplay.config import Settings
-from mlbits.selfplay.machine import process_wall_seconds, set_up
-from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings, write_summary
+from mlbits.selfplay.machine import set_up
+from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.session import Measured, Session, open_session
-from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import Tracker
-from mlbits.selfplay.value_maps import policy_pictures
+from mlbits.selfplay.turns import Turns
 
-# Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.
-EVAL_SEED = 1_000_000_007
-_MAX_FRAMES = 200
+Measure = Callable[[Session], Measured]
 
 
 def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
@@ -42,80 +33,6 @@ def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
             metrics = session.learn(rollout)
         turns.after(steps, episodes, metrics)
     return turns.finish()
-
-
-class Turns:
-    """What follows each turn of collecting and learning: counting, evaluating, recording and saving.
-
-    Args:
-        session: the run under way.
-        tracker: takes the records.
-        folder: the run's folder.
-
-    Attributes:
-        clock: the run's time.
-    """
-
-    def __init__(self, session: Session, tracker: Tracker, folder: Path) -> None:
-        self.clock = Clock(session)
-        self._session, self._tracker, self._folder = session, tracker, folder
-        self._metrics: Mapping[str, Any] = {}
-        self._lengths: list[int] = []  # of the episodes that ended since the last record
-
-    def after(self, steps: int, episodes: Episodes, metrics: Mapping[str, Any]) -> None:
-        """Take in one turn.
-
-        Args:
-            steps: environment steps that it took.
-            episodes: those that ended in it.
-            metrics: what the learner reported; nothing leaves the last report standing.
-        """
-        session, tracker, folder, clock = self._session, self._tracker, self._folder, self.clock
-        run, counters = session.settings.run, session.counters
-        self._metrics = metrics or self._metrics
-        counters.env_steps += steps
-        counters.iterations += 1
-        _note_episodes(session, episodes, clock)
-        if session.opponents is not None:
-            session.opponents.note(episodes, counters.env_steps)
-        self._lengths.extend(episodes.lengths.tolist())
-        # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
-        if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
-            counters.next_eval = _next(counters.env_steps, run.eval_every)
-            with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
-                evaluate(session, tracker)
-        saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
-        if saving or counters.env_steps >= counters.next_record:
-            counters.next_record = _next(counters.env_steps, session.record_every)
-            record = {f"learn/{name}": float(value) for name, value in self._metrics.items()}
-            record |= {} if session.opponents is None else session.opponents.record()
-            tracker.record(counters.env_steps, _training_record(session, self._lengths) | record | clock.record())
-            self._lengths.clear()
-            self._metrics = {}  # told once: a run resumed here would not know them
-        if saving:
-            counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
-            save(session, tracker, folder, clock)
-
-    def finish(self) -> dict[str, Any]:
-        """Write the summary; returns it."""
-        session, counters = self._session, self._session.counters
-        if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
-            evaluate(session, self._tracker)
-            save(session, self._tracker, self._folder, self.clock)
-        summary: dict[str, Any] = {
-            **(counters.evaluation or {}),
-            "best_return_mean": counters.best_return_mean,
-            "env_steps": counters.env_steps,
-            "wall_seconds": counters.wall_seconds,
-            "cpu_seconds": counters.cpu_seconds,
-        }
-        if session.threshold is not None:
-            summary["solved_at"] = counters.solved_at
-        write_summary(self._folder, summary)
-        return summary
-
-
-Measure = Callable[[Session], Measured]
 
 
 def train(
@@ -193,125 +110,3 @@ def resume(
         return folder, loop(session, tracker, folder)
     finally:
         tracker.close()
-
-
-def evaluate(session: Session, tracker: Tracker) -> None:
-    """Play evaluation episodes with the present agent, and record and remember them."""
-    settings, counters = session.settings, session.counters
-    run = settings.run
-    played = play_episodes(
-        session.learner, settings.env, run.eval_episodes, seed=EVAL_SEED, settings=settings.env_settings,
-        device=session.device, greedy=run.eval_greedy,
-        max_frames=_MAX_FRAMES if run.video else 0,
-    )  # fmt: skip
-    mean, (low, high) = mean_interval(played.returns.mean(1))
-    best = counters.best_return_mean
-    counters.best_return_mean = mean if best is None else max(best, mean)
-    tracker.record(
-        counters.env_steps,
-        {"return/eval": mean, "return/eval_low": low, "return/eval_high": high,
-         "return/eval_length": float(played.lengths.mean())},
-    )  # fmt: skip
-    tracker.picture(counters.env_steps, played.frames)
-    if run.video:
-        maps = policy_pictures(session.learner, settings, device=session.device, exact=best is None)
-        for name, picture in maps.items():
-            tracker.picture(counters.env_steps, [picture], name=name)
-    if session.measure is not None:
-        measured = session.measure(session)
-        if measured.scalars:
-            tracker.record(counters.env_steps, measured.scalars)
-        for name, picture in measured.pictures.items() if run.video else ():
-            tracker.picture(counters.env_steps, [picture], name=name)
-    if played.undrawn and not played.frames:
-        tracker.say(f"no pictures: {played.undrawn}", once=True)
-    if played.cut:
-        tracker.say(f"{played.cut} of {len(played.lengths)} evaluation episodes had no end: cut, returns as they stood")
-    counters.evaluation = {
-        "env_steps": counters.env_steps,
-        "return_mean": mean,
-        "return_interval": [low, high],
-        "episodes": run.eval_episodes,
-    }
-
-
-def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:
-    """Write a checkpoint; what was recorded up to here is on disk before it is."""
-    clock.update()
-    session.restart_wrapped()
-    tracker.flush()
-    if session.opponents is not None:
-        session.opponents.write(folder)  # before the checkpoint that names them
-    keep = session.settings.run.keep_checkpoints
-    path = folder / CHECKPOINTS
-    checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)
-
-
-@contextlib.contextmanager
-def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Iterator[None]:
-    """Save what was learned before an error of evaluation ends the run."""
-    try:
-        yield
-    except Exception:
-        save(session, tracker, folder, clock)
-        raise
-
-
-def _next(now: int, every: int) -> int:
-    return (now // every + 1) * every if every else 0
-
-
-def _note_episodes(session: Session, episodes: Episodes, clock: Clock) -> None:
-    """Keep the latest returns, and note when they first reach the threshold."""
-    if len(episodes.returns) == 0:
-        return
-    session.recent.extend(episodes.returns.tolist())
-    counters, threshold = session.counters, session.threshold
-    full = len(session.recent) == session.recent.maxlen
-    if threshold is not None and counters.solved_at is None and full and np.mean(session.recent) >= threshold:
-        clock.update()
-        counters.solved_at = {
-            "env_steps": counters.env_steps,
-            "wall_seconds": counters.wall_seconds,
-            "cpu_seconds": counters.cpu_seconds,
-        }
-
-
-def _training_record(session: Session, lengths: Sequence[int]) -> dict[str, float]:
-    record = {"return/train": float(np.mean(session.recent))} if session.recent else {}
-    return record | ({"return/train_length": float(np.mean(lengths))} if lengths else {})
-
-
-class Clock:
-    """Wall and CPU time of the run over all its processes, and where the time goes."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._wall_before, self._cpu_before = session.counters.wall_seconds, session.counters.cpu_seconds
-        self._recorded, self._steps = time.perf_counter(), session.counters.env_steps
-
-    def update(self) -> None:
-        """Bring the counters up to now."""
-        self._session.counters.wall_seconds = self._wall_before + process_wall_seconds()
-        self._session.counters.cpu_seconds = self._cpu_before + time.process_time()
-
-    @contextlib.contextmanager
-    def timing(self, part: str) -> Iterator[None]:
-        """Count the time that is spent within as one of Timing's parts."""
-        timing, began = self._session.collector.timing, time.perf_counter()
-        yield
-        setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
-
-    def record(self) -> dict[str, float]:
-        """Speed (evaluation left out) and shares of time since the last record."""
-        now = time.perf_counter()
-        wall = max(now - self._recorded, 1e-9)
-        self._recorded = now
-        steps = self._session.counters.env_steps - self._steps
-        self._steps += steps
-        timing = self._session.collector.timing
-        training = max(wall - timing.evaluation, 1e-9)
-        shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}
-        self._session.collector.timing = Timing()
-        self.update()
-        return {"speed/steps_per_second": steps / training, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}

@@ -1,7 +1,7 @@
 """Training by Stable-Baselines3's own loop, recorded as any other run.
 
 ``mlbits train sb3-ppo ENV`` runs ``model.learn`` of SB3 itself. Its callback hands each turn (a rollout, and what was
-learned from it) to the same :class:`~mlbits.selfplay.loop.Turns` that follows our own loop's, so that the run's
+learned from it) to the same :class:`~mlbits.selfplay.turns.Turns` that follows our own loop's, so that the run's
 folder, the curves, the evaluation on the same seeds, the checkpoints and the summary are those of every run. Games of
 mlbits are played through :class:`~mlbits.envs.core.sb3_door.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each copy
 in a ``Monitor``.
@@ -46,11 +46,11 @@ from mlbits.selfplay.checkpoints import Checkpoint
 from mlbits.selfplay.collect import Collector, Episodes
 from mlbits.selfplay.config import ConfigError, Settings
 from mlbits.selfplay.lineup import self_play
-from mlbits.selfplay.loop import Turns
 from mlbits.selfplay.machine import memory_bytes, set_up
 from mlbits.selfplay.run import SUMMARY, RunError, new_folder
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.tracking import Tracker
+from mlbits.selfplay.turns import Turns
 
 _RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
 _MAX_SEED = 2**32 - 1  # of NumPy's global generator

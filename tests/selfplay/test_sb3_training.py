@@ -29,9 +29,10 @@ from mlbits.evals.evaluate import evaluate_run, load_agent
 from mlbits.selfplay import sb3_training
 from mlbits.selfplay.checkpoints import CheckpointError
 from mlbits.selfplay.config import ConfigError, RunConfig, Settings, resolve
-from mlbits.selfplay.loop import EVAL_SEED, resume, train
+from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import RunError, read_settings
+from mlbits.selfplay.turns import EVAL_SEED
 from tests.games import register_test_games
 
 register_test_games()
