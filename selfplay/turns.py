@@ -15,6 +15,7 @@ import numpy as np
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, write_summary
 from mlbits.selfplay.session import Session
