@@ -466,7 +466,9 @@ def test_frozen_copies_of_a_pool_enter(tmp_path):
     assert list(entries.agents) == ["copy-0000.safetensors", "copy-0001.safetensors", "run", "random"]
     hashes = [content_hash(one) for one in entries.agents.values()]
     assert hashes[1] == hashes[2] != hashes[0]
-    with pytest.raises(TournamentError, match=r"copy-0000\.safetensors was trained on mlbits/Blotto-v0, observation space"):
+    with pytest.raises(
+        TournamentError, match=r"copy-0000\.safetensors was trained on mlbits/Blotto-v0, observation space"
+    ):
         open_entries([str(first), "random"], MATRIX)
     last.write_bytes(b"nothing")
     with pytest.raises(MlbitsError, match=r"copy-0001\.safetensors: damaged"):
