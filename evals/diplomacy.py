@@ -1,8 +1,8 @@
 """``mlbits reproduce diplomacy``: learning on the small Diplomacy board beats the bots.
 
-PPO with the network for orders learns as its preset says: in most games it has one seat against the greedy bot or frozen
-copies of itself, in the rest all three; the random bot it never meets. Then it has one seat, turn about, against the
-same bot in the two others. A game is won if its return is the highest of the three, alone.
+PPO with the network for orders learns as its preset says: in most games it has one seat against the greedy bot or
+frozen copies of itself, in the rest all three; the random bot it never meets. Then it has one seat, turn about, against
+the same bot in the two others. A game is won if its return is the highest of the three, alone.
 """
 
 from __future__ import annotations
