@@ -28,15 +28,13 @@ from scipy import sparse
 
 from mlbits.agents.agent import AgentError
 from mlbits.envs.core.chance import Chance, Outcome
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.gymnasium_ids import make_copy
 from mlbits.envs.core.read_fields import fields_read
 from mlbits.envs.core.registry import make_game, registered
+from mlbits.envs.core.state_copies import StateCopies, state_keys
 
-_SIZES = (64, 1024, 16384)  # copies stepped at once
-_OBSERVED_BYTES = 2**26  # at most, of the observations that they write
 MAX_ACTIONS = 100_000
 
 
@@ -220,9 +218,7 @@ class _Reader:
         self._numbers: dict[bytes, int] = {}
         self._new: list[NDArray[Any]] = []  # records of the states that were met since the last round
         self._starts, self._moves, self._outcomes = 0, 0, 0
-        self._pools: dict[int, Copies] = {}
-        observed = game.observation.dtype.itemsize * int(np.prod(game.observation.shape))
-        self._most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
+        self._copies = StateCopies(game, timed=self._timed)
         self._rows: list[NDArray[np.int64]] = []
         self._columns: list[NDArray[np.int64]] = []
         self._shares: list[NDArray[np.float64]] = []
@@ -241,8 +237,8 @@ class _Reader:
             number = sum(map(len, states))
             states.append(frontier)
             self._moves += 1
-            for part in range(0, len(frontier), self._most):
-                legal.append(self._expand(frontier[part : part + self._most], number + part))
+            for part in range(0, len(frontier), self._copies.most):
+                legal.append(self._expand(frontier[part : part + self._copies.most], number + part))
         return self._assemble(np.concatenate(states), np.concatenate(legal), first, shares)
 
     def _begin(self, starts: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -260,7 +256,7 @@ class _Reader:
     def _number(self, records: NDArray[Any]) -> NDArray[np.int64]:
         """The numbers of states, which are noted where they are new."""
         self._clean(records)
-        keys = self._keys(records)
+        keys = state_keys(records, self._key)
         _, place, inverse = np.unique(
             keys.view(np.dtype(("S", self._key.itemsize))), return_index=True, return_inverse=True
         )
@@ -287,30 +283,9 @@ class _Reader:
         if not self._timed:
             records["elapsed"] = 0
 
-    def _keys(self, records: NDArray[Any]) -> NDArray[Any]:
-        """What tells states apart, as packed records."""
-        keys = np.zeros(len(records), self._key)
-        for name in (self._key.names or ())[1:]:
-            # Adding 0 makes -0.0 the 0.0 that it equals.
-            keys[name] = records[name] + 0 if self._key[name].base.kind == "f" else records[name]
-        return keys
-
-    def _pool(self, records: NDArray[Any]) -> Copies:
-        """Copies that are in the given states; what is left over of them is over, and stands still."""
-        size = next(size for size in (*_SIZES[:-1], self._most) if size >= len(records))
-        if size not in self._pools:
-            self._pools[size] = Copies(self.game, size, autoreset="disabled", illegal="replace", threads=1)
-        copies = self._pools[size]
-        copies.states["over"] = 1
-        copies.states[: len(records)] = records
-        if not self._timed:
-            copies.states["elapsed"] = -1  # out of the time limit's reach
-        copies.look()
-        return copies
-
     def _expand(self, states: NDArray[Any], number: int) -> NDArray[np.bool_]:
         """Step every legal action of some states, which are numbered from ``number`` on; gives those actions [n, A]."""
-        allowed = self._pool(states).legal[: len(states), 0] if self.game.masked else None
+        allowed = self._copies.at(states).legal[: len(states), 0] if self.game.masked else None
         legal = np.ones((len(states), len(self.actions)), bool)
         if allowed is not None:
             start = 0
@@ -320,15 +295,15 @@ class _Reader:
         if not legal.any(1).all():
             raise GameError(f"{self.game.name}: no action is legal in some state that goes on; wanted one at least")
         state, action = np.nonzero(legal)
-        for part in range(0, len(state), self._most):
-            chosen = slice(part, part + self._most)
+        for part in range(0, len(state), self._copies.most):
+            chosen = slice(part, part + self._copies.most)
             rows = (number + state[chosen]) * len(self.actions) + action[chosen]
             self._step(states[state[chosen]], self.actions[action[chosen]], rows)
         return legal
 
     def _step(self, states: NDArray[Any], actions: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Note what a row of states and actions leads to."""
-        copies, count = self._pool(states), len(states)
+        copies, count = self._copies.at(states), len(states)
         played = np.zeros((copies.num_envs, 1, *self.game.action.shape), np.int64)
         played[:count, 0] = actions
         copies.step(played)
@@ -368,7 +343,7 @@ class _Reader:
         terminated |= self._timed_out(after)
         same = (terminated == played[1][of]) & (terminated | (truncated == played[2][of]))
         if self._exact:
-            same &= terminated | (self._keys(after) == self._keys(played[0][of]))
+            same &= terminated | (state_keys(after, self._key) == state_keys(played[0][of], self._key))
         if not np.bincount(of, same)[drawn].all():
             raise GameError(
                 f"{self.game.name}: its compiled step came to what is not among the outcomes that its rules' text has; "

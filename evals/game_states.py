@@ -21,14 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.core.chance import Chance, Outcome
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.read_fields import fields_read
+from mlbits.envs.core.state_copies import StateCopies, state_keys
 
 _MAX_OUTCOMES = 50_000  # of chance; five seconds of rules in plain Python
-_SIZES = (64, 1024, 16384)  # copies stepped at once
-_OBSERVED_BYTES = 2**26  # at most, of the observations that they write
 
 
 class Moves(NamedTuple):
@@ -68,9 +66,7 @@ class States:
         self._key = np.dtype([("_", "u1"), *((name, game.state_dtype[name]) for name in kept)])
         self._numbers: dict[bytes, int] = {}
         self._records: list[Any] = []
-        observed = game.seats * game.observation.dtype.itemsize * int(np.prod(game.observation.shape))
-        self._most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
-        self._pools: dict[int, Copies] = {}
+        self._copies = StateCopies(game, timed=self._timed)
 
     def begin(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The states in which games begin, and their probabilities."""
@@ -90,9 +86,7 @@ class States:
         records["rng_key"], records["rng_counter"], records["over"] = 0, 0, 0
         if not self._timed:
             records["elapsed"] = 0
-        keys = np.zeros(len(records), self._key)
-        for name in (self._key.names or ())[1:]:  # adding 0 makes -0.0 the 0.0 that it equals
-            keys[name] = records[name] + 0 if self._key[name].base.kind == "f" else records[name]
+        keys = state_keys(records, self._key)
         numbers = np.empty(len(records), np.int64)
         for k in range(len(records)):
             key = keys[k].tobytes()
@@ -105,8 +99,11 @@ class States:
     def look(self, records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What each seat sees, [n, P] of raw bytes, and its legal actions [n, P, A]."""
         game, seen, legal = self.game, [], []
-        for part in range(0, len(records), self._most):
-            copies, count = self._pool(records[part : part + self._most]), len(records[part : part + self._most])
+        for part in range(0, len(records), self._copies.most):
+            copies, count = (
+                self._copies.at(records[part : part + self._copies.most]),
+                len(records[part : part + self._copies.most]),
+            )
             raw = np.ascontiguousarray(copies.obs[:count]).reshape(count, game.seats, -1)
             seen.append(raw.view(np.uint8).reshape(count, game.seats, -1).copy())
             every = np.ones((count, game.seats, game.action.mask_size), bool)
@@ -130,10 +127,10 @@ class States:
         state, action, place = _joint_moves(legal)
         reward, ended = np.empty(action.shape), np.empty(len(state), bool)
         after, drew = np.empty(len(state), self.game.state_dtype), np.empty(len(state), bool)
-        for part in range(0, len(state), self._most):
-            at = slice(part, part + self._most)
+        for part in range(0, len(state), self._copies.most):
+            at = slice(part, part + self._copies.most)
             count = len(state[at])
-            copies = self._pool(records[state[at]])
+            copies = self._copies.at(records[state[at]])
             played = np.zeros((copies.num_envs, self.game.seats), np.int64)
             played[:count] = action[at]
             copies.step(played)
@@ -185,19 +182,6 @@ class States:
                 f"{self.game.name}: got {least:,} or more outcomes of chance from {len(self):,} states; wanted at most "
                 f"{_MAX_OUTCOMES:,}"
             )
-
-    def _pool(self, records: NDArray[Any]) -> Copies:
-        """Copies that are in the given states; what is left over of them is over, and stands still."""
-        size = next(size for size in (*_SIZES[:-1], self._most) if size >= len(records))
-        if size not in self._pools:
-            self._pools[size] = Copies(self.game, size, autoreset="disabled", illegal="replace", threads=1)
-        copies = self._pools[size]
-        copies.states["over"] = 1
-        copies.states[: len(records)] = records
-        if not self._timed:
-            copies.states["elapsed"] = -1  # out of the time limit's reach
-        copies.look()
-        return copies
 
 
 def _joint_moves(legal: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
