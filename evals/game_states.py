@@ -100,10 +100,8 @@ class States:
         """What each seat sees, [n, P] of raw bytes, and its legal actions [n, P, A]."""
         game, seen, legal = self.game, [], []
         for part in range(0, len(records), self._copies.most):
-            copies, count = (
-                self._copies.at(records[part : part + self._copies.most]),
-                len(records[part : part + self._copies.most]),
-            )
+            some = records[part : part + self._copies.most]
+            copies, count = self._copies.at(some), len(some)
             raw = np.ascontiguousarray(copies.obs[:count]).reshape(count, game.seats, -1)
             seen.append(raw.view(np.uint8).reshape(count, game.seats, -1).copy())
             every = np.ones((count, game.seats, game.action.mask_size), bool)

@@ -32,7 +32,7 @@ class StateCopies:
         self.most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
 
     def at(self, records: NDArray[Any]) -> Copies:
-        """Copies that are in the given states, at most ``most``; what is left over of them is over, and stands still."""
+        """Copies that are in the given states, at most ``most``; those left over are over, and stand still."""
         size = next(size for size in (*_SIZES[:-1], self.most) if size >= len(records))
         if size not in self._pools:
             self._pools[size] = Copies(self._game, size, autoreset="disabled", illegal="replace", threads=1)
