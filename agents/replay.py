@@ -29,6 +29,7 @@ from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
 from mlbits.agents.sum_tree import SumTree
 
 _NOTHING = "replay: it holds no transition that may be drawn; wanted some of the learner's own added before"
+_REDRAWS = 20
 
 
 class Transitions(NamedTuple):
@@ -241,13 +242,19 @@ class Replay:
             return index, (weight / weight.max()).float()
         index = torch.randint(len(self), (count,), generator=generator).to(self.device)
         if not self._all_usable:
-            wrong = ~self._usable[index]
-            if bool(wrong.any()):
-                fit = self._usable.nonzero().squeeze(-1)
-                if len(fit) == 0:
-                    raise AgentError(_NOTHING)
-                again = torch.randint(len(fit), (count,), generator=generator).to(self.device)
-                index = torch.where(wrong, fit[again], index)
+            # Again for those that are not to be drawn: against others half of the seats, say. To look through all that
+            # is held takes longer than the rest of an update, and is left for where next to nothing is usable.
+            for _ in range(_REDRAWS):
+                wrong = ~self._usable[index]
+                if not bool(wrong.any()):
+                    return index, None
+                again = torch.randint(len(self), (count,), generator=generator).to(self.device)
+                index = torch.where(wrong, again, index)
+            fit = self._usable.nonzero().squeeze(-1)
+            if len(fit) == 0:
+                raise AgentError(_NOTHING)
+            again = torch.randint(len(fit), (count,), generator=generator).to(self.device)
+            index = torch.where(self._usable[index], index, fit[again])
         return index, None
 
     def _window(self, index: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:

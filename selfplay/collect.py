@@ -32,12 +32,14 @@ class Episodes:
         lengths: steps, int64 [E].
         seat_returns: undiscounted, of each seat, float64 [E, P]; None where the learner has all.
         seating: the number of the player in each seat, int64 [E, P]; None where the learner has all.
+        owner: the number of the player that learns from each, int64 [E]; None where it is player 0 everywhere.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     seat_returns: np.ndarray | None = None
     seating: np.ndarray | None = None
+    owner: np.ndarray | None = None
 
 
 # Told which copies' episodes have ended (bool [B]), it says who sits where in their next ones.
@@ -183,10 +185,11 @@ class Collector:
         order = np.lexsort((copy, t))
         copy, t, returns, lengths = copy[order], t[order], returns[order], lengths[order]
         seating = _seating(lineups, t, copy)
-        owner = 0 if not lineups or lineups[0].owner is None else lineups[0].owner.cpu().numpy()[copy, None]
-        own = np.ones(returns.shape) if seating is None else seating == owner
+        owner = None if not lineups or lineups[0].owner is None else lineups[0].owner.cpu().numpy()[copy]
+        learner = LEARNER if owner is None else owner[:, None]
+        own = np.ones(returns.shape) if seating is None else seating == learner
         means = (returns * own).sum(1) / np.maximum(own.sum(1), 1)
-        return Episodes(means, lengths, None if seating is None else returns, seating)
+        return Episodes(means, lengths, None if seating is None else returns, seating, owner)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The episodes under way."""

@@ -49,7 +49,7 @@ class Payoffs:
 
     def win_rate(self, player: int) -> NDArray[np.float64]:
         """The share of meetings with each player that one has won, draws counting half, [N]; 0.5 after too few."""
-        met = self.meetings[player]
+        met = self.wins[player] + self.wins[:, player] + self.draws[player]
         share = (self.wins[player] + self.draws[player] / 2) / np.maximum(met, 1)
         return np.where(met < FEW, 0.5, share)
 
@@ -60,11 +60,15 @@ class Payoffs:
             seating: the number of the player in each seat, [G, P].
             returns: of each seat, [G, P].
         """
-        size = len(self)
+        # Of those alone who have played: few, however many are known.
+        present = np.flatnonzero(np.bincount(seating.ravel(), minlength=len(self)))
+        numbers, size = np.zeros(len(self), np.int64), len(present)
+        numbers[present] = np.arange(size)
+        place = numbers[seating]
         wins, draws = np.zeros(size * size), np.zeros(size * size)
         for one in range(seating.shape[1]):
             for two in range(one + 1, seating.shape[1]):
-                first, second = seating[:, one], seating[:, two]
+                first, second = place[:, one], place[:, two]
                 others = first != second
                 margin = returns[:, one] - returns[:, two]
                 wins += np.bincount((first * size + second)[others & (margin > 0)], minlength=size * size)
@@ -73,11 +77,13 @@ class Payoffs:
                 draws += np.bincount((first * size + second)[drawn], minlength=size * size)
                 draws += np.bincount((second * size + first)[drawn], minlength=size * size)
         new_wins, new_draws = wins.reshape(size, size), draws.reshape(size, size)
-        new = new_wins + new_wins.T + new_draws
+        theirs = np.ix_(present, present)
+        old_wins, old_draws = self.wins[theirs], self.draws[theirs]
         # As much of the old is kept as there is room for beside the new.
-        kept = np.clip((self.memory - new) / np.maximum(self.meetings, 1e-300), 0, 1)
-        self.wins = self.wins * kept + new_wins
-        self.draws = self.draws * kept + new_draws
+        room = self.memory - (new_wins + new_wins.T + new_draws)
+        kept = np.clip(room / np.maximum(old_wins + old_wins.T + old_draws, 1e-300), 0, 1)
+        self.wins[theirs] = old_wins * kept + new_wins
+        self.draws[theirs] = old_draws * kept + new_draws
 
     def admit(self, parent: int) -> int:
         """Make a frozen copy known; returns its number. What its parent made of the others is what it has made."""

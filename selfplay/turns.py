@@ -15,6 +15,7 @@ import numpy as np
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.selfplay.lineup import LEARNER
 from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, write_summary
@@ -166,10 +167,12 @@ def _next(now: int, every: int) -> int:
 
 
 def _note_episodes(session: Session, episodes: Episodes, clock: Clock) -> None:
-    """Keep the latest returns, and note when they first reach the threshold."""
-    if len(episodes.returns) == 0:
+    """Keep the latest returns of the run's agent, and note when they first reach the threshold."""
+    # In a league others learn from their own copies.
+    returns = episodes.returns if episodes.owner is None else episodes.returns[episodes.owner == LEARNER]
+    if len(returns) == 0:
         return
-    session.recent.extend(episodes.returns.tolist())
+    session.recent.extend(returns.tolist())
     counters, threshold = session.counters, session.threshold
     full = len(session.recent) == session.recent.maxlen
     if threshold is not None and counters.solved_at is None and full and np.mean(session.recent) >= threshold:

@@ -52,6 +52,27 @@ def small(capacity=6, num_steps=3, exponent=0.0):
     return Replay(ReplaySpec(num_steps, capacity, exponent), torch.zeros(1, 1, 1), zero, None)
 
 
+@pytest.mark.parametrize("own", [2, 400])
+def test_others_steps_are_not_drawn_and_ones_own_are_all_as_likely(own):
+    """Half of what is held is one's own, or next to nothing."""
+    flat = torch.zeros(200, 4, 1)
+    active = torch.zeros(800, dtype=torch.bool)
+    active[torch.randperm(800, generator=draw())[:own]] = True
+    replay = Replay(ReplaySpec(200, 1600), torch.zeros(4, 1, 1), torch.zeros(4, 1, dtype=torch.int64), None)
+    ends = torch.zeros(200, 4, dtype=torch.bool)
+    replay.add(
+        Rollout(
+            flat[..., None], flat[0][..., None], flat[..., None], flat.long(), flat, flat, ends, ends, None,
+            active.view(200, 4, 1),
+        )
+    )  # fmt: skip
+    drawn = torch.bincount(replay.sample(200 * own, draw()).slot, minlength=800)
+    assert not drawn[~active].any()
+    assert drawn[active].float().mean() == 200
+    assert drawn[active].min() > 100
+    assert drawn[active].max() < 300
+
+
 def test_one_step_by_hand():
     replay = small()
     replay.add(hand_written(terminated=[1], truncated=[3]))

@@ -11,6 +11,7 @@ from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.saved_agents import SavedAgentError, open_guest, read_copy
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.turns import Clock, _note_episodes
 from tests.games import register_test_games
 
 register_test_games()
@@ -193,6 +194,17 @@ def test_every_learner_of_a_league_learns_from_its_own_copies():
     own = opponents.lineup.learner_seats()
     assert own.any(1).all()
     assert (opponents.lineup.seating[own] == opponents.lineup.owner[:, None].expand(24, 3)[own]).all()
+
+
+def test_the_training_return_of_a_league_is_the_runs_agents():
+    session = session_of(pool="league", steps=60, solved_episodes=1000)
+    rollout, episodes, _ = session.collect()
+    ended = rollout.terminated | rollout.truncated
+    assert ended.any(0).all()  # in every copy, of all four learners
+    _note_episodes(session, episodes, Clock(session))
+    assert len(session.recent) == int(ended[:, :6].sum())
+    own = session.opponents.lineup.owner[ended.nonzero()[:, 1]] == 0
+    assert list(session.recent) == episodes.returns[own.numpy()].tolist()
 
 
 def test_a_league_freezes_and_exploiters_start_anew():

@@ -45,6 +45,18 @@ def test_older_meetings_fade_and_no_pair_holds_more_than_the_memory():
     assert payoffs.win_rate(0)[1] == 0
 
 
+def test_those_who_did_not_play_keep_their_record():
+    payoffs = Payoffs(5, memory=100)
+    payoffs.wins[:], payoffs.draws[:] = 30.0, 0.0
+    np.fill_diagonal(payoffs.wins, 0)
+    payoffs.add(seats(*[[4, 1]] * 70), np.array([[1.0, 0.0]] * 70))
+    wanted = np.full((5, 5), 30.0) - 30 * np.eye(5)
+    wanted[4, 1], wanted[1, 4] = 70 + 30 / 2, 30 / 2  # there is room for half of the old
+    assert np.allclose(payoffs.wins, wanted)
+    assert payoffs.win_rate(4) == pytest.approx(np.array([0.5, 0.85, 0.5, 0.5, 0.5]))
+    assert not payoffs.draws.any()
+
+
 def test_a_copy_has_the_record_of_its_parent_and_none_with_it():
     payoffs = Payoffs(2)
     payoffs.add(seats(*[[0, 1]] * 10), np.array([[1.0, 0.0]] * 10))
