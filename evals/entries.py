@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ import torch
 from mlbits.agents import AGENTS
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import AnyBatch, check_env_id, open_batch
 from mlbits.evals.tournament_config import TournamentError
 from mlbits.selfplay.config import Settings
 from mlbits.selfplay.run import read_settings
-from mlbits.selfplay.saved_agents import SUFFIX, copy_settings, load_agent, open_guest
+from mlbits.selfplay.saved_agents import SUFFIX, copy_settings, load_agent, open_guest, own_settings
 
 _RUN, _COPY, _MODEL, _BOT = "run", "copy", "model", "bot"
 
@@ -89,7 +87,7 @@ def open_entries(
     for name, word, kind in zip(names, words, kinds, strict=True):
         agents[name] = _load(word, kind, env, settings, device)
     batch.close()
-    return Entries(env, _own_settings(env, settings), agents)
+    return Entries(env, own_settings(env, settings), agents)
 
 
 def _kind(word: str) -> str:
@@ -167,25 +165,14 @@ def _check_run(word: str, run: Settings, env: str, played: AnyBatch) -> None:
 
 def _check_settings(runs: Mapping[str, Settings], env: str, settings: Mapping[str, Any]) -> None:
     """Refuse runs that trained with other settings than the first, where nobody has said which are to be played."""
-    wanted = _own_settings(env, settings)
+    wanted = own_settings(env, settings)
     for word, run in runs.items():
-        got = _own_settings(env, run.env_settings)
+        got = own_settings(env, run.env_settings)
         if got != wanted:
             raise TournamentError(
                 f"entries: {word} was trained on {env} with {json.dumps(got)}, {next(iter(runs))} with "
                 f"{json.dumps(wanted)}; wanted one game, or its settings: --env-json"
             )
-
-
-def _own_settings(env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that differ from the environment's own, as plain data."""
-    plain = json.loads(json.dumps(dict(settings)))
-    if env not in registered():
-        return plain
-    known = entry(env)
-    defaults = {name: parameter.default for name, parameter in inspect.signature(known.load()).parameters.items()}
-    defaults = json.loads(json.dumps({**defaults, **known.defaults}, default=str))
-    return {name: value for name, value in plain.items() if value != defaults.get(name)}
 
 
 def _load(word: str, kind: str, env: str, settings: Mapping[str, Any], device: torch.device | str) -> Agent:

@@ -92,8 +92,8 @@ class Opponents:
         lineup: who sits where now.
 
     Raises:
-        ConfigError: if shares add up to more than 1, there are fewer copies than learners, or a league's agents do not
-            learn from rollouts.
+        ConfigError: if shares add up to more than 1 or come to no copy, there are fewer copies than learners, or a
+            league's agents do not learn from rollouts.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Opponents:
         self._seeds = [run.seed, *(run.seed + 7919 * k for k in range(1, len(self.roles)))]
         self.learners: list[Agent] = [learner, *(make(seed) for seed in self._seeds[1:])]
         self.agents: list[Agent] = [*self.learners, *guests]
+        self._guests = [content_hash(guest) for guest in guests]
         self.names = [*_learner_names(self.roles), *run.opponents]
         self.copies: list[FrozenCopy] = []
         self.payoffs = Payoffs(len(self.agents))
@@ -152,6 +153,17 @@ class Opponents:
                 seating[np.arange(low, high), self._own_seat[low:high]] = learner
             self._drawn[with_guests[-1] : end] = True
         self._seating = seating
+        for guest, name in enumerate(run.opponents):
+            if guest_share > 0 and not (seating == count + guest).any():
+                raise ConfigError(
+                    f"opponent_share: got {guest_share:g} of {run.num_envs} copies, which leaves none for {name}; "
+                    "wanted a larger share, or more copies (num_envs)"
+                )
+        if pool_share > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
+            raise ConfigError(
+                f"pool_share: got {pool_share:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
+                "larger share, or more copies (num_envs)"
+            )
 
     def draw(self) -> None:
         """Draw the opponents of the next rollout."""
@@ -290,6 +302,7 @@ class Opponents:
         return {
             "copies": [asdict(copy) for copy in self.copies],
             "frozen_at": list(self._frozen_at),
+            "guests": self._guests,
             "generator": json.loads(json.dumps(self._generator.bit_generator.state)),
         }
 
@@ -302,8 +315,15 @@ class Opponents:
             state: what :meth:`state` gave.
 
         Raises:
-            CheckpointError: if a frozen copy is missing, damaged or another.
+            CheckpointError: if a frozen copy is missing, damaged or another, or a guest has become another.
         """
+        guests = zip(self._settings.run.opponents, self._guests, state.get("guests", self._guests), strict=True)
+        for name, now, then in guests:
+            if now != then:
+                raise CheckpointError(
+                    f"opponents: {name} is another agent than the one that the run has met; wanted that one, or a new "
+                    "run"
+                )
         fixed = len(self.agents) - len(self.copies)
         self.agents, self.names = self.agents[:fixed], self.names[:fixed]
         self.copies = [FrozenCopy(**copy) for copy in state["copies"]]

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mlbits.agents import agent_entry, make_bot
+from mlbits.agents import AGENTS, agent_entry, make_bot
 from mlbits.agents.agent import Agent, content_hash
 from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.config import ConfigError, RunConfig, Settings, make_config
@@ -89,7 +91,7 @@ def open_guest(
         device: where the agent is to live.
 
     Raises:
-        ConfigError: for a run that learnt with other spaces.
+        ConfigError: for a run that learnt with other spaces or seats, or in another environment.
         SavedAgentError: for a copy of another game or version.
         UnknownIdError: for a name that is nothing of these.
         AgentError: for an agent that has learnt nothing, or one that cannot play this environment.
@@ -101,11 +103,14 @@ def open_guest(
         return load_sb3(path, *_spaces(env, settings), device=device)
     if (path / CONFIG).exists():
         agent, trained, _, _ = load_agent_and_problems(name, device)
-        theirs = _spaces(trained.env, trained.env_settings)
-        for what, mine, other in zip(("observation", "action"), _spaces(env, settings), theirs, strict=True):
-            if mine != other:
-                raise ConfigError(f"opponents: {name} was trained on the {what} space {other}; wanted {mine}")
+        theirs = _game_facts(trained.env, trained.env_settings)
+        for what, mine in _game_facts(env, settings).items():
+            if mine != theirs[what]:
+                raise ConfigError(f"opponents: {name} was trained on the {what} {theirs[what]}; wanted {mine}")
         return agent
+    if name not in AGENTS:
+        bots = [known for known, about in AGENTS.items() if about.bot]
+        raise UnknownIdError(f"opponent (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots)
     bot: Agent = make_bot(name, *_spaces(env, settings), device=device)
     return bot
 
@@ -160,14 +165,16 @@ def read_copy(
         SavedAgentError: if it cannot be read, is damaged, or is of another game or version.
     """
     about, tensors = _read(path)
-    wanted = {"format": FORMAT, "version": VERSION, "env": env, "env_settings": _plain(settings or {})}
-    for field, want in wanted.items():
+    for field, want in (("format", FORMAT), ("version", VERSION), ("env", env)):
         if about.get(field) != want:
             raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
+    theirs, mine = about.get("env_settings", {}), _plain(settings or {})
+    if own_settings(env, theirs) != own_settings(env, mine):
+        raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
-        entry = agent_entry(about["agent"])
-        config = make_config(entry.config_class(), about["agent_config"], "agent")
-        agent: Agent = entry.make(config, *_spaces(env, settings), seed=0, device=device)
+        kind = agent_entry(about["agent"])
+        config = make_config(kind.config_class(), about["agent_config"], "agent")
+        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device)
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: does not hold what this version of mlbits needs ({error})") from None
@@ -187,8 +194,30 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise SavedAgentError(f"{path}: damaged: {error}") from None
 
 
+def own_settings(env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ from the environment's own, as plain data."""
+    plain: dict[str, Any] = _plain(dict(settings))
+    if env not in registered():
+        return plain
+    known = entry(env)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(known.load()).parameters.items()}
+    defaults = json.loads(json.dumps({**defaults, **known.defaults}, default=str))
+    return {name: value for name, value in plain.items() if value != defaults.get(name)}
+
+
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+def _game_facts(env: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an agent's game must have in common with the one that it is to play."""
+    batch = open_batch(env, 1, settings=settings)
+    facts = {
+        "observation space": batch.observation_space, "action space": batch.action_space,
+        "number of seats": batch.num_seats, "environment": env,
+    }  # fmt: skip
+    batch.close()
+    return facts
 
 
 def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:

@@ -199,8 +199,8 @@ class Session:
             state = dict(checkpoint.state)
             met = state.pop("opponents", None)
             self.counters = Counters(**state)
-            if self.opponents is not None:
-                if met is None:
+            if self.opponents is not None and (met is not None or self.opponents.pooled):
+                if met is None:  # guests alone can do without: older runs did not save their record
                     raise KeyError("opponents")
                 self.opponents.load(folder, unprefixed("opponents", arrays), met)
                 self.lineup = self.opponents.lineup

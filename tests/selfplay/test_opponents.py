@@ -1,11 +1,15 @@
 """Pools and leagues: frozen copies stay as they were, seats change between episodes alone, each learns from its own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from mlbits import cli
 from mlbits.agents.agent import content_hash
+from mlbits.envs.core import registry
+from mlbits.envs.core.errors import UnknownIdError
 from mlbits.selfplay.checkpoints import CheckpointError
 from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import resume, train
@@ -233,6 +237,13 @@ def test_what_cannot_be_a_league_is_refused():
         open_session(settings)
     with pytest.raises(ConfigError, match="pool_every"):
         session_of(pool="uniform", pool_every=0)
+    with pytest.raises(ConfigError, match=r"pool_share: got 0\.1 of 4 copies, which leaves none for the pool"):
+        session_of(pool="uniform", pool_share=0.1, num_envs=4)
+    with pytest.raises(ConfigError, match=r"pool_share: got 0\.4 of 4 copies, which leaves none"):  # of one a learner
+        session_of(pool="league", opponents=("random",), opponent_share=0.6, num_envs=4)
+    with pytest.raises(ConfigError, match=r"opponent_share: got 0\.1 of 10 copies, which leaves none for random"):
+        session_of(opponents=("random", "random"), opponent_share=0.1, num_envs=10)
+    session_of(pool="uniform", pool_share=0.0)  # frozen copies that nobody meets, but can be measured
 
 
 def test_an_agent_with_a_replay_meets_a_pool_too():
@@ -290,6 +301,60 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
     said = cli.main(["train", "ppo", "mlbits/Blotto-v0", "--opponents", str(file), "--out", str(tmp_path / "new")])
     assert said == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_fits_whether_its_games_own_settings_are_named_or_not(run):
+    file = str(run / "pool" / "copy-0000.safetensors")
+    assert content_hash(open_guest(file, MATRIX, {"payoffs": "rock_paper_scissors"})) == content_hash(
+        open_guest(file, MATRIX)
+    )
+
+
+def test_runs_of_other_seats_or_environments_are_refused_though_they_see_and_do_the_same(run, monkeypatch, tmp_path):
+    blotto = resolve("ppo", "mlbits/Blotto-v0", preset="none", run=SHORT | {"total_steps": 1},
+                     agent_settings={"num_steps": 8, "hidden": [8]})  # fmt: skip
+    train(blotto, tmp_path / "blotto", console=False)
+    with pytest.raises(ConfigError, match="was trained on the number of seats 2; wanted 7"):
+        open_guest(str(tmp_path / "blotto"), "mlbits/Blotto-v0", {"seats": 7})
+    another = dataclasses.replace(registry.entry(MATRIX), id="test/MatrixGame-v9")
+    monkeypatch.setitem(registry._entries, another.id, another)
+    with pytest.raises(ConfigError, match="on the environment mlbits/MatrixGame-v0; wanted test/MatrixGame-v9"):
+        open_guest(str(run), another.id)
+    open_guest(str(run), MATRIX, {"payoffs": "shapley"})
+
+
+def test_a_name_that_is_nothing_is_refused_as_that():
+    with pytest.raises(UnknownIdError, match=r"unknown opponent \(no run's folder, .*, no bot\) 'runs/mime'; known: "):
+        open_guest("runs/mime", MATRIX)
+
+
+def test_a_run_whose_guest_has_learnt_on_is_told_so(run, tmp_path):
+    import shutil
+
+    guest, out = tmp_path / "guest", tmp_path / "run"
+    shutil.copytree(run, guest)
+    settings = resolve(
+        "ppo", MATRIX, preset="none", run=SHORT | {"opponents": (str(guest),), "total_steps": 200},
+        agent_settings={"num_steps": 8, "hidden": [8]},
+    )  # fmt: skip
+    train(settings, out, console=False)
+    resume(out, total_steps=400, console=False)
+    resume(guest, total_steps=700, console=False)
+    with pytest.raises(CheckpointError, match=r"opponents: .*guest is another agent than the one that the run has met"):
+        resume(out, total_steps=600, console=False)
+
+
+def test_runs_with_bots_of_before_there_were_pools_go_on():
+    session, other = (session_of(opponents=("random",)) for _ in range(2))
+    turn(session)
+    checkpoint = session.to_checkpoint()
+    del checkpoint.state["opponents"]
+    for name in [name for name in checkpoint.arrays if name.startswith("opponents.")]:
+        del checkpoint.arrays[name]
+    other.from_checkpoint(checkpoint, None)
+    assert content_hash(other.learner) == content_hash(session.learner)
+    with pytest.raises(CheckpointError, match="it does not hold what this run needs"):
+        session_of(pool="uniform").from_checkpoint(checkpoint, None)
 
 
 def test_a_run_whose_pool_is_gone_does_not_go_on_with_another(run, tmp_path):
