@@ -380,5 +380,5 @@ def _check(settings: Settings, learner: Agent, learners: int) -> None:
     if learners > 1 and not isinstance(learner.experience, RolloutSpec):
         raise ConfigError(
             f"pool: got a league of {settings.agent}, which learns from a replay; wanted an agent that learns from "
-            "rollouts (ppo, reinforce, trpo), or another kind of pool"
+            "rollouts (ppo, reinforce, trpo, q-learning), or another kind of pool"
         )

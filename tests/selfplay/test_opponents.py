@@ -211,6 +211,20 @@ def test_the_training_return_of_a_league_is_the_runs_agents():
     assert list(session.recent) == episodes.returns[own.numpy()].tolist()
 
 
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [("trpo", {"num_steps": 8, "hidden": [8]}), ("reinforce", {"num_steps": 8, "hidden": [8]}), ("q-learning", {})],
+)
+def test_all_that_learn_from_rollouts_form_leagues(agent, settings):
+    session = open_session(resolve(agent, MATRIX, preset="none", run=SHORT | {"pool": "league"},
+                                   agent_settings=settings))  # fmt: skip
+    learners = session.opponents.learners
+    before = [content_hash(learner) for learner in learners]
+    rollout, _, _ = session.collect()
+    session.learn(rollout)
+    assert all(content_hash(learner) != was for learner, was in zip(learners, before, strict=True))
+
+
 def test_a_league_freezes_and_exploiters_start_anew():
     session = session_of(pool="league", main_exploiters=1, league_exploiters=1)
     opponents = session.opponents
