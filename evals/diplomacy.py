@@ -18,7 +18,7 @@ ENV = "mlbits/DiplomacyMini-v0"
 TARGETS = {"random": 0.95, "diplomacy-greedy": 0.5}
 TARGET_SECONDS = 20 * 60.0
 # The short form: less play, and the aim that it shows learning at all.
-QUICK_FLAGS = ("--total-steps", "20000", "--agent.no-anneal-lr")
+QUICK_FLAGS = ("--total-steps", "40000", "--agent.no-anneal-lr")
 QUICK_TARGETS = {"random": 0.6}
 _GAMES = 600
 
