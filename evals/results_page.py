@@ -44,8 +44,12 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
         versions: what the runs were made with.
     """
     lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    most = max((len(row["ours"]["scores"]) for row in rows if row["ours"] is not None), default=0)
     for row in rows:
         cells = _cells(row)
+        for place, side in ((3, row["ours"]), (5, row["reference"])):
+            if side is not None and len(side["scores"]) < most:
+                cells[place] += f", {len(side['scores'])} of {most} runs"
         cells[3] = f"**{cells[3]}**" if row["met"] else cells[3]
         lines.append(f"| {' | '.join(cells)} |")
     if overall is not None:

@@ -324,6 +324,14 @@ def test_a_run_is_ended_from_another_thread(monkeypatch, tmp_path):
 PAGE = "# Results\n\nbefore\n\n<!-- results: x -->\n\nold\n\n<!-- end of results: x -->\n\nafter\n"
 
 
+def test_a_side_with_fewer_runs_than_other_rows_have_says_so():
+    rows = [row([500, 500, 500], [300, 310, 320]), row([500, 500], [300], seeds=3)]
+    lines = results_page.markdown(rows, None, ["mlbits"]).splitlines()[2:4]
+    assert "runs" not in lines[0]
+    assert "500 [500, 500], 2 of 3 runs" in lines[1]
+    assert "300 [300, 300], 1 of 3 runs" in lines[1]
+
+
 def test_a_section_of_a_page_is_written_anew(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
