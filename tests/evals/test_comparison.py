@@ -364,9 +364,11 @@ def test_rows_in_markdown():
     text = results_page.markdown(rows, overall, ["mlbits 0, cpu", "mlbits 1, cpu"])
     lines = text.splitlines()
     assert lines[2] == (
-        "| CartPole-v1 | wide | 640 | **490 [480, 500]** | 475 | 300 [300, 300] | 500 ± 10 (paper) | 101, 10 |"
+        "| CartPole-v1 | wide | 640 | **490 [480, 500]** | 475 | 300 [300, 300], 1 of 3 runs | 500 ± 10 (paper) | 101, 10 |"
     )
-    assert lines[3] == "| CartPole-v1 | wide | 640 | 100 [100, 100] | 475 | - | 500 ± 10 (paper) | 100, - |"
+    assert lines[3] == (
+        "| CartPole-v1 | wide | 640 | 100 [100, 100], 2 of 3 runs | 475 | - | 500 ± 10 (paper) | 100, - |"
+    )
     assert "500 (paper)" in lines[4]
     assert "Over the 1 rows that have both" in text
     assert "ours 0.98 [0.96, 1.00], reference 0.58 [0.58, 0.58]." in text
