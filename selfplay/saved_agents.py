@@ -108,11 +108,21 @@ def open_guest(
             if mine != theirs[what]:
                 raise ConfigError(f"opponents: {name} was trained on the {what} {theirs[what]}; wanted {mine}")
         return agent
-    if name not in AGENTS:
-        bots = [known for known, about in AGENTS.items() if about.bot]
-        raise UnknownIdError(f"opponent (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots)
+    check_guest(name)
     bot: Agent = make_bot(name, *_spaces(env, settings), device=device)
     return bot
+
+
+def check_guest(name: str) -> None:
+    """Refuse a name that is neither a file, nor a run's folder, nor an agent's.
+
+    Raises:
+        UnknownIdError: with the nearest bot's name.
+    """
+    path = Path(name)
+    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
+        bots = [known for known, about in AGENTS.items() if about.bot]
+        raise UnknownIdError(f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots)
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:
