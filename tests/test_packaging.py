@@ -54,6 +54,13 @@ def imports_of(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_nothing_is_pinned_that_only_a_cuda_build_brings():
+    """Each build of torch, JAX and numba-cuda wants its own; a pin beside theirs makes the install impossible."""
+    pins = (ROOT / "constraints.txt").read_text().lower()
+    assert "torch==" in pins
+    assert re.findall(r"^(?:cuda-|nvidia-|triton|pytorch-triton|jax-cuda).*$", pins, re.M) == []
+
+
 def test_the_version_is_said_once():
     assert mlbits.__version__ == importlib.metadata.version("mlbits")
     assert str(Version(mlbits.__version__)) == mlbits.__version__
