@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.registry import plain_id
 
 PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -238,7 +239,7 @@ def resolve(
     from mlbits.agents import agent_entry
     from mlbits.envs.core.wrapped import check_env_id
 
-    config_class = agent_entry(agent).config_class()
+    config_class, env = agent_entry(agent).config_class(), plain_id(env)
     check_env_id(env)
     name, values = find_preset(agent, env, preset)
     values = dict(values)

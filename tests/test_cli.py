@@ -19,7 +19,7 @@ from mlbits.agents import AGENTS
 from mlbits.cli import COMMANDS, main
 from mlbits.evals import EVALS
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import presets
+from mlbits.selfplay.config import presets, resolve
 
 GRID = "mlbits/GridWorld-v0"
 TINY = [
@@ -45,6 +45,16 @@ def run(tmp_path_factory):
     words = ["train", "ppo", GRID, *TINY, "--checkpoint-every", "128", "--quiet", "--out", str(folder)]
     assert main([*words, "--env.map", "S.G", "--env.horizon", "9"]) == 0
     return folder
+
+
+def test_an_id_that_names_the_suite_is_the_same_environment(tmp_path):
+    """Its settings are flags and its preset is found, as without the prefix."""
+    words = ["train", "ppo", f"mlbits:{GRID}", *TINY[2:], "--env.map", "S.G", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["env"], config["preset"], config["env_settings"]) == (GRID, f"ppo/{GRID}", {"map": "S.G"})
+    assert resolve("ppo", f"mlbits:{GRID}") == resolve("ppo", GRID)
+    assert main(["solve", f"mlbits:{GRID}"]) == 0
 
 
 @pytest.fixture

@@ -112,12 +112,24 @@ def registered() -> dict[str, Entry]:
     return dict(_entries)
 
 
+def plain_id(env_id: str) -> str:
+    """A game's id as it is registered, where it is written with this package as Gymnasium takes it; any other as it is.
+
+    Example:
+        >>> plain_id("mlbits:mlbits/GridWorld-v0"), plain_id("minigrid:MiniGrid-Empty-5x5-v0")
+        ('mlbits/GridWorld-v0', 'minigrid:MiniGrid-Empty-5x5-v0')
+    """
+    module, _, name = env_id.rpartition(":")
+    return name if module == "mlbits" and name in _entries else env_id
+
+
 def entry(game_id: str) -> Entry:
     """One registered game.
 
     Raises:
         UnknownIdError: with the nearest known id.
     """
+    game_id = plain_id(game_id)
     if game_id not in _entries:
         raise UnknownIdError("environment", game_id, _entries)
     return _entries[game_id]

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.registry import plain_id
 from mlbits.evals.exploit_flags import ExploitFlags as _ExploitFlags
 from mlbits.evals.tournament_config import TournamentFlags as _TournamentFlags
 from mlbits.selfplay.command_line import read_flags, signature_fields
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake, 130 when
         interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0

@@ -166,7 +166,24 @@ def test_import_registers_with_both_libraries_and_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_gymnasium_can_import_the_suite_itself() -> None:
-    code = "import gymnasium; print(gymnasium.make('mlbits:mlbits/GridWorld-v0').observation_space)"
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        ("gymnasium.make('mlbits:mlbits/GridWorld-v0').observation_space", "Discrete(64)"),
+        ("gymnasium.make_vec('mlbits:mlbits/GridWorld-v0', num_envs=3).observation_space.shape", "(3,)"),
+    ],
+)
+def test_gymnasium_can_import_the_suite_itself(call: str, shown: str) -> None:
+    code = f"import gymnasium, sys; assert 'mlbits' not in sys.modules; print({call})"
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
-    assert done.stdout.strip() == "Discrete(64)"
+    assert done.stdout.strip() == shown
+
+
+def test_ids_that_name_the_suite_as_gymnasium_takes_them_are_taken_by_its_own_doors() -> None:
+    assert mlbits.make_game("mlbits:mlbits/GridWorld-v0", map="S.G").observation_space == gym.spaces.Discrete(3)
+    assert mlbits.make_batch("mlbits:mlbits/CartPole-v0", 2).obs.shape == (2, 1, 4)
+    assert mlbits.make_sb3("mlbits:mlbits/CartPole-v0", 2).num_envs == 2
+    for other in ("mlbits:CartPole-v1", "minigrid:MiniGrid-Empty-5x5-v0", "mlbits/GridWorld-v0", "mlbits:"):
+        assert registry.plain_id(other) == other
+    with pytest.raises(UnknownIdError, match="did you mean 'mlbits/GridWorld-v0'"):
+        mlbits.make_game("mlbits:mlbits/GridWord-v0")
