@@ -1,6 +1,6 @@
 """What a game declares. Everything that games share (seeding, autoreset, masks, time limits) is the core's.
 
-A game is its rules, four to six small functions written for ONE copy and marked ``@rule``:
+A game is its rules, three to five small functions written for ONE copy and marked ``@rule``:
 
 | function | duty |
 |---|---|
