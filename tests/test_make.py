@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -173,6 +174,21 @@ def test_readme_the_classifiers_and_the_check_of_installs_name_the_same_pythons(
     assert project["requires-python"] == f">={pythons[0]}"
     assert f"CPython {pythons[0]} to {pythons[-1]} on Linux" in README
     assert f"macOS {resolve.MACOS.removesuffix('.0')} or newer" in README
+
+
+def test_the_check_of_installs_sees_none_of_this_machines_settings(tmp_path, monkeypatch):
+    resolve = loaded(ROOT / ".ci" / "resolve", "resolve")
+    hidden = ("PIP_FIND_LINKS", "PIP_CONSTRAINT", "PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS")
+    for name in hidden:
+        monkeypatch.setenv(name, "here")
+    for name in ("PIP_CONFIG_FILE", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PIP_CERT", "certificates")
+    seen = resolve.users_environment(tmp_path)
+    assert not set(hidden) & set(seen)
+    assert (seen["PIP_CONFIG_FILE"], seen["UV_NO_CONFIG"], seen["PIP_CERT"]) == (os.devnull, "1", "certificates")
+    assert not Path(seen["XDG_CONFIG_HOME"]).exists()
+    assert not Path(seen["XDG_CONFIG_DIRS"]).exists()
 
 
 def test_the_small_torch_of_readme_is_the_pinned_one():
