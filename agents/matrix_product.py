@@ -22,9 +22,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from mlbits.envs.core.kernels import njit
 
 ir: Any = vars(cgutils)["ir"]  # of llvmlite, which Numba brings along
 _LANES, _VECTORS, _ROWS = 16, 2, 8
