@@ -94,6 +94,7 @@ BUSY: dict[str, tuple[Seconds, Seconds]] = {
     "one core is slowed down too": (loaded(1.3 * MS, 8 * MS, 0.05), loaded(0.7 * MS, 15 * MS, 0.5)),
     "comes and goes": (constant(1.3 * MS), loaded(0.7 * MS, 15 * MS, 0.5, lambda clock: clock % 6 > 3)),
     "comes and goes fast": (constant(1.3 * MS), loaded(0.7 * MS, 15 * MS, 0.5, lambda clock: clock % 0.4 > 0.2)),
+    "an early step is held up": (lambda clock, step: (30 if step == 4 else 1.3) * MS, loaded(0.7 * MS, 15 * MS, 0.5)),
     "begins under load": (lambda clock, step: (30 if step < 4 else 1.3) * MS, loaded(0.7 * MS, 15 * MS, 0.5)),
 } | {f"every {n}th waits": (constant(1.3 * MS), every(n, 0.7 * MS, 15 * MS)) for n in (2, 3, 5, 8, 9, 16, 17, 30)}
 
@@ -138,6 +139,24 @@ def test_one_core_that_became_faster_is_noticed_while_several_are_used() -> None
     )
     assert several_share(steps, 2, 5) > 0.95
     assert several_share(steps, 8) < 0.1
+
+
+def test_one_held_up_measurement_is_not_believed() -> None:
+    """One core's step takes 1.3 ms, once 500; several cores, which then take 2.6 ms, are left within half a second."""
+    patience = Patience()
+    for _ in range(5):
+        patience.note(1.3 * MS)
+    while patience.several():
+        patience.note(0.7 * MS)
+    patience.note(0.5)
+    clock = 0.0
+    while patience.several():
+        patience.note(2.6 * MS)
+        clock += 2.6 * MS
+    assert clock < 0.4
+    assert not patience.several()
+    patience.note(1.3 * MS)
+    assert not patience.several(), "a spell, not a measurement"
 
 
 def test_steps_of_seconds_lose_no_more_than_a_few_of_them() -> None:
