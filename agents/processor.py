@@ -21,12 +21,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numba
 import torch
 from llvmlite import binding
 
 from mlbits.envs.core.cores import usable_cores
 
+_numba_config: Any = numba.config  # its attributes are set at run time
 # Names of instruction sets, widest first, with the LLVM feature that each needs.
 _X86 = (("amx_bf16", "amx-bf16"), ("avx512_bf16", "avx512bf16"), ("avx512", "avx512bw"), ("avx2", "avx2"))
 _ARM = (("sve", "sve"), ("neon", "neon"))
@@ -66,6 +69,13 @@ def has_fast_bfloat16() -> bool:
     ARM's bfloat16 has not been measured and counts as not fast.
     """
     return describe().fast_bfloat16
+
+
+def compiles_for_avx512() -> bool:
+    """Whether Numba compiles for 512-bit vectors: on a processor that has them, unless its settings name another."""
+    if _numba_config.CPU_FEATURES is not None:
+        return "+avx512f" in str(_numba_config.CPU_FEATURES).split(",")
+    return _numba_config.CPU_NAME is None and bool(binding.get_host_cpu_features().get("avx512f"))
 
 
 @cache

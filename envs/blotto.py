@@ -166,7 +166,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     seats, fields, coins = int(params.seats), int(params.fields), int(params.coins)
     bar, left, top, height = max(6, 36 - 3 * seats), 16, 40 + 20 * ((seats + 4) // 5), 170
     slot = seats * bar + 28
-    canvas = Canvas(max(left + fields * slot + 8, 360), top + height + 58)
+    canvas = Canvas(max(left + fields * slot + 8, 420), top + height + 58)
     canvas.text(left, 18, f"{coins} coins on {fields} fields", anchor="lm")
     base, played = float(top + height), _played(state, params)
     for seat in range(seats):
