@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from mlbits.envs.core.kernels import njit
 
 # Up to these widths on the narrow side the loops here are faster on a CPU than torch's operations.
 _NARROW_INPUT, _NARROW_HEAD = 64, 8

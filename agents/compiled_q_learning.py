@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from mlbits.agents.matrix_product import add_product
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.q_network import QNetwork, TargetNetwork
 from mlbits.agents.replay import Transitions
+from mlbits.envs.core.kernels import njit
 
 # Up to so many rows of observations a product is a sum for each unit and row; torch's is faster above.
 _FEW_ROWS = 16

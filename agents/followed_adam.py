@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
 from mlbits.agents.bfloat16 import Block, rounded
 from mlbits.agents.wide_tower import Half, WideTower
+from mlbits.envs.core.kernels import njit
 
 _BETAS = (0.9, 0.999)
 _PIECE = 4096  # weights

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from mlbits.envs.core.kernels import njit
 
 
 class SumTree:

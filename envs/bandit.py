@@ -44,6 +44,7 @@ Version history:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, Literal
@@ -206,14 +207,22 @@ def _text(state: Any, params: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``, three to seven of them: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 5 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough * 0.999)
+    return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A bar an arm from zero to its mean, the best in green, and a mark for what the last pull paid."""
+    """A bar an arm from zero to its mean, the best in green, and a dot for what the last pull paid."""
     arms = int(params.arms)
     means = state.means[:arms]
     slot = max(6, min(56, 1200 // arms))
-    left, top, height = 46, 34, 240
-    width = max(left + slot * arms + 12, 380)
-    canvas = Canvas(width, top + height + 34)
+    left, top, height = 54, 38, 240
+    width = max(left + slot * arms + 12, 470)
+    canvas = Canvas(width, top + height + 76)
     spread = 0.0 if params.bernoulli else 2.0 * float(params.reward_std)
     low, high = min(0.0, float(means.min()) - spread), max(0.0, float(means.max()) + spread)
     if params.bernoulli:
@@ -223,9 +232,12 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     def level(value: float) -> float:
         return top + (high - min(max(value, low), high)) * scale
 
-    for tick in sorted({0.0, low, high, low / 2, high / 2}):
+    for tick in ticks(low, high):
         canvas.pen.line([left, level(tick), width - 8, level(tick)], fill=GRID)
-        canvas.text(left - 6, level(tick), f"{tick:.2g}", size=11, fill=GREY, anchor="rm")
+        canvas.text(left - 8, level(tick), f"{tick:g}", size=12, fill=GREY, anchor="rm")
+    below = top + height
+    for row, word in ((18, "arm"), (36, "mean")) if slot >= 16 else ():
+        canvas.text(left - 8, below + row, word, size=12, fill=GREY, anchor="rm")
     best = float(means.max())
     for arm in range(arms):
         x, mean = left + arm * slot, float(means[arm])
@@ -234,18 +246,16 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         colour = GREEN if mean == best else BLUE
         canvas.pen.rectangle([x + gap, ends[0], x + slot - gap, ends[1]], fill=colour)
         if slot >= 16:
-            canvas.text(x + slot / 2, top + height + 12, str(arm), size=12)
+            canvas.text(x + slot / 2, below + 18, str(arm), size=12)
         if slot >= 34:
-            canvas.text(x + slot / 2, level(mean) + (9 if mean < 0 else -9), f"{mean:.2f}", size=11)
+            canvas.text(x + slot / 2, below + 36, f"{mean:.2f}", size=12)
     canvas.pen.line([left, level(0.0), width - 8, level(0.0)], fill=GREY, width=2)
     title = f"pull {int(state.elapsed)} of {int(params.horizon)}"
     if state.arm >= 0:
         middle, y = left + (int(state.arm) + 0.5) * slot, level(float(state.paid))
-        size = max(3.0, min(7.0, slot * 0.2))
-        dot = [middle - size, y - size, middle + size, y + size]
-        canvas.pen.ellipse(dot, fill=YELLOW, outline=RED, width=2)
+        canvas.disc(middle, y, max(3.0, min(7.0, slot * 0.2)), YELLOW, outline=RED, width=2)
         title += f":  arm {int(state.arm)} paid {float(state.paid):.2f}"
     canvas.text(left, 14, title, size=14, anchor="lm")
     note = "bars: the arms' means, best in green; dot: what the last pull paid"
-    canvas.text(left, top + height + 27, note, size=10, fill=GREY, anchor="lm")
+    canvas.text(12, below + 62, note, size=13, anchor="lm")
     return canvas.array()

@@ -39,14 +39,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, RED, YELLOW, Canvas
+from mlbits.envs.core.drawing import GREY, GRID, INK, SEATS, Canvas
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import capacity, integer
 
 MAX_COINS, MAX_FIELDS, MAX_SEATS, MAX_ACTIONS = 1000, 20, 10, 100_000
-_COLOURS = (BLUE, RED, GREEN, YELLOW, BROWN)
 
 
 @rule
@@ -167,13 +166,13 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     seats, fields, coins = int(params.seats), int(params.fields), int(params.coins)
     bar, left, top, height = max(6, 36 - 3 * seats), 16, 40 + 20 * ((seats + 4) // 5), 170
     slot = seats * bar + 28
-    canvas = Canvas(max(left + fields * slot + 8, 360), top + height + 40)
+    canvas = Canvas(max(left + fields * slot + 8, 420), top + height + 58)
     canvas.text(left, 18, f"{coins} coins on {fields} fields", anchor="lm")
     base, played = float(top + height), _played(state, params)
     for seat in range(seats):
         x, y = float(left + 80 * (seat % 5)), float(40 + 20 * (seat // 5))
         words = f"seat {seat}" + (f": {int(state.score[seat])}" if played else "")
-        canvas.text(x, y, words, size=13, fill=_COLOURS[seat % len(_COLOURS)], anchor="lm")
+        canvas.text(x, y, words, size=13, fill=SEATS[seat], anchor="lm")
     for field in range(fields):
         x = left + field * slot
         canvas.pen.rectangle([x, top + 14, x + slot - 10, base], outline=GRID)
@@ -183,7 +182,8 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
             at, y = x + 9 + seat * bar, base - (height - 40) * count / coins
             won = count == max(here) and here.count(count) == 1
             box = [at, y, at + bar - 3, base]
-            canvas.pen.rectangle(box, fill=_COLOURS[seat % len(_COLOURS)], outline=INK if won else None, width=3)
+            canvas.pen.rectangle(box, fill=SEATS[seat], outline=INK if won else None, width=3)
             if bar >= 14:
                 canvas.text(at + bar / 2 - 2, y - 9, str(count), size=12)
+    canvas.text(left, base + 42, "numbers: coins; outlined: wins the field", size=12, anchor="lm")
     return canvas.array()

@@ -146,7 +146,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     canvas.pen.rectangle([x - 30, ground - 30, x + 30, ground], fill=GREY)
     pole = scale * 2 * HALF_LENGTH
     tip = (x + math.sin(state.theta) * pole, ground - 30 - math.cos(state.theta) * pole)
-    canvas.pen.line([(x, ground - 30), tip], fill=BROWN, width=10)
-    canvas.pen.ellipse([x - 6, ground - 36, x + 6, ground - 24], fill=INK)
+    canvas.line([(x, ground - 30), tip], BROWN, 10)
+    canvas.disc(x, ground - 30, 6, INK)
     canvas.text(8, height - 20, f"step {int(state.elapsed)}", anchor="lm")
     return canvas.array()

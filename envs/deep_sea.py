@@ -48,7 +48,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import BLUE, BROWN, GREY, GRID, INK, PAPER, YELLOW, Canvas
+from mlbits.envs.core.drawing import BLUE, BROWN, GREY, GRID, INK, PAPER, SMALLEST_TEXT, YELLOW, Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import normal, uniform
 from mlbits.envs.core.rules import rule
@@ -186,6 +186,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """The triangle of cells that can be reached, each marked with the action that goes right from it."""
     size, row, column = int(params.rows), int(state.row), int(state.column)
     side = max(4, min(44, 640 // size))
+    letters, numbered = max(SMALLEST_TEXT, side // 3), side >= 20
     canvas = Canvas(size * side + 1, (size + 1) * side + 1)
     for i in range(size):
         for j in range(i + 1):
@@ -194,20 +195,17 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
             fill = (int(222 - 96 * depth), int(238 - 68 * depth), int(250 - 36 * depth))
             goal = i == j == size - 1
             canvas.pen.rectangle([x, y, x + side, y + side], fill=YELLOW if goal else fill, outline=GRID)
-            if side >= 20 and (i, j) != (row, column):
-                action = _right(params, i, j)
-                ink = INK if goal else GREY
-                canvas.text(x + side / 2, y + side * 0.42, str(action), size=side // 3, fill=ink)
+            if numbered and (i, j) != (row, column):
+                canvas.text(x + side / 2, y + side * 0.42, str(_right(params, i, j)), size=letters)
                 canvas.arrow(x + side / 2, y + side * 0.78, side * 0.4, 0, fill=GREY, width=1)
     canvas.pen.line([0, size * side, size * side, size * side], fill=BROWN, width=3)
     if size * side >= 300:
         notes = [f"row {min(row + 1, size)} of {size}", "yellow: the treasure"]
-        notes += ["numbers: the action that", "goes right from there"] if side >= 20 else []
+        notes += ["numbers: the action that", "goes right from there"] if numbered else []
         for k, note in enumerate(notes):
             canvas.text(size * side - 8, 14 + 18 * k, note, size=14 if k == 0 else 12, anchor="rm")
-    across, down, radius = (column + 0.5) * side, (row + 0.5) * side, side * 0.36
-    diver = [across - radius, down - radius, across + radius, down + radius]
-    canvas.pen.ellipse(diver, fill=BLUE, outline=INK)
-    if side >= 20 and row < size:
-        canvas.text(across, down, str(_right(params, row, column)), size=side // 3, fill=PAPER)
+    across, down = (column + 0.5) * side, (row + 0.5) * side
+    canvas.disc(across, down, side * 0.36, BLUE, outline=INK)
+    if numbered and row < size:
+        canvas.text(across, down, str(_right(params, row, column)), size=letters, fill=PAPER)
     return canvas.array()

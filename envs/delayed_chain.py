@@ -207,12 +207,12 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     first = min(max(1, position - shown // 2), length - shown + 1)  # leftmost position drawn
     pitch, radius, left = 30, 10, 84
     rows = (72, 132)
-    canvas = Canvas(left + pitch * (shown + 1) + 50, 200)
+    canvas = Canvas(max(left + pitch * (shown + 1) + 50, 330), 200)
     canvas.text(12, 16, f"step {position} of {length}", size=14, anchor="lm")
 
     def circle(x: float, y: float, fill: Any, here: bool) -> None:
         size, width = (radius + 4, 3) if here else (radius, 1)
-        canvas.pen.ellipse([x - size, y - size, x + size, y + size], fill=fill, outline=INK, width=width)
+        canvas.disc(x, y, size, fill, outline=INK, width=width)
 
     start = (left - 50, (rows[0] + rows[1]) / 2)
     for row, y in enumerate(rows):
@@ -220,7 +220,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         last_x = left + pitch * (shown - 1)
         colour = (BLUE, YELLOW)[row]
         line = INK if taken else GRID
-        canvas.pen.line([start, (left, y)], fill=line, width=3, joint="curve")
+        canvas.line([start, (left, y)], line, 3)
         canvas.pen.line([(left, y), (last_x, y)], fill=line, width=3)
         if first > 1:
             canvas.text(left - 20, y - 6 if row == 0 else y + 2, "...", size=16)
@@ -229,12 +229,12 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
             passed = taken and spot <= position
             circle(left + pitch * k, y, colour if passed else PAPER, taken and spot == position)
         above = y - 24 if row == 0 else y + 24
-        canvas.text(left - 8, above, f"first action {row}", size=11, fill=GREY, anchor="lm")
+        canvas.text(left - 8, above, f"first action {row}", size=13, anchor="lm")
         end, ink = ("+1", GREEN) if row == int(params.correct_action) else ("-1", RED)
         if first + shown <= length:
             end, ink = "...", GREY
         canvas.text(last_x + 24, y, end, size=15, fill=ink, anchor="lm")
     circle(*start, fill=GREY, here=position == 0)
     note = "grey: the start" if first == 1 else f"positions {first} to {first + shown - 1}"
-    canvas.text(12, 188, f"{note}; filled: the way taken, thick ring: now", size=10, fill=GREY, anchor="lm")
+    canvas.text(12, 188, f"{note}; filled: the way taken, thick ring: now", size=13, anchor="lm")
     return canvas.array()

@@ -37,7 +37,8 @@ Version history:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ from numpy.typing import NDArray
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.settings import choice, integer
 from mlbits.envs.supervised import supervised
+from mlbits.envs.supervised.drawing import draw
 
 DIGITS, MOST = 10, 16  # labels, and the value of a pixel full of ink
 
@@ -88,7 +90,8 @@ def digits(
         features = images.reshape(len(images), -1) / MOST
     else:
         features = np.round(images * (255 / MOST)).astype(np.uint8)
-    return supervised(
+    game = supervised(
         features, labels, num_classes=DIGITS, classes=classes, rewards=rewards, split=split, feedback=feedback,
         name="Digits",
     )  # fmt: skip
+    return replace(game, draw=partial(draw, ink=True))

@@ -49,7 +49,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import BLUE, GREEN, GREY, GRID, INK, PAPER, RED, YELLOW, Canvas
+from mlbits.envs.core.drawing import GREY, GRID, INK, PAPER, SEATS, YELLOW, Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import rule
@@ -256,11 +256,11 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A row of prizes in the colour of who won them, and a row of cards a seat; the last bid in yellow."""
+    """A row of prizes in the colour of who won them, a row of cards a seat with the last bid in yellow, and a key."""
     count, seats = int(params.cards), int(params.seats)
     wide, high, left = 34, 44, 130
-    canvas = Canvas(left + count * wide + 12, (seats + 1) * (high + 14) + 20)
-    colours = (BLUE, RED, GREEN)
+    bottom = 12 + (seats + 1) * (high + 14)
+    canvas = Canvas(max(left + count * wide + 12, 420 + 18 * seats), bottom + 54)
 
     def card(row: int, k: int, fill: Any, ink: Any) -> None:
         x, y = left + k * wide, 12 + row * (high + 14)
@@ -271,17 +271,26 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     for prize in range(count):
         owner = [seat for seat in range(seats) if int(state.won[seat]) >> prize & 1]
         if owner:
-            card(0, prize, colours[owner[0] % 3], PAPER)
+            card(0, prize, SEATS[owner[0]], PAPER)
         elif prize == int(state.prize):
             card(0, prize, YELLOW, INK)
         else:
             card(0, prize, PAPER if int(state.prizes) >> prize & 1 else GRID, INK)
     for seat in range(seats):
         y = 12 + (seat + 1) * (high + 14) + high / 2
-        canvas.text(12, y, f"seat {seat}: {int(state.points[seat])}", fill=colours[seat % 3], anchor="lm")
+        canvas.text(12, y, f"seat {seat}: {int(state.points[seat])}", fill=SEATS[seat], anchor="lm")
         for k in range(count):
             if int(state.hand[seat]) >> k & 1:
                 card(seat + 1, k, PAPER, INK)
             elif k == int(state.bid[seat]):
                 card(seat + 1, k, YELLOW, INK)
+    keys = (
+        (12, 0, (YELLOW,), "prize on offer, last bid"), (250, 0, (PAPER,), "still to come, in hand"),
+        (12, 1, (GRID,), "prize gone, won by none"), (250, 1, SEATS[:seats], "prize won by that seat"),
+    )  # fmt: skip
+    for x, line, fills, words in keys:
+        y = bottom + 8 + 22 * line
+        for k, fill in enumerate(fills):
+            canvas.pen.rectangle([x + 18 * k, y, x + 18 * k + 13, y + 13], fill=fill, outline=GREY)
+        canvas.text(x + 18 * len(fills) + 4, y + 7, words, size=13, anchor="lm")
     return canvas.array()

@@ -236,7 +236,7 @@ _LOOK = {  # fill, outline, writing
     "packed": (GREEN, INK, PAPER),
     "fits": (PAPER, INK, INK),
     "too heavy": (GRID, GREY, GREY),
-    "not there": (PAPER, GRID, GRID),
+    "not there": (PAPER, GRID, (128, 128, 124)),
 }
 
 
@@ -268,7 +268,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         box = [left + 2, y + 2, left + box_w - 4, y + box_h - 4]
         canvas.pen.rectangle(box, fill=fill, outline=outline, width=2)
         if items <= 100:
-            canvas.text(left + 7, y + 11, f"#{item}", size=10, fill=ink, anchor="lm")
+            canvas.text(left + 7, y + 11, f"#{item}", size=11, fill=ink, anchor="lm")
             canvas.text(left + box_w / 2, y + 27, f"worth {params.values[item]:.4g}", size=12, fill=ink)
             canvas.text(left + box_w / 2, y + 44, f"weighs {int(params.weights[item])}", size=12, fill=ink)
     key_x = 10.0

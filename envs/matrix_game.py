@@ -49,7 +49,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import BLUE, GREY, GRID, INK, PAPER, RED, YELLOW, Canvas
+from mlbits.envs.core.drawing import BLUE, GREY, GRID, INK, PAPER, RED, Canvas
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Fields, Game, make_params
 from mlbits.envs.core.rules import rule
@@ -216,6 +216,9 @@ def text(state: Any, params: Any) -> str:
     return "".join(f"seat {seat}: {_name(params, action)}, paid {paid[seat]:g}\n" for seat, action in enumerate(played))
 
 
+_CHOSEN = (252, 236, 178)  # pale, so that both seats' colours can be read on it
+
+
 def draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """The table of two seats with the cell last played in yellow; more seats, or many actions, as lines."""
     table = _table(params)
@@ -223,7 +226,7 @@ def draw(state: Any, params: Any) -> NDArray[np.uint8]:
         return _draw_lines(state, params)
     rows, columns = table.shape[1:]
     wide, high, left, top = 96, 48, 110, 64
-    canvas = Canvas(left + columns * wide + 16, top + rows * high + 16)
+    canvas = Canvas(left + columns * wide + 16, top + rows * high + 34)
     canvas.text(12, 18, "seat 0, row", fill=BLUE, anchor="lm")
     canvas.text(left + columns * wide, 18, "seat 1, column", fill=RED, anchor="rm")
     for j in range(columns):
@@ -233,9 +236,10 @@ def draw(state: Any, params: Any) -> NDArray[np.uint8]:
         for j in range(columns):
             x, y = left + j * wide, top + i * high
             chosen = (int(state.played[0]), int(state.played[1])) == (i, j)
-            canvas.pen.rectangle([x, y, x + wide, y + high], fill=YELLOW if chosen else PAPER, outline=GREY)
+            canvas.pen.rectangle([x, y, x + wide, y + high], fill=_CHOSEN if chosen else PAPER, outline=GREY)
             canvas.text(x + wide * 0.3, y + high / 2, f"{table[0, i, j]:.4g}", size=15, fill=BLUE)
             canvas.text(x + wide * 0.7, y + high / 2, f"{table[1, i, j]:.4g}", size=15, fill=RED)
+    canvas.text(12, top + rows * high + 17, "yellow: what was played last", size=12, anchor="lm")
     return canvas.array()
 
 

@@ -160,10 +160,8 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     canvas, middle = Canvas(size, size), size / 2
     canvas.pen.line([middle, 20, middle, size - 20], fill=GRID, width=2)
     tip = (middle - math.sin(state.theta) * length, middle - math.cos(state.theta) * length)
-    canvas.pen.line([(middle, middle), tip], fill=BLUE, width=18)
-    for x, y in ((middle, middle), tip):
-        canvas.pen.ellipse([x - 9, y - 9, x + 9, y + 9], fill=BLUE)
-    canvas.pen.ellipse([middle - 4, middle - 4, middle + 4, middle + 4], fill=INK)
+    canvas.line([(middle, middle), tip], BLUE, 18, round_ends=True)
+    canvas.disc(middle, middle, 4, INK)
     if state.torque != 0:
         _draw_torque(canvas, middle, float(state.torque))
     canvas.text(8, size - 14, f"step {int(state.elapsed)}", anchor="lm")
@@ -176,11 +174,11 @@ def _draw_torque(canvas: Canvas, middle: float, torque: float) -> None:
     radius, sweep = 44, 150 * abs(torque) / MAX_TORQUE
     # Pillow's degrees start at three o'clock and grow clockwise; positive torque turns anticlockwise.
     start, end = (90 - sweep, 90) if torque > 0 else (90, 90 + sweep)
-    canvas.pen.arc([middle - radius, middle - radius, middle + radius, middle + radius], start, end, RED, 4)
+    canvas.arc(middle, middle, radius, start, end, RED, 4)
     head = math.radians(start if torque > 0 else end)
     turn = -1 if torque > 0 else 1
     x, y = middle + radius * math.cos(head), middle + radius * math.sin(head)
     along, across = (-turn * math.sin(head), turn * math.cos(head)), (math.cos(head), math.sin(head))
     corners = [(x + 12 * along[0], y + 12 * along[1])]
     corners += [(x + side * 8 * across[0], y + side * 8 * across[1]) for side in (-1, 1)]
-    canvas.pen.polygon(corners, fill=RED)
+    canvas.polygon(corners, RED)

@@ -207,8 +207,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         return (x - left) * scale, (top - y) * scale
 
     def disc(x: float, y: float, radius: float, fill: Any) -> None:
-        (px, py), r = at(x, y), radius * scale
-        canvas.pen.ellipse([px - r, py - r, px + r, py + r], fill=fill)
+        canvas.disc(*at(x, y), radius * scale, fill)
 
     canvas.pen.line([at(left, 0), at(left + width, 0)], fill=GRID, width=1)
     for x in range(0, 30, 5):
@@ -223,7 +222,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     disc(middle_x, middle_y, REACH, BLUE)
     if math.hypot(state.x_dot, state.y_dot) > 0.5:  # where it will be in 0.08 s
         tip = at(middle_x + 0.08 * float(state.x_dot), middle_y + 0.08 * float(state.y_dot))
-        canvas.pen.line([at(middle_x, middle_y), tip], fill=INK, width=3)
+        canvas.line([at(middle_x, middle_y), tip], INK, 3)
     canvas.text(8, height * scale + 12, f"step {int(state.elapsed)}", anchor="lm")
     canvas.text(width * scale - 8, height * scale + 12, _numbers(state), fill=GREY, anchor="rm")
     return canvas.array()

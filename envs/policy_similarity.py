@@ -289,7 +289,7 @@ def _draw(
         canvas.text(left - 8, at(0, share)[1], f"{share:g}", size=11, anchor="rm")
     for curve, colour in zip(curves, (BLUE, RED), strict=True):
         points: Any = [at(x, y) for x, y in zip(seen, curve, strict=True)]
-        canvas.pen.line(points, fill=colour, width=3)
+        canvas.line(points, colour, 3)
     for x in (0.0, seen[-1] / 2, seen[-1]):
         canvas.text(at(x, 0)[0], bottom + 12, f"{x:.2g}", size=11)
     for seat, colour in enumerate((BLUE, RED)):

@@ -239,14 +239,14 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         canvas.text(12, y, f"seat {seat}", fill=(BLUE, RED)[seat], anchor="lm")
         canvas.pen.line([left, y, right, y], fill=GREY, width=2)
         canvas.pen.line([middle, y - 5, middle, y + 5], fill=GREY, width=2)
-        canvas.text(middle, y + 15, "0", size=11, fill=GREY)
+        canvas.text(middle, y + 17, "0", size=12)
         if state.cooperates[0] >= 0:
             end, dot = at(float(state.threshold[seat])), at(float(state.seen[seat]))
             canvas.pen.line([left, y, end, y], fill=GREEN, width=5)
             canvas.pen.line([end, y - 12, end, y + 12], fill=INK, width=3)
-            canvas.pen.ellipse([dot - 6, y - 6, dot + 6, y + 6], fill=(BLUE, RED)[seat], outline=INK)
+            canvas.disc(dot, y, 6, (BLUE, RED)[seat], outline=INK)
             words = f"{_played(state, seat)}, paid {_paid(state, params, seat):g}"
             canvas.text(left, y - 24, words, size=13, anchor="lm")
-    canvas.text(12, 190, "green: where a seat cooperates; dot: the difference that it sees", size=11, anchor="lm")
+    canvas.text(12, 190, "green: where a seat cooperates; dot: the difference that it sees", size=13, anchor="lm")
     canvas.text(12, 18, f"gain {float(params.gain):g}", anchor="lm")
     return canvas.array()

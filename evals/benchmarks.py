@@ -1,5 +1,6 @@
 """``mlbits bench``: how fast everything runs here, beside the other libraries that are installed, in one run.
 
+The processor stands above the rows: what is fast depends on it, ratios to other libraries less than rates.
 Two rates a row: per CPU-second (``time.process_time``: all threads of the process, hardly touched by other load) and
 per wall second. Each measurement is the median of three; a row without a peer is mlbits, else the library it names.
 Random actions are drawn beforehand in vector rows; resets count as part of stepping.
@@ -17,10 +18,11 @@ import torch
 from rich.console import Console
 
 import mlbits
+from mlbits.agents.processor import describe, has_fast_bfloat16
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals import peers
 from mlbits.evals.diplomacy_benchmarks import bench_diplomacy
-from mlbits.evals.stopwatch import Row, Stopwatch
+from mlbits.evals.stopwatch import Row, Skipped, Stopwatch
 from mlbits.selfplay.machine import set_up
 
 GRID, POLE = "mlbits/GridWorld-v0", "mlbits/CartPole-v0"
@@ -143,8 +145,8 @@ def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
     yield from peers.trpo(watch)
 
 
-def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int, steps: int, **settings: Any) -> Row:
-    """Acting, stepping, replay and learning of an agent, from ``steps`` steps to ``steps`` steps, its warm-up over."""
+def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int, **settings: Any) -> Row:
+    """Acting, stepping, replay and learning of an agent, turn by turn, its warm-up over."""
     from mlbits.selfplay.config import resolve
     from mlbits.selfplay.session import open_session
 
@@ -153,15 +155,11 @@ def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int
     session.counters.env_steps = 500_000  # past the schedule of exploration
 
     def call() -> None:
-        done = 0
-        while done < steps:
-            rollout, _, taken = session.collector.collect(session.lineup)
-            session.learn(rollout)
-            done += taken
+        rollout, _, _ = session.collector.collect(session.lineup)
+        session.learn(rollout)
 
-    while session.replay is not None and session.replay.added < 1024:
-        call()
-    return watch.row(name, call, steps)
+    watch.warm_up(call, lambda: session.replay is None or session.replay.added >= 1024)
+    return watch.row(name, call, num_envs * session.collector.spec.num_steps)
 
 
 def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
@@ -179,15 +177,15 @@ def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
     for words, settings, every in (("SB3 defaults", default, 4), ("SB3 zoo settings", zoo, 256)):
         for env, num_envs in shapes:
             name, num_steps = f"DQN on {env.removeprefix('mlbits/')} x {num_envs}, {words}", max(1, every // num_envs)
-            yield _replay_row(watch, name, "dqn", env, num_envs, 1024, num_steps=num_steps, **settings)
+            yield _replay_row(watch, name, "dqn", env, num_envs, num_steps=num_steps, **settings)
         if watch.device == "cpu":
             yield from peers.dqn(watch, zoo=settings is zoo)
 
 
-def bench_ddpg(watch: Stopwatch) -> Iterator[Row]:
+def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
     """DDPG on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions a step.
 
-    Stable-Baselines3 has float32 alone; ours is measured with products in bfloat16 too.
+    Stable-Baselines3 has float32 alone; ours is measured with products in bfloat16 too, where those are fast.
     """
     settings: dict[str, Any] = {"batch_size": 256, "updates_per_step": 1.0, "warmup": 100, "hidden": [400, 300]}
     native = "mlbits/Pendulum-v0"
@@ -195,8 +193,12 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row]:
     for precision in ("float32", "bfloat16"):
         for env, num_envs in shapes:
             words = f"{env.removeprefix('mlbits/')} x {num_envs}, {precision}"
+            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
+                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
+                yield Skipped(f"DDPG on {words}", reason)
+                continue
             own = settings | {"precision": precision, "num_steps": 1}
-            yield _replay_row(watch, f"DDPG on {words}", "ddpg", env, num_envs, 256, **own)
+            yield _replay_row(watch, f"DDPG on {words}", "ddpg", env, num_envs, **own)
     if watch.device == "cpu":
         yield peers.ddpg(watch)
 
@@ -261,7 +263,7 @@ def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
     yield watch.row(name, lambda: play_tournament(agents, env, config, device=watch.device), games)
 
 
-GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
+GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "gridworld": bench_gridworld,
     "cartpole": bench_cartpole,
     "similarity": bench_similarity,
@@ -278,7 +280,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row]]] = {
 
 
 def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 1.0) -> list[Row]:
-    """Measure one group or all, printing rows as they come.
+    """Measure one group or all, printing the processor, rows as they come, and by name what is skipped.
 
     Args:
         group: a key of GROUPS, or "all".
@@ -299,14 +301,19 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
         check_kernels()
         check_cuda(torch.device("cuda"))
     set_up(threads=1)
-    watch, rows, console = Stopwatch(seconds, kind), [], Console(width=120, highlight=False)
+    watch, console = Stopwatch(seconds, kind), Console(width=120, highlight=False)
+    rows: list[Row] = []
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlbits", "torch", "numba"))
+    console.print(f"{describe()}")
     console.print(f"{versions}; one torch thread; {kind}\n")
     console.print(f"{'what':<52} {'per CPU-second':>15} {'per second':>12}  library")
     for name, bench in GROUPS.items():
         if group not in ("all", name) or (kind == "cuda" and name in ("single", "sb3")):
             continue
         for row in bench(watch):
+            if isinstance(row, Skipped):
+                console.print(f"{row.name:<52} skipped: {row.reason}")
+                continue
             rows.append(row)
             rates = f"{_rate(row.per_cpu_second):>15} {_rate(row.per_second):>12}"
             console.print(f"{row.name:<52} {rates}  {row.peer or 'mlbits'}")

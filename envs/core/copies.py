@@ -148,16 +148,10 @@ class Copies:
         return self._call_on_several_cores(op, rest)
 
     def _call_on_several_cores(self, op: int, rest: tuple[Any, ...]) -> int:
-        several = not cores.lost and (self._patience is None or self._patience.several())
-        began = time.perf_counter()
-        if several:
-            cores.step(lambda: self._driver.run_parallel(op, self._bounds, self._results, *rest))
-            fault = min((int(result) for result in self._results if result >= 0), default=-1)
-        else:
-            fault = int(self._driver.run(op, 0, self.num_envs, *rest))
-        if self._patience is not None and op == codes.STEP:
-            self._patience.note(time.perf_counter() - began)
-        return fault
+        if cores.lost or not (self._patience is None or self._patience.several()):
+            return int(self._driver.run(op, 0, self.num_envs, *rest))
+        cores.step(lambda: self._driver.run_parallel(op, self._bounds, self._results, *rest))
+        return min((int(result) for result in self._results if result >= 0), default=-1)
 
     def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
@@ -178,16 +172,20 @@ class Copies:
         Raises:
             IllegalActionError: under illegal="error", before anything is stepped.
         """
-        if self.illegal != codes.ERROR:
-            self.call(codes.STEP, actions, self._everyone)
-            return
-        # In threads no part may step before all are checked, so those take two calls.
-        several = self._threads > 1
-        fault = self.call(codes.CHECK if several else codes.CHECKED_STEP, actions, self._everyone)
+        if self._threads == 1:
+            fault = self.call(
+                codes.CHECKED_STEP if self.illegal == codes.ERROR else codes.STEP, actions, self._everyone
+            )
+        else:
+            began = time.perf_counter()
+            # In threads no part may step before all are checked, so those take two calls.
+            fault = self.call(codes.CHECK, actions, self._everyone) if self.illegal == codes.ERROR else -1
+            if fault < 0:
+                self.call(codes.STEP, actions, self._everyone)
+                if self._patience is not None:
+                    self._patience.note(time.perf_counter() - began)
         if fault >= 0:
             raise self.illegal_action(actions, fault)
-        if several:
-            self.call(codes.STEP, actions, self._everyone)
 
     def check(self, actions: NDArray[Any]) -> int:
         """The first illegal action as b * P + seat, or -1; nothing is stepped."""

@@ -1,7 +1,12 @@
-"""Drawing with Pillow: a canvas on which games paint themselves, in one palette."""
+"""Drawing with Pillow: a canvas on which games paint themselves, in one palette.
+
+Pillow's own shapes have jagged edges; what is round or slanted is painted at four times the size and reduced.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +18,13 @@ PAPER, INK, GRID = (250, 249, 245), (40, 44, 52), (214, 214, 208)
 BLUE, GREEN, RED, YELLOW, GREY, BROWN = (
     (38, 110, 214), (63, 158, 92), (205, 70, 60), (233, 181, 60), (90, 94, 102), (143, 101, 69)
 )  # fmt: skip
+
+
+# One for each of up to ten seats; all can be read on paper, and paper on them.
+SEATS = (BLUE, RED, GREEN, BROWN, (128, 82, 168), (22, 132, 142), (190, 84, 136), GREY, (116, 122, 36), (176, 104, 22))
+SMALLEST_TEXT = 11  # pixels of a font that can still be read
+_FINE = 4  # sub-pixels a pixel and side
+_Point = tuple[float, float]
 
 
 class Canvas:
@@ -29,10 +41,52 @@ class Canvas:
     def arrow(self, x: float, y: float, dx: float, dy: float, fill: Any = INK, width: int = 2) -> None:
         """An arrow centred on (x, y) with the extent (dx, dy)."""
         tip, tail = (x + dx / 2, y + dy / 2), (x - dx / 2, y - dy / 2)
-        self.pen.line([tail, tip], fill=fill, width=width)
+        self.line([tail, (x + dx / 4, y + dy / 4)], fill, width)
         left = (tip[0] - dx * 0.35 - dy * 0.25, tip[1] - dy * 0.35 + dx * 0.25)
         right = (tip[0] - dx * 0.35 + dy * 0.25, tip[1] - dy * 0.35 - dx * 0.25)
-        self.pen.polygon([tip, left, right], fill=fill)
+        self.polygon([tip, left, right], fill)
+
+    def disc(self, x: float, y: float, radius: float, fill: Any, outline: Any = None, width: float = 1) -> None:
+        """A disc around (x, y), with a ring of ``width`` in ``outline`` at its edge."""
+        for size, colour in ((radius, outline or fill), (radius - width, fill))[: 1 if outline is None else 2]:
+            corners = [(x - size, y - size), (x + size, y + size)]
+            self._smooth(corners, 1, colour, lambda pen, points: pen.ellipse(points, fill=255))
+
+    def line(self, points: Sequence[_Point], fill: Any, width: float = 2, *, round_ends: bool = False) -> None:
+        """A line through points."""
+
+        def paint(pen: ImageDraw.ImageDraw, fine: Any) -> None:
+            pen.line(fine, fill=255, width=round(width * _FINE), joint="curve")
+            for x, y in (fine[0], fine[-1]) if round_ends else ():
+                half = width * _FINE / 2
+                pen.ellipse([x - half, y - half, x + half, y + half], fill=255)
+
+        self._smooth(points, width, fill, paint)
+
+    def polygon(self, points: Sequence[_Point], fill: Any) -> None:
+        """A filled polygon."""
+        self._smooth(points, 1, fill, lambda pen, fine: pen.polygon(fine, fill=255))
+
+    def arc(self, x: float, y: float, radius: float, start: float, end: float, fill: Any, width: float = 2) -> None:
+        """An arc around (x, y) between two angles in degrees, from three o'clock on and clockwise."""
+        corners = [(x - radius, y - radius), (x + radius, y + radius)]
+        self._smooth(
+            corners, width, fill, lambda pen, fine: pen.arc(fine, start, end, fill=255, width=round(width * _FINE))
+        )
+
+    def _smooth(
+        self, points: Sequence[_Point], margin: float, fill: Any, paint: Callable[[ImageDraw.ImageDraw, Any], None]
+    ) -> None:
+        """Paint a shape at ``_FINE`` times its size and lay it over the image, its edges mixed with what is there."""
+        (left, top), (right, bottom) = (
+            (bound(x for x, _ in points) + side, bound(y for _, y in points) + side)
+            for bound, side in ((min, -margin), (max, margin))
+        )
+        left, top = math.floor(left) - 1, math.floor(top) - 1
+        size = (math.ceil(right) + 2 - left, math.ceil(bottom) + 2 - top)
+        mask = Image.new("L", (size[0] * _FINE, size[1] * _FINE))
+        paint(ImageDraw.Draw(mask), [((x - left + 0.5) * _FINE, (y - top + 0.5) * _FINE) for x, y in points])
+        self.image.paste(fill, (left, top, left + size[0], top + size[1]), mask.resize(size, Image.Resampling.BOX))
 
     def array(self) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3]."""

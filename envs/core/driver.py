@@ -6,87 +6,35 @@ Numba with its disk cache on; on the GPU the very same functions are the body of
 
 Why a generated module: a closure over the rules is compiled anew in every process (Numba's cache keys on the
 captured objects' identities), and functions cached one by one go stale when a function that they call in another
-file is edited. So the text is written to the user's cache folder under a name hashed from itself, from every source
-file that it reaches and from the constants that those files read, with ``cache=True`` on the driver alone.
+file is edited. So the text is written to the user's cache folder under a name hashed from itself and from all that its
+rules depend on (``fingerprint``), with ``cache=True`` on the driver alone. Rules that cannot be imported by name, or
+that depend on what cannot be hashed, are compiled in memory.
 The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.cache/mlbits``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
-import inspect
+import logging
 import os
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
-import numba
-import numpy as np
-
 from mlbits.envs.core.driver_text import driver_text, importable, rules_of
+from mlbits.envs.core.fingerprint import Fingerprint, fingerprint
 from mlbits.envs.core.game import Game, Rule
-from mlbits.envs.core.rules import python_function
-from mlbits.version import __version__
+from mlbits.envs.core.rules import rule
 
+_log = logging.getLogger(__name__)
 _UNUSED_AFTER_SECONDS = 30 * 24 * 3600
-
-
-def _reached(function: Rule, files: set[str], constants: list[str], seen: set[int]) -> None:
-    """Collect the files and constants that a rule's compiled form depends on."""
-    plain = python_function(function)
-    if id(plain) in seen:
-        return
-    seen.add(id(plain))
-    with contextlib.suppress(TypeError):
-        files.add(inspect.getsourcefile(plain) or "")
-    names: set[str] = set()
-    codes: list[CodeType] = [plain.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
-    found = {name: plain.__globals__[name] for name in sorted(names) if name in plain.__globals__}
-    found |= {
-        name: cell.cell_contents for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
-    }
-    modules: set[str] = set()
-    while found:
-        name, value = found.popitem()
-        if inspect.isfunction(python_function(value)):
-            _reached(value, files, constants, seen)
-        elif isinstance(value, ModuleType):
-            outside = value.__name__.partition(".")[0] not in {"math", "numpy", "numba"}
-            if outside and value.__file__ and value.__name__ not in modules:
-                modules.add(value.__name__)
-                files.add(value.__file__)
-                found |= {f"{name}.{own}": vars(value)[own] for own in sorted(names & vars(value).keys())}
-        elif inspect.isclass(value):  # an enumeration
-            with contextlib.suppress(TypeError):
-                files.add(inspect.getsourcefile(value) or "")
-        elif isinstance(value, np.ndarray):
-            constants.append(f"{name}={value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}")
-        elif isinstance(value, (bool, int, float, complex, str, tuple, np.generic)):
-            constants.append(f"{name}={value!r}")
-
-
-def _fingerprint(rules: Mapping[str, Rule], text: str) -> str:
-    files: set[str] = {str(Path(__file__).with_name("rules.py"))}
-    constants: list[str] = []
-    for function in rules.values():
-        _reached(function, files, constants, set())
-    digest = hashlib.sha256(text.encode())
-    for path in sorted(files):
-        if Path(path).is_file():
-            digest.update(path.encode() + b"\0" + Path(path).read_bytes() + b"\0")
-    digest.update("\n".join([*constants, __version__, numba.__version__, np.__version__, sys.version]).encode())
-    return digest.hexdigest()[:20]
 
 
 def cache_folder() -> Path:
@@ -98,7 +46,9 @@ def cache_folder() -> Path:
 
 
 _loaded: dict[str, ModuleType] = {}
-_loaded_in_memory: dict[tuple[Any, ...], ModuleType] = {}
+# What each compiled function read when a driver that calls it was last loaded.
+_read: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_loaded_in_memory: dict[tuple[Any, ...], tuple[ModuleType, Fingerprint]] = {}
 
 
 def load_driver(game: Game, target: str = "cpu") -> ModuleType:
@@ -122,16 +72,36 @@ def load_generated(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleTyp
         text: its source, with ``cache=True`` on what it compiles.
         rules: the rules it calls, by the names it calls them by. Those that can be imported the text imports itself.
     """
-    name = f"mlbits_driver_{name}_{_fingerprint(rules, text)}"
-    if all(importable(function) for function in rules.values()):
+    found = fingerprint({**rules, "the driver's own decorator": rule}, text)
+    name = f"mlbits_driver_{name}_{found.digest[:20]}"
+    _compile_changed_anew(found)
+    if found.unhashable:
+        _log.debug("%s: compiled in memory, not cached: cannot hash %s", name, "; ".join(found.unhashable))
+    elif all(importable(function) for function in rules.values()):
         if name not in _loaded:
             _loaded[name] = _load_from_folder(name, text)
         return _loaded[name]
-    # Rules that live in a notebook, a script or a closure: compiled in memory, without the disk cache.
-    key = (text, *rules.values())
+    else:
+        _log.debug("%s: compiled in memory, not cached: its rules cannot be imported by name", name)
+    # Rules of one text may close over different values or functions, whose identity tells them apart in this process.
+    key = (name, *rules.values())
     if key not in _loaded_in_memory:
-        _loaded_in_memory[key] = _load_in_memory(name, text, rules)
-    return _loaded_in_memory[key]
+        _loaded_in_memory[key] = (_load_in_memory(name, text, rules), found)
+    return _loaded_in_memory[key][0]
+
+
+def _compile_changed_anew(found: Fingerprint) -> None:
+    """Compile functions anew that Numba has compiled in this process before something that they read was changed.
+
+    Numba compiles a function that is not inlined once and keeps the constants of then; a driver that calls it would
+    hold the old ones, and would go to the disk cache under the new ones' name.
+    """
+    changed = [one for one, digest in found.dispatchers if _read.setdefault(one, digest) != digest]
+    if changed:
+        for one, digest in found.dispatchers:  # callees first
+            _read[one] = digest
+            if one.overloads:
+                one.recompile()
 
 
 def _load_in_memory(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleType:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, PAPER, RED, Canvas
+from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, PAPER, RED, SMALLEST_TEXT, Canvas
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
 from mlbits.envs.gridworld.maps import MOVES
@@ -52,17 +52,17 @@ def draw(
             if heat is not None and kind == EMPTY and not np.isnan(heat[cell, 0]):
                 fill = tuple(int(part) for part in heat[cell])  # type: ignore[assignment]
             canvas.pen.rectangle([x, y, x + side, y + side], fill=fill, outline=GRID)
-            if kind in (GOAL, PIT) and side >= 16:
+            if kind in (GOAL, PIT) and side // 2 >= SMALLEST_TEXT:
                 canvas.text(x + side / 2, y + side / 2, _LETTER[kind], size=side // 2, fill=PAPER)
             if policy is not None and kind == EMPTY:
                 aside = side * 0.06 if heat is not None else 0.0  # clear of the number in the corner
                 _draw_arrows(canvas, x + side / 2 + aside, y + side / 2 - aside, side, policy[cell])
             if heat is not None and kind == EMPTY and side >= 40 and not np.isnan(heat[cell, 0]):
-                canvas.text(x + 3, y + side - 7, f"{round(float(values[cell]), 2) + 0.0:.2f}", size=10, anchor="lm")  # type: ignore[index]
+                number = f"{round(float(values[cell]), 2) + 0.0:.2f}"  # type: ignore[index]
+                canvas.text(x + 3, y + side - 7, number, size=SMALLEST_TEXT, anchor="lm")
     if agent is not None:
         x, y = (agent % width + 0.5) * side, (agent // width + 0.5) * side
-        radius = side * 0.32
-        canvas.pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=BLUE, outline=INK)
+        canvas.disc(x, y, side * 0.32, BLUE, outline=INK)
     return canvas.array()
 
 

@@ -23,9 +23,18 @@ def text(state: Any, params: Any) -> str:
     return f"example {int(state.example)}: label {label}, answer {answer}, paid {pay:g}\n"
 
 
-def draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """The example as an image, and the labels below: the right one framed, the answer filled."""
+def draw(state: Any, params: Any, *, ink: bool = False) -> NDArray[np.uint8]:
+    """The example as an image, and the labels below: the right one framed, the answer filled.
+
+    Args:
+        state: the copy's.
+        params: the game's.
+        ink: whether the highest value is ink on paper, and drawn dark; else it is light.
+    """
     image = _image(params, int(state.example))
+    if ink:
+        paper, full = np.array(PAPER, float), np.array(INK, float)
+        image = np.rint(paper + (full - paper) * (image / 255)).astype(np.uint8)
     scale = max(1, 240 // max(image.shape[:2]))
     image = np.kron(image, np.ones((scale, scale, 1), np.uint8))[:480, :480]
     classes = [int(label) for label in params.classes][:100]
@@ -34,7 +43,11 @@ def draw(state: Any, params: Any) -> NDArray[np.uint8]:
     width = max(image.shape[1] + 20, columns * 30 + 20, 300)
     top = image.shape[0] + 64
     canvas = Canvas(width, top + -(-len(classes) // columns) * 30 + 10)
-    canvas.image.paste(Image.fromarray(image), ((width - image.shape[1]) // 2, 34))
+    corner = ((width - image.shape[1]) // 2, 34)
+    canvas.image.paste(Image.fromarray(image), corner)
+    if ink:  # the paper's edge
+        x, y = corner
+        canvas.pen.rectangle([x - 1, y - 1, x + image.shape[1], y + image.shape[0]], outline=GRID)
     canvas.text(10, 17, text(state, params).split(": ")[1].strip(), size=13, anchor="lm")
     canvas.text(10, top - 14, "answers (framed: the label)", size=12, fill=GREY, anchor="lm")
     for k, name in enumerate(classes):

@@ -330,10 +330,13 @@ def _bench(words: list[str]) -> int:
     flags = read_flags(_BenchFlags, "mlbits bench", words)
     if not 0 < flags.seconds < float("inf"):
         raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
+    from mlbits.agents.processor import describe
     from mlbits.evals.benchmarks import run_benchmarks
 
     rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)
-    _write_json(flags.json, [dataclasses.asdict(row) for row in rows])
+    here = describe()
+    processor = {"processor": here.name, "isa": here.isa, "cores": here.cores}
+    _write_json(flags.json, [dataclasses.asdict(row) | processor for row in rows])
     return 0
 
 

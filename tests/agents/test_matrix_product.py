@@ -1,6 +1,10 @@
 """Compiled products against NumPy's in double precision, for all strides and for sizes that fill no block."""
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +26,28 @@ def test_products_are_numpys_and_are_added(rows, depth, columns, left_across, ri
     rights = (np.ascontiguousarray(right.T).ravel(), 1, depth) if right_across else (right.ravel(), columns, 1)
     add_product(*lefts, *rights, out.reshape(-1), rows, columns, depth)
     np.testing.assert_allclose(out, wanted, atol=1e-6 * depth + 1e-6)
+
+
+def test_narrower_vectors_give_the_same_bits():
+    """A process that compiles for AVX2 has other blocks, and the same sums in the same order."""
+    code = """
+import hashlib, sys
+import numpy as np
+from mlbits.agents import matrix_product
+rng = np.random.default_rng(0)
+left, right, out = (rng.standard_normal(n).astype(np.float32) for n in (17 * 64, 64 * 40, 17 * 40))
+matrix_product.add_product(left, 64, 1, right, 40, 1, out, 17, 40, 64)
+print(matrix_product._ROWS, hashlib.sha256(out.tobytes()).hexdigest())
+"""
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2"}
+    lines = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **more}, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for more in ({}, narrow if platform.machine() in ("x86_64", "AMD64") else {})
+    ]
+    assert lines[1][0] == "6" or platform.machine() not in ("x86_64", "AMD64")
+    assert lines[0][1] == lines[1][1]
 
 
 def test_nothing_beyond_the_product_is_written():

@@ -15,6 +15,10 @@ class Once:
     def __init__(self, before=lambda: None):
         self.before, self.steps = before, 0
 
+    def warm_up(self, call, warm):
+        while not warm():
+            call()
+
     def row(self, name, call, steps, peer=None):
         self.before()
         call()
@@ -41,12 +45,12 @@ def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, age
     counts = []
     small = {"hidden": [8], "batch_size": 8, "warmup": 100}
     watch = Once(lambda: counts.append((sessions[0].replay.added, sessions[0].learner.updates)))
-    benchmarks._replay_row(watch, "x", agent, env, num_envs, 512, **small, **settings)
+    benchmarks._replay_row(watch, "x", agent, env, num_envs, **small, **settings)
     added, updates = counts[0]
     learner, replay = sessions[0].learner, sessions[0].replay
     assert added >= 1024
-    assert replay.added - added == watch.steps == 512
-    assert learner.updates - updates == 512 * settings["updates_per_step"]
+    assert replay.added - added == watch.steps == num_envs * settings["num_steps"]
+    assert learner.updates - updates == watch.steps * settings["updates_per_step"]
     if agent == "dqn":
         assert learner.epsilon == pytest.approx(0.04)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mlbits.envs.core import driver
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.cuda import compile_to_ptx
 from mlbits.envs.core.driver import load_driver
+from mlbits.envs.core.fingerprint import fingerprint
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import python_function, rule
@@ -76,6 +78,7 @@ PLAY = """
 import sys, numpy as np
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.driver import load_driver
+from mlbits.envs.core.fingerprint import fingerprint
 sys.path.insert(0, sys.argv[1])
 from tiny_game import tiny
 copies = Copies(tiny())
@@ -142,7 +145,9 @@ def tiny_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def driver_name(game: Game) -> str:
-    return driver._fingerprint(driver.rules_of(game), driver.driver_text(game, "cpu"))
+    found = fingerprint(driver.rules_of(game), driver.driver_text(game, "cpu"))
+    assert not found.unhashable
+    return found.digest
 
 
 @pytest.mark.parametrize(
@@ -164,6 +169,109 @@ def test_an_edit_gives_the_driver_a_new_name(
     for name in ("prizes", "more_prizes", "kinds", "help_rules", "tiny_game"):
         importlib.reload(sys.modules[name])
     assert driver_name(sys.modules["tiny_game"].tiny()) != before
+
+
+# What Numba freezes without its standing in the rules' own text; each adds a digit to the reward.
+FROZEN = {
+    "values.py": """
+import math
+import numpy as np
+BONUS, KIND, ROUND, TYPE = 1, 20, math.floor, np.int64
+TABLE = (np.zeros(5000, np.int32), 0)
+TABLE[0][2500] = 3000
+""",
+    "more_values.py": """
+import values
+from mlbits.envs.core.rules import rule
+
+
+@rule(inline=False)
+def paid(x, bonus=values.BONUS):
+    return x + bonus
+""",
+    "tiny_game.py": FILES["tiny_game.py"]
+    .replace("import help_rules\n", "from enum import IntEnum\nimport values\nimport more_values\n")
+    .replace("from kinds import Kind\nfrom prizes import FIRST\n", "")
+    .replace(
+        "@rule\ndef reset",
+        'Kind = IntEnum("Kind", {"PRIZE": values.KIND})\nTABLE = values.TABLE[0]\n\n\n@rule\ndef reset',
+    )
+    .replace(
+        "FIRST + help_rules.second(state) + Kind.THIRD",
+        "more_values.paid(0) + Kind.PRIZE + 100 * values.ROUND(1.5) + TABLE[2500] + 10000 * values.TYPE(7.5)",
+    ),
+}
+
+
+def test_an_edit_of_what_numba_freezes_is_seen_by_the_next_process(tmp_path: Path) -> None:
+    rules, cache = tmp_path / "rules", tmp_path / "cache"
+    rules.mkdir()
+    for name, text in FROZEN.items():
+        (rules / name).write_text(text)
+    script = tmp_path / "play.py"
+    script.write_text(PLAY)
+    assert python(str(script), str(rules), cache=cache).split() == ["73121.0", "0", "1"]
+    edit(rules / "values.py", "1, 20, math.floor, np.int64", "2, 40, math.ceil, np.float64")
+    edit(rules / "values.py", "3000", "10")
+    assert python(str(script), str(rules), cache=cache).split() == ["75252.0", "0", "1"]
+    assert python(str(script), str(rules), cache=cache).split() == ["75252.0", "1", "0"]
+
+
+def test_an_edit_under_a_running_process_does_not_spoil_the_cache_for_the_next(tmp_path: Path) -> None:
+    """A process compiles the text that it has read, whatever stands in the file by then."""
+    rules, cache = tmp_path / "rules", tmp_path / "cache"
+    rules.mkdir()
+    write_files(rules)
+    late = tmp_path / "late.py"
+    before, _, after = PLAY.partition("copies = ")
+    edit_it = "file.write_text(file.read_text().replace('return ', 'return 9 * '))"
+    late.write_text(
+        f"{before}from pathlib import Path\nfile = Path(sys.argv[1], 'help_rules.py')\n{edit_it}\ncopies = {after}"
+    )
+    assert python(str(late), str(rules), cache=cache).split() == ["321.0", "0", "1"]
+    script = tmp_path / "play.py"
+    script.write_text(PLAY)
+    assert python(str(script), str(rules), cache=cache).split() == ["481.0", "0", "1"]
+
+
+def test_a_constant_changed_in_a_running_process_is_seen_by_it_and_by_the_next(tmp_path: Path) -> None:
+    """Numba compiles a function that is not inlined once a process, with the constants of then."""
+    rules, cache = tmp_path / "rules", tmp_path / "cache"
+    rules.mkdir()
+    write_files(rules)
+    edit(rules / "help_rules.py", "@rule\n", "@rule(inline=False)\n")
+    again = tmp_path / "again.py"
+    rest = PLAY.partition("copies = ")[2]
+    again.write_text(f"{PLAY}import more_prizes\nmore_prizes.SECOND = 50\ncopies = {rest}")
+    script = tmp_path / "play.py"
+    script.write_text(PLAY)
+    lines = python(str(again), str(rules), cache=cache).splitlines()
+    assert [line.split()[0] for line in lines] == ["321.0", "351.0"]
+    edit(rules / "more_prizes.py", "20", "50 ")
+    assert python(str(script), str(rules), cache=cache).split()[0] == "351.0"
+
+
+def test_rules_that_cannot_be_hashed_are_compiled_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pointer to a C function; the next process would find another function, or none, at its address."""
+    monkeypatch.setenv("MLBITS_CACHE_DIR", str(tmp_path / "cache"))
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    write_files(rules)
+    with (rules / "prizes.py").open("a") as file:
+        file.write("from numba import cfunc\n@cfunc('float64(float64)')\ndef seven(x):\n    return 7 * x\n")
+    edit(rules / "tiny_game.py", "from prizes import FIRST", "from prizes import seven\nSEVEN = seven.ctypes")
+    edit(rules / "tiny_game.py", "FIRST +", "int(SEVEN(1.0)) +")
+    monkeypatch.syspath_prepend(rules)
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    with caplog.at_level(logging.DEBUG, logger="mlbits"):
+        assert reward_of(importlib.import_module("tiny_game").tiny()) == 327
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    assert driver_files(tmp_path / "cache") == set()
+    assert "tiny_game.SEVEN" in caplog.text
 
 
 def test_parameters_do_not_change_the_driver() -> None:

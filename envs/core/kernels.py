@@ -1,0 +1,72 @@
+"""``njit`` for kernels outside games, whose machine code on the disk is read only where nothing that it holds changed.
+
+With ``cache=True`` Numba looks at the function's own file alone, so that a kernel which calls one of another file
+keeps the old one after that is edited, or after an upgrade. Here the key of the cache holds the kernel's
+:func:`~mlbits.envs.core.fingerprint.fingerprint`, found when the kernel is first called; one that depends on what
+cannot be hashed is compiled in every process.
+
+Example:
+    >>> @njit(cache=True)
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(4)
+    8
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+from mlbits.envs.core.fingerprint import fingerprint
+
+_numbas: Any = FunctionCache  # untyped
+_log = logging.getLogger(__name__)
+_numba_config: Any = numba.config  # its attributes are set at run time
+
+
+def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit``, its cache keyed on all that the kernel depends on.
+
+    Args:
+        cache: whether machine code is kept on the disk.
+        options: of ``numba.njit``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = numba.njit(cache=cache, **options)(function)
+        if cache and not _numba_config.DISABLE_JIT:
+            dispatcher._cache = _Cache(dispatcher)
+        return dispatcher
+
+    return decorate
+
+
+class _Cache(FunctionCache):
+    """The disk cache of one kernel."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        _numbas.__init__(self, dispatcher.py_func)
+        self._dispatcher = dispatcher
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*_numbas._index_key(self, sig, codegen), fingerprint({"kernel": self._dispatcher}).digest)
+
+    def _hashed(self) -> bool:
+        unhashable = fingerprint({"kernel": self._dispatcher}).unhashable
+        if unhashable:
+            _log.debug("%s: compiled, not cached: cannot hash %s", self._dispatcher, "; ".join(unhashable))
+        return not unhashable
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code of a signature, or None where there is none to be had."""
+        return _numbas.load_overload(self, sig, target_context) if self._hashed() else None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the machine code of a signature."""
+        if self._hashed():
+            _numbas.save_overload(self, sig, data)

@@ -1,0 +1,89 @@
+"""The stopwatch: rates by hand on a clock that is made up, and an end however slow a thing is."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from mlbits.agents.processor import Processor
+from mlbits.cli import main
+from mlbits.evals import benchmarks
+from mlbits.evals.stopwatch import Row, Skipped, Stopwatch
+
+
+class Clock:
+    """Stands still but for what is added to it."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 100.0, 0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+        self.calls += 1
+
+
+def test_rates_are_steps_over_seconds() -> None:
+    """0.1 s a call of 50 steps; a warm-up call, and three times four calls until 0.33 s are over."""
+    clock = Clock()
+    row = Stopwatch(1.0, clock=clock).row("work", lambda: clock.work(0.1), 50)
+    assert row.per_second == pytest.approx(500)
+    assert clock.calls == 1 + 3 * 4
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(3.0, 4), (4.0, 3), (60.0, 2)])
+def test_slow_work_ends(seconds: float, calls: int) -> None:
+    """The limit is 10 s: after it, no call but the one that a measurement cannot do without."""
+    clock = Clock()
+    row = Stopwatch(1.0, clock=clock).row("slow", lambda: clock.work(seconds), 6)
+    assert row.per_second == pytest.approx(6 / seconds)
+    assert clock.calls == calls
+
+
+def test_a_warm_up_ends() -> None:
+    clock = Clock()
+    watch = Stopwatch(1.0, clock=clock)
+    watch.warm_up(lambda: clock.work(3.0), lambda: False)
+    assert clock.calls == 4, "begun at 0, 3, 6 and 9 seconds"
+    watch.warm_up(lambda: clock.work(0.1), lambda: clock.calls >= 9)
+    assert clock.calls == 9
+
+
+OLD = Processor("Some Old CPU", "avx2", False, 4)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_skipped_by_name_where_it_is_slow(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(benchmarks, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(benchmarks, "describe", lambda: OLD)
+    monkeypatch.setattr(benchmarks, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
+    monkeypatch.setattr(benchmarks.peers, "ddpg", lambda watch: Row("theirs", 1.0, 1.0, "them"))
+    rows = list(benchmarks.bench_ddpg(Stopwatch(1.0)))
+    skipped = [row for row in rows if isinstance(row, Skipped)]
+    assert [row.name.endswith("bfloat16") for row in skipped] == ([] if fast else [True] * 3)
+    assert all("avx2" in row.reason for row in skipped)
+    assert sum(isinstance(row, Row) and row.name.endswith("float32") for row in rows) == 3
+    assert len(rows) == 7
+
+
+def test_the_command_names_the_processor_and_what_it_skips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    monkeypatch.setattr(benchmarks, "describe", lambda: OLD)
+    monkeypatch.setattr("mlbits.agents.processor.describe", lambda: OLD)
+    rows = [Row("quick work", 2000.0, 1000.0), Skipped("wide work", "avx2 is too narrow")]
+    monkeypatch.setattr(benchmarks, "GROUPS", {"single": lambda watch: iter(rows)})
+    path = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["mlbits", "bench", "single", "--json", str(path)])
+    assert main() in (0, None)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Some Old CPU, avx2, 4 cores\n")
+    assert "wide work" in printed and "skipped: avx2 is too narrow" in printed
+    assert json.loads(path.read_text()) == [
+        {"name": "quick work", "per_cpu_second": 2000.0, "per_second": 1000.0, "peer": None,
+         "processor": "Some Old CPU", "isa": "avx2", "cores": 4}
+    ]  # fmt: skip
