@@ -162,7 +162,7 @@ def _train(
     learner_settings: Mapping[str, Any] | None, seed: int, device: torch.device | str,
 ) -> tuple[Agent, int, int]:  # fmt: skip
     """A responder that has learnt in one seat against agents in the others; the number of seats and of steps."""
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     batch.close()
     if seats < 2:

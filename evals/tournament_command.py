@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,13 +11,16 @@ from rich.console import Console
 from mlbits.evals.standings import standings_table
 from mlbits.evals.tournament import hold_tournament, recompute
 from mlbits.evals.tournament_config import TournamentError, TournamentFlags
-from mlbits.selfplay.flags import json_settings
 
 _SAY_EVERY = 5.0  # seconds
 
 
-def run_command(flags: TournamentFlags) -> dict[str, Any]:
+def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Do what the flags say.
+
+    Args:
+        flags: of the command.
+        settings: of the environment, over those that the runs trained with.
 
     Returns:
         The standings, as plain data.
@@ -26,7 +29,6 @@ def run_command(flags: TournamentFlags) -> dict[str, Any]:
         MlbitsError: as :func:`~mlbits.evals.tournament.hold_tournament` and
             :func:`~mlbits.evals.tournament.recompute` say; for flags that do not go together.
     """
-    settings = json_settings(flags.env_json)
     if flags.table is not None:
         if flags.entries or flags.env or settings:
             raise TournamentError("table: goes without entries and env, which it names itself; wanted the table alone")
