@@ -73,21 +73,23 @@ def measure(
     return {"against": found}
 
 
-def headline(summary: Mapping[str, Any]) -> str:
-    """A run's summary in one line: what was measured, and the return unless it is the same whatever is learned."""
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """A run's summary, most telling line first: what was measured, and the return unless it is always the same."""
     measured = summary.get("measured") or {}
     parts = measured_lines(measured)
     if not parts or not measured.get("same_return"):
         (low, high), episodes = summary["return_interval"], summary["episodes"]
         parts.append(f"return {summary['return_mean']:.4g} (95% interval {low:.4g} to {high:.4g}, {episodes} episodes)")
-    return "; ".join(parts)
+    return parts
 
 
 def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     """What :func:`measure` found, a line each."""
     lines = []
     if "exploitability" in measured:
-        lines.append(f"exploitability {measured['exploitability']:.4g} (exact, 0 is an equilibrium)")
+        pool = measured.get("pool_exploitability")
+        mixture = "" if pool is None else f"; of the pool's mixture {pool:.4g}"
+        lines.append(f"exploitability {measured['exploitability']:.4g} (exact, 0 is an equilibrium{mixture})")
     for row in measured.get("against", ()):
         low, high = row["won_interval"]
         line = (

@@ -65,6 +65,7 @@ def during_training(session: Session) -> Measured:
         mixture = exact_exploitability(members, *where, device=session.device)
         assert mixture is not None
         scalars["exploitability/pool"] = mixture
+        summary["pool_exploitability"] = mixture
     met = opponents.payoffs.meetings
     if not met.any():
         return Measured(scalars, {}, summary)

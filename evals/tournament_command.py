@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +13,7 @@ from rich.console import Console
 from mlbits.evals.standings import standings_table
 from mlbits.evals.tournament import hold_tournament, recompute
 from mlbits.evals.tournament_config import TournamentError, TournamentFlags
+from mlbits.selfplay.command_line import coloured
 
 _SAY_EVERY = 5.0  # seconds
 
@@ -39,11 +42,19 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
             report=_say_games(),
         )  # fmt: skip
     print(f"{found.table.env}: {len(found.table.seating):,} games of {found.table.seats} seats")
-    Console(width=120, highlight=False).print(standings_table(found))
+    _console().print(standings_table(found))
     if found.nash is None:
         print("not every two met: no alpha-rank and no Nash mixture")
     print(f"tournament: {folder}\npayoffs: {folder / 'payoffs.png'}, {folder / 'payoffs.csv'}")
     return found.to_json()
+
+
+def _console() -> Console:
+    """As wide as the terminal, 120 columns where there is none; without codes where colours are not wanted."""
+    if coloured(sys.stdout):
+        return Console(highlight=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
+    return Console(width=width, highlight=False, color_system=None, force_terminal=False)
 
 
 def _say_games() -> Callable[[int, int], None]:

@@ -17,7 +17,7 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, Settings, portable, settings_from_json
+from mlbits.selfplay.config import Settings, portable, settings_from_json
 from mlbits.version import __version__
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
@@ -78,7 +78,7 @@ def read_settings(folder: str | Path) -> Settings:
             f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed"
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, MlbitsError):
             raise RunError(f"{path}: {error}") from None
         raise RunError(f"{path}: damaged ({error}); wanted the file that training wrote") from None
 

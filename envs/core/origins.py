@@ -68,4 +68,6 @@ def import_module(module: str, folders: Sequence[str] = ()) -> ModuleType:
         return importlib.import_module(module)
     except (ImportError, ValueError) as error:
         sys.path[:] = before
-        raise GameError(f"the module {module!r} cannot be imported ({error})") from None
+        raise GameError(
+            f"the module {module!r} cannot be imported ({error}); wanted its folder on PYTHONPATH"
+        ) from None

@@ -13,12 +13,15 @@ from mlbits.envs.core.errors import MlbitsError
 
 def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     """Say how a run ended and what to do with it."""
-    from mlbits.evals.headline import headline
+    from mlbits.evals.headline import headlines
 
+    first, *rest = headlines(summary)
     print(
-        f"{headline(summary)} after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s "
+        f"{first} after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s "
         f"({summary['cpu_seconds']:.1f} CPU-s)"
     )
+    for line in rest:
+        print(line)
     if solved := summary.get("solved_at"):
         print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process began")
     curves, run = quote(str(folder.parent)), quote(str(folder))

@@ -29,7 +29,7 @@ class ResumeFlags:
 def command(words: list[str]) -> int:
     """Continue a run."""
     flags = read_flags(ResumeFlags, "mlbits resume", words)
-    from mlbits.evals.headline import headline
+    from mlbits.evals.headline import headlines
     from mlbits.evals.measures import during_training
     from mlbits.selfplay.loop import resume
     from mlbits.selfplay.progress import compiling_said
@@ -39,7 +39,7 @@ def command(words: list[str]) -> int:
     if done is not None:
         settings = read_settings(flags.run)
         print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps, and nothing was run now")
-        print(f"its result: {headline(done)}")
+        print(f"its result: {'; '.join(headlines(done))}")
         if settings.agent.startswith("sb3-"):
             print("Stable-Baselines3's runs cannot go on; wanted a new run with more --total-steps")
         elif settings.run.stop_when_solved and done.get("solved_at") is not None:
