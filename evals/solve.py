@@ -60,7 +60,7 @@ def solve(
     if picture is not None:
         from PIL import Image
 
-        if picture.suffix.lower() not in Image.registered_extensions():
+        if Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE:
             raise ConfigError(f"picture: got {picture}; wanted a file name that ends as pictures do, in .png or .jpg")
     game = fixed_map(env, settings) if picture is not None else None
     if picture is not None and game is None:

@@ -1,4 +1,4 @@
-"""Flags: whole numbers, one form for settings of environments, names in messages, help in plain text without colours."""
+"""Flags: whole numbers, one form for settings of environments, names in messages, help in plain text."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from mlbits.agents import AGENTS
 from mlbits.cli import COMMANDS, main
 from mlbits.envs.core.registry import registered
 from mlbits.evals import EVALS
-from mlbits.selfplay.command_line import flag_names, forget_flags, in_flags, plain, read_flags, whole_number
+from mlbits.selfplay.command_line import flag_names, forget_flags, in_flags, plain, whole_number
 from mlbits.selfplay.config import RunConfig
 from mlbits.selfplay.flags import parse_solve, parse_train
 
@@ -84,7 +84,7 @@ def test_a_fraction_names_its_flag(refused):
 
 
 def test_messages_name_flags_on_the_command_line_and_arguments_in_python():
-    with pytest.raises(ValueError, match="^total_steps: got 0"):
+    with pytest.raises(ValueError, match=r"^total_steps: got 0"):
         RunConfig(total_steps=0)
     parse_train(["ppo", GRID])
     assert in_flags("total_steps: got 0; wanted more") == "--total-steps: got 0; wanted more"
