@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.order_space import OrderSpace
+from mlbits.envs.core.origins import caller, import_module, importable_name
 from mlbits.envs.core.spaces import action_layout
 
 
@@ -160,15 +162,50 @@ def _either(kinds: tuple[str, ...]) -> str:
     return " or ".join(kind.replace("_", "-") for kind in kinds)
 
 
+_modules: dict[str, str] = {}  # by name: the module that registered an agent of one's own
+
+
 def agent_entry(name: str) -> AgentEntry:
     """A registered agent.
 
+    Args:
+        name: a registered one, or "module:name" for one that is known once the module has been imported.
+
     Raises:
         UnknownIdError: with the nearest known name.
+        GameError: if the module cannot be imported.
     """
-    if name not in AGENTS:
-        raise UnknownIdError("agent", name, AGENTS)
-    return AGENTS[name]
+    return AGENTS[check_agent(name)]
+
+
+def check_agent(name: str, folders: Sequence[str] = ()) -> str:
+    """Refuse an agent's name that is not known.
+
+    Args:
+        name: a registered one, or "module:name".
+        folders: where to look for the module, besides Python's own places and the working folder.
+
+    Returns:
+        The name without the module.
+
+    Raises:
+        UnknownIdError: with the nearest known name.
+        GameError: if the module cannot be imported.
+    """
+    module, colon, own = name.rpartition(":")
+    if colon and _modules.get(own) != module:
+        try:
+            import_module(module, folders)
+        except GameError as error:
+            raise GameError(f"{name}: {error}") from None
+    if own not in AGENTS:
+        raise UnknownIdError("agent", own, AGENTS)
+    return own
+
+
+def agent_module(name: str) -> str:
+    """The module that another process imports to know an agent; "" for our own."""
+    return _modules.get(name, "")
 
 
 def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, device: Any) -> Any:
@@ -188,5 +225,6 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
 
 
 def register_agent(name: str, entry: AgentEntry) -> None:
-    """Make an agent of one's own known to ``mlbits train`` in this process."""
+    """Make an agent of one's own known to ``mlbits train``; in another process "module:name" is known."""
     AGENTS[name] = entry
+    _modules[name] = importable_name(caller())

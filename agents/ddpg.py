@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -50,9 +50,11 @@ from mlbits.agents.agent import (
 from mlbits.agents.deterministic_actor_critic import Actor, Critics
 from mlbits.agents.distributions import DiagonalGaussian
 from mlbits.agents.followed_adam import FollowedAdam
+from mlbits.agents.processor import describe, has_fast_bfloat16
 from mlbits.agents.replay import Replay, Transitions
 from mlbits.agents.return_distributions import categorical_gradient, categorical_loss, project
 from mlbits.agents.returns import ReturnRange
+from mlbits.agents.wide_tower import Precision
 from mlbits.envs.core.spaces import action_layout
 
 _MEASURE_EVERY = 16  # updates: measuring each would take a tenth of the time of the updates of a small network
@@ -90,8 +92,8 @@ class DDPGConfig:
         policy_delay: critic updates for one of the actor and the targets (TD3: 2).
         max_grad_norm: each network's gradients are clipped to this L2 norm.
         hidden: widths of the hidden layers, of actor and critics.
-        precision: of the products between hidden layers: "float32", or "bfloat16", which CPUs with AVX512-BF16 do twice
-            as fast (others more slowly) and GPUs too.
+        precision: of the products between hidden layers: "float32"; "bfloat16", which CPUs with AVX512-BF16 or AMX and
+            GPUs do twice as fast, and other CPUs ten times as slowly; or "auto", bfloat16 where it is fast.
     """
 
     num_steps: int = 1
@@ -120,7 +122,7 @@ class DDPGConfig:
     policy_delay: int = 1
     max_grad_norm: float = math.inf
     hidden: tuple[int, ...] = (400, 300)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_range(
@@ -134,12 +136,40 @@ class DDPGConfig:
         check_hidden(self.hidden)
         if self.head not in ("value", "categorical"):
             raise AgentError(f"head: got {self.head!r}; wanted 'value' or 'categorical'")
-        if self.precision not in ("float32", "bfloat16"):
-            raise AgentError(f"precision: got {self.precision!r}; wanted 'float32' or 'bfloat16'")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise AgentError(f"precision: got {self.precision!r}; wanted 'auto', 'float32' or 'bfloat16'")
         if not self.support_low < self.support_high:
             raise AgentError(
                 f"support_low, support_high: got {self.support_low:g} and {self.support_high:g}; wanted low < high"
             )
+
+    def settled(self, device: torch.device | str) -> tuple[DDPGConfig, str]:
+        """This config with "auto" decided for a device, and a line that says what was chosen and why, or "".
+
+        Args:
+            device: where the agent is to live.
+
+        Returns:
+            A config whose precision is "float32" or "bfloat16". An explicit one stays, with a warning in the line where
+            it is slow there.
+        """
+        on_gpu = torch.device(device).type == "cuda"
+        here = f"this processor ({describe().name})"
+        if on_gpu:
+            fast, here = torch.cuda.get_device_capability(device) >= (8, 0), "this GPU"
+        else:
+            fast = has_fast_bfloat16()
+        lacks = f"{here} has no fast bfloat16" + ("" if on_gpu else " (AVX512-BF16 or AMX)")
+        if self.precision == "auto":
+            chosen: Literal["float32", "bfloat16"] = "bfloat16" if fast else "float32"
+            why = f"{here} multiplies it faster than float32" if fast else lacks
+            return replace(self, precision=chosen), f"precision {chosen}: {why}"
+        if self.precision == "bfloat16" and not fast:
+            return (
+                self,
+                f"warning: precision bfloat16: {lacks}; float32, or auto, may be ten times as fast",
+            )
+        return self, ""
 
 
 class DDPG:
@@ -169,6 +199,8 @@ class DDPG:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        config = config.settled(device)[0]
+        precision: Precision = "bfloat16" if config.precision == "bfloat16" else "float32"
         self.config, self.device = config, torch.device(device)
         layout = action_layout(action_space)
         if not (np.isfinite(layout.low).all() and np.isfinite(layout.high).all()):
@@ -180,10 +212,10 @@ class DDPG:
         self._scale, self._center = box.scale.to(device), box.center.to(device)
         self._low, self._high = box.low.to(device), box.high.to(device)
         generator, size = network_generator(seed), len(layout.low)
-        self.actor = Actor(observation_space, size, config.hidden, generator, config.precision).to(device)
+        self.actor = Actor(observation_space, size, config.hidden, generator, precision).to(device)
         self.critics = Critics(
             observation_space, size, config.hidden, generator, count=2 if config.twin else 1,
-            atoms=1 if config.head == "value" else config.atoms, precision=config.precision,
+            atoms=1 if config.head == "value" else config.atoms, precision=precision,
         ).to(device)  # fmt: skip
         self.actor_optimizer = FollowedAdam(
             self.actor, config.actor_learning_rate, config.max_grad_norm, config.adam_eps

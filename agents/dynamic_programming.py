@@ -89,6 +89,17 @@ def best_actions(action_value: NDArray[np.float64]) -> NDArray[np.bool_]:
     return action_value >= best - _TIE * max(1.0, float(np.abs(best).max()))
 
 
+def check_accuracy(discount: float, tolerance: float) -> None:
+    """Refuse what :func:`value_iteration` would refuse, before a table is read for it.
+
+    Raises:
+        AgentError: if the discount is not within 0..1, or the tolerance not above 0.
+    """
+    _check_discount(discount)
+    if not tolerance > 0:
+        raise AgentError(f"tolerance: got {tolerance}; wanted above 0")
+
+
 def value_iteration(
     table: TransitionTable, discount: float, *, tolerance: float = 1e-8, value: NDArray[np.float64] | None = None
 ) -> Solution:
@@ -104,9 +115,7 @@ def value_iteration(
         AgentError: if the discount or tolerance is out of range, or the values do not settle (gamma = 1 and play that
             never ends).
     """
-    _check_discount(discount)
-    if not tolerance > 0:
-        raise AgentError(f"tolerance: got {tolerance}; wanted above 0")
+    check_accuracy(discount, tolerance)
     v = np.zeros(table.num_states) if value is None else np.asarray(value, float)
     first = 0.0
     for sweep in range(1, MAX_SWEEPS + 1):

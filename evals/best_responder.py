@@ -162,7 +162,7 @@ def _train(
     learner_settings: Mapping[str, Any] | None, seed: int, device: torch.device | str,
 ) -> tuple[Agent, int, int]:  # fmt: skip
     """A responder that has learnt in one seat against agents in the others; the number of seats and of steps."""
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     batch.close()
     if seats < 2:
@@ -173,8 +173,10 @@ def _train(
     copies = max(_COPIES, 2 * seats * len(pairs))
     run = {"total_steps": steps, "num_envs": copies, "seed": seed, "device": str(device)}
     session = open_session(
-        resolve(learner, env, preset="none", run=run, agent_settings=values, env_settings=dict(settings or {}))
+        resolve(learner, env, preset="none", run=run, agent_settings=values, env_settings=dict(settings or {})),
+        start=False,
     )
+    session.start()
     batch = session.batch
     session.lineup = against(session.learner, pairs, batch.num_envs, seats, batch.device)
     while not session.finished:

@@ -76,7 +76,7 @@ def open_entries(
     read: dict[str, Callable[[Path], Settings]] = {_RUN: read_settings, _COPY: copy_settings}
     runs = {word: read[kind](Path(word)) for word, kind in zip(words, kinds, strict=True) if kind in read}
     env, settings = _game(runs, env, dict(env_settings or {}))
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     if batch.num_seats < 2:
         raise TournamentError(f"env: {env} has one seat; wanted an environment with two or more")
     for word, run in runs.items():
@@ -147,7 +147,7 @@ def _game(runs: Mapping[str, Settings], env: str, given: dict[str, Any]) -> tupl
 
 def _check_run(word: str, run: Settings, env: str, played: AnyBatch) -> None:
     """Refuse a run that trained with other seats or spaces, or on another environment."""
-    trained = open_batch(run.env, 1, settings=run.env_settings)
+    trained = open_batch(run.env, 1, settings=run.env_settings, start=False)
     facts = {
         "seats": (trained.num_seats, played.num_seats),
         "observation space": (trained.observation_space, played.observation_space),
@@ -171,7 +171,7 @@ def _check_settings(runs: Mapping[str, Settings], env: str, settings: Mapping[st
         if got != wanted:
             raise TournamentError(
                 f"entries: {word} was trained on {env} with {json.dumps(got)}, {next(iter(runs))} with "
-                f"{json.dumps(wanted)}; wanted one game, or its settings: --env-json"
+                f"{json.dumps(wanted)}; wanted one game, or its settings (--env.NAME)"
             )
 
 

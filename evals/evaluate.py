@@ -13,13 +13,15 @@ from mlbits.agents.sb3 import load_sb3
 from mlbits.envs.core.batch import parse_device
 from mlbits.envs.core.cuda import check_cuda
 from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals.agent_exploitability import exact_exploitability
+from mlbits.evals.headline import measure
 from mlbits.evals.opponents import play_against
 from mlbits.evals.yardstick import Yardstick, yardstick
 from mlbits.selfplay.config import ConfigError
-from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.saved_agents import load_agent, load_agent_and_problems, open_guest
+from mlbits.selfplay.play import Played, play_episodes
+from mlbits.selfplay.saved_agents import check_guest, load_agent, load_agent_and_problems, open_guest
 from mlbits.selfplay.statistics import mean_interval
-from mlbits.selfplay.tracking import encode_gif
+from mlbits.selfplay.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.value_maps import add_pictures, policy_pictures
 
 __all__ = ["evaluate_against", "evaluate_model", "evaluate_run", "load_agent"]
@@ -50,7 +52,8 @@ def evaluate_run(
 
     Returns:
         return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint),
-        passed_over (what is wrong with newer checkpoints). Where the environment is small enough to be solved, besides:
+        passed_over (what is wrong with newer checkpoints). In games of several seats "measured", see
+        :mod:`mlbits.evals.headline`. Where the environment is small enough to be solved, besides:
         optimum and random_return (exact means of the best play and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
         where the optimum is not positive).
@@ -59,6 +62,7 @@ def evaluate_run(
         ConfigError: if the number of episodes is not positive, the animation cannot be written, or the settings change
             what is observed or played.
     """
+    _check(episodes, gif)
     agent, settings, state, problems = load_agent_and_problems(folder, device)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
@@ -98,6 +102,8 @@ def evaluate_against(
         ConfigError: for opponents that have not learnt or do not fit, and as :func:`evaluate_run` does.
         UnknownIdError: for an opponent that is not known.
     """
+    _check(games)
+    check_guest(opponents)
     agent, settings, state, problems = load_agent_and_problems(folder, device)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
@@ -111,11 +117,11 @@ def evaluate_against(
 
 def _check_spaces(env: str, trained: Mapping[str, Any], played: Mapping[str, Any]) -> None:
     """Refuse settings with which an agent would see or do what it was not made for."""
-    batches = [open_batch(env, 1, settings=settings) for settings in (trained, played)]
+    batches = [open_batch(env, 1, settings=settings, start=False) for settings in (trained, played)]
     for name in ("observation_space", "action_space"):
         was, now = (getattr(batch, name) for batch in batches)
         if was != now:
-            raise ConfigError(f"env_json: the {name.replace('_', ' ')} becomes {now}; wanted {was}, as in training")
+            raise ConfigError(f"env_settings: the {name.replace('_', ' ')} becomes {now}; wanted {was}, as in training")
     for batch in batches:
         batch.close()
 
@@ -152,13 +158,31 @@ def evaluate_model(
         AgentError: if the file is no model, or it was trained on other spaces.
         ConfigError: as :func:`evaluate_run` does.
     """
+    _check(episodes, gif)
     place = _place(device)
-    batch = open_batch(env, 1, settings=env_settings)
+    batch = open_batch(env, 1, settings=env_settings, start=False)
     spaces = batch.observation_space, batch.action_space
     batch.close()
     agent = load_sb3(path, *spaces, vec_normalize=vec_normalize, device=place)
     figures = _play(agent, env, env_settings, episodes, seed, greedy, device, gif)
     return figures | {"env_steps": agent.trained_steps, "passed_over": []}
+
+
+def _check(episodes: int, gif: Path | None = None) -> None:
+    """Refuse what would only be found out after playing.
+
+    Raises:
+        ConfigError: for no episodes, or an animation of a kind that cannot be written, or in no folder.
+    """
+    if episodes < 1:
+        raise ConfigError(f"episodes: got {episodes}; wanted at least 1")
+    if gif is None:
+        return
+    if Path(gif).suffix.lower() not in ANIMATIONS:
+        raise ConfigError(f"gif: got {gif}; wanted a file name that ends in {', '.join(ANIMATIONS)}")
+    if Path(gif).is_dir() or not Path(gif).parent.is_dir():
+        why = "it is a folder" if Path(gif).is_dir() else "its folder is not there"
+        raise ConfigError(f"gif: {gif} cannot be written ({why}); wanted a file of your own")
 
 
 def _place(device: str) -> torch.device:
@@ -171,8 +195,6 @@ def _play(
     gif: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The figures of some episodes, and their animation where one is asked for."""
-    if episodes < 1:
-        raise ConfigError(f"episodes: got {episodes}; wanted at least 1")
     played = play_episodes(
         agent, env, episodes, seed=seed, settings=env_settings, device=device, greedy=greedy,
         max_frames=_MAX_FRAMES if gif is not None else 0,
@@ -181,17 +203,30 @@ def _play(
         if not played.frames:
             raise ConfigError(f"gif: {played.undrawn}; wanted an environment that can be drawn")
         try:
-            Path(gif).write_bytes(encode_gif(played.frames))
+            Path(gif).write_bytes(encode_animation(played.frames, Path(gif).suffix.lower()))
         except OSError as error:
             raise ConfigError(f"gif: {gif} cannot be written ({error.strerror}); wanted a file of your own") from None
     mean, interval = mean_interval(played.returns.mean(1))
     return {
+        **_of_several_seats(agent, played, env, env_settings, episodes, seed, greedy, device),
         "return_mean": mean,
         "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
         **_against_the_best(mean, yardstick(env, env_settings, played.starts)),
     }
+
+
+def _of_several_seats(
+    agent: Any, played: Played, env: str, settings: Mapping[str, Any] | None, games: int, seed: int, greedy: bool,
+    device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """What says more than the return of self-play, where there are several seats."""
+    if played.returns.shape[1] < 2:
+        return {}
+    exact = exact_exploitability(agent, env, settings, device=_place(device))
+    found = measure(agent, env, settings, games, seed=seed, exploitability=exact, greedy=greedy, device=_place(device))
+    return {"measured": found | {"same_return": played.same_return}}
 
 
 def _against_the_best(mean: float, found: Yardstick | None) -> dict[str, Any]:

@@ -18,10 +18,13 @@ Example:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mlbits.selfplay.opponents import Opponents
 from mlbits.selfplay.session import Measured, Session
+from mlbits.selfplay.turns import EVAL_SEED
 
 # Copies of a pool that are measured (a millisecond or two each) or drawn: evenly spaced ones where there are more.
 _MEASURED, _DRAWN = 512, 16
@@ -31,12 +34,13 @@ def during_training(session: Session) -> Measured:
     """Measure a run.
 
     Args:
-        session: the run under way; nothing in it is changed, no random number is drawn.
+        session: the run under way; nothing in it is changed, none of its random numbers is drawn.
     """
     if session.batch.num_seats < 2:
         return Measured({}, {})
     # Here and not above: only runs of several seats wait for SciPy.
     from mlbits.evals.agent_exploitability import exact_exploitability
+    from mlbits.evals.headline import measure
     from mlbits.evals.ratings import elo_ratings
 
     scalars: dict[str, float] = {}
@@ -45,21 +49,30 @@ def during_training(session: Session) -> Measured:
     found = exact_exploitability(session.learner, *where, device=session.device)
     if found is not None:
         scalars["exploitability/agent"] = found
+    summary: dict[str, Any] = {}
+    if found is not None or session.finished:  # games cost more than the exact answer, and are played once
+        run = settings.run
+        pool = [] if opponents is None else [opponents.agents[copy.number] for copy in opponents.copies]
+        summary = measure(
+            session.learner, *where, run.eval_episodes, seed=EVAL_SEED, exploitability=found, pool=pool,
+            greedy=run.eval_greedy, device=session.device,
+        )  # fmt: skip
     if opponents is None:
-        return Measured(scalars, {})
+        return Measured(scalars, {}, summary)
     copies = [copy.number for copy in opponents.copies]
     if found is not None and copies:
         members = [(opponents.agents[number], 1.0) for number in _evenly(copies, _MEASURED)]
         mixture = exact_exploitability(members, *where, device=session.device)
         assert mixture is not None
         scalars["exploitability/pool"] = mixture
+        summary["pool_exploitability"] = mixture
     met = opponents.payoffs.meetings
     if not met.any():
-        return Measured(scalars, {})
+        return Measured(scalars, {}, summary)
     if copies:
         points = opponents.payoffs.wins + opponents.payoffs.draws / 2
         scalars["rating/elo"] = float(elo_ratings(points, anchor=copies[0])[0])
-    return Measured(scalars, {"pool/payoffs": payoffs_picture(opponents)})
+    return Measured(scalars, {"pool/payoffs": payoffs_picture(opponents)}, summary)
 
 
 def payoffs_picture(opponents: Opponents) -> np.ndarray:

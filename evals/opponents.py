@@ -93,7 +93,7 @@ def play_against(
     """
     if games < 1:
         raise ConfigError(f"episodes: got {games}; wanted at least 1")
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     batch.close()
     if seats < 2:

@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.dynamic_programming import backward_induction, policy_iteration, uniform_policy, value_iteration
+from mlbits.agents.dynamic_programming import (
+    backward_induction,
+    check_accuracy,
+    policy_iteration,
+    uniform_policy,
+    value_iteration,
+)
 from mlbits.agents.transition_table import table_of
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.value_maps import exact_picture, fixed_map
@@ -50,6 +56,12 @@ def solve(
         AgentError: if the discount is out of range, or the values do not settle.
         ConfigError: if the picture cannot be drawn or written.
     """
+    check_accuracy(discount, tolerance)
+    if picture is not None:
+        from PIL import Image
+
+        if Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE:
+            raise ConfigError(f"picture: got {picture}; wanted a file name that ends as pictures do, in .png or .jpg")
     game = fixed_map(env, settings) if picture is not None else None
     if picture is not None and game is None:
         raise ConfigError(f"picture: {env} has no map to draw on; wanted a gridworld of one fixed map")
@@ -87,8 +99,6 @@ def solve(
             "difference": float(np.abs(improved.value - swept.value).max()),
         }
     if picture is not None and game is not None:
-        from PIL import Image
-
         try:
             Image.fromarray(exact_picture(game, discount)).save(picture)
         except (OSError, ValueError) as error:

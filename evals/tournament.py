@@ -76,7 +76,7 @@ def play_tournament(
         MatchTableError: if the file cannot be read or written, or is of another environment or other agents.
     """
     config = TournamentConfig() if config is None else config
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     batch.close()
     _check_size(len(agents), seats, env, config)
@@ -136,7 +136,7 @@ def hold_tournament(
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
     entries = open_entries(words, env, env_settings, device=place)
-    batch = open_batch(entries.env, 1, settings=entries.env_settings)
+    batch = open_batch(entries.env, 1, settings=entries.env_settings, start=False)
     _check_size(len(entries.agents), batch.num_seats, entries.env, config)
     batch.close()
     facts = _facts(entries, config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,13 +13,17 @@ from rich.console import Console
 from mlbits.evals.standings import standings_table
 from mlbits.evals.tournament import hold_tournament, recompute
 from mlbits.evals.tournament_config import TournamentError, TournamentFlags
-from mlbits.selfplay.flags import json_settings
+from mlbits.selfplay.command_line import coloured
 
 _SAY_EVERY = 5.0  # seconds
 
 
-def run_command(flags: TournamentFlags) -> dict[str, Any]:
+def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Do what the flags say.
+
+    Args:
+        flags: of the command.
+        settings: of the environment, over those that the runs trained with.
 
     Returns:
         The standings, as plain data.
@@ -26,7 +32,6 @@ def run_command(flags: TournamentFlags) -> dict[str, Any]:
         MlbitsError: as :func:`~mlbits.evals.tournament.hold_tournament` and
             :func:`~mlbits.evals.tournament.recompute` say; for flags that do not go together.
     """
-    settings = json_settings(flags.env_json)
     if flags.table is not None:
         if flags.entries or flags.env or settings:
             raise TournamentError("table: goes without entries and env, which it names itself; wanted the table alone")
@@ -37,11 +42,19 @@ def run_command(flags: TournamentFlags) -> dict[str, Any]:
             report=_say_games(),
         )  # fmt: skip
     print(f"{found.table.env}: {len(found.table.seating):,} games of {found.table.seats} seats")
-    Console(width=120, highlight=False).print(standings_table(found))
+    _console().print(standings_table(found))
     if found.nash is None:
         print("not every two met: no alpha-rank and no Nash mixture")
     print(f"tournament: {folder}\npayoffs: {folder / 'payoffs.png'}, {folder / 'payoffs.csv'}")
     return found.to_json()
+
+
+def _console() -> Console:
+    """As wide as the terminal, 120 columns where there is none; without codes where colours are not wanted."""
+    if coloured(sys.stdout):
+        return Console(highlight=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
+    return Console(width=width, highlight=False, color_system=None, force_terminal=False)
 
 
 def _say_games() -> Callable[[int, int], None]:

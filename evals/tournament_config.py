@@ -62,7 +62,6 @@ class TournamentFlags:
         entries: two or more folders of runs, models that Stable-Baselines3 saved, and bots (mlbits list agents).
         how: the schedule.
         env: the environment; without it that of the runs.
-        env_json: settings of the environment as JSON; they go over those that the runs trained with.
         device: "cpu", "cuda" or "auto".
         out: the tournament's folder; made under tournaments/ without it.
         table: a stored match table, or a tournament's folder: work everything out again, play nothing.
@@ -74,7 +73,6 @@ class TournamentFlags:
     ] = ()  # fmt: skip
     how: tyro.conf.OmitArgPrefixes[TournamentConfig] = TournamentConfig()
     env: str = ""
-    env_json: str = "{}"
     device: str = "cpu"
     out: Path | None = None
     table: Path | None = None

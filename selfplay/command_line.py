@@ -1,21 +1,43 @@
-"""Reading flags: tyro does it, and a mistake becomes one line that names what to change."""
+"""Reading flags: tyro does it, and a mistake becomes one line that names what to change.
+
+Whole numbers may be written as 100000, 100_000, 1e5 or 100k. Help is plain text: the markup of docstrings is taken out,
+and there are no colours where ``NO_COLOR`` is set or the output is not a terminal.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
+import functools
 import inspect
 import io
 import os
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import docstring_parser
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from mlbits.selfplay.config import ConfigError
+
+_UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
+_MOST_DIGITS = 30  # beyond any setting's range; keeps 1e999999999 from filling the memory
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+_names: dict[str, str] = {}  # flags of the latest command by the names that its settings have in Python
 
 
 def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: str | None = None) -> Any:
@@ -31,16 +53,20 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
         ConfigError: for a wrong flag or value; one line that names it, and the nearest flag.
         SystemExit: after --help.
     """
+    _names.clear()
+    _names.update(flag_names(flags_class))
+    description = plain(description if description is not None else _summary(flags_class))
+    common: dict[str, Any] = {"prog": prog, "args": list(words), "description": description}
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(flags_class, prog=prog, args=list(words), description=description)
+        with contextlib.redirect_stderr(said), _uncoloured(), _registry:
+            return tyro.cli(flags_class, **common)
     except SystemExit as stop:
         if not stop.code:
             raise
-    with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit):
-        tyro.cli(flags_class, prog=prog, args=list(words), description=description)
-    raise ConfigError(f"{_one_line(said.getvalue())}; see {prog} --help")
+    with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
+        tyro.cli(flags_class, **common)
+    raise ConfigError(f"{_one_line(said.getvalue(), words)}; see {prog} --help")
 
 
 def signature_fields(
@@ -59,9 +85,172 @@ def signature_fields(
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in without:
             default = dict(defaults or {}).get(name, parameter.default)
-            note = tyro.conf.arg(help=help_of.get(name, ""))
+            note = tyro.conf.arg(help=plain(help_of.get(name, "")))
             fields.append((name, Annotated[hints[name], note], dataclasses.field(default=default)))
     return fields
+
+
+def whole_number(text: str) -> int:
+    """An integer as people write large ones: 100000, 100_000, 1e5 or 100k (k, M, G).
+
+    Raises:
+        ValueError: if it is none, as 1.5 or 1e-3.
+    """
+    digits, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 0)
+    try:
+        number = Decimal(digits)
+        if number.is_finite() and number.adjusted() + unit <= _MOST_DIGITS:
+            number = number.scaleb(unit)
+            if number == number.to_integral_value():
+                return int(number)
+    except InvalidOperation:
+        pass
+    raise ValueError(f"got {text!r}; wanted a whole number, as in 100000, 100_000, 1e5 or 100k")
+
+
+def plain(text: str) -> str:
+    """A docstring's text without Sphinx's markup: roles become the last part of their names, backquotes go."""
+    text = re.sub(r":[a-z:]+:`(?:[^`<]*<)?~?([^`>]+)>?`", lambda match: match[1].rpartition(".")[2], text)
+    return re.sub(r"`+([^`]*)`+_?", r"\1", text)
+
+
+def flag_names(flags_class: Any) -> dict[str, str]:
+    """The flags of a dataclass, by the dotted names of its fields: "agent.num_steps" is "--agent.num-steps"."""
+    found: dict[str, str] = {}
+
+    def walk(part: Any, prefix: tuple[str, ...], group: tuple[str, ...]) -> None:
+        hints = typing.get_type_hints(part, include_extras=True)
+        for field in dataclasses.fields(part):
+            hint, notes = hints[field.name], list[Any]()
+            while typing.get_origin(hint) is Annotated:
+                notes += hint.__metadata__
+                hint = hint.__origin__
+            if tyro.conf.Positional in notes:
+                continue
+            said = next((name for note in notes if (name := getattr(note, "name", None))), field.name)
+            if dataclasses.is_dataclass(hint):
+                bare = tyro.conf.OmitArgPrefixes in notes
+                inside = group if bare else (*group, said)
+                if not bare:
+                    found[".".join((*prefix, field.name))] = "--" + ".".join((*group, said, "NAME")).replace("_", "-")
+                walk(hint, prefix if bare else (*prefix, field.name), inside)
+            else:
+                found[".".join((*prefix, field.name))] = "--" + ".".join((*group, said)).replace("_", "-")
+
+    walk(flags_class, (), ())
+    return found
+
+
+def forget_flags(*known: str) -> None:
+    """Begin a command, of whose flags none are known yet, or some."""
+    _names.clear()
+    _names.update({name: "--" + name.replace("_", "-") for name in known})
+
+
+def in_flags(message: str) -> str:
+    """A message that names settings as Python does, as the command line has it: with the flags of the latest command.
+
+    What stands before the first colon is taken for the settings that the message is about, and later on the names that
+    cannot be plain words, those with an underscore or a dot.
+    """
+    subject, colon, rest = message.partition(": ")
+    words = re.split(r"(, | and | or )", subject)
+    if colon and all(k % 2 or _flag(word) for k, word in enumerate(words)):
+        subject = "".join(word if k % 2 else _flag(word) for k, word in enumerate(words))
+    else:
+        subject, colon, rest = "", "", message
+    name = r"(?<![\w./'\"=-])[a-z]\w*(?:[._]\w+)+(?![\w/'\"=(-]|\.\w)"
+
+    def flag(match: re.Match[str]) -> str:
+        found = _flag(match[0])
+        return match[0] if found.endswith(".NAME") else found or match[0]  # a whole part is no flag
+
+    return subject + colon + re.sub(name, flag, rest)
+
+
+def _flag(name: str) -> str:
+    """The flag of a setting, or ""; without the part that it belongs to where only one part has such a setting."""
+    if name in _names:
+        return _names[name]
+    ends = [flag for known, flag in _names.items() if known.rpartition(".")[2] == name]
+    return ends[0] if len(ends) == 1 else ""
+
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _whole_number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_registry.struct_rule
+def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Fields of a dataclass as tyro has them, with help from the docstring in plain text."""
+    kind: Any = info.type
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return None
+    hints, help_of, given = typing.get_type_hints(kind, include_extras=True), _help(kind), info.default
+    fields = []
+    for field in dataclasses.fields(kind):
+        default: Any = tyro.MISSING
+        if isinstance(given, kind):
+            default = getattr(given, field.name)
+        elif field.default is not dataclasses.MISSING:
+            default = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        fields.append(StructFieldSpec(field.name, hints[field.name], default, help_of.get(field.name, "")))
+    return StructConstructorSpec(kind, tuple(fields))
+
+
+@functools.lru_cache(64)
+def _help(kind: Any) -> dict[str, str]:
+    """What a dataclass's docstrings, its own and those it inherits from, say of its fields."""
+    found: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        parsed = docstring_parser.parse(part.__doc__ or "")
+        found |= {param.arg_name: plain(" ".join((param.description or "").split())) for param in parsed.params}
+    return found
+
+
+def _summary(kind: Any) -> str:
+    parsed = docstring_parser.parse(kind.__doc__ or "")
+    return "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
+
+
+def coloured(stream: Any) -> bool:
+    """Whether colours are wanted on a stream: a terminal that has them, and nobody set NO_COLOR (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class _Shown(io.StringIO):
+    """What is printed, for an alphabet as wide as the terminal's."""
+
+    encoding = property(lambda _: getattr(sys.__stdout__, "encoding", None) or "ascii")
+
+
+@contextlib.contextmanager
+def _uncoloured() -> Iterator[None]:
+    """Take colours out of what is printed, unless they are wanted or FORCE_COLOR asks for them."""
+    forced = bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+    if forced or coloured(sys.stdout):
+        yield
+        return
+    shown = _Shown()
+    try:
+        with contextlib.redirect_stdout(shown):
+            yield
+    finally:
+        sys.stdout.write(_ANSI.sub("", shown.getvalue()))
 
 
 @contextlib.contextmanager
@@ -77,12 +266,12 @@ def _wide() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, words: Sequence[str]) -> str:
     """What a framed message of tyro's says, without its frame, its help and the way to more help.
 
     A message is a title line and sections, ruled off from each other: what is wrong, then hints.
     """
-    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
+    box = _ANSI.sub("", box)
     sections: list[list[str]] = [[]]
     for line in (line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]):
         if line.strip("─-"):
@@ -94,12 +283,23 @@ def _one_line(box: str) -> str:
         return " ".join(box.split())
     message, hint = " ".join(sections[0]), ""
     for section in sections[1:]:
-        flag = next((word for line in section[1:] for word in line.split() if word.startswith("--")), "")
-        if flag and not hint and section[0].startswith(("Perhaps you meant", "Arguments similar to")):
-            hint = f"did you mean {flag}?"
-        elif flag and section[0].startswith("Argument helptext"):
+        # A switch is listed with its opposite: "--video, --no-video".
+        flags = next((found for line in section[1:] if (found := re.findall(r"(?<!\S)--[^\s,]+", line))), [])
+        if flags and not hint and section[0].startswith(("Perhaps you meant", "Arguments similar to")):
+            hint = f"did you mean {_nearest(flags, words)}?"
+        elif flags and section[0].startswith("Argument helptext") and "; wanted " not in message:
             hint = f"wanted {section[1]}"
-    message = re.sub(r"^Error parsing run: ", "", message)
+    message = re.sub(r"^Error parsing (run|how): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
-    return f"{message}; {hint}" if hint else message
+    # Of a setting that may be None, tyro says which types it has tried.
+    either = r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*"
+    kinds = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
+    message = f"{message}; {hint}" if hint else message
+    return re.sub(either, lambda m: f"got '{m[2]}'; wanted {kinds.get(m[1], m[1])}, or None", message)
+
+
+def _nearest(flags: Sequence[str], words: Sequence[str]) -> str:
+    """The flag that is most like one that was given."""
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return max(flags, key=lambda flag: max(difflib.SequenceMatcher(None, flag, word).ratio() for word in given))

@@ -132,25 +132,83 @@ class Settings:
 
 
 def settings_from_json(data: Mapping[str, Any]) -> Settings:
-    """Settings from what :meth:`Settings.to_json` gave.
+    """Settings from what :meth:`Settings.to_json` or :func:`portable` gave.
 
     Raises:
         ConfigError: for missing or unknown keys.
         UnknownIdError: if the agent is not registered.
+        GameError: if the module that registers the environment or the agent cannot be imported.
     """
     from mlbits.agents import agent_entry
 
     missing = [key for key in ("agent", "env", "preset", "run", "agent_config", "env_settings") if key not in data]
     if missing:
         raise ConfigError(f"config: the key {missing[0]!r} is missing; wanted the config.json of a run")
+    agent, env = names_from(data)
     return Settings(
-        agent=data["agent"],
-        env=data["env"],
+        agent=agent,
+        env=env,
         preset=data["preset"],
         run=make_config(RunConfig, data["run"], "run"),
-        agent_config=make_config(agent_entry(data["agent"]).config_class(), data["agent_config"], "agent"),
+        agent_config=make_config(agent_entry(agent).config_class(), data["agent_config"], "agent"),
         env_settings=dict(data["env_settings"]),
     )
+
+
+def settled(settings: Settings) -> tuple[Settings, list[str]]:
+    """The settings with what is left to the machine decided, and what to say of it.
+
+    An agent's config that leaves something open has a method ``settled(device)``, which gives the config with all
+    decided and a line for the user, or "".
+
+    Raises:
+        DeviceError: for a device that is none.
+    """
+    from mlbits.envs.core.batch import parse_device
+
+    decide = getattr(settings.agent_config, "settled", None)
+    if decide is None:
+        return settings, []
+    config, note = decide(parse_device(settings.run.device))
+    return dataclasses.replace(settings, agent_config=config), [note] if note else []
+
+
+def portable(settings: Settings) -> dict[str, Any]:
+    """Plain data that another process can read: an environment or agent of one's own with the module that registers it.
+
+    Returns:
+        What :meth:`Settings.to_json` gives, "env" and "agent" as "module:name" where they are not mlbits' or
+        Gymnasium's, and then "folders", where Python found those modules.
+    """
+    return settings.to_json() | names_to(settings.agent, settings.env)
+
+
+def names_to(agent: str, env: str) -> dict[str, Any]:
+    """An agent's and an environment's names as "module:name" where need be, and the folders of those modules."""
+    from mlbits.agents import agent_module
+    from mlbits.envs.core.gymnasium_ids import env_module
+    from mlbits.envs.core.origins import folder_of
+
+    modules = {"agent": agent_module(agent), "env": env_module(env)}
+    names = {"agent": agent, "env": env}
+    found: dict[str, Any] = {key: f"{module}:{names[key]}" if module else names[key] for key, module in modules.items()}
+    folders = {folder for module in modules.values() if module and (folder := folder_of(module)) is not None}
+    return found | ({"folders": sorted(folders)} if folders else {})
+
+
+def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
+    """The agent's and the environment's names, once what registers them has been imported, from :func:`names_to`'s.
+
+    Raises:
+        GameError: if a module cannot be imported.
+        UnknownIdError: if the agent is not known; whether the environment is, is for whoever opens it to find out.
+    """
+    from mlbits.agents import check_agent
+    from mlbits.envs.core.gymnasium_ids import check_env_id
+
+    agent, env = str(data["agent"]), str(data["env"])
+    folders = [str(folder) for folder in data.get("folders", ())]
+    return check_agent(agent, folders), check_env_id(env, folders) if ":" in env else env
 
 
 def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -236,11 +294,11 @@ def resolve(
         UnknownIdError: if the agent or environment is not known.
         ConfigError: for unknown settings or values out of range.
     """
-    from mlbits.agents import agent_entry
+    from mlbits.agents import agent_entry, check_agent
     from mlbits.envs.core.wrapped import check_env_id
 
-    config_class, env = agent_entry(agent).config_class(), plain_id(env)
-    check_env_id(env)
+    agent, env = check_agent(agent), check_env_id(plain_id(env))
+    config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
     values = dict(values)
     agent_values = dict(values.pop("agent", {})) | dict(agent_settings or {})

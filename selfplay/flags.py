@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from mlbits.agents import AGENTS, agent_entry
-from mlbits.envs.core.registry import entry, registered
+from mlbits.agents import AGENTS, agent_entry, check_agent
+from mlbits.envs.core.registry import registered
 from mlbits.envs.core.wrapped import check_env_id
-from mlbits.selfplay.command_line import read_flags, signature_fields
-from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, make_config, resolve
+from mlbits.selfplay.command_line import forget_flags, read_flags
+from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, resolve
+from mlbits.selfplay.env_flags import EnvFlags
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
 
@@ -77,17 +76,16 @@ def parse_solve(words: list[str]) -> tuple[str, dict[str, Any], SolveFlags]:
             print(_SOLVE_USAGE, end="")
             raise SystemExit(0)
         raise ConfigError("solve: ENV missing; wanted mlbits solve ENV, as in: solve mlbits/GridWorld-v0")
-    env = words[0]
-    check_env_id(env)
-    env_class = _env_class(env)
+    env = check_env_id(words[0])
+    env_flags = EnvFlags(env, {}, words[1:])
     flags_class = dataclasses.make_dataclass(
         "Solve",
-        [("how", tyro.conf.OmitArgPrefixes[SolveFlags], SolveFlags()), *_env_fields(env_class, {})],
+        [("how", tyro.conf.OmitArgPrefixes[SolveFlags], SolveFlags()), env_flags.field],
         frozen=True,
         kw_only=True,
     )
-    flags = read_flags(flags_class, f"mlbits solve {env}", words[1:], description=f"Solve {env} exactly.")
-    return env, _env_settings(flags, env_class), flags.how
+    flags = read_flags(flags_class, f"mlbits solve {env}", env_flags.words, description=f"Solve {env} exactly.")
+    return env, env_flags.settings(flags), flags.how
 
 
 def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
@@ -110,13 +108,13 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         raise ConfigError(
             f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0"
         )
-    agent, env = names
+    agent, env = check_agent(names[0]), check_env_id(names[1])
     config_class = agent_entry(agent).config_class()
-    check_env_id(env)
     choice = _preset_choice(words)
+    forget_flags("preset")
     preset, values = find_preset(agent, env, choice)
     start = resolve(agent, env, preset=choice)
-    env_class = _env_class(env)
+    env_flags = EnvFlags(env, values.get("env", {}), words[2:])
     flags_class = dataclasses.make_dataclass(
         "Train",
         [
@@ -129,19 +127,14 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
             ("run", tyro.conf.OmitArgPrefixes[RunConfig], start.run),
             ("agent", config_class, start.agent_config),
-            *_env_fields(env_class, values.get("env", {})),
+            env_flags.field,
         ],
         frozen=True,
         kw_only=True,
     )
-    shown = "no preset" if preset == "none" else f"values of the preset {preset}"
+    shown = "." if preset == "none" else f". Defaults shown are the values of the preset {preset}."
     flags = read_flags(
-        flags_class,
-        f"mlbits train {agent} {env}",
-        words[2:],
-        description=f"Train {agent} on {env}. Defaults shown are the {shown}."
-        if preset != "none"
-        else f"Train {agent} on {env}.",
+        flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
     )
     settings = Settings(
         agent=agent,
@@ -149,7 +142,7 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         preset=preset,
         run=flags.run,
         agent_config=flags.agent,
-        env_settings=_env_settings(flags, env_class),
+        env_settings=env_flags.settings(flags),
     )
     return settings, flags.out, flags.quiet
 
@@ -162,43 +155,3 @@ def _preset_choice(words: list[str]) -> str:
         if word.startswith("--preset="):
             return word.partition("=")[2]
     return "auto"
-
-
-def _env_class(env: str) -> Any:
-    """A dataclass of a game's settings from its factory's signature; None for wrapped environments."""
-    if env not in registered():
-        return None
-    found = entry(env)
-    fields = signature_fields(found.load(), defaults=found.defaults)
-    return dataclasses.make_dataclass("EnvSettings", fields, frozen=True, kw_only=True) if fields else None
-
-
-def _env_fields(env_class: Any, preset: Mapping[str, Any]) -> list[Any]:
-    if env_class is not None:
-        return [("env", env_class, make_config(env_class, preset, "env"))]
-    note = tyro.conf.arg(help="settings of the environment as JSON, as in '{\"continuous\": true}'")
-    return [("env_json", Annotated[str, note], json.dumps(dict(preset)))]
-
-
-def json_settings(text: str) -> dict[str, Any]:
-    """An environment's settings from ``--env-json``.
-
-    Raises:
-        ConfigError: if it is no JSON object.
-    """
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"env_json: {error}; wanted a JSON object") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"env_json: got {text}; wanted a JSON object")
-    return values
-
-
-def _env_settings(flags: Any, env_class: Any) -> dict[str, Any]:
-    """The settings that differ from the environment's own."""
-    if env_class is None:
-        return json_settings(flags.env_json) if hasattr(flags, "env_json") else {}
-    defaults = {field.name: field.default for field in dataclasses.fields(env_class)}
-    given = {name: getattr(flags.env, name) for name in defaults}
-    return {name: value for name, value in given.items() if value != defaults[name]}

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlbits.agents.sb3_configs import SB3Config
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import Settings
+from mlbits.selfplay.config import Settings, settled
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.session import Measured, Session, open_session
@@ -58,13 +58,17 @@ def train(
 
         return sb3_training.train(settings, out, console=console)
     set_up(settings.run.threads)
-    session = open_session(settings)
+    settings, notes = settled(settings)
+    session = open_session(settings, start=False)
     session.measure = measure
-    folder = new_folder(settings, out)
+    folder = new_folder(settings, out)  # all that can refuse has: now the rules may be compiled
+    session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     tracker = Tracker(folder, settings.run.total_steps, console=console)
     try:
+        for note in notes:
+            tracker.say(note)
         tracker.describe(settings.to_json())
         return folder, loop(session, tracker, folder)
     finally:
@@ -95,15 +99,19 @@ def resume(
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
         change_settings(folder, settings)  # so that another interruption goes on to the same end
     set_up(settings.run.threads)
-    session = open_session(settings)
+    settings, notes = settled(settings)
+    session = open_session(settings, start=False)
     session.measure = measure
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
+    session.start()
     if checkpoint is not None:
         session.from_checkpoint(checkpoint, folder)
     tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
     try:
+        for note in notes:
+            tracker.say(note)
         for problem in problems:
             tracker.say(f"passed over {problem}")
         tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")

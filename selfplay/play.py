@@ -39,6 +39,12 @@ class Played:
     cut: int = 0
     starts: NDArray[Any] | None = None
 
+    @property
+    def same_return(self) -> bool:
+        """Whether all seats' mean return is the same in every episode, as in a zero-sum game: it says nothing then."""
+        means = self.returns.mean(1)
+        return self.returns.shape[1] > 1 and bool(np.ptp(means) <= 1e-6 * max(1.0, float(np.abs(means).max())))
+
 
 def play_episodes(
     agent: Agent | Sequence[Agent],

@@ -10,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, Settings, settings_from_json
+from mlbits.selfplay.config import Settings, portable, settings_from_json
 from mlbits.version import __version__
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
@@ -44,12 +45,11 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
         out = first if not first.exists() else next(folder for folder in others if not folder.exists())
     folder = Path(out)
     if (folder / CONFIG).exists():
-        raise RunError(
-            f"out: {folder} holds another run; wanted a new folder (or continue that run: mlbits resume {folder})"
-        )
+        again = f"mlbits resume {quote(str(folder))}"
+        raise RunError(f"out: {folder} holds another run; wanted a new folder (or continue that run: {again})")
     if folder.is_dir() and any(folder.iterdir()):
         raise RunError(f"out: {folder} is not empty; wanted a new or empty folder")
-    config = settings.to_json() | {
+    config = portable(settings) | {
         "version": __version__,
         "git_hash": git_hash(),
         "python": platform.python_version(),
@@ -78,7 +78,7 @@ def read_settings(folder: str | Path) -> Settings:
             f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed"
         ) from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, MlbitsError):
             raise RunError(f"{path}: {error}") from None
         raise RunError(f"{path}: damaged ({error}); wanted the file that training wrote") from None
 
@@ -91,7 +91,7 @@ def change_settings(folder: Path, settings: Settings) -> None:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text()) | settings.to_json()
+        config = json.loads(path.read_text()) | portable(settings)
         checkpoints.write_file(path, json.dumps(config, indent=2).encode())
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); wanted a run of your own") from None
@@ -100,6 +100,34 @@ def change_settings(folder: Path, settings: Settings) -> None:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
     checkpoints.write_file(folder / SUMMARY, json.dumps(dict(summary), indent=2).encode())
+
+
+def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to do; None where it has, or where it has no summary yet.
+
+    Args:
+        folder: the run's.
+        total_steps: a new end; None takes the run's own.
+
+    Raises:
+        RunError: if the folder is no run, or a new end is asked for that the run has passed.
+        CheckpointError: if there are checkpoints and none is usable.
+    """
+    folder, settings = Path(folder), read_settings(folder)
+    plain = json.loads(json.dumps(settings.to_json()))
+    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
+    checkpoint, _, _ = checkpoints.load_latest(folder / CHECKPOINTS, facts)
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        done = int(summary["env_steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if checkpoint is None or checkpoint.state.get("env_steps") != done:
+        return None
+    if total_steps is not None and total_steps < done:
+        raise RunError(f"total_steps: got {total_steps:,}; {folder} has {done:,} steps already, wanted more")
+    solved = settings.run.stop_when_solved and summary.get("solved_at") is not None
+    return summary if solved or done >= (total_steps or settings.run.total_steps) else None
 
 
 def git_hash() -> str | None:

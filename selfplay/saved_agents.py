@@ -29,7 +29,7 @@ from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, RunConfig, Settings, make_config
+from mlbits.selfplay.config import ConfigError, RunConfig, Settings, make_config, names_from, names_to
 from mlbits.selfplay.run import CHECKPOINTS, CONFIG, read_settings
 
 FORMAT = "mlbits agent"
@@ -134,9 +134,8 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
         facts: more to write down, as plain data.
     """
     about = {
-        "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env": settings.env,
-        "env_settings": settings.env_settings, "agent": settings.agent,
-        "agent_config": dataclasses.asdict(settings.agent_config), **facts,
+        "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env_settings": settings.env_settings,
+        "agent_config": dataclasses.asdict(settings.agent_config), **names_to(settings.agent, settings.env), **facts,
     }  # fmt: skip
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
     return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors puts several in any order
@@ -153,9 +152,10 @@ def copy_settings(path: Path) -> Settings:
     for field, want in (("format", FORMAT), ("version", VERSION)):
         if about.get(field) != want:
             raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
-    config = make_config(agent_entry(about["agent"]).config_class(), about["agent_config"], "agent")
+    agent, env = names_from(about)
+    config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
     return Settings(
-        agent=about["agent"], env=about["env"], preset="none", run=RunConfig(), agent_config=config,
+        agent=agent, env=env, preset="none", run=RunConfig(), agent_config=config,
         env_settings=about["env_settings"],
     )  # fmt: skip
 
@@ -175,6 +175,7 @@ def read_copy(
         SavedAgentError: if it cannot be read, is damaged, or is of another game or version.
     """
     about, tensors = _read(path)
+    about["env"] = str(about.get("env")).rpartition(":")[2]  # without the module that registers it
     for field, want in (("format", FORMAT), ("version", VERSION), ("env", env)):
         if about.get(field) != want:
             raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
@@ -182,7 +183,7 @@ def read_copy(
     if own_settings(env, theirs) != own_settings(env, mine):
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
-        kind = agent_entry(about["agent"])
+        kind = agent_entry(names_from(about)[0])
         config = make_config(kind.config_class(), about["agent_config"], "agent")
         agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device)
         agent.load_state_dict(tensors)
@@ -221,7 +222,7 @@ def _plain(value: Any) -> Any:
 
 def _game_facts(env: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """What an agent's game must have in common with the one that it is to play."""
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     facts = {
         "observation space": batch.observation_space, "action space": batch.action_space,
         "number of seats": batch.num_seats, "environment": env,
@@ -231,7 +232,7 @@ def _game_facts(env: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
-    batch = open_batch(env, 1, settings=settings)
+    batch = open_batch(env, 1, settings=settings, start=False)
     spaces = batch.observation_space, batch.action_space
     batch.close()
     return spaces

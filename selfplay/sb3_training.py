@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import gymnasium as gym
@@ -89,7 +90,7 @@ def resume(folder: Path, settings: Settings, total_steps: int | None) -> tuple[P
         return folder, json.loads((folder / SUMMARY).read_text())
     raise RunError(
         f"{folder}: a run of {settings.agent} cannot be resumed: Stable-Baselines3 keeps neither its replay nor its "
-        f"environments; wanted a new run (the newest checkpoint of this one plays: mlbits eval {folder})"
+        f"environments; wanted a new run (the newest checkpoint of this one plays: mlbits eval {quote(str(folder))})"
     )
 
 
@@ -204,7 +205,7 @@ def _open(settings: Settings) -> tuple[Any, SB3Session]:
     model.set_logger(Logger(None, []))
     normalize = model.get_vec_normalize_env()
     learner = SB3Agent(None, observation_space, action_space, device=device, policy=model.policy, normalize=normalize)
-    batch = open_batch(settings.env, 1, settings=settings.env_settings, illegal="replace")
+    batch = open_batch(settings.env, 1, settings=settings.env_settings, illegal="replace", start=False)
     return model, SB3Session(
         settings=settings,
         device=device,

@@ -68,10 +68,12 @@ class Measured(NamedTuple):
     Attributes:
         scalars: numbers by TensorBoard's names.
         pictures: images uint8 [H, W, 3] by TensorBoard's names.
+        summary: plain data for the run's summary, under "measured".
     """
 
     scalars: Mapping[str, float]
     pictures: Mapping[str, np.ndarray]
+    summary: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -116,6 +118,11 @@ class Session:
     def record_every(self) -> int:
         """Environment steps between records; 0 for every time that the agent learns."""
         return self.settings.run.record_every or (_RECORD_EVERY if self.replay is not None else 0)
+
+    def start(self) -> None:
+        """Begin the first episodes, where :func:`open_session` was to leave that; may compile the rules."""
+        if isinstance(self.batch, GameBatch):
+            self.batch.reset(seed=self.settings.run.seed)
 
     def collect(self) -> tuple[Rollout, Episodes, int]:
         """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collect.Collector.collect`."""
@@ -232,8 +239,13 @@ class Session:
         return reward_threshold(self.settings.env) if not self.settings.env_settings else None
 
 
-def open_session(settings: Settings) -> Session:
+def open_session(settings: Settings, *, start: bool = True) -> Session:
     """Build everything that a run needs.
+
+    Args:
+        settings: of the run.
+        start: whether the first episodes begin; without it :meth:`Session.start` begins them, and nothing has been
+            compiled when this returns.
 
     Raises:
         MlbitsError: naming the setting, space or device that does not fit.
@@ -245,7 +257,7 @@ def open_session(settings: Settings) -> Session:
     # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
-        settings=settings.env_settings, illegal="replace", training=True,
+        settings=settings.env_settings, illegal="replace", training=True, start=start,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
 

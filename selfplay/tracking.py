@@ -17,23 +17,18 @@ The x axis is environment steps. The custom layout opens on the returns.
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from mlbits.selfplay.checkpoints import write_file
+from mlbits.selfplay.progress import TIMES, Progress
 
-TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _LAYOUT = {
     "Return": {"return": ["Multiline", ["return/train", "return/eval"]]},
     "Speed": {
@@ -41,7 +36,9 @@ _LAYOUT = {
         "where the time goes": ["Multiline", [f"time/{part}" for part in TIMES]],
     },
 }
-_PLAIN_LINE_EVERY = 5.0  # seconds
+
+# Formats of animations by the suffix of a file's name.
+ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 
 
 class Tracker:
@@ -106,7 +103,7 @@ class Tracker:
             return
         self._said.add(text)
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._progress.say(text)
 
     def flush(self) -> None:
         """Hand everything to the system (before a checkpoint names this step)."""
@@ -137,78 +134,23 @@ def _add_animation(
 
 def encode_gif(frames: list[NDArray[np.uint8]], frames_per_second: int = 8) -> bytes:
     """An animated GIF of frames uint8 [H, W, 3]."""
+    return encode_animation(frames, ".gif", frames_per_second)
+
+
+def encode_animation(frames: list[NDArray[np.uint8]], suffix: str, frames_per_second: int = 8) -> bytes:
+    """An animation of frames uint8 [H, W, 3], in the format that a file's suffix names, one of ANIMATIONS."""
     import io
 
     from PIL import Image
 
-    images = [Image.fromarray(frame).quantize(64) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
+    if suffix == ".gif":
+        images = [image.quantize(64) for image in images]
     data = io.BytesIO()
     duration = max(20, round(1000 / frames_per_second))
-    images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    more: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    images[0].save(data, ANIMATIONS[suffix], save_all=True, append_images=images[1:], duration=duration, loop=0, **more)
     return data.getvalue()
-
-
-class Progress:
-    """One live line on a terminal, or a plain line every few seconds where there is none."""
-
-    def __init__(self, total_steps: int) -> None:
-        self.console = Console(stderr=False)
-        self._total = total_steps
-        self._latest: dict[str, float] = {}
-        self._shown = 0.0
-        self._live: Live | None = None
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=4, transient=False)
-            self._live.start()
-
-    def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the latest record."""
-        self._latest |= values
-        now = time.monotonic()
-        due = now - self._shown >= (0.25 if self._live else _PLAIN_LINE_EVERY)
-        if "speed/steps_per_second" not in values or not (due or step >= self._total):
-            return
-        self._shown = now
-        cells = self._cells(step)
-        if self._live is not None:
-            table = Table.grid(padding=(0, 2))
-            table.add_row(*cells)
-            self._live.update(table)
-        else:
-            print("  ".join(cells), file=sys.stdout, flush=True)
-
-    def _cells(self, step: int) -> list[str]:
-        values = self._latest
-        speed = values.get("speed/steps_per_second", 0.0)
-        left = (self._total - step) / speed if speed > 0 else float("nan")
-        cells = [f"{step:,}/{self._total:,} steps ({min(1.0, step / self._total):.0%})", f"{_short(speed)} steps/s"]
-        for name, label in (("return/train", "return"), ("return/eval", "eval")):
-            if name in values:
-                cells.append(f"{label} {values[name]:.3g}")
-        cells.append(f"{_duration(left)} left")
-        shares = {part: values.get(f"time/{part}", 0.0) for part in TIMES}
-        parts = [f"{part} {share:.0%}" for part, share in shares.items() if share >= 0.005]
-        return [*cells, *([" ".join(parts)] if parts else [])]
-
-    def close(self) -> None:
-        """Leave the last line standing."""
-        if self._live is not None:
-            self._live.stop()
-
-
-def _short(number: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds != seconds:
-        return "?"
-    minutes, seconds = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _drop_after(path: Path, step: int) -> None:

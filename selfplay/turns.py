@@ -122,8 +122,10 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         maps = policy_pictures(session.learner, settings, device=session.device, exact=best is None)
         for name, picture in maps.items():
             tracker.picture(counters.env_steps, [picture], name=name)
+    summary: dict[str, Any] = {}
     if session.measure is not None:
         measured = session.measure(session)
+        summary = {**measured.summary, "same_return": played.same_return} if measured.summary else {}
         if measured.scalars:
             tracker.record(counters.env_steps, measured.scalars)
         for name, picture in measured.pictures.items() if run.video else ():
@@ -137,6 +139,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         "return_mean": mean,
         "return_interval": [low, high],
         "episodes": run.eval_episodes,
+        **({"measured": summary} if summary else {}),
     }
 
 

@@ -137,7 +137,10 @@ def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
 
 
 def test_help_for_a_wrapped_environment(printed):
-    assert "--env-json STR" in printed("train", "ppo", "CartPole-v1", "--help")
+    said = printed("train", "ppo", "CartPole-v1", "--help")
+    assert "--env.sutton-barto-reward VALUE" in said
+    assert "(default: false)" in said
+    assert "render" not in said
 
 
 def test_everything_there_is_is_listed(printed):
@@ -231,9 +234,7 @@ def test_a_mistake_is_one_line_on_any_terminal(encoding):
     command = [sys.executable, "-m", "mlbits.cli", "train", "ppo", GRID, "--num-envs", "-3"]
     narrow = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40", "FORCE_COLOR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=narrow)
-    wanted = (
-        "error: num_envs: got -3; wanted a number from 1 to 67,108,864; see mlbits train ppo mlbits/GridWorld-v0 --help"
-    )
+    wanted = f"error: --num-envs: got -3; wanted a number from 1 to 67,108,864; see mlbits train ppo {GRID} --help"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{wanted}\n")
 
 
@@ -279,19 +280,19 @@ def test_missing_words(refused):
         (["--env.mp", "x", "--zzz"], "did you mean --env.map?"),
         (["extra"], "Unrecognized options: extra"),
         (["--total-steps"], "Missing value for argument '--total-steps'"),
-        (["--total-steps", "many"], "--total-steps: invalid literal for int() with base 10: 'many'; wanted --total-s"),
+        (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, "),
         (["--agent.hidden", "a"], "--agent.hidden: "),
         (["--agent.objective", "clop"], "invalid choice 'clop' for argument '--agent.objective'. Expected one of ('c"),
         (["--env.observation", "smell"], "Expected one of ('index', 'one_hot', 'planes', 'pixels')"),
-        (["--total-steps", "0"], "total_steps: got 0; wanted a number from 1 to "),
-        (["--num-envs", "-3"], "num_envs: got -3; wanted a number from 1 to 67,108,864"),
-        (["--num-envs", "99999999999"], "num_envs: got 99999999999; wanted"),
-        (["--seed", "-1"], "seed: got -1; wanted a number from 0"),
-        (["--agent.num-steps", "0"], "agent.num_steps: got 0; wanted a number from 1"),
-        (["--agent.learning-rate", "-1"], "agent.learning_rate: got -1.0; wanted a number from 0 to 10"),
-        (["--agent.discount", "nan"], "agent.discount: got nan; wanted a number from 0 to 1"),
-        (["--agent.hidden", "64", "-1"], "agent.hidden: got (64, -1); wanted one or more positive widths"),
-        (["--preset", "tuned"], "preset: ppo has none for 'tuned'; wanted 'auto', 'none' or one of "),
+        (["--total-steps", "0"], "--total-steps: got 0; wanted a number from 1 to "),
+        (["--num-envs", "-3"], "--num-envs: got -3; wanted a number from 1 to 67,108,864"),
+        (["--num-envs", "99999999999"], "--num-envs: got 99999999999; wanted"),
+        (["--seed", "-1"], "--seed: got -1; wanted a number from 0"),
+        (["--agent.num-steps", "0"], "--agent.num-steps: got 0; wanted a number from 1"),
+        (["--agent.learning-rate", "-1"], "--agent.learning-rate: got -1.0; wanted a number from 0 to 10"),
+        (["--agent.discount", "nan"], "--agent.discount: got nan; wanted a number from 0 to 1"),
+        (["--agent.hidden", "64", "-1"], "--agent.hidden: got (64, -1); wanted one or more positive widths"),
+        (["--preset", "tuned"], "--preset: ppo has none for 'tuned'; wanted 'auto', 'none' or one of "),
     ],
 )  # fmt: skip
 def test_wrong_flags(refused, tmp_path, flags, message):
@@ -304,15 +305,15 @@ def test_wrong_flags(refused, tmp_path, flags, message):
     ("flags", "message"),
     [
         (["--env.map", "nowhere"], "unknown map 'nowhere'; "),
-        (["--env.map", "S.."], "map: there is no goal; wanted at least one cell 'G'"),
-        (["--env.map", "S../.G"], "map: ragged rows: row 1 has 2 cells and row 0 has 3; wanted equal"),
-        (["--env.map", "..G/??."], "map: "),
-        (["--env.slip", "1.5"], "slip: got 1.5; wanted "),
-        (["--env.horizon", "-1"], "horizon: got -1; wanted "),
-        (["--device", "tpu"], "device: got 'tpu'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
-        (["--agent.minibatches", "99999"], "num_envs and agent.num_steps: a rollout has 32 x 64 steps"),
-        (["--agent.normalize-obs"], "normalize_obs: got the observation space Discrete(64); wanted a vector of floats"),
-        (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "num_envs and num_steps: a rollout of 1000000 x "),
+        (["--env.map", "S.."], "--env.map: there is no goal; wanted at least one cell 'G'"),
+        (["--env.map", "S../.G"], "--env.map: ragged rows: row 1 has 2 cells and row 0 has 3; wanted equal"),
+        (["--env.map", "..G/??."], "--env.map: "),
+        (["--env.slip", "1.5"], "--env.slip: got 1.5; wanted "),
+        (["--env.horizon", "-1"], "--env.horizon: got -1; wanted "),
+        (["--device", "tpu"], "--device: got 'tpu'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        (["--agent.minibatches", "99999"], "--num-envs and --agent.num-steps: a rollout has 32 x 64 steps"),
+        (["--agent.normalize-obs"], "--agent.normalize-obs: got the observation space Discrete(64); wanted a v"),
+        (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout "),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit(refused, tmp_path, flags, message):
@@ -357,8 +358,8 @@ def test_environments_that_no_agent_can_take(refused, tmp_path):
 
 def test_settings_that_a_wrapped_environment_refuses(refused, tmp_path):
     words = ["train", "ppo", "CartPole-v1", "--out", tmp_path / "run", "--env-json"]
-    assert refused(*words, "{").startswith("env_json: ")
-    assert refused(*words, "[1]") == "env_json: got [1]; wanted a JSON object"
+    assert refused(*words, "{").startswith("--env-json: ")
+    assert refused(*words, "[1]") == "--env-json: got [1]; wanted a JSON object"
     assert "unexpected keyword argument 'gravity'" in refused(*words, '{"gravity": 1}')
     assert refused(*words, '{"render_mode": 3}').startswith("CartPole-v1: ")
     assert not (tmp_path / "run").exists()
@@ -366,7 +367,7 @@ def test_settings_that_a_wrapped_environment_refuses(refused, tmp_path):
 
 def test_output_folders_that_are_taken(refused, run, tmp_path):
     said = refused("train", "ppo", GRID, "--out", run)
-    assert said == f"out: {run} holds another run; wanted a new folder (or continue that run: mlbits resume {run})"
+    assert said == f"--out: {run} holds another run; wanted a new folder (or continue that run: mlbits resume {run})"
     (tmp_path / "notes.txt").write_text("mine")
     assert refused("train", "ppo", GRID, "--out", tmp_path).endswith("is not empty; wanted a new or empty folder")
     assert "cannot be written" in refused("train", "ppo", GRID, "--out", tmp_path / "notes.txt")
@@ -417,17 +418,17 @@ def test_damaged_configs(refused, run, tmp_path):
 
 
 def test_evaluations_that_cannot_be(refused, run, tmp_path):
-    assert refused("eval", run, "--episodes", "0") == "episodes: got 0; wanted at least 1"
-    lost = tmp_path / "absent" / "x"
-    assert refused("eval", run, "--episodes", "1", "--gif", lost).startswith(f"gif: {lost} cannot be written")
-    assert refused("eval", run, "--episodes", "1", "--device", "tpu").startswith("device: got 'tpu'")
-    assert main(["eval", str(run), "--episodes", "1", "--json", str(lost)]) == 2
+    assert refused("eval", run, "--episodes", "0") == "--episodes: got 0; wanted at least 1"
+    lost = tmp_path / "absent" / "x.gif"
+    assert refused("eval", run, "--episodes", "1", "--gif", lost).startswith(f"--gif: {lost} cannot be written")
+    assert refused("eval", run, "--episodes", "1", "--device", "tpu").startswith("--device: got 'tpu'")
+    assert refused("eval", run, "--episodes", "1", "--json", lost).startswith(f"--json: {lost} cannot be written")
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
 def test_benchmarks_of_no_length(refused, seconds):
     assert refused("bench", "single", "--seconds", seconds).startswith(
-        f"seconds: got {float(seconds)}; wanted a positive"
+        f"--seconds: got {float(seconds)}; wanted a positive"
     )
 
 
@@ -461,5 +462,5 @@ def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed,
     assert refused("eval", model) == f"eval: ENV missing; wanted mlbits eval {model} ENV, the environment to play"
     assert refused("eval", model, "Acrobot-v1").startswith("action_space: got Discrete(3); the model was trained on")
     assert refused("eval", tmp_path / "no.zip", GRID).endswith("not found; wanted a model that Stable-Baselines3 saved")
-    assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("env_json: ")
+    assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("--env-json: ")
     assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} knows its own")

@@ -72,6 +72,8 @@ class GameBatch:
             lowest-numbered legal action, or the nearest bound) or "forfeit" (the episode ends with reward -1 for
             that seat).
         threads: CPU threads; None takes one a 8,192 copies, up to the machine's cores.
+        start: whether the first episodes begin at once; without it :meth:`reset` begins them, which may compile the
+            rules, and until then there are shapes and spaces alone.
 
     Raises:
         GameError: if a setting is out of range or the games do not fit together.
@@ -90,6 +92,7 @@ class GameBatch:
         autoreset: Autoreset = "same_step",
         illegal: IllegalActions = "error",
         threads: int | None = None,
+        start: bool = True,
     ) -> None:
         self.device = parse_device(device)
         self.copies: Copies | CudaCopies
@@ -105,7 +108,8 @@ class GameBatch:
         self.action, self.horizon = self.game.action, self.game.horizon
         self._generator = torch.Generator(self.device)
         self._bind()
-        self.reset(seed=seed)
+        if start:
+            self.reset(seed=seed)
 
     def _bind(self) -> None:
         """The tensors: views of the copies' memory."""

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core import codes
+from mlbits.envs.core import codes, compiling  # noqa: F401  (compiling says what Numba compiles)
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.cores import Patience, cores, usable_cores
 from mlbits.envs.core.driver import load_driver
@@ -121,7 +121,6 @@ class Copies:
 
     def _bind(self) -> None:
         """Gather the driver's arguments once: at one copy a step, gathering them would cost more than the step."""
-        self._driver = load_driver(self.game)
         self._before_actions = (
             int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params)
         )  # fmt: skip
@@ -130,6 +129,13 @@ class Copies:
             self.truncated,
         )  # fmt: skip
         self._box = (self.game.action.low, self.game.action.high)
+
+    def __getattr__(self, name: str) -> Any:
+        """The driver, made when it is first wanted: what can refuse a batch does so before anything is compiled."""
+        if name != "_driver":
+            raise AttributeError(name)
+        self._driver = load_driver(self.game)
+        return self._driver
 
     def __getstate__(self) -> dict[str, Any]:
         bound = {"_driver", "_before_actions", "_after_actions", "_box"}  # made anew in a copy, on its own arrays

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -21,35 +23,67 @@ from gymnasium import spaces
 
 from mlbits.envs.core.atari import is_atari, make_atari
 from mlbits.envs.core.errors import GameError, UnknownIdError
-from mlbits.envs.core.registry import registered
+from mlbits.envs.core.origins import import_module, importable_name
+from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.spaces import action_layout, observation_layout
 
 # Where an environment's code begins, and the extra of this package that brings what it stands on.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+_named: dict[str, str] = {}  # the module that was written before an id
 
 
-def check_env_id(env_id: str) -> None:
+def check_env_id(env_id: str, folders: Sequence[str] = ()) -> str:
     """Refuse an id that neither mlbits nor Gymnasium knows.
+
+    Args:
+        env_id: an id, or "module:id" for one that is known once the module has been imported.
+        folders: where to look for the module, besides Python's own places and the working folder.
+
+    Returns:
+        The id without the module.
 
     Raises:
         UnknownIdError: naming the nearest id.
         GameError: if the package or module that registers the id cannot be imported.
     """
     module, colon, name = env_id.rpartition(":")
-    if colon:
+    there = name in registered() or name in gym.registry
+    if colon and not (there and env_module(name) == module):
         try:
-            importlib.import_module(module)
-        except (ImportError, ValueError) as error:
-            raise GameError(f"{env_id}: the module {module!r} cannot be imported ({error})") from None
+            import_module(module, folders)
+        except GameError as error:
+            raise GameError(f"{env_id}: {error}") from None
+        _named[name] = module
     if name in registered() or name in gym.registry:
-        return
+        return name
     _register_atari(name)
     if name in gym.registry:
-        return
+        return name
     known = [*registered(), *gym.registry]
     if name.partition("/")[0] == "mlbits":
         known = list(registered())
     raise UnknownIdError("environment", name, known)
+
+
+def env_module(env_id: str) -> str:
+    """The module that another process imports to know an id; "" where it is known without, or cannot be.
+
+    Args:
+        env_id: an id that is known.
+    """
+    if env_id in registered():
+        return entry(env_id).module
+    if env_id in _named:
+        return _named[env_id]
+    made: Any = gym.registry[env_id].entry_point
+    module = made.partition(":")[0] if isinstance(made, str) else getattr(made, "__module__", "gymnasium")
+    # A package registers all it has when it is imported, whichever of its modules the class is in; a class of a module
+    # that registers nothing was registered by the script that was started.
+    root = module.partition(".")[0]
+    path = getattr(sys.modules.get(root), "__file__", None)
+    if module == "__main__" or (path and "." not in module and "register" not in Path(path).read_text()):
+        return importable_name("__main__")
+    return importable_name(root)
 
 
 def _register_atari(env_id: str) -> None:

@@ -18,6 +18,7 @@ import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.origins import caller, importable_name
 
 if TYPE_CHECKING:
     from mlbits.envs.core.batch import GameBatch
@@ -36,6 +37,7 @@ class Entry:
         summary: one line for lists.
         reward_threshold: mean return at which the game counts as solved under its default settings, or None.
         defaults: settings that differ from the factory's own.
+        module: which another process imports to know the id, "" for our own.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Entry:
     summary: str
     reward_threshold: float | None
     defaults: Mapping[str, Any]
+    module: str = ""
 
     def load(self) -> Factory:
         """The factory itself."""
@@ -82,8 +85,9 @@ def register(
     if game_id in _entries:
         raise GameError(f"game_id: {game_id!r} is registered already; wanted a new name or version")
     _entries[game_id] = Entry(
-        id=game_id, factory=factory, summary=summary, reward_threshold=reward_threshold, defaults=defaults
-    )
+        id=game_id, factory=factory, summary=summary, reward_threshold=reward_threshold, defaults=defaults,
+        module=importable_name(caller()),
+    )  # fmt: skip
     gym.register(
         game_id,
         entry_point="mlbits.envs.core.gymnasium_doors:make_env",

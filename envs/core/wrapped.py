@@ -26,7 +26,7 @@ from mlbits.envs.core.batch import GameBatch, Step, parse_device
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.gymnasium_ids import check_env_id, make_copy, reward_threshold
-from mlbits.envs.core.registry import make_batch, registered
+from mlbits.envs.core.registry import make_game, registered
 from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, observation_layout
 
@@ -229,6 +229,7 @@ def open_batch(
     autoreset: Autoreset = "same_step",
     render_mode: str | None = None,
     training: bool = False,
+    start: bool = True,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or any Gymnasium id, wrapped.
 
@@ -242,17 +243,16 @@ def open_batch(
         autoreset: see GameBatch.
         render_mode: for wrapped environments, None or "rgb_array"; ours can always be drawn.
         training: whether rewards and ends are for learning from, or (False) the true ones; they differ for Atari.
+        start: see GameBatch; False compiles nothing. Wrapped environments always start.
 
     Raises:
         UnknownIdError: naming the nearest id.
         GameError: for settings out of range.
     """
-    check_env_id(env_id)
-    name = env_id.rpartition(":")[2]
+    name = check_env_id(env_id)
     if name in registered():
-        return make_batch(
-            name, num_envs, device, seed=seed, illegal=illegal, autoreset=autoreset, **dict(settings or {})
-        )
+        game = make_game(name, **dict(settings or {}))
+        return GameBatch(game, num_envs, device=device, seed=seed, illegal=illegal, autoreset=autoreset, start=start)
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,
         training=training,

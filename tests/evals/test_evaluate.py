@@ -56,7 +56,7 @@ def test_a_run_is_played_under_other_settings_if_they_keep_its_spaces(run):
     settings = {**ENV, "slip": 0.0, "step_cost": 5.0, "horizon": 1}
     played = play_episodes(agent, "mlbits/GridWorld-v0", 40, seed=5, settings=settings, greedy=True)
     assert result["return_mean"] == pytest.approx(played.returns.mean()) == pytest.approx(-5.0)
-    with pytest.raises(ConfigError, match=r"env_json: the observation space becomes .*8.*; wanted Discrete\(6\)"):
+    with pytest.raises(ConfigError, match=r"env_settings: the observation space becomes .*8.*; wanted Discrete\(6\)"):
         evaluate_run(run, 2, env_settings={"map": "S.G./...."})
 
 

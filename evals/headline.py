@@ -1,0 +1,134 @@
+"""What a run is summed up by: a return, or in games of several seats what says more than one.
+
+Where all seats learn and the game is zero-sum, the mean return is the same whatever has been learned. Then it is, in
+this order: the exact exploitability, where the game is small enough; else the share of games won, in one seat, against
+the game's bots; and with a pool, against that, as Elo too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlbits.agents import AGENTS, make_bot
+from mlbits.agents.agent import Agent
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.wrapped import open_batch
+from mlbits.evals.opponents import play_against
+from mlbits.selfplay.statistics import share_interval
+
+_POOL_AGENTS = 16  # frozen copies that are played, evenly spaced
+
+
+def measure(
+    agent: Agent,
+    env: str,
+    settings: Mapping[str, Any] | None,
+    games: int,
+    *,
+    seed: int,
+    exploitability: float | None = None,
+    pool: Sequence[Agent] = (),
+    guests: Mapping[str, Agent] | None = None,
+    greedy: bool = True,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Measure an agent for a game of two seats or more.
+
+    Args:
+        agent: in all seats, or in one against others.
+        env: id of the environment.
+        settings: of it.
+        games: against each of the others; rounded up until the agent has had every seat equally often.
+        seed: of the games.
+        exploitability: exact, where it is known.
+        pool: frozen copies; some of them, where there are many, take turns in the other seats.
+        guests: others to be played, by name.
+        greedy: whether all take their most probable actions.
+        device: where they play.
+
+    Returns:
+        Plain data: "exploitability" (exact) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
+        tied, lost, elo, elo_interval}; Elo in games of two seats, from points (a draw is half a win), its bounds None
+        where they are infinite.
+    """
+    if exploitability is not None:
+        return {"exploitability": float(exploitability)}
+    batch = open_batch(env, 1, settings=settings, start=False)
+    seats = batch.num_seats
+    others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch), **(guests or {})}
+    batch.close()
+    if pool:
+        chosen = _evenly(list(pool), _POOL_AGENTS)
+        others[f"the pool ({len(chosen)} of {len(pool)} copies)" if len(pool) > len(chosen) else "the pool"] = chosen
+    found = []
+    for name, opponent in others.items():
+        turns = math.ceil(games / seats) * seats
+        played = play_against(agent, opponent, env, turns, seed=seed, settings=settings, device=device, greedy=greedy)
+        row = {key: played[key] for key in ("games", "won", "won_interval", "tied", "lost")}
+        found.append({"opponent": name, **row, **(_elo(played) if seats == 2 else {})})
+    return {"against": found}
+
+
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """A run's summary, most telling line first: what was measured, and the return unless it is always the same."""
+    measured = summary.get("measured") or {}
+    parts = measured_lines(measured)
+    if not parts or not measured.get("same_return"):
+        (low, high), episodes = summary["return_interval"], summary["episodes"]
+        parts.append(f"return {summary['return_mean']:.4g} (95% interval {low:.4g} to {high:.4g}, {episodes} episodes)")
+    return parts
+
+
+def measured_lines(measured: Mapping[str, Any]) -> list[str]:
+    """What :func:`measure` found, a line each."""
+    lines = []
+    if "exploitability" in measured:
+        pool = measured.get("pool_exploitability")
+        mixture = "" if pool is None else f"; of the pool's mixture {pool:.4g}"
+        lines.append(f"exploitability {measured['exploitability']:.4g} (exact, 0 is an equilibrium{mixture})")
+    for row in measured.get("against", ()):
+        low, high = row["won_interval"]
+        line = (
+            f"won {row['won']:.1%} of {row['games']} games against {row['opponent']} "
+            f"(95% interval {low:.1%} to {high:.1%})"
+        )
+        if "elo" in row and row["opponent"].startswith("the pool"):
+            ends = [f"{bound:+.0f}" if bound is not None else "any" for bound in row["elo_interval"]]
+            elo = "off the scale" if row["elo"] is None else f"{row['elo']:+.0f}"
+            line += f", Elo {elo} to it ({ends[0]} to {ends[1]})"
+        lines.append(line)
+    return lines
+
+
+def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
+    """Random play, and the last of the other bots that can play a game, which is the strongest of those listed."""
+    found: dict[str, Agent | Sequence[Agent]] = {}
+    for name in [name for name, entry in AGENTS.items() if entry.bot]:
+        try:
+            bot = make_bot(name, batch.observation_space, batch.action_space, device=batch.device)
+        except MlbitsError:
+            continue
+        if len(found) == 2:
+            found.popitem()
+        found[name] = bot
+    return found
+
+
+def _elo(played: Mapping[str, Any]) -> dict[str, Any]:
+    """The difference in Elo that makes this share of points the expected one, and its 95% interval."""
+    points, (low, high) = share_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
+    return {"elo": _difference(points), "elo_interval": [_difference(low), _difference(high)]}
+
+
+def _difference(share: float) -> float | None:
+    return 400 * math.log10(share / (1 - share)) if 0 < share < 1 else None
+
+
+def _evenly(some: list[Any], most: int) -> list[Any]:
+    if len(some) <= most:
+        return some
+    return [some[round(k * (len(some) - 1) / (most - 1))] for k in range(most)]

@@ -1,0 +1,198 @@
+"""Progress: one line on the terminal that is written over, or a plain line every few seconds where there is none.
+
+The line always fits the terminal: what matters least is left out first. The time left comes from the pace of the latest
+records, without those that are far slower than the others, as where something was compiled; until enough is known to
+tell these apart, nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from mlbits.envs.core.compiling import logger
+
+TIMES = ("environment", "network", "learning", "evaluation", "rest")
+_PLAIN_LINE_EVERY, _LIVE_LINE_EVERY = 5.0, 0.25  # seconds
+_RECORDS, _ENOUGH, _FAR_SLOWER = 30, 3, 4.0
+# Labels of the latest numbers. Games of several seats have better ones than a return that is 0 whatever is learned.
+_OF_SELF_PLAY = (("exploitability/agent", "exploitability", ".3g"), ("pool/win_rate", "won against pool", ".0%"))
+_OF_RETURNS = (("return/train", "return", ".3g"), ("return/eval", "eval", ".3g"))
+
+_live: list[Progress] = []  # the one on the terminal, if any
+
+
+class Pace:
+    """Steps a second over the latest records."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._records: deque[tuple[int, float]] = deque(maxlen=_RECORDS)
+
+    def add(self, step: int, speed: float) -> None:
+        """Take in a record.
+
+        Args:
+            step: environment steps so far.
+            speed: steps a second since the record before.
+        """
+        if self._last is not None and step > self._last and speed > 0:
+            self._records.append((step - self._last, (step - self._last) / speed))
+        self._last = step  # of the first record, which is slower than any other, only the place counts
+
+    def steps_per_second(self) -> float | None:
+        """The pace, or None until it is known."""
+        if len(self._records) < _ENOUGH:
+            return None
+        usual = statistics.median(seconds / steps for steps, seconds in self._records)
+        kept = [(steps, seconds) for steps, seconds in self._records if seconds / steps <= _FAR_SLOWER * usual]
+        return sum(steps for steps, _ in kept) / sum(seconds for _, seconds in kept)
+
+
+class Progress:
+    """The progress of a run.
+
+    Args:
+        total_steps: environment steps at which it ends.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._latest: dict[str, float] = {}
+        self._pace = Pace()
+        self._shown_at = 0.0
+        self._line = ""
+        self._terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        if self._terminal:
+            _live[:] = [self]
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the latest record."""
+        self._latest |= values
+        if "speed/steps_per_second" not in values:
+            return
+        self._pace.add(step, values["speed/steps_per_second"])
+        now = time.monotonic()
+        if now - self._shown_at < (_LIVE_LINE_EVERY if self._terminal else _PLAIN_LINE_EVERY) and step < self._total:
+            return
+        self._shown_at = now
+        line = fit(self._cells(step), self._width())
+        if self._terminal:
+            self._write_over(line)
+        else:
+            print(line, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress."""
+        line = self._line
+        if line:
+            self._write_over("")
+        print(text, flush=True)
+        if line:
+            self._write_over(line)
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self._line:
+            print(flush=True)
+            self._line = ""
+        if self in _live:
+            _live.remove(self)
+
+    def _write_over(self, line: str) -> None:
+        print(f"\r{line:<{len(self._line)}}", end="" if line else "\r", flush=True)
+        self._line = line
+
+    def _width(self) -> int:
+        """Columns for a line; a terminal's last stays free, since some go to the next line there."""
+        if self._terminal:
+            return max(1, shutil.get_terminal_size().columns - 1)
+        columns = os.environ.get("COLUMNS", "")
+        return int(columns) if columns.isdigit() and int(columns) > 0 else sys.maxsize
+
+    def _cells(self, step: int) -> list[tuple[int, str]]:
+        values = self._latest
+        pace = self._pace.steps_per_second()
+        speed = pace or values.get("speed/steps_per_second", 0.0)
+        share = f"{min(1.0, step / self._total):.0%}"
+        cells = [(0, f"{step:,}/{self._total:,} steps ({share})"), (4, f"{short(speed)} steps/s")]
+        shown = [entry for entry in _OF_SELF_PLAY if entry[0] in values] or _OF_RETURNS
+        cells += [
+            (2 + k, f"{label} {values[name]:{form}}") for k, (name, label, form) in enumerate(shown) if name in values
+        ]
+        if pace:
+            cells.append((1, f"{duration(max(0, self._total - step) / pace)} left"))
+        shares = {part: values.get(f"time/{part}", 0.0) for part in TIMES}
+        parts = [f"{part} {used:.0%}" for part, used in shares.items() if used >= 0.005]
+        return [*cells, *([(5, " ".join(parts))] if parts else [])]
+
+
+def fit(cells: list[tuple[int, str]], width: int) -> str:
+    """Cells in a line of at most so many columns.
+
+    Args:
+        cells: how far from important each is (0 is the last to go), and its text, in their order.
+        width: columns.
+    """
+    kept = list(cells)
+    while len(line := "  ".join(text for _, text in kept)) > width and len(kept) > 1:
+        kept.remove(max(kept))
+    if len(line) > width and "(" in line:  # "1,000/300,000 steps (0%)": the share alone
+        line = line.rpartition("(")[2].rstrip(")")
+    return line[:width]
+
+
+def say(text: str) -> None:
+    """Print a line, above the progress where one is on the terminal."""
+    if _live:
+        _live[0].say(text)
+    else:
+        print(text, flush=True)
+
+
+class _Sayer(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def compiling_said(wanted: bool = True) -> Iterator[None]:
+    """Print what is being compiled, in a command's output.
+
+    Args:
+        wanted: False says nothing.
+    """
+    if not wanted:
+        yield
+        return
+    handler, before = _Sayer(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def short(number: float) -> str:
+    """A number in few characters: 1.23M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 0:42 or 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

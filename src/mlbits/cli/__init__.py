@@ -1,0 +1,94 @@
+"""The command line: ``mlbits train | resume | eval | tournament | exploit | solve | list | bench | reproduce | ...``.
+
+Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
+Mistakes are answered by one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from mlbits.cli import bench, diplomacy, evaluate, exploit, listing, reproduce, resume, solve, tournament, train
+from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.registry import plain_id
+from mlbits.selfplay.command_line import forget_flags, in_flags
+from mlbits.version import __version__
+
+USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
+
+usage:
+  mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
+  mlbits resume RUN [flags]        continue an interrupted run
+  mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
+  mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
+  mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
+  mlbits tournament RUN... [BOT..] who beats whom: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
+  mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
+  mlbits list [WHAT]               what there is: envs, agents, presets, evals
+  mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
+  mlbits reproduce NAME [flags]    repeat a published or promised result
+  mlbits diplomacy adjudicate FILE do a file of Diplomacy positions and compare
+  mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
+
+Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``mlbits``; None takes the process's own.
+
+    Returns:
+        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake, 130 when
+        interrupted.
+    """
+    words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
+    forget_flags()
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"mlbits {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise UnknownIdError("command", words[0], COMMANDS)
+        return COMMANDS[words[0]](words[1:])
+    except MlbitsError as error:
+        print(f"error: {in_flags(str(error))}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        said = f"not enough memory{why}; wanted fewer copies (num_envs) or steps (num_steps)"
+        print(f"error: {in_flags(said)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # tyro's, after --help
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
+        return 130
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train.command,
+    "resume": resume.command,
+    "eval": evaluate.command,
+    "tournament": tournament.command,
+    "exploit": exploit.command,
+    "solve": solve.command,
+    "list": listing.command,
+    "bench": bench.command,
+    "reproduce": reproduce.command,
+    "diplomacy": diplomacy.command,
+}

@@ -1,0 +1,8 @@
+"""``python -m mlbits.cli``: the command line."""
+
+import sys
+
+from mlbits.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

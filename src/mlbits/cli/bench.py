@@ -1,0 +1,48 @@
+"""``mlbits bench [GROUP]``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.command_line import read_flags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchFlags:
+    """Measure steps per CPU-second and per second, beside the other libraries that are installed.
+
+    Attributes:
+        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all without it.
+        device: "cpu" or "cuda".
+        seconds: how long each measurement takes.
+        json: write the rows to this file.
+    """
+
+    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = "all"
+    device: str = "cpu"
+    seconds: float = 1.0
+    json: Path | None = None
+
+
+def command(words: list[str]) -> int:
+    """Measure how fast everything runs here."""
+    flags = read_flags(BenchFlags, "mlbits bench", words)
+    if not 0 < flags.seconds < float("inf"):
+        raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
+    check_file("json", flags.json)
+    from mlbits.agents.processor import describe
+    from mlbits.evals.benchmarks import run_benchmarks
+    from mlbits.selfplay.progress import compiling_said
+
+    with compiling_said():
+        rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)
+    here = describe()
+    processor = {"processor": here.name, "isa": here.isa, "cores": here.cores}
+    write_json(flags.json, [dataclasses.asdict(row) | processor for row in rows])
+    return 0

@@ -1,0 +1,116 @@
+"""``mlbits eval RUN`` and ``mlbits eval MODEL.zip ENV``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import tyro
+
+from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.command_line import read_flags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalFlags:
+    """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes.
+
+    Attributes:
+        run: the run's folder, or a model that Stable-Baselines3 saved, MODEL.zip.
+        env: for MODEL.zip, the environment; a run knows its own.
+        episodes: how many to play.
+        seed: of the episodes.
+        sample: draw actions from the policy in place of taking the most probable.
+        device: "cpu", "cuda" or "auto".
+        gif: write an animation of the first episode to this file: .gif, .webp or .png (animated).
+        json: write the result to this file.
+        opponents: a bot (mlbits list agents) or another run's folder, which takes all seats but one.
+        vec_normalize: for MODEL.zip, the file of the VecNormalize that it was trained under.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL.zip")]
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = ""
+    episodes: int = 100
+    seed: int = 1
+    sample: bool = False
+    device: str = "cpu"
+    gif: Path | None = None
+    json: Path | None = None
+    opponents: str = ""
+    vec_normalize: Path | None = None
+
+
+def command(words: list[str]) -> int:
+    """Evaluate an agent."""
+    from mlbits.selfplay.env_flags import EnvFlags, find_env
+
+    env_flags = EnvFlags(*find_env(words), words)
+    flags_class = dataclasses.make_dataclass("Eval", [env_flags.field], bases=(EvalFlags,), frozen=True, kw_only=True)
+    flags_class.__doc__ = EvalFlags.__doc__
+    flags = read_flags(flags_class, "mlbits eval", env_flags.words)
+    check_file("json", flags.json)
+    from mlbits.selfplay.progress import compiling_said
+
+    with compiling_said():
+        result = _evaluate(flags, env_flags.over(flags))
+    for problem in result["passed_over"]:
+        print(f"passed over {problem}", file=sys.stderr)
+    _print_result(flags, result)
+    if flags.gif is not None:
+        print(f"animation: {flags.gif}")
+    write_json(flags.json, result)
+    return 0
+
+
+def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from mlbits.evals.evaluate import evaluate_against, evaluate_model, evaluate_run
+
+    common: dict[str, Any] = {
+        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
+    }  # fmt: skip
+    if flags.opponents:
+        if flags.gif is not None or flags.env:
+            raise MlbitsError("--gif and ENV go without --opponents; wanted mlbits eval RUN --opponents NAME")
+        del common["gif"]
+        return evaluate_against(flags.run, flags.opponents, flags.episodes, env_settings=settings, **common)
+    if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
+        if not flags.env:
+            raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {quote(flags.run)} ENV, the environment to play")
+        common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
+        return evaluate_model(flags.run, flags.env, flags.episodes, **common)
+    if flags.env or flags.vec_normalize is not None:
+        raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} knows its own")
+    return evaluate_run(flags.run, flags.episodes, env_settings=settings, **common)
+
+
+def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
+    from mlbits.evals.headline import measured_lines
+
+    measured = result.get("measured", {})
+    low, high = result["return_interval"]
+    interval = ", the same in every game" if measured.get("same_return") else f", 95% interval {low:.4g} to {high:.4g}"
+    print(
+        f"return {result['return_mean']:.4g}{interval}, {result['episodes']} episodes "
+        f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
+    )
+    for line in measured_lines(measured):
+        print(line)
+    if "won" in result:
+        low, high = result["won_interval"]
+        print(
+            f"in one seat, turn about, against {flags.opponents}: won {result['won']:.1%} (highest return alone; 95% "
+            f"interval {low:.1%} to {high:.1%}), tied {result['tied']:.1%}, lost {result['lost']:.1%}"
+        )
+    if "optimum" in result:
+        share = result["share_of_optimum"]
+        share = "" if share is None else f", {share:.1%} of it"
+        score = "" if result["score"] is None else f", score {result['score']:.4g} (0 is random play, 1 the best)"
+        print(
+            f"exact optimum {result['optimum']:.4g} over {result['optimum_of']}{share}; random play "
+            f"{result['random_return']:.4g}{score}"
+        )

@@ -1,0 +1,57 @@
+"""What the commands have in common: a run's result in a few lines, results as JSON, a check of files to be written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from mlbits.envs.core.errors import MlbitsError
+
+
+def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Say how a run ended and what to do with it."""
+    from mlbits.evals.headline import headlines
+
+    first, *rest = headlines(summary)
+    print(
+        f"{first} after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s "
+        f"({summary['cpu_seconds']:.1f} CPU-s)"
+    )
+    for line in rest:
+        print(line)
+    if solved := summary.get("solved_at"):
+        print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process began")
+    curves, run = quote(str(folder.parent)), quote(str(folder))
+    print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\nevaluate: mlbits eval {run}")
+
+
+def check_file(name: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work that it is for.
+
+    Args:
+        name: of the setting.
+        path: of the file, or None.
+
+    Raises:
+        MlbitsError: if its folder is not there, or it is a folder.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        why = "it is a folder" if path.is_dir() else "its folder is not there"
+        raise MlbitsError(f"{name}: {path} cannot be written ({why}); wanted a file of your own")
+
+
+def write_json(path: Path | None, data: Any) -> None:
+    """Write a result, where a file is asked for.
+
+    Raises:
+        MlbitsError: if the file cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(data, indent=2) + "\n")
+    except OSError as error:
+        raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a file of your own") from None

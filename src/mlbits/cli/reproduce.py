@@ -1,0 +1,62 @@
+"""``mlbits reproduce NAME``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mlbits.cli.printing import check_file, write_json
+from mlbits.selfplay.command_line import read_flags, signature_fields
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceFlags:
+    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes.
+
+    Attributes:
+        name: which one (mlbits list evals).
+        quick: a short form with fewer seeds.
+        json: write the result to this file.
+    """
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    quick: bool = False
+    json: Path | None = None
+
+
+def reproduce_flags(words: list[str]) -> Any:
+    """The flags of a reproduction: those of all, and the other parameters of its own function.
+
+    Raises:
+        UnknownIdError: for an unknown reproduction.
+    """
+    from mlbits.evals import EVALS, eval_entry
+
+    first = words[0] if words and not words[0].startswith("-") else None
+    name = first or next((word for word in words if word in EVALS), None)
+    if name is None:
+        return ReproduceFlags
+    fields = signature_fields(eval_entry(name).load(), without=["quick"])
+    flags = dataclasses.make_dataclass("Flags", fields, bases=(ReproduceFlags,), frozen=True, kw_only=True)
+    flags.__doc__ = ReproduceFlags.__doc__
+    return flags
+
+
+def command(words: list[str]) -> int:
+    """Repeat a result; 1 where it misses its target."""
+    prog = " ".join(["mlbits reproduce", *(word for word in words[:1] if not word.startswith("-"))])
+    flags = read_flags(reproduce_flags(words), prog, words)
+    check_file("json", flags.json)
+    from mlbits.evals import eval_entry
+    from mlbits.selfplay.progress import compiling_said
+
+    common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}
+    settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
+    with compiling_said():
+        result = eval_entry(flags.name).load()(**{name: settings[name] for name in settings.keys() - common})
+    write_json(flags.json, result)
+    print("target met" if result["met"] else "target missed")
+    return 0 if result["met"] else 1

@@ -1,0 +1,53 @@
+"""``mlbits resume RUN``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import tyro
+
+from mlbits.cli.printing import print_run
+from mlbits.selfplay.command_line import read_flags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeFlags:
+    """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted.
+
+    Attributes:
+        run: the run's folder.
+        total_steps: a new number of environment steps to end at.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    total_steps: int | None = None
+
+
+def command(words: list[str]) -> int:
+    """Continue a run."""
+    flags = read_flags(ResumeFlags, "mlbits resume", words)
+    from mlbits.evals.headline import headlines
+    from mlbits.evals.measures import during_training
+    from mlbits.selfplay.loop import resume
+    from mlbits.selfplay.progress import compiling_said
+    from mlbits.selfplay.run import finished_summary, read_settings
+
+    done = finished_summary(flags.run, flags.total_steps)
+    if done is not None:
+        settings = read_settings(flags.run)
+        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps, and nothing was run now")
+        print(f"its result: {'; '.join(headlines(done))}")
+        if settings.agent.startswith("sb3-"):
+            print("Stable-Baselines3's runs cannot go on; wanted a new run with more --total-steps")
+        elif settings.run.stop_when_solved and done.get("solved_at") is not None:
+            print("it was to stop when solved (--stop-when-solved); wanted a new run without that to train on")
+        else:
+            print(f"to train on: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
+        return 0
+    with compiling_said():
+        folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)
+    print_run(Path(folder), summary)
+    return 0

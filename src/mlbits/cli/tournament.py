@@ -1,0 +1,34 @@
+"""``mlbits tournament RUN... [BOT...]``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from mlbits.cli.printing import check_file, write_json
+from mlbits.evals.tournament_config import TournamentFlags
+from mlbits.selfplay.command_line import read_flags
+
+
+def command(words: list[str]) -> int:
+    """Let agents meet and rate them."""
+    from mlbits.selfplay.env_flags import EnvFlags, find_env
+
+    env_flags = EnvFlags(*find_env(words), words)
+    flags_class = dataclasses.make_dataclass(
+        "Tournament", [env_flags.field], bases=(TournamentFlags,), frozen=True, kw_only=True
+    )
+    flags_class.__doc__ = TournamentFlags.__doc__
+    flags = read_flags(flags_class, "mlbits tournament", env_flags.words)
+    check_file("json", flags.json)
+    from mlbits.evals.tournament_command import run_command
+    from mlbits.selfplay.progress import compiling_said
+
+    try:
+        with compiling_said():
+            found = run_command(flags, env_flags.over(flags))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with the tournament", file=sys.stderr)
+        return 130
+    write_json(flags.json, found)
+    return 0

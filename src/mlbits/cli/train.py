@@ -1,0 +1,23 @@
+"""``mlbits train AGENT ENV``."""
+
+from __future__ import annotations
+
+from mlbits.cli.printing import print_run
+
+
+def command(words: list[str]) -> int:
+    """Train an agent on an environment."""
+    from mlbits.selfplay.flags import parse_train
+
+    settings, out, quiet = parse_train(words)
+    from mlbits.evals.measures import during_training
+    from mlbits.selfplay.loop import train
+    from mlbits.selfplay.progress import compiling_said
+
+    if not quiet:
+        preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
+        print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
+    with compiling_said(not quiet):
+        folder, summary = train(settings, out, console=not quiet, measure=during_training)
+    print_run(folder, summary)
+    return 0
