@@ -70,7 +70,7 @@ class _Outcomes(NamedTuple):
     """What N decisions have led to, in a part of a rollout whose steps are rows [t * B * P].
 
     Attributes:
-        index: their own rows, one step late: what is below B * P was open before.
+        row: their own rows, one step late: what is below B * P was open before.
         stream: of each.
         slot: where they lie in the ring.
         seen: the row of the seat's next decision.
@@ -82,7 +82,7 @@ class _Outcomes(NamedTuple):
         earned: in this part.
     """
 
-    index: Tensor
+    row: Tensor
     stream: Tensor
     slot: Tensor
     seen: Tensor
@@ -226,7 +226,7 @@ class Replay:
         newest, part = end == len(rollout.reward), slice(start, end)
         fresh = slice(self._num_open, None)  # the new ones stand behind those that were open
         found = self._outcomes(rollout, start, count)
-        slot, new = found.slot[fresh], found.index[fresh] - streams
+        slot, new = found.slot[fresh], found.row[fresh] - streams
         following = rollout.last_obs if newest else pick(rollout.obs, end)
         rings = (_named(value) for value in (self._obs, self._next_obs, rollout.obs, following, rollout.final_obs))
         for (_, obs), (_, next_obs), (_, source), (_, last), (_, final) in zip(*rings, strict=True):
@@ -278,7 +278,7 @@ class Replay:
         still_open = (acts & (turn > stop) & (stop > count)).any(0).flatten()
         order = acts.flatten(1).cumsum(0) - open_  # of each stream's new decisions, from 1
         places = (head - 1 + order) % self.steps * streams + torch.arange(streams, device=self.device)
-        self._turns = torch.stack([(head + order[-1]) % self.steps, had + order[-1], still_open])
+        self._turns = torch.stack([(head + order[-1]) % self.steps, had + order[-1], still_open.long()])
         index = acts.flatten().nonzero().squeeze(-1)
         stream = index % streams
         slot, turn, stop, earned = (
@@ -297,9 +297,9 @@ class Replay:
     def cut(self) -> None:
         """Note that what is added next does not follow on what was added last (copies were started anew)."""
         if self._turns is not None:
-            newest = (self._turns[0] - 1) % self.steps * self.streams
-            self._last[newest + torch.arange(self.streams, device=self.device)] = True
-            self._turns[2] = 0
+            newest_of = (self._turns[0] - 1) % self.steps * self.streams
+            self._last[newest_of + torch.arange(self.streams, device=self.device)] = True
+            self._turns[2].zero_()
             self._num_open = 0
         elif self._filled:
             newest = (self._head - 1) % self.steps * self.streams
