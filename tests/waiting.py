@@ -138,6 +138,71 @@ def pulse(*, pay: float = 1.0, shown: bool = True, horizon: int | None = None) -
     )
 
 
+# Nim: players in turn take one to three of the stones, which are all that they see; who takes the last one wins.
+
+
+@rule
+def nim_reset(state, params):
+    state.stones = params.stones // 2 + 1 + randint(state, params.stones - params.stones // 2)
+    state.turn = 0
+
+
+@rule
+def nim_step(state, params, actions, rewards):
+    mover = state.turn
+    state.stones -= actions[mover] + 1
+    state.turn = 1 - mover
+    if state.stones == 0:
+        rewards[mover] = 1
+        rewards[1 - mover] = -1
+    return state.stones == 0, False
+
+
+@rule
+def nim_observe(state, params, seat, out):
+    out[0] = state.stones
+
+
+@rule
+def nim_legal(state, params, seat, out):
+    for action in range(3):
+        out[action] = action < state.stones
+
+
+@rule
+def nim_acts(state, params, seat):
+    return state.turn == seat
+
+
+def nim(*, stones: int = 12) -> Game:
+    """One heap, as in docs/examples: leave a multiple of four, and you win."""
+    return Game(
+        name="OneHeap",
+        seats=2,
+        state_fields=[("stones", "i4"), ("turn", "i4")],
+        params=make_params([("stones", "i4")], {"stones": stones}),
+        observation_space=spaces.Discrete(stones + 1),
+        action_space=spaces.Discrete(3),
+        reset=nim_reset,
+        step=nim_step,
+        observe=nim_observe,
+        legal=nim_legal,
+        acts=nim_acts,
+        text=_text,
+        draw=_draw,
+    )
+
+
+def winning_moves(agent, stones: int) -> int:
+    """From how many of the heaps from which one can leave a multiple of four an agent does, when greedy."""
+    found = 0
+    for heap in range(1, stones + 1):
+        mask = torch.tensor([[action < heap for action in range(3)]])
+        action = int(agent.act(torch.tensor([heap]), mask, torch.Generator(), greedy=True).action)
+        found += heap % 4 != 0 and (heap - action - 1) % 4 == 0
+    return found
+
+
 class Scripted:
     """Plays a legal action that the step's number decides, and signs it with a number of its own."""
 
