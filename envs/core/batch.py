@@ -1,8 +1,9 @@
 """GameBatch: B copies of a game as torch tensors on one device, for agents, searches and dynamic programming.
 
 Shapes: obs [B, P, ...] (a dict of those for a Dict space), reward [B, P], terminated and truncated [B],
-legal_mask [B, P, A], active [B, P]. The tensors are views of the game's own memory: nothing is copied, and the next
-step writes over them. Clone what is to be kept.
+legal_mask [B, P, A], active [B, P] (None where every seat always acts), final_active [B, P], who would have acted at
+final_obs where the last step truncated an episode under "same_step" (stale elsewhere). The tensors are views of the
+game's own memory: nothing is copied, and the next step writes over them. Clone what is to be kept.
 
 Example:
     >>> import mlbits
