@@ -78,9 +78,18 @@ class Rollout:
         terminated: bool [T, B].
         truncated: bool [T, B].
         legal_mask: bool [T, B, P, A], or None.
-        active: bool [T, B, P], or None where every seat acts in every step and is the learner's. For a replay, a seat
-            that has to pass counts as acting: passing is the one legal action of that observation.
+        active: bool [T, B, P], or None where every seat acts in every step and is the learner's.
         last_mask: bool [B, P, A], the legal actions after the last step, or None.
+        last_active: bool [B, P], who acts after the last step; None where no decision waits for its seat's next turn.
+        final_active: bool [T, B, P], who would have acted at ``final_obs`` where an episode was truncated (stale
+            elsewhere); None where no decision waits.
+        carried: bool [B, P], whose decisions row 0 holds where it is no step, but what was open at the end of the
+            rollout before, decided by the policy of then (see below); None where row 0 is a step like any other.
+
+    In games in which seats wait for their turns, windows of ongoing play hold settled decisions alone
+    (:mod:`~mlbits.agents.open_decisions`): for a seat that still waits when the window ends, its last decision is not
+    active, its rewards come with the next rollout's row 0, and ``last_obs`` and ``last_mask`` are that decision's own.
+    Only rollouts for a replay and whole episodes have ``last_active`` and ``final_active``, and hold all.
     """
 
     obs: Any
@@ -94,6 +103,9 @@ class Rollout:
     legal_mask: Tensor | None
     active: Tensor | None
     last_mask: Tensor | None = None
+    last_active: Tensor | None = None
+    final_active: Tensor | None = None
+    carried: Tensor | None = None
 
     def of_copies(self, first: int, last: int) -> Rollout:
         """The part of copies ``first`` to ``last`` - 1, without copying."""
@@ -112,6 +124,9 @@ class Rollout:
             legal_mask=None if self.legal_mask is None else self.legal_mask[steps],
             active=None if self.active is None else self.active[steps],
             last_mask=None if self.last_mask is None else self.last_mask[ends],
+            last_active=None if self.last_active is None else self.last_active[ends],
+            final_active=None if self.final_active is None else self.final_active[steps],
+            carried=None if self.carried is None else self.carried[ends],
         )
 
 

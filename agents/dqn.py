@@ -70,7 +70,7 @@ class DQNConfig:
 
     Attributes:
         num_steps: steps of each copy between two rounds of learning.
-        updates_per_step: gradient steps per transition (an environment step of one of its seats), over all copies.
+        updates_per_step: gradient steps per transition (a decision of one of its seats), over all copies.
         capacity: transitions in the replay.
         warmup: transitions before learning begins, played at random.
         batch_size: transitions an update.

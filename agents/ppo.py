@@ -159,15 +159,18 @@ class PPO:
         """One iteration: advantages, then epochs of minibatches.
 
         Args:
-            rollout: fresh experience of the present policy.
+            rollout: fresh experience of the present policy; decisions that were carried over are of the one before,
+                and their ratio is to that.
             progress: share of the run that is over, 0..1.
             generator: shuffles the minibatches; on the CPU.
 
         Returns:
-            Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm.
+            Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm; nothing for a rollout
+            without a decision of the learner's, which teaches nothing.
 
         Raises:
-            AgentError: if the rollout has fewer rows than minibatches.
+            AgentError: if the rollout has fewer rows than minibatches. Where seats wait for their turns, how many
+                decisions it holds is a matter of chance, and there are as many minibatches as these allow.
         """
         config = self.config
         self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
@@ -175,14 +178,16 @@ class PPO:
         self._entropy_coef = config.entropy_coef * (1 - progress if config.anneal_entropy else 1)
         data = self._prepare(rollout)
         count = len(data["log_prob"])
-        if count < config.minibatches:
+        if count < config.minibatches and rollout.active is None:
             raise AgentError(
                 f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
             )
+        if count == 0:
+            return {}
         metrics: list[Metrics] = []
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
-            for part in order.tensor_split(config.minibatches):
+            for part in order.tensor_split(min(config.minibatches, count)):
                 metrics.append(self._step(data, part, clip))
             if config.kl_stop and float(metrics[-1]["approx_kl"]) > config.kl_stop:
                 break

@@ -16,7 +16,12 @@ before it. With "whole" and "to_go" every rollout is one whole episode a copy; w
 (advantage actor-critic).
 
 Cut episodes: what an episode that a limit has cut would have gone on to earn is the value of its final observation,
-where a value is learned. Without one it counts as nothing: choose "value" where limits matter.
+where a value is learned. Without one it counts as nothing: choose "value" where limits matter. A seat that waits for
+its turn when its episode is cut has no value there; where a value is learned, its last decision is left out, and the
+one before it leads to that (``open_decisions``).
+
+Decisions that were carried over from the window before were drawn by the policy of then, from which the present one is
+a step away: they weigh pi(a|s) / pi_old(a|s), at most 2.
 
 Discounting: gamma discounts within Psi_t, not the weight of a state by its time, as is the custom.
 
@@ -36,7 +41,10 @@ from torch import Tensor
 
 from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.open_decisions import leave_out_open
 from mlbits.agents.returns import gae, rewards_to_go, whole_returns
+
+_MOST_WEIGHT = 2.0  # of a decision that was carried over; more than a step's worth of change is not to be trusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +146,11 @@ class Reinforce:
 
     @torch.no_grad()
     def weights(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Psi of each step, the value's regression target, and the value, all [T, B, P]."""
+        """Psi of each step, the value's regression target, and the value, all [T, B, P].
+
+        Args:
+            rollout: without open decisions, where the value is learned.
+        """
         config = self.config
         ends = (rollout.terminated, rollout.truncated)
         value = torch.zeros_like(rollout.reward)
@@ -171,15 +183,20 @@ class Reinforce:
             generator: not used; present because other agents draw from it.
 
         Returns:
-            Losses, entropy, explained variance, learning rate, gradient norm.
+            Losses, entropy, explained variance, learning rate, gradient norm; nothing for a rollout without a decision
+            of the learner's, which teaches nothing.
         """
         config, core = self.config, self.core
+        if config.baseline == "value":
+            rollout, _ = leave_out_open(rollout)
         core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         psi, target, value = (tensor.flatten() for tensor in self.weights(rollout))
         obs, sample = core.prepare(rows(rollout.obs, 3)), rollout.sample.flatten(0, 2)
         mask = None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
         index = active_rows(rollout)
         if index is not None:
+            if len(index) == 0:
+                return {}
             psi, target, value, sample = (tensor[index] for tensor in (psi, target, value, sample))
             obs, mask = pick(obs, index), None if mask is None else mask[index]
         if config.normalize_advantage and len(psi) > 1:
@@ -188,7 +205,11 @@ class Reinforce:
         core.optimizer.zero_grad()
         params = core.network.policy(obs)
         log_prob, entropy = core.distribution.log_prob_and_entropy(params, mask, sample)
-        policy_loss, entropy = -(log_prob * psi).mean(), entropy.mean()
+        weight = psi
+        if rollout.carried is not None and index is not None:
+            ratio = (log_prob.detach() - rollout.log_prob.flatten()[index]).exp().clamp(max=_MOST_WEIGHT)
+            weight = torch.where(index < rollout.carried.numel(), ratio * psi, psi)
+        policy_loss, entropy = -(log_prob * weight).mean(), entropy.mean()
         (policy_loss - config.entropy_coef * entropy).backward()
         grad_norm = core.optimizer.step()
         value_loss = self._fit_value(obs, target) if config.baseline == "value" else None

@@ -11,6 +11,12 @@ section 3.3, proportional) with importance weights that undo the bias. New trans
 Terminated and truncated steps differ: after a truncation the value of the last observation still counts. Where actions
 are masked, the legal actions of an episode's last observation are not known, so that truncated steps are not replayed.
 
+Where seats wait for their turns, a stream's steps are its decisions: a pass takes no room, and is neither drawn nor
+counted. A decision is open until its seat's next one, or the episode's end, which settle it: its reward is all that the
+seat has earned until then, discounted once, and what it has led to is what the seat sees at its next decision. Open
+decisions are not drawn. One whose seat still waits when its episode is truncated stays without an outcome, and is never
+drawn. A window of n steps is one of n decisions.
+
 Example:
     replay = Replay(ReplaySpec(num_steps=4, capacity=10_000), batch.obs, action, mask=None)
     replay.add(rollout)
@@ -26,6 +32,8 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
+from mlbits.agents.open_decisions import what_follows
+from mlbits.agents.returns import decision_rewards
 from mlbits.agents.sum_tree import SumTree
 
 _NOTHING = "replay: it holds no transition that may be drawn; wanted some of the learner's own added before"
@@ -58,6 +66,38 @@ class Transitions(NamedTuple):
     slot: Tensor
 
 
+class _Outcomes(NamedTuple):
+    """What N decisions have led to, in a part of a rollout whose steps are rows [t * B * P].
+
+    Attributes:
+        row: their own rows, one step late: what is below B * P was open before.
+        stream: of each.
+        slot: where they lie in the ring.
+        seen: the row of the seat's next decision.
+        after: bool, that next decision comes just after the part.
+        end: the row of the step that ends the episode.
+        by_end: bool, the episode ends before another decision.
+        finished: bool, and it terminates.
+        known: bool, the outcome is known.
+        earned: in this part.
+    """
+
+    row: Tensor
+    stream: Tensor
+    slot: Tensor
+    seen: Tensor
+    after: Tensor
+    end: Tensor
+    by_end: Tensor
+    finished: Tensor
+    known: Tensor
+    earned: Tensor
+
+    def next_of(self, steps: Tensor, after: Tensor) -> Tensor:
+        """Of what holds at each step [t * B * P, ...] and after the last [B * P, ...], that at the next decisions."""
+        return _where(self.after, after.index_select(0, self.stream), steps.index_select(0, self.seen))
+
+
 class Replay:
     """The latest transitions of N streams.
 
@@ -69,7 +109,7 @@ class Replay:
 
     Attributes:
         latest: the rollout that was added last, valid until the next; None at first.
-        added: transitions ever added, the learner's own (others' are not replayed).
+        added: transitions ever added that may be drawn: the learner's own, once they are settled.
         streams: N = B x P.
         steps: length T of the ring.
 
@@ -101,10 +141,14 @@ class Replay:
         self._exponent = spec.priority_exponent
         self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
         self._top_priority = 1.0
+        # Where seats wait for their turns, int64 [3, N]: each stream's next row of the ring, the decisions that it has
+        # had, and whether the latest of them is open.
+        self._turns: Tensor | None = None
+        self._num_open = 0
         self.latest: Rollout | None = None
 
     def __len__(self) -> int:
-        """Transitions that it holds, others' seats included."""
+        """Transitions that it has room taken for: others' seats included, or as many a stream as the longest has."""
         return self._filled * self.streams
 
     def add(self, rollout: Rollout) -> None:
@@ -112,6 +156,12 @@ class Replay:
         self.latest = rollout
         steps = len(rollout.reward)
         start = 0
+        if rollout.last_active is not None:
+            while start < steps:
+                count = min(steps - start, self.steps - 1)  # an open decision is not overwritten before it is settled
+                self._write_decisions(rollout, start, count)
+                start += count
+            return
         while start < steps:  # in one or two pieces: the ring wraps round
             count = min(steps - start, self.steps - self._head)
             self._write(rollout, start, count)
@@ -170,9 +220,88 @@ class Replay:
             index = torch.arange(place.start, place.stop, device=self.device)
             self._tree.set(index, self._usable[place] * self._top_priority)
 
+    def _write_decisions(self, rollout: Rollout, start: int, count: int) -> None:
+        """Take in the decisions of ``count`` steps, and settle those that were open and have found their outcome."""
+        end, streams = start + count, self.streams
+        newest, part = end == len(rollout.reward), slice(start, end)
+        fresh = slice(self._num_open, None)  # the new ones stand behind those that were open
+        found = self._outcomes(rollout, start, count)
+        slot, new = found.slot[fresh], found.row[fresh] - streams
+        following = rollout.last_obs if newest else pick(rollout.obs, end)
+        rings = (_named(value) for value in (self._obs, self._next_obs, rollout.obs, following, rollout.final_obs))
+        for (_, obs), (_, next_obs), (_, source), (_, last), (_, final) in zip(*rings, strict=True):
+            source = source[part].flatten(0, 2)
+            obs[slot] = source.index_select(0, new)
+            value = found.next_of(source, last.flatten(0, 1))
+            next_obs[found.slot] = _where(found.by_end, final[part].flatten(0, 2).index_select(0, found.end), value)
+        self._action[slot] = rollout.sample[part].flatten(0, 2).index_select(0, new)
+        if rollout.legal_mask is not None:
+            assert self._mask is not None and self._next_mask is not None and rollout.last_mask is not None
+            source = rollout.legal_mask[part].flatten(0, 2)
+            self._mask[slot] = source.index_select(0, new)
+            value = found.next_of(source, (rollout.last_mask if newest else rollout.legal_mask[end]).flatten(0, 1))
+            self._next_mask[found.slot] = _where(found.by_end, self._mask[found.slot], value)  # an end has no choice
+        self._reward[slot] = 0.0
+        self._reward[found.slot] += found.earned
+        self._alive[found.slot] = (~found.finished).float()
+        self._last[found.slot], self._usable[found.slot] = found.by_end, found.known
+        if self._tree is not None:
+            self._tree.set(found.slot, found.known * self._top_priority)
+        assert self._turns is not None
+        counts = torch.stack([found.known.sum(), self._turns[1].max(), self._turns[2].sum()])
+        settled, longest, self._num_open = counts.tolist()
+        self.added += settled
+        self._filled = min(longest, self.steps)
+
+    def _outcomes(self, rollout: Rollout, start: int, count: int) -> _Outcomes:
+        """What the open decisions and those of ``count`` steps have led to; moves the streams on.
+
+        Row 0 of what is looked at stands for the open ones, row t for step ``start`` + t - 1, and row ``count`` + 1 for
+        what comes after.
+        """
+        assert rollout.active is not None and rollout.last_active is not None
+        if self._turns is None:
+            self._turns = torch.zeros(3, self.streams, dtype=torch.int64, device=self.device)
+            self._all_usable = False
+        head, had, open_ = self._turns
+        end, streams, lead = start + count, self.streams, rollout.reward.shape[1:]
+        part = slice(start, end)
+        acts = torch.cat([open_.view(1, *lead).bool(), rollout.active[part]])
+        terminated, truncated, reward = (
+            torch.cat([torch.zeros_like(value[:1]), value[part]])
+            for value in (rollout.terminated, rollout.truncated, rollout.reward)
+        )
+        earned = decision_rewards(reward, terminated, truncated, acts)
+        turn, stop = what_follows(acts, terminated | truncated)
+        then = rollout.last_active if end == len(rollout.reward) else rollout.active[end]
+        turn = torch.where((turn > count + 1) & then, count + 1, turn)
+        still_open = (acts & (turn > stop) & (stop > count)).any(0).flatten()
+        order = acts.flatten(1).cumsum(0) - open_  # of each stream's new decisions, from 1
+        places = (head - 1 + order) % self.steps * streams + torch.arange(streams, device=self.device)
+        self._turns = torch.stack([(head + order[-1]) % self.steps, had + order[-1], still_open.long()])
+        index = acts.flatten().nonzero().squeeze(-1)
+        stream = index % streams
+        slot, turn, stop, earned = (
+            value.flatten().index_select(0, index) for value in (places, turn, stop.contiguous(), earned)
+        )
+        by_turn, by_end = turn <= stop, (turn > stop) & (stop <= count)
+        last = (stop - 1).clamp(0, count - 1) * streams + stream
+        finished = by_end & terminated[1:].unsqueeze(-1).expand(count, *lead).flatten().index_select(0, last)
+        known = by_turn | finished
+        if self._mask is None:
+            acted = by_end if rollout.final_active is None else rollout.final_active[part].flatten()[last]
+            known = known | (by_end & acted)
+        seen = (turn - 1).clamp(max=count - 1) * streams + stream
+        return _Outcomes(index, stream, slot, seen, turn > count, last, by_end, finished, known, earned)
+
     def cut(self) -> None:
         """Note that what is added next does not follow on what was added last (copies were started anew)."""
-        if self._filled:
+        if self._turns is not None:
+            newest_of = (self._turns[0] - 1) % self.steps * self.streams
+            self._last[newest_of + torch.arange(self.streams, device=self.device)] = True
+            self._turns[2].zero_()
+            self._num_open = 0
+        elif self._filled:
             newest = (self._head - 1) % self.steps * self.streams
             self._last[newest : newest + self.streams] = True
 
@@ -262,11 +391,13 @@ class Replay:
         reward = self._reward.index_select(0, index)
         if n_step == 1:
             return index, reward, self._alive.index_select(0, index) * discount
-        newest = (self._head - 1) % self.steps
+        newest: Any = (self._head - 1) % self.steps
         final, gamma = index.clone(), torch.full_like(reward, discount)
         going = ~self._last.index_select(0, index)
         for _ in range(n_step - 1):
             following = (final + self.streams) % len(self._reward)
+            if self._turns is not None:
+                newest = ((self._turns[0] - 1) % self.steps).index_select(0, final % self.streams)
             going = going & (final // self.streams != newest) & self._usable.index_select(0, following)
             reward = reward + torch.where(going, gamma * self._reward.index_select(0, following), 0.0)
             final = torch.where(going, following, final)
@@ -280,6 +411,8 @@ class Replay:
         state = {f"{name}.{key}": value[:held] for name, ring in self._rings().items() for key, value in _named(ring)}
         counts = [self._head, self._filled, self.added, int(self._all_usable)]
         state["counts"] = torch.tensor(counts)
+        if self._turns is not None:
+            state["turns"] = self._turns.clone()
         if self._tree is not None:
             state["priority"] = self._tree.get(torch.arange(held, device=self.device))
             state["top_priority"] = torch.tensor(self._top_priority, dtype=torch.float64)
@@ -294,6 +427,8 @@ class Replay:
         """
         self._head, self._filled, self.added, usable = (int(k) for k in state["counts"])
         self._all_usable = bool(usable)
+        self._turns = state["turns"].to(self.device, copy=True) if "turns" in state else None
+        self._num_open = 0 if self._turns is None else int(self._turns[2].sum())
         held = len(self)
         for name, ring in self._rings().items():
             for key, value in _named(ring):
@@ -346,6 +481,11 @@ def _put(ring: Any, place: slice, value: Any) -> None:
             rows[...] = source.numpy().reshape(rows.shape)
         else:
             target[place] = source.reshape(-1, *target.shape[1:])
+
+
+def _where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Rows [N, ...] of one tensor where ``condition`` [N] is True, else of another."""
+    return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
 
 
 def _any(flags: Tensor) -> bool:

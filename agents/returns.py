@@ -12,7 +12,9 @@ lambda = 1 gives rewards-to-go minus the value; lambda = 0 the one-step temporal
 
 Seats that do not act: a seat's steps are the times at which it acts. What it earns between two of them belongs to the
 first, and it is discounted once a decision, not once a tick, so a turn-based game has the same horizon for its seats as
-a simultaneous one.
+a simultaneous one. What it earns before its first is no decision's. The last decision of a window is taken to lead to
+the observation after it, and that of a truncated episode to the episode's last: rollouts come without the decisions
+that are still open there (``open_decisions``).
 
 Example:
     >>> import torch
@@ -161,11 +163,34 @@ def whole_returns(
     return total
 
 
+def decision_rewards(reward: Tensor, terminated: Tensor, truncated: Tensor, active: Tensor) -> Tensor:
+    """What each decision earns until its seat's next one, or the end of the episode or window.
+
+    Args:
+        reward: [T, B, P].
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+        active: bool [T, B, P].
+
+    Returns:
+        [T, B, P], 0 where a seat does not act.
+    """
+    ended, result = (terminated | truncated)[..., None], torch.empty_like(reward)
+    earned = torch.zeros_like(reward[0])
+    for t in range(len(reward) - 1, -1, -1):
+        earned = earned.masked_fill(ended[t], 0.0) + reward[t]
+        result[t] = torch.where(active[t], earned, 0.0)
+        earned = earned.masked_fill(active[t], 0.0)
+    return result
+
+
 class RewardScale:
     """Divide rewards by the running deviation of each seat's discounted return (PPO's reward scaling).
 
-    Source: Engstrom et al., "Implementation matters in deep policy gradients" (2020), section 3, item 2. Rewards are
-    not shifted, so what is optimal stays so.
+    Source: Engstrom et al., "Implementation matters in deep policy gradients" (2020), section 3, item 2: R <- gamma R +
+    r, anew in each episode, and the deviation of all R so far. Rewards are not shifted, so what is optimal stays so. As
+    in :func:`gae`, a seat's steps are its own decisions: each counts once, discounts once, and has as its r all that it
+    earns until the next.
 
     Args:
         discount: gamma of the running return.
@@ -178,15 +203,19 @@ class RewardScale:
 
     def __call__(self, rollout: Any) -> Tensor:
         """The rollout's rewards, scaled, [T, B, P]; the returns of the learner's seats are taken in first."""
-        reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
+        reward, active = rollout.reward, rollout.active
+        ended = (rollout.terminated | rollout.truncated)[..., None]
+        earned = reward
+        if active is not None:
+            earned = decision_rewards(reward, rollout.terminated, rollout.truncated, active)
         carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry.to(reward.device)
         running = torch.empty_like(reward)
         for t in range(len(reward)):
-            running[t] = carry = self.discount * carry + reward[t]
+            following = self.discount * carry + earned[t]
+            running[t] = carry = following if active is None else torch.where(active[t], following, carry)
             carry = carry.masked_fill(ended[t], 0.0)
         self.carry = carry
-        # A seat at which the learner never acted is another player's, whose rewards are not the learner's business.
-        seen = running.double() if rollout.active is None else running[:, rollout.active.any(0)].double()
+        seen = running.double() if active is None else running[active].double()
         n, mean = float(seen.numel()), float(seen.sum()) / max(seen.numel(), 1)
         m2 = float((seen - mean).square().sum())
         total, delta = max(self.count + n, 1.0), mean - self.mean
@@ -210,7 +239,8 @@ class ReturnRange:
     """The least and greatest discounted sums of rewards seen, to warn of a support that does not contain them.
 
     Each seat's rewards are summed with the latest weighing most, s <- gamma s + r: what can be known before an episode
-    is over. Where rewards are alike over an episode it is the discounted return.
+    is over. Where rewards are alike over an episode it is the discounted return. A seat's steps are its own decisions,
+    and the r of each is all that it earns until the next: s is looked at when that comes, or the episode ends.
 
     Args:
         discount: gamma.
@@ -220,19 +250,21 @@ class ReturnRange:
         self.discount = discount
         self.low, self.high, self.warned = math.inf, -math.inf, False
         self.carry: Tensor | None = None  # [B, P]
+        self.waiting: Tensor | None = None  # bool [B, P], seats with a decision that may earn more
 
     def check(self, rollout: Any, low: float, high: float) -> None:
         """Take in a rollout's rewards, and warn, once, when they are beyond ``low`` or ``high``."""
         if self.warned:
             return
-        ended = (rollout.terminated | rollout.truncated)[..., None]
-        carry = torch.zeros_like(rollout.reward[0]) if self.carry is None else self.carry.to(rollout.reward.device)
-        for t in range(len(rollout.reward)):
-            carry = self.discount * carry + rollout.reward[t]
-            seen = carry if rollout.active is None else carry[rollout.active[t]]
-            if seen.numel():
-                self.low, self.high = min(self.low, float(seen.min())), max(self.high, float(seen.max()))
-            carry = carry.masked_fill(ended[t], 0.0)
+        reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
+        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry.to(reward.device)
+        if rollout.active is not None:
+            carry = self._check_decisions(rollout, carry, ended)
+        else:
+            for t in range(len(reward)):
+                carry = self.discount * carry + reward[t]
+                self.low, self.high = min(self.low, float(carry.min())), max(self.high, float(carry.max()))
+                carry = carry.masked_fill(ended[t], 0.0)
         self.carry = carry
         if self.low < low or self.high > high:
             self.warned = True
@@ -242,12 +274,32 @@ class ReturnRange:
                 stacklevel=3,
             )
 
+    def _check_decisions(self, rollout: Any, carry: Tensor, ended: Tensor) -> Tensor:
+        """The same where seats do not act in every step; returns the sums under way [B, P]."""
+        reward, active = rollout.reward, rollout.active
+        waiting = torch.zeros_like(active[0]) if self.waiting is None else self.waiting.to(reward.device)
+        settled: list[tuple[Tensor, Tensor]] = []
+        for t in range(len(reward)):
+            settled.append((carry, active[t] & waiting))
+            waiting = waiting | active[t]
+            carry = torch.where(active[t], self.discount * carry, carry) + torch.where(waiting, reward[t], 0.0)
+            settled.append((carry, ended[t] & waiting))
+            carry, waiting = carry.masked_fill(ended[t], 0.0), waiting & ~ended[t]
+        last_active = getattr(rollout, "last_active", None)
+        settled.append((carry, waiting if last_active is None else waiting & last_active))
+        totals, where = torch.stack([total for total, _ in settled]), torch.stack([which for _, which in settled])
+        self.low = min(self.low, float(totals.masked_fill(~where, math.inf).min()))
+        self.high = max(self.high, float(totals.masked_fill(~where, -math.inf).max()))
+        self.waiting = waiting
+        return carry
+
     def state_dict(self) -> dict[str, Tensor]:
         """The range and the sums under way."""
         values = torch.tensor([self.low, self.high, self.warned], dtype=torch.float64)
-        return {"range": values} | ({} if self.carry is None else {"carry": self.carry})
+        under_way = {"carry": self.carry, "waiting": self.waiting}
+        return {"range": values} | {name: value for name, value in under_way.items() if value is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a saved state."""
         self.low, self.high = state["range"][:2].tolist()
-        self.warned, self.carry = bool(state["range"][2]), state.get("carry")
+        self.warned, self.carry, self.waiting = bool(state["range"][2]), state.get("carry"), state.get("waiting")

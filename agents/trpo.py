@@ -15,7 +15,8 @@ were, bit for bit. Then the value is fitted by Adam in epochs of minibatches.
 What the bound holds for is the policy that plays next, nothing less. The value's tower has an optimiser of its own;
 convolutions, which it shares with the policy, are moved by the policy's step alone. And where observations are
 standardised, their moments are part of the policy: new ones are taken only as far as they leave most of the bound to
-the step, and the KL is counted from the policy that played, with the moments that it had.
+the step, and the KL is counted from the policy that played, with the moments that it had. Decisions that were carried
+over from the rollout before (``open_decisions``) are weighed by the probability that they were drawn with then.
 
 Different from the paper: GAE in place of Monte-Carlo returns, advantages normalised over the rollout, damping (as in
 the authors' code), and the KL must not be beyond the bound at all (their code let 1.5 times pass).
@@ -37,7 +38,6 @@ from torch import Tensor
 
 from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import (
-    AgentError,
     Decision,
     Rollout,
     RolloutSpec,
@@ -183,12 +183,12 @@ class TRPO:
             generator: draws the minibatches and the rows of Fisher-vector products; on the CPU.
 
         Returns:
-            What the step did (see docs/agents.md), the value's loss, explained variance and learning rate.
-
-        Raises:
-            AgentError: if the rollout has no step at which the learner acts.
+            What the step did (see docs/agents.md), the value's loss, explained variance and learning rate; nothing for
+            a rollout without a decision of the learner's, which teaches nothing.
         """
         data, bound = self._prepare(rollout), self.config.kl_bound * (1 - progress if self.config.anneal_kl else 1)
+        if not data:
+            return {}
         if self.seen is not None:
             self._take_moments(data, bound)
         metrics = self._improve(data, bound, generator)
@@ -202,7 +202,10 @@ class TRPO:
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> dict[str, Any]:
-        """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy."""
+        """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy.
+
+        Empty where it has none.
+        """
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
         value, next_value = self.core.rollout_values(rollout)
@@ -225,7 +228,7 @@ class TRPO:
             data = {name: pick(tensor, index) for name, tensor in data.items()}
         count = len(data["advantage"])
         if count == 0:
-            raise AgentError("rollout: got no step at which the learner acts; wanted at least one (more steps)")
+            return {}
         if config.normalize_advantage and count > 1:
             advantage = data["advantage"]
             data["advantage"] = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

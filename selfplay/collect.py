@@ -1,6 +1,9 @@
 """Collecting: a lineup plays a batch, and what the learner needs of it goes into one block of memory.
 
 The block is allocated once and written over by every rollout; a rollout is valid until the next.
+
+Where seats wait for their turns, a window of ongoing play gives its open decisions to the next one, which has them in a
+row in front of its steps (:mod:`~mlbits.agents.open_decisions`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import ReplaySpec, Rollout, RolloutSpec, pick, rows
+from mlbits.agents.agent import ReplaySpec, Rollout, RolloutSpec, pick, prefixed, rows, unprefixed
+from mlbits.agents.open_decisions import OpenDecisions, leave_out_open
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.wrapped import AnyBatch
 from mlbits.selfplay.lineup import LEARNER, Lineup
@@ -73,7 +77,10 @@ class Collector:
 
     def __post_init__(self) -> None:
         batch = self.batch
-        self._memory = _Memory(batch, self.spec.num_steps)
+        windows = isinstance(self.spec, RolloutSpec) and not self.spec.whole_episodes
+        self._carries = windows and batch.active is not None
+        self._memory = _Memory(batch, self.spec.num_steps, front=int(self._carries))
+        self._open: OpenDecisions | None = None
         self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
         self.episode_length = np.zeros(batch.num_envs, np.int64)
 
@@ -89,7 +96,6 @@ class Collector:
             The learner's experience, the episodes that ended, and the number of environment steps taken.
         """
         batch, memory, spec = self.batch, self._memory, self.spec
-        replayed = isinstance(spec, ReplaySpec)
         whole_episodes = isinstance(spec, RolloutSpec) and spec.whole_episodes
         if whole_episodes:
             batch.reset()
@@ -102,14 +108,12 @@ class Collector:
         steps = 0
         while steps < spec.num_steps:
             memory.write_before(steps, batch)
-            if replayed:
-                memory.acting = None  # passing is a move like any other
             self._act(lineup, steps)
             began = time.perf_counter()
             result = batch.step(memory.played)
             self.timing.environment += time.perf_counter() - began
             owned = None if lineup.learner_only else lineup.learner_seats()
-            memory.write_after(steps, result, _active(memory, owned, over))
+            memory.write_after(steps, result, _active(memory, owned, over), batch.final_active)
             steps += 1
             if reseat is not None:
                 ended = result.terminated | result.truncated
@@ -123,10 +127,26 @@ class Collector:
         memory.write_last(steps, batch)
         if over is not None:
             memory.cut(steps - 1, ~over, batch)
-        partly = whole_episodes or not (lineup.learner_only and (replayed or batch.active is None))
-        rollout = memory.rollout(steps, batch.legal_mask, partly_active=partly)
+        partly = whole_episodes or not lineup.learner_only or batch.active is not None
+        rollout = memory.rollout(steps, batch, partly_active=partly)
         episodes = self._count_episodes(rollout, seatings, first_only=whole_episodes)
+        if self._carries:
+            rollout = self._carry(rollout, steps)
         return rollout, episodes, steps * batch.num_envs
+
+    def _carry(self, rollout: Rollout, steps: int) -> Rollout:
+        """Put the open decisions of the rollout before in front, and keep back those that are open now."""
+        before = self._open
+        if before is not None and bool(before.where.any()):
+            self._memory.write_front(before)
+            rollout = self._memory.rollout(steps, self.batch, partly_active=True, carried=before.where)
+        rollout, self._open = leave_out_open(rollout)
+        return rollout
+
+    def forget_open(self, first: int, last: int) -> None:
+        """Drop the open decisions of copies ``first`` to ``last`` - 1: who took them does not learn there any more."""
+        if self._open is not None:
+            self._open.where[first:last] = False
 
     def _act(self, lineup: Lineup, t: int) -> None:
         began = time.perf_counter()
@@ -192,16 +212,34 @@ class Collector:
         return Episodes(means, lengths, None if seating is None else returns, seating, owner)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The episodes under way."""
-        return {
+        """The episodes under way, and the decisions that are open."""
+        state = {
             "episode_return": torch.from_numpy(self.episode_return.copy()),
             "episode_length": torch.from_numpy(self.episode_length.copy()),
         }
+        if self._open is not None:
+            named = {name: value for name, value in self._open._asdict().items() if value is not None}
+            seen = named.pop("obs")
+            named |= {f"obs.{key}": part for key, part in seen.items()} if isinstance(seen, dict) else {"obs": seen}
+            state |= prefixed("open", {name: part.clone().contiguous() for name, part in named.items()})
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from saved counts."""
+        """Go on from a saved state.
+
+        Raises:
+            KeyError: if something is missing.
+        """
         self.episode_return = state["episode_return"].numpy().copy()
         self.episode_length = state["episode_length"].numpy().copy()
+        named = {name: part.to(self.batch.device, copy=True) for name, part in unprefixed("open", state).items()}
+        if self._carries and named:
+            seen = named["obs"] if "obs" in named else unprefixed("obs", named)
+            parts = (named[name] for name in ("where", "sample", "log_prob", "reward"))
+            where, sample, log_prob, reward = parts
+            self._open = OpenDecisions(where, seen, sample, log_prob, named.get("legal_mask"), reward)
+        else:
+            self._open = None
 
 
 def _seating(lineups: list[Lineup], t: np.ndarray, copy: np.ndarray) -> np.ndarray | None:
@@ -253,18 +291,25 @@ class _At(NamedTuple):
 
 
 class _Memory:
-    """The tensors of one rollout, [T, B, P, ...] and one step more of observations."""
+    """The tensors of one rollout, [T, B, P, ...] and one step more of observations.
 
-    def __init__(self, batch: AnyBatch, num_steps: int) -> None:
-        lead, device = (num_steps, batch.num_envs, batch.num_seats), batch.device
+    Args:
+        batch: the copies.
+        num_steps: the most steps.
+        front: rows in front of the first step, 1 for decisions that are carried over, else 0.
+    """
+
+    def __init__(self, batch: AnyBatch, num_steps: int, front: int) -> None:
+        self.front, count = front, num_steps + front
+        lead, device = (count, batch.num_envs, batch.num_seats), batch.device
         layout = batch.action
         sample_type = torch.float32 if layout.kind == "continuous" else torch.int64
-        _check_memory(batch, num_steps)
+        _check_memory(batch, count)
         try:
-            self.obs = _like(batch.obs, num_steps + 1)
-            self.final_obs = _like(batch.obs, num_steps)
+            self.obs = _like(batch.obs, count + 1)
+            self.final_obs = _like(batch.obs, count)
             self.sample = torch.zeros(*lead, *layout.shape, dtype=sample_type, device=device)
-            self.legal_mask = None if batch.legal_mask is None else _like(batch.legal_mask, num_steps)
+            self.legal_mask = None if batch.legal_mask is None else _like(batch.legal_mask, count)
         except RuntimeError as error:
             raise _too_large(batch, num_steps, str(error).splitlines()[0]) from None
         self.log_prob = torch.zeros(lead, device=device)
@@ -272,6 +317,7 @@ class _Memory:
         self.terminated = torch.zeros(lead[:2], dtype=torch.bool, device=device)
         self.truncated = torch.zeros(lead[:2], dtype=torch.bool, device=device)
         self.active = torch.zeros(lead, dtype=torch.bool, device=device)
+        self.final_active = None if batch.final_active is None else torch.zeros_like(self.active)
         self.acting: Tensor | None = None
         self.played: Any = None
         self._views: dict[int, _At] = {}
@@ -280,17 +326,18 @@ class _Memory:
         """Step t's views; making them costs as much as a small network, so those of the first steps are kept."""
         view = self._views.get(t)
         if view is None:
-            obs = pick(self.obs, t)
+            row = t + self.front
+            obs = pick(self.obs, row)
             view = _At(
                 obs=_tensors(obs),
                 seen=rows(obs, 2),
-                mask=None if self.legal_mask is None else self.legal_mask[t].flatten(0, 1),
-                sample=self.sample[t].flatten(0, 1),
-                log_prob=self.log_prob[t].flatten(),
-                reward=self.reward[t],
-                terminated=self.terminated[t],
-                truncated=self.truncated[t],
-                final_obs=_tensors(pick(self.final_obs, t)),
+                mask=None if self.legal_mask is None else self.legal_mask[row].flatten(0, 1),
+                sample=self.sample[row].flatten(0, 1),
+                log_prob=self.log_prob[row].flatten(),
+                reward=self.reward[row],
+                terminated=self.terminated[row],
+                truncated=self.truncated[row],
+                final_obs=_tensors(pick(self.final_obs, row)),
             )
             if len(self._views) < _KEPT_VIEWS:
                 self._views[t] = view
@@ -306,7 +353,7 @@ class _Memory:
             at.mask.copy_(batch.legal_mask.flatten(0, 1))
         self.acting = None if batch.active is None else batch.active.clone()
 
-    def write_after(self, t: int, result: Any, active: Tensor | None) -> None:
+    def write_after(self, t: int, result: Any, active: Tensor | None, final_active: Tensor | None) -> None:
         """What step t gave."""
         at = self.at(t)
         at.reward.copy_(result.reward)
@@ -315,25 +362,40 @@ class _Memory:
         for target, source in zip(at.final_obs, _tensors(result.final_obs), strict=True):
             target.copy_(source)
         if active is not None:
-            self.active[t].copy_(active)
+            self.active[t + self.front].copy_(active)
+        if self.final_active is not None and final_active is not None:
+            self.final_active[t + self.front].copy_(final_active)
+
+    def write_front(self, open_: OpenDecisions) -> None:
+        """Put decisions that are carried over into the row in front of the first step."""
+        for target, source in _pairs(self.obs, open_.obs):
+            target[0].copy_(source)
+        self.sample[0].copy_(open_.sample)
+        self.log_prob[0].copy_(open_.log_prob)
+        self.reward[0].copy_(open_.reward)
+        self.active[0].copy_(open_.where)
+        if self.legal_mask is not None and open_.legal_mask is not None:
+            self.legal_mask[0].copy_(open_.legal_mask)
 
     def write_last(self, steps: int, batch: AnyBatch) -> None:
         """The observation after the last step."""
         for target, source in zip(_tensors(self.obs), _tensors(batch.obs), strict=True):
-            target[steps].copy_(source)
+            target[steps + self.front].copy_(source)
 
     def cut(self, t: int, unfinished: Tensor, batch: AnyBatch) -> None:
         """Count episodes that are not over by step t as truncated there."""
         self.truncated[t] |= unfinished
         for final, obs in _pairs(self.final_obs, batch.obs):
             final[t][unfinished] = obs[unfinished]
+        if self.final_active is not None and batch.active is not None:
+            self.final_active[t] = torch.where(unfinished[:, None], batch.active, self.final_active[t])
 
-    def rollout(self, steps: int, last_mask: Tensor | None, partly_active: bool) -> Rollout:
-        """The first ``steps`` steps; ``last_mask`` [B, P, A] says what is legal after them."""
-        first = slice(0, steps)
+    def rollout(self, steps: int, batch: AnyBatch, partly_active: bool, carried: Tensor | None = None) -> Rollout:
+        """The first ``steps`` steps, with the row in front of them where decisions were carried over."""
+        first = slice(self.front if carried is None else 0, steps + self.front)
         return Rollout(
             obs=pick(self.obs, first),
-            last_obs=pick(self.obs, steps),
+            last_obs=pick(self.obs, first.stop),
             final_obs=pick(self.final_obs, first),
             sample=self.sample[first],
             log_prob=self.log_prob[first],
@@ -342,7 +404,10 @@ class _Memory:
             truncated=self.truncated[first],
             legal_mask=None if self.legal_mask is None else self.legal_mask[first],
             active=self.active[first] if partly_active else None,
-            last_mask=last_mask,
+            last_mask=batch.legal_mask,
+            last_active=batch.active,
+            final_active=None if self.final_active is None else self.final_active[first],
+            carried=carried,
         )
 
 

@@ -114,6 +114,8 @@ class Opponents:
         self._frozen_at = [0] * len(self.learners)
         self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
         self._written: set[str] = set()
+        # Told which copies' learner has begun anew, first and last + 1.
+        self.on_restart: Callable[[int, int], None] = lambda first, last: None
         self._share_out(num_seats, len(guests))
         self._draws = np.zeros((len(self.learners), run.pool_draws), np.int64)
         if self.pooled:
@@ -252,6 +254,7 @@ class Opponents:
         self.learners[learner] = self.agents[learner] = fresh
         self.payoffs.forget(learner)
         self.lineup = self._new_lineup()
+        self.on_restart(*self.ranges[learner])
 
     def _players(self) -> list[Player]:
         learners = [Player(number, role) for number, role in enumerate(self.roles)]

@@ -277,6 +277,9 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
             f"least {spec.min_rows} (for PPO its minibatches); wanted more copies or steps, or fewer minibatches"
         )
     acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
+    collector = Collector(batch, spec, acting)
+    if opponents is not None:
+        opponents.on_restart = collector.forget_open  # they were the old one's, who is gone
     return Session(
         settings=settings,
         device=batch.device,
@@ -285,7 +288,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         lineup=self_play(learner, batch.num_envs, batch.num_seats, batch.device)
         if opponents is None
         else opponents.lineup,
-        collector=Collector(batch, spec, acting),
+        collector=collector,
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,

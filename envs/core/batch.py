@@ -1,8 +1,9 @@
 """GameBatch: B copies of a game as torch tensors on one device, for agents, searches and dynamic programming.
 
 Shapes: obs [B, P, ...] (a dict of those for a Dict space), reward [B, P], terminated and truncated [B],
-legal_mask [B, P, A], active [B, P]. The tensors are views of the game's own memory: nothing is copied, and the next
-step writes over them. Clone what is to be kept.
+legal_mask [B, P, A], active [B, P] (None where every seat always acts), final_active [B, P], who would have acted at
+final_obs where the last step truncated an episode under "same_step" (stale elsewhere). The tensors are views of the
+game's own memory: nothing is copied, and the next step writes over them. Clone what is to be kept.
 
 Example:
     >>> import mlbits
@@ -121,8 +122,11 @@ class GameBatch:
         self.terminated, self.truncated = (self._tensor(k, np.dtype(np.bool_), v) for k, v in flags.items())
         mask_shape = (num_envs, game.seats, game.action.mask_size)
         self.legal_mask = self._tensor("legal", np.dtype(np.bool_), mask_shape) if game.masked else None
-        shape = (num_envs, game.seats)
-        self.active = self._tensor("active", np.dtype(np.bool_), shape) if game.acts is not None else None
+        self.active: torch.Tensor | None = None
+        self.final_active: torch.Tensor | None = None
+        if game.acts is not None:
+            turns = self._tensor("active", np.dtype(np.bool_), (num_envs, 2 * game.seats))
+            self.active, self.final_active = turns.split(game.seats, 1)
         self._result = Step(self.obs, self.reward, self.terminated, self.truncated, self.final_obs)
 
     def __getstate__(self) -> dict[str, Any]:

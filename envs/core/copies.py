@@ -75,7 +75,8 @@ class Copies:
         obs: [B, P, *shape] of the observation layout.
         final_obs: like obs, valid where an episode ended in the last step under "same_step".
         legal: bool [B, P, A], or [1, 1, 1] where the game has no masks.
-        active: bool [B, P], or [1, 1] where every seat always acts.
+        active: bool [B, 2P], who acts now, then who would have acted at ``final_obs`` (valid where the last step
+            truncated an episode under "same_step"); [1, 1] where every seat always acts.
         rewards: float32 [B, P].
         terminated: bool [B].
         truncated: bool [B].
@@ -105,7 +106,7 @@ class Copies:
         self.obs = np.zeros((num_envs, seats, *layout.shape), layout.dtype)
         self.final_obs = np.zeros_like(self.obs)
         self.legal = np.zeros((num_envs, seats, action.mask_size) if game.masked else (1, 1, 1), bool)
-        self.active = np.ones((num_envs, seats) if game.acts is not None else (1, 1), bool)
+        self.active = np.ones((num_envs, 2 * seats) if game.acts is not None else (1, 1), bool)
         self.rewards = np.zeros((num_envs, seats), np.float32)
         self.terminated = np.zeros(num_envs, bool)
         self.truncated = np.zeros(num_envs, bool)

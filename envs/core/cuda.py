@@ -111,7 +111,7 @@ class CudaCopies:
             "obs": np.zeros((num_envs, seats, *layout.shape), layout.dtype),
             "final_obs": np.zeros((num_envs, seats, *layout.shape), layout.dtype),
             "legal": np.zeros((num_envs, seats, action.mask_size) if game.masked else (1, 1, 1), bool),
-            "active": np.ones((num_envs, seats) if game.acts is not None else (1, 1), bool),
+            "active": np.ones((num_envs, 2 * seats) if game.acts is not None else (1, 1), bool),
             "rewards": np.zeros((num_envs, seats), np.float32),
             "terminated": np.zeros(num_envs, bool),
             "truncated": np.zeros(num_envs, bool),

@@ -66,6 +66,12 @@ _REPLACE = {
 """,
 }
 
+# Whose turn it would have been where an episode was cut, after those of ``active`` whose turn it is.
+_FINAL_TURNS = """                if not ended:
+                    for seat in range(SEATS):
+                        active[b, SEATS + seat] = rule_acts(state, params, seat)
+"""
+
 _TEXT = '''"""The driver of {name}, written by mlbits from its rules; safe to delete, it is made again."""
 
 import math
@@ -130,7 +136,7 @@ def advance(b, autoreset, illegal, states, params, actions, played, obs, final_o
             if autoreset == {SAME_STEP}:
                 for seat in range(SEATS):
                     rule_observe(state, params, seat, final_obs[b, seat])
-                begin(state, params)
+{final_turns}                begin(state, params)
             else:
                 state.over = 1
     look(b, state, params, obs, legal, active)
@@ -293,6 +299,7 @@ def driver_text(game: Game, target: str) -> str:
         look_masks=_mask_text(game),
         copy_action=copy_action,
         acting="active[b, seat] and " if game.acts is not None else "",
+        final_turns=_FINAL_TURNS if game.acts is not None else "",
         NEXT_STEP=NEXT_STEP,
         SAME_STEP=SAME_STEP,
         ERROR=ERROR,

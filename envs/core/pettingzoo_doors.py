@@ -104,7 +104,7 @@ class _Table:
         """The agents that have something to do now, in seat order."""
         if self.game.acts is None:
             return list(self.agents)
-        active = self.copies.active[0].tolist()
+        active = self.copies.active[0, : self.game.seats].tolist()
         return [agent for agent, asked in zip(self.agents, active, strict=True) if asked]
 
     def observe(self, agent: str) -> Any:

@@ -61,6 +61,7 @@ class GymnasiumBatch:
 
     can_save_state = False
     active = None
+    final_active = None
     legal_mask = None
     num_seats = 1
 

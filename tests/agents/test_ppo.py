@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -310,6 +311,21 @@ def test_more_minibatches_than_steps_are_refused():
     agent = make_agent("ppo", THREE, minibatches=31)
     with pytest.raises(AgentError, match="minibatches: got 31 for a rollout of 30 steps"):
         learn(agent, made_up_rollout(agent))
+
+
+def test_where_seats_wait_there_are_as_many_minibatches_as_decisions_allow():
+    """How many decisions a window of turns holds is a matter of chance: with three there are three parts of one."""
+    agent = make_agent("ppo", THREE, minibatches=31)
+    active = torch.zeros(6, 5, 1, dtype=torch.bool)
+    active[[0, 2, 5], [1, 1, 4]] = True
+    few, parts = made_up_rollout(agent, active=active), []
+    step = agent._step
+    agent._step = lambda data, part, clip: parts.append(len(part)) or step(data, part, clip)
+    metrics = learn(agent, few)
+    assert parts == [1] * 3 * agent.config.epochs
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert all(value.isfinite().all() for value in agent.state_dict().values())
+    assert learn(agent, made_up_rollout(agent, active=torch.zeros_like(active))) == {}
 
 
 @pytest.mark.parametrize(

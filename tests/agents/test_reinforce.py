@@ -67,6 +67,52 @@ def test_a_cut_episode_is_not_an_ended_one(returns):
     assert torch.allclose(target[:, 1, 0], torch.stack([1.5 + rest / 4, 1 + rest / 2]))
 
 
+@pytest.mark.parametrize("returns", ["whole", "to_go"])
+def test_a_seat_that_waits_when_its_episode_is_cut_leads_from_the_decision_before_to_its_last_one(returns):
+    """One seat decides in steps 0 and 1, waits in 2 and 3, and is cut there: what it saw in step 1 stands for the rest,
+    and its decision of then is left out. Where it would have acted, and without a value, all stays as it is."""
+    agent = make_agent("reinforce", THREE, returns=returns, baseline="value", discount=0.5)
+    rollout = dataclasses.replace(
+        made_up_rollout(agent, (4, 1, 1)), reward=torch.tensor([1.0, 2, 4, 8]).view(4, 1, 1),
+        terminated=torch.zeros(4, 1, dtype=torch.bool), truncated=torch.tensor([[False], [False], [False], [True]]),
+        active=torch.tensor([True, True, False, False]).view(4, 1, 1),
+        last_active=torch.zeros(1, 1, dtype=torch.bool), final_active=torch.zeros(4, 1, 1, dtype=torch.bool),
+    )  # fmt: skip
+    given = []
+    weigh = agent.weights
+    agent.weights = lambda rollout: given.append((rollout, weigh(rollout))) or given[-1][1]
+    second = agent.core.values(rollout.obs, 3)[1, 0, 0].clone()
+    learn(agent, rollout)
+    settled, (_, target, _) = given[0]
+    assert settled.active.flatten().tolist() == [True, False, False, False]
+    assert torch.allclose(target[0, 0, 0], 1 + 0.5 * second)
+    acting = dataclasses.replace(rollout, final_active=torch.ones(4, 1, 1, dtype=torch.bool))
+    learn(agent, acting)
+    assert given[1][0].active.flatten().tolist() == [True, True, False, False]
+    plain = make_agent("reinforce", THREE, returns=returns, baseline="none", discount=0.5)
+    assert plain.weights(rollout)[1].flatten().tolist() == [1 + 0.5 * (2 + 4 + 8), 2 + 4 + 8, 0, 0]
+
+
+@pytest.mark.parametrize(("then", "weight"), [(1.0, 1.0), (2.0, 0.5), (0.8, 1.25), (0.1, 2.0)])
+def test_decisions_that_were_carried_over_weigh_by_the_policy_that_took_them(then, weight):
+    """They were ``then`` times as probable as now; their weight is the inverse, at most 2. All others weigh 1."""
+    settings = {"returns": "gae", "normalize_advantage": False, "value_steps": 0, "discount": 0.0}
+    one = make_agent("reinforce", THREE, **settings)
+    active = torch.ones(3, 5, 1, dtype=torch.bool)
+    active[0, 3:] = False
+    rollout = dataclasses.replace(
+        made_up_rollout(one, (3, 5, 1), active=active), carried=active[0], terminated=torch.ones(3, 5, dtype=torch.bool)
+    )
+    advantage = one.weights(rollout)[0]
+    log_prob = rollout.log_prob.clone()
+    log_prob[0] += torch.tensor(then).log()
+    found = learn(one, dataclasses.replace(rollout, log_prob=log_prob))
+    scale = torch.ones(3, 1, 1)
+    scale[0] = weight
+    wanted = -(rollout.log_prob * advantage * scale)[active].mean()
+    assert found["policy_loss"] == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_whole_returns_worked_by_hand():
     agent = make_agent("reinforce", THREE, returns="whole", baseline="mean", discount=0.5)
     rollout = made_up_rollout(agent, (2, 2, 1))
@@ -142,7 +188,7 @@ def test_normalising_divides_and_does_not_shift():
 def test_other_players_seats_change_nothing():
     for returns, baseline in FORMS:
         settings = {"returns": returns, "baseline": baseline, "normalize_obs": True}
-        one, two = (make_agent("reinforce", THREE, **settings) for _ in range(2))
+        one = make_agent("reinforce", THREE, **settings)
         active = torch.rand(6, 5, 2, generator=draw(2)) < 0.7
         active[:, :, 1] = False
         rollout = made_up_rollout(one, (6, 5, 2), active=active)

@@ -232,10 +232,53 @@ def test_reward_scale_is_the_deviation_of_all_returns_so_far():
         assert torch.allclose(scaled, window["reward"].float() / deviation, rtol=1e-5)
 
 
+def test_reward_scale_counts_a_seats_decisions_worked_by_hand():
+    """gamma = 1/2. Seat 0 decides in steps 0, 2 and 5; seat 1 in 1 and 4, and is seat 0's opponent in turn. The game
+    ends in step 3.
+
+    Seat 0: 8 + 1 = 9 by its first decision, 9 / 2 + 2 + 4 = 10.5 by its second; then anew: the 64 of step 4 comes
+    before any decision, and 16 by its third. Seat 1: the 100 of step 0 is no decision's; 6 + 2 + 4 = 12 by its first,
+    anew 3 + 5 = 8 by its second.
+    """
+    reward = torch.tensor([[8.0, 100], [1, 6], [2, 2], [4, 4], [64, 3], [16, 5]]).view(6, 1, 2)
+    active = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 0], [0, 1], [1, 0]]).bool().view(6, 1, 2)
+    ends = torch.zeros(6, 1, dtype=torch.bool)
+    ends[3] = True
+    window = {"reward": reward, "terminated": ends, "truncated": torch.zeros_like(ends)}
+    scale = RewardScale(0.5)
+    scaled = scale(rollout_of(window, active))
+    deviation = np.std([9, 10.5, 16, 12, 8])
+    assert torch.allclose(scaled, reward / float(deviation), rtol=1e-6)
+    # What is under way goes on: 16 / 2 + 7 of a next decision that ends the game.
+    more = {"reward": torch.tensor([[7.0, 0]]).view(1, 1, 2), "terminated": torch.tensor([[True]])}
+    more["truncated"] = ~more["terminated"]
+    scaled = scale(rollout_of(more, torch.tensor([[[True, False]]])))
+    assert torch.allclose(scaled, more["reward"] / float(np.std([9, 10.5, 16, 12, 8, 15])), rtol=1e-6)
+
+
+def test_reward_scale_in_turns_is_that_of_the_same_decisions_played_at_once():
+    """A tick more between two decisions changes nothing, as it does nothing in GAE."""
+    at_once, in_turns = RewardScale(0.9), RewardScale(0.9)
+    for seed in range(3):
+        window = randoms((9, 3, 1), seed)
+        idle = {name: torch.zeros_like(window[name]) for name in ("reward", "terminated", "truncated")}
+        slow = {  # each step's reward comes in two parts, and its end in the second
+            name: torch.stack([half * window[name].float() if name == "reward" else idle[name], last], 1).flatten(0, 1)
+            for name, half, last in (
+                ("reward", 0.25, 0.75 * window["reward"].float()),
+                ("terminated", 0, window["terminated"]),
+                ("truncated", 0, window["truncated"]),
+            )
+        }
+        active = torch.tensor([True, False]).repeat(9).view(18, 1, 1).expand(18, 3, 1)
+        first, second = at_once(rollout_of(window)), in_turns(rollout_of(slow, active))
+        assert torch.allclose(second.view(9, 2, 3, 1).sum(1), first, rtol=1e-5)
+
+
 def test_reward_scale_does_not_listen_to_other_players_seats():
     windows = [randoms((9, 3, 2), seed) for seed in range(3)]
     active = torch.zeros(9, 3, 2, dtype=torch.bool)
-    active[::2, :, 0] = True  # the learner moves in every second step of seat 0; seat 1 is another player's
+    active[..., 0] = True  # seat 1 is another player's
     scale = RewardScale(0.9)
     for k, window in enumerate(windows):
         window["reward"][..., 1] *= 1000
@@ -285,6 +328,26 @@ def test_returns_of_others_seats_are_not_of_interest():
     seen = ReturnRange(1.0)
     seen.check(rewarded([[1.0, 99.0], [1.0, -99.0]], seats=[True, False]), -5.0, 5.0)
     assert (seen.low, seen.high) == (1.0, 2.0)
+
+
+def test_the_range_of_returns_counts_a_seats_decisions():
+    """gamma = 1/2: 5 before any decision are nobody's; 8 - 6 = 2 by the first decision, its 8 never was a return; and
+    2 / 2 - 1 - 3 = -3 by the second, once the next rollout has told it. Nothing more is earned while the seat waits."""
+
+    def told(reward, acts, last, ended=()):
+        part = rewarded(reward, ended)
+        part.active, part.last_active = torch.tensor(acts).bool().view(-1, 1, 1), torch.tensor([[last]])
+        return part
+
+    one, two = ReturnRange(0.5), ReturnRange(0.5)
+    one.check(told([5.0, 8.0, -6.0, -1.0], [0, 1, 0, 1], last=False), -9.0, 9.0)
+    assert (one.low, one.high) == (2.0, 2.0)
+    two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
+    for seen in (one, two):
+        seen.check(told([-3.0, 1.0], [0, 1], last=True), -9.0, 9.0)
+        assert (seen.low, seen.high) == (-3.0, 2.0)  # -3 / 2 + 1 = -0.5 by the third, known as the seat acts again
+        seen.check(told([2.0, 7.0], [1, 0], last=False, ended=[0]), -9.0, 9.0)
+        assert (seen.low, seen.high) == (-3.0, 2.0)  # -0.5 / 2 + 2 = 1.75 at the end; the 7 is nobody's
 
 
 def test_the_range_goes_on_where_it_was_saved():

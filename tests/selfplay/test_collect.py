@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mlbits
-from mlbits.agents.agent import Decision, RolloutSpec
+from mlbits.agents.agent import Decision, ReplaySpec, RolloutSpec
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.agents.random_agent import RandomAgent
 from mlbits.envs.core.errors import GameError
@@ -50,7 +50,7 @@ def collector_of(game_id, spec=None, num_envs=7, **settings):
 
 def replay(twin, rollout, played=None):
     """Step a twin batch with the same actions and compare everything that the rollout says."""
-    for t in range(len(rollout.reward)):
+    for t in range(rollout.carried is not None, len(rollout.reward)):  # what was carried over is no step
         compare(pick(rollout.obs, t), twin.obs)
         if twin.legal_mask is not None:
             assert torch.equal(rollout.legal_mask[t], twin.legal_mask)
@@ -77,7 +77,7 @@ def slow_episodes(windows, owned):
     for rollout in windows:
         ended = (rollout.terminated | rollout.truncated).numpy()
         for t, reward in enumerate(rollout.reward.double().numpy()):
-            total, length = total + reward, length + 1
+            total, length = total + reward, length + (t > 0 or rollout.carried is None)
             for b in np.flatnonzero(ended[t]):
                 found.append((total[b][owned[b]].mean() if owned[b].any() else 0.0, length[b]))
                 total[b], length[b] = 0, 0
@@ -118,12 +118,32 @@ def test_a_rollout_is_what_was_played(game_id, players):
         assert steps == WINDOW * 7
         for t, step in replay(twin, rollout):
             assert torch.equal(rollout.truncated[t], step.truncated)
-        compare(rollout.last_obs, twin.obs)
+        acts = torch.ones(7, twin.num_seats, dtype=torch.bool) if twin.active is None else twin.active
+        compare(pick(rollout.last_obs, acts), pick(twin.obs, acts))
         windows.append(clone(rollout))
         found = slow_episodes(windows, (lineup.seating == 0).numpy())[-len(episodes.returns) or None :]
         assert np.allclose(episodes.returns, [mean for mean, _ in found])
         assert episodes.lengths.tolist() == [length for _, length in found]
     assert len(slow_episodes(windows, (lineup.seating == 0).numpy())) > 7  # episodes did end, in every window
+
+
+def test_each_learner_of_a_league_counts_the_returns_of_its_own_seats():
+    """Copies 0 and 1 are the first learner's, 2 and 3 the second's; player 2 is neither's."""
+    collector, _ = collector_of("test/Throws-v0", num_envs=4)
+    seating, owner = torch.tensor([[0, 1, 2], [0, 0, 1], [0, 1, 2], [1, 0, 1]]), torch.tensor([0, 0, 1, 1])
+    lineup = Lineup(tuple(Player(k) for k in range(3)), seating, owner)
+    rollout, episodes, _ = collector.collect(lineup)
+    assert torch.equal(rollout.active, (seating == owner[:, None]).expand(WINDOW, 4, 3))
+    assert sorted(set(episodes.owner.tolist())) == [0, 1]
+    counted = {}
+    for k, number in enumerate(episodes.owner):
+        place = next(b for b in range(4) if episodes.seating[k].tolist() == seating[b].tolist() and owner[b] == number)
+        own = [p for p in range(3) if seating[place, p] == number]
+        assert episodes.returns[k] == pytest.approx(np.mean([episodes.seat_returns[k][p] for p in own]))
+        others = np.mean([episodes.seat_returns[k][p] for p in range(3) if p not in own])
+        counted[place] = abs(episodes.returns[k] - others)
+    assert set(counted) == {0, 1, 2, 3}
+    assert min(counted.values()) > 1e-3  # to take another's for one's own would be seen
 
 
 def test_every_player_decides_for_its_own_rows_alone():
@@ -152,10 +172,35 @@ def test_seats_that_wait_for_their_turn_are_not_active(players):
     collector, twin = collector_of("test/Nim-v0")
     seating = seats(7, 2, players)
     rollout, _, _ = collector.collect(Lineup(tuple(Player(k) for k in range(players)), seating))
-    before = twin.active.clone()
-    for t, _ in replay(twin, rollout):
-        assert torch.equal(rollout.active[t], before & (seating == 0))
+    played, ended, before = [], [], twin.active.clone()
+    for _, step in replay(twin, rollout):
+        played.append(before & (seating == 0))
+        ended.append((step.terminated | step.truncated).clone())
         before = twin.active.clone()
+    for b, p in np.ndindex(7, 2):  # but for the last decision of a seat that waits at the window's edge
+        turns = [t for t in range(WINDOW) if played[t][b, p]]
+        if turns and not before[b, p] and not any(end[b] for end in ended[turns[-1] :]):
+            turns.pop()
+        assert rollout.active[:, b, p].nonzero().flatten().tolist() == turns
+
+
+@pytest.mark.parametrize("players", [1, 2])
+def test_for_a_replay_passes_are_not_active_and_who_acts_after_the_last_step_is_told(players):
+    batch, twin = (mlbits.make_batch("test/Nim-v0", 7, seed=3, horizon=5) for _ in range(2))
+    collector, seating = Collector(batch, ReplaySpec(4, 1000), draw()), seats(7, 2, players)
+    lineup = Lineup(tuple(Player(k) for k in range(players)), seating)
+    cuts = 0
+    for _ in range(5):
+        rollout, _, _ = collector.collect(lineup)
+        before = twin.active.clone()
+        for t, step in replay(twin, rollout):
+            assert torch.equal(rollout.active[t], before & (seating == 0))
+            cut = step.truncated & ~step.terminated
+            assert torch.equal(rollout.final_active[t][cut], ~before[cut])  # in turn: who moved would have waited
+            before, cuts = twin.active.clone(), cuts + int(cut.sum())
+        assert torch.equal(rollout.last_active, twin.active)
+        assert (rollout.active.sum(-1) == 1).all() or players > 1
+    assert cuts > 5
 
 
 def test_whole_episodes_start_anew_and_count_once():

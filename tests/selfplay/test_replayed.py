@@ -83,18 +83,20 @@ def test_any_number_of_copies_has_the_same_updates(num_envs):
     assert session.learner.updates == (384 - 96) // 2
 
 
-def test_what_a_seat_has_to_pass_is_a_move_of_its_own():
-    """In a game of turns every seat's every step is replayed, and what is passed is the pass."""
+def test_what_a_seat_has_to_pass_is_not_replayed():
+    """In a game of turns one seat of two decides in a step: that is replayed once it is settled, and drawn; no pass."""
     session = opened("test/Nim-v0", **{**SMALL, "warmup": 10**6})
     for _ in range(10):
         rollout, _, steps = session.collector.collect(session.lineup)
-        assert rollout.active is None
         session.learn(rollout)
-    assert session.replay.added == 10 * steps * 2
+    assert session.replay.added == 10 * steps - int(session.replay.state_dict()["turns"][2].sum())
+    assert session.replay.added >= 10 * steps - 16
     drawn = session.replay.sample(500, draw())
-    passing = drawn.mask.sum(1) == 1
-    assert 0.3 < passing.float().mean() < 0.9
+    assert (drawn.obs[:, -1] == 0).all()  # whose turn it is, counted from one's own seat
     assert drawn.mask.gather(1, drawn.action.unsqueeze(1)).all()
+    assert (drawn.next_obs[drawn.discount > 0][:, -1] == 0).all()
+    assert set(drawn.reward.tolist()) == {-1.0, 0.0, 1.0}  # who loses learns of it as well
+    assert (drawn.reward[drawn.discount > 0] == 0).all()
 
 
 class Ones:

@@ -43,6 +43,14 @@ RUNS = {
     "pool, long episodes": f"ppo test/Throws-v0 {PPO} --pool uniform --pool-every 256 --agent.normalize-reward",
     "league": f"ppo mlbits/Blotto-v0 {PPO} --env.coins 3 --pool league --pool-every 128 --league-exploiters 1 "
     "--pool-draws 3",
+    # seats in turn, with decisions that wait at the end of nearly every rollout
+    "turns": f"ppo test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --agent.hidden 8 --agent.normalize-reward",
+    "turns, table": f"q-learning test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --env.horizon 5",
+    "turns, continuous": f"reinforce test/Tug-v0 {SHORT} --preset none --agent.num-steps 2 --agent.hidden 8"
+    " --agent.returns gae",
+    "turns, league": f"ppo test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --agent.hidden 8 --pool league"
+    " --pool-every 96 --main-exploiters 1 --league-exploiters 1 --pool-draws 2 --agent.minibatches 2",
+    "turns, replay": f"dqn test/Nim-v0 {DQN} --agent.num-steps 3 --agent.head categorical",
     "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 --agent.warmup 100"
     " --agent.capacity 400 --agent.batch-size 8 --agent.num-steps 4 --agent.updates-per-step 0.1 --record-every 50"
     " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16",
@@ -123,6 +131,11 @@ def steps_of(folder):
         ("replay, masks", "learning", 25, [320, 608]),
         ("replay, wrapped", "learning", 15, [320]),
         ("replay, continuous", "learning", 27, [320, 608]),
+        ("turns, league", "learning", 33, [312, 600]),
+        pytest.param("turns", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
+        ("turns, replay", "learning", 27, [312, 600]),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
