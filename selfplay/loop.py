@@ -101,7 +101,7 @@ def resume(
     session.counters.next_checkpoint = settings.run.checkpoint_every
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
     if checkpoint is not None:
-        session.from_checkpoint(checkpoint, folder)
+        session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)
     tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
     try:
         for problem in problems:

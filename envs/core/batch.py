@@ -283,7 +283,10 @@ class GameBatch:
             fits = not actions.dtype.is_floating_point and not actions.dtype.is_complex and actions.dtype != torch.bool
             if not (fits or (wanted.is_floating_point and actions.dtype.is_floating_point)):
                 raise IllegalActionError(f"actions: got dtype {actions.dtype}; wanted {wanted}")
-            actions = actions.to(wanted)
+            if wanted.is_floating_point and actions.shape[-1:] == layout.shape:
+                actions = _rounded_into(actions, self.action_space, layout)
+            else:
+                actions = actions.to(wanted)
         return self._checked(actions, (self.num_envs, self.num_seats, *layout.shape), wanted, "actions")
 
     def _checked(self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> torch.Tensor:
@@ -316,6 +319,14 @@ def _sampling_box(layout: ActionLayout) -> tuple[torch.Tensor, torch.Tensor]:
     low, high = torch.from_numpy(layout.low), torch.from_numpy(layout.high)
     bottom = torch.where(torch.isinf(low), torch.where(torch.isinf(high), -1.0, high - 1), low)
     return bottom, torch.where(torch.isinf(high), torch.where(torch.isinf(low), 1.0, low + 1), high)
+
+
+def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> torch.Tensor:
+    """Actions in float32; those that the space contains stay within its bounds."""
+    low, high = (torch.from_numpy(bound.astype(np.float64)).to(actions.device) for bound in (space.low, space.high))
+    inner_low, inner_high = (torch.from_numpy(bound).to(actions.device) for bound in (layout.low, layout.high))
+    inside, cast = (actions >= low) & (actions <= high), actions.to(torch.float32)
+    return torch.where(inside, torch.minimum(torch.maximum(cast, inner_low), inner_high), cast)
 
 
 def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space, watch_mask
 from mlbits.envs.core.registry import make_game
-from mlbits.envs.core.spaces import checked_action, own_observation
+from mlbits.envs.core.spaces import cast_action, checked_action, own_observation
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -251,7 +251,9 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             )
         if not self._seeded:
             raise gym.error.ResetNeeded(f"{self.game.name}: no episode was begun; call reset() first")
-        copies.step(np.ascontiguousarray(array, layout.dtype)[:, None])
+        if array.dtype != layout.dtype:
+            array = cast_action(array, self.single_action_space, layout)
+        copies.step(np.ascontiguousarray(array)[:, None])
         reward, terminated, truncated = copies.rewards[:, 0], copies.terminated, copies.truncated
         if self._copy:
             reward, terminated, truncated = reward.copy(), terminated.copy(), truncated.copy()
