@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlbits.envs.core.box_sampling import BoxSampler
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.cuda import CudaCopies, check_cuda, check_kernels, host_records
@@ -198,18 +199,17 @@ class GameBatch:
         return self._result
 
     def sample_actions(self) -> torch.Tensor:
-        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k] (for tests and warm-up)."""
+        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k]; continuous ones as ``Box.sample`` does."""
         layout, shape = self.game.action, (self.num_envs, self.num_seats)
         if layout.kind == "continuous":
-            low, high = (bound.to(self.device) for bound in _sampling_box(layout))
-            unit = torch.rand((*shape, *layout.shape), generator=self._generator, device=self.device)
-            return torch.minimum(low + unit * (high - low), high)
+            return BoxSampler(self.action_space).sample(shape, self._generator)
         parts = []
         start = 0
         for n in layout.nvec:
             score = torch.rand((*shape, n), generator=self._generator, device=self.device)
             if self.legal_mask is not None:
-                score = score * self.legal_mask[..., start : start + n]
+                # Not times the mask: a draw may be 0, and then what is masked would do as well.
+                score = score.masked_fill(~self.legal_mask[..., start : start + n], -1)
             parts.append(score.argmax(-1))
             start += n
         return parts[0] if layout.kind == "discrete" else torch.stack(parts, -1)
@@ -312,13 +312,6 @@ class GameBatch:
         else:
             memory = torch.from_numpy(getattr(self.copies, name).view(np.uint8).reshape(-1))
         return {key: _field(memory, layout.dtype, key, lead) for key in layout.keys}
-
-
-def _sampling_box(layout: ActionLayout) -> tuple[torch.Tensor, torch.Tensor]:
-    """The bounds of continuous actions, with a side of length 1 (2 around zero) where a bound is infinite."""
-    low, high = torch.from_numpy(layout.low), torch.from_numpy(layout.high)
-    bottom = torch.where(torch.isinf(low), torch.where(torch.isinf(high), -1.0, high - 1), low)
-    return bottom, torch.where(torch.isinf(high), torch.where(torch.isinf(low), 1.0, low + 1), high)
 
 
 def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> torch.Tensor:
