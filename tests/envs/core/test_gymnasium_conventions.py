@@ -95,6 +95,19 @@ def test_limits_of_every_game_by_gymnasiums_own_argument(game_id: str) -> None:
             assert unlimited.spec.max_episode_steps is None
 
 
+def test_what_rules_read_of_the_horizon_is_the_games_own_at_every_door() -> None:
+    """A bandit shows the share of its 100 pulls that is over, whatever Gymnasium's limit is."""
+    for limit, wanted in ((2, 0.02), (130, 1.0)):
+        one = gym.make("mlbits/Bandit-v0", observation="history", max_episode_steps=limit)
+        vector = gym.make_vec("mlbits/Bandit-v0", 1, observation="history", max_episode_steps=limit)
+        one.reset(seed=0)
+        vector.reset(seed=0)
+        for _ in range(limit):
+            alone, several = one.step(0), vector.step(np.zeros(1, np.int64))
+        assert alone[3] and several[3][0]
+        assert alone[0][-1] == several[0][0, -1] == pytest.approx(wanted)
+
+
 def test_both_doors_play_the_same_beyond_the_games_own_limit() -> None:
     one = gym.make(PENDULUM, max_episode_steps=230)
     vector = gym.make_vec(PENDULUM, 1, max_episode_steps=230)

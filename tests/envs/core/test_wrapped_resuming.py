@@ -12,6 +12,8 @@ from mlbits.cli import main
 from mlbits.envs.core import wrapped
 from mlbits.envs.core.action_log import ActionLog
 from mlbits.envs.core.wrapped import open_batch
+from mlbits.selfplay.config import resolve
+from mlbits.selfplay.session import open_session
 
 BREAKOUT = "ALE/Breakout-v5"
 
@@ -82,6 +84,9 @@ def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, befo
     assert twin.load_state_dict(batch.state_dict()) == []
     if seed_every == 40:
         assert sum(batch._seedings) > 0
+    assert not twin.reward.any()  # as a saved batch of ours shows it
+    if autoreset == "same_step":
+        assert not (twin.terminated | twin.truncated).any()
     rows = [(value, other) for value, other in zip(parts([batch.obs]), parts([twin.obs]), strict=True)]
     assert all(torch.equal(*row) for row in rows)
     for t in range(before, before + after):
@@ -177,6 +182,29 @@ def test_what_belongs_to_another_batch_is_refused():
     del state["seedings"]
     with pytest.raises(KeyError, match="seedings"):
         batch.load_state_dict(state)
+
+
+def test_what_a_resumed_run_forgets_where_a_copy_starts_anew():
+    """The counts of the episode, and that what comes next follows on what is in the replay."""
+    run = {"total_steps": 64, "num_envs": 2, "eval_every": 0, "video": False, "device": "cpu"}
+    agent = {"hidden": [8], "warmup": 16, "capacity": 64, "batch_size": 8}
+    settings = resolve(
+        "dqn", "tests/Slow-v0", preset="none", run=run, agent_settings=agent, env_settings={"noise": "alien"}
+    )
+    session, other = open_session(settings), open_session(settings)
+    while session.counters.env_steps < 20:
+        rollout, _, steps = session.collect()
+        session.learn(rollout)
+        session.counters.env_steps += steps
+    assert session.collector.episode_length.tolist() == [12, 12]
+    said = []
+    other.from_checkpoint(session.to_checkpoint(), None, said.append)
+    assert len(said) == 2
+    assert other.collector.episode_length.tolist() == [0, 0]
+    assert other.collector.episode_return.tolist() == [[0.0], [0.0]]
+    newest = (other.replay._head - 1) * other.replay.streams
+    assert other.replay._last[newest : newest + 2].tolist() == [True, True]
+    assert session.replay._last[newest : newest + 2].tolist() == [False, False]
 
 
 # The log
