@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.distributions import Categorical, distribution_for
+from mlbits.envs.core.box_sampling import BoxSampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,9 @@ class RandomConfig:
 
 
 class RandomAgent:
-    """Uniform over legal actions; standard normal in the scaled space for continuous ones.
+    """Uniform over legal actions; continuous ones are drawn as Gymnasium's ``Box.sample`` does: uniform between bounds.
+
+    Where a side is unbounded, see :mod:`mlbits.envs.core.box_sampling`.
 
     Args:
         observation_space: not used; present because every agent is made alike.
@@ -31,10 +34,14 @@ class RandomAgent:
 
     def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         self.distribution = distribution_for(action_space)
+        self._box = BoxSampler(action_space) if isinstance(action_space, gym.spaces.Box) else None
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Draw for N rows; ``greedy`` changes nothing."""
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        if self._box is not None:
+            action = self._box.sample((len(some),), generator)
+            return Decision(action, action, self._box.log_prob(action))
         params = torch.zeros(len(some), self.distribution.size, device=some.device)
         sample = self.distribution.sample(params, legal_mask, generator)
         return Decision(

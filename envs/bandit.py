@@ -104,7 +104,7 @@ def observe_history(state: Any, params: Any, seat: Any, out: Any) -> None:
     for arm in range(params.arms):
         out[arm] = 1.0 if state.arm == arm else 0.0
     out[params.arms] = state.paid
-    out[params.arms + 1] = state.elapsed / params.horizon
+    out[params.arms + 1] = min(1.0, state.elapsed / params.horizon)  # a door may let an episode go on
 
 
 _OBSERVE = {"none": observe_none, "history": observe_history}

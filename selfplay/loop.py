@@ -107,7 +107,7 @@ def resume(
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
     session.start()
     if checkpoint is not None:
-        session.from_checkpoint(checkpoint, folder)
+        session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)
     tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
     try:
         for note in notes:

@@ -107,9 +107,6 @@ class SB3Session(Session):
         recent = torch.tensor(list(self.recent), dtype=torch.float64)
         return Checkpoint(self.learner.state_dict(), {"recent": recent}, dict(vars(self.counters)))
 
-    def restart_wrapped(self) -> None:
-        """Nothing: the copies are SB3's, and play on."""
-
 
 class _Recording(BaseCallback):
     """Hands SB3's turns to the run's: each ends where the next rollout, or the end of training, begins."""

@@ -177,6 +177,8 @@ class Session:
         }
         if isinstance(self.batch, GameBatch):
             arrays["environment"] = self.batch.state()
+        else:
+            arrays |= prefixed("copies", self.batch.state_dict())
         if self.replay is not None:
             arrays |= prefixed("replay", self.replay.state_dict())
         state = dict(vars(self.counters))
@@ -185,12 +187,15 @@ class Session:
             state["opponents"] = self.opponents.state()
         return Checkpoint(self.learner.state_dict(), arrays, state)
 
-    def from_checkpoint(self, checkpoint: Checkpoint, folder: Path) -> None:
+    def from_checkpoint(
+        self, checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         """Go on from a checkpoint of this run.
 
         Args:
             checkpoint: of the run.
             folder: of the run.
+            say: is given lines for the user, of wrapped environments that take long to bring back or cannot be.
 
         Raises:
             CheckpointError: if it lacks what this version of mlbits needs.
@@ -215,21 +220,18 @@ class Session:
                 self.replay.load_state_dict(unprefixed("replay", arrays))
             if isinstance(self.batch, GameBatch):
                 self.batch.set_state(arrays["environment"])
-            else:
-                self.restart_wrapped()
+            elif copies := unprefixed("copies", arrays):
+                self._anew(self.batch.load_state_dict(copies, say))
+            else:  # saved by mlbits 0.1, which started all episodes anew at every checkpoint
+                self._anew(list(range(self.batch.num_envs)))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"checkpoint: foreign: it does not hold what this run needs ({error})") from None
 
-    def restart_wrapped(self) -> None:
-        """Start the copies of an environment that cannot be saved anew, from a seed that the step count decides.
-
-        Done at every checkpoint, resumed or not, so that both go on alike.
-        """
-        if not self.batch.can_save_state:
-            seed = np.random.SeedSequence([self.settings.run.seed, self.counters.env_steps]).generate_state(1)
-            self.batch.reset(seed=int(seed[0]) % 2**31)
-            self.collector.episode_return[:] = 0
-            self.collector.episode_length[:] = 0
+    def _anew(self, copies: list[int]) -> None:
+        """Forget the episodes that were under way in copies whose episodes were started anew."""
+        if copies:
+            self.collector.episode_return[copies] = 0
+            self.collector.episode_length[copies] = 0
             if self.replay is not None:
                 self.replay.cut()
 
@@ -257,7 +259,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
-        settings=settings.env_settings, illegal="replace", training=True, start=start,
+        settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
 

@@ -146,7 +146,6 @@ def evaluate(session: Session, tracker: Tracker) -> None:
 def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:
     """Write a checkpoint; what was recorded up to here is on disk before it is."""
     clock.update()
-    session.restart_wrapped()
     tracker.flush()
     if session.opponents is not None:
         session.opponents.write(folder)  # before the checkpoint that names them

@@ -103,6 +103,15 @@ def steps_a_game(env: gym.Env[Any, Any], settings: Mapping[str, Any]) -> int | N
     return None if frames is None else -(-int(frames) // skip)
 
 
+def lives_of(env: gym.Env[Any, Any]) -> Lives | None:
+    """The :class:`Lives` around an Atari game, or None for any other environment."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Lives):
+            return env
+        env = env.env
+    return None
+
+
 def _sign(reward: Any) -> float:
     return float((reward > 0) - (reward < 0))
 
@@ -125,6 +134,11 @@ class Lives(gym.Wrapper[Any, Any, Any, Any]):
         self._ends_episode = ends_episode
         self._lives = 0
         self._goes_on = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next reset without a seed goes on with the present game."""
+        return self._goes_on
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begin a game; after a lost life, and without a seed, go on with the present one."""

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlbits.envs.core.box_sampling import BoxSampler
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.cuda import CudaCopies, check_cuda, check_kernels, host_records
@@ -206,18 +207,17 @@ class GameBatch:
         return self._result
 
     def sample_actions(self) -> torch.Tensor:
-        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k] (for tests and warm-up)."""
+        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k]; continuous ones as ``Box.sample`` does."""
         layout, shape = self.game.action, (self.num_envs, self.num_seats)
         if layout.kind == "continuous":
-            low, high = (bound.to(self.device) for bound in _sampling_box(layout))
-            unit = torch.rand((*shape, *layout.shape), generator=self._generator, device=self.device)
-            return torch.minimum(low + unit * (high - low), high)
+            return BoxSampler(self.action_space).sample(shape, self._generator)
         parts = []
         start = 0
         for n in layout.nvec:
             score = torch.rand((*shape, n), generator=self._generator, device=self.device)
             if self.legal_mask is not None:
-                score = score * self.legal_mask[..., start : start + n]
+                # Not times the mask: a draw may be 0, and then what is masked would do as well.
+                score = score.masked_fill(~self.legal_mask[..., start : start + n], -1)
             parts.append(score.argmax(-1))
             start += n
         return parts[0] if layout.kind == "discrete" else torch.stack(parts, -1)
@@ -291,7 +291,10 @@ class GameBatch:
             fits = not actions.dtype.is_floating_point and not actions.dtype.is_complex and actions.dtype != torch.bool
             if not (fits or (wanted.is_floating_point and actions.dtype.is_floating_point)):
                 raise IllegalActionError(f"actions: got dtype {actions.dtype}; wanted {wanted}")
-            actions = actions.to(wanted)
+            if wanted.is_floating_point and actions.shape[-1:] == layout.shape:
+                actions = _rounded_into(actions, self.action_space, layout)
+            else:
+                actions = actions.to(wanted)
         return self._checked(actions, (self.num_envs, self.num_seats, *layout.shape), wanted, "actions")
 
     def _checked(self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> torch.Tensor:
@@ -319,11 +322,12 @@ class GameBatch:
         return {key: _field(memory, layout.dtype, key, lead) for key in layout.keys}
 
 
-def _sampling_box(layout: ActionLayout) -> tuple[torch.Tensor, torch.Tensor]:
-    """The bounds of continuous actions, with a side of length 1 (2 around zero) where a bound is infinite."""
-    low, high = torch.from_numpy(layout.low), torch.from_numpy(layout.high)
-    bottom = torch.where(torch.isinf(low), torch.where(torch.isinf(high), -1.0, high - 1), low)
-    return bottom, torch.where(torch.isinf(high), torch.where(torch.isinf(low), 1.0, low + 1), high)
+def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> torch.Tensor:
+    """Actions in float32; those that the space contains stay within its bounds."""
+    low, high = (torch.from_numpy(bound.astype(np.float64)).to(actions.device) for bound in (space.low, space.high))
+    inner_low, inner_high = (torch.from_numpy(bound).to(actions.device) for bound in (layout.low, layout.high))
+    inside, cast = (actions >= low) & (actions <= high), actions.to(torch.float32)
+    return torch.where(inside, torch.minimum(torch.maximum(cast, inner_low), inner_high), cast)
 
 
 def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:

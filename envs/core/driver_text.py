@@ -128,7 +128,7 @@ def advance(b, autoreset, illegal, states, params, actions, played, obs, final_o
         if not forfeited:
             ended, cut = rule_step(state, params, played[b], rewards[b])
         state.elapsed += 1
-        if 0 < params.horizon <= state.elapsed:
+        if 0 < params.cut_after <= state.elapsed:
             cut = True
         terminated[b] = ended
         truncated[b] = cut

@@ -36,7 +36,8 @@ from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, ObservationLayout, action_layout, observation_layout
 
 STATE_HEADER = [("rng_key", "u8"), ("rng_counter", "u8"), ("elapsed", "i4"), ("over", "u1")]
-PARAMS_HEADER = [("horizon", "i4")]
+# ``horizon`` is for rules to read; episodes are cut after ``cut_after`` steps, which a door may lower or raise.
+PARAMS_HEADER = [("horizon", "i4"), ("cut_after", "i4")]
 
 Rule = Callable[..., Any]
 Fields = list[tuple[Any, ...]]
@@ -60,7 +61,7 @@ def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None =
         integer("horizon", horizon, 1, 2**31 - 1)
     _check_names("fields", fields, PARAMS_HEADER)
     params = np.zeros(1, np.dtype(PARAMS_HEADER + fields, align=True))
-    params["horizon"] = horizon or 0
+    params["horizon"] = params["cut_after"] = horizon or 0
     names = {str(entry[0]) for entry in fields}
     if names != set(values):
         raise GameError(f"params: got values for {sorted(values)}; wanted {sorted(names)}")
@@ -149,20 +150,27 @@ class Game:
     @property
     def horizon(self) -> int | None:
         """Steps after which an episode is truncated, or None."""
-        return int(self.params["horizon"][0]) or None
+        return int(self.params["cut_after"][0]) or None
 
     def limited_to(self, steps: int | None) -> Game:
         """This game with its horizon lowered to ``steps``, where that is sooner; None changes nothing.
 
         Raises:
-            GameError: if ``steps`` is not positive.
+            GameError: if ``steps`` is no positive integer.
         """
         if steps is None:
             return self
-        if not 1 <= steps < 2**31:
-            raise GameError(f"time limit: got {steps}; wanted a positive number of steps, or None for no limit")
+        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps < 2**31:
+            raise GameError(f"time limit: got {steps!r}; wanted a positive number of steps, or None for no limit")
+        return self._cut_after(min(int(steps), self.horizon or int(steps)))
+
+    def unlimited(self) -> Game:
+        """This game without its horizon, for a door that counts steps itself; what rules read of it stays."""
+        return self._cut_after(0)
+
+    def _cut_after(self, steps: int) -> Game:
         params = self.params.copy()
-        params["horizon"] = min(steps, self.horizon or steps)
+        params["cut_after"] = steps
         return replace(self, params=params)
 
     @cached_property

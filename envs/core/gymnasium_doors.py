@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -16,8 +18,8 @@ from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space, watch_mask
-from mlbits.envs.core.registry import make_game
-from mlbits.envs.core.spaces import checked_action, own_observation
+from mlbits.envs.core.registry import default_horizon, make_game
+from mlbits.envs.core.spaces import cast_action, checked_action, own_observation
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -25,16 +27,52 @@ RENDER_MODES = ["rgb_array", "ansi"]
 def make_env(
     game_id: str, render_mode: str | None = None, illegal: IllegalActions = "error", **settings: Any
 ) -> GymnasiumEnv:
-    """The entry point behind ``gym.make``."""
-    return GymnasiumEnv(make_game(game_id, **settings), render_mode, illegal)
+    """The entry point behind ``gym.make``, which puts a ``TimeLimit`` around what it returns."""
+    return GymnasiumEnv(_for_gymnasium(game_id, settings), render_mode, illegal)
+
+
+# By this ``gym.make`` makes the modes "human" and "rgb_array_list" out of "rgb_array".
+make_env.metadata = {"render_modes": RENDER_MODES}  # type: ignore[attr-defined]
 
 
 def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> GymnasiumVectorEnv:
     """The entry point behind ``gym.make_vec``."""
     names = ("render_mode", "autoreset_mode", "copy", "threads", "illegal")
     own = {name: settings.pop(name) for name in names if name in settings}
-    steps = settings.pop("max_episode_steps", None)  # Gymnasium leaves the time limit of such a door to the door
-    return GymnasiumVectorEnv(make_game(game_id, **settings).limited_to(steps), num_envs, **own)
+    # Gymnasium leaves the time limit of such a door to the door: the user's, or the registered one.
+    steps = settings.pop("max_episode_steps", None)
+    steps = default_horizon(game_id) if steps is None else steps
+    game = _for_gymnasium(game_id, settings)
+    return GymnasiumVectorEnv(game if steps == -1 else game.limited_to(steps), num_envs, **own)
+
+
+def _for_gymnasium(game_id: str, settings: dict[str, Any]) -> Game:
+    """The game with its time limit left to Gymnasium where that is the registered one.
+
+    Raises:
+        GameError: if the settings ask for a longer horizon: Gymnasium would cut episodes before.
+    """
+    game, registered = make_game(game_id, **settings), default_horizon(game_id)
+    if registered is None:
+        return game
+    if game.horizon is None or game.horizon > registered:
+        wanted = -1 if game.horizon is None else game.horizon
+        raise GameError(
+            f"horizon: got {game.horizon}, and Gymnasium cuts episodes of {game_id} after {registered} steps; "
+            f"wanted max_episode_steps={wanted} in its place"
+        )
+    return game.unlimited() if game.horizon == registered else game
+
+
+def _show_masks(copies: Copies, which: NDArray[np.bool_]) -> None:
+    """Show the masks of copies whose episodes were cut: the game could go on, and a learner asks with which actions.
+
+    The driver shows all actions as legal where an episode is over, as nothing is played there.
+    """
+    if which.any():
+        copies.states["over"][which] = 0
+        copies.look()
+        copies.states["over"][which] = 1
 
 
 def _single_seat(game: Game, door: str) -> None:
@@ -65,6 +103,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
             raise GameError(f"render_mode: got {render_mode!r}; wanted None, 'rgb_array' or 'ansi'")
         self.metadata = {"render_modes": RENDER_MODES, "render_fps": game.frames_per_second}
         self.game, self.render_mode = game, render_mode
+        self._spec: EnvSpec | None = None
         self._copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
         self.observation_space = game.observation_space
         self.action_space = legal_action_space(game, self._copies.legal[0, 0])
@@ -84,6 +123,15 @@ class GymnasiumEnv(gym.Env[Any, Any]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._bind()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium knows of the environment; its ``max_episode_steps`` is at most the game's own limit."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec if spec is None or self.game.horizon is None else _limited_spec(spec, self.game.horizon)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; a seed gives the copy the random stream of (seed, copy 0)."""
@@ -117,6 +165,8 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         copies.step(self._actions)
         terminated, truncated = copies.terminated.item(), copies.truncated.item()
         self._over = terminated or truncated
+        if self._masked and truncated and not terminated:
+            _show_masks(copies, copies.truncated)
         return self._observation(), self._reward.item(), terminated, truncated, self._info() if self._masked else {}
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -144,6 +194,21 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         return {"action_mask": self._copies.legal[0, 0].astype(np.int8)} if self._masked else {}
 
 
+class _LimitedSpec(EnvSpec):
+    """The spec of an environment that ends its episodes by itself, whatever longer limit is set around it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "max_episode_steps" and name in vars(self):
+            own = self.max_episode_steps or 0
+            value = min(value or own, own)
+        super().__setattr__(name, value)
+
+
+def _limited_spec(spec: EnvSpec, steps: int) -> EnvSpec:
+    given = {item.name: getattr(spec, item.name) for item in fields(spec) if item.init}
+    return _LimitedSpec(**{**given, "max_episode_steps": min(given["max_episode_steps"] or steps, steps)})
+
+
 _INTEGERS = {int, np.int64, np.int32}
 
 
@@ -159,8 +224,9 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         threads: CPU threads; None takes one a 8,192 copies.
         illegal: as for :class:`GymnasiumEnv`.
 
-    Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``.
-    ``info["action_mask"]`` is int8 [B, A] where the game has masks.
+    Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``, and
+    ``info["final_info"]`` holds what belongs to it. Where the game has masks, both infos have an "action_mask", int8
+    [B, A]; that of an episode that was cut says what could be played next, that of one that terminated allows all.
     """
 
     def __init__(
@@ -186,8 +252,12 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "render_modes": RENDER_MODES, "render_fps": game.frames_per_second, "autoreset_mode": mode,
         }  # fmt: skip
         self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
+        self._spec: EnvSpec | None = None
         self.autoreset_mode = mode
-        self._copies = Copies(game, num_envs, autoreset=names[mode], illegal=illegal, threads=threads)
+        # The driver's own reset writes over the mask of the last observation, so with masks it is done here.
+        self._resets = game.masked and mode == AutoresetMode.SAME_STEP
+        autoreset: Autoreset = "disabled" if self._resets else names[mode]
+        self._copies = Copies(game, num_envs, autoreset=autoreset, illegal=illegal, threads=threads)
         self.single_observation_space, self.single_action_space = game.observation_space, game.action_space
         self.observation_space = batch_space(game.observation_space, num_envs)
         self.action_space = legal_batch_space(game, self._copies.legal[:, 0], num_envs)
@@ -206,6 +276,17 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._bind()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium knows of the environment; its ``max_episode_steps`` is the limit of these copies."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec
+        if spec is not None:
+            spec.max_episode_steps = self.game.horizon
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -251,17 +332,30 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             )
         if not self._seeded:
             raise gym.error.ResetNeeded(f"{self.game.name}: no episode was begun; call reset() first")
-        copies.step(np.ascontiguousarray(array, layout.dtype)[:, None])
+        if array.dtype != layout.dtype:
+            array = cast_action(array, self.single_action_space, layout)
+        copies.step(np.ascontiguousarray(array)[:, None])
         reward, terminated, truncated = copies.rewards[:, 0], copies.terminated, copies.truncated
-        if self._copy:
+        if self._copy or self._resets:
             reward, terminated, truncated = reward.copy(), terminated.copy(), truncated.copy()
-        info = self._info()
+        final: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = terminated | truncated
             if ended.any():
-                info |= {"final_obs": self._handed_out(self._final_obs), "_final_obs": ended}
-                info |= {"final_info": {}, "_final_info": ended.copy()}
-        return self._handed_out(self._obs), reward, terminated, truncated, info
+                last = self._begin_anew(ended, terminated) if self._resets else {}
+                final = {"final_obs": self._handed_out(self._final_obs), "_final_obs": ended}
+                final |= {"final_info": last, "_final_info": ended.copy()}
+        return self._handed_out(self._obs), reward, terminated, truncated, self._info() | final
+
+    def _begin_anew(self, ended: NDArray[np.bool_], terminated: NDArray[np.bool_]) -> dict[str, Any]:
+        """Keep the last observations of episodes that ended, and start new ones; returns the last infos."""
+        copies = self._copies
+        _show_masks(copies, ended & ~terminated)
+        copies.final_obs[ended] = copies.obs[ended]
+        mask = copies.legal[:, 0].astype(np.int8)
+        mask[~ended] = 0  # as in Gymnasium's vectors: rows that say nothing are zeros
+        copies.reset(ended)
+        return {"action_mask": mask, "_action_mask": ended.copy()}
 
     def render(self) -> Any:
         """A picture of each copy: a tuple of B images or strings, by the render mode."""

@@ -4,8 +4,8 @@ Beside the ids that Gymnasium knows there are those of ale-py ("ALE/Pong-v5"), r
 and "module:id", for which the module is imported first (it registers the id, as MiniGrid's and many others do).
 
 Spaces that no network here takes are translated: observations of tuples and nested dictionaries are flattened
-(Gymnasium's ``FlattenObservation``), Discrete actions start at 0, MultiBinary actions are choices of two, and boxes of
-actions of several axes get one.
+(Gymnasium's ``FlattenObservation``), Discrete and MultiDiscrete actions start at 0, MultiBinary actions are choices of
+two, and actions of several axes get one.
 """
 
 from __future__ import annotations
@@ -156,11 +156,19 @@ def _with_plain_observations(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 def _with_plain_actions(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The environment with actions of a kind that agents play, given what its own space's ``sample`` would give."""
     space = env.action_space
     plain: gym.Space[Any]
     if isinstance(space, spaces.Discrete) and space.start != 0:
-        plain, first = spaces.Discrete(int(space.n)), int(space.start)
-        return gym.wrappers.TransformAction(env, lambda action: int(action) + first, plain)
+        kind, first = space.dtype.type, space.start
+        plain = spaces.Discrete(int(space.n))
+        return gym.wrappers.TransformAction(env, lambda action: kind(action + first), plain)
+    if isinstance(space, spaces.MultiDiscrete) and (space.start.any() or len(space.shape) != 1):
+        shape, dtype, starts = space.shape, space.dtype, space.start
+        plain = spaces.MultiDiscrete(space.nvec.reshape(-1))
+        return gym.wrappers.TransformAction(
+            env, lambda action: (np.reshape(action, shape) + starts).astype(dtype), plain
+        )
     if isinstance(space, spaces.Box) and len(space.shape) != 1:
         shape = space.shape
         plain = spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype.type)

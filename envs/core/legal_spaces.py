@@ -18,7 +18,7 @@ from mlbits.envs.core.game import Game
 
 def _draw(random: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For masks [..., n], indices [...] drawn uniformly from the True ones."""
-    return (random.random(mask.shape) * mask).argmax(-1)
+    return np.where(mask, random.random(mask.shape), -1.0).argmax(-1)  # not times the mask: a draw may be 0
 
 
 class LegalDiscrete(spaces.Discrete):

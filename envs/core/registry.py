@@ -11,7 +11,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -95,7 +95,42 @@ def register(
         reward_threshold=reward_threshold,
         kwargs={"game_id": game_id},
     )
+    plain = gym.registry[game_id]
+    gym.registry[game_id] = GameSpec(**{item.name: getattr(plain, item.name) for item in fields(plain) if item.init})
     _register_with_pettingzoo(game_id)
+
+
+class GameSpec(gym.envs.registration.EnvSpec):
+    """Gymnasium's spec of a game. Its ``max_episode_steps`` is the game's default horizon, found out when it is asked.
+
+    Until somebody sets another, that is; finding it out imports the game's factory.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if vars(self).get("_limit") is None:
+            vars(self).pop("_limit", None)
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Steps after which Gymnasium's ``TimeLimit`` truncates an episode, or None."""
+        return vars(self)["_limit"] if "_limit" in vars(self) else default_horizon(self.id)
+
+    @max_episode_steps.setter
+    def max_episode_steps(self, steps: int | None) -> None:
+        vars(self)["_limit"] = steps
+
+
+def default_horizon(game_id: str) -> int | None:
+    """The horizon that a game has under its default settings; None if its factory has no such setting, or no limit.
+
+    Raises:
+        UnknownIdError: if there is no such id.
+    """
+    found = entry(game_id)
+    setting = inspect.signature(found.load()).parameters.get("horizon")
+    default = found.defaults.get("horizon", None if setting is None else setting.default)
+    return default if isinstance(default, int) else None
 
 
 def _register_with_pettingzoo(game_id: str) -> None:

@@ -27,6 +27,7 @@ from mlbits.envs.core.codes import IllegalActions
 from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.spaces import cast_action
 
 Indices = None | int | Iterable[int]
 
@@ -126,7 +127,9 @@ class SB3VecEnv(VecEnv):
             raise IllegalActionError(
                 f"actions: got {array.dtype} {array.shape}; wanted {layout.dtype} {shape}, in {self.action_space}"
             )
-        self._actions = np.ascontiguousarray(array, layout.dtype)
+        if array.dtype != layout.dtype:
+            array = cast_action(array, self.action_space, layout)
+        self._actions = np.ascontiguousarray(array)
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Play them.

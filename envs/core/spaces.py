@@ -99,8 +99,8 @@ class ActionLayout:
         dtype: int64 or float32.
         shape: shape of one seat's action, () for Discrete.
         nvec: number of choices of each sub-action (empty for continuous).
-        low: lower bounds [k], for continuous actions.
-        high: upper bounds [k], for continuous actions.
+        low: lower bounds [k], for continuous actions; the least float32 that is not below the space's.
+        high: upper bounds [k], for continuous actions; the greatest float32 that is not above the space's.
     """
 
     kind: str
@@ -131,9 +131,35 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
         nvec = tuple(int(n) for n in space.nvec)
         return ActionLayout("multi_discrete", np.dtype(np.int64), space.shape, nvec, empty, empty)
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-        return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), low, high)
+        return ActionLayout("continuous", np.dtype(np.float32), space.shape, (), *_float32_bounds(space))
     raise GameError(f"action_space: got {space!r}; wanted Discrete, MultiDiscrete of one axis or Box of one axis")
+
+
+def _float32_bounds(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The bounds rounded into the space, so that no float32 between them is out of it."""
+    with np.errstate(over="ignore"):  # a bound beyond float32's range: the last number before infinity is taken
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    inner_low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    inner_high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
+    narrow = inner_low > inner_high  # no float32 lies between them
+    return np.where(narrow, low, inner_low), np.where(narrow, high, inner_high)
+
+
+def cast_action(action: NDArray[Any], space: gym.Space[Any], layout: ActionLayout) -> NDArray[Any]:
+    """Actions [..., *shape] in the layout's dtype; what the space contains stays within the layout's bounds.
+
+    Args:
+        action: of any dtype that casts to the layout's.
+        space: the action space of one seat.
+        layout: its layout.
+    """
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes inf, which is out of bounds
+        cast = action.astype(layout.dtype)
+    if layout.kind != "continuous" or action.dtype in (np.float32, np.float16):
+        return cast
+    box: Any = space
+    inside = (action >= box.low) & (action <= box.high)
+    return np.where(inside, np.clip(cast, layout.low, layout.high), cast)
 
 
 def checked_action(action: Any, space: gym.Space[Any], layout: ActionLayout, who: str = "action") -> NDArray[Any]:
@@ -156,8 +182,7 @@ def checked_action(action: Any, space: gym.Space[Any], layout: ActionLayout, who
     if array.shape != layout.shape or not fits:
         wanted = f"{space} ({layout.dtype}, shape {layout.shape})"
         raise IllegalActionError(f"{who}: got {action!r}; wanted {wanted}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes inf, which is out of bounds
-        return array.astype(layout.dtype)
+    return cast_action(array, space, layout)
 
 
 def own_observation(space: gym.Space[Any], face: Any) -> Any:

@@ -4,14 +4,17 @@
 environment, stepped one after another. Gymnasium's ``SyncVectorEnv`` plays the same, seed for seed; it takes 50 to 130
 microseconds more a call (a copy of every array, a dictionary of every copy's infos), as much as a step of MuJoCo's.
 
-Wrapped copies cannot be saved; where a run needs to (``can_save_state`` is False) the loop starts their episodes anew
-from a seed instead.
+A wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it keeps what each
+copy has played since it was last seeded (:mod:`~mlbits.envs.core.action_log`), and a copy is seeded anew at the first
+end of an episode after ``SEED_EVERY`` steps. Seeding it and playing that again brings it back, bit for bit where the
+environment is deterministic given its seed. Where it is not, the copy ends up elsewhere; its episode then starts anew.
 """
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -21,14 +24,21 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.core import codes
-from mlbits.envs.core.atari import is_atari, steps_a_game
+from mlbits.envs.core.action_log import ActionLog
+from mlbits.envs.core.atari import is_atari, lives_of, steps_a_game
 from mlbits.envs.core.batch import GameBatch, Step, parse_device
 from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.gymnasium_ids import check_env_id, make_copy, reward_threshold
+from mlbits.envs.core.outcome_checks import OutcomeChecks
 from mlbits.envs.core.registry import make_game, registered
 from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, observation_layout
+
+# Steps of a copy after which it is seeded anew at the next end of an episode: that bounds what resuming plays again.
+# Seeding loads an Atari game's ROM, 0.1 s, 5% of the time of as many steps.
+SEED_EVERY = 4096
+_SAY_EVERY = 10.0  # seconds, while copies are replayed
 
 # Arrays [B, ...] by the key of a Dict space; one under None for any other space.
 _Parts = dict[str | None, NDArray[Any]]
@@ -52,11 +62,12 @@ class GymnasiumBatch:
         autoreset: "same_step", "next_step" or "disabled", as for GameBatch.
         training: whether the copies are for training; see :mod:`mlbits.envs.core.atari`, the one kind that it matters
             to.
+        recorded: whether actions are kept, so that ``state_dict`` and ``load_state_dict`` can bring the copies back.
 
     Raises:
         UnknownIdError: if Gymnasium does not know the id.
-        GameError: if its spaces are of a kind that agents cannot take, a setting is not accepted, or a package is
-            missing.
+        GameError: if its spaces are of a kind that agents cannot take, a setting is not accepted, a package is
+            missing, or what it gives is not what its spaces say.
     """
 
     can_save_state = False
@@ -76,6 +87,7 @@ class GymnasiumBatch:
         render_mode: str | None = None,
         autoreset: Autoreset = "same_step",
         training: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.device, self.env_id = parse_device(device), env_id
         self.num_envs = integer("num_envs", num_envs, 1, 2**31 - 1)
@@ -92,6 +104,12 @@ class GymnasiumBatch:
         self._actions_shape = (num_envs, 1, *self.action.shape)
         self._shared = self.device.type == "cpu"
         self._allocate()
+        self._checks = OutcomeChecks(env_id, self._obs)
+        self._lives = [lives_of(env) for env in self.envs]
+        self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
+        self._replaying = False
+        self._seeds, self._seedings = [0] * num_envs, [0] * num_envs  # first seed, and how often one followed
+        self._paid = [0.0] * num_envs  # since the last seeding
         self._generator = torch.Generator().manual_seed(seed)
         self.reset(seed=seed)
 
@@ -121,13 +139,12 @@ class GymnasiumBatch:
         """
         chosen = range(self.num_envs) if which is None else np.flatnonzero(which.cpu().numpy()).tolist()
         for b in chosen:
-            obs, _ = self.envs[b].reset(seed=None if seed is None else seed + b)
-            for key, part in self._obs.items():
-                got, wanted = np.shape(obs if key is None else obs[key]), part.shape[1:]
-                if got != wanted:
-                    raise GameError(f"{self.env_id}: got an observation of shape {got}; wanted {wanted}, as its space")
-            _write(self._obs, b, obs)
-            self._rewards[b], self._terminated[b], self._truncated[b], self._over[b] = 0, False, False, False
+            if seed is None:
+                self._restart(b)
+            else:
+                self._seeds[b], self._seedings[b] = seed + b, 0
+                self._seed(b)
+                self._clear(b)
         if not self._shared:
             self._show(False)
         return self.obs
@@ -137,47 +154,195 @@ class GymnasiumBatch:
 
         Raises:
             IllegalActionError: for another shape.
+            GameError: if an environment gives what its spaces do not say, or no number as a reward.
         """
-        played, any_ended = self._played(actions), False
-        for b, env in enumerate(self.envs):
-            if self._over[b]:
-                self._stand(b)
-                continue
-            obs, reward, terminated, truncated, _ = env.step(played[b])
-            self._rewards[b], self._terminated[b], self._truncated[b] = reward, terminated, truncated
-            if terminated or truncated:
-                any_ended = True
-                if self._autoreset == codes.SAME_STEP:
-                    _write(self._final, b, obs)
-                    obs, _ = env.reset()
-                else:
-                    self._over[b] = True
-            _write(self._obs, b, obs)
+        array, any_ended = self._array(actions), False
+        if self._log is not None:
+            self._log.add(array)
+        for b, action in enumerate(self._played(array)):
+            any_ended |= self._advance(b, action)
         if not self._shared:
             self._show(any_ended)
         return self._result
+
+    def _advance(self, b: int, action: Any) -> bool:
+        """Step copy b; returns whether its episode ended."""
+        if self._over[b]:
+            self._stand(b)
+            return False
+        obs, reward, terminated, truncated = self._checks.stepped(self.envs[b].step(action))
+        self._rewards[b], self._terminated[b], self._truncated[b] = reward, terminated, truncated
+        self._paid[b] += reward
+        ended = terminated or truncated
+        if ended and self._autoreset == codes.SAME_STEP:
+            self._checks.write(self._final, b, obs)
+            self._begin(b)
+        else:
+            self._over[b] = ended
+            self._checks.write(self._obs, b, obs)
+        return ended
 
     def _stand(self, b: int) -> None:
         """A step of a copy whose episode is over, under "disabled" or "next_step"."""
         self._rewards[b] = 0
         if self._autoreset == codes.NEXT_STEP:
-            _write(self._obs, b, self.envs[b].reset()[0])
-            self._terminated[b], self._truncated[b], self._over[b] = False, False, False
+            self._begin(b)
+            self._clear(b)
 
-    def _played(self, actions: torch.Tensor) -> Any:
-        """What each copy is given: an int for Discrete, else an array of its own in the space's dtype."""
+    def _restart(self, b: int) -> None:
+        """Start an episode in copy b whether or not the last has ended."""
+        if not self._begin(b) and self._log is not None and not self._replaying:
+            self._log.note_reset(b)
+        self._clear(b)
+
+    def _begin(self, b: int) -> bool:
+        """Start an episode in copy b, from a new seed where that is due; returns whether it was."""
+        log = self._log
+        if log is not None and not self._replaying and log.length(b) >= SEED_EVERY and not self._goes_on(b):
+            self._seedings[b] += 1
+            self._seed(b)
+            return True
+        self._checks.write(self._obs, b, self._checks.started(self.envs[b].reset()))
+        return False
+
+    def _goes_on(self, b: int) -> bool:
+        """Whether the next episode is a part of a game that has begun, as an Atari game's after a lost life."""
+        lives = self._lives[b]
+        return lives is not None and lives.goes_on
+
+    def _seed(self, b: int) -> None:
+        """Start an episode in copy b from its seed, a function of the first one, the copy and how many followed."""
+        seed, count = self._seeds[b], self._seedings[b]
+        if count > 0:
+            seed = int(np.random.SeedSequence([seed, b, count]).generate_state(1)[0]) % 2**31
+        self._checks.write(self._obs, b, self._checks.started(self.envs[b].reset(seed=seed)))
+        self._paid[b] = 0.0
+        if self._log is not None and not self._replaying:
+            self._log.restart(b)
+
+    def _clear(self, b: int) -> None:
+        self._rewards[b], self._terminated[b], self._truncated[b], self._over[b] = 0, False, False, False
+
+    def _array(self, actions: torch.Tensor) -> NDArray[Any]:
         if actions.shape != self._actions_shape:
             raise IllegalActionError(f"actions: got {tuple(actions.shape)}; wanted {self._actions_shape} ([B, 1, ...])")
-        array = (actions if self._shared else actions.cpu()).numpy()[:, 0]
-        if self.action.kind == "discrete":
-            return array.tolist()
-        return array.astype(self.action_space.dtype)  # a copy, which the environments may keep
+        return (actions if self._shared else actions.cpu()).numpy()[:, 0]
+
+    def _played(self, actions: NDArray[Any]) -> Any:
+        """What the environment is given for each of N actions [N, ...]: the type and dtype of its space's samples."""
+        if self.action.kind != "continuous":
+            # A copy of rows, which the environments may keep; the elements of one axis are NumPy's scalars.
+            return list(actions.astype(self.action_space.dtype))
+        space: Any = self.action_space
+        if space.dtype == np.float32:
+            return actions.astype(np.float32)
+        if not np.issubdtype(space.dtype, np.floating):
+            actions = np.rint(actions)
+        # The layout's bounds are rounded into the space; in the space's own dtype they are the space's.
+        cast = actions.astype(space.dtype)
+        cast = np.where(actions == self.action.low, space.low, cast)
+        return np.where(actions == self.action.high, space.high, cast)
 
     def sample_actions(self) -> torch.Tensor:
         """Actions drawn from the action space, [B, 1] or [B, 1, k]."""
         self.action_space.seed(int(torch.randint(2**31, (), generator=self._generator)))
         drawn = np.stack([self.action_space.sample() for _ in range(self.num_envs)])
         return torch.from_numpy(drawn.astype(self.action.dtype)).to(self.device)[:, None]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What bringing a recorded batch back to this step takes: seeds, what was played since, and what it led to."""
+        log = self._log
+        assert log is not None, "state_dict: wanted a batch made with recorded=True"
+        every = range(self.num_envs)
+        actions = [log.actions(b) for b in every]
+        state = {
+            "seed": np.array(self._seeds, np.int64),
+            "seedings": np.array(self._seedings, np.int64),
+            "action": np.concatenate(actions),
+            "actions": np.array([len(played) for played in actions], np.int64),
+            "reset": np.array([t for own in log.resets for t in own], np.int64),
+            "resets": np.array([len(own) for own in log.resets], np.int64),
+            "lost": log.lost.copy(),
+            "paid": np.array(self._paid),
+            "over": self._over.copy(),
+        }
+        state |= {_obs_name(key): part.copy() for key, part in self._obs.items()}
+        return {name: torch.from_numpy(array) for name, array in state.items()}
+
+    def load_state_dict(
+        self, state: Mapping[str, torch.Tensor], say: Callable[[str], None] = lambda text: None
+    ) -> list[int]:
+        """Bring a recorded batch to where another one was, by seeding its copies and playing the same again.
+
+        Args:
+            state: from :meth:`state_dict`.
+            say: is given lines for the user: how far it has come, where that takes long, and which copies failed.
+
+        Returns:
+            The copies that came out elsewhere, in which new episodes were started: the environment is not
+            deterministic given its seed, or has changed, or their actions were too many to be kept.
+
+        Raises:
+            KeyError: if something is missing.
+            ValueError: if it does not fit this batch.
+        """
+        log, count = self._log, self.num_envs
+        assert log is not None, "load_state_dict: wanted a batch made with recorded=True"
+        saved = {name: tensor.numpy() for name, tensor in state.items()}
+        lengths, resets = saved["actions"], saved["resets"]
+        shape = (int(lengths.sum()), *self.action.shape)
+        if len(lengths) != count or saved["action"].shape != shape or resets.sum() != len(saved["reset"]):
+            raise ValueError(f"got actions {saved['action'].shape} of {len(lengths)} copies; wanted {shape} of {count}")
+        actions = np.split(saved["action"].astype(log.dtype), np.cumsum(lengths)[:-1])
+        marks = [own.tolist() for own in np.split(saved["reset"], np.cumsum(resets)[:-1])]
+        self._seeds, self._seedings = saved["seed"].tolist(), saved["seedings"].tolist()
+        log.load(actions, marks, saved["lost"])
+        wanted = {key: saved[_obs_name(key)] for key in self._obs}
+        progress = _Progress(self.env_id, int(lengths.sum()), say)
+        failed = dict.fromkeys(np.flatnonzero(log.lost).tolist(), "its actions were too many to be kept")
+        for b in range(count):
+            if b not in failed:
+                why = self._replay(b, actions[b], marks[b], progress)
+                same = all(part[b].tobytes() == wanted[key][b].tobytes() for key, part in self._obs.items())
+                same = same and self._paid[b] == saved["paid"][b] and self._over[b] == saved["over"][b]
+                if why is None and not same:
+                    why = "what it showed or paid is not what it had"
+                if why is not None:
+                    failed[b] = why
+        for b, why in sorted(failed.items()):
+            self._seedings[b] += 1
+            self._seed(b)
+            self._clear(b)
+            say(
+                f"{self.env_id}: copy {b} could not be brought back ({why}); its episode starts anew. "
+                "A resumed run equals one left alone where an environment is deterministic given its seed."
+            )
+        self._rewards[:] = 0
+        if not self._shared:
+            self._show(False)
+        return sorted(failed)
+
+    def _replay(self, b: int, actions: NDArray[Any], resets: list[int], progress: _Progress) -> str | None:
+        """Seed copy b and play what it has played; returns why that was not possible, or None."""
+        self._replaying, at = True, 0
+        try:
+            self._seed(b)
+            self._clear(b)
+            for t, action in enumerate(self._played(actions)):
+                while at < len(resets) and resets[at] == t:
+                    self._restart(b)
+                    at += 1
+                self._advance(b, action)
+                progress.step()
+            for _ in resets[at:]:
+                self._restart(b)
+        except Exception as error:  # whatever another's code says where it is not in the state that it was in
+            return (str(error).splitlines() or [type(error).__name__])[0]
+        finally:
+            self._replaying = False
+        if not self._over[b]:
+            self._clear(b)
+        return None
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:
         """The image of one copy, where it was made with render_mode="rgb_array"; None where it draws nothing.
@@ -231,6 +396,7 @@ def open_batch(
     render_mode: str | None = None,
     training: bool = False,
     start: bool = True,
+    recorded: bool = False,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or any Gymnasium id, wrapped.
 
@@ -245,6 +411,7 @@ def open_batch(
         render_mode: for wrapped environments, None or "rgb_array"; ours can always be drawn.
         training: whether rewards and ends are for learning from, or (False) the true ones; they differ for Atari.
         start: see GameBatch; False compiles nothing. Wrapped environments always start.
+        recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
 
     Raises:
         UnknownIdError: naming the nearest id.
@@ -256,13 +423,35 @@ def open_batch(
         return GameBatch(game, num_envs, device=device, seed=seed, illegal=illegal, autoreset=autoreset, start=start)
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,
-        training=training,
+        training=training, recorded=recorded,
     )  # fmt: skip
 
 
-def _write(parts: _Parts, b: int, obs: Any) -> None:
-    for key, part in parts.items():
-        part[b] = obs if key is None else obs[key]
+class _Progress:
+    """Says how far a replay has come, every few seconds."""
+
+    def __init__(self, env_id: str, total: int, say: Callable[[str], None]) -> None:
+        self._env_id, self._total, self._say = env_id, total, say
+        self._done, self._said = 0, time.monotonic()
+
+    def step(self) -> None:
+        self._done += 1
+        if self._done % 256 == 0 and time.monotonic() - self._said >= _SAY_EVERY:
+            self._said = time.monotonic()
+            share = self._done / self._total
+            self._say(f"{self._env_id}: {self._done:,} of {self._total:,} steps played again ({share:.0%})")
+
+
+def _kept_dtype(action: ActionLayout) -> np.dtype[Any]:
+    """The smallest dtype that holds an environment's actions."""
+    if action.kind == "continuous":
+        return action.dtype
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    return np.dtype(next(kind for kind in kinds if max(action.nvec) - 1 <= np.iinfo(kind).max))
+
+
+def _obs_name(key: str | None) -> str:
+    return "obs" if key is None else f"obs.{key}"
 
 
 def _single_precision(space: gym.Space[Any]) -> gym.Space[Any]:

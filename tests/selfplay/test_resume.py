@@ -32,6 +32,8 @@ RUNS = {
     "trust region": f"trpo mlbits/CartPole-v0 {PPO} --agent.normalize-obs --agent.normalize-reward"
     " --agent.fvp-fraction 0.5",
     "wrapped": f"ppo CartPole-v1 {PPO}",
+    # episodes of 100 steps a copy, checkpoints after 48, 80 and 128
+    "wrapped, long episodes": f'ppo Pendulum-v1 {PPO} --env-json {{"max_episode_steps":100}}',
     "wrapped, whole episodes": f"reinforce CartPole-v1 {SHORT} --preset none --agent.hidden 8 --agent.num-steps 60",
     # iterations of 32 steps: evaluations and checkpoints at 320, 608, 928, 1024; the replay is full at 400
     "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.support-high 50",
@@ -123,6 +125,7 @@ def steps_of(folder):
         ("trust region", "learning", 5, [384]),
         ("wrapped", "learning", 2, None),
         ("wrapped", "learning", 7, [384, 640]),
+        ("wrapped, long episodes", "learning", 7, [384, 640]),
         ("wrapped, whole episodes", "learning", 4, "some"),
         ("pool", "learning", 6, [384, 640]),
         ("pool, long episodes", "writing the weights", 3, [384, 640]),

@@ -245,6 +245,53 @@ def test_what_was_legal_is_said() -> None:
         rope.step(torch.full((1, 2, 1), -1.0))
 
 
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "legal"),
+    [
+        (-INF, INF, [-3e38, -1.0, 0.0, 3e38]),
+        (0.5, INF, [0.5, 3e38]),
+        (-INF, -2.0, [-3e38, -2.0]),
+        (-1.0, 1.0, [-1.0, 0.0, 1.0]),
+    ],
+)
+def test_no_number_that_is_not_finite_is_a_legal_action(low: float, high: float, legal: list[float]) -> None:
+    batch = GameBatch(dataclasses.replace(point(), action_space=spaces.Box(low, high, (2,))), 1)
+    for action in legal:
+        batch.reset(seed=0)
+        batch.step(torch.full((1, 2), action))
+    batch.reset(seed=0)
+    for wrong in (INF, -INF, NAN):
+        for action in ([wrong, legal[0]], [legal[0], wrong]):
+            with pytest.raises(IllegalActionError, match="wanted finite numbers from"):
+                batch.step(torch.tensor([action]))
+    assert batch.records()["elapsed"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "given", "played"),
+    [
+        # too far: the nearest bound; not a number, or infinitely far: the number nearest to 0
+        (-2.0, 4.0, [-5.0, 9.0, INF, -INF, NAN, 1.5], [-2.0, 4.0, 4.0, -2.0, 0.0, 1.5]),
+        (1.0, 3.0, [-5.0, 9.0, INF, -INF, NAN], [1.0, 3.0, 3.0, 1.0, 1.0]),
+        (-3.0, -1.0, [-5.0, 9.0, INF, -INF, NAN], [-3.0, -1.0, -1.0, -3.0, -1.0]),
+        (-INF, INF, [-5.0, INF, -INF, NAN], [-5.0, 0.0, 0.0, 0.0]),
+        (2.0, INF, [1.0, INF, -INF, NAN], [2.0, 2.0, 2.0, 2.0]),
+        (-INF, 2.0, [3.0, INF, -INF, NAN], [2.0, 2.0, 0.0, 0.0]),
+    ],
+)
+def test_what_is_played_in_place_of_what_is_illegal(low: float, high: float, given: Any, played: Any) -> None:
+    """Two copies from one seed, one of which is given the action that should be played."""
+    game = dataclasses.replace(point(noise=0.0, horizon=None), action_space=spaces.Box(low, high, (2,)))
+    for action, wanted in zip(given, played, strict=True):
+        batch = GameBatch(game, 1, illegal="replace", autoreset="disabled", seed=3)
+        before = batch.records()["x"].item()
+        batch.step(torch.tensor([[action, 0.0]]))
+        assert batch.records()["x"].item() - before == pytest.approx(0.3 * wanted, abs=1e-5), action
+
+
 def record_with(batch: GameBatch, **values: Any) -> np.ndarray:
     records = batch.records()
     for name, value in values.items():

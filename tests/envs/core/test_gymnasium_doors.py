@@ -118,9 +118,11 @@ def test_rendering() -> None:
     assert vector.render() == (".A.G\n", "A..G\n")
     with pytest.warns(UserWarning, match="render_mode="):
         assert several().render() is None
-    for make in (one, several):
-        with pytest.raises(GameError, match="render_mode: got 'human'"):
-            make(render_mode="human")
+    for mode in ("human", "rgb_array_list", "none"):
+        with pytest.raises(GameError, match=f"render_mode: got '{mode}'"):
+            several(render_mode=mode)
+    with pytest.warns(UserWarning, match="render_mode='none'"), pytest.raises(GameError, match="render_mode: got"):
+        one(render_mode="none")
 
 
 def test_metadata() -> None:

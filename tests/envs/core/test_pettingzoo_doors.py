@@ -11,7 +11,9 @@ import pytest
 from gymnasium import spaces
 
 from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.pettingzoo_doors import PettingZooAECEnv, PettingZooParallelEnv
+from mlbits.envs.core.rules import rule
 from tests.games import HEAPS, MOST, register_test_games
 
 register_test_games()
@@ -246,16 +248,85 @@ def test_max_cycles_truncates_sooner_but_not_later(kind: str) -> None:
         pettingzoo.make(kind, "test/Throws-v0", max_cycles=0)
 
 
-def test_rewards_of_one_seat_add_up_until_it_is_asked() -> None:
-    """In Tug the pulled rope ends on one player's turn; both hear of it, and only then."""
+@pytest.mark.parametrize("winner", ["player_0", "player_1"])
+def test_both_hear_of_the_end_whoever_brought_it_about(winner: str) -> None:
+    """In Tug one player pulls and the other does not: the rope gives by 0.75 to 1.25 a pair."""
     env = begun("test/Tug-v0")
-    heard = dict.fromkeys(env.possible_agents, 0.0)
+    heard: dict[str, list[float]] = {agent: [] for agent in env.possible_agents}
+    pulls = 0
     for agent in env.agent_iter():
         _, reward, terminated, truncated, _ = env.last()
-        heard[agent] += reward
-        env.step(None if terminated or truncated else np.array([1.0], np.float32))
+        heard[agent].append(reward)
+        pulls += agent == winner and not terminated
+        env.step(None if terminated or truncated else np.array([agent == winner], np.float32))
     assert env.agents == []
-    assert sorted(heard.values()) in ([-1.0, 1.0], [0.0, 0.0])
+    assert pulls in (1, 2, 3)  # the other one slips by up to 0.25 each time
+    for agent, rewards in heard.items():
+        assert rewards == [0.0] * (len(rewards) - 1) + [1.0 if agent == winner else -1.0]
+
+
+# Ticks: at even times one of two seats acts, at odd times nobody. Step t pays t + 1 to seat 0, and to seat 1 ten times
+# that and whatever is read as the seats' actions.
+
+
+@rule
+def ticks_reset(state: Any, params: Any) -> None:
+    state.time = 0
+
+
+@rule
+def ticks_step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
+    state.time += 1
+    rewards[0] = state.time
+    rewards[1] = 10 * state.time + 100 * actions[0] + 1000 * actions[1]
+    return state.time == 8, False
+
+
+@rule
+def ticks_observe(state: Any, params: Any, seat: Any, out: Any) -> None:
+    out[0] = state.time
+
+
+@rule
+def ticks_acts(state: Any, params: Any, seat: Any) -> Any:
+    return state.time % 4 == 2 * seat
+
+
+def ticks() -> Game:
+    return Game(
+        name="Ticks", seats=2, state_fields=[("time", "i4")], params=make_params([], {}),
+        observation_space=spaces.Discrete(9), action_space=spaces.Discrete(4), reset=ticks_reset, step=ticks_step,
+        observe=ticks_observe, acts=ticks_acts, text=lambda state, params: "",
+        draw=lambda state, params: np.zeros((1, 1, 3), np.uint8),
+    )  # fmt: skip
+
+
+def test_rewards_of_one_seat_add_up_until_it_is_asked() -> None:
+    env = PettingZooAECEnv(ticks())
+    for _ in range(2):  # a second episode begins with nothing
+        env.reset(seed=0)
+        heard = []
+        for agent, action in zip(env.agent_iter(), (2, 3, 1, 0, None, None), strict=False):
+            _, reward, terminated, truncated, _ = env.last()
+            heard.append((agent, reward, terminated, truncated))
+            env.step(action)
+        assert heard == [
+            ("player_0", 0, False, False),
+            ("player_1", 10 + 200 + 20, False, False),
+            ("player_0", 1 + 2 + 3 + 4, False, False),
+            ("player_1", 30 + 3000 + 40 + 50 + 100 + 60, False, False),
+            ("player_0", 5 + 6 + 7 + 8, True, False),
+            ("player_1", 70 + 80, True, False),
+        ]
+
+
+def test_what_a_passing_agent_says_and_said_before_is_a_pass() -> None:
+    env = PettingZooParallelEnv(ticks())
+    env.reset(seed=0)
+    everyone = {"player_0": 3, "player_1": 2}
+    paid = [env.step(everyone)[1] for _ in range(8)]
+    assert [one["player_0"] for one in paid] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [one["player_1"] for one in paid] == [10 + 300, 20, 30 + 2000, 40, 50 + 300, 60, 70 + 2000, 80]
 
 
 @pytest.mark.parametrize("kind", ["parallel", "aec"])

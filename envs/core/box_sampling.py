@@ -1,0 +1,67 @@
+"""Random continuous actions, as Gymnasium's ``Box.sample`` draws them, from a torch generator on any device.
+
+A dimension that is bounded on both sides is uniform; one without bounds is a standard normal; one with a single bound
+is that bound plus or minus an exponential draw of mean 1. A Box of integers gives each integer the same probability.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.envs.core.spaces import action_layout
+
+
+class BoxSampler:
+    """Draws actions of a Box of one axis, and knows their density.
+
+    Args:
+        space: Box [k].
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        layout = action_layout(space)
+        self.low, self.high = torch.from_numpy(layout.low), torch.from_numpy(layout.high)
+        self.integers = not np.issubdtype(np.dtype(space.dtype), np.floating)
+        below, above = torch.isfinite(self.low), torch.isfinite(self.high)
+        self._bounded, self._one_sided, self._free = below & above, below ^ above, ~(below | above)
+        # Where a dimension is not bounded on both sides, its draw is added to what these say.
+        half = 0.5 if self.integers else 0.0  # integers are rounded to
+        self._bottom = torch.where(self._bounded, self.low - half, torch.zeros(()))
+        self._top = torch.where(self._bounded, self.high + half, torch.zeros(()))
+        self._bound = torch.where(below, self.low, self.high)
+        self._sign = torch.where(below, 1.0, -1.0)
+
+    def sample(self, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Actions float32 [*lead, k], on the generator's device."""
+        shape, device = (*lead, len(self.low)), generator.device
+        unit = torch.rand(shape, generator=generator, device=device)
+        bottom, top, low, high = (part.to(device) for part in (self._bottom, self._top, self.low, self.high))
+        width = top - bottom
+        # A width beyond float32's range is infinite, though neither bound is.
+        drawn = torch.where(torch.isfinite(width), bottom + unit * width, bottom * (1 - unit) + top * unit)
+        if bool(self._one_sided.any()):
+            away = torch.empty(shape, device=device).exponential_(generator=generator)
+            beside = self._bound.to(device) + self._sign.to(device) * away
+            drawn = torch.where(self._one_sided.to(device), beside, drawn)
+        if bool(self._free.any()):
+            normal = torch.empty(shape, device=device).normal_(generator=generator)
+            drawn = torch.where(self._free.to(device), normal, drawn)
+        if self.integers:
+            drawn = drawn.round()
+        return torch.minimum(torch.maximum(drawn, low), high)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density (of integers: log probability) of actions [..., k] that were drawn here, float32 [...]."""
+        parts = (self._bounded, self._one_sided, self._bound, self._top, self._bottom)
+        bounded, one_sided, bound, top, bottom = (part.to(action.device) for part in parts)
+        uniform = -torch.log((top.double() - bottom.double()).clamp_min(torch.finfo(torch.float32).tiny))
+        exponential = -(action - torch.where(one_sided, bound, 0)).abs().double()
+        normal = -0.5 * action.double() ** 2 - 0.5 * math.log(2 * math.pi)
+        each = torch.where(bounded, uniform, torch.where(one_sided, exponential, normal))
+        return each.sum(-1).float()
