@@ -6,9 +6,12 @@ TensorBoard's names are stable:
 |---|---|
 | exploitability/agent | of the agent in all seats, exact; 0 is an equilibrium |
 | exploitability/pool | of a mixture of the pool, one frozen copy drawn a game: fictitious play's average |
-| rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0. Left out where no chain of games leads to it: there is no common scale then |
-| rating/groups | how many groups of players have never met each other, so that each has a scale of its own; 1 is all |
+| rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0 |
+| rating/groups | how many groups of players never met, by any chain of games |
 | pool/payoffs | a picture: the share of games that the row's player won against the column's |
+
+Ratings of groups that never met have no common scale: rating/elo is left out where the first copy is in another group
+than the learner, and the picture parts groups by black lines.
 
 Exploitability is exact or not there: games too large to be gone through have none in training (``mlbits exploit RUN``
 trains a best responder to them, for a lower bound).

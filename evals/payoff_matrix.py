@@ -4,17 +4,20 @@ A cell holds the meetings of two players: pairs of seats in one game, one held b
 column's. In games of two seats that is one a game; with more, a game is a meeting for each pair in it, and the payoff
 is what the row's player earns where the column's sits at the same table.
 
-What is independent is a game, not a meeting: meetings at one table share its luck. Intervals are of games therefore. With
-S_g the sum of a cell's values in game g and m_g its meetings there, the mean r = sum S_g / sum m_g has the variance
+What is independent is a game, not a meeting: meetings at one table share its luck. Intervals are of games therefore.
+With S_g the sum of a cell's values in game g and m_g its meetings in it, the mean r = sum S_g / sum m_g has the
+variance
 
     G / (G - 1) sum_g (S_g - r m_g)^2 / (sum m_g)^2
 
-(Cochran 1977, "Sampling Techniques", equation 2.39: a ratio of two sums over G games), and Student's t has G - 1 degrees
-of freedom. Where a cell's games have few different outcomes the interval also reaches as far as Wilson's does between
-the table's smallest and greatest return, and so it does where they are all equal. Shares of won meetings have Wilson's
-(1927) for as many independent meetings as would vary so much (Korn and Graubard 1998, "Confidence intervals for
-proportions with small expected number of positive counts estimated from survey data"); in games of two seats these are
-the games.
+(Cochran 1977, "Sampling Techniques", equation 2.39: a ratio of two sums over G games), and Student's t has G - 1
+degrees of freedom. Where a cell's games have few different outcomes the interval also reaches as far as Wilson's does
+between the table's smallest and greatest return, and so it does where they are all equal. A table that has few
+different returns has no means beyond these two.
+
+Shares of won meetings have Wilson's (1927) interval for as many independent meetings as would vary so much (Korn and
+Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated from survey
+data"); in games of two seats these are the games.
 
 Example:
     matrix = payoff_matrix(read_matches(Path("matches.jsonl")))
@@ -82,13 +85,15 @@ def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatri
     payoff, low, high, won, won_low, won_high = np.full((6, size**2), np.nan)
     # One entry for each game of each cell, in the order of cells.
     keys, of = np.unique(cell * games + game, return_inverse=True)
-    met, earned, taken = (np.bincount(of, weight, len(keys)) for weight in (None, value, margin > 0))
+    met, earned, taken = (np.bincount(of, weight, len(keys)) * 1.0 for weight in (None, value, margin > 0))
     starts = np.searchsorted(keys // max(games, 1), np.arange(size**2 + 1))
-    bounds = (float(table.returns.min()), float(table.returns.max())) if games else None
+    bounds = (float(table.returns.min()), float(table.returns.max())) if games else (0.0, 0.0)
     for k in np.flatnonzero(meetings):
         part = slice(starts[k], starts[k + 1])
         payoff[k], (low[k], high[k]) = _payoff_interval(earned[part], met[part], bounds, confidence)
         won[k], (won_low[k], won_high[k]) = _won_interval(taken[part], met[part], confidence)
+    if len(np.unique(table.returns)) <= games / 2 and bounds[0] < bounds[1]:
+        low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     square = (size, size)
     return PayoffMatrix(
         table.names,
@@ -146,7 +151,7 @@ def write_csv(matrix: PayoffMatrix, path: Path) -> None:
 def _meetings(
     table: MatchTable, size: int, seats: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Cells of [N, N], games, payoffs and margins of the meetings, for each two seats both ways; with oneself one way."""
+    """Cells of [N, N], games, payoffs and margins of meetings, for each two seats both ways; with oneself one way."""
     found = []
     for a in range(seats):
         for b in range(seats):
@@ -162,13 +167,13 @@ def _meetings(
 
 
 def _payoff_interval(
-    sums: NDArray[np.float64], met: NDArray[np.int64], bounds: tuple[float, float] | None, confidence: float
+    sums: NDArray[np.float64], met: NDArray[np.float64], bounds: tuple[float, float], confidence: float
 ) -> tuple[float, tuple[float, float]]:
     """The mean of a cell's meetings and its interval, from each game's sum and number of meetings, [G]."""
     games, total = len(sums), int(met.sum())
     means = sums / met
     mean = float(sums.sum() / total)
-    if bounds is None or games == 1 or np.ptp(means) == 0:
+    if games == 1 or np.ptp(means) == 0:
         return mean, equal_interval(mean, games, bounds, confidence)
     square = float(((sums - mean * met) ** 2).sum()) / total**2
     half = student(games - 1, confidence) * math.sqrt(square * games / (games - 1))
@@ -180,7 +185,7 @@ def _payoff_interval(
 
 
 def _won_interval(
-    wins: NDArray[np.float64], met: NDArray[np.int64], confidence: float
+    wins: NDArray[np.float64], met: NDArray[np.float64], confidence: float
 ) -> tuple[float, tuple[float, float]]:
     """The share of a cell's meetings that were won and its interval, from each game's, [G]."""
     games, won, total = len(wins), int(wins.sum()), int(met.sum())

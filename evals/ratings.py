@@ -17,10 +17,10 @@ rating 0 that nobody sees. Beside a thousand games, one such game moves a rating
 Two kinds of players share less than a scale:
 
 - *Groups* never met, not by any chain of games. Each has a zero of its own.
-- *Tiers* of one group met, but all points between them went one way: players of a tier took points from each other along
-  some chain, those of two tiers did not. How far tiers lie apart is not in the games. A tier from which no other took a
-  point has ratings without an upper end, one that took none from others has no lower end, and the numbers themselves are
-  the prior's.
+- *Tiers* of one group met, but all points between them went one way: players of a tier took points from each other
+  along some chain, those of two tiers did not. How far tiers lie apart is not in the games. A tier from which no other
+  took a point has ratings without an upper end, one that took none from others has no lower end, and the numbers
+  themselves are the prior's.
 
 Games of several players count as the pairs of them, ranked by return, each pair 1 / (n - 1), so that a game counts as
 one for each player in it. In the model of Plackett (1975) and Luce (1959) for whole rankings, too, pairs follow Bradley
@@ -239,10 +239,10 @@ def rate(
     contrasts = np.eye(size) - _zeros(group, part, place)
     rated = np.abs(contrasts).sum(1) > 0
     elo, low, high = contrasts @ theta, np.zeros(size), np.zeros(size)
-    if rated.any():
-        entries = Entries(rows, cells // size, cells % size, share, counts)
-        low[rated], high[rated] = score_intervals(entries, theta, contrasts[rated], prior, confidence)
     above, below = _open_ends(scores, group, part, place)
+    if rated.any():
+        entries, swept = Entries(rows, cells // size, cells % size, share, counts), (above | below)[rated]
+        low[rated], high[rated] = score_intervals(entries, theta, contrasts[rated], prior, confidence, swept)
     low[below], high[above] = -math.inf, math.inf
     alone = np.bincount(group)[group] == 1
     elo[alone] = low[alone] = high[alone] = math.nan

@@ -116,10 +116,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
-    """An interquartile mean with its interval, or a dash."""
+    """An interquartile mean with its interval, or why it has none; a dash for no runs."""
     if side is None:
         return "-"
     low, high = side["interval"]
+    if low is None:
+        count = len(side.get("scores", ()))
+        why = "1 run" if count == 1 else f"all {count} equal" if count else "no interval"
+        return f"{_number(side['iqm'], digits)} ({why})"
     return f"{_number(side['iqm'], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
 
 

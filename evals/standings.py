@@ -91,7 +91,8 @@ class Standings:
         table = self.table
         return {
             "env": table.env, "env_settings": table.env_settings, "seats": table.seats, "games": len(table.seating),
-            "groups": self.ratings.groups, "tiers": self.ratings.tiers, "notes": self.ratings.notes(),
+            "groups": [list(names) for names in self.ratings.groups],
+            "tiers": [[list(names) for names in tiers] for tiers in self.ratings.tiers], "notes": self.ratings.notes(),
             "players": [row | {"hash": table.players[row["player"]]} for row in self.rows()],
         }  # fmt: skip
 
@@ -155,7 +156,7 @@ def write_standings(found: Standings, folder: Path) -> None:
 
 
 def standings_table(found: Standings) -> Table:
-    """The players by Elo as a table for a terminal, a section for each group that met; what Elo leaves open below it."""
+    """The players by Elo as a table for a terminal, a section for each group; below it what ratings leave open."""
     table = Table(caption="\n".join(found.ratings.notes()) or None, caption_justify="left")
     for name, side in (
         ("", "right"), ("player", "left"), ("games", "right"), ("points", "right"), ("mean return", "right"),

@@ -16,7 +16,9 @@ Before each rollout every learner draws ``pool_draws`` opponents, and the copies
 networks run in a step however large the pool is.
 
 Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
-and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
+and never learn. What falls over a run (learning rates, exploration) falls over an exploiter's own life in a league, which
+begins anew with its weights: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest, a
+league exploiter's, which outlives most of its copies, with the run. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
 random state and the seats of the episodes under way, is in the checkpoint.
 
 Example:
@@ -112,6 +114,7 @@ class Opponents:
         self.copies: list[FrozenCopy] = []
         self.payoffs = Payoffs(len(self.agents))
         self._frozen_at = [0] * len(self.learners)
+        self._born_at = [0] * len(self.learners)
         self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
         self._written: set[str] = set()
         self._share_out(num_seats, len(guests))
@@ -230,7 +233,7 @@ class Opponents:
                 due = passed >= run.pool_every
             if due:
                 self.freeze(number, env_steps)
-                self._restart(number)
+                self._restart(number, env_steps)
 
     def freeze(self, learner: int, env_steps: int) -> None:
         """Add a deep copy of a learner to the pool."""
@@ -243,7 +246,7 @@ class Opponents:
         self.names.append(f"{self.names[learner]}@{env_steps}")
         self._frozen_at[learner] = env_steps
 
-    def _restart(self, learner: int) -> None:
+    def _restart(self, learner: int, env_steps: int) -> None:
         """Exploiters go back to their first weights once frozen: main ones always, league ones now and then."""
         role = self.roles[learner]
         if role == "main" or (role == "league_exploiter" and self._generator.random() >= _RESTART):
@@ -251,7 +254,25 @@ class Opponents:
         fresh = self._make(self._seeds[learner])
         self.learners[learner] = self.agents[learner] = fresh
         self.payoffs.forget(learner)
+        self._born_at[learner] = env_steps
         self.lineup = self._new_lineup()
+
+    def progress(self, learner: int, env_steps: int) -> float:
+        """How far a learner is through its life, 0..1: what falls over a run falls over this.
+
+        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar's kept their learning rate,
+        so that how long it should last is our choice: a main exploiter is made anew after ``2 * pool_every`` steps at
+        the latest; a league exploiter mostly goes on, and falls to nothing at the run's end alone.
+
+        Args:
+            learner: its number.
+            env_steps: of the run.
+        """
+        run, role = self._settings.run, self.roles[learner]
+        born = 0 if role == "main" else self._born_at[learner]
+        left = run.total_steps - born
+        life = min(left, 2 * run.pool_every) if role == "main_exploiter" else left
+        return min(1.0, (env_steps - born) / max(life, 1))
 
     def _players(self) -> list[Player]:
         learners = [Player(number, role) for number, role in enumerate(self.roles)]
@@ -302,6 +323,7 @@ class Opponents:
         return {
             "copies": [asdict(copy) for copy in self.copies],
             "frozen_at": list(self._frozen_at),
+            "born_at": list(self._born_at),
             "guests": self._guests,
             "generator": json.loads(json.dumps(self._generator.bit_generator.state)),
         }
@@ -343,7 +365,7 @@ class Opponents:
             learner.load_state_dict(unprefixed(f"learner{number}", arrays))
         self.payoffs.load_state_dict(unprefixed("payoffs", arrays))
         self._seating, self._draws = arrays["seating"].numpy().copy(), arrays["draws"].numpy().copy()
-        self._frozen_at = list(state["frozen_at"])
+        self._frozen_at, self._born_at = list(state["frozen_at"]), list(state.get("born_at", self._born_at))
         self._generator.bit_generator.state = state["generator"]
         self.lineup = self._new_lineup()
 

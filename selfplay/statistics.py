@@ -5,9 +5,9 @@ them no width. What is used instead, for 95%, and how often it covers (simulated
 
 | of | interval | normal | uniform | exponential |
 |---|---|---|---|---|
-| a mean, N = 3, 5, 10, 20 | Student (1908) | 95% | 92 to 95% | 88, 88, 90, 92% |
-| an interquartile mean, N = 3, 5, 10, 20 | Tukey and McLaughlin (1963), not narrower than Student's | 95 to 97% | 92 to 95% | 93, 96, 96, 97% |
-| a share, any N | Wilson (1927) | - | - | - |
+| a mean; N = 3, 5, 10, 20 | Student (1908) | 95% | 92 to 95% | 88, 88, 90, 92% |
+| an interquartile mean; N = 3, 5, 10, 20 | :func:`iqm_interval` | 95 to 97% | 92 to 95% | 93, 96, 96, 97% |
+| a share | Wilson (1927) | | | |
 
 Where numbers repeat, as returns of won and lost games do, a mean's interval also reaches as far as Wilson's does for
 numbers between the smallest and the greatest: 93% and more for outcomes of two and three values, N from 3 to 100. Much
@@ -43,11 +43,10 @@ def mean_interval(
     Args:
         values: independent numbers [N], N >= 1.
         confidence: 0..1.
-        bounds: the smallest and the greatest value that is possible, where that is known.
+        bounds: the smallest and the greatest value that is known to occur, for numbers that are equal or repeat.
 
     Returns:
-        The mean and (low, high), within ``bounds`` if there are any. One number, or equal ones, have the ends -inf and
-        inf unless there are bounds.
+        The mean and (low, high). One number, or equal ones, have the ends -inf and inf unless bounds are known.
 
     Raises:
         ValueError: if there are no numbers, or some are outside ``bounds``.
@@ -66,7 +65,7 @@ def mean_interval(
         ends = (float(array.min()), float(array.max())) if bounds is None else bounds
         near, far = bounded_interval(mean, float(array.var()) / count, ends, confidence)
         low, high = min(low, near), max(high, far)
-    return mean, (low, high) if bounds is None else (max(low, bounds[0]), min(high, bounds[1]))
+    return mean, (low, high)
 
 
 def equal_interval(
@@ -226,18 +225,21 @@ def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple
     return mean - half, mean + half
 
 
-def interval_text(interval: Sequence[float | None], form: str = ".4g", between: str = " to ") -> str:
-    """An interval's two ends; an end that is None or infinite is an open one.
+def interval_text(interval: Sequence[float | None], count: int, form: str = ".4g") -> str:
+    """What an interval of 95% says, in words; where it has no ends, how many others there may be.
 
     Args:
-        interval: low and high.
-        form: of the numbers.
-        between: what stands between the ends.
+        interval: low and high; None or an infinite number is an open end.
+        count: of the numbers that it is from.
+        form: of the ends.
     """
     low, high = (None if end is None or math.isinf(end) else format(end, form) for end in interval)
-    if low is None and high is None:
-        return "no interval: all equal"
-    return f"{'-inf' if low is None else low}{between}{'inf' if high is None else high}"
+    if low is not None and high is not None:
+        return f"95% interval {low} to {high}"
+    if low is high:
+        others = wilson(0.0, count, 0.95)[1]
+        return f"all {count} equal, which gives no interval; up to {others:.1%} may differ (95%)"
+    return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
 
 
 def plain_interval(interval: Sequence[float]) -> list[float | None]:
@@ -252,9 +254,7 @@ def student(freedom: float, confidence: float) -> float:
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
-def _half_width(
-    strata: Sequence[NDArray[np.float64]], kept: Sequence[NDArray[np.bool_]], confidence: float
-) -> float:
+def _half_width(strata: Sequence[NDArray[np.float64]], kept: Sequence[NDArray[np.bool_]], confidence: float) -> float:
     """Half the interval of the mean of numbers of which some were kept as they are, the others replaced."""
     parts = [len(stratum) * float(stratum.var(ddof=1)) for stratum in strata]
     if sum(parts) == 0:

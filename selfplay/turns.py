@@ -6,12 +6,14 @@ Our own loop and Stable-Baselines3's hand their turns to the same :class:`Turns`
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
@@ -20,7 +22,7 @@ from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, write_summary
 from mlbits.selfplay.session import Session
-from mlbits.selfplay.statistics import mean_interval
+from mlbits.selfplay.statistics import mean_interval, plain_interval
 from mlbits.selfplay.tracking import Tracker
 from mlbits.selfplay.value_maps import policy_pictures
 
@@ -109,7 +111,9 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         device=session.device, greedy=run.eval_greedy,
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip
-    mean, (low, high) = mean_interval(played.returns.mean(1))
+    returns = played.returns.mean(1)
+    mean, interval = mean_interval(returns, bounds=_known_range(session, returns))
+    low, high = (math.nan if end is None else end for end in plain_interval(interval))  # NaN is left out of records
     best = counters.best_return_mean
     counters.best_return_mean = mean if best is None else max(best, mean)
     tracker.record(
@@ -135,9 +139,17 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     counters.evaluation = {
         "env_steps": counters.env_steps,
         "return_mean": mean,
-        "return_interval": [low, high],
+        "return_interval": plain_interval(interval),
         "episodes": run.eval_episodes,
     }
+
+
+def _known_range(session: Session, returns: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The smallest and greatest return of these episodes and the latest of training; of one seat alone."""
+    if session.batch.num_seats > 1:  # training's are a seat's, evaluation's the mean of all seats
+        return None
+    seen = [*session.recent, *returns.tolist()]
+    return min(seen), max(seen)
 
 
 def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:

@@ -197,9 +197,11 @@ def _resume(words: list[str]) -> int:
 
 
 def _print_run(folder: Path, summary: dict[str, Any]) -> None:
-    low, high = summary["return_interval"]
+    from mlbits.selfplay.statistics import interval_text
+
+    interval = interval_text(summary["return_interval"], summary["episodes"])
     print(
-        f"return {summary['return_mean']:.4g} (95% interval {low:.4g} to {high:.4g}, {summary['episodes']} episodes) "
+        f"return {summary['return_mean']:.4g} ({interval}, {summary['episodes']} episodes) "
         f"after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s ({summary['cpu_seconds']:.1f} CPU-s)"
     )
     if solved := summary.get("solved_at"):
@@ -232,9 +234,11 @@ def _eval(words: list[str]) -> int:
         result = evaluate_run(flags.run, flags.episodes, env_settings=settings, **common)
     for problem in result["passed_over"]:
         print(f"passed over {problem}", file=sys.stderr)
-    low, high = result["return_interval"]
+    from mlbits.selfplay.statistics import interval_text
+
+    interval = interval_text(result["return_interval"], result["episodes"])
     print(
-        f"return {result['return_mean']:.4g}, 95% interval {low:.4g} to {high:.4g}, {result['episodes']} episodes "
+        f"return {result['return_mean']:.4g}, {interval}, {result['episodes']} episodes "
         f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
     )
     if "won" in result:
