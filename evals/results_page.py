@@ -16,6 +16,10 @@ from mlbits.selfplay.checkpoints import write_file
 from mlbits.selfplay.run import CONFIG
 
 _COLUMNS = ("task", "agent", "steps", "ours", "at least", "reference", "published", "steps/CPU-s, reference's")
+INTERVALS = (
+    "In brackets: 95% intervals of the interquartile mean (Tukey and McLaughlin 1963, not narrower than Student's t of "
+    "all runs); equal runs and single ones have none."
+)
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -52,6 +56,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
                 cells[place] += f", {len(side['scores'])} of {most} runs"
         cells[3] = f"**{cells[3]}**" if row["met"] else cells[3]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", INTERVALS]
     if overall is not None:
         sides = (f"{side} {interval(overall[side], 2)}" for side in ("ours", "reference"))
         lines += [
@@ -122,7 +127,7 @@ def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
     low, high = side["interval"]
     if low is None:
         count = len(side.get("scores", ()))
-        why = "1 run" if count == 1 else f"all {count} equal" if count else "no interval"
+        why = f"all {count} equal" if count > 1 else "no interval"
         return f"{_number(side['iqm'], digits)} ({why})"
     return f"{_number(side['iqm'], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
 

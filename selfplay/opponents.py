@@ -16,10 +16,12 @@ Before each rollout every learner draws ``pool_draws`` opponents, and the copies
 networks run in a step however large the pool is.
 
 Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
-and never learn. What falls over a run (learning rates, exploration) falls over an exploiter's own life in a league, which
-begins anew with its weights: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest, a
-league exploiter's, which outlives most of its copies, with the run. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
+and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
 random state and the seats of the episodes under way, is in the checkpoint.
+
+In a league what falls over a run (learning rates, exploration) falls over an exploiter's own life, which begins when it
+is made anew: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest; a league
+exploiter's, which mostly goes on once frozen, with the run. See :meth:`Opponents.progress`.
 
 Example:
     mlbits train ppo mlbits/Blotto-v0 --pool uniform --pool-every 20000
@@ -260,9 +262,9 @@ class Opponents:
     def progress(self, learner: int, env_steps: int) -> float:
         """How far a learner is through its life, 0..1: what falls over a run falls over this.
 
-        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar's kept their learning rate,
-        so that how long it should last is our choice: a main exploiter is made anew after ``2 * pool_every`` steps at
-        the latest; a league exploiter mostly goes on, and falls to nothing at the run's end alone.
+        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar kept learning rates as they
+        were, so that how long it lasts is our choice: a main exploiter is made anew after ``2 * pool_every`` steps at the
+        latest; a league exploiter mostly goes on, and what falls gets to nothing at the run's end alone.
 
         Args:
             learner: its number.

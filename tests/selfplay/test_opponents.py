@@ -302,9 +302,9 @@ def test_a_restarted_exploiter_learns_at_the_full_rate_resumed_or_not(tmp_path):
     given = []
     for number, learner in enumerate(session.opponents.learners):
         learn = learner.learn
-        learner.learn = lambda rollout, progress, draws, learn=learn, number=number: given.append(
-            (number, progress)
-        ) or learn(rollout, progress, draws)
+        learner.learn = lambda rollout, progress, draws, learn=learn, number=number: (
+            given.append((number, progress)) or learn(rollout, progress, draws)
+        )
     turn(session)
     turn(session)
     assert given == [(0, 0.48), (1, 0.0), (0, 992 / 2000), (1, 32 / 960)]
