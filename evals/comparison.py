@@ -35,7 +35,7 @@ from mlbits.evals.reproduction import ReproductionError, train_in_process
 from mlbits.selfplay.config import Settings
 from mlbits.selfplay.flags import parse_train
 from mlbits.selfplay.run import CONFIG, SUMMARY, read_settings
-from mlbits.selfplay.statistics import interquartile_mean, iqm_interval, plain_interval
+from mlbits.selfplay.statistics import interquartile_mean, iqm_interval
 
 EVAL_EPISODES = 100
 
@@ -158,7 +158,7 @@ class Entry:
 def summarize(results: Sequence[Result]) -> dict[str, Any] | None:
     """Scores of runs, their interquartile mean with its interval, and the median speed; None for no runs.
 
-    The interval is two None where it has no ends: of one run, or of equal ones.
+    The interval is -inf and inf where it has no ends: of one run, or of equal ones.
     """
     if not results:
         return None
@@ -166,7 +166,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any] | None:
     return {
         "scores": scores,
         "iqm": interquartile_mean(scores),
-        "interval": plain_interval(iqm_interval([scores])),
+        "interval": list(iqm_interval([scores])),
         "steps_per_cpu_second": statistics.median(result.steps_per_cpu_second for result in results),
     }
 
@@ -179,8 +179,8 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
         side: "ours" or "reference".
 
     Returns:
-        "iqm", "interval" (the spread is that within rows; two None where a row has one run) and "rows", over the rows
-        that have both sides; None if there are none.
+        "iqm", "interval" (the spread is that within rows; -inf and inf where a row has one run) and "rows", over the
+        rows that have both sides; None if there are none.
     """
     both = [row for row in rows if row["ours"] is not None and row["reference"] is not None]
     if not both:
@@ -189,7 +189,7 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
         [(score - row["random"]) / (row["published"] - row["random"]) for score in row[side]["scores"]] for row in both
     ]
     pooled = list(itertools.chain(*strata))
-    return {"iqm": interquartile_mean(pooled), "interval": plain_interval(iqm_interval(strata)), "rows": len(both)}
+    return {"iqm": interquartile_mean(pooled), "interval": list(iqm_interval(strata)), "rows": len(both)}
 
 
 def choose(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Entry]:

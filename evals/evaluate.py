@@ -18,7 +18,7 @@ from mlbits.evals.yardstick import Yardstick, yardstick
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.saved_agents import load_agent, load_agent_and_problems, open_guest
-from mlbits.selfplay.statistics import mean_interval, plain_interval
+from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import encode_gif
 from mlbits.selfplay.value_maps import add_pictures, policy_pictures
 
@@ -49,8 +49,8 @@ def evaluate_run(
         env_settings: of the environment, over those that the run trained with (another split, say).
 
     Returns:
-        return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; two None where all returns are
-        equal), episodes, length_mean, env_steps (of the checkpoint),
+        return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
+        are equal), episodes, length_mean, env_steps (of the checkpoint),
         passed_over (what is wrong with newer checkpoints). Where the environment is small enough to be solved, besides:
         optimum and random_return (exact means of the best play and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
@@ -188,7 +188,7 @@ def _play(
     mean, interval = mean_interval(played.returns.mean(1))
     return {
         "return_mean": mean,
-        "return_interval": plain_interval(interval),
+        "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
         **_against_the_best(mean, yardstick(env, env_settings, played.starts)),

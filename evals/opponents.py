@@ -20,7 +20,7 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.config import ConfigError
 from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.statistics import mean_interval, plain_interval, share_interval
+from mlbits.selfplay.statistics import mean_interval, share_interval
 
 
 def turning_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
@@ -41,8 +41,8 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
         player: whose outcomes; in each game exactly one seat is this player's.
 
     Returns:
-        return_mean and return_interval of its seats (95%, see :mod:`mlbits.selfplay.statistics`; two None where all
-        returns are equal), games, won and won_interval (share of games in
+        return_mean and return_interval of its seats (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where
+        all returns are equal), games, won and won_interval (share of games in
         which it has the highest return alone; 95%, Wilson), tied (shares the highest return) and lost.
 
     Raises:
@@ -58,7 +58,7 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
     won, won_interval = share_interval(wins, games)
     tied = float((mine == best_other).mean())
     return {
-        "return_mean": mean, "return_interval": plain_interval(interval), "games": games, "won": won,
+        "return_mean": mean, "return_interval": list(interval), "games": games, "won": won,
         "won_interval": list(won_interval), "tied": tied, "lost": float((mine < best_other).mean()),
     }  # fmt: skip
 

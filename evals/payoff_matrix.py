@@ -11,7 +11,7 @@ variance
     G / (G - 1) sum_g (S_g - r m_g)^2 / (sum m_g)^2
 
 (Cochran 1977, "Sampling Techniques", equation 2.39: a ratio of two sums over G games), and Student's t has G - 1
-degrees of freedom. Where a cell's games have few different outcomes the interval also reaches as far as Wilson's does
+degrees of freedom. Where most games of a cell are equal the interval also reaches as far as Wilson's does
 between the table's smallest and greatest return, and so it does where they are all equal. A table that has few
 different returns has no means beyond these two.
 
@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.evals.match_table import MatchTable, MatchTableError
-from mlbits.selfplay.statistics import bounded_interval, equal_interval, share_interval, student, wilson
+from mlbits.selfplay.statistics import bounded_interval, equal_interval, repeat, share_interval, student, wilson
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ def _payoff_interval(
     square = float(((sums - mean * met) ** 2).sum()) / total**2
     half = student(games - 1, confidence) * math.sqrt(square * games / (games - 1))
     low, high = mean - half, mean + half
-    if len(np.unique(means)) <= games / 2:
+    if repeat(means):
         near, far = bounded_interval(mean, square, bounds, confidence)
         low, high = min(low, near), max(high, far)
     return mean, (low, high)

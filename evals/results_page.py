@@ -7,6 +7,7 @@ lies between them is written anew, the rest of the page is left as it is.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
     if side is None:
         return "-"
     low, high = side["interval"]
-    if low is None:
+    if math.isinf(low):
         count = len(side.get("scores", ()))
         why = f"all {count} equal" if count > 1 else "no interval"
         return f"{_number(side['iqm'], digits)} ({why})"

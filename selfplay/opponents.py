@@ -262,9 +262,9 @@ class Opponents:
     def progress(self, learner: int, env_steps: int) -> float:
         """How far a learner is through its life, 0..1: what falls over a run falls over this.
 
-        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar kept learning rates as they
-        were, so that how long it lasts is our choice: a main exploiter is made anew after ``2 * pool_every`` steps at the
-        latest; a league exploiter mostly goes on, and what falls gets to nothing at the run's end alone.
+        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar kept learning rates as
+        they were, so that how long it lasts is our choice: a main exploiter is made anew after ``2 * pool_every`` steps
+        at the latest; a league exploiter mostly goes on, and what falls gets to nothing at the run's end alone.
 
         Args:
             learner: its number.

@@ -9,9 +9,10 @@ them no width. What is used instead, for 95%, and how often it covers (simulated
 | an interquartile mean; N = 3, 5, 10, 20 | :func:`iqm_interval` | 95 to 97% | 92 to 95% | 93, 96, 96, 97% |
 | a share | Wilson (1927) | | | |
 
-Where numbers repeat, as returns of won and lost games do, a mean's interval also reaches as far as Wilson's does for
-numbers between the smallest and the greatest: 93% and more for outcomes of two and three values, N from 3 to 100. Much
-skewed runs (log-normal) are beyond three or five numbers: there a mean's interval covers 82 to 84%.
+Where most numbers are equal or three different occur at most, as with returns of won, drawn and lost games, a mean's
+interval also reaches as far as Wilson's does for numbers between the smallest and the greatest: 93% and more for
+outcomes of two and three values, N from 3 to 100. Much skewed runs (log-normal) are beyond three or five numbers:
+there a mean's interval covers 82 to 84%.
 
 Equal numbers say nothing of the spread. Between known bounds a 0 of N share of others is possible up to Wilson's limit
 (near 3.8 / N, the "rule of three"), which gives an interval; without bounds it has no ends: -inf and inf.
@@ -25,11 +26,16 @@ Example:
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_INFINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity')  # a text, which stays, or a number
 
 UNKNOWN = (-math.inf, math.inf)
 """The interval of what nothing is known of."""
@@ -61,11 +67,21 @@ def mean_interval(
         return float(array[0]), equal_interval(float(array[0]), count, bounds, confidence)
     half = student(count - 1, confidence) * float(array.std(ddof=1)) / math.sqrt(count)
     low, high = mean - half, mean + half
-    if len(np.unique(array)) <= count / 2:
+    if repeat(array):
         ends = (float(array.min()), float(array.max())) if bounds is None else bounds
         near, far = bounded_interval(mean, float(array.var()) / count, ends, confidence)
         low, high = min(low, near), max(high, far)
     return mean, (low, high)
+
+
+def repeat(values: NDArray[np.float64]) -> bool:
+    """Whether outcomes are few: at most three different ones (twice as many numbers), or one that half of them have.
+
+    Args:
+        values: [N].
+    """
+    counts = np.unique(values, return_counts=True)[1]
+    return bool((len(counts) <= 3 and len(values) >= 2 * len(counts)) or 2 * counts.max() >= max(len(values), 4))
 
 
 def equal_interval(
@@ -225,15 +241,15 @@ def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple
     return mean - half, mean + half
 
 
-def interval_text(interval: Sequence[float | None], count: int, form: str = ".4g") -> str:
+def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> str:
     """What an interval of 95% says, in words; where it has no ends, how many others there may be.
 
     Args:
-        interval: low and high; None or an infinite number is an open end.
+        interval: low and high; an infinite number is an open end.
         count: of the numbers that it is from.
         form: of the ends.
     """
-    low, high = (None if end is None or math.isinf(end) else format(end, form) for end in interval)
+    low, high = (None if math.isinf(end) else format(end, form) for end in interval)
     if low is not None and high is not None:
         return f"95% interval {low} to {high}"
     if low is high:
@@ -242,9 +258,15 @@ def interval_text(interval: Sequence[float | None], count: int, form: str = ".4g
     return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
 
 
-def plain_interval(interval: Sequence[float]) -> list[float | None]:
-    """An interval as plain data: None for an end that is open, since JSON knows no infinite numbers."""
-    return [None if math.isinf(end) or math.isnan(end) else float(end) for end in interval]
+def json_text(data: Any, indent: int | None = None) -> str:
+    """Plain data as JSON in which open ends, inf and -inf, stand as 1e999, since JSON has no word for them.
+
+    Readers take that for infinite, or for their greatest number; Python's own ``json.dumps`` would write ``Infinity``.
+    """
+    return _INFINITE.sub(
+        lambda found: found[0].replace("Infinity", "1e999") if found[0][0] != '"' else found[0],
+        json.dumps(data, indent=indent),
+    )
 
 
 def student(freedom: float, confidence: float) -> float:

@@ -22,7 +22,7 @@ from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.run import CHECKPOINTS, write_summary
 from mlbits.selfplay.session import Session
-from mlbits.selfplay.statistics import mean_interval, plain_interval
+from mlbits.selfplay.statistics import mean_interval
 from mlbits.selfplay.tracking import Tracker
 from mlbits.selfplay.value_maps import policy_pictures
 
@@ -112,13 +112,14 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip
     returns = played.returns.mean(1)
-    mean, interval = mean_interval(returns, bounds=_known_range(session, returns))
-    low, high = (math.nan if end is None else end for end in plain_interval(interval))  # NaN is left out of records
+    mean, (low, high) = mean_interval(returns, bounds=_known_range(session, returns))
     best = counters.best_return_mean
     counters.best_return_mean = mean if best is None else max(best, mean)
+    # A curve needs its ends: where no return has ever varied, the band has no width.
+    ends = (low, high) if math.isfinite(low) else (mean, mean)
     tracker.record(
         counters.env_steps,
-        {"return/eval": mean, "return/eval_low": low, "return/eval_high": high,
+        {"return/eval": mean, "return/eval_low": ends[0], "return/eval_high": ends[1],
          "return/eval_length": float(played.lengths.mean())},
     )  # fmt: skip
     tracker.picture(counters.env_steps, played.frames)
@@ -139,7 +140,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     counters.evaluation = {
         "env_steps": counters.env_steps,
         "return_mean": mean,
-        "return_interval": plain_interval(interval),
+        "return_interval": [low, high],
         "episodes": run.eval_episodes,
     }
 

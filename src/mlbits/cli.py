@@ -7,7 +7,6 @@ Mistakes are answered by one line and exit status 2.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -450,8 +449,10 @@ def _diplomacy(words: list[str]) -> int:
 def _write_json(path: Path | None, data: Any) -> None:
     if path is None:
         return
+    from mlbits.selfplay.statistics import json_text
+
     try:
-        path.write_text(json.dumps(data, indent=2) + "\n")
+        path.write_text(json_text(data, indent=2) + "\n")
     except OSError as error:
         raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a file of your own") from None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import threading
 
@@ -105,7 +106,7 @@ def test_scores_are_normalized_by_random_play_and_the_published_figure():
     assert ours["rows"] == 2
     assert ours["iqm"] == pytest.approx(1.0)  # 0.5, 1, 1, 1.5
     assert normalized(rows, "reference")["iqm"] == pytest.approx(0.25)
-    assert normalized(rows, "reference")["interval"] == [None, None]  # no spread within rows
+    assert normalized(rows, "reference")["interval"] == [-math.inf, math.inf]  # no spread within rows
     # 0.5 and 1, 1 and 1.5: of each row twice the variance 1/8; (1/4 + 1/4) / 4^2, and 2 degrees of freedom.
     half = 4.30265 * (0.5 / 16) ** 0.5
     assert ours["interval"] == pytest.approx([1 - half, 1 + half], abs=1e-4)

@@ -1,5 +1,7 @@
 """Means, shares and interquartile means with their intervals, by hand, against scipy's and by simulated coverage."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -12,8 +14,8 @@ from mlbits.selfplay.statistics import (
     interquartile_mean,
     interval_text,
     iqm_interval,
+    json_text,
     mean_interval,
-    plain_interval,
     share_interval,
 )
 
@@ -63,9 +65,16 @@ def test_numbers_that_repeat_reach_as_far_as_wilson_and_as_student():
     assert low < student[0]
     # With wider bounds the spread is a smaller part of what it might be, and the interval wider.
     assert mean_interval(values, bounds=(0, 3))[1][0] < low
-    # Half of the numbers different: Student's alone.
-    wanted = stats.t.interval(0.95, 3, loc=4.25, scale=stats.sem([1, 1, 5, 10]))
-    assert mean_interval([1, 1, 5, 10]) == (4.25, pytest.approx(wanted))
+    # Four different numbers, none of which half of them are, or one of three runs: Student's alone.
+    for others in ([1, 1, 5, 10, 10, 7], [500, 500, 480]):
+        wanted = stats.t.interval(0.95, len(others) - 1, loc=np.mean(others), scale=stats.sem(others))
+        assert mean_interval(others) == (pytest.approx(np.mean(others)), pytest.approx(wanted))
+    # Half are: Wilson's too, with the variance that they have.
+    many = [500.0] * 30 + list(np.linspace(100, 480, 20))
+    near, _ = bounded_interval(np.mean(many), np.var(many) / 50, (100, 500))
+    student = stats.t.interval(0.95, 49, np.mean(many), stats.sem(many))[0]
+    assert mean_interval(many)[1][0] == pytest.approx(near)
+    assert near < student
 
 
 def test_bounded_numbers_have_wilsons_interval_with_their_own_variance():
@@ -234,12 +243,13 @@ def test_confidence_widens():
 def test_intervals_in_words_and_in_json():
     assert interval_text((1.0, 2.5), 9) == "95% interval 1 to 2.5"
     # z^2 / (n + z^2) = 3.8415 / 103.8415
-    assert interval_text((None, None), 100) == "all 100 equal, which gives no interval; up to 3.7% may differ (95%)"
-    assert interval_text(UNKNOWN, 100) == interval_text((None, None), 100)
+    assert interval_text(UNKNOWN, 100) == "all 100 equal, which gives no interval; up to 3.7% may differ (95%)"
     assert interval_text((-np.inf, 3.0), 9) == "95% interval below 3"
-    assert interval_text((3.0, None), 9, ".1f") == "95% interval above 3.0"
-    assert plain_interval((1.5, np.inf)) == [1.5, None]
-    assert plain_interval(UNKNOWN) == [None, None]
+    assert interval_text((3.0, np.inf), 9, ".1f") == "95% interval above 3.0"
+    data = {"interval": [-np.inf, np.inf], "text": 'to Infinity, "-Infinity"', "Infinity": 1.5}
+    text = json_text(data, 1)
+    assert json.loads(text, parse_constant=pytest.fail) == data  # no word that JSON does not know
+    assert json_text({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
 
 
 def test_strata_without_numbers_are_refused():
