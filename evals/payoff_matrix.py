@@ -85,7 +85,7 @@ def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatri
     payoff, low, high, won, won_low, won_high = np.full((6, size**2), np.nan)
     # One entry for each game of each cell, in the order of cells.
     keys, of = np.unique(cell * games + game, return_inverse=True)
-    met, earned, taken = (np.bincount(of, weight, len(keys)) * 1.0 for weight in (None, value, margin > 0))
+    met, earned, taken = (np.bincount(of, weight, len(keys)).astype(np.float64) for weight in (None, value, margin > 0))
     starts = np.searchsorted(keys // max(games, 1), np.arange(size**2 + 1))
     bounds = (float(table.returns.min()), float(table.returns.max())) if games else (0.0, 0.0)
     for k in np.flatnonzero(meetings):
