@@ -145,6 +145,9 @@ def test_who_has_mastered_its_opponents_is_frozen_early():
     good = Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.8)
     assert is_ripe(MAIN, EVERYBODY, good, 100, 100)
     assert not is_ripe(MAIN, EVERYBODY, good, 99, 100)
+    assert not is_ripe(
+        MAIN, EVERYBODY, Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.65), 100, 100
+    )  # one is not yet beaten
     assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # it plays for the main agent alone
     assert is_ripe(EXPLOITER, EVERYBODY, Record(_0=0.8), 100, 100)
     assert not is_ripe(LEAGUE, EVERYBODY, Record(_0=0.8), 100, 100)
