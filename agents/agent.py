@@ -150,7 +150,8 @@ class Agent(Protocol):
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """Learn from a :class:`Rollout`, or from the run's :class:`~mlbits.agents.replay.Replay` after a ReplaySpec.
 
-        ``progress`` 0..1 is how much of the run is over. Returns metrics by name, numbers or tensors [].
+        ``progress`` 0..1 is how much of the run (of the learner's own life in a league) is over. Returns metrics
+        by name, numbers or tensors [].
         """
 
     def state_dict(self) -> dict[str, Tensor]:

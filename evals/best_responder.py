@@ -7,7 +7,7 @@ exploitability, and a poor one where the responder learns poorly: a small one sa
 
 The responder takes each seat in turn, in training (:func:`mlbits.selfplay.lineup.against`) and in the games that
 decide, which are new ones. There it takes its most probable actions, since a best response need not mix; the others
-draw theirs. The interval is that of the games played: 95%, of the difference of two means.
+draw theirs. The interval is that of the games played: 95%, of the difference of two means (Welch).
 
 Differs from the paper, whose responder searches besides learning, in that it is one of this suite's learners, PPO by
 default.
@@ -31,7 +31,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, Decision
@@ -42,8 +41,8 @@ from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.lineup import against
 from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.statistics import difference_interval
 
-_NORMAL_95 = 1.959964
 _COPIES = 64
 # PPO's, for games of a few moves: tried on Blotto and Goofspiel, whose exact answers are known.
 _PPO = {"num_steps": 32, "learning_rate": 1e-3}
@@ -56,7 +55,7 @@ class BestResponse:
     Attributes:
         responder: the agent that was trained.
         gain: what a seat gained on average, over the seats; a lower bound of exploitability up to the games' chance.
-        interval: its 95% interval, low and high.
+        interval: its 95% interval, low and high; -inf and inf where all returns of all games are equal.
         response_return: what the responder earned.
         value: what the agents themselves earn, the mean over seats.
         seats: of the game.
@@ -121,11 +120,8 @@ def best_response(
     answered = play_episodes(agents, env, games, seed=seed + 10**9, seating=np.where(turns, 0, drawn[0]), **common)
     without = play_episodes(agents, env, games, seed=seed + 2 * 10**9, seating=drawn[1], **common)
     response, own = answered.returns[turns], without.returns.mean(1)
-    gain = float(response.mean() - own.mean())
-    half = _NORMAL_95 * math.sqrt(_squared_error(response) + _squared_error(own))
-    return BestResponse(
-        responder, gain, (gain - half, gain + half), float(response.mean()), float(own.mean()), seats, learnt, games
-    )
+    gain, interval = difference_interval(response, own)
+    return BestResponse(responder, gain, interval, float(response.mean()), float(own.mean()), seats, learnt, games)
 
 
 class Sure:
@@ -185,8 +181,3 @@ def _train(
         session.counters.env_steps += played
     batch.close()
     return session.learner, seats, session.counters.env_steps
-
-
-def _squared_error(values: NDArray[np.float64]) -> float:
-    """Of the mean of independent numbers."""
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0

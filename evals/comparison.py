@@ -2,8 +2,8 @@
 
 Every number of a table comes from whole training runs, each in a process of its own: the score of a run is the mean
 return of its last agent over evaluation episodes that start alike for every agent (``mlbits train`` seeds them the same
-in every run), greedy. A row tells its runs by their interquartile mean and a bootstrap interval
-(:mod:`mlbits.selfplay.statistics`).
+in every run), greedy. A row says of its runs their interquartile mean and its 95% interval, which holds for three runs
+and more (:func:`mlbits.selfplay.statistics.iqm_interval`); equal runs have none.
 
 Runs are folders, OUT/TASK/LABEL/seed-N. One that is finished is read, one that was interrupted goes on from its last
 checkpoint, and one whose settings are not today's is moved aside and trained anew.
@@ -35,7 +35,7 @@ from mlbits.evals.reproduction import ReproductionError, train_in_process
 from mlbits.selfplay.config import Settings
 from mlbits.selfplay.flags import parse_train
 from mlbits.selfplay.run import CONFIG, SUMMARY, read_settings
-from mlbits.selfplay.statistics import bootstrap_interval, interquartile_mean
+from mlbits.selfplay.statistics import interquartile_mean, iqm_interval
 
 EVAL_EPISODES = 100
 
@@ -156,14 +156,17 @@ class Entry:
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any] | None:
-    """Scores of runs, their interquartile mean with its interval, and the median speed; None for no runs."""
+    """Scores of runs, their interquartile mean with its interval, and the median speed; None for no runs.
+
+    The interval is -inf and inf where it has no ends: of one run, or of equal ones.
+    """
     if not results:
         return None
     scores = [result.score for result in results]
     return {
         "scores": scores,
         "iqm": interquartile_mean(scores),
-        "interval": list(bootstrap_interval([scores])),
+        "interval": list(iqm_interval([scores])),
         "steps_per_cpu_second": statistics.median(result.steps_per_cpu_second for result in results),
     }
 
@@ -176,7 +179,8 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
         side: "ours" or "reference".
 
     Returns:
-        "iqm" and "interval" (bootstrap stratified by rows), over the rows that have both sides; None if there are none.
+        "iqm", "interval" (the spread is that within rows; -inf and inf where a row has one run) and "rows", over the
+        rows that have both sides; None if there are none.
     """
     both = [row for row in rows if row["ours"] is not None and row["reference"] is not None]
     if not both:
@@ -185,7 +189,7 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
         [(score - row["random"]) / (row["published"] - row["random"]) for score in row[side]["scores"]] for row in both
     ]
     pooled = list(itertools.chain(*strata))
-    return {"iqm": interquartile_mean(pooled), "interval": list(bootstrap_interval(strata)), "rows": len(both)}
+    return {"iqm": interquartile_mean(pooled), "interval": list(iqm_interval(strata)), "rows": len(both)}
 
 
 def choose(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Entry]:

@@ -51,9 +51,10 @@ def evaluate_run(
         env_settings: of the environment, over those that the run trained with (another split, say).
 
     Returns:
-        return_mean, return_interval (95%, Student's t), episodes, length_mean, env_steps (of the checkpoint),
-        passed_over (what is wrong with newer checkpoints). In games of several seats "measured", see
-        :mod:`mlbits.evals.headline`. Where the environment is small enough to be solved, besides:
+        return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
+        are equal), episodes, length_mean, env_steps (of the checkpoint), passed_over (what is wrong with newer
+        checkpoints). In games of several seats "measured", see :mod:`mlbits.evals.headline`. Where the environment is
+        small enough to be solved, besides:
         optimum and random_return (exact means of the best play and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
         where the optimum is not positive).

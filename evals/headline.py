@@ -18,7 +18,7 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.wrapped import open_batch
 from mlbits.evals.opponents import play_against
-from mlbits.selfplay.statistics import share_interval
+from mlbits.selfplay.statistics import interval_text, share_interval
 
 _POOL_AGENTS = 16  # frozen copies that are played, evenly spaced
 
@@ -78,8 +78,8 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     measured = summary.get("measured") or {}
     parts = measured_lines(measured)
     if not parts or not measured.get("same_return"):
-        (low, high), episodes = summary["return_interval"], summary["episodes"]
-        parts.append(f"return {summary['return_mean']:.4g} (95% interval {low:.4g} to {high:.4g}, {episodes} episodes)")
+        interval = interval_text(summary["return_interval"], summary["episodes"])
+        parts.append(f"return {summary['return_mean']:.4g} ({interval}, {summary['episodes']} episodes)")
     return parts
 
 

@@ -7,7 +7,11 @@ TensorBoard's names are stable:
 | exploitability/agent | of the agent in all seats, exact; 0 is an equilibrium |
 | exploitability/pool | of a mixture of the pool, one frozen copy drawn a game: fictitious play's average |
 | rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0 |
+| rating/groups | how many groups of players never met, by any chain of games |
 | pool/payoffs | a picture: the share of games that the row's player won against the column's |
+
+Ratings of groups that never met have no common scale: rating/elo is left out where the first copy is in another group
+than the learner, and the picture parts groups by black lines.
 
 Exploitability is exact or not there: games too large to be gone through have none in training (``mlbits exploit RUN``
 trains a best responder to them, for a lower bound).
@@ -41,7 +45,7 @@ def during_training(session: Session) -> Measured:
     # Here and not above: only runs of several seats wait for SciPy.
     from mlbits.evals.agent_exploitability import exact_exploitability
     from mlbits.evals.headline import measure
-    from mlbits.evals.ratings import elo_ratings
+    from mlbits.evals.ratings import elo_ratings, meeting_groups
 
     scalars: dict[str, float] = {}
     opponents, settings = session.opponents, session.settings
@@ -71,12 +75,16 @@ def during_training(session: Session) -> Measured:
         return Measured(scalars, {}, summary)
     if copies:
         points = opponents.payoffs.wins + opponents.payoffs.draws / 2
-        scalars["rating/elo"] = float(elo_ratings(points, anchor=copies[0])[0])
+        groups = meeting_groups(points)
+        scalars["rating/groups"] = float(groups.max() + 1)
+        if groups[0] == groups[copies[0]]:
+            scalars["rating/elo"] = float(elo_ratings(points, anchor=copies[0])[0])
     return Measured(scalars, {"pool/payoffs": payoffs_picture(opponents)}, summary)
 
 
 def payoffs_picture(opponents: Opponents) -> np.ndarray:
     """Who won how often against whom, uint8 [H, W, 3]: learners, guests, and frozen copies evenly spaced in time."""
+    from mlbits.evals.ratings import meeting_groups
     from mlbits.selfplay.heat_maps import payoff_heat_map  # needs Pillow
 
     copies = [copy.number for copy in opponents.copies]
@@ -84,8 +92,13 @@ def payoffs_picture(opponents: Opponents) -> np.ndarray:
     payoffs = opponents.payoffs
     with np.errstate(invalid="ignore"):
         won = (payoffs.wins + payoffs.draws / 2) / payoffs.meetings
+    group = meeting_groups(payoffs.meetings)
+    shown.sort(key=lambda number: int(group[number]))  # stable: within a group as before
     picked = won[np.ix_(shown, shown)]
-    return payoff_heat_map(picked, [opponents.names[number] for number in shown], "games won, draws counting half")
+    return payoff_heat_map(
+        picked, [opponents.names[number] for number in shown], "games won, draws counting half",
+        groups=group[shown].tolist(),
+    )  # fmt: skip
 
 
 def _evenly(numbers: list[int], most: int) -> list[int]:

@@ -41,7 +41,8 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
         player: whose outcomes; in each game exactly one seat is this player's.
 
     Returns:
-        return_mean and return_interval of its seats (95%, Student's t), games, won and won_interval (share of games in
+        return_mean and return_interval of its seats (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where
+        all returns are equal), games, won and won_interval (share of games in
         which it has the highest return alone; 95%, Wilson), tied (shares the highest return) and lost.
 
     Raises:
@@ -52,7 +53,7 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
         raise ValueError(f"seating: player {player} has {sorted(set(own.sum(1).tolist()))} seats a game; wanted 1")
     mine = returns[own]
     best_other = np.where(own, -np.inf, returns).max(1)
-    mean, interval = mean_interval(mine)
+    mean, interval = mean_interval(mine, bounds=(float(returns.min()), float(returns.max())))
     games, wins = len(mine), int((mine > best_other).sum())
     won, won_interval = share_interval(wins, games)
     tied = float((mine == best_other).mean())

@@ -4,8 +4,20 @@ A cell holds the meetings of two players: pairs of seats in one game, one held b
 column's. In games of two seats that is one a game; with more, a game is a meeting for each pair in it, and the payoff
 is what the row's player earns where the column's sits at the same table.
 
-Intervals of mean returns are percentiles of a bootstrap over a cell's meetings; those of shares of won games are
-Wilson's (1927), see :func:`mlbits.selfplay.statistics.share_interval`.
+What is independent is a game, not a meeting: meetings at one table share its luck. Intervals are of games therefore.
+With S_g the sum of a cell's values in game g and m_g its meetings in it, the mean r = sum S_g / sum m_g has the
+variance
+
+    G / (G - 1) sum_g (S_g - r m_g)^2 / (sum m_g)^2
+
+(Cochran 1977, "Sampling Techniques", equation 2.39: a ratio of two sums over G games), and Student's t has G - 1
+degrees of freedom. Where most games of a cell are equal the interval also reaches as far as Wilson's does
+between the table's smallest and greatest return, and so it does where they are all equal. A table that has few
+different returns has no means beyond these two.
+
+Shares of won meetings have Wilson's (1927) interval for as many independent meetings as would vary so much (Korn and
+Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated from survey
+data"); in games of two seats these are the games.
 
 Example:
     matrix = payoff_matrix(read_matches(Path("matches.jsonl")))
@@ -17,6 +29,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.evals.match_table import MatchTable, MatchTableError
-from mlbits.selfplay.statistics import share_interval
-
-_FEW_VALUES = 64  # different returns up to which a resample is drawn as counts
+from mlbits.selfplay.statistics import bounded_interval, equal_interval, repeat, share_interval, student, wilson
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +51,7 @@ class PayoffMatrix:
         wins: meetings in which the row's return was the higher, int64; none with oneself.
         draws: meetings in which both had the same return, int64; none with oneself.
         payoff: mean return; with oneself, the mean of the seats.
-        low: lower end of its interval.
+        low: lower end of its interval, -inf where the table has one return alone.
         high: upper end of its interval.
         won: share of meetings won.
         won_low: lower end of its interval.
@@ -59,30 +70,30 @@ class PayoffMatrix:
     won_high: NDArray[np.float64]
 
 
-def payoff_matrix(table: MatchTable, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> PayoffMatrix:
+def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatrix:
     """Gather the games of a match table.
 
     Args:
         table: of N players.
         confidence: of the intervals, 0..1.
-        resamples: of the bootstrap.
-        seed: of its draws; the intervals are a function of it and the games.
     """
-    size, seats = len(table.players), table.seats
-    generator = np.random.default_rng(seed)
-    cell, value, margin = (np.concatenate(parts) for parts in zip(*_meetings(table, size, seats), strict=True))
-    order = np.argsort(cell, kind="stable")
-    value = value[order]
+    size, seats, games = len(table.players), table.seats, len(table.seating)
+    cell, game, value, margin = (np.concatenate(parts) for parts in zip(*_meetings(table, size, seats), strict=True))
     meetings = np.bincount(cell, minlength=size**2)
     wins, draws = np.bincount(cell[margin > 0], minlength=size**2), np.bincount(cell[margin == 0], minlength=size**2)
     draws[np.arange(size) * (size + 1)] = 0
     payoff, low, high, won, won_low, won_high = np.full((6, size**2), np.nan)
-    ends = np.cumsum(meetings)
+    # One entry for each game of each cell, in the order of cells.
+    keys, of = np.unique(cell * games + game, return_inverse=True)
+    met, earned, taken = (np.bincount(of, weight, len(keys)).astype(np.float64) for weight in (None, value, margin > 0))
+    starts = np.searchsorted(keys // max(games, 1), np.arange(size**2 + 1))
+    bounds = (float(table.returns.min()), float(table.returns.max())) if games else (0.0, 0.0)
     for k in np.flatnonzero(meetings):
-        of = value[ends[k] - meetings[k] : ends[k]]
-        payoff[k] = of.mean()
-        low[k], high[k] = _bootstrap_mean(of, confidence, resamples, generator)
-        won[k], (won_low[k], won_high[k]) = share_interval(int(wins[k]), int(meetings[k]), confidence)
+        part = slice(starts[k], starts[k + 1])
+        payoff[k], (low[k], high[k]) = _payoff_interval(earned[part], met[part], bounds, confidence)
+        won[k], (won_low[k], won_high[k]) = _won_interval(taken[part], met[part], confidence)
+    if len(np.unique(table.returns)) <= games / 2 and bounds[0] < bounds[1]:
+        low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     square = (size, size)
     return PayoffMatrix(
         table.names,
@@ -139,8 +150,8 @@ def write_csv(matrix: PayoffMatrix, path: Path) -> None:
 
 def _meetings(
     table: MatchTable, size: int, seats: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Cells of [N, N], payoffs and margins of the meetings, for each two seats both ways; with oneself one way."""
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+    """Cells of [N, N], games, payoffs and margins of meetings, for each two seats both ways; with oneself one way."""
     found = []
     for a in range(seats):
         for b in range(seats):
@@ -151,21 +162,39 @@ def _meetings(
             counts = ~alone | (a < b)
             value = np.where(alone, (table.returns[:, a] + table.returns[:, b]) / 2, table.returns[:, a])
             margin = np.where(alone, 0.0, table.returns[:, a] - table.returns[:, b])
-            found.append(((mine * size + other)[counts], value[counts], margin[counts]))
+            found.append(((mine * size + other)[counts], np.flatnonzero(counts), value[counts], margin[counts]))
     return found
 
 
-def _bootstrap_mean(
-    values: NDArray[np.float64], confidence: float, resamples: int, generator: np.random.Generator
-) -> tuple[float, float]:
-    """Percentile interval of the mean of values [K]."""
-    distinct, counts = np.unique(values, return_counts=True)
-    total = len(values)
-    if len(distinct) <= _FEW_VALUES:
-        means = generator.multinomial(total, counts / total, resamples) @ distinct / total
-    else:
-        block = max(1, 4_000_000 // total)
-        sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-        means = np.concatenate([values[generator.integers(total, size=(n, total))].mean(1) for n in sizes])
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+def _payoff_interval(
+    sums: NDArray[np.float64], met: NDArray[np.float64], bounds: tuple[float, float], confidence: float
+) -> tuple[float, tuple[float, float]]:
+    """The mean of a cell's meetings and its interval, from each game's sum and number of meetings, [G]."""
+    games, total = len(sums), int(met.sum())
+    means = sums / met
+    mean = float(sums.sum() / total)
+    if games == 1 or np.ptp(means) == 0:
+        return mean, equal_interval(mean, games, bounds, confidence)
+    square = float(((sums - mean * met) ** 2).sum()) / total**2
+    half = student(games - 1, confidence) * math.sqrt(square * games / (games - 1))
+    low, high = mean - half, mean + half
+    if repeat(means):
+        near, far = bounded_interval(mean, square, bounds, confidence)
+        low, high = min(low, near), max(high, far)
+    return mean, (low, high)
+
+
+def _won_interval(
+    wins: NDArray[np.float64], met: NDArray[np.float64], confidence: float
+) -> tuple[float, tuple[float, float]]:
+    """The share of a cell's meetings that were won and its interval, from each game's, [G]."""
+    games, won, total = len(wins), int(wins.sum()), int(met.sum())
+    if games == total:  # one meeting a game
+        return share_interval(won, total, confidence)
+    share = won / total
+    square = float(((wins - share * met) ** 2).sum()) / total**2
+    independent = float(games)  # no spread: a game says as much as one meeting
+    if square > 0 and games > 1:
+        normal = student(math.inf, confidence)
+        independent = min(share * (1 - share) / square, total) * (normal / student(games - 1, confidence)) ** 2
+    return share, wilson(share, independent, confidence)

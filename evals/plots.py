@@ -32,7 +32,8 @@ def mean_band(panel: Any, x: NDArray[np.float64], runs: NDArray[np.float64], lab
     """Draw the mean over runs [R, X] with the 95% interval of each point."""
     intervals = [mean_interval(column) for column in runs.T]
     mean = np.array([one for one, _ in intervals])
-    low, high = (np.array([bounds[k] for _, bounds in intervals]) for k in (0, 1))
+    ends = np.array([bounds for _, bounds in intervals])
+    low, high = np.where(np.isfinite(ends), ends, np.nan).T  # equal runs have no band
     panel.plot(x, mean, color=colour, label=label)
     panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 

@@ -1,4 +1,4 @@
-"""Elo ratings by maximum likelihood from all games at once, of two players or more, with bootstrap intervals.
+"""Elo ratings by maximum likelihood from all games at once, of two players or more, with intervals.
 
 Bradley and Terry (1952): i beats j with probability 1 / (1 + 10^((R_j - R_i) / 400)) in Elo's units. With s_ij the
 points of i against j (1 a win, 1/2 a draw) and theta = R ln(10) / 400, the log-likelihood
@@ -14,11 +14,19 @@ regression", proposition 1).
 A prior keeps those who won or lost all from infinity: each is taken to have drawn so many games against a player of
 rating 0 that nobody sees. Beside a thousand games, one such game moves a rating by little.
 
+Two kinds of players share less than a scale:
+
+- *Groups* never met, not by any chain of games. Each has a zero of its own.
+- *Tiers* of one group met, but all points between them went one way: players of a tier took points from each other
+  along some chain, those of two tiers did not. How far tiers lie apart is not in the games. A tier from which no other
+  took a point has ratings without an upper end, one that took none from others has no lower end, and the numbers
+  themselves are the prior's.
+
 Games of several players count as the pairs of them, ranked by return, each pair 1 / (n - 1), so that a game counts as
 one for each player in it. In the model of Plackett (1975) and Luce (1959) for whole rankings, too, pairs follow Bradley
 and Terry with the same ratings, so that the pairs find them (Azari Soufiani et al. 2013, "Generalized method-of-moments
 for rank aggregation": full breaking is consistent); and unlike it they know draws, which shared returns are. Pairs of
-one game are not independent. The intervals do not take them for it: whole games are drawn anew.
+one game are not independent, and the intervals do not take them for it: see :mod:`mlbits.evals.rating_intervals`.
 
 Differs from OpenSpiel's Elo, which is Hunter's, in method, prior and anchor; without prior the numbers are the same.
 
@@ -33,21 +41,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.special import expit
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.evals.rating_intervals import Entries, score_intervals
 
 ELO = 400 / math.log(10)
 """Elo points for one unit of theta."""
 
 _MAX_STEPS = 1000
 _SETTLED = 1e-9  # change of theta
-_BLOCK = 2_000_000  # numbers of a block of resamples
 
 
 class RatingError(MlbitsError, ValueError):
@@ -60,10 +69,13 @@ class Ratings:
 
     Attributes:
         players: their names, N.
-        elo: [N].
-        low: lower end of the interval, [N].
-        high: upper end of the interval, [N].
+        elo: [N]; NaN for a player who met no other.
+        low: lower end of the interval, [N]; -inf where the games set none.
+        high: upper end of the interval, [N]; inf where the games set none.
         games: that each played, int64 [N].
+        group: the number of each player's group, from 0, the largest first, int64 [N]; ratings of different groups have
+            no common scale.
+        tier: the number of each player's tier within its group, from 0, the highest mean rating first, int64 [N].
     """
 
     players: tuple[str, ...]
@@ -71,6 +83,36 @@ class Ratings:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     games: NDArray[np.int64]
+    group: NDArray[np.int64]
+    tier: NDArray[np.int64]
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each group's players."""
+        return tuple(map(self._named, _members(self.group)))
+
+    @property
+    def tiers(self) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """The names of each tier's players, by group."""
+        return tuple(
+            tuple(self._named(members[tier]) for tier in _members(self.tier[members]))
+            for members in _members(self.group)
+        )
+
+    def notes(self) -> list[str]:
+        """What the ratings do not say, by name; nothing where all of them are on one scale."""
+        lines = []
+        if len(self.groups) > 1:
+            listed = "; ".join(", ".join(names) for names in self.groups)
+            lines.append(f"no common scale: these groups never met, and each has its own Elo: {listed}")
+        for tiers in self.tiers:
+            if len(tiers) > 1:
+                listed = "; ".join(", ".join(names) for names in tiers)
+                lines.append(f"all points between these went one way, which leaves their distances open: {listed}")
+        return lines
+
+    def _named(self, numbers: NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(self.players[k] for k in numbers)
 
 
 def points(wins: ArrayLike, draws: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -163,21 +205,19 @@ def rate(
     anchor: str | None = None,
     prior: float = 1.0,
     confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> Ratings:
-    """Ratings from games, with percentile intervals of a bootstrap that draws whole games anew.
+    """Ratings from games, with score intervals.
+
+    The zero of a group that the anchor is not in is the mean of its largest tier, or of all where several tiers are as
+    large.
 
     Args:
         players: who sat where, [G, P], places in ``names``.
         returns: of each seat, [G, P].
         names: of the N players.
-        anchor: the player whose rating is 0, without interval; None makes the mean 0.
-        prior: drawn games of each player against one of rating 0. Resamples need one: without, some may have players
-            that only win.
+        anchor: the player whose rating is 0, without interval; None for none.
+        prior: drawn games of each player against one of rating 0; 0 is for one group of one tier alone.
         confidence: 0..1.
-        resamples: how many.
-        seed: of the draws; the intervals are a function of it and the games.
 
     Raises:
         RatingError: for games that do not fit, an unknown anchor, or ratings that do not exist.
@@ -185,25 +225,95 @@ def rate(
     size = len(names)
     if anchor is not None and anchor not in names:
         raise RatingError(f"anchor: got {anchor!r}; wanted any of {', '.join(names)}")
-    if not 0 < confidence < 1 or resamples < 1:
-        raise RatingError(f"confidence, resamples: got {confidence}, {resamples}; wanted 0..1, and at least 1")
+    if not 0 < confidence < 1:
+        raise RatingError(f"confidence: got {confidence}; wanted a number between 0 and 1")
     seating, earned = _check_games(players, returns, size)
     place = None if anchor is None else list(names).index(anchor)
     kinds, counts = _alike(seating, earned)
     seating, earned = seating[kinds], earned[kinds]
     rows, cells, share = _pair_entries(seating, earned, size)
-    table = csr_matrix((share, (cells, rows)), shape=(size**2, len(counts)))
-    elo = elo_ratings((table @ counts).reshape(size, size), prior=prior, anchor=place)
-    generator, drawn = np.random.default_rng(seed), list[NDArray[np.float64]]()
-    block = max(1, _BLOCK // max(len(counts), size**2))
-    for start in range(0, resamples, block):
-        again = generator.multinomial(counts.sum(), counts / counts.sum(), min(block, resamples - start))
-        scores = (table @ again.T).T.reshape(-1, size, size)
-        drawn.append(elo_ratings(scores, prior=prior, anchor=place))
-    low, high = np.quantile(np.concatenate(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+    scores = np.bincount(cells, share * counts[rows], size**2).astype(float).reshape(size, size)
+    elo_ratings(scores, prior=prior)  # refuses what has no ratings
+    theta = _newton(scores[None], prior)[0]
+    group, part = meeting_groups(scores), _components(scores, "strong")
+    contrasts = np.eye(size) - _zeros(group, part, place)
+    rated = np.abs(contrasts).sum(1) > 0
+    elo, low, high = contrasts @ theta, np.zeros(size), np.zeros(size)
+    above, below = _open_ends(scores, group, part, place)
+    if rated.any():
+        entries, swept = Entries(rows, cells // size, cells % size, share, counts), (above | below)[rated]
+        low[rated], high[rated] = score_intervals(entries, theta, contrasts[rated], prior, confidence, swept)
+    low[below], high[above] = -math.inf, math.inf
+    alone = np.bincount(group)[group] == 1
+    elo[alone] = low[alone] = high[alone] = math.nan
     present = np.zeros((len(counts), size), bool)
     present[np.arange(len(counts))[:, None], seating] = True
-    return Ratings(tuple(names), elo, low, high, counts @ present)
+    tier = np.zeros(size, np.int64)
+    for members in _members(group):
+        means = {one: theta[part == one].mean() for one in part[members].tolist()}
+        order = sorted(means, key=means.__getitem__, reverse=True)
+        tier[members] = [order.index(one) for one in part[members].tolist()]
+    return Ratings(tuple(names), elo * ELO, low * ELO, high * ELO, counts @ present, group, tier)
+
+
+def _members(number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places that have the number 0, those that have 1, and so on."""
+    return [np.flatnonzero(number == k) for k in range(int(number.max()) + 1)]
+
+
+def meeting_groups(scores: ArrayLike) -> NDArray[np.int64]:
+    """The number of each player's group, [N], from 0, the largest first: those who met along some chain of games.
+
+    Args:
+        scores: points or meetings of the row's player with the column's, [N, N].
+    """
+    table = np.asarray(scores, float)
+    return _components(table + table.T, "weak")
+
+
+def _components(scores: NDArray[np.float64], kind: Literal["weak", "strong"]) -> NDArray[np.int64]:
+    """The number of each player's component of the graph of who took points from whom, [N], the largest first."""
+    count, of = connected_components(csr_matrix(scores > 0), connection=kind)
+    first = [int((of == part).argmax()) for part in range(count)]
+    order = sorted(range(count), key=lambda part: (-int((of == part).sum()), first[part]))
+    return np.argsort(order)[of].astype(np.int64)
+
+
+def _zeros(group: NDArray[np.int64], part: NDArray[np.int64], anchor: int | None) -> NDArray[np.float64]:
+    """Weights [N, N] of the players whose weighted mean is the zero of each player."""
+    zero = np.zeros((len(group), len(group)))
+    for members in _members(group):
+        sizes = np.bincount(part[members])
+        chosen = members
+        if anchor is not None and anchor in members:
+            chosen = np.array([anchor])
+        elif (sizes == sizes.max()).sum() == 1:
+            chosen = members[part[members] == sizes.argmax()]
+        zero[np.ix_(members, chosen)] = 1 / len(chosen)
+    return zero
+
+
+def _open_ends(
+    scores: NDArray[np.float64], group: NDArray[np.int64], part: NDArray[np.int64], anchor: int | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whose ratings the games do not bound from above, and from below, [N] both.
+
+    A tier may rise without end if no other took a point from it, and fall if it took none. Beside an anchor, whoever
+    the anchor took no point from along any chain may rise, and who took none from the anchor may fall.
+    """
+    took = scores > 0
+    between = took & (part[:, None] != part[None, :])
+    parts = int(part.max()) + 1
+    lost = np.bincount(part, between.any(0), parts)[part] > 0
+    won = np.bincount(part, between.any(1), parts)[part] > 0
+    above, below = won & ~lost, lost & ~won
+    if anchor is not None:
+        beaten, beat = np.zeros((2, len(group)), bool)
+        beaten[breadth_first_order(csr_matrix(took), anchor, return_predecessors=False)] = True
+        beat[breadth_first_order(csr_matrix(took.T), anchor, return_predecessors=False)] = True
+        here = group == group[anchor]
+        above, below = np.where(here, ~beaten, above), np.where(here, ~beat, below)
+    return above, below
 
 
 def _newton(tables: NDArray[np.float64], prior: float) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ lies between them is written anew, the rest of the page is left as it is.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from mlbits.selfplay.checkpoints import write_file
 from mlbits.selfplay.run import CONFIG
 
 _COLUMNS = ("task", "agent", "steps", "ours", "at least", "reference", "published", "steps/CPU-s, reference's")
+INTERVALS = (
+    "In brackets: 95% intervals of the interquartile mean (Tukey and McLaughlin 1963, not narrower than Student's t of "
+    "all runs); equal runs and single ones have none."
+)
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -52,6 +57,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
                 cells[place] += f", {len(side['scores'])} of {most} runs"
         cells[3] = f"**{cells[3]}**" if row["met"] else cells[3]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", INTERVALS]
     if overall is not None:
         sides = (f"{side} {interval(overall[side], 2)}" for side in ("ours", "reference"))
         lines += [
@@ -116,10 +122,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
-    """An interquartile mean with its interval, or a dash."""
+    """An interquartile mean with its interval, or why it has none; a dash for no runs."""
     if side is None:
         return "-"
     low, high = side["interval"]
+    if math.isinf(low):
+        count = len(side.get("scores", ()))
+        why = f"all {count} equal" if count > 1 else "no interval"
+        return f"{_number(side['iqm'], digits)} ({why})"
     return f"{_number(side['iqm'], digits)} [{_number(low, digits)}, {_number(high, digits)}]"
 
 

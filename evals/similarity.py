@@ -45,7 +45,7 @@ from mlbits.envs.policy_similarity import SimilarityGame
 from mlbits.evals.plots import figure, mean_band, save
 from mlbits.evals.reproduction import ReproductionError, print_table
 from mlbits.selfplay.machine import set_up
-from mlbits.selfplay.statistics import bootstrap_interval, interquartile_mean, mean_interval
+from mlbits.selfplay.statistics import interquartile_mean, iqm_interval, mean_interval
 
 PRETRAINED, PARTIAL, WITHOUT, DEFECTION = 1.1, 2.0, 3.0, 4.5  # bounds of the mean loss, in the order above
 QUICK_SEEDS, QUICK_TURNS = 2, 10
@@ -199,7 +199,7 @@ def _print(result: Mapping[str, Any]) -> None:
     for name, curves in result["conditions"].items():
         loss = pair_loss(result, name)
         mean, (low, high) = mean_interval(loss[:, -1])
-        middle, middle_interval = interquartile_mean(loss[:, -1]), bootstrap_interval([loss[:, -1]])
+        middle, middle_interval = interquartile_mean(loss[:, -1]), iqm_interval([loss[:, -1]])
         partial = int(((loss[:, -1] > PRETRAINED) & (loss[:, -1] <= PARTIAL)).sum())
         rows.append(
             [
@@ -213,7 +213,7 @@ def _print(result: Mapping[str, Any]) -> None:
         f"a pair's loss (1: both cooperate, 5: both defect) after so many turns; wanted at 0 at most {PRETRAINED:g}, "
         f"at {last} at most {PARTIAL:g}, from random weights at least {WITHOUT:g}, gradient cut at least {DEFECTION:g}",
         [
-            "condition", *(str(turn) for turn in shown[:-1]), f"{last}: mean [95%]", "range", "IQM [bootstrap 95%]",
+            "condition", *(str(turn) for turn in shown[:-1]), f"{last}: mean [95%]", "range", "IQM [95%]",
             f"in part (over {PRETRAINED:g}, to {PARTIAL:g})", "difference",
         ],
         rows,

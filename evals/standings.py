@@ -66,21 +66,23 @@ class Standings:
 
     @property
     def order(self) -> list[int]:
-        """The players' numbers, the highest Elo first."""
-        return np.argsort(-self.ratings.elo, kind="stable").tolist()
+        """The players' numbers, group by group, the highest Elo first."""
+        elo = np.nan_to_num(self.ratings.elo)
+        return np.lexsort((-elo, self.ratings.group)).tolist()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The players by Elo, as plain data; what is not known is None."""
+        """The players by group and Elo, as plain data; what is not known, or has no end, is None."""
         names, known = self.table.names, {"alpha_rank": self.alpha_rank, "nash": self.nash}
         known["nash_skill"] = self.nash_skill
-        rows = []
-        for rank, k in enumerate(self.order, 1):
+        rows, group = [], self.ratings.group
+        for place, k in enumerate(self.order):
+            rank = 1 + place - int((group < group[k]).sum())  # within the group
             figures = {
                 "points": self.points, "return_mean": self.return_mean, "elo": self.ratings.elo,
                 "elo_low": self.ratings.low, "elo_high": self.ratings.high,
             } | {name: values for name, values in known.items() if values is not None}  # fmt: skip
             found = {name: _plain(values[k]) for name, values in figures.items()}
-            row = {"rank": rank, "player": names[k], "games": int(self.ratings.games[k])}
+            row = {"group": int(group[k]) + 1, "rank": rank, "player": names[k], "games": int(self.ratings.games[k])}
             rows.append(row | found | {name: None for name, values in known.items() if values is None})
         return rows
 
@@ -89,18 +91,18 @@ class Standings:
         table = self.table
         return {
             "env": table.env, "env_settings": table.env_settings, "seats": table.seats, "games": len(table.seating),
+            "groups": [list(names) for names in self.ratings.groups],
+            "tiers": [[list(names) for names in tiers] for tiers in self.ratings.tiers], "notes": self.ratings.notes(),
             "players": [row | {"hash": table.players[row["player"]]} for row in self.rows()],
         }  # fmt: skip
 
 
-def standings(table: MatchTable, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> Standings:
+def standings(table: MatchTable, *, confidence: float = 0.95) -> Standings:
     """Work everything out.
 
     Args:
         table: of N players.
         confidence: of the intervals, 0..1.
-        resamples: of the bootstraps.
-        seed: of their draws; the standings are a function of it and the table.
 
     Raises:
         MatchTableError: if there are no games.
@@ -108,10 +110,8 @@ def standings(table: MatchTable, *, confidence: float = 0.95, resamples: int = 1
     if len(table.seating) == 0:
         raise MatchTableError("matches: got no games; wanted some")
     size = len(table.players)
-    matrix = payoff_matrix(table, confidence=confidence, resamples=resamples, seed=seed)
-    ratings = rate(
-        table.seating, table.returns, table.names, confidence=confidence, resamples=resamples, seed=seed
-    )  # fmt: skip
+    matrix = payoff_matrix(table, confidence=confidence)
+    ratings = rate(table.seating, table.returns, table.names, confidence=confidence)
     scores = game_points(table.seating, table.returns, size)
     who = table.seating.ravel()
     with np.errstate(invalid="ignore"):  # of players without games
@@ -141,7 +141,9 @@ def write_standings(found: Standings, folder: Path) -> None:
     lines.writerows([_cell(value) for value in row.values()] for row in rows)
     cells, names = np.ix_(found.order, found.order), [found.table.names[k] for k in found.order]
     ends = found.matrix.low[cells], found.matrix.high[cells]
-    drawn = payoff_heat_map(found.matrix.payoff[cells], names, interval=ends)
+    drawn = payoff_heat_map(
+        found.matrix.payoff[cells], names, interval=ends, groups=found.ratings.group[found.order].tolist()
+    )  # fmt: skip
     Image.fromarray(drawn).save(picture, "PNG")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,25 +156,35 @@ def write_standings(found: Standings, folder: Path) -> None:
 
 
 def standings_table(found: Standings) -> Table:
-    """The players by Elo as a table for a terminal."""
-    table = Table()
+    """The players by Elo as a table for a terminal, a section for each group; below it what ratings leave open."""
+    table = Table(caption="\n".join(found.ratings.notes()) or None, caption_justify="left")
     for name, side in (
         ("", "right"), ("player", "left"), ("games", "right"), ("points", "right"), ("mean return", "right"),
         ("Elo", "right"), ("95% interval", "left"), ("alpha-rank", "right"), ("Nash", "right"),
     ):  # fmt: skip
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
-    for row in found.rows():
+    rows = found.rows()
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
         shares = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("alpha_rank", "nash"))
         means = ("-" if row[name] is None else f"{row[name]:{form}}" for name, form in _FORMS.items())
-        interval = f"{row['elo_low']:.0f} to {row['elo_high']:.0f}"
+        rated = row["elo"] is not None
+        elo, interval = (f"{row['elo']:.0f}", _ends(row["elo_low"], row["elo_high"])) if rated else ("-", "-")
         table.add_row(
-            str(row["rank"]), row["player"], f"{row['games']:,}", *means, f"{row['elo']:.0f}", interval, *shares
-        )
+            str(row["rank"]), row["player"], f"{row['games']:,}", *means, elo, interval, *shares,
+            end_section=after is not None and after["group"] != row["group"],
+        )  # fmt: skip
     return table
 
 
 def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    """An interval of which ends may be open."""
+    if low is None or high is None:
+        return "open" if low is high else f"above {low:.0f}" if high is None else f"below {high:.0f}"
+    return f"{low:.0f} to {high:.0f}"
 
 
 def _cell(value: Any) -> Any:

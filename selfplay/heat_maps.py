@@ -1,7 +1,8 @@
 """A picture of who beats whom: the payoff matrix of players as colours and numbers.
 
 Blue is above the middle, red below it, white the middle itself; grey says that two never met. The middle is the mean of
-what was paid between different players, which is 0 in a game of zero sum.
+what was paid between different players, which is 0 in a game of zero sum. Black lines part groups that never met each
+other, by any chain of games.
 
 Example:
     Image.fromarray(payoff_heat_map([[0, 1], [-1, 0]], ["main", "past"])).save("payoffs.png")
@@ -21,6 +22,7 @@ _BLUE, _RED, _WHITE, _UNMET = (np.array(colour, float) for colour in (
     (38, 110, 214), (205, 70, 60), (255, 255, 255), (214, 214, 208)
 ))  # fmt: skip
 _NUMBERED = 24  # players up to which cells are wide enough for numbers
+_PARTED = "black lines part groups that never met: their ratings have no common scale"
 _TOP, _BAR = 62, 130  # pixels above the cells; the height of the scale's bar
 
 
@@ -30,6 +32,7 @@ def payoff_heat_map(
     title: str = "mean return of the row's player against the column's",
     *,
     interval: tuple[ArrayLike, ArrayLike] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw a payoff matrix.
 
@@ -37,7 +40,9 @@ def payoff_heat_map(
         payoff: what the row's player earns against the column's, [N, N]; NaN where they never met.
         players: names, N.
         title: what the numbers are.
-        interval: lower and upper ends of the payoffs' intervals, [N, N] each, to stand below them.
+        interval: lower and upper ends of the payoffs' intervals, [N, N] each, to stand below them; nothing stands where
+            they are not finite.
+        groups: the number of each player's group, N, the players of a group together; None for one group.
 
     Returns:
         The picture, uint8 [H, W, 3].
@@ -56,6 +61,8 @@ def payoff_heat_map(
     left = int(max(font(letters).getlength(name) for name in names)) + 46
     right = left + size * side
     width = max(right + 90, int(font(14).getlength(title)) + 24)
+    if groups is not None and len(set(groups)) > 1:
+        width = max(width, int(font(11).getlength(_PARTED)) + 24)
     canvas = Canvas(width, _TOP + max(size * side, _BAR + 10) + 14)
     canvas.text(12, 20, title, anchor="lm")
     shade = _shade((table - middle) / reach)
@@ -72,8 +79,15 @@ def payoff_heat_map(
                 fill = INK if shade[i, j].mean() > 150 else (255, 255, 255)
                 x, y = x + side / 2 - 1, y + side / 2
                 canvas.text(x, y - (7 if ends is not None else 1), _number(table[i, j]), 14, fill)
-                if ends is not None:
+                if ends is not None and np.isfinite(ends[:, i, j]).all():
                     canvas.text(x, y + 13, " to ".join(_number(end) for end in ends[:, i, j]), 10, fill)
+    parted = () if groups is None else np.flatnonzero(np.diff(groups)) + 1
+    for place in parted:
+        at = float(place * side - 1)
+        canvas.pen.line([left, _TOP + at, right - 2, _TOP + at], fill=INK, width=2)
+        canvas.pen.line([left + at, _TOP, left + at, _TOP + size * side - 2], fill=INK, width=2)
+    if len(parted):
+        canvas.text(12, 40, _PARTED, 11, GREY, "lm")
     _draw_scale(canvas, right + 14, middle, reach)
     return canvas.array()
 

@@ -19,6 +19,10 @@ Frozen copies are made from copied tensors, named by the hash of their content, 
 and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
 random state and the seats of the episodes under way, is in the checkpoint.
 
+In a league what falls over a run (learning rates, exploration) falls over an exploiter's own life, which begins when it
+is made anew: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest; a league
+exploiter's, which mostly goes on once frozen, with the run. See :meth:`Opponents.progress`.
+
 Example:
     mlbits train ppo mlbits/Blotto-v0 --pool uniform --pool-every 20000
     mlbits train ppo mlbits/Blotto-v0 --pool league --main-exploiters 1 --league-exploiters 2
@@ -112,6 +116,7 @@ class Opponents:
         self.copies: list[FrozenCopy] = []
         self.payoffs = Payoffs(len(self.agents))
         self._frozen_at = [0] * len(self.learners)
+        self._born_at = [0] * len(self.learners)
         self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
         self._written: set[str] = set()
         # Told which copies' learner has begun anew, first and last + 1.
@@ -232,7 +237,7 @@ class Opponents:
                 due = passed >= run.pool_every
             if due:
                 self.freeze(number, env_steps)
-                self._restart(number)
+                self._restart(number, env_steps)
 
     def freeze(self, learner: int, env_steps: int) -> None:
         """Add a deep copy of a learner to the pool."""
@@ -245,7 +250,7 @@ class Opponents:
         self.names.append(f"{self.names[learner]}@{env_steps}")
         self._frozen_at[learner] = env_steps
 
-    def _restart(self, learner: int) -> None:
+    def _restart(self, learner: int, env_steps: int) -> None:
         """Exploiters go back to their first weights once frozen: main ones always, league ones now and then."""
         role = self.roles[learner]
         if role == "main" or (role == "league_exploiter" and self._generator.random() >= _RESTART):
@@ -253,8 +258,26 @@ class Opponents:
         fresh = self._make(self._seeds[learner])
         self.learners[learner] = self.agents[learner] = fresh
         self.payoffs.forget(learner)
+        self._born_at[learner] = env_steps
         self.lineup = self._new_lineup()
         self.on_restart(*self.ranges[learner])
+
+    def progress(self, learner: int, env_steps: int) -> float:
+        """How far a learner is through its life, 0..1: what falls over a run falls over this.
+
+        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar kept learning rates as
+        they were, so that how long it lasts is our choice: a main exploiter is made anew after ``2 * pool_every`` steps
+        at the latest; a league exploiter mostly goes on, and what falls gets to nothing at the run's end alone.
+
+        Args:
+            learner: its number.
+            env_steps: of the run.
+        """
+        run, role = self._settings.run, self.roles[learner]
+        born = 0 if role == "main" else self._born_at[learner]
+        left = run.total_steps - born
+        life = min(left, 2 * run.pool_every) if role == "main_exploiter" else left
+        return min(1.0, (env_steps - born) / max(life, 1))
 
     def _players(self) -> list[Player]:
         learners = [Player(number, role) for number, role in enumerate(self.roles)]
@@ -305,6 +328,7 @@ class Opponents:
         return {
             "copies": [asdict(copy) for copy in self.copies],
             "frozen_at": list(self._frozen_at),
+            "born_at": list(self._born_at),
             "guests": self._guests,
             "generator": json.loads(json.dumps(self._generator.bit_generator.state)),
         }
@@ -346,7 +370,7 @@ class Opponents:
             learner.load_state_dict(unprefixed(f"learner{number}", arrays))
         self.payoffs.load_state_dict(unprefixed("payoffs", arrays))
         self._seating, self._draws = arrays["seating"].numpy().copy(), arrays["draws"].numpy().copy()
-        self._frozen_at = list(state["frozen_at"])
+        self._frozen_at, self._born_at = list(state["frozen_at"]), list(state.get("born_at", self._born_at))
         self._generator.bit_generator.state = state["generator"]
         self.lineup = self._new_lineup()
 

@@ -17,7 +17,8 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import Settings, portable, settings_from_json
+from mlbits.selfplay.config import ConfigError, Settings, portable, settings_from_json
+from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
@@ -99,7 +100,7 @@ def change_settings(folder: Path, settings: Settings) -> None:
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
-    checkpoints.write_file(folder / SUMMARY, json.dumps(dict(summary), indent=2).encode())
+    checkpoints.write_file(folder / SUMMARY, json_text(dict(summary), indent=2).encode())
 
 
 def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict[str, Any] | None:

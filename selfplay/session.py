@@ -140,9 +140,12 @@ class Session:
         In a league each learner learns from its own copies; the metrics are the first one's.
         """
         if self.opponents is not None and len(self.opponents.learners) > 1:
-            progress = self.counters.env_steps / self.settings.run.total_steps
-            league = zip(self.opponents.learners, self.opponents.ranges, strict=True)
-            every = [learner.learn(rollout.of_copies(*part), progress, self.learning) for learner, part in league]
+            opponents, now = self.opponents, self.counters.env_steps
+            league = enumerate(zip(opponents.learners, opponents.ranges, strict=True))
+            every = [
+                learner.learn(rollout.of_copies(*part), opponents.progress(number, now), self.learning)
+                for number, (learner, part) in league
+            ]
             return every[0]
         experience: Any = rollout
         if self.replay is not None:

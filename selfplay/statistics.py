@@ -1,45 +1,129 @@
-"""Means of returns with their intervals: of one agent's episodes, and of several training runs.
+"""Means, shares and interquartile means with intervals that hold for few numbers: of episodes, and of training runs.
 
-Few runs, some of them failures, are told best by the interquartile mean and a stratified bootstrap of it (Agarwal et
-al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", sections 4.1 and 4.3).
+Percentiles of a bootstrap over 3 and 5 runs cover 70 to 75% and 88 to 90% where they claim 95%, and equal outcomes give
+them no width. What is used instead, for 95%, and how often it covers (simulated, 20,000 samples each):
+
+| of | interval | normal | uniform | exponential |
+|---|---|---|---|---|
+| a mean; N = 3, 5, 10, 20 | Student (1908) | 95% | 92 to 95% | 88, 88, 90, 92% |
+| an interquartile mean; N = 3, 5, 10, 20 | :func:`iqm_interval` | 95 to 97% | 92 to 95% | 93, 96, 96, 97% |
+| a share | Wilson (1927) | | | |
+
+Where most numbers are equal or three different occur at most, as with returns of won, drawn and lost games, a mean's
+interval also reaches as far as Wilson's does for numbers between the smallest and the greatest: 93% and more for
+outcomes of two and three values, N from 3 to 100. Much skewed runs (log-normal) are beyond three or five numbers:
+there a mean's interval covers 82 to 84%.
+
+Equal numbers say nothing of the spread. Between known bounds a 0 of N share of others is possible up to Wilson's limit
+(near 3.8 / N, the "rule of three"), which gives an interval; without bounds it has no ends: -inf and inf.
 
 Example:
+    mean_interval([1.0, 2.0, 3.0])            # 2 with (-0.48, 4.48)
+    mean_interval([1.0] * 20, bounds=(0, 1))  # 1 with (0.84, 1)
     interquartile_mean([500, 480, 490, 120, 500])  # 490: one of five is left out at each end
-    bootstrap_interval([[500, 480, 490, 120, 500]])  # of one task; one list a task where there are several
+    iqm_interval([[500, 480, 490, 120, 500]])      # of one task; one list a task where there are several
 """
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_INFINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity')  # a text, which stays, or a number
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """The mean and its Student-t confidence interval.
+UNKNOWN = (-math.inf, math.inf)
+"""The interval of what nothing is known of."""
+
+
+def mean_interval(
+    values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] | None = None
+) -> tuple[float, tuple[float, float]]:
+    """The mean and its confidence interval: Student's t, and what the module's docstring says of repeated numbers.
 
     Args:
         values: independent numbers [N], N >= 1.
         confidence: 0..1.
+        bounds: the smallest and the greatest value that is known to occur, for numbers that are equal or repeat.
 
     Returns:
-        The mean and (low, high); with one number, or equal numbers, the interval is the mean itself.
+        The mean and (low, high). One number, or equal ones, have the ends -inf and inf unless bounds are known.
 
     Raises:
-        ValueError: if there are no numbers.
+        ValueError: if there are no numbers, or some are outside ``bounds``.
     """
     array = np.asarray(values, float).reshape(-1)
     if len(array) == 0:
         raise ValueError("values: got none; wanted at least one number")
-    mean = float(array.mean())
-    if len(array) == 1 or np.ptp(array) == 0:
-        return mean, (mean, mean)
-    from scipy.special import stdtrit  # here: a tenth of a second of import that only evaluation needs
+    if bounds is not None and not bounds[0] <= array.min() <= array.max() <= bounds[1]:
+        raise ValueError(f"bounds: got {bounds} for numbers {array.min()} .. {array.max()}; wanted them within")
+    mean, count = float(array.mean()), len(array)
+    if np.ptp(array) == 0:
+        return float(array[0]), equal_interval(float(array[0]), count, bounds, confidence)
+    half = student(count - 1, confidence) * float(array.std(ddof=1)) / math.sqrt(count)
+    low, high = mean - half, mean + half
+    if repeat(array):
+        ends = (float(array.min()), float(array.max())) if bounds is None else bounds
+        near, far = bounded_interval(mean, float(array.var()) / count, ends, confidence)
+        low, high = min(low, near), max(high, far)
+    return mean, (low, high)
 
-    quantile = stdtrit(len(array) - 1, 0.5 + confidence / 2)
-    half = float(quantile * array.std(ddof=1) / np.sqrt(len(array)))
-    return mean, (mean - half, mean + half)
+
+def repeat(values: NDArray[np.float64]) -> bool:
+    """Whether outcomes are few: at most three different ones (twice as many numbers), or one that half of them have.
+
+    Args:
+        values: [N].
+    """
+    counts = np.unique(values, return_counts=True)[1]
+    return bool((len(counts) <= 3 and len(values) >= 2 * len(counts)) or 2 * counts.max() >= max(len(values), 4))
+
+
+def equal_interval(
+    value: float, count: float, bounds: tuple[float, float] | None, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the mean where all of ``count`` independent numbers are equal.
+
+    A share of others of at most Wilson's limit for none of ``count`` may lie at either bound.
+
+    Args:
+        value: what they are.
+        count: how many; a fraction for numbers that are not quite independent.
+        bounds: the smallest and the greatest value that is possible; None, or two equal ones, say nothing.
+        confidence: 0..1.
+
+    Returns:
+        (low, high); -inf and inf where nothing is known.
+    """
+    if bounds is None or bounds[0] == bounds[1]:
+        return UNKNOWN
+    others = wilson(0.0, count, confidence)[1]
+    return value - others * (value - bounds[0]), value + others * (bounds[1] - value)
+
+
+def bounded_interval(
+    mean: float, variance: float, bounds: tuple[float, float], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Wilson's interval for the mean of numbers between two bounds, from the variance of that mean.
+
+    The variance of one number is taken for a fixed part of the greatest that its mean allows,
+    (mean - low) (high - mean), which is what shares have. With two values it is Wilson's of their share.
+
+    Args:
+        mean: of the numbers, between the bounds but at neither.
+        variance: of the mean, above 0.
+        bounds: the smallest and the greatest value.
+        confidence: 0..1.
+    """
+    low, width = bounds[0], bounds[1] - bounds[0]
+    share = (mean - low) / width
+    near, far = wilson(share, share * (1 - share) * width**2 / variance, confidence)
+    return low + width * near, low + width * far
 
 
 def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
@@ -58,19 +142,49 @@ def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[fl
     """
     if total < 1:
         raise ValueError(f"total: got {total}; wanted at least 1")
-    from scipy.special import ndtri
+    return count / total, wilson(count / total, total, confidence)
 
-    z = float(ndtri(0.5 + confidence / 2))
-    share = count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * float(np.sqrt(share * (1 - share) / total + z * z / (4 * total**2)))
-    return share, (max(0.0, middle - half), min(1.0, middle + half))
+
+def difference_interval(
+    one: ArrayLike, other: ArrayLike, confidence: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """The difference of the means of two independent samples, and its interval by Welch (1947).
+
+    Args:
+        one: independent numbers [N].
+        other: independent numbers [M].
+        confidence: 0..1.
+
+    Returns:
+        mean(one) - mean(other) and (low, high); where a sample is all equal, it has the spread of a share of others
+        that lie at the end of what both samples show (:func:`equal_interval`), and without any spread -inf and inf.
+
+    Raises:
+        ValueError: if there are no numbers.
+    """
+    arrays = [np.asarray(values, float).reshape(-1) for values in (one, other)]
+    if any(len(array) == 0 for array in arrays):
+        raise ValueError(f"one, other: got {len(arrays[0])} and {len(arrays[1])}; wanted at least one number in each")
+    difference = float(arrays[0].mean() - arrays[1].mean())
+    bounds = min(array.min() for array in arrays), max(array.max() for array in arrays)
+    if bounds[0] == bounds[1]:
+        return difference, UNKNOWN
+    if any(np.ptp(array) == 0 for array in arrays):
+        (low, high), (least, most) = (mean_interval(array, confidence, bounds)[1] for array in arrays)
+        return difference, (low - most, high - least)
+    squares = [float(array.var(ddof=1)) / len(array) for array in arrays]
+    freedom = sum(squares) ** 2 / sum(
+        square**2 / (len(array) - 1) for square, array in zip(squares, arrays, strict=True)
+    )
+    half = student(freedom, confidence) * math.sqrt(sum(squares))
+    return difference, (difference - half, difference + half)
 
 
 def interquartile_mean(values: ArrayLike) -> float:
     """The mean of the middle half: of N numbers, floor(N / 4) are left out at each end.
 
-    Less moved by a single failed run than the mean, less wasteful of runs than the median. The same as
+    Less moved by a single failed run than the mean, less wasteful of runs than the median (Agarwal et al. 2021, "Deep
+    Reinforcement Learning at the Edge of the Statistical Precipice", section 4.3). The same as
     ``scipy.stats.trim_mean(values, 0.25)`` and the paper's rliable.
 
     Args:
@@ -79,28 +193,32 @@ def interquartile_mean(values: ArrayLike) -> float:
     Raises:
         ValueError: if there are no numbers.
     """
-    array = np.asarray(values, float).reshape(1, -1)
+    array = np.sort(np.asarray(values, float).reshape(-1))
     if array.size == 0:
         raise ValueError("values: got none; wanted at least one number")
-    return float(_middle_mean(array)[0])
+    cut = len(array) // 4
+    return float(array[cut : len(array) - cut].mean())
 
 
-def bootstrap_interval(
-    strata: Sequence[ArrayLike], confidence: float = 0.95, *, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the interquartile mean of all strata, by stratified bootstrap.
+def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the interquartile mean of all strata: a studentised one, for as few runs as three.
 
-    Runs are drawn anew, with replacement, within each stratum (a task), never across: every resample has as many runs
-    of each task as there were.
+    Tukey and McLaughlin 1963, "Less vulnerable confidence and significance procedures for location based on a single
+    sample" (Sankhya A 25): the standard error of a trimmed mean is that of the winsorised numbers (those left out
+    replaced by the nearest kept) times N / h, with h numbers kept, and Student's t has h - 1 degrees of freedom. With 5
+    runs that alone covers 91 to 92%, and nothing is left of it where the middle is equal; so the interval is never
+    narrower than that of the mean of all, which also tells of failed runs.
+
+    Several strata are pooled, and the spread is that within each (rliable's stratified bootstrap draws within tasks,
+    too); degrees of freedom by Satterthwaite (1946).
 
     Args:
         strata: one array of numbers a task, each with at least one run.
         confidence: 0..1.
-        resamples: how many to draw.
-        seed: of the draws; the interval is a function of it and the numbers.
 
     Returns:
-        (low, high).
+        (low, high) about the interquartile mean; -inf and inf where all runs of each stratum are equal, or one stratum
+        has a single run.
 
     Raises:
         ValueError: if there is no stratum, or one without numbers.
@@ -108,15 +226,72 @@ def bootstrap_interval(
     arrays = [np.asarray(stratum, float).reshape(-1) for stratum in strata]
     if not arrays or any(len(array) == 0 for array in arrays):
         raise ValueError(f"strata: got {[len(array) for array in arrays]} numbers; wanted at least one in each")
-    generator = np.random.default_rng(seed)
-    drawn = [array[generator.integers(len(array), size=(resamples, len(array)))] for array in arrays]
-    means = _middle_mean(np.concatenate(drawn, 1))
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+    if any(len(array) == 1 for array in arrays) or all(np.ptp(array) == 0 for array in arrays):
+        return UNKNOWN
+    pooled = np.concatenate(arrays)
+    total, cut = len(pooled), len(pooled) // 4
+    ranks = np.empty(total, np.int64)
+    ranks[np.argsort(pooled, kind="stable")] = np.arange(total)
+    kept = (ranks >= cut) & (ranks < total - cut)
+    winsorised = np.clip(pooled, pooled[kept].min(), pooled[kept].max())
+    ends = np.cumsum([len(array) for array in arrays])[:-1]
+    middle = _half_width(np.split(winsorised, ends), np.split(kept, ends), confidence)
+    whole = _half_width(arrays, [np.ones(len(array), bool) for array in arrays], confidence)
+    mean, half = float(pooled[kept].mean()), max(middle, whole)
+    return mean - half, mean + half
 
 
-def _middle_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Interquartile means of rows [R, N]."""
-    cut = values.shape[1] // 4
-    ordered = np.sort(values, 1)
-    return ordered[:, cut : values.shape[1] - cut].mean(1)
+def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> str:
+    """What an interval of 95% says, in words; where it has no ends, how many others there may be.
+
+    Args:
+        interval: low and high; an infinite number is an open end.
+        count: of the numbers that it is from.
+        form: of the ends.
+    """
+    low, high = (None if math.isinf(end) else format(end, form) for end in interval)
+    if low is not None and high is not None:
+        return f"95% interval {low} to {high}"
+    if low is high:
+        others = wilson(0.0, count, 0.95)[1]
+        return f"all {count} equal, which gives no interval; up to {others:.1%} may differ (95%)"
+    return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """Plain data as JSON in which open ends, inf and -inf, stand as 1e999, since JSON has no word for them.
+
+    Readers take that for infinite, or for their greatest number; Python's own ``json.dumps`` would write ``Infinity``.
+    """
+    return _INFINITE.sub(
+        lambda found: found[0].replace("Infinity", "1e999") if found[0][0] != '"' else found[0],
+        json.dumps(data, indent=indent),
+    )
+
+
+def student(freedom: float, confidence: float) -> float:
+    """How many standard errors Student's interval reaches to either side."""
+    from scipy.special import stdtrit  # here: a tenth of a second of import that only evaluation needs
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def _half_width(strata: Sequence[NDArray[np.float64]], kept: Sequence[NDArray[np.bool_]], confidence: float) -> float:
+    """Half the interval of the mean of numbers of which some were kept as they are, the others replaced."""
+    parts = [len(stratum) * float(stratum.var(ddof=1)) for stratum in strata]
+    if sum(parts) == 0:
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / max(int(keep.sum()) - 1, 1) for part, keep in zip(parts, kept, strict=True)
+    )
+    return student(freedom, confidence) * math.sqrt(sum(parts)) / sum(int(keep.sum()) for keep in kept)
+
+
+def wilson(share: float, total: float, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of so many independent ones, which need not be a whole number."""
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + confidence / 2))
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

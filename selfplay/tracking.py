@@ -6,7 +6,7 @@ TensorBoard's names are stable:
 |---|---|
 | return/train, return/eval | mean return of the latest training episodes; of an evaluation |
 | return/train_length, return/eval_length | mean length of those episodes, in steps |
-| return/eval_low, return/eval_high | 95% interval of the evaluation's mean |
+| return/eval_low, return/eval_high | 95% interval of the evaluation's mean; the mean where no return has ever varied |
 | learn/* | what the agent reports (losses, entropy, KL, ...) |
 | speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
 | time/environment, network, learning, evaluation, rest | shares of the wall time |

@@ -6,12 +6,14 @@ Our own loop and Stable-Baselines3's hand their turns to the same :class:`Turns`
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
@@ -109,12 +111,15 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         device=session.device, greedy=run.eval_greedy,
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip
-    mean, (low, high) = mean_interval(played.returns.mean(1))
+    returns = played.returns.mean(1)
+    mean, (low, high) = mean_interval(returns, bounds=_known_range(session, returns))
     best = counters.best_return_mean
     counters.best_return_mean = mean if best is None else max(best, mean)
+    # A curve needs its ends: where no return has ever varied, the band has no width.
+    ends = (low, high) if math.isfinite(low) else (mean, mean)
     tracker.record(
         counters.env_steps,
-        {"return/eval": mean, "return/eval_low": low, "return/eval_high": high,
+        {"return/eval": mean, "return/eval_low": ends[0], "return/eval_high": ends[1],
          "return/eval_length": float(played.lengths.mean())},
     )  # fmt: skip
     tracker.picture(counters.env_steps, played.frames)
@@ -141,6 +146,14 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         "episodes": run.eval_episodes,
         **({"measured": summary} if summary else {}),
     }
+
+
+def _known_range(session: Session, returns: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The smallest and greatest return of these episodes and the latest of training; of one seat alone."""
+    if session.batch.num_seats > 1:  # training's are a seat's, evaluation's the mean of all seats
+        return None
+    seen = [*session.recent, *returns.tolist()]
+    return min(seen), max(seen)
 
 
 def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:

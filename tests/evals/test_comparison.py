@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import threading
 
@@ -87,8 +88,9 @@ def test_a_row_holds_what_was_measured():
     assert found["ours"]["scores"] == [480, 490, 500]
     assert found["ours"]["iqm"] == pytest.approx(490)
     assert found["ours"]["steps_per_cpu_second"] == 101
-    low, high = found["ours"]["interval"]
-    assert 480 <= low < 490 < high <= 500
+    # Three runs: Student's, deviation 10, 4.3027 standard errors.
+    half = 4.30265 * 10 / 3**0.5
+    assert found["ours"]["interval"] == pytest.approx([490 - half, 490 + half], abs=1e-3)
     assert found["reference"]["iqm"] == pytest.approx(305)
     assert json.loads(json.dumps(found)) == found
 
@@ -104,7 +106,10 @@ def test_scores_are_normalized_by_random_play_and_the_published_figure():
     assert ours["rows"] == 2
     assert ours["iqm"] == pytest.approx(1.0)  # 0.5, 1, 1, 1.5
     assert normalized(rows, "reference")["iqm"] == pytest.approx(0.25)
-    assert normalized(rows, "reference")["interval"] == pytest.approx([0.25, 0.25])  # drawn within rows alone
+    assert normalized(rows, "reference")["interval"] == [-math.inf, math.inf]  # no spread within rows
+    # 0.5 and 1, 1 and 1.5: of each row twice the variance 1/8; (1/4 + 1/4) / 4^2, and 2 degrees of freedom.
+    half = 4.30265 * (0.5 / 16) ** 0.5
+    assert ours["interval"] == pytest.approx([1 - half, 1 + half], abs=1e-4)
     assert normalized([row([0, 0])], "ours") is None
 
 
@@ -328,8 +333,8 @@ def test_a_side_with_fewer_runs_than_other_rows_have_says_so():
     rows = [row([500, 500, 500], [300, 310, 320]), row([500, 500], [300], seeds=3)]
     lines = results_page.markdown(rows, None, ["mlbits"]).splitlines()[2:4]
     assert "runs" not in lines[0]
-    assert "500 [500, 500], 2 of 3 runs" in lines[1]
-    assert "300 [300, 300], 1 of 3 runs" in lines[1]
+    assert "500 (all 2 equal), 2 of 3 runs" in lines[1]
+    assert "300 (no interval), 1 of 3 runs" in lines[1]
 
 
 def test_a_section_of_a_page_is_written_anew(tmp_path):
@@ -363,17 +368,18 @@ def test_rows_in_markdown():
     overall = {side: normalized(rows, side) for side in ("ours", "reference")}
     text = results_page.markdown(rows, overall, ["mlbits 0, cpu", "mlbits 1, cpu"])
     lines = text.splitlines()
-    ours, reference = "**490 [480, 500]**", "300 [300, 300], 1 of 3 runs"
+    ours, reference = "**490 [465.2, 514.8]**", "300 (no interval), 1 of 3 runs"
     assert lines[2] == f"| CartPole-v1 | wide | 640 | {ours} | 475 | {reference} | 500 ± 10 (paper) | 101, 10 |"
     assert lines[3] == (
-        "| CartPole-v1 | wide | 640 | 100 [100, 100], 2 of 3 runs | 475 | - | 500 ± 10 (paper) | 100, - |"
+        "| CartPole-v1 | wide | 640 | 100 (all 2 equal), 2 of 3 runs | 475 | - | 500 ± 10 (paper) | 100, - |"
     )
     assert "500 (paper)" in lines[4]
     assert "Over the 1 rows that have both" in text
-    assert "ours 0.98 [0.96, 1.00], reference 0.58 [0.58, 0.58]." in text
+    assert lines[6] == results_page.INTERVALS
+    assert "ours 0.98 [0.93, 1.03], reference 0.58 (no interval)." in text
     assert "`mlbits train ppo CartPole-v1 --agent.hidden 32 --total-steps 640`" in text
     assert lines[-1] == "Made with mlbits 0, cpu; mlbits 1, cpu."
-    assert "wanted 475: met; reinforce 300 [300, 300]; published 500 ± 10 (paper)" in results_page.line(rows[0])
+    assert "wanted 475: met; reinforce 300 (no interval); published 500 ± 10 (paper)" in results_page.line(rows[0])
 
 
 def test_versions_are_those_that_the_runs_record(runs, trained):

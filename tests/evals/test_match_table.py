@@ -296,7 +296,10 @@ def test_a_matrix_by_hand():
     assert found.payoff == pytest.approx(np.array([[0.5, 2 / 3, nan], [-2 / 3, nan, 3], [nan, 1, nan]]), nan_ok=True)
     assert found.won[0, 1] == pytest.approx(2 / 3)
     assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx(share_interval(2, 3)[1])
-    assert (found.low[1, 2], found.high[1, 2]) == (3, 3)
+    assert (found.won[1, 2], found.won_low[1, 2]) == (1, pytest.approx(share_interval(1, 1)[1][0]))
+    # One game of 3, where returns are from -1 to 3: what others there may be, up to Wilson's limit of 0 of 1, are -1.
+    other = 1 - share_interval(1, 1)[1][0]
+    assert (found.low[1, 2], found.high[1, 2]) == (pytest.approx(3 - 4 * other), 3)
     assert np.isnan(found.low[0, 2])
 
 
@@ -318,29 +321,76 @@ def test_a_table_without_games_is_a_matrix_without_cells():
 
 @pytest.mark.parametrize("draw", [lambda g, n: g.choice([-1.0, 0, 1], n), lambda g, n: g.normal(size=n)])
 def test_intervals_are_those_of_the_mean(draw):
-    """Bootstrap intervals of 2,000 returns, few values or all different, are the normal's 1.96 standard errors."""
+    """Intervals of 2,000 returns, few values or all different, are the normal's 1.96 standard errors."""
     generator = np.random.default_rng(7)
     earned = draw(generator, 2000)
-    found = payoff_matrix(table_of(np.tile([0, 1], (2000, 1)), np.stack([earned, -earned], 1), "ab"), resamples=4000)
+    found = payoff_matrix(table_of(np.tile([0, 1], (2000, 1)), np.stack([earned, -earned], 1), "ab"))
     error = 1.96 * earned.std() / np.sqrt(2000)
     assert found.payoff[0, 1] == pytest.approx(earned.mean())
-    assert found.high[0, 1] - found.payoff[0, 1] == pytest.approx(error, rel=0.1)
-    assert found.payoff[0, 1] - found.low[0, 1] == pytest.approx(error, rel=0.1)
+    assert found.high[0, 1] - found.payoff[0, 1] == pytest.approx(error, rel=0.01)
+    assert found.payoff[0, 1] - found.low[0, 1] == pytest.approx(error, rel=0.01)
 
 
-def test_intervals_are_a_function_of_the_seed():
-    generator = np.random.default_rng(3)
-    table = table_of(generator.integers(3, size=(200, 2)), generator.normal(size=(200, 2)))
-    one, same, other = payoff_matrix(table), payoff_matrix(table), payoff_matrix(table, seed=1)
-    assert np.array_equal(one.low, same.low, equal_nan=True)
-    assert not np.array_equal(one.low, other.low, equal_nan=True)
+def test_an_interval_is_of_games_by_hand():
+    """Three seats, a sits twice: two meetings a game, of values (1, 3), (2, 2) and (6, 4).
+
+    Sums 4, 4, 10 of 2 meetings each, mean 3; residuals -2, -2, 4; variance 3 / 2 * 24 / 6^2 = 1; t of 2 degrees 4.3027.
+    """
+    seating = [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    found = payoff_matrix(table_of(seating, [[1, 0, 3], [2, 2, 7], [0, 6, 4]], "ab"))
+    assert found.payoff[0, 1] == 3
+    assert (found.low[0, 1], found.high[0, 1]) == pytest.approx((3 - 4.3027, 3 + 4.3027), abs=1e-4)
+    # Won both, none, both: 4 of 6, residuals 2/3, -4/3, 2/3; variance (8/3) / 36 = 2/27, that of 3 single meetings.
+    # Of so few games little is known: 3 (1.96 / 4.3027)^2.
+    assert found.won[0, 1] == pytest.approx(2 / 3)
+    z, n = 1.959964, 3 * (1.959964 / 4.302653) ** 2
+    half = z / (1 + z * z / n) * np.sqrt(2 / 9 / n + z * z / (4 * n * n))
+    middle = (2 / 3 + z * z / (2 * n)) / (1 + z * z / n)
+    assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx((middle - half, middle + half), abs=1e-6)
+
+
+def test_a_table_with_one_return_alone_has_no_intervals():
+    found = payoff_matrix(table_of([[0, 1]] * 9, [[0, 0]] * 9, "ab"))
+    assert (found.payoff[0, 1], found.low[0, 1], found.high[0, 1]) == (0, -np.inf, np.inf)
+
+
+def test_means_of_few_outcomes_stay_within_them():
+    found = payoff_matrix(table_of([[0, 1]] * 8, [[1, -1]] * 7 + [[-1, 1]], "ab"))
+    assert (found.payoff[0, 1], found.high[0, 1], found.low[1, 0]) == (0.75, 1, -1)
+    assert found.low[0, 1] < 0.25
+
+
+@pytest.mark.parametrize(("seats", "games", "luck"), [(7, 200, 1.0), (7, 20, 1.0), (3, 40, 1.0), (2, 30, 0.0)])
+@pytest.mark.parametrize("winner_takes_all", [False, True])
+def test_payoffs_and_shares_cover_as_often_as_they_say(seats, games, luck, winner_takes_all):
+    """Two players share tables whose luck, a player's and the table's, their seats share; 95% intervals, 250 times.
+
+    The truth is the mean of 250 * games. Of 250 hits 0.95 leaves 224 (0.896) to 248 (0.992) once in a thousand.
+    """
+    generator, times = np.random.default_rng(seats * games), 250
+    who = generator.integers(2, size=(times * games, seats))
+    who[:, 0], who[:, 1] = 0, 1  # they meet in every game
+    favour = luck * generator.normal(size=(len(who), 2))
+    earned = np.take_along_axis(favour, who, 1) + luck * generator.normal(size=(len(who), 1)) + 0.3 * who
+    earned += generator.normal(size=who.shape)
+    if winner_takes_all:
+        earned = (earned == earned.max(1, keepdims=True)) * 1.0
+    truth = payoff_matrix(table_of(who, earned, "ab"))
+    held = np.zeros(2)
+    for k in range(times):
+        part = slice(k * games, (k + 1) * games)
+        found = payoff_matrix(table_of(who[part], earned[part], "ab"))
+        held[0] += found.low[1, 0] <= truth.payoff[1, 0] <= found.high[1, 0]
+        held[1] += found.won_low[1, 0] <= truth.won[1, 0] <= found.won_high[1, 0]
+    assert (held / times >= 0.9).all(), held / times
+    assert (held / times <= 0.996).all(), held / times
 
 
 @given(st.lists(st.tuples(st.permutations(range(4)), st.lists(st.integers(-2, 2), min_size=3, max_size=3)), min_size=1))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_wins_of_one_are_losses_of_the_other(games):
     seating, returns = [list(who)[:3] for who, _ in games], [earned for _, earned in games]
-    found = payoff_matrix(table_of(seating, returns, "abcd"), resamples=20)
+    found = payoff_matrix(table_of(seating, returns, "abcd"))
     assert np.array_equal(found.meetings, found.meetings.T)
     assert np.array_equal(found.draws, found.draws.T)
     assert np.array_equal(found.wins + found.wins.T + found.draws, found.meetings)
@@ -374,7 +424,9 @@ def test_csv_has_a_row_for_each_two_that_met(tmp_path):
     ]
     first = {key: float(value) for key, value in list(rows[0].items())[2:]}
     assert (first["meetings"], first["wins"], first["draws"], first["losses"]) == (2, 1, 0, 1)
-    assert (first["payoff"], first["low"], first["high"]) == (0.25, -0.5, 1)
+    # Returns 1 and -1/2: mean 1/4, standard error 3/4, and Student's t of one degree of freedom is 12.706.
+    half = 12.7062 * 0.75
+    assert (first["payoff"], first["low"], first["high"]) == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=1e-3)
     assert first["won_low"] == pytest.approx(share_interval(1, 2)[1][0], abs=1e-6)
     assert [entry.name for entry in tmp_path.iterdir()] == ["payoffs.csv"]
     with pytest.raises(MatchTableError, match="cannot be written"):

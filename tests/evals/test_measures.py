@@ -76,3 +76,26 @@ def test_what_has_no_exact_figure_has_none_and_one_seat_nothing():
     assert not during_training(session_of("mlbits/GridWorld-v0")).scalars
     assert not during_training(session_of("mlbits/SimilarityPD-v0")).scalars
     assert during_training(session_of()).scalars.keys() == {"exploitability/agent"}
+
+
+def test_a_learner_that_never_met_the_pool_has_no_elo_and_its_group_is_drawn_apart():
+    session = session_of(pool="uniform")
+    opponents = session.opponents
+    opponents.freeze(0, 0)
+    for table in (opponents.payoffs.wins, opponents.payoffs.draws):
+        table[:] = 0
+    first, second = (copy.number for copy in opponents.copies[:2])
+    opponents.payoffs.wins[first, second] = opponents.payoffs.wins[second, first] = (
+        5  # the copies met, the learner none
+    )
+    found = during_training(session)
+    assert "rating/elo" not in found.scalars
+    assert found.scalars["rating/groups"] == len(opponents.payoffs) - 1
+    opponents.payoffs.wins[0, first] = 3
+    again = during_training(session)
+    assert again.scalars["rating/groups"] == len(opponents.payoffs) - 2
+    assert again.scalars["rating/elo"] > 0
+    assert (
+        found.pictures["pool/payoffs"].shape != again.pictures["pool/payoffs"].shape
+        or (found.pictures["pool/payoffs"] != again.pictures["pool/payoffs"]).any()
+    )

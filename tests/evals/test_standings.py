@@ -33,7 +33,12 @@ def test_rows_are_by_elo():
     rows = found.rows()
     assert [(row["rank"], row["player"]) for row in rows] == [(1, "b"), (2, "a"), (3, "c")]
     assert [row["points"] for row in rows] == [1, 0.5, 0]
-    assert all(row["elo_low"] <= row["elo"] <= row["elo_high"] for row in rows)
+    # b beat a beat c: nothing bounds b from above or c from below, and where a lies between them is open to both sides.
+    assert [row["elo_high"] is None for row in rows] == [True, False, False]
+    assert [row["elo_low"] is None for row in rows] == [False, False, True]
+    assert rows[1]["elo_low"] < -50 < 50 < rows[1]["elo_high"]
+    assert found.to_json()["tiers"] == [[["b"], ["a"], ["c"]]]
+    assert found.to_json()["groups"] == [["a", "b", "c"]]
     assert [row["alpha_rank"] for row in rows] == pytest.approx([1, 0, 0], abs=1e-6)
     assert found.to_json()["players"][0]["hash"] == "hash of b"
     assert found.to_json()["games"] == 15
@@ -51,18 +56,49 @@ def test_games_of_three_are_meetings_of_two():
 def test_players_who_never_met_have_ratings_alone(tmp_path):
     found = standings(table_of([[0, 1], [1, 0]], [[1, -1], [-1, 1]]))
     assert found.alpha_rank is found.nash is found.nash_skill is None
-    row = found.rows()[1]
+    row = found.rows()[2]
     assert (row["player"], row["games"], row["points"], row["return_mean"], row["nash"]) == ("c", 0, None, None, None)
+    assert (row["group"], row["rank"], row["elo"], row["elo_low"], row["elo_high"]) == (2, 1, None, None, None)
     assert standings_table(found).row_count == 3
     write_standings(found, tmp_path / "new" / "folder")
-    assert (tmp_path / "new" / "folder" / "standings.csv").read_text().splitlines()[2].startswith("2,c,0,,")
+    assert (tmp_path / "new" / "folder" / "standings.csv").read_text().splitlines()[3] == "2,1,c,0,,,,,,,,"
 
 
-def test_the_intervals_are_a_function_of_the_table():
-    generator = np.random.default_rng(0)
-    table = table_of(generator.permuted(np.tile([0, 1], (50, 1)), axis=1), generator.normal(size=(50, 2)), "ab")
-    assert standings(table).to_json() == standings(table).to_json()
-    assert standings(table).to_json() != standings(table, seed=1).to_json()
+def test_groups_that_never_met_are_apart_and_named_everywhere(tmp_path):
+    """a and b exchange wins, and so do c, d and e; d is the best of all by points, and no rating says so."""
+    seating = [[0, 1], [1, 0], [0, 1], [2, 3], [3, 2], [3, 4], [4, 3], [3, 4], [4, 2], [2, 4]]
+    returns = [[1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1]]
+    found = standings(table_of(seating, returns, "abcde"))
+    rows = found.rows()
+    assert [(row["group"], row["rank"], row["player"]) for row in rows] == [
+        (1, 1, "d"), (1, 2, "c"), (1, 3, "e"), (2, 1, "a"), (2, 2, "b")
+    ]  # fmt: skip
+    assert found.to_json()["groups"] == [["c", "d", "e"], ["a", "b"]]
+    (note,) = found.to_json()["notes"]
+    assert note == "no common scale: these groups never met, and each has its own Elo: c, d, e; a, b"
+    elo = found.ratings.elo
+    assert elo[:2].mean() == pytest.approx(0, abs=1e-9)
+    assert elo[2:].mean() == pytest.approx(0, abs=1e-9)
+    # What one group did is nothing to the other's ratings.
+    alone = standings(table_of(seating[:3], returns[:3], "ab"))
+    assert alone.ratings.elo == pytest.approx(elo[:2])
+    assert alone.ratings.low == pytest.approx(found.ratings.low[:2], abs=1e-3)
+    shown = standings_table(found)
+    assert shown.caption == note
+    assert [row.end_section for row in shown.rows] == [False, False, True, False, False]
+    write_standings(found, tmp_path)
+    lines = (tmp_path / "standings.csv").read_text().splitlines()
+    assert lines[0].startswith("group,rank,player,")
+    assert [line[:5] for line in lines[1:]] == ["1,1,d", "1,2,c", "1,3,e", "2,1,a", "2,2,b"]
+
+
+def test_a_clean_sweep_says_at_least():
+    found = standings(table_of([[0, 1]] * 3, [[1, -1]] * 3, "ab"))
+    rows = found.rows()
+    assert rows[0]["elo_high"] is rows[1]["elo_low"] is None
+    assert rows[0]["elo_low"] < 0 < rows[0]["elo"]
+    cells = [list(column.cells) for column in standings_table(found).columns]
+    assert cells[6] == [f"above {rows[0]['elo_low']:.0f}", f"below {rows[1]['elo_high']:.0f}"]
 
 
 def test_no_games_or_no_room_are_refused(tmp_path):

@@ -63,3 +63,21 @@ def test_shapes_that_do_not_fit_are_refused():
         payoff_heat_map(np.zeros((2, 2)), ["a", "b", "c"])
     with pytest.raises(GameError, match="interval"):
         payoff_heat_map(np.zeros((2, 2)), ["a", "b"], interval=(np.zeros(2), np.zeros(2)))
+
+
+def test_groups_that_never_met_are_parted_by_lines():
+    payoff = np.full((4, 4), np.nan)
+    payoff[:2, :2], payoff[2:, 2:] = 0.5, 0.5
+    together, apart = (payoff_heat_map(payoff, list("abcd"), groups=groups) for groups in ([0] * 4, [0, 0, 1, 1]))
+    assert np.array_equal(together, payoff_heat_map(payoff, list("abcd")))
+    height, width = together.shape[:2]
+    dark = (apart[:height, :width].sum(-1) < 200) & (together.sum(-1) >= 200)
+    rows, columns = (np.flatnonzero(dark.sum(axis) > 200) for axis in (1, 0))
+    assert 1 <= len(rows) <= 2  # one line across all cells each way
+    assert 1 <= len(columns) <= 2
+
+
+def test_ends_that_are_open_are_not_written():
+    ends = np.full((2, 2), -np.inf), np.full((2, 2), np.inf)
+    payoff = [[0.0, 1.0], [-1.0, 0.0]]
+    assert payoff_heat_map(payoff, ["a", "b"], interval=ends).shape == payoff_heat_map(payoff, ["a", "b"]).shape

@@ -93,6 +93,20 @@ def test_a_main_agent_that_is_exploited_looks_at_the_exploiters():
     assert shares[0] == pytest.approx(0.35, abs=0.04)
 
 
+def test_one_exploiter_among_several_is_enough_to_look_at_them():
+    """Copies 3 and 4 of main exploiters: the one is won against always, the other in a fifth; both are looked at."""
+    players = [MAIN, EXPLOITER, Player(2, "main", 0), Player(3, "main_exploiter", 1), Player(4, "main_exploiter", 1)]
+    record = Record(_2=1.0, _3=1.0, _4=0.2)
+    draws = np.random.default_rng(0)
+    found = Counter(league_match(MAIN, players, record, draws) for _ in range(4000))
+    assert found[4] / 4000 == pytest.approx(0.5 + 0.15, abs=0.03)  # squared: the other copies weigh nothing
+    assert found[0] / 4000 == pytest.approx(0.35, abs=0.03)
+    draws, even = np.random.default_rng(0), Record(_2=1.0, _3=1.0, _4=0.35)  # nobody exploits it: 0.3 is the bound
+    found = Counter(league_match(MAIN, players, even, draws) for _ in range(4000))
+    assert found[4] / 4000 == pytest.approx(0.5, abs=0.03)
+    assert found[0] / 4000 == pytest.approx(0.5, abs=0.03)
+
+
 def test_a_main_agent_that_has_forgotten_a_past_self_looks_at_it():
     record = Record(_3=0.1, _6=0.9, _7=0.8)  # 3 is older than 6, and yet harder
     shares = met(MAIN, record)
@@ -131,6 +145,9 @@ def test_who_has_mastered_its_opponents_is_frozen_early():
     good = Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.8)
     assert is_ripe(MAIN, EVERYBODY, good, 100, 100)
     assert not is_ripe(MAIN, EVERYBODY, good, 99, 100)
+    assert not is_ripe(
+        MAIN, EVERYBODY, Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.65), 100, 100
+    )  # one is not yet beaten
     assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # it plays for the main agent alone
     assert is_ripe(EXPLOITER, EVERYBODY, Record(_0=0.8), 100, 100)
     assert not is_ripe(LEAGUE, EVERYBODY, Record(_0=0.8), 100, 100)

@@ -239,6 +239,78 @@ def test_a_league_freezes_and_exploiters_start_anew():
     assert opponents.agents[1] is opponents.learners[1]
 
 
+def test_a_quarter_of_the_league_exploiters_start_anew_and_all_main_exploiters():
+    """Each its own draws: of 400 a quarter is 74 .. 126 all but once in a thousand."""
+    session = session_of(pool="league", main_agents=1, main_exploiters=1, league_exploiters=1)
+    opponents, begun = session.opponents, [0, 0, 0]
+    for step in range(400):
+        before = list(opponents.learners)
+        for number in range(3):
+            opponents._restart(number, step)
+            begun[number] += opponents.learners[number] is not before[number]
+    assert begun[:2] == [0, 400]
+    assert 74 <= begun[2] <= 126
+
+
+def test_who_starts_anew_has_no_record_and_its_copy_has_it():
+    session = session_of(pool="league", main_exploiters=1, league_exploiters=0, pool_every=100)
+    opponents, payoffs = session.opponents, session.opponents.payoffs
+    _, episodes, _ = session.collect()
+    none = dataclasses.replace(episodes, seating=None, seat_returns=None)
+    payoffs.wins[:2, :2] = [[0, 30], [70, 0]]
+    payoffs.draws[:2, :2] = [[0, 10], [10, 0]]
+    opponents.note(none, 199)
+    assert len(opponents.copies) == 2  # the first of both
+    opponents.note(none, 200)  # twice as many steps: all are frozen
+    main, exploiter = (copy.number for copy in opponents.copies[2:])
+    assert opponents.copies[3].parent == 1
+    assert not payoffs.meetings[1].any()
+    assert not payoffs.meetings[:, 1].any()
+    assert payoffs.meetings[exploiter, 0] == 110
+    assert payoffs.win_rate(exploiter)[0] == pytest.approx(75 / 110)
+    assert payoffs.meetings[main, 1] == 0  # it met one that is no more
+
+
+def test_an_exploiters_progress_is_over_its_own_life():
+    session = session_of(
+        pool="league", main_agents=2, main_exploiters=1, league_exploiters=1, pool_every=100, total_steps=1000
+    )
+    opponents = session.opponents
+    assert [opponents.progress(number, 50) for number in range(4)] == [0.05, 0.05, 0.25, 0.05]
+    for number in range(4):
+        for _ in range(30):  # a league exploiter begins anew in one case of four
+            opponents._restart(number, 700)
+    # A main exploiter is frozen after 200 steps at the latest, a league exploiter goes on to the run's end.
+    assert [opponents.progress(number, 700) for number in range(4)] == [0.7, 0.7, 0, 0]
+    assert [opponents.progress(number, 760) for number in range(4)] == [0.76, 0.76, 0.3, 0.2]
+    assert [opponents.progress(number, 1000) for number in range(4)] == [1, 1, 1, 1]
+    opponents._restart(2, 950)
+    assert opponents.progress(2, 950) == 0
+    assert opponents.progress(2, 990) == pytest.approx(0.8)  # the run ends sooner
+
+
+def test_a_restarted_exploiter_learns_at_the_full_rate_resumed_or_not(tmp_path):
+    league = {"pool": "league", "main_exploiters": 1, "league_exploiters": 0, "num_envs": 4}
+    session, other = (session_of(**league, total_steps=2000, pool_every=480) for _ in range(2))
+    while session.counters.env_steps < 960:
+        turn(session)
+    assert session.opponents._born_at == [0, 960]
+    session.opponents.write(tmp_path)
+    other.from_checkpoint(session.to_checkpoint(), tmp_path)
+    assert other.opponents.progress(1, 1200) == session.opponents.progress(1, 1200) == 0.25
+    given = []
+    for number, learner in enumerate(session.opponents.learners):
+        learn = learner.learn
+        learner.learn = lambda rollout, progress, draws, learn=learn, number=number: (
+            given.append((number, progress)) or learn(rollout, progress, draws)
+        )
+    turn(session)
+    turn(session)
+    assert given == [(0, 0.48), (1, 0.0), (0, 992 / 2000), (1, 32 / 960)]
+    rate = session.opponents.learners[1].core.optimizer.learning_rate
+    assert rate == pytest.approx(session.settings.agent_config.learning_rate * (1 - 32 / 960))
+
+
 def test_what_cannot_be_a_league_is_refused():
     with pytest.raises(ConfigError, match="num_envs: got 3 for a league of 4 learners"):
         session_of(pool="league", num_envs=3)

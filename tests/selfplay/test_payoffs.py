@@ -45,6 +45,28 @@ def test_older_meetings_fade_and_no_pair_holds_more_than_the_memory():
     assert payoffs.win_rate(0)[1] == 0
 
 
+def test_draws_fade_as_wins_do():
+    payoffs = Payoffs(2, memory=100)
+    payoffs.add(seats(*[[0, 1]] * 60), np.array([[1.0, 1.0]] * 60))
+    payoffs.add(seats(*[[0, 1]] * 40), np.array([[0.0, 1.0]] * 40))
+    payoffs.add(seats(*[[1, 0]] * 50), np.array([[0.0, 1.0]] * 50))  # half of 60 draws and 40 losses is left
+    assert payoffs.draws.tolist() == [[0, 30], [30, 0]]
+    assert payoffs.wins.tolist() == [[0, 50], [20, 0]]
+    assert payoffs.meetings[0, 1] == payoffs.meetings[1, 0] == 100
+    assert payoffs.win_rate(0)[1] == pytest.approx(0.65)
+    payoffs.add(seats(*[[0, 1]] * 100), np.array([[2.0, 2.0]] * 100))
+    assert payoffs.win_rate(0)[1] == payoffs.win_rate(1)[0] == 0.5
+    assert not payoffs.wins.any()
+
+
+def test_nothing_fades_while_there_is_room():
+    payoffs = Payoffs(3, memory=100)
+    for winner in (1.0, 0.0, 1.0):
+        payoffs.add(seats(*[[0, 1]] * 30, *[[2, 2]] * 30), np.array([[winner, 0.0]] * 30 + [[1.0, 0.0]] * 30))
+    assert (payoffs.wins[0, 1], payoffs.wins[1, 0], payoffs.draws[0, 1], payoffs.draws[1, 0]) == (60, 0, 30, 30)
+    assert not payoffs.meetings[2].any()
+
+
 def test_those_who_did_not_play_keep_their_record():
     payoffs = Payoffs(5, memory=100)
     payoffs.wins[:], payoffs.draws[:] = 30.0, 0.0

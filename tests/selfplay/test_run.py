@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import mlbits
 from mlbits.selfplay import run as runs
+from mlbits.selfplay import turns
 from mlbits.selfplay.checkpoints import CheckpointError
 from mlbits.selfplay.config import ConfigError, resolve
 from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.run import RunError, new_folder, read_settings
+from mlbits.selfplay.session import open_session
 
 GRID = "mlbits/GridWorld-v0"
 
@@ -196,3 +200,43 @@ def test_the_disk_filling_up_ends_the_run_with_one_clear_error(tmp_path, monkeyp
         train(good, folder, console=False)
     monkeypatch.setattr(checkpoints, "write_file", original)
     assert resume(folder, console=False)[1]["env_steps"] == 256  # from the checkpoint before
+
+
+def test_equal_evaluation_episodes_claim_no_more_than_their_number(tmp_path):
+    """Eight episodes of 1, the latest of training 0 and 1: up to Wilson's limit of them may be 0."""
+    session = open_session(settings(eval_episodes=8))
+    ones, tracker = (
+        SimpleNamespace(returns=np.ones((8, 1)), lengths=np.ones(8), frames=[], undrawn="", cut=0),
+        Recorder(),
+    )
+    session.recent.extend([0.0, 1.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "play_episodes", lambda *rest, **more: ones)
+        turns.evaluate(session, tracker)
+    low, high = session.counters.evaluation["return_interval"]
+    assert (low, high) == (pytest.approx(8 / (8 + 1.959964**2)), 1)
+    assert (tracker.values["return/eval_low"], tracker.values["return/eval_high"]) == (low, high)
+    session.recent.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "play_episodes", lambda *rest, **more: ones)
+        turns.evaluate(session, tracker)
+    assert session.counters.evaluation["return_interval"] == [-math.inf, math.inf]
+    assert (tracker.values["return/eval_low"], tracker.values["return/eval_high"]) == (1, 1)
+    runs.write_summary(tmp_path, session.counters.evaluation)
+    assert "1e999" in (tmp_path / "summary.json").read_text()
+
+
+class Recorder:
+    """Keeps the latest values."""
+
+    def __init__(self):
+        self.values = {}
+
+    def record(self, step, values):
+        self.values |= values
+
+    def picture(self, *rest, **more):
+        pass
+
+    def say(self, *rest, **more):
+        pass

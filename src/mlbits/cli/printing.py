@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -51,7 +50,9 @@ def write_json(path: Path | None, data: Any) -> None:
     """
     if path is None:
         return
+    from mlbits.selfplay.statistics import json_text
+
     try:
-        path.write_text(json.dumps(data, indent=2) + "\n")
+        path.write_text(json_text(data, indent=2) + "\n")
     except OSError as error:
         raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a file of your own") from None
