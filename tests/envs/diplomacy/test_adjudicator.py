@@ -278,7 +278,7 @@ def test_thirty_units_that_support_each_other_in_a_ring() -> None:
         wanted |= {p: 0 if p in beaten.values() else BOUNCE for p in goals}
         assert result.fates == wanted
         total += len(beaten)
-    assert total > 20
+    assert total >= 20
 
 
 def test_a_full_board_on_the_move_ends() -> None:
