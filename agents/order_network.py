@@ -21,10 +21,13 @@ which estimates the joint entropy from the one action that was sampled. The orde
 policy, so the gradient of H has a score-function term besides that of S: the orders are to be drawn that leave more
 entropy to the slots after them,
 
-    grad H = E[grad S(a) + sum_j grad log pi_j(a_j | a_<j) sum_{k>j} H_k(a_<k)].
+    grad H = E[grad S(a) + sum_j grad log pi_j(a_j | a_<j) sum_{k>j} (H_k(a_<k) - b_k)].
 
-The entropy's value is S, and its gradient the term in brackets. It has no bias where the actions are drawn from the
-policy itself, as in the first step of PPO on a rollout; in later ones it is off by as much as the ratios are from 1.
+The entropy's value is S, and its gradient the term in brackets. Its baseline b_k is the entropy of slot k were no
+orders given before it, which does not depend on the action: so there is no bias, and what is left to weigh is only what
+the orders before change. Without a baseline every sampled order would be pulled up, in the later steps of PPO on a
+rollout towards the policy that drew it. (There, where the actions are no longer the policy's own, this gradient is off
+by as much as the ratios are from 1.)
 
 Example:
     mlbits train ppo mlbits/DiplomacyMini-v0
@@ -282,13 +285,19 @@ class OrderDistribution:
             acts[..., -1] = 0
             acted = (acts.cumsum(1) > acts)[row, k]
         legal = self._legal(slots, mask)[row, k]
-        choices = decoder.choices(params, decoder.looks(params), words, row, lists, legal, given, acted)
+        looks = decoder.looks(params)
+        choices = decoder.choices(params, looks, words, row, lists, legal, given, acted)
         log_p = choices.log_prob
         chosen = torch.where(choices.choice == index.unsqueeze(1), log_p, 0.0).sum(1)
         entropy = -(log_p.exp() * log_p).sum(1)
-        table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), entropy.detach())
-        after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
-        entropy = entropy + (chosen - chosen.detach()) * after  # adds the score-function term, and nothing to the value
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                nothing = (torch.zeros_like(given), torch.zeros_like(acted))
+                alone = decoder.choices(params, looks, words, row, lists, legal, *nothing).log_prob
+                more = entropy + (alone.exp() * alone).sum(1)  # than with no orders before
+                table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), more)
+                after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
+            entropy = entropy + (chosen - chosen.detach()) * after  # the score-function term, nothing to the value
         none = log_p.new_zeros(len(slots))
         return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
 

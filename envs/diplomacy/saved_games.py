@@ -181,7 +181,7 @@ def game_to_json(game: GameRecord) -> dict[str, Any]:
         }
         if last:
             state["note"] = game.note
-        none = None if last else []
+        none: list[str] | None = None if last else []
         orders = {power: list(phase.orders[power]) if power in phase.orders else none for power in board.powers}
         results = {} if last or phase.fates is None else _results(phase)
         rest = {"results": results, "messages": []} | {k: v for k, v in phase.saved.items() if k != "state"}

@@ -93,8 +93,8 @@ def with_retreats(position: Position, before: PlayedPhase | None) -> Position:
     found = {}
     for p, row in out.items():
         closed = position.units.keys() | contested | ({row.attacker} - by_sea)
-        near = board.neighbours(row.unit.kind, row.unit.location)
-        found[p] = row._replace(retreats=tuple(n for n in near if int(board.province_of[n]) not in closed))
+        beside = board.neighbours(row.unit.kind, row.unit.location)
+        found[p] = row._replace(retreats=tuple(n for n in beside if int(board.province_of[n]) not in closed))
     return Position(board, position.year, position.phase, position.units, found, position.centers)
 
 
@@ -140,12 +140,11 @@ def fates_of(results: Any, position: Position, before: PlayedPhase | None) -> di
 
 
 def _destroyed(before: PlayedPhase | None, position: Position) -> set[str]:
-    """Names of units that were dislodged with nowhere to go in the phase before; of all where it is not known."""
+    """Names of units that were dislodged in the phase before; of all units where that is not known."""
     if before is None or not before.fates:
         return {f"{letter} {name}" for name in position.board.locations for letter in "AF"}
-    units, fates = before.position.units, before.fates or {}
-    lost = [p for p in units if fates.get(p, 0) & DISLODGED and p not in position.dislodged]
-    return {position.unit_name(units[p]) for p in lost}
+    units, fates = before.position.units, before.fates
+    return {position.unit_name(unit) for p, unit in units.items() if fates.get(p, 0) & DISLODGED}
 
 
 def _adjusted(words: Sequence[str], standing: bool, gone: bool) -> int | None:

@@ -332,6 +332,28 @@ def test_the_expected_gradient_of_the_entropy_bonus_is_that_of_the_entropy(row):
         assert torch.allclose(one, other, atol=1e-9), name
 
 
+def test_where_orders_do_not_depend_on_each_other_any_action_gives_the_gradient_of_the_entropy():
+    """The baseline takes all of the score-function term away there: no noise, no pull towards what was sampled."""
+    network, distribution = made()
+    network.double()
+    with torch.no_grad():
+        network.decoder.from_given.zero_()
+    obs = {name: part[:1] for name, part in seen(4).items()}
+    mask = legal(seen(4))[:1]
+    actions = every_action(obs, mask)
+    weights = [w for name, w in network.named_parameters() if not name.startswith(("critic", "decoder.from_given"))]
+
+    def gradients(action):
+        entropy = distribution.log_prob_and_entropy(network.policy(obs), mask, action)[1]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(entropy.sum(), weights)])
+
+    first = gradients(actions[:1])
+    assert len(actions) > 5
+    assert float(first.abs().max()) > 0.05
+    for i in range(1, len(actions)):
+        assert torch.allclose(gradients(actions[i : i + 1]), first, atol=1e-10)
+
+
 def test_a_policy_that_maximises_the_entropy_alone_becomes_uniform_over_the_sets_of_orders():
     """A first order after which the second has one choice alone is to be given as often as one set of orders is."""
     network, distribution = made()

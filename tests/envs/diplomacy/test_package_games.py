@@ -11,13 +11,14 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.adjudication import adjudicate
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import DISBANDED, VOID
-from mlbits.envs.diplomacy.position import first_position
+from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.saved_games import GameRecord, game_from_json, game_to_json, load_games, save_games
+from mlbits.envs.diplomacy.vectors import read_vectors
 from tests.envs.diplomacy.package_games import play
 
 LINES = gzip.decompress((Path(__file__).parent / "package_games.jsonl.gz").read_bytes()).decode().splitlines()
 FORMS = {form["id"]: form for form in map(json.loads, LINES)}
-BOARD = load_board()
+BOARD, VECTORS = load_board(), Path(__file__).parent / "differential.jsonl.gz"
 
 
 def phase(game, name):
@@ -112,6 +113,28 @@ def test_version_1_0_wrote_no_retreats(name):
     for row in form["phases"]:
         del row["state"]["retreats"]
     assert [p.position for p in game_from_json(form).phases] == [p.position for p in game.phases]
+
+
+def test_retreats_are_found_in_the_orders_and_results():
+    """In every position of random play with dislodged units, and where a unit is beaten by the one that it met."""
+    found = 0
+    phases = [(vector.before, vector.orders) for vector in read_vectors(VECTORS, BOARD) if vector.after.dislodged]
+    units = {"GERMANY": ["A BER", "A SIL"], "RUSSIA": ["A PRU", "A KIE"], "ENGLAND": ["F DEN", "F HEL"]}
+    orders = {
+        "GERMANY": ["A BER - PRU", "A SIL S A BER - PRU"], "RUSSIA": ["A PRU - BER"],
+        "ENGLAND": ["F DEN - KIE", "F HEL S F DEN - KIE"],
+    }  # fmt: skip
+    phases.append((Position.from_json({"phase": "S1905M", "units": units, "centers": {}}, BOARD), orders))
+    for before, given in phases:
+        done = adjudicate(before, given)
+        form = game_to_json(GameRecord.of([done]))
+        for row in form["phases"]:
+            del row["state"]["retreats"]
+        if done.after.dislodged:
+            assert game_from_json(form).phases[1].position.to_json() == done.after.to_json()
+            found += 1
+    assert found > 150
+    assert done.after.to_json()["dislodged"]["A KIE"]["retreats"] == ["BER", "HOL", "MUN", "RUH"]
 
 
 @pytest.mark.parametrize("name", FORMS)

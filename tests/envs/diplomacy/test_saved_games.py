@@ -136,6 +136,8 @@ def test_builds_are_as_many_as_are_due_and_have_a_free_home():
             }  # fmt: skip
         else:
             assert set(map(str, builds.values())) == {"(0, [])"}
+        over = game_to_json(GameRecord(BOARD, (PlayedPhase(position),), over=True))["phases"][0]["state"]
+        assert over["builds"] == {power: {"count": 0, "homes": []} for power in BOARD.powers}  # the game has ended
         assert state["homes"]["RUSSIA"] == ["MOS", "SEV", "STP", "WAR"]
         assert state["civil_disorder"] == dict.fromkeys(BOARD.powers, 0)
 
@@ -174,6 +176,21 @@ def test_attackers_are_units_that_moved_not_those_that_bounced():
     written["phases"][1]["state"]["units"]["ITALY"] = ["A MAR"]
     (unit,) = game_from_json(written).phases[1].position.dislodged.values()
     assert BOARD.provinces[unit.attacker].id == "MUN"
+
+
+def test_attackers_are_of_the_kind_that_stands_there_also_where_results_are_missing():
+    units = {"GERMANY": ["A RUH", "F NTH"], "FRANCE": ["A BEL"]}
+    form = {"phase": "S1905M", "units": units, "centers": {}}
+    for orders, attacker in (
+        (["A RUH - BEL", "F NTH S A RUH - BEL"], "RUH"),
+        (["F NTH - BEL", "A RUH S F NTH - BEL"], "NTH"),
+    ):
+        done = adjudicate(Position.from_json(form, BOARD), {"GERMANY": orders})
+        written = game_to_json(GameRecord.of([done]))
+        written["phases"][0]["results"] = {}
+        written["phases"][0]["orders"]["GERMANY"] = ["A RUH - BEL", "F NTH - BEL"]
+        (unit,) = game_from_json(written).phases[1].position.dislodged.values()
+        assert BOARD.provinces[unit.attacker].id == attacker
 
 
 def test_attackers_are_found_in_the_phase_before(war):
@@ -262,6 +279,9 @@ def test_phases_in_the_wrong_order(war):
     form = game_to_json(war)
     form["phases"][0], form["phases"][1] = form["phases"][1], form["phases"][0]
     with pytest.raises(GameError, match=r"phases\[1\], name: got 'S1901M'; wanted a phase after F1901M"):
+        game_from_json(form)
+    form["phases"].insert(0, form["phases"][0])
+    with pytest.raises(GameError, match=r"phases\[1\], name: got 'F1901M'; wanted a phase after F1901M"):
         game_from_json(form)
 
 
