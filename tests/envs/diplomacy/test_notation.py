@@ -199,6 +199,9 @@ def test_an_alias_is_known_only_where_the_board_has_the_province_and_no_id_of_it
     assert board.provinces[parse_order("A GOL H", board).location].id == "GOL"
     with pytest.raises(NotationError, match="wanted a province"):
         parse_order("A NAT H", board)
+    form = json.loads(re.sub(r"\bTYS\b", "GOL", json.dumps(dict(BOARD.source))))
+    board = load_board(form)  # which has the Gulf of Lyon too, but an id goes before an alias
+    assert board.provinces[parse_order("F GOL H", board).location].name == "Tyrrhenian Sea"
 
 
 def test_names_that_two_provinces_share_are_refused():
