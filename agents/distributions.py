@@ -2,9 +2,11 @@
 
 Each has the same functions of the head's output ``params`` [N, size] (and the mask [N, A] where there is one):
 ``sample``, ``mode``, ``log_prob``, ``entropy``, ``kl``, ``fisher`` (the Hessian of ``kl`` where both are equal, times a
-vector), and ``played``, which turns a sample into the action that the environment gets. Hand-written because
-``torch.distributions`` checks and normalises at every call, which costs more than the small networks here (measured in
-the acting loop).
+vector), and ``played``, which turns a sample into the action that the environment gets. Entropies are in closed form
+here, and so are their gradients; a distribution that has to estimate them from samples returns from
+``log_prob_and_entropy`` an estimate whose gradient is that of the entropy in expectation too (the order network's).
+Hand-written because ``torch.distributions`` checks and normalises at every call, which costs more than the small
+networks here (measured in the acting loop).
 """
 
 from __future__ import annotations

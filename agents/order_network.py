@@ -13,8 +13,21 @@ each aware of those before. Smaller, and different in that
 
 Scores are computed for legal orders alone: a position has some 20 a unit, and a board's vocabulary thousands.
 
-The entropy that it reports is the sum of the conditional entropies along the orders that were given, which is the joint
-entropy in expectation (the chain rule).
+The entropy that it reports is the sum over the slots of the conditional entropies given the orders before,
+
+    S(a) = sum_k H_k(a_<k),    E_{a ~ pi}[S(a)] = H(pi)    (the chain rule),
+
+which estimates the joint entropy from the one action that was sampled. The orders before are drawn from the same
+policy, so the gradient of H has a score-function term besides that of S: the orders are to be drawn that leave more
+entropy to the slots after them,
+
+    grad H = E[grad S(a) + sum_j grad log pi_j(a_j | a_<j) sum_{k>j} (H_k(a_<k) - b_k)].
+
+The entropy's value is S, and its gradient the term in brackets. Its baseline b_k is the entropy of slot k were no
+orders given before it, which does not depend on the action: so there is no bias, and what is left to weigh is only what
+the orders before change. Without a baseline every sampled order would be pulled up, in the later steps of PPO on a
+rollout towards the policy that drew it. (There, where the actions are no longer the policy's own, this gradient is off
+by as much as the ratios are from 1.)
 
 Example:
     mlbits train ppo mlbits/DiplomacyMini-v0
@@ -254,7 +267,11 @@ class OrderDistribution:
         )
 
     def log_prob_and_entropy(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both [N], in one pass: each slot given the action's orders before it."""
+        """Both [N], in one pass: each slot given the action's orders before it.
+
+        The entropy is an estimate whose value and gradient are right in expectation over ``action`` drawn from the
+        policy (see the module); its gradient is not the derivative of its value for the given action.
+        """
         decoder, slots = self.decoder, params.slots
         row, k = slots.nonzero(as_tuple=True)
         lists, index = slots[row, k], action[row, k]
@@ -268,10 +285,19 @@ class OrderDistribution:
             acts[..., -1] = 0
             acted = (acts.cumsum(1) > acts)[row, k]
         legal = self._legal(slots, mask)[row, k]
-        choices = decoder.choices(params, decoder.looks(params), words, row, lists, legal, given, acted)
+        looks = decoder.looks(params)
+        choices = decoder.choices(params, looks, words, row, lists, legal, given, acted)
         log_p = choices.log_prob
         chosen = torch.where(choices.choice == index.unsqueeze(1), log_p, 0.0).sum(1)
         entropy = -(log_p.exp() * log_p).sum(1)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                nothing = (torch.zeros_like(given), torch.zeros_like(acted))
+                alone = decoder.choices(params, looks, words, row, lists, legal, *nothing).log_prob
+                more = entropy + (alone.exp() * alone).sum(1)  # than with no orders before
+                table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), more)
+                after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
+            entropy = entropy + (chosen - chosen.detach()) * after  # the score-function term, nothing to the value
         none = log_p.new_zeros(len(slots))
         return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
 

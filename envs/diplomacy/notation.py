@@ -79,7 +79,7 @@ _DIRECTIONS = {"N": "NORTH", "S": "SOUTH", "E": "EAST", "W": "WEST"}
 # Short names in use elsewhere, for boards whose own ids leave them free.
 _ALIASES = {
     "LPL": "LVP", "GOL": "LYO", "NAT": "NAO", "NRG": "NWG", "NOR": "NWY", "MID": "MAO", "TYN": "TYS", "IRS": "IRI",
-    "ECH": "ENG", "GOB": "BOT", "SKG": "SKA", "EMED": "EAS", "WMED": "WES", "BOH": "BOH",
+    "ECH": "ENG", "GOB": "BOT", "SKG": "SKA", "EMED": "EAS", "WMED": "WES",
 }  # fmt: skip
 
 

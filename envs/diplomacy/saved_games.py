@@ -1,11 +1,17 @@
 """Whole games in the saved-game JSON of the ``diplomacy`` package, read and written.
 
 One game is one object ``{id, map, rules, phases: [{name, state, orders, results, messages}]}``; a file is one game, or
-one a line. The last phase has no orders: it is where the game stands, "COMPLETED" where it is over. Of ``state`` we
-read ``name``, ``note``, ``units`` (dislodged ones with a star), ``retreats`` and ``centers``. What the format lacks,
-which province an attacker came from, is found in the orders and results before. Of what it has beyond that,
-``influence`` is written as who stood last in a province, ``zobrist_hash`` as "0" and ``timestamp`` as the number of
-the phase; all three are passed over on reading, as are ``homes`` (the map says), ``civil_disorder`` and ``messages``.
+one a line. The last phase is where the game stands, "COMPLETED" where it is over; it has no results, and no orders but
+those that were already given. Of ``state`` we read ``name``, ``note``, ``units`` (dislodged ones with a star),
+``retreats`` and ``centers``. What the format lacks, which province an attacker came from (and in version 1.0 of the
+package the ``retreats``), is found in the orders and results before. All else is kept as it is
+(:attr:`PlayedPhase.saved`) and written back, so a game that is read and written is the same game. Where there is
+nothing to write back, ``influence`` is who stood last in a province, ``zobrist_hash`` is "0" and ``timestamp`` the
+number of the phase.
+
+A unit that is dislodged with nowhere to go is destroyed at once. The package tells so in the results of the next phase
+if that one is of retreats or adjustments, ``"A TRI": ["disband"]``, where the unit is no longer on the board; another
+``A TRI`` may be, the one that dislodged it. Such a result is no unit's fate in that phase, and is kept only.
 
 >>> from mlbits.envs.diplomacy.adjudication import adjudicate
 >>> from mlbits.envs.diplomacy.board import load_board
@@ -35,17 +41,16 @@ from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
     FALL_RETREATS,
     FATE_NAMES,
-    MOVE,
     SPRING_RETREATS,
     UNIT_LETTERS,
     VOID,
 )
-from mlbits.envs.diplomacy.notation import NotationError, parse_order
 from mlbits.envs.diplomacy.position import Position, read_phase
+from mlbits.envs.diplomacy.saved_results import fates_of, order_of, with_attackers, with_retreats
 
 OVER = "COMPLETED"
 _SPACE = re.compile(r"\s*")
-_BITS = {name: bit for bit, name in FATE_NAMES.items()} | {"": 0, "ok": 0}
+_OURS = frozenset({"name", "units", "retreats", "centers", "game_id", "map", "rules"})  # written from the record
 _AFTER = {"S": "F{year}M", "F": "W{year}A", "W": "S{next}M"}
 
 
@@ -55,13 +60,16 @@ class PlayedPhase:
 
     Attributes:
         position: at its beginning.
-        orders: as given, by powers that gave any; empty in the last phase.
+        orders: as given, by powers that gave any; in the last phase those given so far.
         fates: bits of units that had orders to get, by province; None where nothing is known.
+        saved: what a file has of the phase beyond these: its "results" and "messages" as they are, and the fields of
+            its "state" that a position does not have; empty for a phase that was adjudicated here. Not compared.
     """
 
     position: Position
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fates: Mapping[int, int] | None = None
+    saved: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,30 +165,36 @@ def game_to_json(game: GameRecord) -> dict[str, Any]:
     seen: dict[int, int] = {}
     for number, phase in enumerate(game.phases):
         position, last = phase.position, number == len(game.phases) - 1
-        name = OVER if last and game.over else position.phase_name
+        over = last and game.over
+        name = OVER if over else position.phase_name
         seen |= {p: unit.power for p, unit in position.units.items()}
         state = {
             "timestamp": number,
             "zobrist_hash": "0",
-            "note": game.note if last else "",
+            "note": "",
+            **_state(position, seen, over),
+            **phase.saved.get("state", {}),
             "name": name,
-            **_state(position, seen),
             "game_id": game.id,
             "map": game.map_name,
             "rules": list(game.rules),
         }
-        orders = {power: None if last else list(phase.orders.get(power, ())) for power in board.powers}
+        if last:
+            state["note"] = game.note
+        none: list[str] | None = None if last else []
+        orders = {power: list(phase.orders[power]) if power in phase.orders else none for power in board.powers}
         results = {} if last or phase.fates is None else _results(phase)
-        phases.append({"name": name, "state": state, "orders": orders, "results": results, "messages": []})
+        rest = {"results": results, "messages": []} | {k: v for k, v in phase.saved.items() if k != "state"}
+        phases.append({"name": name, "state": state, "orders": orders, **rest})
     return {"id": game.id, "map": game.map_name, "rules": list(game.rules), "phases": phases}
 
 
-def _state(position: Position, seen: Mapping[int, int]) -> dict[str, Any]:
+def _state(position: Position, seen: Mapping[int, int], over: bool) -> dict[str, Any]:
     board = position.board
     fields: dict[str, dict[str, Any]] = {
         key: {} for key in ("units", "retreats", "centers", "homes", "influence", "civil_disorder", "builds")
     }
-    due = position.adjustments() if position.phase == ADJUSTMENTS else {}
+    due = position.adjustments() if position.phase == ADJUSTMENTS and not over else {}
     for number, power in enumerate(board.powers):
         units = [position.unit_name(unit) for unit in position.units.values() if unit.power == number]
         out = {
@@ -226,17 +240,10 @@ def _built(phase: PlayedPhase, province: int) -> str:
     board = phase.position.board
     for texts in phase.orders.values():
         for text in texts:
-            order = _order(text, phase.position)
+            order = order_of(text, phase.position)
             if order is not None and order.location >= 0 and board.province_of[order.location] == province:
                 return f"{UNIT_LETTERS[order.unit]} {board.locations[order.location]}"
     return f"A {board.provinces[province].id}"
-
-
-def _order(text: str, position: Position) -> Any:
-    try:
-        return parse_order(text, position.board, position)
-    except NotationError:
-        return None
 
 
 def game_from_json(form: Any, board: Board | None = None) -> GameRecord:
@@ -296,13 +303,24 @@ def _phase(row: Mapping[str, Any], board: Board, before: PlayedPhase | None, fin
     units, starred = _units(state, board)
     if starred and phase not in (SPRING_RETREATS, FALL_RETREATS):
         _fail("state.units", f"*{min(starred)}", f"no dislodged units in {name}")
-    out = _retreats(state, starred)
+    out = _retreats(state, starred, before)
     form = {"phase": name, "units": units, "centers": _lists(state, "centers", board), "dislodged": out}
-    position = _with_attackers(Position.from_json(form, board), before)
-    orders = {power: tuple(texts) for power, texts in _lists(row, "orders", board).items() if texts}
-    results = row.get("results") or {}
-    fates = _fates(results, position)
-    return PlayedPhase(position, {} if final else orders, None if final and not results else fates)
+    position = with_attackers(Position.from_json(form, board), before)
+    if state.get("retreats") is None:  # as version 1.0 of the package writes
+        position = with_retreats(position, before)
+    given = row.get("orders") or {}
+    orders = {
+        power: tuple(texts)
+        for power, texts in _lists(row, "orders", board).items()
+        if texts or (final and given[power] is not None)
+    }
+    results, messages = row.get("results") or {}, row.get("messages") or []
+    if not isinstance(messages, list):
+        _fail("messages", messages, "a list")
+    fates = fates_of(results, position, before)
+    kept = {key: value for key, value in state.items() if key not in _OURS and not (final and key == "note")}
+    saved = {"state": kept, "results": results, "messages": messages}
+    return PlayedPhase(position, orders, None if final and not results else fates, saved)
 
 
 def _phase_after(name: str) -> str:
@@ -323,8 +341,13 @@ def _units(state: Mapping[str, Any], board: Board) -> tuple[dict[str, list[str]]
     return {power: [unit for unit in names if not unit.startswith("*")] for power, names in table.items()}, starred
 
 
-def _retreats(state: Mapping[str, Any], starred: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    table = state.get("retreats", {})
+def _retreats(
+    state: Mapping[str, Any], starred: Mapping[str, str], before: PlayedPhase | None
+) -> dict[str, dict[str, Any]]:
+    table = state.get("retreats")
+    if table is None and before is not None:  # then the phase before says where they may go
+        return {unit: {"power": power, "retreats": []} for unit, power in starred.items()}
+    table = {} if table is None else table
     if not isinstance(table, Mapping):
         _fail("state.retreats", table, "an object")
     found: dict[str, dict[str, Any]] = {}
@@ -338,49 +361,6 @@ def _retreats(state: Mapping[str, Any], starred: Mapping[str, str]) -> dict[str,
     for unit in starred.keys() - found.keys():
         _fail("state.retreats", f"nothing for {unit}", "where it may retreat to")
     return found
-
-
-def _with_attackers(position: Position, before: PlayedPhase | None) -> Position:
-    """The position with the provinces that attackers came from, as far as orders and results before tell."""
-    if not position.dislodged or before is None:
-        return position
-    board, came = position.board, {}
-    for texts in before.orders.values():
-        for text in texts:
-            order = _order(text, before.position)
-            if order is not None and order.kind == MOVE:
-                start, end = int(board.province_of[order.location]), int(board.province_of[order.target])
-                unit, now = before.position.units.get(start), position.units.get(end)
-                if unit and now and unit[:2] == now[:2] and (before.fates or {}).get(start, 0) == 0:
-                    came[end] = start
-    dislodged = {p: out._replace(attacker=came.get(p, -1)) for p, out in position.dislodged.items()}
-    return Position(board, position.year, position.phase, position.units, dislodged, position.centers)
-
-
-def _fates(results: Any, position: Position) -> dict[int, int]:
-    if not isinstance(results, Mapping):
-        _fail("results", results, "an object")
-    board, fates = position.board, {}
-    standing = {position.unit_name(unit) for unit in position.units.values()}
-    standing |= {position.unit_name(out.unit) for out in position.dislodged.values()}
-    for unit, words in results.items():
-        key = f"results[{unit!r}]"
-        place = unit.partition(" ")[2]
-        if unit == "WAIVE":
-            continue
-        if place not in board.location_index or unit[:2] not in ("A ", "F "):
-            _fail(key, unit, 'a unit like "A PAR"')
-        if position.phase != ADJUSTMENTS and unit not in standing:
-            _fail(key, unit, f"a unit that is on the board in {position.phase_name}")
-        if not isinstance(words, list) or not all(isinstance(word, str) and word in _BITS for word in words):
-            _fail(key, words, f"a list of {', '.join(filter(None, _BITS))}")
-        bits = 0
-        for word in words:
-            bits |= _BITS[word]
-        if position.phase == ADJUSTMENTS and any(word in ("", "ok") for word in words):
-            bits = 0  # done once; a second order for the same was void
-        fates[int(board.province_of[board.location_index[place]])] = bits
-    return fates
 
 
 def _lists(table: Mapping[str, Any], key: str, board: Board) -> dict[str, list[str]]:

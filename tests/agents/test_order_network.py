@@ -277,8 +277,7 @@ def test_the_gradient_is_that_of_the_numbers():
     action = distribution.sample(network.policy(obs), mask, draw())
 
     def loss():
-        log_prob, entropy = distribution.log_prob_and_entropy(network.policy(obs), mask, action)
-        return log_prob.sum() + 0.5 * entropy.sum()
+        return distribution.log_prob(network.policy(obs), mask, action).sum()
 
     loss().backward()
     for name, weight in network.named_parameters():
@@ -293,6 +292,87 @@ def test_the_gradient_is_that_of_the_numbers():
             values.append(float(loss().detach()))
         flat[at] = before
         assert (values[0] - values[1]) / (2 * eps) == pytest.approx(float(grad[at]), rel=1e-4, abs=1e-6), name
+
+
+def every_action(obs, mask):
+    """All sets of legal orders of one row, [M, K]; an area that builds twice is among them, as good as impossible."""
+    legal = [row.nonzero().flatten().tolist() for row in mask.view(SLOTS, WIDTH)]
+    slots = obs["slots"][0].tolist()
+    return torch.tensor(
+        list(itertools.product(*(own if slot else own[:1] for slot, own in zip(slots, legal, strict=True))))
+    )
+
+
+@pytest.mark.parametrize("row", range(3), ids=["two units", "three builds", "one unit"])
+def test_the_expected_gradient_of_the_entropy_bonus_is_that_of_the_entropy(row):
+    """All sets of orders, each weighed with its probability: value and gradient are those of -sum p log p."""
+    network, distribution = made()
+    network.double()
+    obs = seen(4)
+    mask = legal(obs)[row : row + 1]
+    obs = {name: part[row : row + 1] for name, part in obs.items()}
+    actions = every_action(obs, mask)
+    rows = torch.zeros(len(actions), dtype=torch.long)
+    weights = [weight for name, weight in network.named_parameters() if not name.startswith("critic")]
+
+    def both():
+        params = network.policy({name: part[rows] for name, part in obs.items()})
+        return distribution.log_prob_and_entropy(params, mask[rows], actions)
+
+    log_prob, entropy = both()
+    p = log_prob.exp()
+    assert float(p.sum().detach()) == pytest.approx(1, abs=1e-12)
+    true = -(p * log_prob).sum()
+    wanted = torch.autograd.grad(true, weights, retain_graph=True)
+    estimate = (p.detach() * entropy).sum()
+    got = torch.autograd.grad(estimate, weights)
+    assert float(estimate.detach()) == pytest.approx(float(true.detach()), abs=1e-10)
+    assert max(float(gradient.abs().max()) for gradient in wanted) > 0.05
+    for name, one, other in zip(dict(network.named_parameters()), got, wanted, strict=False):
+        assert torch.allclose(one, other, atol=1e-9), name
+
+
+def test_where_orders_do_not_depend_on_each_other_any_action_gives_the_gradient_of_the_entropy():
+    """The baseline takes all of the score-function term away there: no noise, no pull towards what was sampled."""
+    network, distribution = made()
+    network.double()
+    with torch.no_grad():
+        network.decoder.from_given.zero_()
+    obs = {name: part[:1] for name, part in seen(4).items()}
+    mask = legal(seen(4))[:1]
+    actions = every_action(obs, mask)
+    weights = [w for name, w in network.named_parameters() if not name.startswith(("critic", "decoder.from_given"))]
+
+    def gradients(action):
+        entropy = distribution.log_prob_and_entropy(network.policy(obs), mask, action)[1]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(entropy.sum(), weights)])
+
+    first = gradients(actions[:1])
+    assert len(actions) > 5
+    assert float(first.abs().max()) > 0.05
+    for i in range(1, len(actions)):
+        assert torch.allclose(gradients(actions[i : i + 1]), first, atol=1e-10)
+
+
+def test_a_policy_that_maximises_the_entropy_alone_becomes_uniform_over_the_sets_of_orders():
+    """A first order after which the second has one choice alone is to be given as often as one set of orders is."""
+    network, distribution = made()
+    obs = {name: part[1:2] for name, part in seen(4).items()}
+    obs["slots"] = torch.tensor([[BUILDS, BUILDS, 0]])
+    mask = torch.zeros(1, SLOTS, WIDTH, dtype=torch.bool)
+    mask[0, 0, [1, 2]] = True
+    mask[0, 1, [1, 3]] = True  # after a build in area 0 there is area 2 alone; after one in area 1, both
+    mask[0, 2, 0] = True
+    sets, rows = torch.tensor([[1, 3, 0], [2, 1, 0], [2, 3, 0]]), torch.zeros(3, dtype=torch.long)
+    obs, mask = {name: part[rows] for name, part in obs.items()}, mask.flatten(1)[rows]
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(150):
+        log_prob, entropy = distribution.log_prob_and_entropy(network.policy(obs), mask, sets)
+        optimizer.zero_grad()
+        (-(log_prob.detach().exp() * entropy).sum()).backward()
+        optimizer.step()
+    p = distribution.log_prob(network.policy(obs), mask, sets).detach().exp()
+    assert p.tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
 
 
 # In agents

@@ -92,6 +92,30 @@ def test_voids_say_why():
     assert told_of["F HOL S A BEL - RUH"] == "not allowed: it could not move to RUH itself; it holds"
 
 
+@pytest.mark.parametrize(
+    ("rival", "voids"),
+    [
+        ([], True),  # with the help it would dislodge the unit of the helper's own power
+        (["A BUR - MUN"], True),
+        (["A BUR - MUN", "A RUH S A BUR - MUN"], False),  # a rival as strong bounces it in any case
+        (["A RUH S A BOH - MUN"], True),
+    ],
+)
+def test_help_against_ones_own_unit_is_void_where_it_would_have_been_enough(rival, voids):
+    """A TYR helps Austria's army against the German one; what others do decides whether that would have mattered."""
+    orders = {"austria": ["A BOH - MUN"], "germany": ["A MUN H", "A TYR S A BOH - MUN"], "france": rival}
+    told = play(**orders)
+    assert {fate.text: fate.fates for fate in told.fates}["A TYR S A BOH - MUN"] == (VOID if voids else 0)
+
+
+def test_help_against_ones_own_unit_is_not_void_where_that_unit_leaves():
+    told = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"])
+    assert reasons(told)["A TYR S A BOH - MUN"] == "supported"
+    told = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"], france=["A BUR H"])
+    assert {fate.text: fate.fates for fate in told.fates}["A TYR S A BOH - MUN"] == VOID
+    assert {fate.text: fate.fates for fate in told.fates}["A BOH - MUN"] == BOUNCE
+
+
 def test_convoys_that_fail_say_why():
     told = play(
         england=["A LON - BEL", "F NTH C A LON - BEL"],

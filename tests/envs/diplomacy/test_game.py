@@ -17,13 +17,13 @@ from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.pettingzoo_doors import make_parallel
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.codes import ARMY, FLEET
+from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
 from mlbits.envs.diplomacy.legality import why_illegal
 from mlbits.envs.diplomacy.notation import parse_order
-from mlbits.envs.diplomacy.position import first_position
+from mlbits.envs.diplomacy.position import Position, Unit, first_position
 from mlbits.envs.diplomacy.random_play import RandomGames
-from mlbits.envs.diplomacy.records import read_position
+from mlbits.envs.diplomacy.records import read_position, write_position
 from mlbits.envs.diplomacy.vectors import movement_phases
 from mlbits.envs.diplomacy.vocabulary import convoy_ways, vocabulary
 
@@ -97,6 +97,43 @@ def test_masks_allow_exactly_the_legal_orders() -> None:
                     checked, retreats = checked + size, retreats + retreat
     assert checked > 50_000
     assert retreats > 0
+
+
+def test_masks_have_long_convoys() -> None:
+    """Seas full of fleets and an army or two: every order of every fleet and army, against the plain rules."""
+    rng = np.random.default_rng(4)
+    played, words = RandomGames(diplomacy(last_year=1912), 1, seed=5), vocabulary(STANDARD)
+    slots, width = played.game.layout["slots"], words.width
+    seas = [p for p, province in enumerate(STANDARD.provinces) if province.type == SEA]
+    coasts = [p for p, province in enumerate(STANDARD.provinces) if province.type == COAST]
+    through = checked = 0
+    for _ in range(30):
+        fleets = rng.choice(seas, rng.integers(7, 15), replace=False).tolist()
+        armies = rng.choice(coasts, 2, replace=False).tolist()
+        units = {p: Unit(0, FLEET, p) for p in fleets} | {p: Unit(1, ARMY, p) for p in armies}
+        position = Position(STANDARD, 1905, 0, units)
+        write_position(position, played.states[0])
+        played.prepare()
+        mask = np.zeros((7, slots * width), bool)
+        played.masks(mask)
+        mask = mask.reshape(7, slots, width)
+        for power in (0, 1):
+            for slot, unit in enumerate(slots_of(position, power)):
+                number = words.moving(unit.kind, unit.location)
+                size = words.start[number + 1] - words.start[number]
+                for i in range(size):
+                    order = words.order(number, i)
+                    if order.kind == CONVOY and order.other not in armies:
+                        assert not mask[power, slot, i]
+                    elif order.kind in (CONVOY, SUPPORT_MOVE, MOVE) and not idle_coast(position, order):
+                        allowed = why_illegal(position, power, order) is None
+                        assert mask[power, slot, i] == allowed, order
+                        checked += 1
+                        if allowed and order.kind == CONVOY:
+                            end, near = int(order.target), STANDARD.fleet_neighbours[order.location]
+                            through += order.other not in near and end not in near  # it borders on neither
+    assert checked > 10_000
+    assert through > 500
 
 
 def test_masks_of_builds_and_disbands() -> None:

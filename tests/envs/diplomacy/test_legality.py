@@ -239,6 +239,9 @@ def test_reasons_in_a_retreat_phase(text, reason):
         ("russia", "A STP B", None),
         ("russia", "A MOS B", "MOS is not owned"),
         ("russia", "A SEV B", "SEV is occupied"),
+        ("russia", "A WAR B", "WAR is not owned"),  # but by Germany
+        ("turkey", "A CON D", "there is nothing to disband"),
+        ("turkey", "WAIVE", "there is nothing to build"),
         ("france", "A BUR D", None),
         ("france", "A PAR B", "there is nothing to build"),
         ("france", "WAIVE", "there is nothing to build"),
@@ -248,7 +251,13 @@ def test_reasons_in_a_retreat_phase(text, reason):
 def test_reasons_in_an_adjustment_phase(power, text, reason):
     now = position(
         "W1901A",
-        centers={"GERMANY": ["BER", "KIE", "MUN", "WAR"], "RUSSIA": ["STP", "SEV"], "FRANCE": ["PAR"]},
+        centers={
+            "GERMANY": ["BER", "KIE", "MUN", "WAR"],
+            "RUSSIA": ["STP", "SEV"],
+            "FRANCE": ["PAR"],
+            "TURKEY": ["CON"],
+        },
+        turkey=["A CON"],
         germany=["F HOL"],
         russia=["F SEV"],
         france=["A BUR", "A GAS"],

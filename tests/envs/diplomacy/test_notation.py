@@ -1,7 +1,10 @@
 """Orders as people write them."""
 
 import doctest
+import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlbits.envs.diplomacy import notation
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.codes import FLEET, RETREAT
+from mlbits.envs.diplomacy.codes import FLEET, MOVE, RETREAT
 from mlbits.envs.diplomacy.notation import MAX_LENGTH, NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, first_position
@@ -138,11 +141,17 @@ def test_a_helped_unit_is_of_its_kind():
         parse_order("F BRE S F PAR - PIC", BOARD, FIRST)
 
 
-def test_a_move_in_a_retreat_phase_is_a_retreat():
+@pytest.mark.parametrize(("phase", "kind"), [("S1901R", RETREAT), ("F1901R", RETREAT), ("S1902M", MOVE)])
+def test_a_move_in_a_retreat_phase_is_a_retreat(phase, kind):
     out = {"F TRI": {"power": "AUSTRIA", "from": "VEN", "retreats": ["ADR", "ALB"]}}
-    now = position("S1901R", out, italy=["A TRI"])
-    order = parse_order("TRI - ALB", BOARD, now)  # the fleet has to go, not the army that came
-    assert (order.kind, order.unit) == (RETREAT, FLEET)
+    now = position(phase, out, italy=["A TRI"]) if kind == RETREAT else position(phase, austria=["F TRI"])
+    for said in ("TRI - ALB", "TRI -> ALB", "TRI to ALB", "TRI moves to ALB"):
+        order = parse_order(said, BOARD, now)  # the fleet has to go, not the army that came
+        assert (order.kind, order.unit, order.target) == (kind, FLEET, BOARD.location_index["ALB"])
+    assert parse_order("TRI R ALB", BOARD, now).kind == RETREAT
+    out = {"A TRI": {"power": "AUSTRIA", "from": "VEN", "retreats": ["ALB"]}}
+    now = position("F1901R", out, italy=["A TRI"])
+    assert parse_order("A TRI - ALB VIA", BOARD, now).kind == MOVE  # not a retreat: nobody retreats by sea
 
 
 def test_a_build_is_read_as_written_whatever_stands_there():
@@ -156,6 +165,43 @@ def test_every_province_is_known_by_its_name():
         letter = "F" if BOARD.fleet_neighbours[number] else "A"
         if not province.coasts:
             assert parse_order(f"{letter} {province.name} H", BOARD).location == number
+
+
+NAMES = json.loads((Path(__file__).parent / "names.json").read_text())["names"]
+NAMES["SKA"].append("skg")  # which that list lacks
+
+
+def test_every_alias_is_a_name_of_that_province_elsewhere():
+    assert NAMES.keys() == {province.id for province in BOARD.provinces}
+    for alias, province in notation._ALIASES.items():
+        assert alias.lower() in NAMES[province], alias
+
+
+def test_names_that_are_in_use_elsewhere_lead_to_the_province_or_nowhere():
+    """Aliases are all among them; another program's name for a province is never ours for another one."""
+    read = set()
+    for province, names in NAMES.items():
+        for name in (province, *names):
+            for said in {name, name.upper(), name.title()}:
+                try:
+                    order = parse_order(f"A {said} H", BOARD)
+                except NotationError:
+                    continue
+                assert BOARD.provinces[order.location].id == province, said
+                read.add(name.upper())
+    assert notation._ALIASES.keys() <= read
+    assert len(read) >= 75 + len(notation._ALIASES)
+
+
+def test_an_alias_is_known_only_where_the_board_has_the_province_and_no_id_of_its_own():
+    form = json.loads(re.sub(r"\bALT\b", "GOL", json.dumps(dict(load_board("mini").source))))
+    board = load_board(form)
+    assert board.provinces[parse_order("A GOL H", board).location].id == "GOL"
+    with pytest.raises(NotationError, match="wanted a province"):
+        parse_order("A NAT H", board)
+    form = json.loads(re.sub(r"\bTYS\b", "GOL", json.dumps(dict(BOARD.source))))
+    board = load_board(form)  # which has the Gulf of Lyon too, but an id goes before an alias
+    assert board.provinces[parse_order("F GOL H", board).location].name == "Tyrrhenian Sea"
 
 
 def test_names_that_two_provinces_share_are_refused():

@@ -53,6 +53,11 @@ def test_little_positions(line):
     assert position_text(read_position_text(line, BOARD)) == line
 
 
+def test_positions_on_another_board_are_others():
+    assert read_position_text(LINE, load_board()) != read_position_text(LINE, BOARD)
+    assert position_text(read_position_text("S30000M - - -", BOARD)) == "S30000M - - -"
+
+
 def test_any_order_is_read():
     told = LINE.split()
     told[1] = "GERMANY:AMUN;FRANCE:FSPA/SC,ABUR"
@@ -78,6 +83,7 @@ def test_every_position_of_the_vectors_comes_back_whole():
     [
         ("S1901M - -", "text: got 3 fields; wanted four: phase, units, centres, dislodged"),
         ("X1901M - - -", "phase: got 'X1901M'"),
+        ("S30001M - - -", "phase: got 'S30001M'"),
         ("S1901M GAUL:APAR - -", "units: got 'GAUL:APAR'; wanted POWER:item,item with each once of AUSTRIA"),
         ("S1901M FRANCE:APAR;FRANCE:ABUR - -", "units: got 'FRANCE:ABUR'"),
         ("S1901M FRANCE - -", "units: got 'FRANCE'"),
@@ -87,6 +93,7 @@ def test_every_position_of_the_vectors_comes_back_whole():
         ("S1901M FRANCE:FPAR - -", "wanted a place where such a unit can be"),
         ("S1901M FRANCE:APAR;ITALY:APAR - -", "wanted one unit a province"),
         ("S1901M - FRANCE:BUR -", "centers['FRANCE']: got 'BUR'; wanted a centre"),
+        ("S1901M - FRANCE:PAR;ITALY:PAR -", "centers['ITALY']: got 'PAR'; wanted a centre, each once"),
         ("S1901M - - FRANCE:AMUN<BUR>BOH", "wanted none outside retreats"),
         ("S1901R - - FRANCE:AMUN<BUR>BOH+BOH", "wanted each place once"),
         ("S1901R - - FRANCE:AMUN<BUR>BOH,AMUN<BUR>TYR", "wanted each unit once"),
