@@ -16,10 +16,12 @@ The x axis is environment steps. The custom layout opens on the returns.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,13 @@ class Tracker:
         resumed_at: environment steps of the checkpoint that the run goes on from, or None for a new run; later
             records of the interrupted run are dropped.
         console: whether to show progress.
+        on_closed_pipe: called when nobody reads what is shown any more; nothing is shown after that.
     """
 
-    def __init__(self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True) -> None:
+    def __init__(
+        self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True,
+        on_closed_pipe: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._metrics = folder / "metrics.jsonl"
         if resumed_at is not None:
             _drop_after(self._metrics, resumed_at)
@@ -66,6 +72,7 @@ class Tracker:
         self._file = self._metrics.open("a", buffering=1)
         self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
+        self._on_closed_pipe = on_closed_pipe
 
     def describe(self, config: Mapping[str, Any]) -> None:
         """Write the settings as text and as hyperparameters."""
@@ -86,8 +93,24 @@ class Tracker:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
-        if self._progress is not None:
-            self._progress.show(step, values)
+        with self._showing() as progress:
+            if progress is not None:
+                progress.show(step, values)
+
+    @contextlib.contextmanager
+    def _showing(self) -> Iterator[Progress | None]:
+        """The progress, until nobody reads it."""
+        try:
+            yield self._progress
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without a reader, a terminal that is gone
+                raise
+            self._progress = None
+            self._on_closed_pipe()
+
+    def stopped(self, error: Exception) -> None:
+        """Write down, as a text, what ended the run."""
+        self.writer.add_text("stopped", str(error), 0)
 
     def picture(
         self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8, name: str = "episode"
@@ -105,8 +128,9 @@ class Tracker:
         if once and text in self._said:
             return
         self._said.add(text)
-        if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self._showing() as progress:
+            if progress is not None:
+                progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def flush(self) -> None:
         """Hand everything to the system (before a checkpoint names this step)."""
@@ -117,8 +141,9 @@ class Tracker:
         """Finish the files and the progress line."""
         self.writer.close()
         self._file.close()
-        if self._progress is not None:
-            self._progress.close()
+        with self._showing() as progress:
+            if progress is not None:
+                progress.close()
 
 
 def _add_animation(
@@ -148,11 +173,19 @@ def encode_gif(frames: list[NDArray[np.uint8]], frames_per_second: int = 8) -> b
     return data.getvalue()
 
 
+class _Console(Console):
+    """Rich's, which leaves it to the caller what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the error on (rich's own ends the process)."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads what is printed")
+
+
 class Progress:
     """One live line on a terminal, or a plain line every few seconds where there is none."""
 
     def __init__(self, total_steps: int) -> None:
-        self.console = Console(stderr=False)
+        self.console = _Console(stderr=False)
         self._total = total_steps
         self._latest: dict[str, float] = {}
         self._shown = 0.0

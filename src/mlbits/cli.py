@@ -6,8 +6,10 @@ Mistakes are answered by one line and exit status 2.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.evals.exploit_flags import ExploitFlags as _ExploitFlags
 from mlbits.evals.tournament_config import TournamentFlags as _TournamentFlags
 from mlbits.selfplay.command_line import read_flags, signature_fields
+from mlbits.selfplay.interrupts import PIPE_STATUS, RunInterrupted
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
@@ -49,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes the process's own.
 
     Returns:
-        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake, 130 when
-        interrupted.
+        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake or numbers
+        that are not finite, and when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
+        (SIGHUP) or 141 (a closed pipe).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -71,17 +75,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: not enough memory{why}; wanted fewer copies (num_envs) or steps (num_steps)", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        _print_no_more()
+        return PIPE_STATUS
     except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2
     except SystemExit as stop:  # tyro's, after --help
         return int(stop.code or 0)
+    except RunInterrupted as stop:
+        if stop.status == PIPE_STATUS:
+            _print_no_more()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"\n{stop}", file=sys.stderr, flush=True)
+        return stop.status
     except KeyboardInterrupt:
-        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
+        how = _ON_INTERRUPT.get(words[0], "")
+        print(f"\ninterrupted{how}", file=sys.stderr)
         return 130
+
+
+# How to go on after Ctrl-C. A run under way says so itself, more exactly.
+_ON_INTERRUPT = {
+    "train": " before the run began",
+    "resume": " before the run went on; it is as it was, and the same command goes on with it",
+    "tournament": "; the games that were played are kept, and the same command goes on",
+    "reproduce": "; with --out the same command goes on with what it has, without it nothing is kept",
+}
+
+
+def _print_no_more() -> None:
+    """Let nothing be printed into a closed pipe any more, at the end of the process neither."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,11 +287,7 @@ def _tournament(words: list[str]) -> int:
     flags = read_flags(_TournamentFlags, "mlbits tournament", words)
     from mlbits.evals.tournament_command import run_command
 
-    try:
-        found = run_command(flags)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the tournament", file=sys.stderr)
-        return 130
+    found = run_command(flags)
     _write_json(flags.json, found)
     return 0
 
