@@ -130,7 +130,7 @@ def _square(block: Tensor) -> float:
 
 def first_unsound(block: Tensor) -> tuple[int, int, float] | None:
     """The first number [T, B, ...] that is not within the limit: its t, b and value; None where all are."""
-    bad = ~(block.abs() <= LIMIT)
+    bad = ~(block.abs().double() <= LIMIT)  # in float16 the limit would be infinite
     if not bool(bad.any()):
         return None
     flat = bad.flatten(1) if bad.dim() > 1 else bad[:, None]

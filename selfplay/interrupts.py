@@ -22,9 +22,10 @@ import contextlib
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,3 +113,36 @@ def resume_command(folder: Path) -> str:
 def eval_command(folder: Path) -> str:
     """What plays with its agent."""
     return f"mlbits eval {shlex.quote(str(folder))}"
+
+
+# How to go on with a command that Ctrl-C ended. A run under way says so itself, more exactly.
+_GOING_ON = {
+    "train": " before the run began",
+    "resume": " before the run went on; it is as it was, and the same command goes on with it",
+    "tournament": "; the games that were played are kept, and the same command goes on",
+    "reproduce": "; with --out the same command goes on with what it has, without it nothing is kept",
+}
+
+
+def interrupted_status(stop: KeyboardInterrupt, words: Sequence[str]) -> int:
+    """Say, in a line or two, how to go on with a command that was interrupted; returns its exit status.
+
+    Args:
+        stop: what ended it.
+        words: of the command, after ``mlbits``.
+    """
+    status, text = 128 + signal.SIGINT, "interrupted" + "".join(_GOING_ON.get(word, "") for word in words[:1])
+    if isinstance(stop, RunInterrupted):
+        status, text = stop.status, str(stop)
+    if status == PIPE_STATUS:
+        closed_pipe_status()
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"\n{text}", file=sys.stderr, flush=True)
+    return status
+
+
+def closed_pipe_status() -> int:
+    """Let nothing be printed into a closed pipe any more, even as the process ends; returns its exit status."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_STATUS

@@ -127,7 +127,7 @@ class SB3Session(Session):
     def to_checkpoint(self) -> Checkpoint:
         """What acting depends on."""
         recent = torch.tensor(list(self.recent), dtype=torch.float64)
-        return Checkpoint(self.learner.state_dict(), {"recent": recent}, dict(vars(self.counters)))
+        return Checkpoint(self.learner.state_dict(), {"recent": recent}, self.counters.plain())
 
     def restart_wrapped(self) -> None:
         """Nothing: the copies are SB3's, and play on."""

@@ -66,6 +66,10 @@ class Counters:
     unrecorded_metrics: dict[str, Any] = field(default_factory=dict)
     unrecorded_lengths: list[int] = field(default_factory=list)
 
+    def plain(self) -> dict[str, Any]:
+        """The counters as plain data, by name."""
+        return {**vars(self), "unrecorded_metrics": {name: float(v) for name, v in self.unrecorded_metrics.items()}}
+
 
 class Measured(NamedTuple):
     """What a run was measured by, besides its return.
@@ -211,8 +215,7 @@ class Session:
             arrays["environment"] = self.batch.state()
         if self.replay is not None:
             arrays |= prefixed("replay", self.replay.state_dict())
-        state = dict(vars(self.counters))
-        state["unrecorded_metrics"] = {name: float(value) for name, value in self.counters.unrecorded_metrics.items()}
+        state = self.counters.plain()
         if self.opponents is not None:
             arrays |= prefixed("opponents", self.opponents.arrays())
             state["opponents"] = self.opponents.state()

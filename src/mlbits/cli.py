@@ -6,10 +6,8 @@ Mistakes are answered by one line and exit status 2.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.evals.exploit_flags import ExploitFlags as _ExploitFlags
 from mlbits.evals.tournament_config import TournamentFlags as _TournamentFlags
 from mlbits.selfplay.command_line import read_flags, signature_fields
-from mlbits.selfplay.interrupts import PIPE_STATUS, RunInterrupted
+from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
@@ -57,16 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         (SIGHUP) or 141 (a closed pipe).
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"mlbits {__version__}")
-        return 0
     try:
-        if words[0] not in COMMANDS:
-            raise UnknownIdError("command", words[0], COMMANDS)
-        return COMMANDS[words[0]](words[1:])
+        try:
+            status = _run(words)
+        except SystemExit as stop:  # tyro's, after --help
+            status = int(stop.code or 0)
+        sys.stdout.flush()  # here, where a closed pipe is still an error of ours
+        return status
     except MlbitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -75,39 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: not enough memory{why}; wanted fewer copies (num_envs) or steps (num_steps)", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        _print_no_more()
-        return PIPE_STATUS
+        return closed_pipe_status()
     except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2
-    except SystemExit as stop:  # tyro's, after --help
-        return int(stop.code or 0)
-    except RunInterrupted as stop:
-        if stop.status == PIPE_STATUS:
-            _print_no_more()
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"\n{stop}", file=sys.stderr, flush=True)
-        return stop.status
-    except KeyboardInterrupt:
-        how = _ON_INTERRUPT.get(words[0], "")
-        print(f"\ninterrupted{how}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return interrupted_status(stop, words)
 
 
-# How to go on after Ctrl-C. A run under way says so itself, more exactly.
-_ON_INTERRUPT = {
-    "train": " before the run began",
-    "resume": " before the run went on; it is as it was, and the same command goes on with it",
-    "tournament": "; the games that were played are kept, and the same command goes on",
-    "reproduce": "; with --out the same command goes on with what it has, without it nothing is kept",
-}
-
-
-def _print_no_more() -> None:
-    """Let nothing be printed into a closed pipe any more, at the end of the process neither."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"mlbits {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise UnknownIdError("command", words[0], COMMANDS)
+    return COMMANDS[words[0]](words[1:])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
