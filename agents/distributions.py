@@ -39,8 +39,8 @@ def probability_ratio(log_ratio: Tensor) -> Tensor:
     Args:
         log_ratio: of any shape.
     """
-    over = (log_ratio.detach() - _MOST_LOG_RATIO).clamp_(min=0)
-    return torch.exp(log_ratio - over)
+    constant = log_ratio.detach()
+    return constant.clamp(max=_MOST_LOG_RATIO).exp_() * (1 + (log_ratio - constant))
 
 
 def epsilon_greedy(best: Tensor, epsilon: float, mask: Tensor | None, n: int) -> Tensor:
