@@ -36,7 +36,7 @@ class NotFiniteError(MlbitsError, ArithmeticError):
 
     Args:
         env: id of the environment.
-        quantity: what it is, as in "reward", "observation", "train/loss" or "weights 'network.log_std'".
+        quantity: what it is, as in "reward", "observation", "learn/loss" or "weights 'network.log_std'".
         value: the number.
         env_steps: of the run, when it came up.
         copy: of the environment, from 0; None where it is of all.
@@ -171,7 +171,7 @@ def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:
         values |= zip(on_device, torch.stack([metrics[name].float() for name in on_device]).tolist(), strict=True)
     for name, value in values.items():
         if value - value != 0:  # NaN or infinite
-            raise NotFiniteError(env, f"train/{name}", value, env_steps, why=_LOWER)
+            raise NotFiniteError(env, f"learn/{name}", value, env_steps, why=_LOWER)
 
 
 class Guard:

@@ -1,6 +1,6 @@
 """What a run writes down as it goes: TensorBoard, ``metrics.jsonl``, and a line on the terminal.
 
-TensorBoard's names are stable:
+Names are stable, in ``metrics.jsonl``:
 
 | name | meaning |
 |---|---|
@@ -11,7 +11,9 @@ TensorBoard's names are stable:
 | speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
 | time/environment, network, learning, evaluation, rest | shares of the wall time |
 
-The x axis is environment steps. The custom layout opens on the returns.
+In TensorBoard the x axis is environment steps, and what it shows first are the returns: its pages are sorted by the
+names before the slash, so that those that would come before ``return`` stand under others there, pictures last (see
+:func:`tensorboard_tag`). The custom layout opens on the returns too, with the evaluations' interval as a margin.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,13 +40,48 @@ from torch.utils.tensorboard.summary import hparams
 from mlbits.selfplay.checkpoints import write_file
 
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
+
+
+def _exactly(*tags: str) -> list[Any]:
+    """A chart of some tags and no others: TensorBoard takes each for a regular expression that a tag begins with."""
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+
+
+# A margin's value, lower and upper end are no expressions, but names.
 _LAYOUT = {
-    "Return": {"return": ["Multiline", ["return/train", "return/eval"]]},
+    "Return": {
+        "return": _exactly("return/train", "return/eval"),
+        "evaluation, 95% interval": ["Margin", ["return/eval", "return/eval_low", "return/eval_high"]],
+        "episode length": _exactly("return/train_length", "return/eval_length"),
+    },
     "Speed": {
-        "steps per second": ["Multiline", ["speed/steps_per_second"]],
-        "where the time goes": ["Multiline", [f"time/{part}" for part in TIMES]],
+        "steps per second": _exactly("speed/steps_per_second"),
+        "where the time goes": _exactly(*(f"time/{part}" for part in TIMES)),
     },
 }
+_GROUPS = {"learn": "train/", "exploitability": "selfplay/exploitability_", "pool": "selfplay/pool_",
+           "rating": "selfplay/"}  # fmt: skip
+_FIRST, _OTHERS, _PICTURES = "return", "run/", "view/"
+
+
+def tensorboard_tag(name: str, picture: bool = False) -> str:
+    """The name of a curve or picture in TensorBoard: its own, or one that is sorted behind the returns.
+
+    | name | in TensorBoard |
+    |---|---|
+    | learn/x | train/x |
+    | exploitability/x, pool/x, rating/x | selfplay/exploitability_x, selfplay/pool_x, selfplay/x |
+    | others that are sorted before return | run/..., slashes as underscores |
+    | pictures | view/..., slashes as underscores |
+    """
+    if picture:
+        return _PICTURES + name.replace("/", "_")
+    group, _, rest = name.partition("/")
+    if group in _GROUPS:
+        return _GROUPS[group] + rest
+    return name if group.lower() >= _FIRST else _OTHERS + name.replace("/", "_")
+
+
 _PLAIN_LINE_EVERY = 5.0  # seconds
 
 
@@ -88,10 +127,10 @@ class Tracker:
             writer.add_summary(summary)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out."""
-        values = {name: float(value) for name, value in values.items() if value == value}
+        """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out, as infinity."""
+        values = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar(tensorboard_tag(name), value, step)
         self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
         with self._showing() as progress:
             if progress is not None:
@@ -118,6 +157,7 @@ class Tracker:
         """Write the frames of an episode, as an animation (one frame: as an image)."""
         if not frames:
             return
+        name = tensorboard_tag(name, picture=True)
         if len(frames) == 1:
             self.writer.add_image(name, frames[0], step, dataformats="HWC")
         else:

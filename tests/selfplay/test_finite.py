@@ -206,10 +206,10 @@ def test_a_loss_gradient_or_error_that_is_not_finite_ends_the_run(name, value, t
         train(settings(), folder, console=False)
     error = stopped.value
     assert (error.env, error.quantity, error.env_steps, error.copy) == (
-        "mlbits/CartPole-v0", f"train/{name}", 512, None
+        "mlbits/CartPole-v0", f"learn/{name}", 512, None
     )  # fmt: skip
     kept = folder / "checkpoints" / "step-000000000256"
-    assert f"train/{name}: got {value:g} at step 512; wanted" in str(error)
+    assert f"learn/{name}: got {value:g} at step 512; wanted" in str(error)
     assert str(error).endswith(f"the last good checkpoint stays: {kept}")
     assert len(calls) == 4
     assert max(kept.parent.iterdir()) == kept
