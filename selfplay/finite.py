@@ -12,6 +12,7 @@ is not are they looked at one by one. On a GPU the host waits once a rollout and
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlbits.envs.core.errors import MlbitsError
 
 _MOST = float(np.finfo(np.float32).max)
 LIMIT = math.sqrt(_MOST)
+_FLOAT, _INT, _vdot = torch.float32, torch.int64, np.vdot
 _REPORTED = ("loss", "grad", "error")  # what the names of losses and gradients contain
 _LOWER = "; a lower learning rate may help"
 _WANTED = f"wanted a finite number, at most {LIMIT:.2g} in size"
@@ -81,6 +83,12 @@ def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> No
     Raises:
         NotFiniteError: naming the earliest one.
     """
+    obs = rollout.obs
+    if type(obs) is Tensor and obs.dtype is _FLOAT and obs.is_cpu and rollout.sample.dtype is _INT and not ended:
+        # The same for the usual kind, quickly: a learner with a replay asks every few steps.
+        reward, seen, last = rollout.reward.numpy(), obs.numpy(), rollout.last_obs.numpy()
+        if _vdot(reward, reward) <= _MOST and _vdot(seen, seen) <= _MOST and _vdot(last, last) <= _MOST:
+            return
     if _sound([block for _, _, block in _floats(rollout, ended)]):
         return
     copies, found = rollout.reward.shape[1], []
@@ -164,14 +172,21 @@ def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:
     Raises:
         NotFiniteError: naming it by its curve.
     """
-    names = [name for name in metrics if any(word in name for word in _REPORTED)]
-    on_device = [name for name in names if isinstance(metrics[name], Tensor) and not metrics[name].is_cpu]
-    values = {name: float(metrics[name]) for name in names if name not in on_device}
-    if on_device:
-        values |= zip(on_device, torch.stack([metrics[name].float() for name in on_device]).tolist(), strict=True)
-    for name, value in values.items():
-        if value - value != 0:  # NaN or infinite
-            raise NotFiniteError(env, f"learn/{name}", value, env_steps, why=_LOWER)
+    names = _reported(tuple(metrics))
+    values: list[Any] = [metrics[name] for name in names]
+    on_device = [k for k, value in enumerate(values) if isinstance(value, Tensor) and not value.is_cpu]
+    if on_device:  # read at once: the host waits for each reading
+        for k, number in zip(on_device, torch.stack([values[k].float() for k in on_device]).tolist(), strict=True):
+            values[k] = number
+    for name, value in zip(names, values, strict=True):
+        if not -math.inf < value < math.inf:  # so it is False for NaN
+            raise NotFiniteError(env, f"learn/{name}", float(value), env_steps, why=_LOWER)
+
+
+@functools.lru_cache(maxsize=64)
+def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a learner's metrics that have to be finite."""
+    return tuple(name for name in names if any(word in name for word in _REPORTED))
 
 
 class Guard:
