@@ -40,8 +40,8 @@ def signalled(moment, count, signals, *words):
         pytest.param("gridworld", "learning", 1, "SIGINT", [128], marks=pytest.mark.slow),
         ("league", "learning", 6, "SIGINT", [640, 768]),
         pytest.param("pool, long episodes", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
-        # Iterations of 32 steps, and a record every 50: at 224 one is half over.
-        ("replay", "collecting", 27, "SIGINT", [224]),
+        # Iterations of 32 steps, and a record every 50: at 192 half of the next one is noted.
+        ("replay", "collecting", 23, "SIGINT", [192]),
         pytest.param("replay, continuous", "learning", 20, "SIGTERM", [608, 640], marks=pytest.mark.slow),
         pytest.param("trust region", "saving", 2, "SIGINT", [384], marks=pytest.mark.slow),
     ],
