@@ -21,6 +21,20 @@ class AgentError(MlbitsError, ValueError):
     """An agent's setting that is out of range, or a space that the agent cannot handle."""
 
 
+class DivergedError(AgentError):
+    """A number that learning came to and that is not finite.
+
+    Args:
+        quantity: what it is.
+        value: the number.
+        where: more to say, as in "for leaf 3".
+    """
+
+    def __init__(self, quantity: str, value: float, where: str = "") -> None:
+        self.quantity, self.value = quantity, value
+        super().__init__(f"{quantity}: got {value:g} {where}".rstrip() + "; wanted a finite number")
+
+
 class Decision(NamedTuple):
     """What an agent decided for N rows.
 

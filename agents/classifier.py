@@ -59,7 +59,7 @@ from mlbits.agents.agent import (
     rows,
     unprefixed,
 )
-from mlbits.agents.distributions import Categorical, masked_log_softmax
+from mlbits.agents.distributions import Categorical, masked_log_softmax, probability_ratio
 from mlbits.agents.networks import Features, Tower
 from mlbits.agents.optimization import FlatAdam
 from mlbits.agents.reinforce import others_mean
@@ -234,7 +234,7 @@ class Classifier:
             return -(feedback * log_pi).sum(-1)
         log_answer = log_pi.gather(-1, action[:, None]).squeeze(-1)
         if self.config.importance_weights:
-            reward = reward * torch.exp(log_answer.detach() - log_b)
+            reward = reward * probability_ratio(log_answer.detach() - log_b)
         return -reward * log_answer
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:

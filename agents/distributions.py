@@ -22,6 +22,7 @@ from torch import Tensor
 from mlbits.envs.core.spaces import action_layout
 
 _LOG_2PI = math.log(2 * math.pi)
+_MOST_LOG_RATIO = 20.0  # e^20 is 5e8: far beyond what any objective keeps, far below what float32 can square
 _FORBIDDEN = -1e9  # added to logits of illegal actions: finite, so that gradients and KLs stay so
 
 
@@ -30,6 +31,18 @@ def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         logits = torch.where(mask, logits, _FORBIDDEN)
     return torch.log_softmax(logits, -1)
+
+
+def probability_ratio(log_ratio: Tensor) -> Tensor:
+    """The ratio pi / pi_old from its log, at most e^20, so that it and its gradient are finite for any finite input.
+
+    Beyond the bound the gradient stays that of the ratio at the bound: it still says which way is back.
+
+    Args:
+        log_ratio: of any shape.
+    """
+    constant = log_ratio.detach()
+    return constant.clamp(max=_MOST_LOG_RATIO).exp_() * (1 + (log_ratio - constant))
 
 
 def epsilon_greedy(best: Tensor, epsilon: float, mask: Tensor | None, n: int) -> Tensor:

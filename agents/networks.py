@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from mlbits.agents.distributions import ActionDistribution
 
+_MOST_LOG_STD = 20.0  # an entropy bonus may drive it up for ever: beyond e^20 densities and KLs would overflow float32
 _FOLD_FROM_ROWS = 64  # below this the folding costs more than it saves
 
 
@@ -295,7 +296,10 @@ class ActorCritic(nn.Module):
 
     def with_log_std(self, head: Tensor) -> Tensor:
         """The distribution's parameters [N, size] from what the actor put out."""
-        return head if self.log_std is None else torch.cat([head, self.log_std.expand_as(head)], -1)
+        if self.log_std is None:
+            return head
+        log_std = self.log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
+        return torch.cat([head, log_std.expand_as(head)], -1)
 
 
 class RunningMoments(nn.Module):

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.distributions import probability_ratio
 from mlbits.agents.order_network import OrderDistribution
 from mlbits.agents.returns import RewardScale, gae
 
@@ -254,7 +255,7 @@ class PPO:
         params, value = self.core.network(data["obs"])
         log_prob, entropy = distribution.log_prob_and_entropy(params, mask, data["sample"])
         log_ratio = log_prob - data["log_prob"]
-        ratio = log_ratio.exp()
+        ratio = probability_ratio(log_ratio)
         if config.objective == "clip":
             surrogate = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
         else:

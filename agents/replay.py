@@ -352,11 +352,15 @@ class Replay:
         )
 
     def set_priority(self, slot: Tensor, error: Tensor) -> None:
-        """Set priorities to |error| + a little, to the power of the exponent (Schaul et al., 3.3)."""
+        """Set priorities to |error| + a little, to the power of the exponent (Schaul et al., 3.3).
+
+        Raises:
+            DivergedError: for an error that is not finite.
+        """
         assert self._tree is not None
         priority = (error.detach().abs() + 1e-6).to(torch.float64) ** self._exponent
-        self._top_priority = max(self._top_priority, float(priority.max()))
         self._tree.set(slot, priority)
+        self._top_priority = max(self._top_priority, float(priority.max()))
 
     def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
         if self._tree is not None:

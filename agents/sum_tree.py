@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlbits.agents.agent import DivergedError
 from mlbits.envs.core.kernels import njit
 
 
@@ -57,13 +58,21 @@ class SumTree:
 
         Args:
             index: int64 [N] in 0..capacity-1; of equal ones the last counts (on a GPU any).
-            value: [N], not negative.
+            value: [N], finite and not negative.
+
+        Raises:
+            DivergedError: for another value, which would make the total useless for good; nothing is set then.
         """
         value = value.to(torch.float64)
         if self.nodes.device.type == "cpu":
-            _set(self.nodes.numpy(), self.size, index.numpy(), value.numpy())
+            wrong = _set(self.nodes.numpy(), self.size, index.numpy(), value.numpy())
         else:
-            set_by_level(self.nodes, index, value)
+            unfit = ~((value >= 0) & (value < torch.inf))
+            wrong = int(unfit.to(torch.uint8).argmax()) if bool(unfit.any()) else -1
+            if wrong < 0:
+                set_by_level(self.nodes, index, value)
+        if wrong >= 0:
+            raise DivergedError("priority", float(value[wrong]), f"for leaf {int(index[wrong])}")
 
     def find(self, target: Tensor) -> Tensor:
         """The leaves at which the running sum of leaves passes ``target``.
@@ -104,7 +113,11 @@ def find_by_level(nodes: Tensor, target: Tensor) -> Tensor:
 
 
 @njit(cache=True)
-def _set(nodes: Any, size: Any, index: Any, value: Any) -> None:
+def _set(nodes: Any, size: Any, index: Any, value: Any) -> Any:
+    """Set leaves and return -1; or set none and return the place of the first value that no leaf can have."""
+    for k in range(len(index)):
+        if not 0.0 <= value[k] < np.inf:
+            return k
     for k in range(len(index)):
         node = index[k] + size
         nodes[node] = value[k]
@@ -112,6 +125,7 @@ def _set(nodes: Any, size: Any, index: Any, value: Any) -> None:
         while node > 0:
             nodes[node] = nodes[2 * node] + nodes[2 * node + 1]
             node >>= 1
+    return -1
 
 
 @njit(cache=True)

@@ -48,6 +48,7 @@ from mlbits.agents.agent import (
     rows,
     unprefixed,
 )
+from mlbits.agents.distributions import probability_ratio
 from mlbits.agents.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks import RunningMoments
 from mlbits.agents.returns import RewardScale, gae
@@ -326,7 +327,7 @@ class TRPO:
     def _objective(self, part: dict[str, Any], params: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the rows of the objective and the entropy."""
         log_prob, entropy = self.core.distribution.log_prob_and_entropy(params, part.get("mask"), part["sample"])
-        surrogate = ((log_prob - part["log_prob"]).exp() * part["advantage"]).sum()
+        surrogate = (probability_ratio(log_prob - part["log_prob"]) * part["advantage"]).sum()
         total = entropy.sum()
         return surrogate + self.config.entropy_coef * total if self.config.entropy_coef else surrogate, total
 

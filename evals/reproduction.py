@@ -17,6 +17,8 @@ from rich.table import Table
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.run import CONFIG, SUMMARY
 
+_PATIENCE = 60.0  # seconds for a run to finish its iteration and save
+
 
 class ReproductionError(MlbitsError, RuntimeError):
     """A training run of a reproduction that failed."""
@@ -57,15 +59,22 @@ def train_in_process(
 
 
 def _outcome(process: subprocess.Popen[str], stop: threading.Event | None) -> tuple[str, str]:
-    """What a process printed on both streams until it ended, or was ended."""
+    """What a process printed on both streams until it ended, or was ended; a run saves before it ends."""
+    asked = False
     while True:
         try:
             return process.communicate(timeout=None if stop is None else 0.5)
         except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set():
+            if stop is not None and stop.is_set() and not asked:  # twice would end it at once
                 process.terminate()
+                asked = True
         except BaseException:
-            process.kill()
+            process.terminate()
+            try:
+                process.communicate(timeout=_PATIENCE)
+            except BaseException:
+                process.kill()
+                raise
             raise
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from mlbits.envs.core.errors import MlbitsError
 
 FORMAT = 1
+_ASIDE = ".old"
 _FILES = ("weights.safetensors", "arrays.safetensors", "state.json")
 
 
@@ -90,7 +91,9 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
     target = folder / f"step-{step:012d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            _sync_folder(folder.parent)
         for stale in folder.glob(".step-*.tmp"):  # of a process that was killed as it saved
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
@@ -101,24 +104,27 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         digests = {name: _digest(temporary / name) for name in _FILES}
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
         write_file(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-        if target.exists():  # the same step, saved before the run was resumed: out of the way in one move
-            old = folder / f".{target.name}.{os.getpid()}.old.tmp"
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
+        if target.exists():  # the same step, saved before the run was resumed: it counts until the new one stands
+            aside = target.with_name(target.name + _ASIDE)
+            shutil.rmtree(aside, ignore_errors=True)
+            target.rename(aside)
         temporary.rename(target)
         _sync_folder(folder)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
     # Hidden folders are what an interrupted save or removal has left behind.
-    for leftover in [*found(folder)[:-keep], *folder.glob(".step-*.tmp")]:
+    for leftover in [*folder.glob(f"step-*{_ASIDE}"), *folder.glob(".step-*.tmp")]:
         shutil.rmtree(leftover, ignore_errors=True)
+    for old in found(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    """The checkpoints of a folder, oldest first; one that was put aside for another of its step comes before that."""
+    names = (path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(names, key=lambda path: (path.name.removesuffix(_ASIDE), not path.name.endswith(_ASIDE)))
 
 
 def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:

@@ -15,6 +15,8 @@ from typing import Any
 from mlbits.agents.sb3_configs import SB3Config
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.config import Settings, settled
+from mlbits.selfplay.finite import NotFiniteError
+from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.session import Measured, Session, open_session
@@ -24,15 +26,29 @@ from mlbits.selfplay.turns import Turns
 Measure = Callable[[Session], Measured]
 
 
-def loop(session: Session, tracker: Tracker, folder: Path) -> dict[str, Any]:
-    """Train until the run's steps are done; returns the summary."""
+def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupts) -> dict[str, Any]:
+    """Train until the run's steps are done, or somebody asks for its end; returns the summary.
+
+    Raises:
+        RunInterrupted: where somebody has, once the iteration under way is over and saved.
+        NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
+    """
     turns = Turns(session, tracker, folder)
-    while not session.finished:
-        rollout, episodes, steps = session.collect()
-        with turns.clock.timing("learning"):
-            metrics = session.learn(rollout)
-        turns.after(steps, episodes, metrics)
-    return turns.finish()
+    try:
+        while not session.finished:
+            rollout, episodes, steps = session.collect()
+            with turns.clock.timing("learning"):
+                metrics = session.learn(rollout)
+            turns.after(steps, episodes, metrics)
+            if interrupts.name and not session.finished:
+                raise turns.interrupted(interrupts)
+        summary = turns.finish()
+    except NotFiniteError as error:
+        tracker.stopped(error.kept(folder, turns.newest()))
+        raise
+    if interrupts.name:
+        raise interrupts.at_the_end()
+    return summary
 
 
 def train(
@@ -51,7 +67,8 @@ def train(
         The folder and the summary.
 
     Raises:
-        MlbitsError: for settings that do not fit, or a folder that holds another run.
+        MlbitsError: for settings that do not fit, a folder that holds another run, or numbers that are not finite.
+        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe asks for the run's end; it is saved before.
     """
     if isinstance(settings.agent_config, SB3Config):  # Stable-Baselines3 has a loop of its own
         from mlbits.selfplay import sb3_training
@@ -65,14 +82,15 @@ def train(
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
-    tracker = Tracker(folder, settings.run.total_steps, console=console)
-    try:
-        for note in notes:
-            tracker.say(note)
-        tracker.describe(settings.to_json())
-        return folder, loop(session, tracker, folder)
-    finally:
-        tracker.close()
+    with Interrupts(folder).watched() as interrupts:
+        tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+        try:
+            for note in notes:
+                tracker.say(note)
+            tracker.describe(settings.to_json())
+            return folder, loop(session, tracker, folder, interrupts)
+        finally:
+            tracker.close()
 
 
 def resume(
@@ -89,6 +107,7 @@ def resume(
     Raises:
         RunError: if the folder is no run, or one of Stable-Baselines3's that is not finished.
         CheckpointError: if there are checkpoints and none is usable.
+        RunInterrupted: as :func:`train` has it.
     """
     folder, settings = Path(folder), read_settings(folder)
     if isinstance(settings.agent_config, SB3Config):
@@ -108,13 +127,17 @@ def resume(
     session.start()
     if checkpoint is not None:
         session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)
-    tracker = Tracker(folder, settings.run.total_steps, session.counters.env_steps, console=console)
-    try:
-        for note in notes:
-            tracker.say(note)
-        for problem in problems:
-            tracker.say(f"passed over {problem}")
-        tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")
-        return folder, loop(session, tracker, folder)
-    finally:
-        tracker.close()
+    with Interrupts(folder).watched() as interrupts:
+        tracker = Tracker(
+            folder, settings.run.total_steps, session.counters.env_steps, console=console,
+            on_closed_pipe=interrupts.closed_pipe,
+        )  # fmt: skip
+        try:
+            for note in notes:
+                tracker.say(note)
+            for problem in problems:
+                tracker.say(f"passed over {problem}")
+            tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")
+            return folder, loop(session, tracker, folder, interrupts)
+        finally:
+            tracker.close()

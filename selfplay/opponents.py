@@ -46,6 +46,7 @@ from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, unpr
 from mlbits.selfplay.checkpoints import CheckpointError, write_file
 from mlbits.selfplay.collect import Episodes
 from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.finite import Guard
 from mlbits.selfplay.lineup import Lineup
 from mlbits.selfplay.matchmaking import Player, Role, is_ripe, league_match, pfsp
 from mlbits.selfplay.payoffs import Payoffs
@@ -240,9 +241,15 @@ class Opponents:
                 self._restart(number, env_steps)
 
     def freeze(self, learner: int, env_steps: int) -> None:
-        """Add a deep copy of a learner to the pool."""
+        """Add a deep copy of a learner to the pool.
+
+        Raises:
+            NotFiniteError: if something of it has become NaN or infinite.
+        """
         agent, living = self._make(self._seeds[learner]), self.agents[learner]
-        agent.load_state_dict({key: value.detach().clone() for key, value in living.state_dict().items()})
+        state = {key: value.detach().clone() for key, value in living.state_dict().items()}
+        Guard(agent.state_dict()).check(state, self._settings.env, env_steps)
+        agent.load_state_dict(state)
         number = self.payoffs.admit(learner)
         content, file = content_hash(agent), f"copy-{len(self.copies):04d}{SUFFIX}"
         self.copies.append(FrozenCopy(number, learner, env_steps, content, file))

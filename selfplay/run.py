@@ -17,7 +17,7 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, Settings, portable, settings_from_json
+from mlbits.selfplay.config import Settings, portable, settings_from_json
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 

@@ -46,6 +46,8 @@ from mlbits.envs.core.wrapped import open_batch
 from mlbits.selfplay.checkpoints import Checkpoint
 from mlbits.selfplay.collect import Collector, Episodes
 from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
+from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.machine import memory_bytes, set_up
 from mlbits.selfplay.run import SUMMARY, RunError, new_folder
@@ -69,15 +71,36 @@ def train(settings: Settings, out: str | Path | None = None, *, console: bool = 
         model, session = _open(settings)
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
-        tracker = Tracker(folder, run.total_steps, console=console)
-        try:
-            tracker.describe(settings.to_json())
-            turns = Turns(session, tracker, folder)
-            model.learn(run.total_steps, callback=_Recording(session, turns), log_interval=None)
-            return folder, turns.finish()
-        finally:
-            tracker.close()
-            model.env.close()
+        with Interrupts(folder).watched() as interrupts:
+            tracker = Tracker(folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+            try:
+                tracker.describe(settings.to_json())
+                return folder, _learn(model, session, tracker, folder, interrupts)
+            finally:
+                tracker.close()
+                model.env.close()
+
+
+def _learn(model: Any, session: SB3Session, tracker: Tracker, folder: Path, interrupts: Interrupts) -> dict[str, Any]:
+    """SB3's loop; returns the summary.
+
+    Raises:
+        RunInterrupted: when a signal or a closed pipe asks for the end; the policy is saved before.
+        NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
+    """
+    turns = Turns(session, tracker, folder)
+    try:
+        recording = _Recording(session, turns, interrupts)
+        model.learn(session.settings.run.total_steps, callback=recording, log_interval=None)
+        if interrupts.name and not session.finished:
+            raise turns.interrupted(interrupts, resumable=False)
+        summary = turns.finish()
+    except NotFiniteError as error:
+        tracker.stopped(error.kept(folder, turns.newest()))
+        raise
+    if interrupts.name:
+        raise interrupts.at_the_end()
+    return summary
 
 
 def resume(folder: Path, settings: Settings, total_steps: int | None) -> tuple[Path, dict[str, Any]]:
@@ -105,15 +128,15 @@ class SB3Session(Session):
     def to_checkpoint(self) -> Checkpoint:
         """What acting depends on."""
         recent = torch.tensor(list(self.recent), dtype=torch.float64)
-        return Checkpoint(self.learner.state_dict(), {"recent": recent}, dict(vars(self.counters)))
+        return Checkpoint(self.learner.state_dict(), {"recent": recent}, self.counters.plain())
 
 
 class _Recording(BaseCallback):
     """Hands SB3's turns to the run's: each ends where the next rollout, or the end of training, begins."""
 
-    def __init__(self, session: Session, turns: Turns) -> None:
+    def __init__(self, session: Session, turns: Turns, interrupts: Interrupts) -> None:
         super().__init__()
-        self._session, self._turns = session, turns
+        self._session, self._turns, self._interrupts = session, turns, interrupts
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._steps, self._played = 0, False
@@ -137,12 +160,26 @@ class _Recording(BaseCallback):
 
     def _on_step(self) -> bool:
         dones = self.locals["dones"]
+        self._check(dones)
         if dones.any():
             for b in np.flatnonzero(dones):
                 episode = self.locals["infos"][b]["episode"]
                 self._returns.append(float(episode["r"]))
                 self._lengths.append(int(episode["l"]))
-        return not self._session.finished
+        return not (self._session.finished or self._interrupts.name)
+
+    def _check(self, dones: Any) -> None:
+        """Refuse numbers of the environments that are not finite, as they were before VecNormalize clipped them."""
+        normalize, env = self.model.get_vec_normalize_env(), self._session.settings.env
+        if normalize is None:
+            reward, obs = self.locals["rewards"], self.locals["new_obs"]
+        else:
+            reward, obs = normalize.old_reward, normalize.old_obs
+        check_array(reward, "reward", env, self.num_timesteps)
+        ends = [self.locals["infos"][b]["terminal_observation"] for b in np.flatnonzero(dones)] if dones.any() else []
+        for seen in (obs, *ends):
+            for part in seen.values() if isinstance(seen, dict) else (seen,):
+                check_array(part, "observation", env, self.num_timesteps)
 
     def _on_rollout_end(self) -> None:
         now, timing = time.perf_counter(), self._session.collector.timing
@@ -160,7 +197,9 @@ class _Recording(BaseCallback):
         steps, self._steps = self.model.num_timesteps - self._steps, self.model.num_timesteps
         episodes = Episodes(np.array(self._returns), np.array(self._lengths, np.int64))
         self._returns, self._lengths = [], []
-        self._turns.after(steps, episodes, self._metrics())
+        metrics = self._metrics()
+        check_metrics(metrics, self._session.settings.env, self.model.num_timesteps)
+        self._turns.after(steps, episodes, metrics)
 
     def _metrics(self) -> dict[str, float]:
         """The latest of what SB3 logs of its learning, by its own names."""

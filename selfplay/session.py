@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents import agent_entry
-from mlbits.agents.agent import Agent, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
+from mlbits.agents.agent import Agent, DivergedError, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
 from mlbits.agents.replay import Replay, replay_bytes
 from mlbits.envs.core.batch import GameBatch, parse_device
 from mlbits.envs.core.cuda import check_cuda
@@ -22,6 +22,7 @@ from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
 from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.collect import Collector, Episodes
 from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.machine import memory_bytes
 from mlbits.selfplay.opponents import Opponents
@@ -48,6 +49,8 @@ class Counters:
         next_eval: env_steps at which the next evaluation is due.
         next_checkpoint: env_steps at which the next checkpoint is due.
         next_record: env_steps at which the next record is due.
+        unrecorded_metrics: what the learner reported last, since the last record.
+        unrecorded_lengths: of the episodes that ended since the last record.
     """
 
     env_steps: int = 0
@@ -60,6 +63,12 @@ class Counters:
     next_eval: int = 0
     next_checkpoint: int = 0
     next_record: int = 0
+    unrecorded_metrics: dict[str, Any] = field(default_factory=dict)
+    unrecorded_lengths: list[int] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """The counters as plain data, by name."""
+        return {**vars(self), "unrecorded_metrics": {name: float(v) for name, v in self.unrecorded_metrics.items()}}
 
 
 class Measured(NamedTuple):
@@ -93,6 +102,7 @@ class Session:
         opponents: whom the learner meets besides itself, or None.
         measure: asked at every evaluation for more to record, or None.
         counters: where the run stands.
+        guard: refuses learners that are no longer finite.
     """
 
     settings: Settings
@@ -107,6 +117,9 @@ class Session:
     opponents: Opponents | None = None
     measure: Callable[[Session], Measured] | None = None
     counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.learner.state_dict())
 
     @property
     def finished(self) -> bool:
@@ -125,34 +138,64 @@ class Session:
             self.batch.reset(seed=self.settings.run.seed)
 
     def collect(self) -> tuple[Rollout, Episodes, int]:
-        """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collect.Collector.collect`."""
+        """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collect.Collector.collect`.
+
+        Raises:
+            NotFiniteError: if the environment gave a number that is not finite.
+        """
         opponents = self.opponents
         if opponents is None:
-            return self.collector.collect(self.lineup)
-        opponents.draw()
-        found = self.collector.collect(opponents.lineup, opponents.reseat if opponents.pooled else None)
-        self.lineup = opponents.lineup
+            found = self.collector.collect(self.lineup)
+        else:
+            opponents.draw()
+            found = self.collector.collect(opponents.lineup, opponents.reseat if opponents.pooled else None)
+            self.lineup = opponents.lineup
+        rollout, episodes, _ = found
+        check_rollout(rollout, len(episodes.lengths) > 0, self.settings.env, self.counters.env_steps)
         return found
 
     def learn(self, rollout: Rollout) -> Mapping[str, Any]:
         """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics.
 
         In a league each learner learns from its own copies; the metrics are the first one's.
+
+        Raises:
+            NotFiniteError: if a loss, an error or a gradient is not finite.
         """
+        env_steps = self.counters.env_steps + rollout.reward.shape[0] * rollout.reward.shape[1]
+        try:
+            every = self._learn(rollout)
+        except DivergedError as error:
+            raise NotFiniteError.of_learning(self.settings.env, error, env_steps) from None
+        for metrics in every:
+            check_metrics(metrics, self.settings.env, env_steps)
+        return every[0]
+
+    def check_weights(self) -> None:
+        """Refuse to go on with a learner of which something has become NaN or infinite.
+
+        Raises:
+            NotFiniteError: naming it.
+        """
+        learners = [self.learner] if self.opponents is None else self.opponents.learners
+        for learner in learners:
+            self.guard.check(learner.state_dict(), self.settings.env, self.counters.env_steps)
+
+    def _learn(self, rollout: Rollout) -> list[Mapping[str, Any]]:
+        """Each learner's metrics."""
         if self.opponents is not None and len(self.opponents.learners) > 1:
             opponents, now = self.opponents, self.counters.env_steps
             league = enumerate(zip(opponents.learners, opponents.ranges, strict=True))
-            every = [
+            return [
                 learner.learn(rollout.of_copies(*part), opponents.progress(number, now), self.learning)
                 for number, (learner, part) in league
             ]
-            return every[0]
         experience: Any = rollout
         if self.replay is not None:
             self.replay.add(rollout)
             experience = self.replay
         progress = self.counters.env_steps / self.settings.run.total_steps
-        return self.learner.learn(experience, progress, self.learning)
+        return [self.learner.learn(experience, progress, self.learning)]
 
     def belongs_to(self) -> dict[str, Any]:
         """Facts that a checkpoint must share with this run to be its own."""
@@ -184,7 +227,7 @@ class Session:
             arrays |= prefixed("copies", self.batch.state_dict())
         if self.replay is not None:
             arrays |= prefixed("replay", self.replay.state_dict())
-        state = dict(vars(self.counters))
+        state = self.counters.plain()
         if self.opponents is not None:
             arrays |= prefixed("opponents", self.opponents.arrays())
             state["opponents"] = self.opponents.state()

@@ -1,6 +1,6 @@
 """What a run writes down as it goes: TensorBoard, ``metrics.jsonl``, and a line on the terminal.
 
-TensorBoard's names are stable:
+Names are stable, in ``metrics.jsonl``:
 
 | name | meaning |
 |---|---|
@@ -11,13 +11,19 @@ TensorBoard's names are stable:
 | speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
 | time/environment, network, learning, evaluation, rest | shares of the wall time |
 
-The x axis is environment steps. The custom layout opens on the returns.
+In TensorBoard the x axis is environment steps, and what it shows first are the returns: its pages are sorted by the
+names before the slash, so that those that would come before ``return`` stand under others there, pictures last (see
+:func:`tensorboard_tag`). The custom layout opens on the returns too, with the evaluations' interval as a margin.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +35,46 @@ from torch.utils.tensorboard.summary import hparams
 from mlbits.selfplay.checkpoints import write_file
 from mlbits.selfplay.progress import TIMES, Progress
 
+
+def _exactly(*tags: str) -> list[Any]:
+    """A chart of some tags and no others: TensorBoard takes each for a regular expression that a tag begins with."""
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+
+
+# A margin's value, lower and upper end are no expressions, but names.
 _LAYOUT = {
-    "Return": {"return": ["Multiline", ["return/train", "return/eval"]]},
+    "Return": {
+        "return": _exactly("return/train", "return/eval"),
+        "evaluation, 95% interval": ["Margin", ["return/eval", "return/eval_low", "return/eval_high"]],
+        "episode length": _exactly("return/train_length", "return/eval_length"),
+    },
     "Speed": {
-        "steps per second": ["Multiline", ["speed/steps_per_second"]],
-        "where the time goes": ["Multiline", [f"time/{part}" for part in TIMES]],
+        "steps per second": _exactly("speed/steps_per_second"),
+        "where the time goes": _exactly(*(f"time/{part}" for part in TIMES)),
     },
 }
+_GROUPS = {"learn": "train/", "exploitability": "selfplay/exploitability_", "pool": "selfplay/pool_",
+           "rating": "selfplay/"}  # fmt: skip
+_FIRST, _OTHERS, _PICTURES = "return", "run/", "view/"
+
+
+def tensorboard_tag(name: str, picture: bool = False) -> str:
+    """The name of a curve or picture in TensorBoard: its own, or one that is sorted behind the returns.
+
+    | name | in TensorBoard |
+    |---|---|
+    | learn/x | train/x |
+    | exploitability/x, pool/x, rating/x | selfplay/exploitability_x, selfplay/pool_x, selfplay/x |
+    | others that are sorted before return | run/..., slashes as underscores |
+    | pictures | view/..., slashes as underscores |
+    """
+    if picture:
+        return _PICTURES + name.replace("/", "_")
+    group, _, rest = name.partition("/")
+    if group in _GROUPS:
+        return _GROUPS[group] + rest
+    return name if group.lower() >= _FIRST else _OTHERS + name.replace("/", "_")
+
 
 # Formats of animations by the suffix of a file's name.
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
@@ -50,9 +89,13 @@ class Tracker:
         resumed_at: environment steps of the checkpoint that the run goes on from, or None for a new run; later
             records of the interrupted run are dropped.
         console: whether to show progress.
+        on_closed_pipe: called when nobody reads what is shown any more; nothing is shown after that.
     """
 
-    def __init__(self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True) -> None:
+    def __init__(
+        self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True,
+        on_closed_pipe: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._metrics = folder / "metrics.jsonl"
         if resumed_at is not None:
             _drop_after(self._metrics, resumed_at)
@@ -63,6 +106,7 @@ class Tracker:
         self._file = self._metrics.open("a", buffering=1)
         self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
+        self._on_closed_pipe = on_closed_pipe
 
     def describe(self, config: Mapping[str, Any]) -> None:
         """Write the settings as text and as hyperparameters."""
@@ -78,13 +122,29 @@ class Tracker:
             writer.add_summary(summary)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out."""
-        values = {name: float(value) for name, value in values.items() if value == value}
+        """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out, as infinity."""
+        values = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar(tensorboard_tag(name), value, step)
         self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
-        if self._progress is not None:
-            self._progress.show(step, values)
+        with self._showing() as progress:
+            if progress is not None:
+                progress.show(step, values)
+
+    @contextlib.contextmanager
+    def _showing(self) -> Iterator[Progress | None]:
+        """The progress, until nobody reads it."""
+        try:
+            yield self._progress
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe without a reader, a terminal that is gone
+                raise
+            self._progress = None
+            self._on_closed_pipe()
+
+    def stopped(self, error: Exception) -> None:
+        """Write down, as a text, what ended the run."""
+        self.writer.add_text("stopped", str(error), 0)
 
     def picture(
         self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8, name: str = "episode"
@@ -92,6 +152,7 @@ class Tracker:
         """Write the frames of an episode, as an animation (one frame: as an image)."""
         if not frames:
             return
+        name = tensorboard_tag(name, picture=True)
         if len(frames) == 1:
             self.writer.add_image(name, frames[0], step, dataformats="HWC")
         else:
@@ -102,8 +163,9 @@ class Tracker:
         if once and text in self._said:
             return
         self._said.add(text)
-        if self._progress is not None:
-            self._progress.say(text)
+        with self._showing() as progress:
+            if progress is not None:
+                progress.say(text)
 
     def flush(self) -> None:
         """Hand everything to the system (before a checkpoint names this step)."""
@@ -114,8 +176,9 @@ class Tracker:
         """Finish the files and the progress line."""
         self.writer.close()
         self._file.close()
-        if self._progress is not None:
-            self._progress.close()
+        with self._showing() as progress:
+            if progress is not None:
+                progress.close()
 
 
 def _add_animation(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from mlbits.selfplay import checkpoints
 from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.selfplay.finite import check_array
+from mlbits.selfplay.interrupts import Interrupts, RunInterrupted, eval_command, resume_command
 from mlbits.selfplay.lineup import LEARNER
 from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.play import play_episodes
@@ -46,8 +48,7 @@ class Turns:
     def __init__(self, session: Session, tracker: Tracker, folder: Path) -> None:
         self.clock = Clock(session)
         self._session, self._tracker, self._folder = session, tracker, folder
-        self._metrics: Mapping[str, Any] = {}
-        self._lengths: list[int] = []  # of the episodes that ended since the last record
+        self._saved: tuple[int, Path] | None = None  # the latest checkpoint of this process: environment steps, folder
 
     def after(self, steps: int, episodes: Episodes, metrics: Mapping[str, Any]) -> None:
         """Take in one turn.
@@ -59,36 +60,61 @@ class Turns:
         """
         session, tracker, folder, clock = self._session, self._tracker, self._folder, self.clock
         run, counters = session.settings.run, session.counters
-        self._metrics = metrics or self._metrics
+        counters.unrecorded_metrics = dict(metrics) or counters.unrecorded_metrics
         counters.env_steps += steps
         counters.iterations += 1
         _note_episodes(session, episodes, clock)
         if session.opponents is not None:
             session.opponents.note(episodes, counters.env_steps)
-        self._lengths.extend(episodes.lengths.tolist())
+        counters.unrecorded_lengths.extend(episodes.lengths.tolist())
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
             counters.next_eval = _next(counters.env_steps, run.eval_every)
+            session.check_weights()
             with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
                 evaluate(session, tracker)
         saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
         if saving or counters.env_steps >= counters.next_record:
             counters.next_record = _next(counters.env_steps, session.record_every)
-            record = {f"learn/{name}": float(value) for name, value in self._metrics.items()}
+            record = {f"learn/{name}": float(value) for name, value in counters.unrecorded_metrics.items()}
             record |= {} if session.opponents is None else session.opponents.record()
-            tracker.record(counters.env_steps, _training_record(session, self._lengths) | record | clock.record())
-            self._lengths.clear()
-            self._metrics = {}  # told once: a run resumed here would not know them
+            tracker.record(counters.env_steps, _training_record(session) | record | clock.record())
+            counters.unrecorded_metrics, counters.unrecorded_lengths = {}, []
         if saving:
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
-            save(session, tracker, folder, clock)
+            self._save()
+
+    def _save(self) -> None:
+        path = save(self._session, self._tracker, self._folder, self.clock)
+        self._saved = self._session.counters.env_steps, path
+
+    def interrupted(self, by: Interrupts, resumable: bool = True) -> RunInterrupted:
+        """Save where the run stands between two turns, off the grid of its checkpoints, which stays as it is.
+
+        Args:
+            by: what asked for it.
+            resumable: whether the run can go on from a checkpoint.
+
+        Returns:
+            What says so; to be raised.
+        """
+        folder, counters = self._folder, self._session.counters
+        if self._saved is None or counters.env_steps != self._saved[0]:
+            self._save()
+        assert self._saved is not None
+        path = self._saved[1]
+        how = f"go on with: {resume_command(folder)}"
+        if not resumable:
+            how = f"{self._session.settings.agent} cannot be resumed, but it plays: {eval_command(folder)}"
+        text = f"{by.name}: stopped after {counters.env_steps:,} steps; saved: {path}\n{how}"
+        return RunInterrupted(text, by.status, folder, path)
 
     def finish(self) -> dict[str, Any]:
         """Write the summary; returns it."""
         session, counters = self._session, self._session.counters
         if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
             evaluate(session, self._tracker)
-            save(session, self._tracker, self._folder, self.clock)
+            self._save()
         summary: dict[str, Any] = {
             **(counters.evaluation or {}),
             "best_return_mean": counters.best_return_mean,
@@ -101,6 +127,11 @@ class Turns:
         write_summary(self._folder, summary)
         return summary
 
+    def newest(self) -> Path | None:
+        """The checkpoint that was saved last, if any."""
+        found = checkpoints.found(self._folder / CHECKPOINTS)
+        return found[-1] if found else None
+
 
 def evaluate(session: Session, tracker: Tracker) -> None:
     """Play evaluation episodes with the present agent, and record and remember them."""
@@ -112,6 +143,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip
     returns = played.returns.mean(1)
+    check_array(played.returns, "return of an evaluation episode", settings.env, counters.env_steps)
     mean, (low, high) = mean_interval(returns, bounds=_known_range(session, returns))
     best = counters.best_return_mean
     counters.best_return_mean = mean if best is None else max(best, mean)
@@ -156,15 +188,20 @@ def _known_range(session: Session, returns: NDArray[np.float64]) -> tuple[float,
     return min(seen), max(seen)
 
 
-def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> None:
-    """Write a checkpoint; what was recorded up to here is on disk before it is."""
+def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Path:
+    """Write a checkpoint; what was recorded up to here is on disk before it is. Returns its folder.
+
+    Raises:
+        NotFiniteError: if something of a learner has become NaN or infinite.
+    """
+    session.check_weights()
     clock.update()
     tracker.flush()
     if session.opponents is not None:
         session.opponents.write(folder)  # before the checkpoint that names them
     keep = session.settings.run.keep_checkpoints
     path = folder / CHECKPOINTS
-    checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)
+    return checkpoints.save(path, session.counters.env_steps, session.to_checkpoint(), session.belongs_to(), keep)
 
 
 @contextlib.contextmanager
@@ -199,7 +236,8 @@ def _note_episodes(session: Session, episodes: Episodes, clock: Clock) -> None:
         }
 
 
-def _training_record(session: Session, lengths: Sequence[int]) -> dict[str, float]:
+def _training_record(session: Session) -> dict[str, float]:
+    lengths = session.counters.unrecorded_lengths
     record = {"return/train": float(np.mean(session.recent))} if session.recent else {}
     return record | ({"return/train_length": float(np.mean(lengths))} if lengths else {})
 

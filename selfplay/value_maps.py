@@ -118,10 +118,12 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
         return
     from torch.utils.tensorboard import SummaryWriter
 
+    from mlbits.selfplay.tracking import tensorboard_tag
+
     try:
         with SummaryWriter(str(folder)) as writer:
             for name, picture in pictures.items():
-                writer.add_image(name, picture, step, dataformats="HWC")
+                writer.add_image(tensorboard_tag(name, picture=True), picture, step, dataformats="HWC")
     except OSError:
         return
 

@@ -339,8 +339,13 @@ def test_the_learning_rate_falls_where_it_should():
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_the_target_moves_every_so_many_updates(tau):
-    agent = make_agent("dqn", THREE, target_every=3, tau=tau, warmup=0)
+@pytest.mark.parametrize(
+    ("compiled", "settings"),
+    [(True, {}), (False, {"dueling": True}), (False, {"head": "quantile"}), (False, {"head": "categorical"})],
+)
+def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
+    agent = make_agent("dqn", THREE, target_every=3, tau=tau, warmup=0, **settings)
+    assert (agent._compiled is not None) == compiled
     before = torch.cat([parameter.flatten() for parameter in agent.target.network.parameters()])
     for update in range(1, 7):
         once(agent, some_transitions(seed=update))

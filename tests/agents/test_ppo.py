@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, rows
+from mlbits.agents.distributions import probability_ratio
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.agents.returns import gae, next_values
 from tests.agents.rollouts import (
@@ -299,12 +301,68 @@ def test_standardised_observations_are_those_of_the_rollouts_so_far():
     assert torch.allclose(agent.core.moments.var.float(), seen.var(0, unbiased=False), atol=1e-5)
 
 
-def test_metrics_are_named_and_finite():
-    agent = make_agent("ppo", THREE)
-    metrics = learn(agent, made_up_rollout(agent))
-    wanted = {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"}
-    assert set(metrics) == wanted | {"explained_variance", "learning_rate"}
-    assert all(abs(value) < 1e3 for value in metrics.values())
+def test_metrics_are_named_and_those_of_a_first_step_worked_out():
+    agent = make_agent("ppo", THREE, epochs=1, minibatches=1, normalize_advantage=False, learning_rate=0.01)
+    rollout = made_up_rollout(agent)
+    value, following = agent.core.rollout_values(rollout)
+    advantage = gae(rollout.reward, value, following, rollout.terminated, rollout.truncated, discount=0.99,
+                    gae_lambda=0.95)  # fmt: skip
+    probability = torch.softmax(agent.core.network.policy(rows(rollout.obs, 3)), -1)
+    wanted = {
+        "policy_loss": -advantage.mean(),  # every ratio is 1
+        "value_loss": 0.5 * advantage.square().mean(),  # target - value
+        "entropy": -(probability * probability.log()).sum(-1).mean(),
+        "approx_kl": 0.0,
+        "clip_fraction": 0.0,
+        "explained_variance": 1 - advantage.var(correction=0) / (advantage + value).var(correction=0),
+        "learning_rate": 0.01,
+    }
+    metrics = learn(agent, rollout)
+    assert set(metrics) == set(wanted) | {"grad_norm"}
+    for name, number in wanted.items():
+        assert metrics[name] == pytest.approx(float(number), abs=1e-5), name
+    assert 0 < metrics["grad_norm"] < math.inf
+
+
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+@pytest.mark.parametrize("log_ratio", [-95.0, -30.0, 30.0, 95.0, 1e6])
+@pytest.mark.parametrize("objective", ["clip", "adaptive_kl"])
+def test_any_finite_log_ratio_has_a_finite_gradient(objective, log_ratio, advantage):
+    agent = make_agent("ppo", THREE, objective=objective)
+    rollout = made_up_rollout(agent)
+    data = agent._prepare(rollout)
+    data["log_prob"] = data["log_prob"] - log_ratio
+    index = torch.arange(len(data["log_prob"]))
+    agent.core.optimizer.zero_grad()
+    loss, metrics = agent._loss(data, index, torch.full((len(index),), advantage), clip=0.2)
+    loss.backward()
+    norm = agent.core.optimizer.step()
+    assert norm.isfinite()
+    assert agent.core.optimizer.flat.isfinite().all()
+    assert all(bool(value.isfinite()) for value in metrics.values())
+    if objective == "clip" and log_ratio > 0:  # where the old policy would be left further, nothing pulls
+        assert (float(norm) > 1e6) == (advantage < 0)
+
+
+def test_a_ratio_is_as_it_was_up_to_its_bound_and_keeps_its_gradient_beyond():
+    log_ratio = torch.tensor([-200.0, -1.0, 0.0, 0.5, 19.99, 20.0, 25.0, 1e30], requires_grad=True)
+    ratio = probability_ratio(log_ratio)
+    ratio.sum().backward()
+    wanted = torch.tensor([-200.0, -1.0, 0.0, 0.5, 19.99, 20.0, 20.0, 20.0]).exp()
+    assert torch.equal(ratio, wanted)  # to the bit
+    assert torch.equal(log_ratio.grad, wanted)
+
+
+def test_a_log_standard_deviation_that_was_driven_far_keeps_everything_finite():
+    box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    for far in (-200.0, 200.0):
+        agent = make_agent("ppo", box, objective="adaptive_kl")
+        with torch.no_grad():
+            agent.core.network.log_std.fill_(far)
+        assert agent.core.network.policy(torch.zeros(1, 4))[0, 2:].tolist() == [math.copysign(20.0, far)] * 2
+        metrics = learn(agent, made_up_rollout(agent))
+        assert all(math.isfinite(value) for value in metrics.values()), (far, metrics)
+        assert agent.core.optimizer.flat.isfinite().all()
 
 
 def test_more_minibatches_than_steps_are_refused():

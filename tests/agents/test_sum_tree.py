@@ -1,11 +1,14 @@
 """The sum tree against plain sums, by both of its ways: compiled walks, and torch operations a level at a time."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlbits.agents.agent import DivergedError
 from mlbits.agents.sum_tree import SumTree, find_by_level, set_by_level
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 64, 100, 1000)
@@ -147,3 +150,15 @@ def test_values_of_any_type_are_taken():
         tree.set(torch.tensor([2, 0]), value)
         assert tree.get(torch.tensor([0, 1, 2])).tolist() == [1.0, 0.0, 2.0]
         assert tree.find(torch.tensor([0.5, 1.5])).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1.0])
+def test_a_priority_that_no_leaf_can_have_is_refused_and_nothing_is_set(wrong):
+    tree = SumTree(5)
+    tree.set(torch.arange(5), torch.arange(5.0))
+    before = tree.nodes.clone()
+    with pytest.raises(DivergedError, match=rf"priority: got {wrong:g} for leaf 3; wanted a finite number"):
+        tree.set(torch.tensor([1, 3, 2]), torch.tensor([9.0, wrong, 9.0]))
+    assert torch.equal(tree.nodes, before)
+    tree.set(torch.tensor([3]), torch.tensor([0.0]))  # which all may have
+    assert float(tree.total) == 7

@@ -1,5 +1,6 @@
 """TRPO: its step against a dense solve, the bound on the KL of what plays next, its state, and that it learns."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -195,6 +196,40 @@ def test_moments_move_only_as_far_as_the_policy_stays_near():
     moved = (agent.core.moments.mean - mean) / (agent.seen.mean - mean)
     assert torch.allclose(moved, moved[0].expand(4))
     assert 0 < float(moved[0]) < 1
+
+
+def test_moments_leave_three_quarters_of_the_bound_to_the_step():
+    """The bound is set so that half of the way to new moments takes half of it: too much, and a quarter is taken."""
+    agent = make_agent("trpo", THREE, normalize_obs=True)
+    learn(agent, made_up_rollout(agent))
+    agent.core.network.actor.head_weight.data.mul_(30)
+    rollout = made_up_rollout(agent, (8, 6, 1), seed=1)
+    rollout = dataclasses.replace(rollout, obs=2 * rollout.obs + 1)
+    data, used = agent._prepare(rollout), agent.core.moments
+    mean, var = used.mean.clone(), used.var.clone()
+    seen = copy.deepcopy(agent.seen)
+    seen.update(rows(rollout.obs, 3))
+    kls = []
+    for share in (0.5, 0.25):
+        used.mean.copy_(torch.lerp(mean, seen.mean, share))
+        used.var.copy_(torch.lerp(var, seen.var, share))
+        kls.append(float(kl_by_torch(agent, rollout, (data["params"].double(), None), policy(agent, rollout))))
+    used.mean.copy_(mean)
+    used.var.copy_(var)
+    bound = 2 * kls[0]
+    assert kls[1] < 0.25 * bound < kls[0] < bound
+    agent._take_moments(data, bound)
+    assert torch.allclose(used.mean, torch.lerp(mean, seen.mean, 0.25))
+    assert torch.allclose(used.var, torch.lerp(var, seen.var, 0.25))
+
+
+def test_a_policy_far_from_the_one_that_played_has_a_finite_objective_and_gradient():
+    agent = make_agent("trpo", THREE)
+    data = agent._prepare(made_up_rollout(agent))
+    for far in (95.0, -95.0, 1e6):
+        changed = {**data, "log_prob": data["log_prob"] - far}
+        assert agent._gradient(changed).isfinite().all()
+        assert math.isfinite(agent._measure(changed).objective)
 
 
 def test_moments_are_those_of_the_rollouts_so_far():
@@ -421,14 +456,32 @@ def test_learning_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_metrics_are_named_and_finite():
-    agent = make_agent("trpo", THREE)
-    metrics = learn(agent, made_up_rollout(agent))
+def test_metrics_are_named_and_fit_together():
+    agent = make_agent("trpo", THREE, critic_updates=1, batch_size=1000)
+    rollout = made_up_rollout(agent)
+    value, following = agent.core.rollout_values(rollout)
+    advantage = gae(rollout.reward, value, following, rollout.terminated, rollout.truncated, discount=0.99,
+                    gae_lambda=0.95)  # fmt: skip
+    old = policy(agent, rollout)
+    metrics = learn(agent, rollout)
+    new = torch.softmax(policy(agent, rollout)[0], -1)
     assert set(metrics) == {
         "improvement", "kl", "predicted_kl", "step_scale", "backtracks", "accepted", "cg_residual", "grad_norm",
         "entropy", "value_loss", "explained_variance", "learning_rate",
     }  # fmt: skip
-    assert all(abs(value) < 1e3 for value in metrics.values())
+    assert metrics["kl"] == pytest.approx(float(kl_by_torch(agent, rollout, old, policy(agent, rollout))), abs=1e-6)
+    assert 0 < metrics["kl"] <= 0.01
+    assert metrics["entropy"] == pytest.approx(float(-(new * new.log()).sum(-1).mean()), abs=1e-5)
+    assert metrics["improvement"] > 0
+    assert metrics["accepted"] == 1
+    assert metrics["step_scale"] == pytest.approx(0.8 ** metrics["backtracks"])
+    assert metrics["predicted_kl"] == pytest.approx(metrics["kl"], rel=0.5)
+    assert 0 <= metrics["cg_residual"] < 1e-2
+    assert 0 < metrics["grad_norm"] < math.inf
+    assert metrics["value_loss"] == pytest.approx(float(0.5 * advantage.square().mean()), rel=1e-4)  # one pass: before
+    explained = 1 - advantage.var(correction=0) / (advantage + value).var(correction=0)
+    assert metrics["explained_variance"] == pytest.approx(float(explained), abs=1e-4)
+    assert metrics["learning_rate"] == 1e-3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from mlbits.evals.measures import during_training
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.saved_agents import read_copy
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.tracking import tensorboard_tag
 
 ENV = "mlbits/MatrixGame-v0"
 
@@ -30,12 +31,13 @@ def test_the_curves_are_in_tensorboard_and_say_what_is_so(run):
     events = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     agent, _, state = load_agent(run)
-    last = {name: events.Scalars(name)[-1] for name in ("exploitability/agent", "exploitability/pool", "rating/elo")}
+    names = ("exploitability/agent", "exploitability/pool", "rating/elo")
+    last = {name: events.Scalars(tensorboard_tag(name))[-1] for name in names}
     assert {event.step for event in last.values()} == {state["env_steps"]}
     assert last["exploitability/agent"].value == pytest.approx(exact_exploitability(agent, ENV), abs=1e-6)
     copies = [(read_copy(file, ENV), 1.0) for file in sorted((run / "pool").iterdir())]
     assert last["exploitability/pool"].value == pytest.approx(exact_exploitability(copies, ENV), abs=1e-6)
-    assert len(events.Images("pool/payoffs")) == len(events.Scalars("return/eval")) >= 3
+    assert len(events.Images("view/pool_payoffs")) == len(events.Scalars("return/eval")) >= 3
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["rating/elo"] for record in records if "rating/elo" in record]
 

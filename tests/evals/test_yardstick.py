@@ -111,8 +111,8 @@ def images(folder):
 
 def test_training_draws_the_learned_policy_and_once_the_exact_one(run):
     drawn = images(run)
-    assert drawn["policy/learned"] == [128, 256]
-    assert drawn["policy/exact"] == [128]
+    assert drawn["view/policy_learned"] == [128, 256]
+    assert drawn["view/policy_exact"] == [128]
 
 
 def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_path):
@@ -129,7 +129,7 @@ def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_pat
     assert f"exact optimum {found.optimum:.4g} over all starts" in said
     assert "(0 is random play, 1 the best)" in said
     assert len(list(run.glob("events*"))) == before + 1
-    assert images(run)["policy/learned"][-1] == 256
+    assert images(run)["view/policy_learned"][-1] == 256
 
 
 def test_evaluation_of_a_run_that_may_not_be_written_goes_on(run, monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -197,3 +198,141 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_file(path, b"second")
     assert path.read_bytes() == b"first"
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+# In which order the system is asked
+
+
+class Asked:
+    """What the system was asked to do, in order: (what, name), and for a sync the size that the file had then."""
+
+    def __init__(self, folder, monkeypatch):
+        self.calls, self.folder = [], folder
+        for name in ("fsync", "rename", "replace"):
+            monkeypatch.setattr(os, name, self.noting(name, getattr(os, name)))
+        monkeypatch.setattr(shutil, "rmtree", self.noting("rmtree", shutil.rmtree))
+
+    def noting(self, name, original):
+        def noted(what, *others, **settings):
+            if name == "fsync":
+                self.calls.append((name, self.place(what), os.fstat(what).st_size))
+            else:
+                self.calls.append((name, self.short(what), *(self.short(other) for other in others)))
+            return original(what, *others, **settings)
+
+        return noted
+
+    def short(self, path):
+        return str(Path(path).relative_to(self.folder)).replace(f".{os.getpid()}", "")
+
+    def place(self, descriptor):
+        """The name of an open file or folder, by what it is on the disk."""
+        stat = os.fstat(descriptor)
+        everything = [self.folder, *self.folder.rglob("*")]
+        (path,) = [path for path in everything if path.exists() and os.path.samestat(path.stat(), stat)]
+        return self.short(path)
+
+    def at(self, *call):
+        (place,) = [k for k, made in enumerate(self.calls) if made[: len(call)] == call]
+        return place
+
+
+def test_all_is_synced_before_a_checkpoint_stands_and_the_old_go_only_after_that_is_synced_too(tmp_path, monkeypatch):
+    saved(tmp_path / "checkpoints", 10, keep=1)
+    asked = Asked(tmp_path, monkeypatch)
+    (path,) = saved(tmp_path / "checkpoints", 20, keep=1)
+    new, name = "checkpoints/.step-000000000020.tmp", "checkpoints/step-000000000020"
+    stands = asked.at("rename", new, name)
+    for file in FILES:
+        written = file if file.endswith("safetensors") else f".{file}.tmp"
+        sync = asked.at("fsync", f"{new}/{written}")
+        assert asked.calls[sync][2] == (path / file).stat().st_size, file  # all of it, not what was written by then
+        if written != file:
+            assert sync < asked.at("replace", f"{new}/{written}", f"{new}/{file}")
+        assert sync < stands
+    folders = [k for k, call in enumerate(asked.calls) if call[:2] == ("fsync", new)]
+    assert asked.at("replace", f"{new}/.manifest.json.tmp", f"{new}/manifest.json") < max(folders) < stands
+    assert stands < asked.at("fsync", "checkpoints") < asked.at("rmtree", "checkpoints/step-000000000010")
+
+
+def test_the_folder_of_checkpoints_is_synced_where_it_is_made(tmp_path, monkeypatch):
+    asked = Asked(tmp_path, monkeypatch)
+    saved(tmp_path / "checkpoints", 10)
+    new = "checkpoints/.step-000000000010.tmp"
+    assert asked.at("fsync", ".") < asked.at("rename", new, "checkpoints/step-000000000010")
+
+
+def test_a_file_is_synced_then_renamed_then_its_folder_synced(tmp_path, monkeypatch):
+    asked = Asked(tmp_path, monkeypatch)
+    write_file(tmp_path / "config.json", b"12345")
+    assert asked.calls == [
+        ("fsync", ".config.json.tmp", 5), ("replace", ".config.json.tmp", "config.json"),
+        ("fsync", ".", tmp_path.stat().st_size),
+    ]  # fmt: skip
+
+
+MOMENTS = ("mkdir", "fsync", "rename", "replace", "unlink", "rmdir")
+
+
+def killed_at(moment, action):
+    """Do something in a process of its own that ends without a word at a system call; whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def counting(original):
+            def counted(*arguments, **settings):
+                nonlocal calls
+                calls += 1
+                if calls == moment:
+                    os._exit(9)
+                return original(*arguments, **settings)
+
+            return counted
+
+        for name in MOMENTS:
+            setattr(os, name, counting(getattr(os, name)))
+        original = checkpoints.save_file
+
+        def half_then_whole(tensors, path):  # one more moment: when a file is half written
+            Path(path).write_bytes(b"half")
+            counting(lambda: None)()
+            original(tensors, path)
+
+        checkpoints.save_file = half_then_whole
+        action()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("keep", "before", "step"),
+    [
+        (2, [5, 10], 20), (1, [10], 10), (1, [], 10),
+        pytest.param(1, [10], 20, marks=pytest.mark.slow), pytest.param(2, [5, 10], 10, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_kill_at_any_system_call_leaves_a_checkpoint_that_loads(keep, before, step, tmp_path):
+    """A saved step saved again too: its state is 99 then."""
+    moment, done, seen = 0, False, []
+    while not done:
+        moment += 1
+        folder = tmp_path / str(moment)
+        for old in before:
+            save(folder, old, checkpoint(old), OWNER, keep)
+        again = checkpoint(99)
+        done = killed_at(moment, lambda folder=folder, again=again: save(folder, step, again, OWNER, keep))
+        latest, path, problems = load_latest(folder, OWNER)
+        assert problems == [], moment
+        if before or latest is not None:
+            assert latest.state["env_steps"] in (before[-1] if before else 99, 99), moment
+            seen.append(latest.state["env_steps"])
+            load(path, OWNER)
+        save(folder, 30, checkpoint(30), OWNER, keep)  # and the run goes on, with nothing left behind
+        assert load_latest(folder, OWNER)[0].state["env_steps"] == 30
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == sorted(f"step-{kept:012d}" for kept in sorted({*before, step, 30})[-keep:]) or not done
+        assert not [name for name in names if ".tmp" in name or ".old" in name]
+    assert seen == sorted(seen)  # the old one up to a moment, the new one from then on
+    assert seen[-1] == 99
+    assert moment > 15

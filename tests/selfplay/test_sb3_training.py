@@ -129,7 +129,7 @@ def test_the_curves_have_the_names_of_every_run(finished: tuple[Path, dict[str, 
             assert sum(shares.values()) == pytest.approx(1, abs=0.01)
             assert min(shares["time/environment"], shares["time/network"], shares["time/learning"]) > 0
     events = EventAccumulator(str(finished[0])).Reload()
-    assert {"return/train", "return/eval", "learn/value_loss", "speed/steps_per_second"} <= set(
+    assert {"return/train", "return/eval", "train/value_loss", "speed/steps_per_second"} <= set(
         events.Tags()["scalars"]
     )
 

@@ -2,17 +2,24 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.tracking import Progress, Tracker, encode_gif
+from mlbits.selfplay.tracking import TIMES, Progress, Tracker, encode_gif, tensorboard_tag
 
 
 def read(folder):
@@ -53,16 +60,18 @@ def test_scalars_have_the_promised_names_and_steps(run):
     assert {"return/train", "return/eval", "return/eval_low", "return/eval_high"} < tags
     assert {"return/train_length", "return/eval_length", "speed/steps_per_second"} < tags
     assert {f"time/{part}" for part in ("environment", "network", "learning", "evaluation", "rest")} < tags
-    assert {"learn/policy_loss", "learn/value_loss", "learn/entropy", "learn/approx_kl"} < tags
-    assert [step for step, _ in scalars(events, "learn/entropy")] == [128, 256, 384, 512]
+    assert {"train/policy_loss", "train/value_loss", "train/entropy", "train/approx_kl"} < tags
+    assert [step for step, _ in scalars(events, "train/entropy")] == [128, 256, 384, 512]
     assert [step for step, _ in scalars(events, "return/eval")] == [256, 512]
 
 
 def test_tensorboard_and_metrics_say_the_same(run):
     folder, events, _ = run
-    for name in events.Tags()["scalars"]:
+    names = {name for row in rows_of(folder) for name in row} - {"env_steps"}
+    assert {tensorboard_tag(name) for name in names} == set(events.Tags()["scalars"])
+    for name in names:
         rows = [(row["env_steps"], row[name]) for row in rows_of(folder) if name in row]
-        seen = scalars(events, name)
+        seen = scalars(events, tensorboard_tag(name))
         assert [step for step, _ in seen] == [step for step, _ in rows], name
         assert np.allclose([value for _, value in seen], [value for _, value in rows], rtol=1e-6), name
 
@@ -91,19 +100,69 @@ def test_hyperparameters_are_those_of_the_run(run):
     assert [info.name.tag for info in infos] == ["return/eval"]
 
 
-def test_the_layout_opens_on_the_return(run):
-    _, events, _ = run
+def layout_of(events):
     data = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
-    categories = layout_pb2.Layout.FromString(data).category
-    assert categories[0].title == "Return"
-    assert list(categories[0].chart[0].multiline.tag) == ["return/train", "return/eval"]
-    tags = {tag for category in categories for chart in category.chart for tag in chart.multiline.tag}
-    assert tags <= set(events.Tags()["scalars"])  # every curve of the layout exists
+    return [(category.title, list(category.chart)) for category in layout_pb2.Layout.FromString(data).category]
+
+
+def drawn_by_tensorboard(folder, chart):
+    """The curves of a chart: asked of TensorBoard's own plugin, as its page asks (a margin by names, escaped)."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(folder))
+    plugins = {}
+    context = base_plugin.TBContext(
+        logdir=str(folder), multiplexer=multiplexer, data_provider=provider, plugin_name_to_instance=plugins
+    )
+    plugins["scalars"] = ScalarsPlugin(context)
+    margins = [[series.value, series.lower, series.upper] for series in chart.margin.series]
+    wanted = list(chart.multiline.tag) + [re.escape(tag) for margin in margins for tag in margin]
+    expression = wanted[0] if len(wanted) == 1 else "|".join(f"({part})" for part in wanted)
+    answer = CustomScalarsPlugin(context).scalars_impl(RequestContext(), ".", expression, "")
+    assert answer["regex_valid"]
+    found = set(answer["tag_to_events"])
+    return found & {tag for margin in margins for tag in margin} if margins else found
+
+
+def test_each_chart_of_the_layout_draws_its_curves_and_no_others(run):
+    folder, events, _ = run
+    layout = layout_of(events)
+    assert [title for title, _ in layout] == ["Return", "Speed"]
+    drawn = {chart.title: drawn_by_tensorboard(folder, chart) for _, charts in layout for chart in charts}
+    assert drawn == {
+        "return": {"return/train", "return/eval"},
+        "evaluation, 95% interval": {"return/eval", "return/eval_low", "return/eval_high"},
+        "episode length": {"return/train_length", "return/eval_length"},
+        "steps per second": {"speed/steps_per_second"},
+        "where the time goes": {f"time/{part}" for part in TIMES},
+    }
+    assert layout[0][1][0].title == "return"
+    (margin,) = [chart.margin for _, charts in layout for chart in charts if chart.margin.series]
+    ends = margin.series[0]
+    assert (ends.value, ends.lower, ends.upper) == ("return/eval", "return/eval_low", "return/eval_high")
+    steps = {tuple(step for step, _ in scalars(events, tag)) for tag in (ends.value, ends.lower, ends.upper)}
+    assert steps == {(256, 512)}  # TensorBoard draws no margin whose ends are of other steps
+
+
+def test_returns_are_what_tensorboard_shows_first_and_pictures_last(run):
+    _, events, _ = run
+    tags = events.Tags()
+    groups = sorted({tag.split("/")[0] for tag in (*tags["scalars"], *tags["images"])})
+    assert groups[0] == "return"
+    assert groups[-1] == "view"
+    assert {tag.split("/")[0] for tag in tags["images"]} == {"view"}
+    games = ("exploitability/agent", "pool/size", "rating/elo", "learn/loss", "an own measure", "Mine/x", "custom/x")
+    assert all(tensorboard_tag(name) > "return/~" for name in games)
+    assert [tensorboard_tag(name) for name in games] == [
+        "selfplay/exploitability_agent", "selfplay/pool_size", "selfplay/elo", "train/loss", "run/an own measure",
+        "run/Mine_x", "run/custom_x",
+    ]  # fmt: skip
+    assert tensorboard_tag("speed/steps_per_second") == "speed/steps_per_second"
+    assert tensorboard_tag("policy/learned", picture=True) == "view/policy_learned"
 
 
 def test_evaluations_leave_an_animation(run):
     _, events, _ = run
-    images = events.Images("episode")
+    images = events.Images("view/episode")
     assert [image.step for image in images] == [256, 512]
     with Image.open(io.BytesIO(images[0].encoded_image_string)) as gif:
         assert gif.format == "GIF"
@@ -127,7 +186,7 @@ def test_one_frame_is_a_picture_and_none_is_nothing(tmp_path):
     tracker.picture(10, [])
     tracker.picture(20, frames(1))
     tracker.close()
-    (image,) = read(tmp_path).Images("episode")
+    (image,) = read(tmp_path).Images("view/episode")
     assert image.step == 20
     with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
         assert picture.format == "PNG"
@@ -135,10 +194,10 @@ def test_one_frame_is_a_picture_and_none_is_nothing(tmp_path):
 
 def test_what_is_not_a_number_is_left_out(tmp_path):
     tracker = Tracker(tmp_path, 100, console=False)
-    tracker.record(10, {"a": float("nan"), "b": 2})
+    tracker.record(10, {"a": float("nan"), "x": 2, "b": float("inf")})
     tracker.close()
-    assert rows_of(tmp_path) == [{"env_steps": 10, "b": 2.0}]
-    assert read(tmp_path).Tags()["scalars"] == ["b"]
+    assert rows_of(tmp_path) == [{"env_steps": 10, "x": 2.0}]
+    assert read(tmp_path).Tags()["scalars"] == ["x"]
 
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):

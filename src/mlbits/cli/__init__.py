@@ -13,6 +13,7 @@ from mlbits.cli import bench, diplomacy, evaluate, exploit, listing, reproduce, 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.registry import plain_id
 from mlbits.selfplay.command_line import forget_flags, in_flags
+from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
@@ -43,21 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes the process's own.
 
     Returns:
-        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake, 130 when
-        interrupted.
+        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake or numbers
+        that are not finite, and when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
+        (SIGHUP) or 141 (a closed pipe).
     """
     words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
     forget_flags()
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"mlbits {__version__}")
-        return 0
     try:
-        if words[0] not in COMMANDS:
-            raise UnknownIdError("command", words[0], COMMANDS)
-        return COMMANDS[words[0]](words[1:])
+        try:
+            status = _run(words)
+        except SystemExit as stop:  # tyro's, after --help
+            status = int(stop.code or 0)
+        sys.stdout.flush()  # here, where a closed pipe is still an error of ours
+        return status
     except MlbitsError as error:
         print(f"error: {in_flags(str(error))}", file=sys.stderr)
         return 2
@@ -67,17 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {in_flags(said)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        return closed_pipe_status()
     except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2
-    except SystemExit as stop:  # tyro's, after --help
-        return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("\ninterrupted; a run in progress goes on from its last checkpoint: mlbits resume RUN", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return interrupted_status(stop, words)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"mlbits {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise UnknownIdError("command", words[0], COMMANDS)
+    return COMMANDS[words[0]](words[1:])
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.evals.tournament_config import TournamentFlags
@@ -24,11 +23,7 @@ def command(words: list[str]) -> int:
     from mlbits.evals.tournament_command import run_command
     from mlbits.selfplay.progress import compiling_said
 
-    try:
-        with compiling_said():
-            found = run_command(flags, env_flags.over(flags))
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the tournament", file=sys.stderr)
-        return 130
+    with compiling_said():
+        found = run_command(flags, env_flags.over(flags))
     write_json(flags.json, found)
     return 0

@@ -1,0 +1,218 @@
+"""Numbers that are not finite stop a run: what the environment gave, what learning reported, and what is to be kept.
+
+One such number turns every weight into NaN at the next gradient step. So each rollout is looked through before anything
+learns from it, what a learner reports of its losses and gradients after it has, and every tensor of an agent before it
+is evaluated, saved or frozen. Checkpoints that stand are left as they are, and the run goes on from them.
+
+A number counts as finite up to :data:`LIMIT`: beyond it its square, which losses take, overflows float32.
+
+Cost: a dot product of each block of floats with itself, once a rollout. It is finite if all numbers are; only where it
+is not are they looked at one by one. On a GPU the host waits once a rollout and once for the learner's report.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlbits.agents.agent import DivergedError, Rollout
+from mlbits.envs.core.errors import MlbitsError
+
+_MOST = float(np.finfo(np.float32).max)
+LIMIT = math.sqrt(_MOST)
+_FLOAT, _INT, _vdot = torch.float32, torch.int64, np.vdot
+_REPORTED = ("loss", "grad", "error")  # what the names of losses and gradients contain
+_LOWER = "; a lower learning rate may help"
+_WANTED = f"wanted a finite number, at most {LIMIT:.2g} in size"
+
+
+class NotFiniteError(MlbitsError, ArithmeticError):
+    """A number that is NaN, infinite, or too large for its square to be a float32, where a run needs one.
+
+    Args:
+        env: id of the environment.
+        quantity: what it is, as in "reward", "observation", "learn/loss" or "weights 'network.log_std'".
+        value: the number.
+        env_steps: of the run, when it came up.
+        copy: of the environment, from 0; None where it is of all.
+        why: more to say.
+
+    Attributes:
+        env: id of the environment.
+        quantity: what it is.
+        value: the number.
+        env_steps: of the run, when it came up.
+        copy: of the environment, or None.
+    """
+
+    def __init__(
+        self, env: str, quantity: str, value: float, env_steps: int, copy: int | None = None, why: str = ""
+    ) -> None:
+        self.env, self.quantity, self.value, self.env_steps, self.copy = env, quantity, value, env_steps, copy
+        where = "" if copy is None else f", copy {copy}"
+        super().__init__(f"{env}: {quantity}: got {value:g} at step {env_steps}{where}; {_WANTED}{why}")
+
+    @classmethod
+    def of_learning(cls, env: str, error: DivergedError, env_steps: int) -> NotFiniteError:
+        """What an agent came upon as it learned."""
+        return cls(env, error.quantity, error.value, env_steps, why=_LOWER)
+
+    def kept(self, run: Path, checkpoint: Path | None) -> NotFiniteError:
+        """The same, and which checkpoint of the run (its folder) is the last good one."""
+        what = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint stays: {checkpoint}"
+        self.args = (f"{self.args[0]}; {run} has ended, {what}",)
+        return self
+
+
+def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> None:
+    """Refuse a rollout with a number that is not finite, before anything learns from it or keeps it.
+
+    Args:
+        rollout: what was played.
+        ended: whether an episode ended in it; only then are the last observations of episodes looked at.
+        env: id of the environment.
+        env_steps: of the run, before the rollout.
+
+    Raises:
+        NotFiniteError: naming the earliest one.
+    """
+    obs = rollout.obs
+    if type(obs) is Tensor and obs.dtype is _FLOAT and obs.is_cpu and rollout.sample.dtype is _INT and not ended:
+        # The same for the usual kind, quickly: a learner with a replay asks every few steps.
+        reward, seen, last = rollout.reward.numpy(), obs.numpy(), rollout.last_obs.numpy()
+        if _vdot(reward, reward) <= _MOST and _vdot(seen, seen) <= _MOST and _vdot(last, last) <= _MOST:
+            return
+    if _sound([block for _, _, block in _floats(rollout, ended)]):
+        return
+    copies, found = rollout.reward.shape[1], []
+    for quantity, first, block in _floats(rollout, ended):
+        place = first_unsound(block)
+        if place is not None:
+            row, copy, value = place
+            found.append((first + row, quantity, value, copy))
+    if found:
+        steps, quantity, value, copy = min(found, key=lambda place: place[0])
+        raise NotFiniteError(env, quantity, value, env_steps + steps * copies, copy)
+
+
+def _floats(rollout: Rollout, ended: bool) -> Iterator[tuple[str, int, Tensor]]:
+    """The blocks of floats [T, B, P, ...] of a rollout: what they are, and after how many steps the first row was."""
+    yield "reward", 1, rollout.reward
+    if rollout.sample.is_floating_point():
+        yield "action", 1, rollout.sample
+    for part in _parts(rollout.obs):
+        yield "observation", 0, part
+    for part in _parts(rollout.last_obs):
+        yield "observation", len(rollout.reward), part[None]
+    if ended:
+        for part in _parts(rollout.final_obs):
+            yield "observation", 1, part
+
+
+def _parts(obs: Any) -> list[Tensor]:
+    parts = obs.values() if isinstance(obs, dict) else (obs,)
+    return [part for part in parts if part.is_floating_point()]
+
+
+def _sound(blocks: list[Tensor]) -> bool:
+    """Whether all numbers are surely within the limit; False where that has to be looked at one by one."""
+    if blocks[0].is_cpu:
+        return all(_square(block) <= _MOST for block in blocks)  # False for NaN
+    squares = [block.flatten().float() @ block.flatten().float() for block in blocks]
+    return bool((torch.stack(squares) <= _MOST).all())
+
+
+def _square(block: Tensor) -> float:
+    if block.dtype not in (torch.float32, torch.float64):
+        block = block.float()
+    array = block.detach().numpy()
+    return float(np.vdot(array, array))
+
+
+def first_unsound(block: Tensor) -> tuple[int, int, float] | None:
+    """The first number [T, B, ...] that is not within the limit: its t, b and value; None where all are."""
+    bad = ~(block.abs().double() <= LIMIT)  # in float16 the limit would be infinite
+    if not bool(bad.any()):
+        return None
+    flat = bad.flatten(1) if bad.dim() > 1 else bad[:, None]
+    row = int(flat.any(1).nonzero()[0])
+    place = int(flat[row].nonzero()[0])
+    return row, place // max(1, flat.shape[1] // block.shape[1]), float(block.flatten(1)[row, place])
+
+
+def check_array(values: Any, quantity: str, env: str, env_steps: int) -> None:
+    """Refuse an array [B, ...] of a number a copy, or more, of which one is not finite.
+
+    Raises:
+        NotFiniteError: naming the first.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        return
+    if array.dtype.itemsize < 4:
+        array = array.astype(np.float32)
+    if not np.vdot(array, array) <= _MOST:
+        place = first_unsound(torch.from_numpy(array.reshape(1, *array.shape)))
+        if place is not None:
+            raise NotFiniteError(env, quantity, place[2], env_steps, place[1])
+
+
+def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:
+    """Refuse a loss, gradient norm or error that a learner reports and that is not finite.
+
+    Other metrics may be NaN, which says that there is nothing to say.
+
+    Raises:
+        NotFiniteError: naming it by its curve.
+    """
+    names = _reported(tuple(metrics))
+    values: list[Any] = [metrics[name] for name in names]
+    on_device = [k for k, value in enumerate(values) if isinstance(value, Tensor) and not value.is_cpu]
+    if on_device:  # read at once: the host waits for each reading
+        for k, number in zip(on_device, torch.stack([values[k].float() for k in on_device]).tolist(), strict=True):
+            values[k] = number
+    for name, value in zip(names, values, strict=True):
+        if not -math.inf < value < math.inf:  # so it is False for NaN
+            raise NotFiniteError(env, f"learn/{name}", float(value), env_steps, why=_LOWER)
+
+
+@functools.lru_cache(maxsize=64)
+def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a learner's metrics that have to be finite."""
+    return tuple(name for name in names if any(word in name for word in _REPORTED))
+
+
+class Guard:
+    """Knows which of an agent's tensors are finite in a fresh one, and refuses it once one of them is not.
+
+    Those that are not finite from the start (an infinite noise that means "at random") say something else by it.
+
+    Args:
+        fresh: the state of an agent that has learned nothing.
+    """
+
+    def __init__(self, fresh: Mapping[str, Tensor]) -> None:
+        self._exempt = {name for name, tensor in fresh.items() if not _finite(tensor)}
+
+    def check(self, state: Mapping[str, Tensor], env: str, env_steps: int) -> None:
+        """Refuse a state.
+
+        Raises:
+            NotFiniteError: naming the first tensor of it that has become NaN or infinite.
+        """
+        for name, tensor in state.items():
+            if name not in self._exempt and not _finite(tensor):
+                flat = tensor.flatten()
+                value = float(flat[~flat.isfinite()][0])
+                raise NotFiniteError(env, f"weights {name!r}", value, env_steps, why=_LOWER)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

@@ -1,0 +1,307 @@
+"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe end a run saved; resumed it ends bit for bit like one left alone."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mlbits.cli import main
+from mlbits.selfplay.interrupts import Interrupts, RunInterrupted
+from mlbits.selfplay.loop import resume, train
+from mlbits.selfplay.saved_agents import load_agent
+from tests.selfplay.test_resume import ROOT, RUNS, compare, left_alone, newest, steps_of  # noqa: F401
+
+STATUS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
+STILL = "--total-steps 1000 --preset none --num-envs 8 --eval-every 0 --no-video --quiet"
+
+
+def signalled(moment, count, signals, *words):
+    """Run ``mlbits`` in a process of its own that gets signals at the count-th coming of a moment."""
+    command = [sys.executable, "-m", "tests.selfplay.signalled", moment, str(count), signals, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "count", "signals", "saved"),
+    [
+        # Iterations of 128 steps; every 16th call is a rollout's first.
+        ("cartpole", "collecting", 70, "SIGINT", [384, 640]),
+        pytest.param("cartpole", "learning", 6, "SIGTERM", [640, 768], marks=pytest.mark.slow),
+        # A checkpoint comes after it in any case.
+        pytest.param("cartpole", "evaluating", 1, "SIGHUP", [384], marks=pytest.mark.slow),
+        pytest.param("gridworld", "learning", 1, "SIGINT", [128], marks=pytest.mark.slow),
+        ("league", "learning", 6, "SIGINT", [640, 768]),
+        pytest.param("pool, long episodes", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
+        # Iterations of 32 steps, and a record every 50: at 192 half of the next one is noted.
+        ("replay", "collecting", 23, "SIGINT", [192]),
+        pytest.param("replay, continuous", "learning", 20, "SIGTERM", [608, 640], marks=pytest.mark.slow),
+        pytest.param("trust region", "saving", 2, "SIGINT", [384], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_was_interrupted_is_saved_and_ends_as_if_it_had_not_been(
+    name, moment, count, signals, saved, left_alone, tmp_path  # noqa: F811
+):  # fmt: skip
+    folder = tmp_path / "a run"
+    done = signalled(moment, count, signals, "train", *RUNS[name].split(), "--out", str(folder))
+    assert done.returncode == STATUS[signals], done.stderr
+    assert steps_of(folder) == saved
+    assert f"{signals}: finishing the iteration, then saving; again: stop at once" in done.stderr
+    assert f"{signals}: stopped after {saved[-1]:,} steps; saved: {newest(folder)}\n" in done.stderr
+    how = re.search(r"^go on with: mlbits (resume .*)$", done.stderr, re.M)[1]
+    assert not (folder / "summary.json").exists()
+    assert main(shlex.split(how)) == 0
+    compare(folder, left_alone(name))
+
+
+def test_a_wrapped_environment_is_saved_too_and_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    done = signalled("learning", 3, "SIGINT", "train", *RUNS["wrapped"].split(), "--out", str(folder))
+    assert (done.returncode, steps_of(folder)) == (130, [384])
+    assert main(["resume", str(folder)]) == 0
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1024
+
+
+@pytest.mark.slow
+def test_a_run_interrupted_again_and_again(left_alone, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    assert signalled("learning", 2, "SIGINT", "train", *RUNS["replay"].split(), "--out", str(folder)).returncode == 130
+    for count in (1, 7):
+        assert signalled("collecting", count, "SIGTERM", "resume", str(folder)).returncode == 143
+    assert main(["resume", str(folder)]) == 0
+    compare(folder, left_alone("replay"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "count", "kept"), [("learning", 5, [384]), ("saving", 3, [384]), ("evaluating", 2, [384])]
+)
+def test_a_second_signal_stops_at_once_and_harms_nothing(moment, count, kept, left_alone, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    done = signalled(moment, count, "SIGINT,SIGINT", "train", *RUNS["cartpole"].split(), "--out", str(folder))
+    assert done.returncode == 130
+    assert f"stopped at once; {folder} goes on from its newest checkpoint: mlbits resume {folder}" in done.stderr
+    assert steps_of(folder) == kept
+    assert main(["resume", str(folder)]) == 0
+    compare(folder, left_alone("cartpole"))
+
+
+def test_a_terminals_ctrl_c_that_a_parent_passes_on_is_one_request(tmp_path):
+    folder = tmp_path / "run"
+    words = ["train", *RUNS["cartpole"].split(), "--out", str(folder)]
+    assert signalled("learning", 2, "SIGINT,SIGTERM", *words).returncode == 130
+    assert steps_of(folder) == [256]
+
+
+def test_before_there_is_a_run_there_is_nothing_to_save(tmp_path):
+    folder = tmp_path / "run"
+    done = signalled("opening", 1, "SIGINT", "train", *RUNS["gridworld"].split(), "--out", str(folder))
+    assert (done.returncode, done.stderr.strip()) == (130, "interrupted before the run began")
+    assert not folder.exists()
+
+
+def test_a_run_that_was_over_anyway_is_finished(left_alone, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    done = signalled("finishing", 1, "SIGTERM", "train", *RUNS["gridworld"].split(), "--out", str(folder))
+    assert done.returncode == 143
+    assert f"SIGTERM: the run is finished: {folder}\nevaluate: mlbits eval {folder}" in done.stderr
+    compare(folder, left_alone("gridworld"))
+
+
+def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    words = [word for word in RUNS["cartpole"].split() if word != "--quiet"]
+    # A line of progress for every record, so that the second one finds the pipe closed.
+    code = (
+        "import sys; from mlbits.selfplay import tracking; tracking._PLAIN_LINE_EVERY = 0; "
+        "from mlbits.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "train", *words, "--out", str(folder)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline().startswith("training ppo on")
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 141
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert f"closed pipe: stopped after {steps_of(folder)[-1]:,} steps; saved: {newest(folder)}" in said
+    assert f"go on with: mlbits resume {folder}" in said
+    assert steps_of(folder)[-1] < 1024
+    assert main(["resume", str(folder)]) == 0
+    compare(folder, left_alone("cartpole"))
+
+
+def test_rich_text_into_a_closed_pipe_is_a_closed_pipe_too(tmp_path, monkeypatch):
+    """What is said goes through rich, whose own answer is to end the process."""
+    from mlbits.selfplay.tracking import Tracker
+
+    closed = []
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", pipe)
+        tracker = Tracker(tmp_path, 100, on_closed_pipe=lambda: closed.append(1))
+        tracker.say("hello")
+        tracker.say("again")
+        tracker.record(10, {"speed/steps_per_second": 1.0})
+        tracker.close()
+        assert closed == [1]
+        patched.setattr(pipe, "flush", lambda: None)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"env_steps": 10, "speed/steps_per_second": 1.0}
+
+
+# From Python
+
+
+def interrupted_at(learning, monkeypatch, *numbers):
+    from mlbits.selfplay.session import Session
+
+    original, calls = Session.learn, []
+
+    def learn(self, rollout):
+        calls.append(1)
+        if len(calls) == learning:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return original(self, rollout)
+
+    monkeypatch.setattr(Session, "learn", learn)
+
+
+def settings(env="mlbits/CartPole-v0"):
+    from mlbits.selfplay.config import resolve
+
+    run = {"total_steps": 640, "num_envs": 8, "eval_every": 0, "eval_episodes": 1, "video": False}
+    return resolve("ppo", env, preset="none", run=run, agent_settings={"hidden": [8], "num_steps": 16})
+
+
+def test_python_gets_a_keyboard_interrupt_after_the_run_was_saved_and_its_handlers_back(tmp_path, monkeypatch):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        folder = tmp_path / str(status)
+        with monkeypatch.context() as patched:
+            interrupted_at(2, patched, number)
+            with pytest.raises(KeyboardInterrupt) as stopped:
+                train(settings(), folder, console=False)
+        assert isinstance(stopped.value, RunInterrupted)
+        assert (stopped.value.status, stopped.value.folder) == (status, folder)
+        assert stopped.value.checkpoint == folder / "checkpoints" / "step-000000000256"
+        assert {number: signal.getsignal(number) for number in before} == before
+        assert load_agent(folder)[2]["env_steps"] == 256
+        assert resume(folder, console=False)[1]["env_steps"] == 640
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_programs_own_handlers_and_ignored_signals_are_left_alone(tmp_path, monkeypatch):
+    got = []
+    own = signal.signal(signal.SIGTERM, lambda *_: got.append("SIGTERM"))
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        interrupted_at(2, monkeypatch, signal.SIGTERM, signal.SIGHUP)
+        assert train(settings(), tmp_path / "run", console=False)[1]["env_steps"] == 640
+        assert got == ["SIGTERM"]
+    finally:
+        signal.signal(signal.SIGTERM, own)
+        signal.signal(signal.SIGHUP, ignored)
+
+
+def test_another_thread_than_the_main_one_takes_no_signals_over(tmp_path):
+    found = []
+    handlers = signal.getsignal(signal.SIGINT)
+
+    def body():
+        with Interrupts(tmp_path).watched():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert found == [handlers]
+    with Interrupts(tmp_path).watched():
+        assert signal.getsignal(signal.SIGINT) != handlers
+
+
+# Stable-Baselines3 and the other commands
+
+
+def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, capsys):
+    folder = tmp_path / "run"
+    words = f"sb3-ppo mlbits/CartPole-v0 {STILL} --agent.n-steps 16 --agent.batch-size 16 --agent.hidden 8"
+    code = (
+        "import os, signal, sys; from stable_baselines3 import PPO; from mlbits.cli import main\n"
+        "original, calls = PPO.train, []\n"
+        "def train(self):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return original(self)\n"
+        "PPO.train = train\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *words.split(), "--out", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert steps_of(folder) == [384]
+    assert f"stopped after 384 steps; saved: {newest(folder)}" in done.stderr
+    assert f"sb3-ppo cannot be resumed, but it plays: mlbits eval {folder}" in done.stderr
+    assert main(["eval", str(folder), "--episodes", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "said"),
+    [
+        ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament_command.run_command", "the same command"),
+        ("reproduce gridworld --quick", "mlbits.evals.eval_entry", "with --out the same command goes on"),
+        ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploit.exploit", "interrupted"),
+        ("bench ppo", "mlbits.evals.benchmarks.run_benchmarks", "interrupted"),
+        ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),
+        ("resume runs/mine", "mlbits.selfplay.loop.resume", "goes on with it"),
+    ],
+)
+def test_other_commands_end_in_one_line(words, place, said, monkeypatch, capsys):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, stop)
+    assert main(words.split()) == 130
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"]])
+def test_other_commands_into_a_closed_pipe_end_quietly(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "mlbits.cli", *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_a_reproduction_runs_is_saved_before_it_ends(tmp_path):
+    """From another thread, and by Ctrl-C in the main one: the child is asked once, and waited for."""
+    from mlbits.evals.reproduction import ReproductionError, train_in_process
+
+    folder, stop = tmp_path / "run", threading.Event()
+    flags = ["--preset", "none", "--total-steps", "100000000", "--eval-every", "0", "--checkpoint-every", "0"]
+
+    def ask():
+        while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size:
+            stop.wait(0.02)
+        stop.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    with pytest.raises(ReproductionError, match=f"mlbits resume {folder}"):
+        train_in_process("ppo", "mlbits/CartPole-v0", 0, *flags, out=folder, stop=stop)
+    assert len(steps_of(folder)) == 1
