@@ -13,9 +13,14 @@ from mlbits.agents.returns import gae, next_values
 from mlbits.agents.trpo import TRPO, TRPOConfig
 from mlbits.envs.core.batch import GameBatch
 from mlbits.selfplay.collect import Collector
+from mlbits.selfplay.config import resolve
 from mlbits.selfplay.lineup import self_play
+from mlbits.selfplay.session import open_session
 from tests.agents.rollouts import draw
+from tests.games import register_test_games
 from tests.waiting import One, Scripted, all_decisions, nim, pulse, waits, winning_moves
+
+register_test_games()
 
 # By hand
 
@@ -201,6 +206,21 @@ def test_open_decisions_of_a_learner_that_began_anew_are_dropped():
     assert carried[2:].any()
     collector.forget_open(0, 2)
     assert torch.equal(collector.state_dict()["open.where"], carried & (torch.arange(5) >= 2)[:, None])
+
+
+def test_an_exploiter_of_a_league_that_begins_anew_does_not_learn_from_what_was_decided_before():
+    """Its own copies, 8 to 15, have nothing open any more; the main agent's have."""
+    run = {"num_envs": 16, "device": "cpu", "pool": "league", "main_exploiters": 1, "league_exploiters": 0}
+    settings = {"num_steps": 3, "hidden": [4], "minibatches": 1}
+    session = open_session(resolve("ppo", "test/Nim-v0", preset="none", run=run, agent_settings=settings))
+    session.collect()
+    before = session.collector.state_dict()["open.where"]
+    assert before[8:].any()
+    session.opponents._restart(1)
+    after = session.collector.state_dict()["open.where"]
+    assert not after[8:].any()
+    assert before[:8].any()
+    assert torch.equal(after[:8], before[:8])
 
 
 # What is learned from them

@@ -188,7 +188,7 @@ def test_normalising_divides_and_does_not_shift():
 def test_other_players_seats_change_nothing():
     for returns, baseline in FORMS:
         settings = {"returns": returns, "baseline": baseline, "normalize_obs": True}
-        one = make_agent("reinforce", THREE, **settings)
+        one, two = (make_agent("reinforce", THREE, **settings) for _ in range(2))
         active = torch.rand(6, 5, 2, generator=draw(2)) < 0.7
         active[:, :, 1] = False
         rollout = made_up_rollout(one, (6, 5, 2), active=active)
