@@ -1,12 +1,15 @@
 """Solvers of finite decision processes: against each other, against brute force, and their bounds against the truth."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
+from mlbits.agents import dynamic_programming
 from mlbits.agents.agent import AgentError
 from mlbits.agents.dynamic_programming import (
     action_values,
@@ -179,3 +182,63 @@ def test_bad_questions_are_refused():
     with pytest.raises(AgentError, match=r"policy: got shape \(3,\); wanted \(3, 1\)"):
         policy_value(table, np.ones(3), 0.5)
     assert backward_induction(endless).value[0] == 10_000  # as long as evaluation would play it
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ([[1.0, 1.0 - 5e-11], [2.0, 1.9]], [[True, True], [True, False]]),
+        ([[1.0, 1.0 - 1e-6]], [[True, False]]),
+        ([[1e6, 1e6 - 5e-5]], [[True, True]]),  # rounding grows with the values
+        ([[0.0, -5e-11], [-np.inf, -3.0]], [[True, True], [False, True]]),
+    ],
+)
+def test_actions_tie_within_rounding_of_the_largest_value(values, best):
+    assert best_actions(np.array(values)).tolist() == best
+
+
+def loop(reward=1.0, **more):
+    """One state and one action, for ever."""
+    return dataclasses.replace(TransitionTable.from_arrays(np.ones((1, 1, 1)), np.full((1, 1), reward)), **more)
+
+
+def test_bounds_worked_by_hand():
+    """V = 2 at gamma 0.5; sweep k leaves 2^(1 - k), which is what both bounds say of it."""
+    solution = value_iteration(loop(), 0.5, tolerance=0.1)
+    assert (solution.iterations, solution.value[0]) == (5, 1.9375)
+    assert solution.bound == pytest.approx(0.0625)
+    assert solution.prior_bound == pytest.approx(0.0625)
+
+
+def test_policy_iterations_bound_is_the_residual_over_one_less_the_discount(monkeypatch):
+    """A linear solve that is 1e-6 too high everywhere leaves a residual of (1 - gamma) 1e-6."""
+    exact = policy_value
+    monkeypatch.setattr(dynamic_programming, "policy_value", lambda *arguments: exact(*arguments) + 1e-6)
+    assert policy_iteration(loop(), 0.9).bound == pytest.approx(1e-6, rel=1e-4)
+
+
+def test_backward_induction_takes_the_tables_own_horizon_and_what_the_rules_cut():
+    table = dataclasses.replace(chain(4), horizon=2)
+    found = backward_induction(table)
+    assert found.value.tolist() == [0, 0, 1, 1]
+    assert found.action_value[:, 0].tolist() == [0, 0, 1, 1]
+    assert found.iterations == 2
+    assert backward_induction(table, horizon=0).value.tolist() == [0, 0, 0, 0]
+    half = loop(cut=sparse.csr_matrix([[0.5]]))  # each step the rules truncate every other episode
+    assert backward_induction(half, horizon=3).value.tolist() == [1.75]
+    assert backward_induction(half, horizon=3, policy=np.ones((1, 1))).value.tolist() == [1.75]
+    assert value_iteration(half, 0.5).value[0] == pytest.approx(2, abs=1e-7), "where cut episodes are bootstrapped"
+
+
+def test_the_uniform_policy_plays_legal_actions_alone():
+    table = TransitionTable.from_arrays(np.zeros((1, 3, 1)), np.zeros((1, 3)), legal=[[True, False, True]])
+    assert uniform_policy(table).tolist() == [[0.5, 0, 0.5]]
+
+
+def test_numbers_below_their_range_are_refused():
+    with pytest.raises(AgentError, match=r"discount: got -0\.1"):
+        value_iteration(chain(2), -0.1)
+    with pytest.raises(AgentError, match="tolerance: got -1; wanted above 0"):
+        value_iteration(chain(2), 0.5, tolerance=-1)
+    with pytest.raises(AgentError, match=r"policy: got shape \(2, 2\); wanted \(2, 1\)"):
+        policy_value(chain(2), np.ones((2, 2)), 0.5)
