@@ -162,6 +162,18 @@ def test_copies_that_come_out_elsewhere_are_named_and_start_anew(noise):
     assert twin.state_dict()["actions"].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("autoreset", "over"), [("same_step", False), ("disabled", True)])
+def test_rewards_and_flags_after_a_last_step_that_ended_episodes(autoreset, over):
+    common = {"settings": {"steps": 5}, "autoreset": autoreset, "recorded": True}
+    batch, twin = (open_batch("tests/Slow-v0", 2, seed=3, **common) for _ in range(2))
+    for _ in range(5):
+        batch.step(batch.sample_actions())
+    assert batch.terminated.all() and batch.reward.all()
+    assert twin.load_state_dict(batch.state_dict()) == []
+    assert twin.terminated.tolist() == [over, over]
+    assert not twin.reward.any()
+
+
 def test_an_environment_that_fails_on_the_way_back_starts_anew(monkeypatch):
     batch, twin = (open_batch("tests/Slow-v0", 2, seed=3, recorded=True) for _ in range(2))
     for _ in range(7):
