@@ -20,7 +20,6 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-import tyro
 from PIL import Image
 
 import mlbits
@@ -28,6 +27,7 @@ from mlbits import cli
 from mlbits.agents import AGENTS
 from mlbits.envs.core import registry
 from mlbits.evals import EVALS
+from mlbits.selfplay.command_line import read_flags
 from mlbits.selfplay.config import resolve
 from mlbits.selfplay.flags import parse_solve, parse_train
 from mlbits.selfplay.loop import train
@@ -177,12 +177,12 @@ def parse(name: str, words: list[str]) -> None:
         parse_train(words)
     elif name == "solve":
         parse_solve(words)
-    elif name == "reproduce":
-        tyro.cli(cli.reproduce_flags(words), args=words)
     elif name == "diplomacy":
-        tyro.cli(getattr(cli, f"_{words[0].capitalize()}Flags"), args=words[1:])
+        kind = {"adjudicate": cli.diplomacy.AdjudicateFlags, "draw": cli.diplomacy.DrawFlags}[words[0]]
+        read_flags(kind, f"mlbits diplomacy {words[0]}", words[1:])
     else:
-        tyro.cli(getattr(cli, f"_{name.capitalize()}Flags"), args=words)
+        module = {"eval": "evaluate", "list": "listing"}.get(name, name)
+        getattr(cli, module).parse(words)
 
 
 # docs/environments.md and docs/agents.md: tables that could drift from the code

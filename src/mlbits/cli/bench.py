@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -30,9 +30,14 @@ class BenchFlags:
     json: Path | None = None
 
 
+def parse(words: list[str]) -> Any:
+    """The flags."""
+    return read_flags(BenchFlags, "mlbits bench", words)
+
+
 def command(words: list[str]) -> int:
     """Measure how fast everything runs here."""
-    flags = read_flags(BenchFlags, "mlbits bench", words)
+    flags = parse(words)
     if not 0 < flags.seconds < float("inf"):
         raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
     check_file("json", flags.json)

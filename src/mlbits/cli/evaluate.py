@@ -7,13 +7,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.command_line import read_flags
+
+if TYPE_CHECKING:
+    from mlbits.selfplay.env_flags import EnvFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,19 @@ class EvalFlags:
     vec_normalize: Path | None = None
 
 
-def command(words: list[str]) -> int:
-    """Evaluate an agent."""
+def parse(words: list[str]) -> tuple[Any, EnvFlags]:
+    """The flags, and those of the environment's settings."""
     from mlbits.selfplay.env_flags import EnvFlags, find_env
 
     env_flags = EnvFlags(*find_env(words), words)
     flags_class = dataclasses.make_dataclass("Eval", [env_flags.field], bases=(EvalFlags,), frozen=True, kw_only=True)
     flags_class.__doc__ = EvalFlags.__doc__
-    flags = read_flags(flags_class, "mlbits eval", env_flags.words)
+    return read_flags(flags_class, "mlbits eval", env_flags.words), env_flags
+
+
+def command(words: list[str]) -> int:
+    """Evaluate an agent."""
+    flags, env_flags = parse(words)
     check_file("json", flags.json)
     from mlbits.selfplay.progress import compiling_said
 

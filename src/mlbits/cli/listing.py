@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -22,9 +22,14 @@ class ListFlags:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "all"
 
 
+def parse(words: list[str]) -> Any:
+    """The flags."""
+    return read_flags(ListFlags, "mlbits list", words)
+
+
 def command(words: list[str]) -> int:
     """List environments, agents, presets and evaluations."""
-    flags = read_flags(ListFlags, "mlbits list", words)
+    flags = parse(words)
     from mlbits.agents import AGENTS
     from mlbits.envs.core.registry import registered
     from mlbits.evals import EVALS

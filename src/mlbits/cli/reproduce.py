@@ -45,10 +45,15 @@ def reproduce_flags(words: list[str]) -> Any:
     return flags
 
 
+def parse(words: list[str]) -> Any:
+    """The flags."""
+    prog = " ".join(["mlbits reproduce", *(word for word in words[:1] if not word.startswith("-"))])
+    return read_flags(reproduce_flags(words), prog, words)
+
+
 def command(words: list[str]) -> int:
     """Repeat a result; 1 where it misses its target."""
-    prog = " ".join(["mlbits reproduce", *(word for word in words[:1] if not word.startswith("-"))])
-    flags = read_flags(reproduce_flags(words), prog, words)
+    flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals import eval_entry
     from mlbits.selfplay.progress import compiling_said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -26,9 +26,14 @@ class ResumeFlags:
     total_steps: int | None = None
 
 
+def parse(words: list[str]) -> Any:
+    """The flags."""
+    return read_flags(ResumeFlags, "mlbits resume", words)
+
+
 def command(words: list[str]) -> int:
     """Continue a run."""
-    flags = read_flags(ResumeFlags, "mlbits resume", words)
+    flags = parse(words)
     from mlbits.evals.headline import headlines
     from mlbits.evals.measures import during_training
     from mlbits.selfplay.loop import resume

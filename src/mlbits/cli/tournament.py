@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.evals.tournament_config import TournamentFlags
 from mlbits.selfplay.command_line import read_flags
 
+if TYPE_CHECKING:
+    from mlbits.selfplay.env_flags import EnvFlags
 
-def command(words: list[str]) -> int:
-    """Let agents meet and rate them."""
+
+def parse(words: list[str]) -> tuple[Any, EnvFlags]:
+    """The flags, and those of the environment's settings."""
     from mlbits.selfplay.env_flags import EnvFlags, find_env
 
     env_flags = EnvFlags(*find_env(words), words)
@@ -18,7 +22,12 @@ def command(words: list[str]) -> int:
         "Tournament", [env_flags.field], bases=(TournamentFlags,), frozen=True, kw_only=True
     )
     flags_class.__doc__ = TournamentFlags.__doc__
-    flags = read_flags(flags_class, "mlbits tournament", env_flags.words)
+    return read_flags(flags_class, "mlbits tournament", env_flags.words), env_flags
+
+
+def command(words: list[str]) -> int:
+    """Let agents meet and rate them."""
+    flags, env_flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.tournament_command import run_command
     from mlbits.selfplay.progress import compiling_said
