@@ -294,6 +294,13 @@ def test_only_the_first_copy_is_drawn():
     assert played.returns.tolist() == [[3.0]] * 3
 
 
+def test_the_copy_that_is_asked_for_is_drawn():
+    batch = open_batch("tests/Tool-v0", 2, render_mode="rgb_array")
+    batch.step(torch.ones(2, 1, dtype=torch.int64))
+    batch.reset(which=torch.tensor([False, True]))
+    assert [int(batch.render(copy=b)[0, 0, 0]) for b in (0, 1)] == [40, 0]
+
+
 @pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")
 @pytest.mark.parametrize(
     ("env", "settings", "why"),
