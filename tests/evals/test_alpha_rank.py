@@ -208,6 +208,6 @@ def test_bad_profiles_are_refused():
 
 
 def test_a_tie_is_a_step_of_one_half_either_way():
-    """a and b tie, c beats b, a beats c: a / 2 = c + b / 2, 3 b / 2 = a / 2 and c = b, so that a : b : c is 3 : 1 : 1."""
+    """a and b tie, c beats b, a beats c: a / 2 = c + b / 2, 3 b / 2 = a / 2 and c = b, so that they are 3 : 1 : 1."""
     payoffs = np.array([[0, 0, 1], [0, 0, -1], [-1, 1, 0]])
     assert alpha_rank_symmetric(payoffs) == pytest.approx([0.6, 0.2, 0.2], abs=1e-6)
