@@ -254,7 +254,7 @@ def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> s
         return f"95% interval {low} to {high}"
     if low is high:
         others = wilson(0.0, count, 0.95)[1]
-        return f"all {count} equal, which gives no interval; up to {others:.1%} may differ (95%)"
+        return f"no 95% interval, as all {count} are equal: up to {others:.1%} of others may differ"
     return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
 
 

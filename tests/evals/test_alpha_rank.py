@@ -205,3 +205,9 @@ def test_bad_profiles_are_refused():
         alpha_rank(np.zeros((2, 40, 40)))
     with pytest.raises(GameError, match=r"payoffs: got shape \(2, 3\)"):
         alpha_rank(np.zeros((2, 3)))
+
+
+def test_a_tie_is_a_step_of_one_half_either_way():
+    """a and b tie, c beats b, a beats c: a / 2 = c + b / 2, 3 b / 2 = a / 2 and c = b, so that they are 3 : 1 : 1."""
+    payoffs = np.array([[0, 0, 1], [0, 0, -1], [-1, 1, 0]])
+    assert alpha_rank_symmetric(payoffs) == pytest.approx([0.6, 0.2, 0.2], abs=1e-6)

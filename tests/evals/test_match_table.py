@@ -349,6 +349,12 @@ def test_an_interval_is_of_games_by_hand():
     assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx((middle - half, middle + half), abs=1e-6)
 
 
+def test_a_sweep_is_of_as_many_games_not_meetings():
+    """Four games, a sits twice and wins both meetings of each: four of four, not eight of eight."""
+    found = payoff_matrix(table_of([[0, 0, 1]] * 4, [[1, 2, 0]] * 4, "ab"))
+    assert (found.won[0, 1], found.won_low[0, 1]) == (1, pytest.approx(share_interval(4, 4)[1][0]))
+
+
 def test_a_table_with_one_return_alone_has_no_intervals():
     found = payoff_matrix(table_of([[0, 1]] * 9, [[0, 0]] * 9, "ab"))
     assert (found.payoff[0, 1], found.low[0, 1], found.high[0, 1]) == (0, -np.inf, np.inf)
