@@ -107,8 +107,8 @@ def test_masks_have_long_convoys() -> None:
     seas = [p for p, province in enumerate(STANDARD.provinces) if province.type == SEA]
     coasts = [p for p, province in enumerate(STANDARD.provinces) if province.type == COAST]
     through = checked = 0
-    for turn in range(150):
-        kinds = (CONVOY, SUPPORT_MOVE, MOVE) if turn < 20 else (CONVOY,)
+    for turn in range(60):
+        kinds = (CONVOY, SUPPORT_MOVE, MOVE) if turn < 10 else (CONVOY,)
         fleets = rng.choice(seas, rng.integers(8, 18), replace=False).tolist()
         armies = rng.choice(coasts, 2, replace=False).tolist()
         units = {p: Unit(0, FLEET, p) for p in fleets} | {p: Unit(1, ARMY, p) for p in armies}
