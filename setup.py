@@ -6,6 +6,6 @@ ROOMS = ("envs", "agents", "selfplay", "evals")
 found = find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
 
 setup(
-    packages=["mlbits", *(f"mlbits.{package}" for package in found)],
+    packages=["mlbits", "mlbits.cli", *(f"mlbits.{package}" for package in found)],
     package_dir={"mlbits": "src/mlbits", **{f"mlbits.{room}": room for room in ROOMS}},
 )

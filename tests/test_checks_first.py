@@ -104,7 +104,6 @@ def test_what_is_right_of_a_run_gets_as_far_as_compiling(uncompiled, runs):
         "eval {runs}/none",
         "eval {runs}/foreign",
         "resume {runs}/foreign --total-steps 1000",
-        "resume {runs}/grid --total-steps 5",
         "exploit randm --env {blotto}",
         "exploit random --env {grid}",
         "exploit {runs}/grid",
