@@ -1,0 +1,1 @@
+"""Maths that algorithms share: returns, action distributions, return distributions, natural gradients."""

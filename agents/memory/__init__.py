@@ -1,0 +1,1 @@
+"""Memory: replay buffers and the sum tree that prioritised ones draw from."""

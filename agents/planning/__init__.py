@@ -1,0 +1,1 @@
+"""Planning: agents and solvers that use a known model."""

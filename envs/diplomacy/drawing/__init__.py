@@ -1,0 +1,1 @@
+"""Pictures of Diplomacy positions: PNG, SVG and text."""

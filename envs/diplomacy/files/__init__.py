@@ -1,0 +1,1 @@
+"""Diplomacy files: saved games, test positions, one-line positions and replay pages."""

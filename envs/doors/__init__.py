@@ -1,0 +1,1 @@
+"""Doors: the interfaces through which other libraries and our agents reach the games, and others' environments ours."""

@@ -1,0 +1,1 @@
+"""Benchmarks: how fast everything runs, beside other libraries."""

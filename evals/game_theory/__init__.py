@@ -1,0 +1,1 @@
+"""Game theory: solutions and ratings of games given as payoffs."""

@@ -1,0 +1,1 @@
+"""Tournaments: pairings, the stored match table, and standings."""

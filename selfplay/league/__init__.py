@@ -1,0 +1,1 @@
+"""The league: opponents, who meets them, and how often they win."""

@@ -1,0 +1,1 @@
+"""Runs: folders, settings, checkpoints, curves and saved agents."""
