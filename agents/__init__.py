@@ -14,8 +14,8 @@ import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.order_space import OrderSpace
-from mlbits.envs.core.origins import caller, import_module, importable_name
 from mlbits.envs.core.spaces import action_layout
+from mlbits.envs.origins import caller, import_module, importable_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class AgentEntry:
             GameError: if no agent can.
         """
         from mlbits.agents.agent import AgentError
-        from mlbits.agents.networks import observation_kind
+        from mlbits.agents.networks.policy_value import observation_kind
 
         kinds = {"action": action_kinds(action_space), "observation": (observation_kind(observation_space),)}
         for what, space in (("action", action_space), ("observation", observation_space)):
@@ -111,10 +111,10 @@ AGENTS: dict[str, AgentEntry] = {
         ("discrete",),
     ),
     "random": AgentEntry(
-        "mlbits.agents.random_agent", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
+        "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
     ),
     "diplomacy-hold": AgentEntry(
-        "mlbits.agents.diplomacy_bots",
+        "mlbits.agents.bots.diplomacy",
         "HoldBot",
         "HoldConfig",
         "a bot for Diplomacy boards that holds",
@@ -123,7 +123,7 @@ AGENTS: dict[str, AgentEntry] = {
         bot=True,
     ),
     "diplomacy-greedy": AgentEntry(
-        "mlbits.agents.diplomacy_bots",
+        "mlbits.agents.bots.diplomacy",
         "GreedyBot",
         "GreedyConfig",
         "a bot for Diplomacy boards that takes and defends centres",
@@ -131,19 +131,35 @@ AGENTS: dict[str, AgentEntry] = {
         ("dict",),
         bot=True,
     ),
-    "sb3-ppo": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"),
-    "sb3-a2c": AgentEntry("mlbits.agents.sb3", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"),
+    "sb3-ppo": AgentEntry(
+        "mlbits.agents.sb3.agent", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"
+    ),
+    "sb3-a2c": AgentEntry(
+        "mlbits.agents.sb3.agent", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"
+    ),
     "sb3-dqn": AgentEntry(
-        "mlbits.agents.sb3", "SB3Agent", "SB3DQNConfig", "Stable-Baselines3's DQN, by its own loop", ("discrete",)
+        "mlbits.agents.sb3.agent", "SB3Agent", "SB3DQNConfig", "Stable-Baselines3's DQN, by its own loop", ("discrete",)
     ),
     "sb3-ddpg": AgentEntry(
-        "mlbits.agents.sb3", "SB3Agent", "SB3DDPGConfig", "Stable-Baselines3's DDPG, by its own loop", ("continuous",)
+        "mlbits.agents.sb3.agent",
+        "SB3Agent",
+        "SB3DDPGConfig",
+        "Stable-Baselines3's DDPG, by its own loop",
+        ("continuous",),
     ),
     "sb3-td3": AgentEntry(
-        "mlbits.agents.sb3", "SB3Agent", "SB3TD3Config", "Stable-Baselines3's TD3, by its own loop", ("continuous",)
+        "mlbits.agents.sb3.agent",
+        "SB3Agent",
+        "SB3TD3Config",
+        "Stable-Baselines3's TD3, by its own loop",
+        ("continuous",),
     ),
     "sb3-sac": AgentEntry(
-        "mlbits.agents.sb3", "SB3Agent", "SB3SACConfig", "Stable-Baselines3's SAC, by its own loop", ("continuous",)
+        "mlbits.agents.sb3.agent",
+        "SB3Agent",
+        "SB3SACConfig",
+        "Stable-Baselines3's SAC, by its own loop",
+        ("continuous",),
     ),
 }
 

@@ -12,11 +12,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, network_generator, pick, prefixed, rows, unprefixed
-from mlbits.agents.distributions import Categorical, distribution_for
-from mlbits.agents.networks import ActorCritic, RunningMoments
-from mlbits.agents.optimization import FlatAdam
-from mlbits.agents.order_network import OrderDistribution, OrderNetwork, fits_orders
-from mlbits.agents.returns import next_values
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.maths.action_distributions import Categorical, distribution_for
+from mlbits.agents.maths.returns import next_values
+from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
+from mlbits.agents.networks.policy_value import ActorCritic, RunningMoments
 
 # Rows a pass on the CPU: activations of 4,096 rows of 64 stay in a core's cache, and of as many areas of boards.
 CPU_CHUNK = 4096

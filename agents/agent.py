@@ -101,9 +101,9 @@ class Rollout:
             rollout before, decided by the policy of then (see below); None where row 0 is a step like any other.
 
     In games in which seats wait for their turns, windows of ongoing play hold settled decisions alone
-    (:mod:`~mlbits.agents.open_decisions`): for a seat that still waits when the window ends, its last decision is not
-    active, its rewards come with the next rollout's row 0, and ``last_obs`` and ``last_mask`` are that decision's own.
-    Only rollouts for a replay and whole episodes have ``last_active`` and ``final_active``, and hold all.
+    (:mod:`~mlbits.agents.maths.open_decisions`): for a seat that still waits when the window ends, its last decision is
+    not active, its rewards come with the next rollout's row 0, and ``last_obs`` and ``last_mask`` are that decision's
+    own. Only rollouts for a replay and whole episodes have ``last_active`` and ``final_active``, and hold all.
     """
 
     obs: Any
@@ -162,7 +162,7 @@ class Agent(Protocol):
         """Decide for N rows of observations; ``greedy`` takes the most probable action in place of a draw."""
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """Learn from a :class:`Rollout`, or from the run's :class:`~mlbits.agents.replay.Replay` after a ReplaySpec.
+        """Learn from a :class:`Rollout`, or, after a ReplaySpec, from the run's replay buffer.
 
         ``progress`` 0..1 is how much of the run (of the learner's own life in a league) is over. Returns metrics
         by name, numbers or tensors [].

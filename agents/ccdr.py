@@ -20,7 +20,7 @@ with LOLA up to rounding, which its steps make grow.)
 Made for this one game, whose seats hold networks; it is no agent of ``mlbits train``.
 
 Example:
-    >>> from mlbits.agents.similarity_learning import SimilarityLearningConfig, alternate, make_pairs, pretrain
+    >>> from mlbits.agents.ccdr import SimilarityLearningConfig, alternate, make_pairs, pretrain
     >>> from mlbits.envs.policy_similarity import SimilarityGame
     >>> game, config = SimilarityGame(), SimilarityLearningConfig(pretraining_steps=100, turns=2, batch=32)
     >>> pairs = make_pairs(game, config, seeds=[0, 1])
@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError, check_hidden, check_range, network_generator
-from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.envs.policy_similarity import Outcome, SimilarityGame
 
 SLOPE = 0.01  # of LeakyReLU below 0, torch's own

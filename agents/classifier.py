@@ -59,9 +59,9 @@ from mlbits.agents.agent import (
     rows,
     unprefixed,
 )
-from mlbits.agents.distributions import Categorical, masked_log_softmax, probability_ratio
-from mlbits.agents.networks import Features, Tower
-from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.maths.action_distributions import Categorical, masked_log_softmax, probability_ratio
+from mlbits.agents.networks.policy_value import Features, Tower
 from mlbits.agents.reinforce import others_mean
 
 Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]

@@ -47,15 +47,15 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.deterministic_actor_critic import Actor, Critics
-from mlbits.agents.distributions import DiagonalGaussian
-from mlbits.agents.followed_adam import FollowedAdam
-from mlbits.agents.processor import describe, has_fast_bfloat16
-from mlbits.agents.replay import Replay, Transitions
-from mlbits.agents.return_distributions import categorical_gradient, categorical_loss, project
-from mlbits.agents.returns import ReturnRange
-from mlbits.agents.wide_tower import Precision
+from mlbits.agents.kernels.fused_adam import FollowedAdam
+from mlbits.agents.kernels.relu_mlp_passes import Precision
+from mlbits.agents.maths.action_distributions import DiagonalGaussian
+from mlbits.agents.maths.return_distributions import categorical_gradient, categorical_loss, project
+from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.envs.core.spaces import action_layout
+from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
 _MEASURE_EVERY = 16  # updates: measuring each would take a tenth of the time of the updates of a small network
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")

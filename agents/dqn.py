@@ -46,19 +46,19 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.compiled_q_learning import CompiledQLearning, compiles
-from mlbits.agents.distributions import epsilon_greedy
-from mlbits.agents.optimization import FlatAdam
-from mlbits.agents.q_network import QNetwork, TargetNetwork
-from mlbits.agents.replay import Replay, Transitions
-from mlbits.agents.return_distributions import (
+from mlbits.agents.kernels.compiled_q_learning import CompiledQLearning, compiles
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.maths.action_distributions import epsilon_greedy
+from mlbits.agents.maths.return_distributions import (
     categorical_gradient,
     categorical_loss,
     project,
     quantile_huber_gradient,
     quantile_huber_loss,
 )
-from mlbits.agents.returns import ReturnRange
+from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.q_network import QNetwork, TargetNetwork
 from mlbits.envs.core.spaces import action_layout
 
 _ROWS_AT_ONCE = 8192  # transitions drawn together where several updates follow on each other

@@ -35,9 +35,9 @@ from torch import Tensor
 
 from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
-from mlbits.agents.distributions import probability_ratio
-from mlbits.agents.order_network import OrderDistribution
-from mlbits.agents.returns import RewardScale, gae
+from mlbits.agents.maths.action_distributions import probability_ratio
+from mlbits.agents.maths.returns import RewardScale, gae
+from mlbits.agents.networks.orders import OrderDistribution
 
 Metrics = dict[str, Tensor]
 
@@ -70,7 +70,7 @@ class PPOConfig:
         hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
             graph convolution each.
         log_std: initial log standard deviation of continuous actions.
-        network: "auto", the :mod:`~mlbits.agents.order_network` for orders on a graph and towers for all else, or
+        network: "auto", the :mod:`~mlbits.agents.networks.orders` for orders on a graph and towers for all else, or
             "tower".
     """
 

@@ -41,8 +41,8 @@ from torch import Tensor
 
 from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
-from mlbits.agents.open_decisions import leave_out_open
-from mlbits.agents.returns import gae, rewards_to_go, whole_returns
+from mlbits.agents.maths.open_decisions import leave_out_open
+from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 
 _MOST_WEIGHT = 2.0  # of a decision that was carried over; more than a step's worth of change is not to be trusted
 
@@ -67,7 +67,7 @@ class ReinforceConfig:
         hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
             graph convolution each.
         log_std: initial log standard deviation of continuous actions.
-        network: "auto", the :mod:`~mlbits.agents.order_network` for orders on a graph and towers for all else, or
+        network: "auto", the :mod:`~mlbits.agents.networks.orders` for orders on a graph and towers for all else, or
             "tower".
     """
 

@@ -37,7 +37,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
-from mlbits.agents.distributions import epsilon_greedy
+from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.envs.core.spaces import action_layout
 
 MAX_ENTRIES = 50_000_000  # of a table: 400 MB

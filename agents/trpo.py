@@ -48,11 +48,11 @@ from mlbits.agents.agent import (
     rows,
     unprefixed,
 )
-from mlbits.agents.distributions import probability_ratio
-from mlbits.agents.natural_gradient import FisherProduct, conjugate_gradient
-from mlbits.agents.networks import RunningMoments
-from mlbits.agents.returns import RewardScale, gae
-from mlbits.agents.tower_pass import TowerPass
+from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
+from mlbits.agents.maths.action_distributions import probability_ratio
+from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
+from mlbits.agents.maths.returns import RewardScale, gae
+from mlbits.agents.networks.policy_value import RunningMoments
 
 # New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mlbits
-from mlbits.envs.diplomacy.adjudication import adjudicate
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.drawing import draw_position
+from mlbits.envs.diplomacy.drawing.board_image import draw_position
+from mlbits.envs.diplomacy.files.replay_page import frames_of
+from mlbits.envs.diplomacy.files.saved_games import GameRecord
 from mlbits.envs.diplomacy.position import Position, first_position
-from mlbits.envs.diplomacy.replay_page import frames_of
-from mlbits.envs.diplomacy.saved_games import GameRecord
-from mlbits.evals import fictitious_self_play, overestimation, similarity, supervised_vs_rl
-from mlbits.selfplay.heat_maps import payoff_heat_map
-from mlbits.selfplay.value_maps import exact_picture
+from mlbits.envs.diplomacy.report import adjudicate
+from mlbits.evals.policy_maps import exact_picture
+from mlbits.evals.reproductions import fictitious_self_play, overestimation, similarity, supervised_vs_rl
+from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 
 FOLDER = Path(__file__).parent / "pictures"
 STEPS, SEED = 5, 1

@@ -1,6 +1,6 @@
 """Environments: what is played. One folder or file a game, all on the core in :mod:`mlbits.envs.core`."""
 
-from mlbits.envs.core.registry import register, registered
+from mlbits.envs.registry import register, registered
 
 
 def register_all() -> None:

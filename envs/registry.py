@@ -18,11 +18,11 @@ import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.origins import caller, importable_name
+from mlbits.envs.origins import caller, importable_name
 
 if TYPE_CHECKING:
-    from mlbits.envs.core.batch import GameBatch
-    from mlbits.envs.core.sb3_door import SB3VecEnv
+    from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
+    from mlbits.envs.engine.batch import GameBatch
 
 Factory = Callable[..., Game]
 
@@ -90,8 +90,8 @@ def register(
     )  # fmt: skip
     gym.register(
         game_id,
-        entry_point="mlbits.envs.core.gymnasium_doors:make_env",
-        vector_entry_point="mlbits.envs.core.gymnasium_doors:make_vector_env",
+        entry_point="mlbits.envs.doors.gymnasium_envs:make_env",
+        vector_entry_point="mlbits.envs.doors.gymnasium_envs:make_vector_env",
         reward_threshold=reward_threshold,
         kwargs={"game_id": game_id},
     )
@@ -142,7 +142,7 @@ def _register_with_pettingzoo(game_id: str) -> None:
         warnings.simplefilter("ignore")
         for kind in ("parallel", "aec"):
             pettingzoo_register(
-                kind, game_id, f"mlbits.envs.core.pettingzoo_doors:make_{kind}", kwargs={"game_id": game_id}
+                kind, game_id, f"mlbits.envs.doors.pettingzoo_envs:make_{kind}", kwargs={"game_id": game_id}
             )
 
 
@@ -206,7 +206,7 @@ def make_batch(
     threads: int | None = None,
     **settings: Any,
 ) -> GameBatch:
-    """B copies of a registered game as torch tensors on a device; see :class:`~mlbits.envs.core.batch.GameBatch`.
+    """B copies of a registered game as torch tensors on a device; see :class:`~mlbits.envs.engine.batch.GameBatch`.
 
     Args:
         game_id: a registered id.
@@ -224,7 +224,7 @@ def make_batch(
         GameError: if a setting is unknown or out of range, or the copies' games do not fit together.
         DeviceError: if the device is not there.
     """
-    from mlbits.envs.core.batch import GameBatch
+    from mlbits.envs.engine.batch import GameBatch
 
     games: Game | list[Game]
     if settings_per_copy is None:
@@ -251,7 +251,7 @@ def make_sb3(
     Args:
         game_id: a registered id of a game of one seat.
         num_envs: number of copies B.
-        seed: see :class:`~mlbits.envs.core.sb3_door.SB3VecEnv`.
+        seed: see :class:`~mlbits.envs.doors.sb3_vec_env.SB3VecEnv`.
         illegal: see there.
         render_mode: see there.
         threads: see there.
@@ -261,7 +261,7 @@ def make_sb3(
         UnknownIdError: if there is no such id; the message names the nearest.
         GameError: if a setting is unknown or out of range, or the game has several seats.
     """
-    from mlbits.envs.core.sb3_door import SB3VecEnv
+    from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
 
     game = make_game(game_id, **settings)
     return SB3VecEnv(game, num_envs, seed=seed, illegal=illegal, render_mode=render_mode, threads=threads)

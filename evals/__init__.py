@@ -34,29 +34,38 @@ class EvalEntry:
 
 EVALS: dict[str, EvalEntry] = {
     "gridworld": EvalEntry(
-        "mlbits.evals.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
+        "mlbits.evals.reproductions.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
     ),
-    "cartpole": EvalEntry("mlbits.evals.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"),
+    "cartpole": EvalEntry(
+        "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
+    ),
     "classic": EvalEntry(
-        "mlbits.evals.classic:reproduce", "the classic agents beside Stable-Baselines3 and published figures"
+        "mlbits.evals.reproductions.classic:reproduce",
+        "the classic agents beside Stable-Baselines3 and published figures",
     ),
     "supervised-vs-rl": EvalEntry(
-        "mlbits.evals.supervised_vs_rl:reproduce", "rewards take n times the examples that n labels take, or not"
+        "mlbits.evals.reproductions.supervised_vs_rl:reproduce",
+        "rewards take n times the examples that n labels take, or not",
     ),
     "diplomacy": EvalEntry(
-        "mlbits.evals.diplomacy:reproduce", "PPO on a small Diplomacy board beats random play and a greedy bot"
+        "mlbits.evals.reproductions.diplomacy:reproduce",
+        "PPO on a small Diplomacy board beats random play and a greedy bot",
     ),
     "openspiel": EvalEntry(
-        "mlbits.evals.openspiel:reproduce", "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs"
+        "mlbits.evals.reproductions.openspiel:reproduce",
+        "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs",
     ),
     "fictitious-play": EvalEntry(
-        "mlbits.evals.fictitious_self_play:reproduce", "a pool of past selves is harder to exploit than plain self-play"
+        "mlbits.evals.reproductions.fictitious_self_play:reproduce",
+        "a pool of past selves is harder to exploit than plain self-play",
     ),
     "overestimation": EvalEntry(
-        "mlbits.evals.overestimation:reproduce", "max Q is too high, and double Q-learning cures it, table and DQN"
+        "mlbits.evals.reproductions.overestimation:reproduce",
+        "max Q is too high, and double Q-learning cures it, table and DQN",
     ),
     "similarity": EvalEntry(
-        "mlbits.evals.similarity:reproduce", "networks that see how alike they are keep cooperating, in part"
+        "mlbits.evals.reproductions.similarity:reproduce",
+        "networks that see how alike they are keep cooperating, in part",
     ),
 }
 

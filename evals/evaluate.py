@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlbits.agents.sb3 import load_sb3
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals.agent_exploitability import exact_exploitability
+from mlbits.agents.sb3.agent import load_sb3
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
+from mlbits.evals.head_to_head import play_against
 from mlbits.evals.headline import measure
-from mlbits.evals.opponents import play_against
-from mlbits.evals.yardstick import Yardstick, yardstick
-from mlbits.selfplay.config import ConfigError
-from mlbits.selfplay.play import Played, play_episodes
-from mlbits.selfplay.saved_agents import check_guest, load_agent, load_agent_and_problems, open_guest
+from mlbits.evals.optimal_return import Yardstick, yardstick
+from mlbits.evals.policy_maps import add_pictures, policy_pictures
+from mlbits.selfplay.episodes import Played, play_episodes
+from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.saved_agents import check_guest, load_agent, load_agent_and_problems, open_guest
+from mlbits.selfplay.runs.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.statistics import mean_interval
-from mlbits.selfplay.tracking import ANIMATIONS, encode_animation
-from mlbits.selfplay.value_maps import add_pictures, policy_pictures
 
 __all__ = ["evaluate_against", "evaluate_model", "evaluate_run", "load_agent"]
 
@@ -96,7 +96,7 @@ def evaluate_against(
         env_settings: of the environment, over those that the run trained with.
 
     Returns:
-        What :func:`~mlbits.evals.opponents.play_against` says of the run's agent; env_steps and passed_over as
+        What :func:`~mlbits.evals.head_to_head.play_against` says of the run's agent; env_steps and passed_over as
         :func:`evaluate_run` has them, and episodes, the number of games.
 
     Raises:

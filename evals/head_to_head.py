@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.config import ConfigError
-from mlbits.selfplay.play import play_episodes
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.episodes import play_episodes
+from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.statistics import mean_interval, share_interval
 
 

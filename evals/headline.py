@@ -16,8 +16,8 @@ import torch
 from mlbits.agents import AGENTS, make_bot
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals.opponents import play_against
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.evals.head_to_head import play_against
 from mlbits.selfplay.statistics import interval_text, share_interval
 
 _POOL_AGENTS = 16  # frozen copies that are played, evenly spaced

@@ -1,8 +1,8 @@
 """An exact yardstick for returns, where the environment is small enough to be solved: the best play, and random play.
 
-Both are undiscounted and keep the time limit (backward induction, :mod:`mlbits.agents.dynamic_programming`), as the
-returns are that they are held against. A return of itself says little where rewards are negative or any play earns
-much, so the score of a return is its place between the two: 0 is the mean of random play, 1 that of the best.
+Both are undiscounted and keep the time limit (backward induction, :mod:`mlbits.agents.planning.dynamic_programming`),
+as the returns are that they are held against. A return of itself says little where rewards are negative or any play
+earns much, so the score of a return is its place between the two: 0 is the mean of random play, 1 that of the best.
 
 The best play here sees the whole state and the time that is left. Where states look alike and ask for different
 actions, no player of the observations could do as well, and there is no yardstick.
@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.agents.dynamic_programming import action_values, backward_induction, best_actions, uniform_policy
-from mlbits.agents.transition_table import TransitionTable, read_gymnasium, read_table
-from mlbits.envs.core.batch import GameBatch
+from mlbits.agents.planning.dynamic_programming import action_values, backward_induction, best_actions, uniform_policy
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.registry import make_game, registered
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.exact.transition_table import TransitionTable, read_gymnasium, read_table
+from mlbits.envs.registry import make_game, registered
 
 # What a second or two on one core can solve.
 _LIMITS: dict[str, Any] = {"start_limit": 5_000, "state_limit": 30_000, "outcome_limit": 100_000}

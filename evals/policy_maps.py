@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, rows
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.registry import make_game, registered
-from mlbits.selfplay.config import Settings
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.registry import make_game, registered
+from mlbits.selfplay.runs.config import Settings
 
 LEARNED, EXACT = "policy/learned", "policy/exact"
 _DISCOUNT = 0.99  # of the exact solution for an agent without one
@@ -92,8 +92,8 @@ def exact_picture(game: Game, discount: float) -> NDArray[np.uint8]:
         AgentError: if the values do not settle.
     """
     # Here and not above: only runs on gridworlds wait for SciPy and Pillow.
-    from mlbits.agents.dynamic_programming import backward_induction, best_actions, value_iteration
-    from mlbits.agents.transition_table import read_table
+    from mlbits.agents.planning.dynamic_programming import backward_induction, best_actions, value_iteration
+    from mlbits.envs.exact.transition_table import read_table
     from mlbits.envs.gridworld.drawing import draw_overlay
 
     table = read_table(game, state_limit=_STATE_LIMIT, outcome_limit=_OUTCOME_LIMIT)
@@ -118,7 +118,7 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    from mlbits.selfplay.tracking import tensorboard_tag
+    from mlbits.selfplay.runs.tracking import tensorboard_tag
 
     try:
         with SummaryWriter(str(folder)) as writer:

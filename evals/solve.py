@@ -1,6 +1,6 @@
 """``mlbits solve``: the exact solution of an environment that is small enough to have a table.
 
-The table is read off the environment's own rules (:mod:`mlbits.agents.transition_table`) and solved three ways: by
+The table is read off the environment's own rules (:mod:`mlbits.envs.exact.transition_table`) and solved three ways: by
 backward induction for the greatest undiscounted return within the time limit, and by value iteration and policy
 iteration at a discount, without a time limit, each with how near to the optimum it is known to be.
 """
@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.dynamic_programming import (
+from mlbits.agents.planning.dynamic_programming import (
     backward_induction,
     check_accuracy,
     policy_iteration,
     uniform_policy,
     value_iteration,
 )
-from mlbits.agents.transition_table import table_of
-from mlbits.selfplay.config import ConfigError
-from mlbits.selfplay.value_maps import exact_picture, fixed_map
+from mlbits.envs.exact.transition_table import table_of
+from mlbits.evals.policy_maps import exact_picture, fixed_map
+from mlbits.selfplay.runs.config import ConfigError
 
 
 def solve(

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.selfplay.opponents import Opponents
+from mlbits.selfplay.bookkeeping import EVAL_SEED
+from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.session import Measured, Session
-from mlbits.selfplay.turns import EVAL_SEED
 
 # Copies of a pool that are measured (a millisecond or two each) or drawn: evenly spaced ones where there are more.
 _MEASURED, _DRAWN = 512, 16
@@ -43,9 +43,9 @@ def during_training(session: Session) -> Measured:
     if session.batch.num_seats < 2:
         return Measured({}, {})
     # Here and not above: only runs of several seats wait for SciPy.
-    from mlbits.evals.agent_exploitability import exact_exploitability
+    from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
+    from mlbits.evals.game_theory.elo import elo_ratings, meeting_groups
     from mlbits.evals.headline import measure
-    from mlbits.evals.ratings import elo_ratings, meeting_groups
 
     scalars: dict[str, float] = {}
     opponents, settings = session.opponents, session.settings
@@ -84,8 +84,8 @@ def during_training(session: Session) -> Measured:
 
 def payoffs_picture(opponents: Opponents) -> np.ndarray:
     """Who won how often against whom, uint8 [H, W, 3]: learners, guests, and frozen copies evenly spaced in time."""
-    from mlbits.evals.ratings import meeting_groups
-    from mlbits.selfplay.heat_maps import payoff_heat_map  # needs Pillow
+    from mlbits.evals.game_theory.elo import meeting_groups
+    from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map  # needs Pillow
 
     copies = [copy.number for copy in opponents.copies]
     shown = [number for number in range(len(opponents.agents)) if number not in set(copies)] + _evenly(copies, _DRAWN)

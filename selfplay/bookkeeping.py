@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.collect import Episodes, Timing
+from mlbits.evals.policy_maps import policy_pictures
+from mlbits.selfplay.collector import Episodes, Timing
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.finite import check_array
 from mlbits.selfplay.interrupts import Interrupts, RunInterrupted, eval_command, resume_command
 from mlbits.selfplay.lineup import LEARNER
 from mlbits.selfplay.machine import process_wall_seconds
-from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import CHECKPOINTS, write_summary
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.folder import CHECKPOINTS, write_summary
+from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.statistics import mean_interval
-from mlbits.selfplay.tracking import Tracker
-from mlbits.selfplay.value_maps import policy_pictures
 
 # Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.
 EVAL_SEED = 1_000_000_007

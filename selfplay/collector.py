@@ -3,7 +3,7 @@
 The block is allocated once and written over by every rollout; a rollout is valid until the next.
 
 Where seats wait for their turns, a window of ongoing play gives its open decisions to the next one, which has them in a
-row in front of its steps (:mod:`~mlbits.agents.open_decisions`).
+row in front of its steps (:mod:`~mlbits.agents.maths.open_decisions`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import ReplaySpec, Rollout, RolloutSpec, pick, prefixed, rows, unprefixed
-from mlbits.agents.open_decisions import OpenDecisions, leave_out_open
+from mlbits.agents.maths.open_decisions import OpenDecisions, leave_out_open
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.wrapped import AnyBatch
+from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.selfplay.lineup import LEARNER, Lineup
 from mlbits.selfplay.machine import memory_bytes
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, pick, rows
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.wrapped import AnyBatch, open_batch
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.selfplay.lineup import Lineup
 
 _COPIES_AT_ONCE = 1024

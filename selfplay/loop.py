@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlbits.agents.sb3_configs import SB3Config
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import Settings, settled
+from mlbits.agents.sb3.configs import SB3Config
+from mlbits.selfplay.bookkeeping import Turns
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
-from mlbits.selfplay.run import CHECKPOINTS, change_settings, new_folder, read_settings
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.config import Settings, settled
+from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
+from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measured, Session, open_session
-from mlbits.selfplay.tracking import Tracker
-from mlbits.selfplay.turns import Turns
 
 Measure = Callable[[Session], Measured]
 
@@ -57,11 +57,11 @@ def train(
     """Start a run.
 
     Args:
-        settings: of the run, from :func:`mlbits.selfplay.config.resolve`.
+        settings: of the run, from :func:`mlbits.selfplay.runs.config.resolve`.
         out: its folder; None makes one under ``runs``.
         console: whether to show progress.
         measure: asked at every evaluation for more to record; the command gives
-            :func:`mlbits.evals.measures.during_training`.
+            :func:`mlbits.evals.training_probes.during_training`.
 
     Returns:
         The folder and the summary.

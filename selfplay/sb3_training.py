@@ -1,10 +1,10 @@
 """Training by Stable-Baselines3's own loop, recorded as any other run.
 
 ``mlbits train sb3-ppo ENV`` runs ``model.learn`` of SB3 itself. Its callback hands each turn (a rollout, and what was
-learned from it) to the same :class:`~mlbits.selfplay.turns.Turns` that follows our own loop's, so that the run's
+learned from it) to the same :class:`~mlbits.selfplay.bookkeeping.Turns` that follows our own loop's, so that the run's
 folder, the curves, the evaluation on the same seeds, the checkpoints and the summary are those of every run. Games of
-mlbits are played through :class:`~mlbits.envs.core.sb3_door.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each copy
-in a ``Monitor``.
+mlbits are played through :class:`~mlbits.envs.doors.sb3_vec_env.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each
+copy in a ``Monitor``.
 
 Where it differs: SB3 draws from the global generators, which are seeded for the run and set back after it; and it
 cannot be taken up again in the middle, since a model of SB3 saves neither its replay nor its environments.
@@ -36,24 +36,24 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import RolloutSpec
-from mlbits.agents.sb3 import SB3Agent
-from mlbits.agents.sb3_algorithms import algorithm_arguments, algorithm_class
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.gymnasium_ids import make_copy
-from mlbits.envs.core.registry import make_sb3, registered
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.checkpoints import Checkpoint
-from mlbits.selfplay.collect import Collector, Episodes
-from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.agents.sb3.agent import SB3Agent
+from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.doors.gymnasium_ids import make_copy
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.envs.registry import make_sb3, registered
+from mlbits.selfplay.bookkeeping import Turns
+from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.machine import memory_bytes, set_up
-from mlbits.selfplay.run import SUMMARY, RunError, new_folder
+from mlbits.selfplay.runs.checkpoints import Checkpoint
+from mlbits.selfplay.runs.config import ConfigError, Settings
+from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
+from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
-from mlbits.selfplay.tracking import Tracker
-from mlbits.selfplay.turns import Turns
 
 _RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
 _MAX_SEED = 2**32 - 1  # of NumPy's global generator

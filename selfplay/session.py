@@ -15,18 +15,18 @@ from torch import Tensor
 
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import Agent, DivergedError, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
-from mlbits.agents.replay import Replay, replay_bytes
-from mlbits.envs.core.batch import GameBatch, parse_device
-from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.wrapped import AnyBatch, open_batch, reward_threshold
-from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError
-from mlbits.selfplay.collect import Collector, Episodes
-from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.agents.memory.replay import Replay, replay_bytes
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
+from mlbits.envs.engine.batch import GameBatch, parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
+from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.machine import memory_bytes
-from mlbits.selfplay.opponents import Opponents
-from mlbits.selfplay.saved_agents import open_guest
+from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
+from mlbits.selfplay.runs.config import ConfigError, Settings
+from mlbits.selfplay.runs.saved_agents import open_guest
 
 # Streams drawn from one seed; apart, so that more draws in one do not shift another.
 _ACTING, _LEARNING = 1_000_003, 2_000_003
@@ -138,7 +138,7 @@ class Session:
             self.batch.reset(seed=self.settings.run.seed)
 
     def collect(self) -> tuple[Rollout, Episodes, int]:
-        """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collect.Collector.collect`.
+        """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collector.Collector.collect`.
 
         Raises:
             NotFiniteError: if the environment gave a number that is not finite.

@@ -22,8 +22,8 @@ from gymnasium import spaces
 from mlbits.envs.core.drawing import Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import normal, randint, uniform
-from mlbits.envs.core.registry import register, registered
 from mlbits.envs.core.rules import rule
+from mlbits.envs.registry import register, registered
 
 HEAPS, MOST = 3, 3  # Nim: heaps, and the most that one move takes
 

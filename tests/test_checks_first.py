@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from mlbits.cli import main
-from mlbits.envs.core import copies, driver
+from mlbits.envs.engine import cpu_copies, driver
 
 GRID, BLOTTO = "mlbits/GridWorld-v0", "mlbits/Blotto-v0"
 TINY = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--eval-episodes", "2", "--no-video", "--quiet"]
@@ -32,7 +32,7 @@ def uncompiled(monkeypatch):
     def refuse(*words, **more):
         raise CompiledError
 
-    for module in (copies, driver):
+    for module in (cpu_copies, driver):
         monkeypatch.setattr(module, "load_driver", refuse)
 
 

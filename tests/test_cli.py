@@ -18,8 +18,8 @@ import mlbits
 from mlbits.agents import AGENTS
 from mlbits.cli import COMMANDS, main
 from mlbits.evals import EVALS
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import presets, resolve
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.config import presets, resolve
 
 GRID = "mlbits/GridWorld-v0"
 TINY = [

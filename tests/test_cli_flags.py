@@ -10,11 +10,11 @@ import pytest
 
 from mlbits.agents import AGENTS
 from mlbits.cli import COMMANDS, main
-from mlbits.envs.core.registry import registered
+from mlbits.envs.registry import registered
 from mlbits.evals import EVALS
-from mlbits.selfplay.command_line import flag_names, forget_flags, in_flags, plain, whole_number
-from mlbits.selfplay.config import RunConfig
-from mlbits.selfplay.flags import parse_solve, parse_train
+from mlbits.selfplay.runs.command_line import flag_names, forget_flags, in_flags, plain, whole_number
+from mlbits.selfplay.runs.config import RunConfig
+from mlbits.selfplay.runs.flags import parse_solve, parse_train
 
 GRID = "mlbits/GridWorld-v0"
 TINY = ["--preset", "none", "--total-steps", "1e2", "--num-envs", "4", "--eval-episodes", "2", "--no-video", "--quiet"]
@@ -198,7 +198,7 @@ def test_switches_of_our_games_take_values_too():
 
 
 def test_markup_of_docstrings_is_taken_out():
-    said = plain("see :func:`~mlbits.selfplay.config.resolve` or ``num_envs`` (:class:`Run`, :mod:`a.b`, `c <d>`)")
+    said = plain("see :func:`~mlbits.selfplay.runs.config.resolve` or ``num_envs`` (:class:`Run`, :mod:`a.b`, `c <d>`)")
     assert said == "see resolve or num_envs (Run, b, c <d>)"
 
 

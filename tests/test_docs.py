@@ -25,12 +25,12 @@ from PIL import Image
 import mlbits
 from mlbits import cli
 from mlbits.agents import AGENTS
-from mlbits.envs.core import registry
+from mlbits.envs import registry
 from mlbits.evals import EVALS
-from mlbits.selfplay.command_line import read_flags
-from mlbits.selfplay.config import resolve
-from mlbits.selfplay.flags import parse_solve, parse_train
 from mlbits.selfplay.loop import train
+from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.runs.flags import parse_solve, parse_train
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, ADDING, PICTURES = (ROOT / "docs" / name for name in ("examples", "adding.md", "pictures"))

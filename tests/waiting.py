@@ -9,10 +9,10 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import Decision, RolloutSpec
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint, uniform
 from mlbits.envs.core.rules import rule
+from mlbits.envs.engine.batch import GameBatch
 
 SEATS, ACTIONS = 3, 4
 

@@ -3,7 +3,7 @@
 Opponents that never change, for training and for measuring. They see what a seat sees (the observation and the legal
 orders) and the action space, an :class:`~mlbits.envs.core.order_space.OrderSpace`; they play any board, whole batches
 at once, and know what the columns of its observation mean (:mod:`mlbits.envs.diplomacy.game`). Uniformly random orders
-are :class:`~mlbits.agents.random_agent.RandomAgent`'s.
+are :class:`~mlbits.agents.bots.random_bot.RandomAgent`'s.
 
 The greedy bot gives every legal order a score, and orders the unit whose best order scores most, then the next, each
 time knowing what it has ordered: so it supports its own attacks, follows units that leave and does not bounce itself.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
-from mlbits.agents.distributions import Categorical, distribution_for
+from mlbits.agents.maths.action_distributions import Categorical, distribution_for
 from mlbits.envs.core.box_sampling import BoxSampler
 
 

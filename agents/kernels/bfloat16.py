@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.envs.core.kernels import njit
+from mlbits.envs.engine.kernel_cache import njit
 
 # Up to these widths on the narrow side the loops here are faster on a CPU than torch's operations.
 _NARROW_INPUT, _NARROW_HEAD = 64, 8

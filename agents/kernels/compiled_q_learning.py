@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.matrix_product import add_product
-from mlbits.agents.optimization import FlatAdam
-from mlbits.agents.q_network import QNetwork, TargetNetwork
-from mlbits.agents.replay import Transitions
-from mlbits.envs.core.kernels import njit
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.kernels.small_matrix_products import add_product
+from mlbits.agents.memory.replay import Transitions
+from mlbits.agents.networks.q_network import QNetwork, TargetNetwork
+from mlbits.envs.engine.kernel_cache import njit
 
 # Up to so many rows of observations a product is a sum for each unit and row; torch's is faster above.
 _FEW_ROWS = 16

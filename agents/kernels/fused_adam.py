@@ -3,7 +3,7 @@
 Off-policy learning changes every weight of wide networks every step, up to four times over: Adam's step, the target's
 step towards it, and the bfloat16 copies of both that the next products take. On the CPU one loop compiled by Numba does
 all of them while a weight is at hand; on a GPU they are torch operations. The arithmetic is that of
-:class:`~mlbits.agents.optimization.FlatAdam`, and tested against torch's own.
+:class:`~mlbits.agents.kernels.flat_adam.FlatAdam`, and tested against torch's own.
 
 Example:
     >>> import torch
@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents.bfloat16 import Block, rounded
-from mlbits.agents.wide_tower import Half, WideTower
-from mlbits.envs.core.kernels import njit
+from mlbits.agents.kernels.bfloat16 import Block, rounded
+from mlbits.agents.kernels.relu_mlp_passes import Half, WideTower
+from mlbits.envs.engine.kernel_cache import njit
 
 _BETAS = (0.9, 0.999)
 _PIECE = 4096  # weights

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbits.agents import bfloat16
-from mlbits.agents.bfloat16 import Block
-from mlbits.agents.q_network import uniform_weight
+from mlbits.agents.kernels import bfloat16
+from mlbits.agents.kernels.bfloat16 import Block
+from mlbits.agents.networks.q_network import uniform_weight
 
 Precision = Literal["float32", "bfloat16"]
 _past_relu = torch.ops.aten.threshold_backward.grad_input

@@ -28,8 +28,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mlbits.agents.processor import compiles_for_avx512
-from mlbits.envs.core.kernels import njit
+from mlbits.envs.engine.kernel_cache import njit
+from mlbits.envs.engine.processor import compiles_for_avx512
 
 ir: Any = vars(cgutils)["ir"]  # of llvmlite, which Numba brings along
 _LANES, _VECTORS, _ROWS = (16, 2, 8) if compiles_for_avx512() else (8, 2, 6)

@@ -7,7 +7,7 @@ Checked against autograd in tests.
 Example:
     >>> import torch
     >>> from gymnasium import spaces
-    >>> from mlbits.agents.networks import Features, Tower
+    >>> from mlbits.agents.networks.policy_value import Features, Tower
     >>> generator = torch.Generator().manual_seed(0)
     >>> tower = Tower(Features(spaces.Discrete(3), generator), (4,), 1, 1.0, generator)
     >>> run = TowerPass(tower, [torch.tensor([[0], [2]])])
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbits.agents.networks import Tower
+from mlbits.agents.networks.policy_value import Tower
 
 
 class TowerPass:

@@ -13,9 +13,9 @@ exact, and costs less than half of what differentiating the KL twice does (1,024
 Example:
     >>> import torch
     >>> from gymnasium import spaces
-    >>> from mlbits.agents.distributions import Categorical
-    >>> from mlbits.agents.networks import ActorCritic
-from mlbits.agents.tower_pass import TowerPass
+    >>> from mlbits.agents.maths.action_distributions import Categorical
+    >>> from mlbits.agents.networks.policy_value import ActorCritic
+from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
     >>> network = ActorCritic(spaces.Discrete(3), Categorical(2), (4,), torch.Generator().manual_seed(0))
     >>> product = FisherProduct(network, Categorical(2), list(network.actor.parameters()), torch.tensor([0, 2]), None)
     >>> product(torch.zeros(26)).abs().sum().item()
@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from mlbits.agents.agent import pick
-from mlbits.agents.distributions import ActionDistribution
-from mlbits.agents.networks import ActorCritic
-from mlbits.agents.tower_pass import TowerPass
+from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
+from mlbits.agents.maths.action_distributions import ActionDistribution
+from mlbits.agents.networks.policy_value import ActorCritic
 
 
 class FisherProduct:

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
-from mlbits.agents.open_decisions import what_follows
-from mlbits.agents.returns import decision_rewards
-from mlbits.agents.sum_tree import SumTree
+from mlbits.agents.maths.open_decisions import what_follows
+from mlbits.agents.maths.returns import decision_rewards
+from mlbits.agents.memory.sum_tree import SumTree
 
 _NOTHING = "replay: it holds no transition that may be drawn; wanted some of the learner's own added before"
 _REDRAWS = 20

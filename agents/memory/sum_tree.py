@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import DivergedError
-from mlbits.envs.core.kernels import njit
+from mlbits.envs.engine.kernel_cache import njit
 
 
 class SumTree:

@@ -16,8 +16,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from mlbits.agents.networks import Features
-from mlbits.agents.wide_tower import Precision, WideTower
+from mlbits.agents.kernels.relu_mlp_passes import Precision, WideTower
+from mlbits.agents.networks.policy_value import Features
 
 _past_tanh = torch.ops.aten.tanh_backward.default
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from mlbits.agents.distributions import ActionDistribution
+from mlbits.agents.maths.action_distributions import ActionDistribution
 
 _MOST_LOG_STD = 20.0  # an entropy bonus may drive it up for ever: beyond e^20 densities and KLs would overflow float32
 _FOLD_FROM_ROWS = 64  # below this the folding costs more than it saves

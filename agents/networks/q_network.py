@@ -1,7 +1,7 @@
 """Networks of value-based agents: towers of ReLU layers, dueling heads, distributions over returns, and target copies.
 
-Observations become parts as in :mod:`mlbits.agents.networks`; images pass through convolutions. Weights start uniform
-on +-1 / sqrt(fan in), as Mnih et al. (2015) and torch's linear layers have them.
+Observations become parts as in :mod:`mlbits.agents.networks.policy_value`; images pass through convolutions. Weights
+start uniform on +-1 / sqrt(fan in), as Mnih et al. (2015) and torch's linear layers have them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbits.agents.networks import Features
-from mlbits.agents.optimization import FlatAdam, flatten
+from mlbits.agents.kernels.flat_adam import FlatAdam, flatten
+from mlbits.agents.networks.policy_value import Features
 
 
 class ReluTower(nn.Module):

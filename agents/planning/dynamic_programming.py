@@ -20,7 +20,7 @@ Differs from textbooks in that a row of P that adds up to less than 1 terminates
 for the end), and that illegal actions have the value minus infinity.
 
 Example:
-    >>> from mlbits.agents.transition_table import table_of
+    >>> from mlbits.envs.exact.transition_table import table_of
     >>> table = table_of("mlbits/GridWorld-v0")
     >>> round(float(value_iteration(table, 0.95).value @ table.start), 4)
     0.4249
@@ -37,7 +37,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.transition_table import TransitionTable
+from mlbits.envs.exact.transition_table import TransitionTable
 
 MAX_SWEEPS = 100_000
 _UNLIMITED = 10_000  # steps that stand for an episode without a limit, as evaluation plays them

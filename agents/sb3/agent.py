@@ -10,7 +10,7 @@ Loading a model runs what is pickled in it, as ``PPO.load`` does: load only file
 
 Example:
     >>> import torch
-    >>> from mlbits.agents.sb3 import load_sb3
+    >>> from mlbits.agents.sb3.agent import load_sb3
     >>> from stable_baselines3 import PPO
     >>> PPO("MlpPolicy", "CartPole-v1", n_steps=64).learn(64).save("model.zip")
     >>> load_sb3("model.zip").act(torch.zeros(3, 4), None, torch.Generator(), greedy=True).action.shape
@@ -36,9 +36,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, prefixed, unprefixed
-from mlbits.agents.distributions import epsilon_greedy
-from mlbits.agents.sb3_algorithms import algorithm_class, channels_first, untrained_policy
-from mlbits.agents.sb3_configs import (
+from mlbits.agents.maths.action_distributions import epsilon_greedy
+from mlbits.agents.sb3.algorithms import algorithm_class, channels_first, untrained_policy
+from mlbits.agents.sb3.configs import (
     SB3A2CConfig,
     SB3Config,
     SB3DDPGConfig,

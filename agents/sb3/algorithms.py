@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import nn
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.sb3_configs import SB3Config
+from mlbits.agents.sb3.configs import SB3Config
 
 _LEAST_PIXELS = 36  # a side of the smallest picture that SB3's convolutions take
 

@@ -7,7 +7,7 @@ Names that are not SB3's own: ``hidden`` (its ``net_arch``), ``activation``, ``l
 NormalActionNoise); ``normalize`` (a VecNormalize, as rl-baselines3-zoo's ``normalize: true``). SB3 is not imported.
 
 Example:
-    >>> from mlbits.agents.sb3_configs import SB3PPOConfig
+    >>> from mlbits.agents.sb3.configs import SB3PPOConfig
     >>> SB3PPOConfig(learning_rate=1e-3, anneal_lr=True).n_steps
     2048
 """

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from mlbits.agents import AgentEntry, register_agent
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
-from mlbits.agents.distributions import Categorical
-from mlbits.agents.returns import rewards_to_go
+from mlbits.agents.maths.action_distributions import Categorical
+from mlbits.agents.maths.returns import rewards_to_go
 
 LEAST = 1e-6  # the smallest probability, so that its log is finite
 

@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from mlbits.envs.core.drawing import BLUE, GREY, INK, RED, Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
-from mlbits.envs.core.registry import register
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import integer
+from mlbits.envs.registry import register
 
 COLUMNS = 10  # stones a row of the picture
 

@@ -16,14 +16,14 @@ import torch
 
 import mlbits
 from mlbits.agents.agent import RolloutSpec
-from mlbits.agents.random_agent import RandomAgent
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.evals import EvalEntry, register_eval
 from mlbits.evals.evaluate import load_agent
-from mlbits.evals.reproduction import print_table
-from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import resolve
+from mlbits.evals.reproductions.reproduction import print_table
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import against
 from mlbits.selfplay.loop import train
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.statistics import mean_interval
 
 ENV, TARGET = "examples/Nim-v0", 0.9

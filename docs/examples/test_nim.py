@@ -9,8 +9,8 @@ import torch
 from pettingzoo.test import api_test, parallel_api_test
 
 import mlbits
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.engine.batch import GameBatch
 
 ENV = "examples/Nim-v0"
 

@@ -8,7 +8,7 @@ import torch
 
 import mlbits
 from mlbits.agents import agent_entry
-from mlbits.agents.random_agent import RandomAgent
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.evals import eval_entry
 
 

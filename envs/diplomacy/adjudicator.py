@@ -6,12 +6,12 @@ decision is a function of other decisions (:mod:`~mlbits.envs.diplomacy.decision
 yet, strengths are bounded from below and above, and the decision is made as soon as the bounds allow one answer only.
 Sweeps over the open decisions go on until none changes.
 
-What is left open then are rings (:mod:`~mlbits.envs.diplomacy.rings`). The decisions that depend on each other and on
-nothing else that is open (a component of the dependency graph without a way out) are searched for answers that agree
-with all of themselves: guess one, follow what it entails, step back from contradictions. If exactly one set of answers
-agrees, it is taken. Otherwise the backup rule decides: where fleets are part of the ring, the armies whose convoys hang
-on it do not move and touch nothing (Szykman's rule); without fleets the ring is a circular movement and its moves
-succeed.
+What is left open then are rings (:mod:`~mlbits.envs.diplomacy.dependency_cycles`). The decisions that depend on each
+other and on nothing else that is open (a component of the dependency graph without a way out) are searched for answers
+that agree with all of themselves: guess one, follow what it entails, step back from contradictions. If exactly one set
+of answers agrees, it is taken. Otherwise the backup rule decides: where fleets are part of the ring, the armies whose
+convoys hang on it do not move and touch nothing (Szykman's rule); without fleets the ring is a circular movement and
+its moves succeed.
 
 Why this ends: a sweep that goes on, an answer that is taken and a backup rule each close at least one decision and
 nothing is opened again; a search walks a finite tree. Why the result is unique: bounds only ever tighten, so the order
@@ -19,7 +19,7 @@ of the sweeps does not matter; components without a way out are disjoint, do not
 the position, and so is the set of answers that agree. No step looks at the order in which orders were written.
 
 Everything works on the fields of one record, by province: the unit that stands in province ``p`` has its order in
-``order_kind[p]`` and so on. Orders are legal ones (:mod:`mlbits.envs.diplomacy.legality`).
+``order_kind[p]`` and so on. Orders are legal ones (:mod:`mlbits.envs.diplomacy.order_reasons`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from mlbits.envs.diplomacy.decisions import (
     route,
     supports,
 )
-from mlbits.envs.diplomacy.rings import break_tie, find_core, search
+from mlbits.envs.diplomacy.dependency_cycles import break_tie, find_core, search
 
 
 @rule(inline=False)

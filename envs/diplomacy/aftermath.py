@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlbits.envs.core.rules import rule
+from mlbits.envs.diplomacy.adjudicator import resolve_moves
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
     ARMY,
@@ -34,7 +35,6 @@ from mlbits.envs.diplomacy.codes import (
     VOID,
 )
 from mlbits.envs.diplomacy.decisions import NO, NOBODY, YES
-from mlbits.envs.diplomacy.movement import resolve_moves
 
 
 @rule(inline=False)

@@ -1,6 +1,6 @@
 """One order's decision: what follows for it from all that is decided about others, by bounds on strengths.
 
-See :mod:`~mlbits.envs.diplomacy.movement`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and defence
+See :mod:`~mlbits.envs.diplomacy.adjudicator`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and defence
 against a unit that comes the opposite way.
 """
 

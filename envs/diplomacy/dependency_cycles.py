@@ -1,6 +1,6 @@
 """Rings of orders that depend on each other: found, searched for answers that agree, and broken by the backup rule.
 
-See :mod:`~mlbits.envs.diplomacy.movement`.
+See :mod:`~mlbits.envs.diplomacy.adjudicator`.
 """
 
 from __future__ import annotations

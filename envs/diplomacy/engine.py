@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda, check_kernels, kernel_view
-from mlbits.envs.core.driver import load_generated
 from mlbits.envs.diplomacy import aftermath
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import NO_ORDER, NO_UNIT
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit
 from mlbits.envs.diplomacy.records import board_dtype, board_record, read_position, write_orders, write_position
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.driver import load_generated
+from mlbits.envs.engine.gpu_copies import check_cuda, check_kernels, kernel_view
 
 _TEXT = {
     "cpu": '''"""Diplomacy's adjudicator over many records, written by mlbits; safe to delete, it is made again."""

@@ -7,7 +7,7 @@ Description:
     and disbands; one step is one phase, and phases in which nobody has anything to order are skipped.
 
     Rules: Avalon Hill's of 2000, as tested by the Diplomacy Adjudicator Test Cases (DATC) 2.4; ``rules="datc-3.0"``
-    takes those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.movement`. Boards are JSON
+    takes those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.adjudicator`. Boards are JSON
     files (:mod:`~mlbits.envs.diplomacy.board`).
 
 Actions:
@@ -88,17 +88,17 @@ from mlbits.envs.diplomacy.codes import (
     MOVE_BY_CONVOY,
     SEA,
 )
-from mlbits.envs.diplomacy.legal import (
+from mlbits.envs.diplomacy.files.position_line import read_position_text
+from mlbits.envs.diplomacy.observation import observe
+from mlbits.envs.diplomacy.order_masks import (
     legal_fields,
     vocabulary_fields,
     vocabulary_values,
 )
-from mlbits.envs.diplomacy.observation import observe
 from mlbits.envs.diplomacy.orders import Order
+from mlbits.envs.diplomacy.phases import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
-from mlbits.envs.diplomacy.texts import read_position_text
-from mlbits.envs.diplomacy.turns import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
@@ -134,8 +134,8 @@ def diplomacy(
         scoring: how a draw is shared: "draw_size", "sum_of_squares" or "centers".
         variant: "standard" or "welfare".
         rules: "datc-2.4" or "datc-3.0".
-        start: a position to start from, as a line of text (:mod:`~mlbits.envs.diplomacy.texts`); in Python also in its
-            JSON form, a dict; None takes the board's.
+        start: a position to start from, as a line of text (:mod:`~mlbits.envs.diplomacy.files.position_line`); in
+            Python also in its JSON form, a dict; None takes the board's.
 
     Raises:
         GameError: for a setting out of range, or a map or position that is none.
@@ -289,14 +289,14 @@ def _plain(board: Board) -> NDArray[np.int8]:
 
 
 def _text(board: Board, state: Any, params: Any) -> str:
-    from mlbits.envs.diplomacy.ansi import board_text
+    from mlbits.envs.diplomacy.drawing.position_text import board_text
 
     return board_text(read_position(state, board))
 
 
 def _draw(board: Board, state: Any, params: Any) -> NDArray[np.uint8]:
     """The board with the orders of the last phase and their fates."""
-    from mlbits.envs.diplomacy.drawing import draw_position
+    from mlbits.envs.diplomacy.drawing.board_image import draw_position
 
     given = [int(p) for p in np.flatnonzero(state["order_kind"])]
     orders = {

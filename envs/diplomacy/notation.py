@@ -97,7 +97,7 @@ class NotationError(GameError):
 def parse_order(text: str, board: Board, position: Position | None = None) -> Order:
     """Read an order.
 
-    Whether the position allows it is another question: :func:`mlbits.envs.diplomacy.legality.why_illegal`.
+    Whether the position allows it is another question: :func:`mlbits.envs.diplomacy.order_reasons.why_illegal`.
 
     Args:
         text: at most 200 characters.

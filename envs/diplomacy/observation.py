@@ -14,7 +14,7 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
 )
 from mlbits.envs.diplomacy.decisions import NOBODY
-from mlbits.envs.diplomacy.turns import in_turn, list_of
+from mlbits.envs.diplomacy.phases import in_turn, list_of
 
 
 @rule(inline=False)

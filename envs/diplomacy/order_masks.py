@@ -1,4 +1,4 @@
-"""Which orders a position allows: the same statement as :mod:`~mlbits.envs.diplomacy.legality`, compiled.
+"""Which orders a position allows: the same statement as :mod:`~mlbits.envs.diplomacy.order_reasons`, compiled.
 
 ``list_moves`` and its like write the legal choices of one unit into ``state.choices`` as indices into its list of the
 vocabulary; masks are made of them, and random play draws from them. Where nothing tells beforehand whether an order is

@@ -20,7 +20,7 @@ from mlbits.envs.diplomacy.codes import (
     WAIVE,
 )
 from mlbits.envs.diplomacy.decisions import NOBODY
-from mlbits.envs.diplomacy.legal import (
+from mlbits.envs.diplomacy.order_masks import (
     find_ways,
     list_builds,
     list_disbands,

@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core.driver import load_generated
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys, randint
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import integer
-from mlbits.envs.diplomacy import turns as rules
+from mlbits.envs.diplomacy import phases as rules
 from mlbits.envs.diplomacy.aftermath import clear_orders
 from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FALL_RETREATS, NO_UNIT, SPRING_RETREATS
-from mlbits.envs.diplomacy.legal import list_builds, list_disbands, list_moves, list_retreats
+from mlbits.envs.diplomacy.order_masks import list_builds, list_disbands, list_moves, list_retreats
+from mlbits.envs.engine.driver import load_generated
 
 _TEXT = '''"""Random Diplomacy over many records, written by mlbits; safe to delete, it is made again."""
 
 from numba import njit
 
-from mlbits.envs.diplomacy.turns import advance, legal, prepare, reset
+from mlbits.envs.diplomacy.phases import advance, legal, prepare, reset
 from mlbits.envs.diplomacy.random_play import random_orders
 
 

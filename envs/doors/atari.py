@@ -14,7 +14,7 @@ Differs from ``AtariPreprocessing(terminal_on_life_loss=True)`` in that a lost l
 first lives would ever be played. Gymnasium has no wrapper that presses FIRE.
 
 Example:
-    >>> from mlbits.envs.core.wrapped import open_batch
+    >>> from mlbits.envs.doors.gymnasium_batch import open_batch
     >>> open_batch("ALE/Pong-v5", 8, training=True).obs.shape
     torch.Size([8, 1, 4, 84, 84])
 """

@@ -1,11 +1,11 @@
-"""Any Gymnasium environment as a batch with the face of :class:`~mlbits.envs.core.batch.GameBatch`.
+"""Any Gymnasium environment as a batch with the face of :class:`~mlbits.envs.engine.batch.GameBatch`.
 
 ``open_batch`` is the one way in for training: an id of ours gives a GameBatch, any other id copies of a Gymnasium
 environment, stepped one after another. Gymnasium's ``SyncVectorEnv`` plays the same, seed for seed; it takes 50 to 130
 microseconds more a call (a copy of every array, a dictionary of every copy's infos), as much as a step of MuJoCo's.
 
 A wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it keeps what each
-copy has played since it was last seeded (:mod:`~mlbits.envs.core.action_log`), and a copy is seeded anew at the first
+copy has played since it was last seeded (:mod:`~mlbits.envs.doors.action_log`), and a copy is seeded anew at the first
 end of an episode after ``SEED_EVERY`` steps. Seeding it and playing that again brings it back, bit for bit where the
 environment is deterministic given its seed. Where it is not, the copy ends up elsewhere; its episode then starts anew.
 """
@@ -23,17 +23,17 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core import codes
-from mlbits.envs.core.action_log import ActionLog
-from mlbits.envs.core.atari import is_atari, lives_of, steps_a_game
-from mlbits.envs.core.batch import GameBatch, Step, parse_device
-from mlbits.envs.core.codes import Autoreset, IllegalActions
 from mlbits.envs.core.errors import GameError, IllegalActionError
-from mlbits.envs.core.gymnasium_ids import check_env_id, make_copy, reward_threshold
-from mlbits.envs.core.outcome_checks import OutcomeChecks
-from mlbits.envs.core.registry import make_game, registered
 from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, observation_layout
+from mlbits.envs.doors.action_log import ActionLog
+from mlbits.envs.doors.atari import is_atari, lives_of, steps_a_game
+from mlbits.envs.doors.gymnasium_ids import check_env_id, make_copy, reward_threshold
+from mlbits.envs.doors.outcome_checks import OutcomeChecks
+from mlbits.envs.engine import modes
+from mlbits.envs.engine.batch import GameBatch, Step, parse_device
+from mlbits.envs.engine.modes import Autoreset, IllegalActions
+from mlbits.envs.registry import make_game, registered
 
 # Steps of a copy after which it is seeded anew at the next end of an episode: that bounds what resuming plays again.
 # Seeding loads an Atari game's ROM, 0.1 s, 5% of the time of as many steps.
@@ -60,7 +60,7 @@ class GymnasiumBatch:
         settings: keyword arguments of the environment.
         render_mode: None or "rgb_array".
         autoreset: "same_step", "next_step" or "disabled", as for GameBatch.
-        training: whether the copies are for training; see :mod:`mlbits.envs.core.atari`, the one kind that it matters
+        training: whether the copies are for training; see :mod:`mlbits.envs.doors.atari`, the one kind that it matters
             to.
         recorded: whether actions are kept, so that ``state_dict`` and ``load_state_dict`` can bring the copies back.
 
@@ -91,7 +91,7 @@ class GymnasiumBatch:
     ) -> None:
         self.device, self.env_id = parse_device(device), env_id
         self.num_envs = integer("num_envs", num_envs, 1, 2**31 - 1)
-        self._autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
+        self._autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         own = dict(settings or {}) | ({} if render_mode is None else {"render_mode": render_mode})
         self.envs = [make_copy(env_id, own, training) for _ in range(num_envs)]
         first = self.envs[0]
@@ -174,7 +174,7 @@ class GymnasiumBatch:
         self._rewards[b], self._terminated[b], self._truncated[b] = reward, terminated, truncated
         self._paid[b] += reward
         ended = terminated or truncated
-        if ended and self._autoreset == codes.SAME_STEP:
+        if ended and self._autoreset == modes.SAME_STEP:
             self._checks.write(self._final, b, obs)
             self._begin(b)
         else:
@@ -185,7 +185,7 @@ class GymnasiumBatch:
     def _stand(self, b: int) -> None:
         """A step of a copy whose episode is over, under "disabled" or "next_step"."""
         self._rewards[b] = 0
-        if self._autoreset == codes.NEXT_STEP:
+        if self._autoreset == modes.NEXT_STEP:
             self._begin(b)
             self._clear(b)
 

@@ -13,13 +13,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from mlbits.envs.core.codes import Autoreset, IllegalActions
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.legal_spaces import legal_action_space, legal_batch_space, watch_mask
-from mlbits.envs.core.registry import default_horizon, make_game
 from mlbits.envs.core.spaces import cast_action, checked_action, own_observation
+from mlbits.envs.doors.masked_spaces import legal_action_space, legal_batch_space, watch_mask
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.modes import Autoreset, IllegalActions
+from mlbits.envs.registry import default_horizon, make_game
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -90,7 +90,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
         illegal: what an action does that the mask forbids: "error", "replace" (the lowest-numbered legal action is
-            played: for learners that know no masks) or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
+            played: for learners that know no masks) or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
     Where the game has masks, ``info`` carries "action_mask" (int8 [A], as ``action_space.sample(mask)`` takes it) and
     ``action_space.sample()`` draws legal actions. An illegal action raises ``IllegalActionError`` and changes nothing.

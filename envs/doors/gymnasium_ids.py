@@ -21,11 +21,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from mlbits.envs.core.atari import is_atari, make_atari
 from mlbits.envs.core.errors import GameError, UnknownIdError
-from mlbits.envs.core.origins import import_module, importable_name
-from mlbits.envs.core.registry import entry, registered
 from mlbits.envs.core.spaces import action_layout, observation_layout
+from mlbits.envs.doors.atari import is_atari, make_atari
+from mlbits.envs.origins import import_module, importable_name
+from mlbits.envs.registry import entry, registered
 
 # Where an environment's code begins, and the extra of this package that brings what it stands on.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
@@ -110,7 +110,7 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
     Args:
         env_id: a Gymnasium id.
         settings: keyword arguments of the environment; for Atari also those of
-            :class:`~mlbits.envs.core.atari.AtariSettings`.
+            :class:`~mlbits.envs.doors.atari.AtariSettings`.
         training: whether it is for training: Atari games then clip rewards and end episodes with lives.
 
     Raises:

@@ -27,13 +27,13 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
-from mlbits.envs.core import codes
-from mlbits.envs.core.codes import IllegalActions
-from mlbits.envs.core.copies import Copies, illegal_action_error
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.registry import make_game
 from mlbits.envs.core.spaces import checked_action, own_observation
+from mlbits.envs.engine import modes
+from mlbits.envs.engine.cpu_copies import Copies, illegal_action_error
+from mlbits.envs.engine.modes import IllegalActions
+from mlbits.envs.registry import make_game
 
 RENDER_MODES = ["rgb_array", "ansi"]
 
@@ -51,7 +51,7 @@ def make_parallel(
         game_id: a registered id.
         render_mode: None, "rgb_array" or "ansi".
         max_cycles: truncates after so many steps of the game, if that is sooner than the game's own horizon.
-        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
         **settings: what the game's factory takes.
     """
     return PettingZooParallelEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode, illegal)
@@ -127,7 +127,7 @@ class _Table:
         """
         seat, game = self.seat[agent], self.game
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
-        fault = self.copies.check(self.actions) if self.copies.illegal == codes.ERROR else -1
+        fault = self.copies.check(self.actions) if self.copies.illegal == modes.ERROR else -1
         if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
             mask = self.copies.legal[0, seat] if game.masked else None
             raise illegal_action_error(game, agent, self.actions[0, seat], mask)
@@ -169,7 +169,7 @@ class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
-        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
     An agent that has nothing to do now may be left out of the actions; whatever it plays is ignored. Where a
     game has such turns, ``infos[agent]["active"]`` says who is asked. An illegal action raises
@@ -250,7 +250,7 @@ class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
-        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.core.copies.Copies`.
+        illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
     Seats with nothing to do are never asked; where no seat has, the game goes on until one does. An illegal
     action raises ``IllegalActionError`` at once and changes nothing.

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlbits.envs.core.codes import IllegalActions
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.spaces import cast_action
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.modes import IllegalActions
 
 Indices = None | int | Iterable[int]
 
@@ -41,7 +41,7 @@ class SB3VecEnv(VecEnv):
         seed: copy b gets the stream of ``gym.make(id).reset(seed=seed + b)``; None draws one from the system.
         illegal: what an action does that the mask forbids; SB3's algorithms know no masks, so "replace" (the
             lowest-numbered legal action, or the nearest bound, is played) by default. See
-            :class:`~mlbits.envs.core.copies.Copies`.
+            :class:`~mlbits.envs.engine.cpu_copies.Copies`.
         render_mode: None, "rgb_array" or "ansi".
         threads: CPU threads; None takes one a 8,192 copies.
 

@@ -23,12 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.envs.core.box_sampling import BoxSampler
-from mlbits.envs.core.codes import Autoreset, IllegalActions
-from mlbits.envs.core.copies import Copies
-from mlbits.envs.core.cuda import CudaCopies, check_cuda, check_kernels, host_records
 from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.spaces import ActionLayout
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.gpu_copies import CudaCopies, check_cuda, check_kernels, host_records
+from mlbits.envs.engine.modes import Autoreset, IllegalActions
 
 Observation = torch.Tensor | dict[str, torch.Tensor]
 

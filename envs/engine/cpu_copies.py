@@ -13,14 +13,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core import codes, compiling  # noqa: F401  (compiling says what Numba compiles)
-from mlbits.envs.core.codes import Autoreset, IllegalActions
-from mlbits.envs.core.cores import Patience, cores, usable_cores
-from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys
 from mlbits.envs.core.settings import integer
+from mlbits.envs.engine import compiling, modes  # noqa: F401  (compiling says what Numba compiles)
+from mlbits.envs.engine.driver import load_driver
+from mlbits.envs.engine.modes import Autoreset, IllegalActions
+from mlbits.envs.engine.multicore import Patience, cores, usable_cores
 
 _numba_config: Any = numba.config  # its attributes are set at run time
 
@@ -95,8 +95,8 @@ class Copies:
         self.params = stack_params(games, num_envs)
         self.game = game = games[0]
         self.num_envs = num_envs
-        self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
-        self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
+        self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
+        self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         if threads is not None:
             integer("threads", threads, 1, 4096)
         seats, layout, action = game.seats, game.observation, game.action
@@ -168,7 +168,7 @@ class Copies:
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""
-        self.call(codes.RESET, self._no_actions, self._everyone if which is None else which)
+        self.call(modes.RESET, self._no_actions, self._everyone if which is None else which)
 
     def step(self, actions: NDArray[Any]) -> None:
         """Play one action a seat.
@@ -181,14 +181,14 @@ class Copies:
         """
         if self._threads == 1:
             fault = self.call(
-                codes.CHECKED_STEP if self.illegal == codes.ERROR else codes.STEP, actions, self._everyone
+                modes.CHECKED_STEP if self.illegal == modes.ERROR else modes.STEP, actions, self._everyone
             )
         else:
             began = time.perf_counter()
             # In threads no part may step before all are checked, so those take two calls.
-            fault = self.call(codes.CHECK, actions, self._everyone) if self.illegal == codes.ERROR else -1
+            fault = self.call(modes.CHECK, actions, self._everyone) if self.illegal == modes.ERROR else -1
             if fault < 0:
-                self.call(codes.STEP, actions, self._everyone)
+                self.call(modes.STEP, actions, self._everyone)
                 if self._patience is not None:
                     self._patience.note(time.perf_counter() - began)
         if fault >= 0:
@@ -196,11 +196,11 @@ class Copies:
 
     def check(self, actions: NDArray[Any]) -> int:
         """The first illegal action as b * P + seat, or -1; nothing is stepped."""
-        return self.call(codes.CHECK, actions, self._everyone)
+        return self.call(modes.CHECK, actions, self._everyone)
 
     def look(self) -> None:
         """Write observations and masks afresh from the states, after those were set from outside."""
-        self.call(codes.LOOK, self._no_actions, self._everyone)
+        self.call(modes.LOOK, self._no_actions, self._everyone)
 
     def illegal_action(self, actions: NDArray[Any], fault: int) -> IllegalActionError:
         """The error for the action found at b * P + seat."""

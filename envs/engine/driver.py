@@ -28,10 +28,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlbits.envs.core.driver_text import driver_text, importable, rules_of
-from mlbits.envs.core.fingerprint import Fingerprint, fingerprint
 from mlbits.envs.core.game import Game, Rule
 from mlbits.envs.core.rules import rule
+from mlbits.envs.engine.driver_template import driver_text, importable, rules_of
+from mlbits.envs.engine.fingerprint import Fingerprint, fingerprint
 
 _log = logging.getLogger(__name__)
 _UNUSED_AFTER_SECONDS = 30 * 24 * 3600

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from mlbits.envs.core.codes import (
+from mlbits.envs.core.game import Game, Rule
+from mlbits.envs.core.rules import python_function
+from mlbits.envs.engine.modes import (
     CHECK,
     CHECKED_STEP,
     ERROR,
@@ -19,8 +21,6 @@ from mlbits.envs.core.codes import (
     SAME_STEP,
     STEP,
 )
-from mlbits.envs.core.game import Game, Rule
-from mlbits.envs.core.rules import python_function
 
 _ALLOWED = {
     "discrete": """

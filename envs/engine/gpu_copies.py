@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.core import codes
-from mlbits.envs.core.copies import illegal_action_error, stack_params
-from mlbits.envs.core.driver import load_driver
 from mlbits.envs.core.errors import DeviceError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.random import copy_keys
+from mlbits.envs.engine import modes
+from mlbits.envs.engine.cpu_copies import illegal_action_error, stack_params
+from mlbits.envs.engine.driver import load_driver
 
 _THREADS_A_BLOCK = 128
 
@@ -73,7 +73,7 @@ def check_cuda(device: torch.device) -> torch.device:
 
 
 class CudaCopies:
-    """B copies of a game on a GPU; the attributes and methods of :class:`~mlbits.envs.core.copies.Copies`.
+    """B copies of a game on a GPU; the attributes and methods of :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
     Each array is a torch tensor of bytes in ``memory`` (by the attribute's name) and a Numba view for the kernel.
     """
@@ -91,8 +91,8 @@ class CudaCopies:
         params = stack_params(games, num_envs)
         self.game = game = games[0]
         self.num_envs, self.device = num_envs, device
-        self.autoreset = codes.choice("autoreset", autoreset, codes.AUTORESET)
-        self.illegal = codes.choice("illegal", illegal, codes.ILLEGAL)
+        self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
+        self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
         # A small batch does not fill a GPU, which its user knows.
         warnings.filterwarnings("ignore", message="Grid size")
@@ -128,7 +128,7 @@ class CudaCopies:
 
     def _call(self, op: int, actions: Any, which: Any) -> None:
         view = self._views
-        played = view["played"] if self.illegal == codes.REPLACE else actions
+        played = view["played"] if self.illegal == modes.REPLACE else actions
         blocks = -(-self.num_envs // _THREADS_A_BLOCK)
         self._run[blocks, _THREADS_A_BLOCK, _stream(self.device)](
             op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
@@ -159,22 +159,22 @@ class CudaCopies:
     def reset(self, which: torch.Tensor | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""
         view = self._views["everyone"] if which is None else self._view_of(which.contiguous(), np.bool_)
-        self._call(codes.RESET, self._views["no_actions"], view)
+        self._call(modes.RESET, self._views["no_actions"], view)
 
     def step(self, actions: torch.Tensor) -> None:
         """Play one action a seat; ``actions`` [B, P, ...] is contiguous, on this device."""
         view = self._view_of(actions, self.game.action.dtype)
-        if self.illegal == codes.ERROR:
-            self._call(codes.CHECK, view, self._views["everyone"])
+        if self.illegal == modes.ERROR:
+            self._call(modes.CHECK, view, self._views["everyone"])
             fault = int(self.memory["fault"].view(torch.int64).item())
             if fault >= 0:
                 self.memory["fault"].view(torch.int64).fill_(-1)
                 raise self._illegal_action(actions, fault)
-        self._call(codes.STEP, view, self._views["everyone"])
+        self._call(modes.STEP, view, self._views["everyone"])
 
     def look(self) -> None:
         """Write observations and masks afresh from the states."""
-        self._call(codes.LOOK, self._views["no_actions"], self._views["everyone"])
+        self._call(modes.LOOK, self._views["no_actions"], self._views["everyone"])
 
     def _illegal_action(self, actions: torch.Tensor, fault: int) -> IllegalActionError:
         b, seat = divmod(fault, self.game.seats)

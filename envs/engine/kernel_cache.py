@@ -2,7 +2,7 @@
 
 With ``cache=True`` Numba looks at the function's own file alone, so that a kernel which calls one of another file
 keeps the old one after that is edited, or after an upgrade. Here the key of the cache holds the kernel's
-:func:`~mlbits.envs.core.fingerprint.fingerprint`, found when the kernel is first called; one that depends on what
+:func:`~mlbits.envs.engine.fingerprint.fingerprint`, found when the kernel is first called; one that depends on what
 cannot be hashed is compiled in every process.
 
 Example:
@@ -22,7 +22,7 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache
 
-from mlbits.envs.core.fingerprint import fingerprint
+from mlbits.envs.engine.fingerprint import fingerprint
 
 _numbas: Any = FunctionCache  # untyped
 _log = logging.getLogger(__name__)

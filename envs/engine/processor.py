@@ -27,7 +27,7 @@ import numba
 import torch
 from llvmlite import binding
 
-from mlbits.envs.core.cores import usable_cores
+from mlbits.envs.engine.multicore import usable_cores
 
 _numba_config: Any = numba.config  # its attributes are set at run time
 # Names of instruction sets, widest first, with the LLVM feature that each needs.

@@ -1,11 +1,12 @@
 """The states of a game of any number of seats, numbered as they are met, and what all joint moves in them lead to.
 
 A round's states are stepped in one batch by the compiled rules. Where they drew a random number, the outcomes are told
-apart with their exact probabilities (:mod:`mlbits.envs.core.chance`). A state is what the rules read back, ``observe``
-included (:mod:`mlbits.envs.core.read_fields`); the time that has passed belongs to it only where they read that.
+apart with their exact probabilities (:mod:`mlbits.envs.exact.outcomes`). A state is what the rules read back,
+``observe`` included (:mod:`mlbits.envs.exact.state_fields`); the time that has passed belongs to it only where they
+read that.
 
 Example:
-    >>> from mlbits.envs.core.registry import make_game
+    >>> from mlbits.envs.registry import make_game
     >>> states = States(make_game("mlbits/Goofspiel-v0", cards=3), 2**20)
     >>> numbers, share = states.begin()  # three prizes may be turned up first
     >>> moves = states.step(states.records(numbers), states.look(states.records(numbers))[1])
@@ -20,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core.chance import Chance, Outcome
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.read_fields import fields_read
-from mlbits.envs.core.state_copies import StateCopies, state_keys
+from mlbits.envs.exact.outcomes import Chance, Outcome
+from mlbits.envs.exact.placed_copies import StateCopies, state_keys
+from mlbits.envs.exact.state_fields import fields_read
 
 _MAX_OUTCOMES = 50_000  # of chance; five seconds of rules in plain Python
 

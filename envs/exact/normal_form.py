@@ -2,7 +2,7 @@
 
 Example:
     >>> import mlbits
-    >>> from mlbits.evals.normal_form import payoff_tensor
+    >>> from mlbits.envs.exact.normal_form import payoff_tensor
     >>> payoff_tensor(mlbits.make_game("mlbits/Blotto-v0", coins=10, fields=3)).shape
     (2, 66, 66)
 """
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
+from mlbits.envs.engine.batch import GameBatch
 
 MAX_JOINT = 2**24
 _COPIES = 2**16

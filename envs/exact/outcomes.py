@@ -13,7 +13,7 @@ A rule that puts a key of its own into ``state.rng_key`` (a level's number, say)
 such draws are made for good, until the copy's own key is back.
 
 Example:
-    >>> from mlbits.envs.core.registry import make_game
+    >>> from mlbits.envs.registry import make_game
     >>> chance = Chance(make_game("mlbits/GridWorld-v0", map="SSG"), {"cell"})
     >>> [(start.probability, int(start.record["cell"])) for start in chance.resets()]
     [(0.5, 0), (0.5, 1)]
@@ -33,7 +33,7 @@ from mlbits.envs.core import random
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, Rule
 from mlbits.envs.core.rules import python_function
-from mlbits.envs.core.unknowns import Continuum, Tape, TooMany, Unknown, mean_of
+from mlbits.envs.exact.unresolved_draws import Continuum, Tape, TooMany, Unknown, mean_of
 
 
 class Outcome(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.game import Game
+from mlbits.envs.engine.cpu_copies import Copies
 
 _SIZES = (64, 1024, 16384)  # of the pools of copies
 _OBSERVED_BYTES = 2**26  # that observations of one pool may take

@@ -14,10 +14,10 @@ information sets: the value of a sequence is what it is paid at once and the bes
 
 Information is the sequence of one's own observations, legal actions and actions (perfect recall), whatever the policies
 look at; rewards are not seen until the game is over. Seats may act at once or in turns. What moves lead to, chance
-included, is found by :mod:`mlbits.evals.game_states`.
+included, is found by :mod:`mlbits.envs.exact.joint_states`.
 
 Example:
-    >>> from mlbits.envs.core.registry import make_game
+    >>> from mlbits.envs.registry import make_game
     >>> form = read_sequence_form(make_game("mlbits/Goofspiel-v0", cards=3))
     >>> [len(seat.parent) for seat in form.seats], form.payoffs.shape  # information sets; outcomes that pay somebody
     ([57, 57], (2, 156))
@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.evals.game_states import Moves, States
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.exact.joint_states import Moves, States
 
 MAX_MOVES = 2**22  # joint moves of the tree: 100 MB of payoffs for two seats
 

@@ -6,7 +6,7 @@ fields alone have one future. The fields are found in the rules' text, without r
 more than is needed, never less.
 
 Example:
-    >>> from mlbits.envs.core.registry import make_game
+    >>> from mlbits.envs.registry import make_game
     >>> sorted(fields_read(make_game("mlbits/Bandit-v0")))
     ['means']
 """

@@ -2,14 +2,14 @@
 
 States are found breadth-first from where episodes begin. All of a round's states x legal actions are stepped in one
 batch by the compiled rules. Where a step drew a random number, its outcomes are told apart with their exact
-probabilities (:mod:`mlbits.envs.core.chance`), and what the compiled step came to must be among them.
+probabilities (:mod:`mlbits.envs.exact.outcomes`), and what the compiled step came to must be among them.
 
-What a state is: the fields of a copy's record that the rules read back (:mod:`mlbits.envs.core.read_fields`). Time is
+What a state is: the fields of a copy's record that the rules read back (:mod:`mlbits.envs.exact.state_fields`). Time is
 part of it only where the rules read ``elapsed``; the time limit of all other games is the ``horizon`` of the table,
 which backward induction keeps and discounted solutions leave out, as learners that bootstrap from cut episodes do.
 
 Example:
-    >>> from mlbits.envs.core.registry import make_game
+    >>> from mlbits.envs.registry import make_game
     >>> table = read_table(make_game("mlbits/GridWorld-v0", map="S.G", slip=0.5))
     >>> table.num_states, table.probability[1].toarray().tolist()  # at S, one move right; right again leads to G
     (2, [[0.375, 0.625]])
@@ -27,13 +27,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from mlbits.agents.agent import AgentError
-from mlbits.envs.core.chance import Chance, Outcome
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.gymnasium_ids import make_copy
-from mlbits.envs.core.read_fields import fields_read
-from mlbits.envs.core.registry import make_game, registered
-from mlbits.envs.core.state_copies import StateCopies, state_keys
+from mlbits.envs.doors.gymnasium_ids import make_copy
+from mlbits.envs.exact.outcomes import Chance, Outcome
+from mlbits.envs.exact.placed_copies import StateCopies, state_keys
+from mlbits.envs.exact.state_fields import fields_read
+from mlbits.envs.registry import make_game, registered
 
 MAX_ACTIONS = 100_000
 

@@ -1,4 +1,4 @@
-"""Numbers that have been drawn but not looked at: what :mod:`mlbits.envs.core.chance` runs rules on.
+"""Numbers that have been drawn but not looked at: what :mod:`mlbits.envs.exact.outcomes` runs rules on.
 
 An :class:`Unknown` is a constant plus multiples of independent draws, each uniform on [0, 1), uniform on integers, or
 standard normal, and each known to lie in a range that every answered question narrows. A question with several

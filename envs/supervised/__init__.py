@@ -37,7 +37,7 @@ Version history:
 
 Example:
     >>> import numpy as np
-    >>> from mlbits.envs.core.batch import GameBatch
+    >>> from mlbits.envs.engine.batch import GameBatch
     >>> x, y = np.random.default_rng(0).normal(size=(100, 5)), np.arange(100) % 3
     >>> batch = GameBatch(supervised(x, y, split="train"), 64)
     >>> batch.step(batch.sample_actions()).reward.shape
@@ -55,8 +55,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.core.game import Game, make_params
-from mlbits.envs.core.registry import register
 from mlbits.envs.core.settings import choice, integer
+from mlbits.envs.registry import register
 from mlbits.envs.supervised import drawing
 from mlbits.envs.supervised.data import MAX_CLASSES, check_size, read_classes, read_data, read_rewards, split_examples
 from mlbits.envs.supervised.rules import OBSERVE, reset, step

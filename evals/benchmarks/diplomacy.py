@@ -19,14 +19,14 @@ from mlbits.envs.core.random import copy_keys
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FALL_MOVES, SPRING_MOVES
 from mlbits.envs.diplomacy.engine import Adjudicator
+from mlbits.envs.diplomacy.files.test_positions import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy
 from mlbits.envs.diplomacy.notation import order_text
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import board_dtype, read_orders, read_position, write_orders, write_position
-from mlbits.envs.diplomacy.vectors import movement_phases
-from mlbits.evals.stopwatch import Row, Stopwatch
+from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 VECTORS = Path("tests/envs/diplomacy/differential.jsonl.gz")
 GAMES, GPU_GAMES, LAST_YEAR = 256, 65_536, 1910

@@ -18,11 +18,11 @@ import torch
 from rich.console import Console
 
 import mlbits
-from mlbits.agents.processor import describe, has_fast_bfloat16
 from mlbits.envs.core.errors import UnknownIdError
-from mlbits.evals import peers
-from mlbits.evals.diplomacy_benchmarks import bench_diplomacy
-from mlbits.evals.stopwatch import Row, Skipped, Stopwatch
+from mlbits.envs.engine.processor import describe, has_fast_bfloat16
+from mlbits.evals.benchmarks import peers
+from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
+from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 from mlbits.selfplay.machine import set_up
 
 GRID, POLE = "mlbits/GridWorld-v0", "mlbits/CartPole-v0"
@@ -109,7 +109,7 @@ def bench_single(watch: Stopwatch) -> Iterator[Row]:
 
 def _learner_row(watch: Stopwatch, name: str, agent: str, num_envs: int, **settings: Any) -> Row:
     """An on-policy agent on CartPole from its defaults: acting, stepping and learning counted."""
-    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
     run = {"num_envs": num_envs, "device": watch.device}
@@ -147,7 +147,7 @@ def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
 
 def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int, **settings: Any) -> Row:
     """Acting, stepping, replay and learning of an agent, turn by turn, its warm-up over."""
-    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
     run = {"num_envs": num_envs, "device": watch.device, "total_steps": 1_000_000}
@@ -221,7 +221,7 @@ def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
 
 def bench_pool(watch: Stopwatch) -> Iterator[Row]:
     """PPO on Blotto, learning counted: plain self-play, against 8 frozen copies, and leagues with 8 frozen members."""
-    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
     ways: dict[str, dict[str, Any]] = {
@@ -252,8 +252,8 @@ def bench_pool(watch: Stopwatch) -> Iterator[Row]:
 def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
     """A tournament of eight PPO agents on Blotto, in memory, a step being a game."""
     from mlbits.agents.ppo import PPO, PPOConfig
-    from mlbits.evals.tournament import play_tournament
-    from mlbits.evals.tournament_config import TournamentConfig
+    from mlbits.evals.tournament.config import TournamentConfig
+    from mlbits.evals.tournament.tournament import play_tournament
 
     env, config = "mlbits/Blotto-v0", TournamentConfig(games=100)
     game = mlbits.make_game(env)
@@ -293,8 +293,8 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     """
     if group != "all" and group not in GROUPS:
         raise UnknownIdError("benchmark group", group, GROUPS)
-    from mlbits.envs.core.batch import parse_device
-    from mlbits.envs.core.cuda import check_cuda, check_kernels
+    from mlbits.envs.engine.batch import parse_device
+    from mlbits.envs.engine.gpu_copies import check_cuda, check_kernels
 
     kind = parse_device(device).type
     if kind == "cuda":

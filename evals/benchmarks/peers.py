@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from mlbits.evals.stopwatch import Row, Stopwatch
+from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 
 def _measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import comb, logsumexp
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import check_payoffs
+from mlbits.evals.game_theory.nash_conv import check_payoffs
 
 _TIE = 1e-12  # payoffs that differ by less, relative to the largest, are as good at infinite alpha
 MAX_PROFILES = 1_500  # half a minute of elimination

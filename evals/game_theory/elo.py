@@ -26,7 +26,8 @@ Games of several players count as the pairs of them, ranked by return, each pair
 one for each player in it. In the model of Plackett (1975) and Luce (1959) for whole rankings, too, pairs follow Bradley
 and Terry with the same ratings, so that the pairs find them (Azari Soufiani et al. 2013, "Generalized method-of-moments
 for rank aggregation": full breaking is consistent); and unlike it they know draws, which shared returns are. Pairs of
-one game are not independent, and the intervals do not take them for it: see :mod:`mlbits.evals.rating_intervals`.
+one game are not independent, and the intervals do not take them for it: see
+:mod:`mlbits.evals.game_theory.elo_intervals`.
 
 Differs from OpenSpiel's Elo, which is Hunter's, in method, prior and anchor; without prior the numbers are the same.
 
@@ -50,7 +51,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.special import expit
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.evals.rating_intervals import Entries, score_intervals
+from mlbits.evals.game_theory.elo_intervals import Entries, score_intervals
 
 ELO = 400 / math.log(10)
 """Elo points for one unit of theta."""

@@ -20,7 +20,7 @@ Blotto with 10 coins on 3 fields, exploitability after 100 and 1,000 rounds: 0.1
 0.050 by the lowest.
 
 Example:
-    >>> from mlbits.evals.exploitability import symmetric_game
+    >>> from mlbits.evals.game_theory.nash_conv import symmetric_game
     >>> rock_paper_scissors = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     >>> learnt = fictitious_play(symmetric_game(rock_paper_scissors), 100)
     >>> bool(learnt.exploitability[-1] < 0.15)
@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import check_payoffs
+from mlbits.evals.game_theory.nash_conv import check_payoffs
 
 Updates = Literal["simultaneous", "alternating"]
 Ties = Literal["rounding", "lowest", "random"]

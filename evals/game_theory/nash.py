@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog, minimize
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import check_matrix
+from mlbits.evals.game_theory.nash_conv import check_matrix
 
 _PRECISION = 1e-9  # of the linear programs, relative to the range of payoffs
 _SUPPORT = 1e-5  # the least share, beside a share of 1, that counts as played

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from mlbits.evals.reproduction import print_table, train_in_process
+from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 ENV = "mlbits/CartPole-v0"
 TARGET_STEPS, TARGET_CPU_SECONDS = 30_000, 6.0

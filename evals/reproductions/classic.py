@@ -1,6 +1,6 @@
 """``mlbits reproduce classic``: the classic agents on Gymnasium tasks, beside Stable-Baselines3 and published results.
 
-Ours are trained as a user would train them, with the presets of ``selfplay/presets.toml``; the reference is
+Ours are trained as a user would train them, with the presets of ``selfplay/runs/presets.toml``; the reference is
 Stable-Baselines3 with the settings of its zoo, trained and evaluated by the same command for the same number of steps.
 ``docs/results.md`` tells the protocol and shows the results.
 
@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals import results_page
-from mlbits.evals.comparison import EVAL_EPISODES, Entry, Result, Runs, Training, choose, normalized
-from mlbits.evals.reproduction import ReproductionError
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.evals.reproductions import results_page
+from mlbits.evals.reproductions.comparison import EVAL_EPISODES, Entry, Result, Runs, Training, choose, normalized
+from mlbits.evals.reproductions.reproduction import ReproductionError
 
 # Mean return of random play (uniform over the actions), zero of the normalised scores: 1,000 episodes (Acrobot and both
 # LunarLanders 300, HalfCheetah 100), those of continuous actions by play_episodes of RandomAgent from seed 0.
@@ -98,8 +98,9 @@ def reproduce(
         page: a Markdown page whose section "classic" is written anew, with every row that has results in ``out``.
 
     Returns:
-        "rows" (see :meth:`mlbits.evals.comparison.Entry.row`), "normalized" (ours and reference, or None), "failures"
-        (what runs that failed said) and "met": whether every row reaches its target and nothing failed.
+        "rows" (see :meth:`mlbits.evals.reproductions.comparison.Entry.row`), "normalized" (ours and reference, or
+        None), "failures" (what runs that failed said) and "met": whether every row reaches its target and nothing
+        failed.
 
     Raises:
         MlbitsError: for a wrong argument, an agent or environment that is not there, or a page without the section.

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.evals.reproduction import ReproductionError, train_in_process
-from mlbits.selfplay.config import Settings
-from mlbits.selfplay.flags import parse_train
-from mlbits.selfplay.run import CONFIG, SUMMARY, read_settings
+from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
+from mlbits.selfplay.runs.config import Settings
+from mlbits.selfplay.runs.flags import parse_train
+from mlbits.selfplay.runs.folder import CONFIG, SUMMARY, read_settings
 from mlbits.selfplay.statistics import interquartile_mean, iqm_interval
 
 EVAL_EPISODES = 100

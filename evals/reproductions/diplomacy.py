@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlbits.evals.evaluate import evaluate_against
-from mlbits.evals.reproduction import print_table, train_in_process
+from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 ENV = "mlbits/DiplomacyMini-v0"
 TARGETS = {"random": 0.95, "diplomacy-greedy": 0.5}

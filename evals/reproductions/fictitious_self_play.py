@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.envs.core.registry import make_game
-from mlbits.evals.fictitious_play import fictitious_play, iterated_best_response
-from mlbits.evals.measures import during_training
-from mlbits.evals.normal_form import payoff_tensor
-from mlbits.evals.reproduction import print_table
-from mlbits.selfplay.config import resolve
+from mlbits.envs.exact.normal_form import payoff_tensor
+from mlbits.envs.registry import make_game
+from mlbits.evals.game_theory.fictitious_play import fictitious_play, iterated_best_response
+from mlbits.evals.reproductions.reproduction import print_table
+from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.loop import train
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.statistics import mean_interval
 
 _BLOTTO, _MATRIX = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0"
@@ -168,7 +168,7 @@ def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
     Raises:
         ReproductionError: if matplotlib is not installed.
     """
-    from mlbits.evals.plots import figure, mean_band, save
+    from mlbits.evals.reproductions.plots import figure, mean_band, save
 
     canvas, panels = figure(len(curves))
     lines = (

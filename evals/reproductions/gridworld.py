@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlbits.evals.reproduction import print_table, train_in_process
-from mlbits.evals.yardstick import yardstick
+from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 ENV = "mlbits/GridWorld-v0"
 TARGET_SHARE, TARGET_SECONDS = 0.95, 60.0

@@ -2,12 +2,12 @@
 
 Lanctot et al. 2019, "OpenSpiel: A framework for reinforcement learning in games" (arXiv 1908.09453). Both libraries
 get the same payoffs, games and policies, and what they say is held against each other number by number; OpenSpiel comes
-with the extra ``peers``. Where the two differ by intent (:mod:`mlbits.evals.alpha_rank`, :mod:`mlbits.evals.ratings`),
-ours is set to OpenSpiel's way.
+with the extra ``peers``. Where the two differ by intent (:mod:`mlbits.evals.game_theory.alpha_rank`,
+:mod:`mlbits.evals.game_theory.elo`), ours is set to OpenSpiel's way.
 
 A mixture of policies is compared where OpenSpiel's information states recall all that a player did: those of Goofspiel
 forget in which order it bid, so that with four cards and open bids its aggregate of policies is another policy than
-the mixture (tests/evals/test_agent_exploitability.py works that one out by beliefs).
+the mixture (tests/evals/exploitability/test_agent_exploitability.py works that one out by beliefs).
 
 Example:
     pip install -c constraints.txt -e ".[peers]"
@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlbits.envs.core.registry import make_game
-from mlbits.evals.agent_exploitability import exact_gains, sequence_form
-from mlbits.evals.alpha_rank import alpha_rank, alpha_rank_symmetric
-from mlbits.evals.exploitability import nash_conv
-from mlbits.evals.normal_form import payoff_tensor
-from mlbits.evals.ratings import elo_ratings, points
-from mlbits.evals.reproduction import ReproductionError, print_table
+from mlbits.envs.exact.normal_form import payoff_tensor
+from mlbits.envs.registry import make_game
+from mlbits.evals.exploitability.agent_exploitability import exact_gains, sequence_form
+from mlbits.evals.game_theory.alpha_rank import alpha_rank, alpha_rank_symmetric
+from mlbits.evals.game_theory.elo import elo_ratings, points
+from mlbits.evals.game_theory.nash_conv import nash_conv
+from mlbits.evals.reproductions.reproduction import ReproductionError, print_table
 
 GOOFSPIEL, BLOTTO = "mlbits/Goofspiel-v0", "mlbits/Blotto-v0"
 _TOLERANCE, _ELO_TOLERANCE = 1e-9, 1e-5  # OpenSpiel's Elo climbs in small steps and stops before the top

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.dynamic_programming import value_iteration
-from mlbits.agents.transition_table import table_of
-from mlbits.evals.reproduction import print_table
-from mlbits.selfplay.config import resolve
+from mlbits.agents.planning.dynamic_programming import value_iteration
+from mlbits.envs.exact.transition_table import table_of
+from mlbits.evals.reproductions.reproduction import print_table
 from mlbits.selfplay.machine import set_up
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import Session, open_session
 from mlbits.selfplay.statistics import mean_interval
 
@@ -140,7 +140,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     Raises:
         ReproductionError: if matplotlib is not installed.
     """
-    from mlbits.evals.plots import figure, mean_band, save
+    from mlbits.evals.reproductions.plots import figure, mean_band, save
 
     titles = {
         "table": "Q-learning, ten arms that all pay N(0, 1)",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.evals.reproduction import ReproductionError
+from mlbits.evals.reproductions.reproduction import ReproductionError
 from mlbits.selfplay.statistics import mean_interval
 
 

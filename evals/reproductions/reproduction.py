@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.run import CONFIG, SUMMARY
+from mlbits.selfplay.runs.folder import CONFIG, SUMMARY
 
 _PATIENCE = 60.0  # seconds for a run to finish its iteration and save
 

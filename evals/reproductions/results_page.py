@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlbits.evals.reproduction import ReproductionError, print_table
-from mlbits.selfplay.checkpoints import write_file
-from mlbits.selfplay.run import CONFIG
+from mlbits.evals.reproductions.reproduction import ReproductionError, print_table
+from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.selfplay.runs.folder import CONFIG
 
 _COLUMNS = ("task", "agent", "steps", "ours", "at least", "reference", "published", "steps/CPU-s, reference's")
 INTERVALS = (
@@ -44,7 +44,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
     """The rows as a Markdown table, with the command of each.
 
     Args:
-        rows: from :meth:`mlbits.evals.comparison.Entry.row`.
+        rows: from :meth:`mlbits.evals.reproductions.comparison.Entry.row`.
         overall: "ours" and "reference", normalised scores over all rows that have both; or None.
         versions: what the runs were made with.
     """

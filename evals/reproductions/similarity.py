@@ -14,7 +14,7 @@ pretraining and after each turn, in four conditions, and with LOLA where a step 
 - and at least 4.5 with the gradient through the difference cut.
 
 Sizes and learning rates are ours: see :mod:`mlbits.envs.policy_similarity` and
-:mod:`mlbits.agents.similarity_learning`. docs/similarity.md tells what was found.
+:mod:`mlbits.agents.ccdr`. docs/similarity.md tells what was found.
 
 Example:
     mlbits reproduce similarity --plot similarity.png --json similarity.json
@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlbits.agents.similarity_learning import (
+from mlbits.agents.ccdr import (
     SimilarityLearningConfig,
     SimilarityPairs,
     alternate,
@@ -42,8 +42,8 @@ from mlbits.agents.similarity_learning import (
 )
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.policy_similarity import SimilarityGame
-from mlbits.evals.plots import figure, mean_band, save
-from mlbits.evals.reproduction import ReproductionError, print_table
+from mlbits.evals.reproductions.plots import figure, mean_band, save
+from mlbits.evals.reproductions.reproduction import ReproductionError, print_table
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.statistics import interquartile_mean, iqm_interval, mean_interval
 
@@ -60,7 +60,7 @@ class Condition(NamedTuple):
         colour: of its curve.
         pretrained: whether CCDR comes first.
         seats: of the networks that are paired; (0, 0) are literal copies.
-        cut_gradient: see :class:`~mlbits.agents.similarity_learning.SimilarityLearningConfig`.
+        cut_gradient: see :class:`~mlbits.agents.ccdr.SimilarityLearningConfig`.
         lola: whether the step size of LOLA applies.
     """
 

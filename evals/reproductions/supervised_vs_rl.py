@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.agents.classifier import Classifier, ClassifierConfig
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.registry import make_game
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.registry import make_game
 from mlbits.envs.supervised import supervised
-from mlbits.evals.plots import figure, save
-from mlbits.evals.reproduction import ReproductionError, print_table
-from mlbits.selfplay.collect import Collector
+from mlbits.evals.reproductions.plots import figure, save
+from mlbits.evals.reproductions.reproduction import ReproductionError, print_table
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.statistics import mean_interval

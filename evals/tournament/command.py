@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from mlbits.evals.standings import standings_table
-from mlbits.evals.tournament import hold_tournament, recompute
-from mlbits.evals.tournament_config import TournamentError, TournamentFlags
-from mlbits.selfplay.command_line import coloured
+from mlbits.evals.tournament.config import TournamentError, TournamentFlags
+from mlbits.evals.tournament.standings import standings_table
+from mlbits.evals.tournament.tournament import hold_tournament, recompute
+from mlbits.selfplay.runs.command_line import coloured
 
 _SAY_EVERY = 5.0  # seconds
 
@@ -29,8 +29,8 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
         The standings, as plain data.
 
     Raises:
-        MlbitsError: as :func:`~mlbits.evals.tournament.hold_tournament` and
-            :func:`~mlbits.evals.tournament.recompute` say; for flags that do not go together.
+        MlbitsError: as :func:`~mlbits.evals.tournament.tournament.hold_tournament` and
+            :func:`~mlbits.evals.tournament.tournament.recompute` say; for flags that do not go together.
     """
     if flags.table is not None:
         if flags.entries or flags.env or settings:

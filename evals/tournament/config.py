@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.config import ConfigError
+from mlbits.selfplay.runs.config import ConfigError
 
 
 class TournamentError(MlbitsError, ValueError):

@@ -22,11 +22,11 @@ import torch
 from mlbits.agents import AGENTS
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.core.wrapped import AnyBatch, check_env_id, open_batch
-from mlbits.evals.tournament_config import TournamentError
-from mlbits.selfplay.config import Settings
-from mlbits.selfplay.run import read_settings
-from mlbits.selfplay.saved_agents import SUFFIX, copy_settings, load_agent, open_guest, own_settings
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, check_env_id, open_batch
+from mlbits.evals.tournament.config import TournamentError
+from mlbits.selfplay.runs.config import Settings
+from mlbits.selfplay.runs.folder import read_settings
+from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings, load_agent, open_guest, own_settings
 
 _RUN, _COPY, _MODEL, _BOT = "run", "copy", "model", "bot"
 

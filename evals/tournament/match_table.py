@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.checkpoints import write_file
+from mlbits.selfplay.runs.checkpoints import write_file
 
 FORMAT = "mlbits matches"
 VERSION = 1

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.evals.ratings import game_points
+from mlbits.evals.game_theory.elo import game_points
 
 _SEARCH = 50_000  # nodes after which a Swiss round makes do with entries that met before
 

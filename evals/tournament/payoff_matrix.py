@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.evals.match_table import MatchTable, MatchTableError
+from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
 from mlbits.selfplay.statistics import bounded_interval, equal_interval, repeat, share_interval, student, wilson
 
 

@@ -4,9 +4,10 @@ Everything is worked out from the stored games, so that it can be done again by 
 tournament's table and for one that a training run keeps of its pool.
 
 The maths of two seats is also that of more, on pairs: a game of three is three meetings of two (see
-:mod:`mlbits.evals.payoff_matrix` and :mod:`mlbits.evals.ratings`). Alpha-rank (its limit of infinite alpha) and the
-Nash mixture are those of the game of choosing a player against one other, whose payoffs are the mean returns in the
-matrix; they need games of every pair. Where seats are not alike, what is measured is the mean over the seats.
+:mod:`mlbits.evals.tournament.payoff_matrix` and :mod:`mlbits.evals.game_theory.elo`). Alpha-rank (its limit of infinite
+alpha) and the Nash mixture are those of the game of choosing a player against one other, whose payoffs are the mean
+returns in the matrix; they need games of every pair. Where seats are not alike, what is measured is the mean over the
+seats.
 
 Example:
     found = standings(read_matches(Path("matches.jsonl")))
@@ -28,13 +29,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 
-from mlbits.evals.alpha_rank import alpha_rank_symmetric
-from mlbits.evals.match_table import MatchTable, MatchTableError
-from mlbits.evals.nash import nash_average
-from mlbits.evals.payoff_matrix import PayoffMatrix, empirical_game, payoff_matrix, write_csv
-from mlbits.evals.ratings import Ratings, game_points, rate
-from mlbits.selfplay.checkpoints import write_file
-from mlbits.selfplay.heat_maps import payoff_heat_map
+from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
+from mlbits.evals.game_theory.elo import Ratings, game_points, rate
+from mlbits.evals.game_theory.nash import nash_average
+from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
+from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
+from mlbits.evals.tournament.payoff_matrix import PayoffMatrix, empirical_game, payoff_matrix, write_csv
+from mlbits.selfplay.runs.checkpoints import write_file
 
 PAYOFFS, PICTURE, TABLE, FIGURES = "payoffs.csv", "payoffs.png", "standings.csv", "standings.json"
 _FORMS = {"points": ".1%", "return_mean": ".4g"}

@@ -1,8 +1,8 @@
 """Tournaments: agents play all against all, or Swiss rounds, in balanced seats; every game goes into a match table.
 
-What the table says of the agents (payoffs, ratings, ranks, mixtures) is :mod:`mlbits.evals.standings`'s to work out.
-Who sits where is :mod:`mlbits.evals.pairings`'s; here the games are played, many in one batch, in which each agent
-decides once a step for all seats that are its own.
+What the table says of the agents (payoffs, ratings, ranks, mixtures) is :mod:`mlbits.evals.tournament.standings`'s to
+work out. Who sits where is :mod:`mlbits.evals.tournament.pairings`'s; here the games are played, many in one batch, in
+which each agent decides once a step for all seats that are its own.
 
 A schedule is a function of the entries' number, the config and, for Swiss rounds, of the games so far. A batch draws
 from a seed of its own. So a tournament that is interrupted at any moment goes on where it was, and ends with the table
@@ -28,17 +28,17 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, content_hash
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals.entries import Entries, open_entries
-from mlbits.evals.match_table import MatchTable, MatchWriter, open_matches, read_matches
-from mlbits.evals.pairings import all_against_all, swiss_round
-from mlbits.evals.standings import Standings, standings, write_standings
-from mlbits.evals.tournament_config import TournamentConfig, TournamentError
-from mlbits.selfplay import checkpoints
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.evals.tournament.config import TournamentConfig, TournamentError
+from mlbits.evals.tournament.entrants import Entries, open_entries
+from mlbits.evals.tournament.match_table import MatchTable, MatchWriter, open_matches, read_matches
+from mlbits.evals.tournament.pairings import all_against_all, swiss_round
+from mlbits.evals.tournament.standings import Standings, standings, write_standings
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.machine import set_up
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs import checkpoints
 from mlbits.version import __version__
 
 MATCHES, FACTS = "matches.jsonl", "tournament.json"
@@ -114,10 +114,10 @@ def hold_tournament(
     """Play a tournament of runs, models and bots into a folder, or go on with one, and work out its standings.
 
     The folder has ``tournament.json`` (who entered, and the config), ``matches.jsonl`` and what
-    :func:`~mlbits.evals.standings.write_standings` writes.
+    :func:`~mlbits.evals.tournament.standings.write_standings` writes.
 
     Args:
-        words: the entries, see :func:`~mlbits.evals.entries.open_entries`.
+        words: the entries, see :func:`~mlbits.evals.tournament.entrants.open_entries`.
         config: how it is held. To a tournament that is there already more ``games`` can be added, or ``rounds`` to a
             Swiss one.
         env: id of the environment; "" takes that of the runs.
@@ -130,7 +130,7 @@ def hold_tournament(
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
             nothing has been written then.
         DeviceError: if the device is not there.
-        MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.entries.open_entries` say.
+        MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` say.
     """
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)

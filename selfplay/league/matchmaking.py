@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlbits.selfplay.payoffs import Payoffs
+from mlbits.selfplay.league.win_rates import Payoffs
 
 Role = Literal["main", "main_exploiter", "league_exploiter"]
 Weighting = Literal["squared", "variance", "linear", "linear_capped"]

@@ -9,15 +9,15 @@ drawn anew when an episode ends:
 |---|---|
 | latest | the newest copy |
 | uniform | any copy: fictitious play over the learner's history |
-| pfsp | those that it wins least against, see :mod:`mlbits.selfplay.matchmaking` |
+| pfsp | those that it wins least against, see :mod:`mlbits.selfplay.league.matchmaking` |
 | league | AlphaStar's league of several learners, each with copies of its own |
 
 Before each rollout every learner draws ``pool_draws`` opponents, and the copies take theirs from these, so that few
 networks run in a step however large the pool is.
 
 Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
-and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.payoffs.Payoffs`. All of it, with the
-random state and the seats of the episodes under way, is in the checkpoint.
+and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. All of it,
+with the random state and the seats of the episodes under way, is in the checkpoint.
 
 In a league what falls over a run (learning rates, exploration) falls over an exploiter's own life, which begins when it
 is made anew: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest; a league
@@ -43,14 +43,14 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, unprefixed
-from mlbits.selfplay.checkpoints import CheckpointError, write_file
-from mlbits.selfplay.collect import Episodes
-from mlbits.selfplay.config import ConfigError, Settings
+from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.finite import Guard
+from mlbits.selfplay.league.matchmaking import Player, Role, is_ripe, league_match, pfsp
+from mlbits.selfplay.league.win_rates import Payoffs
 from mlbits.selfplay.lineup import Lineup
-from mlbits.selfplay.matchmaking import Player, Role, is_ripe, league_match, pfsp
-from mlbits.selfplay.payoffs import Payoffs
-from mlbits.selfplay.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
+from mlbits.selfplay.runs.checkpoints import CheckpointError, write_file
+from mlbits.selfplay.runs.config import ConfigError, Settings
+from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
 
 POOL = "pool"
 _MATCHMAKING = 3_000_003

@@ -31,7 +31,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from mlbits.selfplay.config import ConfigError
+from mlbits.selfplay.runs.config import ConfigError
 
 _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
 _MOST_DIGITS = 30  # beyond any setting's range; keeps 1e999999999 from filling the memory

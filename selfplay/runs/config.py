@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.core.registry import plain_id
+from mlbits.envs.registry import plain_id
 
 PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -164,7 +164,7 @@ def settled(settings: Settings) -> tuple[Settings, list[str]]:
     Raises:
         DeviceError: for a device that is none.
     """
-    from mlbits.envs.core.batch import parse_device
+    from mlbits.envs.engine.batch import parse_device
 
     decide = getattr(settings.agent_config, "settled", None)
     if decide is None:
@@ -186,8 +186,8 @@ def portable(settings: Settings) -> dict[str, Any]:
 def names_to(agent: str, env: str) -> dict[str, Any]:
     """An agent's and an environment's names as "module:name" where need be, and the folders of those modules."""
     from mlbits.agents import agent_module
-    from mlbits.envs.core.gymnasium_ids import env_module
-    from mlbits.envs.core.origins import folder_of
+    from mlbits.envs.doors.gymnasium_ids import env_module
+    from mlbits.envs.origins import folder_of
 
     modules = {"agent": agent_module(agent), "env": env_module(env)}
     names = {"agent": agent, "env": env}
@@ -204,7 +204,7 @@ def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
         UnknownIdError: if the agent is not known; whether the environment is, is for whoever opens it to find out.
     """
     from mlbits.agents import check_agent
-    from mlbits.envs.core.gymnasium_ids import check_env_id
+    from mlbits.envs.doors.gymnasium_ids import check_env_id
 
     agent, env = str(data["agent"]), str(data["env"])
     folders = [str(folder) for folder in data.get("folders", ())]
@@ -295,7 +295,7 @@ def resolve(
         ConfigError: for unknown settings or values out of range.
     """
     from mlbits.agents import agent_entry, check_agent
-    from mlbits.envs.core.wrapped import check_env_id
+    from mlbits.envs.doors.gymnasium_batch import check_env_id
 
     agent, env = check_agent(agent), check_env_id(plain_id(env))
     config_class = agent_entry(agent).config_class()

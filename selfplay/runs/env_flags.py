@@ -26,10 +26,10 @@ import gymnasium as gym
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.core.registry import entry, registered
-from mlbits.envs.core.wrapped import check_env_id
-from mlbits.selfplay.command_line import signature_fields
-from mlbits.selfplay.config import ConfigError, make_config
+from mlbits.envs.doors.gymnasium_batch import check_env_id
+from mlbits.envs.registry import entry, registered
+from mlbits.selfplay.runs.command_line import signature_fields
+from mlbits.selfplay.runs.config import ConfigError, make_config
 
 _UNSET = "(its own)"  # shown for a setting of a wrapped environment that nobody has given
 
@@ -104,8 +104,8 @@ def find_env(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     That is the value of ``--env``, or what the first run or frozen copy was trained on, or the first word that is an
     environment's id. A run that cannot be read is left for the command to refuse.
     """
-    from mlbits.selfplay.run import CONFIG, read_settings
-    from mlbits.selfplay.saved_agents import SUFFIX, copy_settings
+    from mlbits.selfplay.runs.folder import CONFIG, read_settings
+    from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings
 
     asked = next((b for a, b in itertools.pairwise(words) if a == "--env"), "")
     asked = next((word.partition("=")[2] for word in words if word.startswith("--env=")), asked)

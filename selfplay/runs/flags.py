@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.agents import AGENTS, agent_entry, check_agent
-from mlbits.envs.core.registry import registered
-from mlbits.envs.core.wrapped import check_env_id
-from mlbits.selfplay.command_line import forget_flags, read_flags
-from mlbits.selfplay.config import ConfigError, RunConfig, Settings, find_preset, resolve
-from mlbits.selfplay.env_flags import EnvFlags
+from mlbits.envs.doors.gymnasium_batch import check_env_id
+from mlbits.envs.registry import registered
+from mlbits.selfplay.runs.command_line import forget_flags, read_flags
+from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, find_preset, resolve
+from mlbits.selfplay.runs.env_flags import EnvFlags
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import Settings, portable, settings_from_json
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.config import Settings, portable, settings_from_json
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from mlbits.envs.core.compiling import logger
+from mlbits.envs.engine.compiling import logger
 
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _PLAIN_LINE_EVERY, _LIVE_LINE_EVERY = 5.0, 0.25  # seconds

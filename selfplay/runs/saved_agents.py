@@ -22,15 +22,15 @@ from torch import Tensor
 
 from mlbits.agents import AGENTS, agent_entry, make_bot
 from mlbits.agents.agent import Agent, content_hash
-from mlbits.agents.sb3 import load_sb3
-from mlbits.envs.core.batch import parse_device
-from mlbits.envs.core.cuda import check_cuda
+from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.core.registry import entry, registered
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.config import ConfigError, RunConfig, Settings, make_config, names_from, names_to
-from mlbits.selfplay.run import CHECKPOINTS, CONFIG, read_settings
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.envs.registry import entry, registered
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, make_config, names_from, names_to
+from mlbits.selfplay.runs.folder import CHECKPOINTS, CONFIG, read_settings
 
 FORMAT = "mlbits agent"
 VERSION = "1"

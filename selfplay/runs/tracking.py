@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mlbits.selfplay.checkpoints import write_file
-from mlbits.selfplay.progress import TIMES, Progress
+from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
 def _exactly(*tags: str) -> list[Any]:

@@ -9,7 +9,7 @@ Example:
 """
 
 from mlbits.envs import register_all
-from mlbits.envs.core.registry import make_batch, make_game, make_sb3, register, registered
+from mlbits.envs.registry import make_batch, make_game, make_sb3, register, registered
 from mlbits.version import __version__
 
 register_all()

@@ -8,10 +8,10 @@ from gymnasium import spaces
 
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import ReplaySpec, Rollout, rows
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.collect import Collector
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import self_play
-from mlbits.selfplay.play import play_episodes
 from mlbits.selfplay.session import make_replay
 
 VECTOR = spaces.Box(-5, 5, (4,), np.float32)

@@ -15,7 +15,7 @@ from mlbits.agents.agent import (
     rows,
     unprefixed,
 )
-from mlbits.agents.random_agent import RandomAgent
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.errors import UnknownIdError
 from tests.agents.rollouts import VECTOR, draw
 

@@ -9,8 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.optimization import FlatAdam
-from mlbits.agents.similarity_learning import (
+from mlbits.agents.ccdr import (
     SimilarityLearningConfig,
     SimilarityNetwork,
     _learner,
@@ -19,6 +18,7 @@ from mlbits.agents.similarity_learning import (
     make_pairs,
     pretrain,
 )
+from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.envs.policy_similarity import SimilarityGame
 
 GAME = SimilarityGame()

@@ -8,14 +8,14 @@ import mlbits
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import AgentError, Rollout
 from mlbits.agents.classifier import Classifier, ClassifierConfig
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.digits import digits
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.evaluate import evaluate_run, load_agent
-from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import resolve
+from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import resolve
 
 ID = "mlbits/Digits-v0"
 

@@ -10,11 +10,11 @@ from gymnasium import spaces
 from torch import nn
 
 from mlbits.agents.agent import ReplaySpec
-from mlbits.agents.replay import Replay, Transitions
-from tests.agents.plays import hand_written
+from mlbits.agents.memory.replay import Replay, Transitions
+from tests.agents.kernels.test_relu_mlp_passes import textbook
+from tests.agents.maths.test_return_distributions import textbook_projection
+from tests.agents.memory.plays import hand_written
 from tests.agents.rollouts import VECTOR, draw, make_agent
-from tests.agents.test_return_distributions import textbook_projection
-from tests.agents.test_wide_tower import textbook
 
 TWO = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32))  # units of 2 and 0.5 around 0 and 0.5
 HEADS = ("value", "categorical")

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import AgentError
 from mlbits.agents.ddpg import DDPG, DDPGConfig
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.collect import Collector
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.session import make_replay
 from tests.agents.rollouts import VECTOR, draw, make_agent, trained_return

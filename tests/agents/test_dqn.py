@@ -12,15 +12,15 @@ from torch import nn
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import AgentError, ReplaySpec
 from mlbits.agents.dqn import DQN, DQNConfig
-from mlbits.agents.replay import Replay, Transitions
-from mlbits.agents.return_distributions import categorical_loss, quantile_huber_loss
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.collect import Collector
+from mlbits.agents.maths.return_distributions import categorical_loss, quantile_huber_loss
+from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.session import make_replay
-from tests.agents.plays import hand_written
+from tests.agents.maths.test_return_distributions import textbook_projection
+from tests.agents.memory.plays import hand_written
 from tests.agents.rollouts import VECTOR, draw, make_agent, trained_return
-from tests.agents.test_return_distributions import textbook_projection
 from tests.games import register_test_games
 
 register_test_games()

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mlbits.agents.distributions import Categorical
+from mlbits.agents.maths.action_distributions import Categorical
+from mlbits.agents.maths.returns import gae, next_values, rewards_to_go, whole_returns
 from mlbits.agents.reinforce import others_mean
-from mlbits.agents.returns import gae, next_values, rewards_to_go, whole_returns
 
 STATES, ACTIONS, STEPS = 2, 2, 3
 START = torch.tensor([0.6, 0.4], dtype=torch.float64)

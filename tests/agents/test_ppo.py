@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, rows
-from mlbits.agents.distributions import probability_ratio
+from mlbits.agents.maths.action_distributions import probability_ratio
+from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.ppo import PPO, PPOConfig
-from mlbits.agents.returns import gae, next_values
 from tests.agents.rollouts import (
     VECTOR,
     draw,

@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, rows
+from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 from mlbits.agents.reinforce import ReinforceConfig, others_mean
-from mlbits.agents.returns import gae, rewards_to_go, whole_returns
 from tests.agents.rollouts import (
     draw,
     equal,

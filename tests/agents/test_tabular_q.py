@@ -15,18 +15,18 @@ from safetensors.torch import load_file
 import mlbits
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import AgentError, Rollout
-from mlbits.agents.dynamic_programming import value_iteration
+from mlbits.agents.planning.dynamic_programming import value_iteration
 from mlbits.agents.tabular_q import TabularQ, TabularQConfig
-from mlbits.agents.transition_table import read_table
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import normal
 from mlbits.envs.core.rules import rule
-from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import resolve
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.exact.transition_table import read_table
+from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.loop import resume, train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import resolve
 from tests.agents.rollouts import draw, equal, learn
 from tests.games import _draw, _text, register_test_games
 

@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, rows
-from mlbits.agents.natural_gradient import FisherProduct
-from mlbits.agents.returns import gae
+from mlbits.agents.maths.natural_gradient import FisherProduct
+from mlbits.agents.maths.returns import gae
 from mlbits.agents.trpo import TRPO, TRPOConfig
 from tests.agents.rollouts import (
     VECTOR,

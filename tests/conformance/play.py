@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 import mlbits
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.registry import entry, make_game
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.registry import entry, make_game
 from tests.games import register_test_games
 
 register_test_games()

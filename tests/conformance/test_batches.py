@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.envs.core.batch import GameBatch
-from mlbits.envs.core.copies import Copies
 from mlbits.envs.core.errors import IllegalActionError
 from mlbits.envs.core.game import STATE_HEADER
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.engine.cpu_copies import Copies
 from tests.conformance.play import (
     COPIES,
     GAME_IDS,

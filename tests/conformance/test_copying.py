@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.envs.core.gymnasium_doors import GymnasiumEnv, GymnasiumVectorEnv
-from mlbits.envs.core.pettingzoo_doors import PettingZooParallelEnv
+from mlbits.envs.doors.gymnasium_envs import GymnasiumEnv, GymnasiumVectorEnv
+from mlbits.envs.doors.pettingzoo_envs import PettingZooParallelEnv
 from tests.conformance.play import GAME_IDS, assert_same, batch_of, game_of, one_seat
 
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlbits.envs.core.cuda import compile_to_ptx
+from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.conformance.play import GAME_IDS, batch_of, game_of
 from tests.conformance.simulator import COPIES, MODES, STEPS, visible
 

@@ -10,7 +10,7 @@ import torch
 import mlbits
 from mlbits.envs.blotto import blotto, divisions
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.normal_form import payoff_tensor
+from mlbits.envs.exact.normal_form import payoff_tensor
 
 ID = "mlbits/Blotto-v0"
 # The returns of OpenSpiel's blotto(coins=3, fields=2, players=3) by the three players' actions.

@@ -8,8 +8,8 @@ import torch
 
 import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
+from mlbits.envs.exact.normal_form import payoff_tensor
 from mlbits.envs.matrix_game import NAMED, matrix_game
-from mlbits.evals.normal_form import payoff_tensor
 
 ID = "mlbits/MatrixGame-v0"
 

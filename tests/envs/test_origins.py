@@ -10,8 +10,8 @@ import pytest
 import mlbits
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.origins import folder_of, import_module
-from mlbits.selfplay.config import names_to
+from mlbits.envs.origins import folder_of, import_module
+from mlbits.selfplay.runs.config import names_to
 
 GAME = """
 import sys

@@ -12,7 +12,7 @@ import pettingzoo
 import pytest
 
 import mlbits
-from mlbits.envs.core import registry
+from mlbits.envs import registry
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.game import Game
 from tests.games import register_test_games, throws

@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 from torch.utils.data import Dataset, TensorDataset
 
 import mlbits
-from mlbits.envs.core import registry
-from mlbits.envs.core.batch import GameBatch
+from mlbits.envs import registry
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.supervised import register_supervised, supervised
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)  # example i is (2 i, 2 i + 1)
@@ -160,8 +160,8 @@ def test_numbers_keep_their_meaning():
 
 
 def test_a_data_set_with_an_id_enters_through_every_door_and_trains(monkeypatch, tmp_path):
-    from mlbits.selfplay.config import resolve
     from mlbits.selfplay.loop import train
+    from mlbits.selfplay.runs.config import resolve
 
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))

@@ -9,13 +9,13 @@ from stable_baselines3 import PPO
 
 from mlbits import make_game, make_sb3
 from mlbits.agents.agent import AgentError
-from mlbits.agents.sb3 import load_sb3
+from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals import EVALS, EvalEntry, eval_entry, register_eval
 from mlbits.evals.evaluate import evaluate_model, evaluate_run, load_agent
-from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import ConfigError, resolve
 
 ENV = {"map": "S.G/...", "slip": 0.5, "horizon": 30}
 
@@ -70,7 +70,7 @@ def test_every_reproduction_can_be_loaded():
 
 def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
     monkeypatch.setattr("mlbits.evals.EVALS", dict(EVALS))
-    register_eval("mine", EvalEntry("mlbits.evals.gridworld:reproduce", "a copy"))
+    register_eval("mine", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "a copy"))
     assert eval_entry("mine").summary == "a copy"
 
 

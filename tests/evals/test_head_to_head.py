@@ -10,11 +10,11 @@ from mlbits import cli
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals.evaluate import evaluate_against, load_agent
-from mlbits.evals.opponents import outcomes, play_against, turning_seats
-from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.evals.head_to_head import outcomes, play_against, turning_seats
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.saved_agents import open_guest
+from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.runs.saved_agents import open_guest
 from mlbits.selfplay.session import open_session
 from mlbits.selfplay.statistics import mean_interval, share_interval
 from tests.games import register_test_games
@@ -87,7 +87,7 @@ def test_each_player_is_asked_for_its_own_rows_alone():
 
 def test_games_beyond_one_batch_keep_their_seats(monkeypatch):
     whole = play_against(Always(0), Always(1), THROWS, 9, seed=0, settings={"noise": 0.0})
-    monkeypatch.setattr("mlbits.selfplay.play._COPIES_AT_ONCE", 4)
+    monkeypatch.setattr("mlbits.selfplay.episodes._COPIES_AT_ONCE", 4)
     parts = play_against(Always(0), Always(1), THROWS, 9, seed=0, settings={"noise": 0.0})
     assert (parts["won"], parts["games"]) == (whole["won"], 9)
 

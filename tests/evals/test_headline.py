@@ -10,9 +10,9 @@ import torch
 from mlbits.agents import make_bot
 from mlbits.agents.agent import Decision
 from mlbits.cli import main
-from mlbits.envs.core.registry import make_game
+from mlbits.envs.registry import make_game
 from mlbits.evals.headline import headlines, measure
-from mlbits.selfplay.play import Played
+from mlbits.selfplay.episodes import Played
 
 BLOTTO, GOOFSPIEL = "mlbits/Blotto-v0", "mlbits/Goofspiel-v0"
 TINY = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--no-video", "--quiet"]

@@ -9,15 +9,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mlbits
-from mlbits.agents.random_agent import RandomAgent
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.cli import main
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
+from mlbits.evals.optimal_return import Yardstick, yardstick
 from mlbits.evals.solve import solve
-from mlbits.evals.yardstick import Yardstick, yardstick
-from mlbits.selfplay.config import resolve
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import resolve
 from tests.games import register_test_games
 
 register_test_games()

@@ -8,8 +8,8 @@ import mlbits
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import Decision
 from mlbits.envs.gridworld.drawing import draw_overlay
-from mlbits.selfplay.config import resolve
-from mlbits.selfplay.value_maps import add_pictures, exact_picture, fixed_map, learned_picture, policy_pictures
+from mlbits.evals.policy_maps import add_pictures, exact_picture, fixed_map, learned_picture, policy_pictures
+from mlbits.selfplay.runs.config import resolve
 
 MAP = "S..G/.#.X/...."
 GRID = "mlbits/GridWorld-v0"

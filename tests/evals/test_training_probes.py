@@ -8,13 +8,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mlbits import cli
 from mlbits.agents.agent import content_hash
-from mlbits.evals.agent_exploitability import exact_exploitability
 from mlbits.evals.evaluate import load_agent
-from mlbits.evals.measures import during_training
-from mlbits.selfplay.config import resolve
-from mlbits.selfplay.saved_agents import read_copy
+from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
+from mlbits.evals.training_probes import during_training
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.runs.saved_agents import read_copy
+from mlbits.selfplay.runs.tracking import tensorboard_tag
 from mlbits.selfplay.session import open_session
-from mlbits.selfplay.tracking import tensorboard_tag
 
 ENV = "mlbits/MatrixGame-v0"
 

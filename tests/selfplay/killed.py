@@ -12,9 +12,10 @@ from pathlib import Path
 from safetensors.torch import save
 
 from mlbits.cli import main
-from mlbits.selfplay import checkpoints, turns
+from mlbits.selfplay import bookkeeping
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
-from mlbits.selfplay.tracking import Tracker
 from tests.games import register_test_games
 
 
@@ -73,7 +74,7 @@ def arrange(name, count):
     elif name == "dropping an old checkpoint":
         before(shutil, "rmtree", moment, lambda path, **_: path.name.startswith("step-"), one_file_gone)
     elif name == "writing the summary":
-        before(turns, "write_summary", moment)
+        before(bookkeeping, "write_summary", moment)
     else:
         raise SystemExit(f"no such moment: {name}")
 

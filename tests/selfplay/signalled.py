@@ -10,18 +10,19 @@ import sys
 
 from mlbits.agents.ppo import PPO
 from mlbits.cli import main
-from mlbits.selfplay import checkpoints, session, turns
-from mlbits.selfplay.collect import Collector
+from mlbits.selfplay import bookkeeping, session
+from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.runs import checkpoints
 from tests.games import register_test_games
 from tests.selfplay.killed import Moment
 
 MOMENTS = {
     "collecting": (Collector, "_act"),  # in the middle of a rollout
     "learning": (session.Session, "learn"),
-    "evaluating": (turns, "play_episodes"),
+    "evaluating": (bookkeeping, "play_episodes"),
     "saving": (checkpoints, "write_tensors"),
     "opening": (session, "open_batch"),  # before there is a run: where a game's rules are compiled
-    "finishing": (turns, "write_summary"),
+    "finishing": (bookkeeping, "write_summary"),
     "ppo": (PPO, "learn"),
 }
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.selfplay import turns
-from mlbits.selfplay.collect import Episodes, Timing
-from mlbits.selfplay.config import RunConfig, Settings
+from mlbits.selfplay import bookkeeping
+from mlbits.selfplay.bookkeeping import Turns, _note_episodes
+from mlbits.selfplay.collector import Episodes, Timing
+from mlbits.selfplay.episodes import Played
 from mlbits.selfplay.finite import Guard, NotFiniteError
-from mlbits.selfplay.play import Played
+from mlbits.selfplay.runs.config import RunConfig, Settings
 from mlbits.selfplay.session import Counters, Session
-from mlbits.selfplay.turns import Turns, _note_episodes
 
 
 class Scripted(Session):
@@ -66,15 +66,17 @@ def script(monkeypatch, tmp_path):
 
     def play(session, steps=30, returns=(), episodes=(), metrics=lambda turn: {"loss": float(turn)}):
         saved, left, tracker = [], list(returns), Noted()
-        monkeypatch.setattr(turns, "save", lambda session, *_: saved.append(session.counters.env_steps) or tmp_path)
+        monkeypatch.setattr(
+            bookkeeping, "save", lambda session, *_: saved.append(session.counters.env_steps) or tmp_path
+        )
 
         def played(*_, **settings):
-            assert settings["seed"] == turns.EVAL_SEED
+            assert settings["seed"] == bookkeeping.EVAL_SEED
             now = left.pop(0) if left else 0.0
             return Played(np.full((session.settings.run.eval_episodes, 1), now), np.array([3, 5]))
 
-        monkeypatch.setattr(turns, "play_episodes", played)
-        monkeypatch.setattr(turns, "policy_pictures", lambda *_, **__: {})
+        monkeypatch.setattr(bookkeeping, "play_episodes", played)
+        monkeypatch.setattr(bookkeeping, "policy_pictures", lambda *_, **__: {})
         after, ended, turn = Turns(session, tracker, tmp_path), list(episodes), 0
         while not session.finished:
             now = np.array(ended.pop(0) if ended else [], float)

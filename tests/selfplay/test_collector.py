@@ -8,11 +8,11 @@ import torch
 
 import mlbits
 from mlbits.agents.agent import Decision, ReplaySpec, RolloutSpec
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.agents.ppo import PPO, PPOConfig
-from mlbits.agents.random_agent import RandomAgent
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.collect import Collector
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import Lineup, against, self_play
 from tests.games import register_test_games
 

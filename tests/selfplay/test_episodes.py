@@ -5,8 +5,8 @@ import torch
 
 import mlbits
 from mlbits.agents.agent import Decision
-from mlbits.agents.random_agent import RandomAgent
-from mlbits.selfplay.play import play_episodes
+from mlbits.agents.bots.random_bot import RandomAgent
+from mlbits.selfplay.episodes import play_episodes
 from tests.games import register_test_games
 
 register_test_games()
@@ -64,7 +64,7 @@ def test_the_seed_decides():
 
 
 def test_more_episodes_than_copies_fit_are_played_in_parts(monkeypatch):
-    monkeypatch.setattr("mlbits.selfplay.play._COPIES_AT_ONCE", 4)
+    monkeypatch.setattr("mlbits.selfplay.episodes._COPIES_AT_ONCE", 4)
     played = play_episodes(chance("test/Throws-v0"), "test/Throws-v0", 10, seed=5, max_frames=3)
     assert played.returns.shape == (10, 3)
     assert 1 <= len(played.frames) <= 3

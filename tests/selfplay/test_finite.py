@@ -18,10 +18,10 @@ from mlbits.agents import AGENTS as REGISTERED
 from mlbits.agents.agent import Rollout
 from mlbits.agents.ppo import PPO
 from mlbits.cli import main
-from mlbits.selfplay.config import resolve
 from mlbits.selfplay.finite import LIMIT, Guard, NotFiniteError, check_array, check_metrics, check_rollout
 from mlbits.selfplay.loop import resume, train
-from mlbits.selfplay.saved_agents import load_agent
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.session import open_session
 
 EPISODE, AT = 7, 31  # steps; the step of copy 1 that is poisoned, the third of its fifth episode
@@ -170,7 +170,7 @@ def test_a_bad_return_of_an_evaluation_ends_the_run_after_it_was_saved(tmp_path,
     folder = tmp_path / "run"
     # Evaluations are seeded by one number for all runs; here that of copy 1.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mlbits.selfplay.turns.EVAL_SEED", 1)
+        patched.setattr("mlbits.selfplay.bookkeeping.EVAL_SEED", 1)
         assert main([*words("ppo", folder, at=3), "--eval-every", "40", "--seed", "5"]) == 2
     said = capsys.readouterr().err
     assert f"{ENV}: return of an evaluation episode: got nan at step 40, copy 0; wanted a finite number" in said
@@ -258,7 +258,7 @@ def test_nor_evaluated_nor_frozen(tmp_path, monkeypatch):
     monkeypatch.undo()
     poisoned_after(2, monkeypatch)
     evaluated = []
-    monkeypatch.setattr("mlbits.selfplay.turns.play_episodes", lambda *_, **__: evaluated.append(1))
+    monkeypatch.setattr("mlbits.selfplay.bookkeeping.play_episodes", lambda *_, **__: evaluated.append(1))
     with pytest.raises(NotFiniteError, match="at step 256"):
         train(resolve("ppo", "mlbits/CartPole-v0", preset="none", run={"num_envs": 8, "eval_every": 256},
                       agent_settings={"hidden": [8], "num_steps": 16}), tmp_path / "run", console=False)  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from mlbits.cli import main
 from mlbits.selfplay.interrupts import Interrupts, RunInterrupted
 from mlbits.selfplay.loop import resume, train
-from mlbits.selfplay.saved_agents import load_agent
+from mlbits.selfplay.runs.saved_agents import load_agent
 from tests.selfplay.test_resume import ROOT, RUNS, compare, left_alone, newest, steps_of  # noqa: F401
 
 STATUS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
@@ -142,7 +142,7 @@ def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # n
 
 def test_rich_text_into_a_closed_pipe_is_a_closed_pipe_too(tmp_path, monkeypatch):
     """What is said goes through rich, whose own answer is to end the process."""
-    from mlbits.selfplay.tracking import Tracker
+    from mlbits.selfplay.runs.tracking import Tracker
 
     closed = []
     read, write = os.pipe()
@@ -179,7 +179,7 @@ def interrupted_at(learning, monkeypatch, *numbers):
 
 
 def settings(env="mlbits/CartPole-v0"):
-    from mlbits.selfplay.config import resolve
+    from mlbits.selfplay.runs.config import resolve
 
     run = {"total_steps": 640, "num_envs": 8, "eval_every": 0, "eval_episodes": 1, "video": False}
     return resolve("ppo", env, preset="none", run=run, agent_settings={"hidden": [8], "num_steps": 16})
@@ -261,10 +261,10 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "place", "said"),
     [
-        ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament_command.run_command", "the same command"),
+        ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament.command.run_command", "the same command"),
         ("reproduce gridworld --quick", "mlbits.evals.eval_entry", "with --out the same command goes on"),
-        ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploit.exploit", "interrupted"),
-        ("bench ppo", "mlbits.evals.benchmarks.run_benchmarks", "interrupted"),
+        ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploitability.exploit.exploit", "interrupted"),
+        ("bench ppo", "mlbits.evals.benchmarks.groups.run_benchmarks", "interrupted"),
         ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),
         ("resume runs/mine", "mlbits.selfplay.loop.resume", "goes on with it"),
     ],
@@ -291,7 +291,7 @@ def test_other_commands_into_a_closed_pipe_end_quietly(words):
 
 def test_what_a_reproduction_runs_is_saved_before_it_ends(tmp_path):
     """From another thread, and by Ctrl-C in the main one: the child is asked once, and waited for."""
-    from mlbits.evals.reproduction import ReproductionError, train_in_process
+    from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 
     folder, stop = tmp_path / "run", threading.Event()
     flags = ["--preset", "none", "--total-steps", "100000000", "--eval-every", "0", "--checkpoint-every", "0"]

@@ -10,12 +10,12 @@ import torch
 
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.dqn import DQN, DQNConfig
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.selfplay import session as sessions
-from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import against, self_play
 from mlbits.selfplay.loop import train
+from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.session import make_replay, open_session
 from tests.agents.rollouts import VECTOR, draw, make_agent
 from tests.games import register_test_games

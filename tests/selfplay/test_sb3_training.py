@@ -20,19 +20,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import mlbits
 from mlbits.agents import AGENTS
 from mlbits.agents.agent import AgentError
-from mlbits.agents.sb3_algorithms import algorithm_arguments, algorithm_class
-from mlbits.agents.sb3_configs import SB3Config
+from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
+from mlbits.agents.sb3.configs import SB3Config
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.sb3_door import SB3VecEnv
+from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
 from mlbits.evals.evaluate import evaluate_run, load_agent
 from mlbits.selfplay import sb3_training
-from mlbits.selfplay.checkpoints import CheckpointError
-from mlbits.selfplay.config import ConfigError, RunConfig, Settings, resolve
+from mlbits.selfplay.bookkeeping import EVAL_SEED
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import resume, train
-from mlbits.selfplay.play import play_episodes
-from mlbits.selfplay.run import RunError, read_settings
-from mlbits.selfplay.turns import EVAL_SEED
+from mlbits.selfplay.runs.checkpoints import CheckpointError
+from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, resolve
+from mlbits.selfplay.runs.folder import RunError, read_settings
 from tests.games import register_test_games
 
 register_test_games()

@@ -21,8 +21,7 @@ from mlbits.envs.core.drawing import font
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import ARMY, SEA, UNIT_LETTERS
-from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, SHORE, geometry_of
-from mlbits.envs.diplomacy.marks import (
+from mlbits.envs.diplomacy.drawing.board_marks import (
     DOTTED,
     KEY_HEIGHT,
     SOLID,
@@ -35,8 +34,7 @@ from mlbits.envs.diplomacy.marks import (
     key,
     marks_of,
 )
-from mlbits.envs.diplomacy.orders import Order
-from mlbits.envs.diplomacy.palette import (
+from mlbits.envs.diplomacy.drawing.palette import (
     INK,
     INLAND_LINE,
     LAND,
@@ -50,8 +48,10 @@ from mlbits.envs.diplomacy.palette import (
     mixed,
     power_colours,
 )
-from mlbits.envs.diplomacy.palette import SEA as SEA_COLOUR
-from mlbits.envs.diplomacy.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.palette import SEA as SEA_COLOUR
+from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, SHORE, geometry_of
+from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
 _FINER = 2

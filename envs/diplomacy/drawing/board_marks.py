@@ -11,8 +11,8 @@
 | disband | a cross on the unit |
 
 What failed is pale, with a small cross on it; a unit that is dislodged by these orders gets a burst. Coordinates are
-those of :mod:`mlbits.envs.diplomacy.geometry`; the heading lies above the board at negative y, the key below it. Both
-ways of drawing, Pillow and SVG, paint just these marks.
+those of :mod:`mlbits.envs.diplomacy.drawing.province_shapes`; the heading lies above the board at negative y, the key
+below it. Both ways of drawing, Pillow and SVG, paint just these marks.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from mlbits.envs.diplomacy.codes import (
     SUPPORT,
     SUPPORT_MOVE,
 )
-from mlbits.envs.diplomacy.geometry import UNIT_RADIUS, Geometry, geometry_of
+from mlbits.envs.diplomacy.drawing.palette import FAILURE, INK, PAPER, RGB, SUCCESS, WHITE, mixed, power_colours
+from mlbits.envs.diplomacy.drawing.partition import WIDTH
+from mlbits.envs.diplomacy.drawing.province_shapes import UNIT_RADIUS, Geometry, geometry_of
 from mlbits.envs.diplomacy.orders import Order
-from mlbits.envs.diplomacy.palette import FAILURE, INK, PAPER, RGB, SUCCESS, WHITE, mixed, power_colours
-from mlbits.envs.diplomacy.partition import WIDTH
 from mlbits.envs.diplomacy.position import Position, Unit
 
 Point = tuple[float, float]

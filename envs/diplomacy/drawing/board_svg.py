@@ -1,4 +1,4 @@
-"""Boards as SVG, self-contained: the same marks as :mod:`mlbits.envs.diplomacy.drawing` paints, sharp at any size.
+"""Boards as SVG, self-contained: the marks that ``board_image`` paints, sharp at any size.
 
 Path("start.svg").write_text(svg(first_position(load_board("standard"))))
 """
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import UNIT_LETTERS
-from mlbits.envs.diplomacy.drawing import arrow_head, piece_outlines, province_colours, sign_lines
-from mlbits.envs.diplomacy.geometry import CENTER_RADIUS, INLAND, OPEN_SEA, SHORE, geometry_of
-from mlbits.envs.diplomacy.marks import (
+from mlbits.envs.diplomacy.drawing.board_image import arrow_head, piece_outlines, province_colours, sign_lines
+from mlbits.envs.diplomacy.drawing.board_marks import (
     DASHED,
     DOTTED,
     KEY_HEIGHT,
@@ -30,8 +29,7 @@ from mlbits.envs.diplomacy.marks import (
     marks_of,
     title,
 )
-from mlbits.envs.diplomacy.orders import Order
-from mlbits.envs.diplomacy.palette import (
+from mlbits.envs.diplomacy.drawing.palette import (
     INK,
     INLAND_LINE,
     PAPER,
@@ -44,7 +42,9 @@ from mlbits.envs.diplomacy.palette import (
     letter_colour,
     power_colours,
 )
-from mlbits.envs.diplomacy.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, INLAND, OPEN_SEA, SHORE, geometry_of
+from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
 _LINES = {INLAND: (INLAND_LINE, 0.9), SHORE: (SHORE_LINE, 1.5), OPEN_SEA: (SEA_LINE, 0.9)}

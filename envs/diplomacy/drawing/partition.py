@@ -1,6 +1,6 @@
 """A board's box shared out among its provinces: each cell of a grid goes to the province with the nearest site.
 
-See :mod:`mlbits.envs.diplomacy.geometry` for what sites and land outlines are.
+See :mod:`mlbits.envs.diplomacy.drawing.province_shapes` for what sites and land outlines are.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mlbits.envs.diplomacy.board import Board
-from mlbits.envs.diplomacy.borders import OUTSIDE, outlines, trace
 from mlbits.envs.diplomacy.codes import SEA
-from mlbits.envs.diplomacy.partition import CELL, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
+from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
+from mlbits.envs.diplomacy.drawing.partition import CELL, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -17,16 +17,16 @@ from typing import NamedTuple
 from PIL import Image
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.ansi import board_text, order_power
 from mlbits.envs.diplomacy.codes import WAIVE
-from mlbits.envs.diplomacy.drawing import draw_position, province_colours
-from mlbits.envs.diplomacy.marks import title
+from mlbits.envs.diplomacy.drawing.board_image import draw_position, province_colours
+from mlbits.envs.diplomacy.drawing.board_marks import title
+from mlbits.envs.diplomacy.drawing.board_svg import ground_svg, marks_svg, names_svg, opening_svg, svg
+from mlbits.envs.diplomacy.drawing.palette import hexadecimal
+from mlbits.envs.diplomacy.drawing.position_text import board_text, order_power
+from mlbits.envs.diplomacy.files.saved_games import GameRecord
 from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.orders import Order
-from mlbits.envs.diplomacy.palette import hexadecimal
 from mlbits.envs.diplomacy.position import Position
-from mlbits.envs.diplomacy.saved_games import GameRecord
-from mlbits.envs.diplomacy.svg import ground_svg, marks_svg, names_svg, opening_svg, svg
 
 _STYLE = """
 body { margin: 0; font: 14px sans-serif; background: #faf9f5; color: #282c34; }

@@ -13,7 +13,7 @@ A unit that is dislodged with nowhere to go is destroyed at once. The package te
 if that one is of retreats or adjustments, ``"A TRI": ["disband"]``, where the unit is no longer on the board; another
 ``A TRI`` may be, the one that dislodged it. Such a result is no unit's fate in that phase, and is kept only.
 
->>> from mlbits.envs.diplomacy.adjudication import adjudicate
+>>> from mlbits.envs.diplomacy.report import adjudicate
 >>> from mlbits.envs.diplomacy.board import load_board
 >>> from mlbits.envs.diplomacy.position import first_position
 >>> told = adjudicate(first_position(load_board()), {"FRANCE": ["A PAR - BUR"]})
@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.adjudication import Adjudication
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
@@ -45,8 +44,9 @@ from mlbits.envs.diplomacy.codes import (
     UNIT_LETTERS,
     VOID,
 )
+from mlbits.envs.diplomacy.files.saved_results import fates_of, order_of, with_attackers, with_retreats
 from mlbits.envs.diplomacy.position import Position, read_phase
-from mlbits.envs.diplomacy.saved_results import fates_of, order_of, with_attackers, with_retreats
+from mlbits.envs.diplomacy.report import Adjudication
 
 OVER = "COMPLETED"
 _SPACE = re.compile(r"\s*")

@@ -1,6 +1,6 @@
 """What the orders and results of a saved game say beyond its positions: fates of units, attackers, retreats.
 
-For :mod:`mlbits.envs.diplomacy.saved_games`, which has the format.
+For :mod:`mlbits.envs.diplomacy.files.saved_games`, which has the format.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
 if TYPE_CHECKING:
-    from mlbits.envs.diplomacy.saved_games import PlayedPhase
+    from mlbits.envs.diplomacy.files.saved_games import PlayedPhase
 
 _BITS = {name: bit for bit, name in FATE_NAMES.items()} | {"": 0, "ok": 0}
 _DISBAND, _VOID = FATE_NAMES[DISBANDED], FATE_NAMES[VOID]

@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.adjudication import Adjudication, adjudicate
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FATE_NAMES, VOID
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.records import check_rules
+from mlbits.envs.diplomacy.report import Adjudication, adjudicate
 
 _BITS = {name: bit for bit, name in FATE_NAMES.items()}
 PHASE_TYPES = {"M": "movement", "R": "retreats", "A": "adjustments"}

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import bench, diplomacy, evaluate, exploit, listing, reproduce, resume, solve, tournament, train
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.core.registry import plain_id
-from mlbits.selfplay.command_line import forget_flags, in_flags
+from mlbits.envs.registry import plain_id
 from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
+from mlbits.selfplay.runs.command_line import forget_flags, in_flags
 from mlbits.version import __version__
 
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents

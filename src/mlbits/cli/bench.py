@@ -10,7 +10,7 @@ import tyro
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.runs.command_line import read_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ def command(words: list[str]) -> int:
     if not 0 < flags.seconds < float("inf"):
         raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
     check_file("json", flags.json)
-    from mlbits.agents.processor import describe
-    from mlbits.evals.benchmarks import run_benchmarks
-    from mlbits.selfplay.progress import compiling_said
+    from mlbits.envs.engine.processor import describe
+    from mlbits.evals.benchmarks.groups import run_benchmarks
+    from mlbits.selfplay.runs.progress import compiling_said
 
     with compiling_said():
         rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)

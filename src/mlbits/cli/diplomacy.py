@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.runs.command_line import read_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class AdjudicateFlags:
 def _adjudicate(words: list[str]) -> int:
     flags = read_flags(AdjudicateFlags, "mlbits diplomacy adjudicate", words)
     from mlbits.envs.diplomacy.board import load_board
-    from mlbits.envs.diplomacy.vectors import check_vectors
+    from mlbits.envs.diplomacy.files.test_positions import check_vectors
 
     report = check_vectors(flags.file, flags.rules, load_board(flags.map), results=flags.results)
     print(report.text())
@@ -66,8 +66,8 @@ class DrawFlags:
 def _draw(words: list[str]) -> int:
     flags = read_flags(DrawFlags, "mlbits diplomacy draw", words)
     from mlbits.envs.diplomacy.board import load_board
-    from mlbits.envs.diplomacy.replay_page import draw_game
-    from mlbits.envs.diplomacy.saved_games import load_games
+    from mlbits.envs.diplomacy.files.replay_page import draw_game
+    from mlbits.envs.diplomacy.files.saved_games import load_games
 
     games = load_games(flags.file, load_board(flags.map))
     if not 1 <= flags.game <= len(games):

@@ -13,10 +13,10 @@ import tyro
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.runs.command_line import read_flags
 
 if TYPE_CHECKING:
-    from mlbits.selfplay.env_flags import EnvFlags
+    from mlbits.selfplay.runs.env_flags import EnvFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class EvalFlags:
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
     """The flags, and those of the environment's settings."""
-    from mlbits.selfplay.env_flags import EnvFlags, find_env
+    from mlbits.selfplay.runs.env_flags import EnvFlags, find_env
 
     env_flags = EnvFlags(*find_env(words), words)
     flags_class = dataclasses.make_dataclass("Eval", [env_flags.field], bases=(EvalFlags,), frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def command(words: list[str]) -> int:
     """Evaluate an agent."""
     flags, env_flags = parse(words)
     check_file("json", flags.json)
-    from mlbits.selfplay.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compiling_said
 
     with compiling_said():
         result = _evaluate(flags, env_flags.over(flags))

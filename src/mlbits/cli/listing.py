@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.envs.core.errors import UnknownIdError
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.runs.command_line import read_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ def command(words: list[str]) -> int:
     """List environments, agents, presets and evaluations."""
     flags = parse(words)
     from mlbits.agents import AGENTS
-    from mlbits.envs.core.registry import registered
+    from mlbits.envs.registry import registered
     from mlbits.evals import EVALS
-    from mlbits.selfplay.config import presets
+    from mlbits.selfplay.runs.config import presets
 
     tables = {
         "envs": [(entry.id, entry.summary) for entry in registered().values()],

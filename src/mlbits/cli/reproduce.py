@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
-from mlbits.selfplay.command_line import read_flags, signature_fields
+from mlbits.selfplay.runs.command_line import read_flags, signature_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def command(words: list[str]) -> int:
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals import eval_entry
-    from mlbits.selfplay.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compiling_said
 
     common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}
     settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import print_run
-from mlbits.selfplay.command_line import read_flags
+from mlbits.selfplay.runs.command_line import read_flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
-    from mlbits.evals.measures import during_training
+    from mlbits.evals.training_probes import during_training
     from mlbits.selfplay.loop import resume
-    from mlbits.selfplay.progress import compiling_said
-    from mlbits.selfplay.run import finished_summary, read_settings
+    from mlbits.selfplay.runs.folder import finished_summary, read_settings
+    from mlbits.selfplay.runs.progress import compiling_said
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:

@@ -7,13 +7,13 @@ from mlbits.cli.printing import check_file, write_json
 
 def command(words: list[str]) -> int:
     """Solve a small environment exactly."""
-    from mlbits.selfplay.flags import parse_solve
+    from mlbits.selfplay.runs.flags import parse_solve
 
     env, settings, flags = parse_solve(words)
     for name in ("json", "picture"):
         check_file(name, getattr(flags, name))
     from mlbits.evals.solve import describe, solve
-    from mlbits.selfplay.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compiling_said
 
     with compiling_said():
         result = solve(

@@ -7,12 +7,12 @@ from mlbits.cli.printing import print_run
 
 def command(words: list[str]) -> int:
     """Train an agent on an environment."""
-    from mlbits.selfplay.flags import parse_train
+    from mlbits.selfplay.runs.flags import parse_train
 
     settings, out, quiet = parse_train(words)
-    from mlbits.evals.measures import during_training
+    from mlbits.evals.training_probes import during_training
     from mlbits.selfplay.loop import train
-    from mlbits.selfplay.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compiling_said
 
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"

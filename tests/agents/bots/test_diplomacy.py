@@ -7,12 +7,12 @@ from gymnasium import spaces
 import mlbits
 from mlbits.agents import AGENTS
 from mlbits.agents.agent import AgentError, rows
-from mlbits.agents.diplomacy_bots import GreedyBot, GreedyConfig, HoldBot, HoldConfig
-from mlbits.agents.random_agent import RandomAgent
+from mlbits.agents.bots.diplomacy import GreedyBot, GreedyConfig, HoldBot, HoldConfig
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BUILD, DISBAND, HOLD, MOVE, RETREAT, SUPPORT_MOVE, WAIVE
 from mlbits.envs.diplomacy.vocabulary import vocabulary
-from mlbits.evals.opponents import play_against
+from mlbits.evals.head_to_head import play_against
 from tests.agents.rollouts import VECTOR, draw
 
 MINI = "mlbits/DiplomacyMini-v0"

@@ -10,10 +10,10 @@ import torch
 from gymnasium import spaces
 from scipy import stats
 
-from mlbits.agents.random_agent import RandomAgent
-from mlbits.envs.core.batch import GameBatch
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.box_sampling import BoxSampler
-from mlbits.envs.core.legal_spaces import LegalDiscrete, LegalMultiDiscrete
+from mlbits.envs.doors.masked_spaces import LegalDiscrete, LegalMultiDiscrete
+from mlbits.envs.engine.batch import GameBatch
 from tests.games import point, register_test_games
 
 register_test_games()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.agents import bfloat16
-from mlbits.agents.bfloat16 import Block
+from mlbits.agents.kernels import bfloat16
+from mlbits.agents.kernels.bfloat16 import Block
 from tests.agents.rollouts import draw
 
 SIZES = [(1, 3, 5), (7, 4, 40), (64, 11, 33), (10, 64, 16)]  # rows, inputs or outputs, width

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout
-from mlbits.agents.replay import Replay
+from mlbits.agents.memory.replay import Replay
 from tests.agents.rollouts import VECTOR, draw, make_agent
 
 THREE = spaces.Discrete(3)

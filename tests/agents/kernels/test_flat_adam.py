@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlbits.agents.optimization import FlatAdam
+from mlbits.agents.kernels.flat_adam import FlatAdam
 
 
 def make(seed=0):

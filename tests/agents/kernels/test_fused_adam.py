@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mlbits.agents.followed_adam import FollowedAdam
-from mlbits.agents.wide_tower import WideTower
+from mlbits.agents.kernels.fused_adam import FollowedAdam
+from mlbits.agents.kernels.relu_mlp_passes import WideTower
 from tests.agents.rollouts import draw
 
 

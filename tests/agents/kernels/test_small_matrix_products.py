@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mlbits.agents.matrix_product import add_product
+from mlbits.agents.kernels.small_matrix_products import add_product
 
 SIZES = [(1, 1, 1), (3, 5, 7), (8, 4, 32), (9, 1, 33), (2, 31, 64), (17, 64, 40), (64, 64, 64)]
 
@@ -33,11 +33,11 @@ def test_narrower_vectors_give_the_same_bits():
     code = """
 import hashlib, sys
 import numpy as np
-from mlbits.agents import matrix_product
+from mlbits.agents.kernels import small_matrix_products
 rng = np.random.default_rng(0)
 left, right, out = (rng.standard_normal(n).astype(np.float32) for n in (17 * 64, 64 * 40, 17 * 40))
-matrix_product.add_product(left, 64, 1, right, 40, 1, out, 17, 40, 64)
-print(matrix_product._ROWS, hashlib.sha256(out.tobytes()).hexdigest())
+small_matrix_products.add_product(left, 64, 1, right, 40, 1, out, 17, 40, 64)
+print(small_matrix_products._ROWS, hashlib.sha256(out.tobytes()).hexdigest())
 """
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2"}
     lines = [

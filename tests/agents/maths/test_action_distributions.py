@@ -8,7 +8,7 @@ from scipy import stats
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mlbits.agents.distributions import Categorical, DiagonalGaussian, MultiCategorical, distribution_for
+from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, MultiCategorical, distribution_for
 from mlbits.envs.core.errors import GameError
 
 NVEC = (3, 2, 5)

@@ -8,11 +8,11 @@ import torch
 from gymnasium import spaces
 from torch.func import functional_call
 
-from mlbits.agents.distributions import distribution_for
-from mlbits.agents.natural_gradient import FisherProduct, conjugate_gradient
-from mlbits.agents.networks import ActorCritic
-from mlbits.agents.tower_pass import TowerPass
-from tests.agents.test_networks import SPACES, observations
+from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
+from mlbits.agents.maths.action_distributions import distribution_for
+from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
+from mlbits.agents.networks.policy_value import ActorCritic
+from tests.agents.networks.test_policy_value import SPACES, observations
 
 ROWS = 20  # fewer than fold the towers: autograd's second derivatives need the plain path
 ACTIONS = {

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from mlbits.agents.agent import Rollout, RolloutSpec
-from mlbits.agents.open_decisions import leave_out_open
+from mlbits.agents.maths.open_decisions import leave_out_open
+from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.agents.reinforce import Reinforce, ReinforceConfig
-from mlbits.agents.returns import gae, next_values
 from mlbits.agents.trpo import TRPO, TRPOConfig
-from mlbits.envs.core.batch import GameBatch
-from mlbits.selfplay.collect import Collector
-from mlbits.selfplay.config import resolve
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 from tests.agents.rollouts import draw
 from tests.games import register_test_games

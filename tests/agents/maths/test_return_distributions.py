@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlbits.agents.return_distributions import (
+from mlbits.agents.maths.return_distributions import (
     categorical_gradient,
     categorical_loss,
     project,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlbits.agents.agent import Rollout
-from mlbits.agents.returns import ReturnRange, RewardScale, gae, next_values, rewards_to_go, whole_returns
+from mlbits.agents.maths.returns import ReturnRange, RewardScale, gae, next_values, rewards_to_go, whole_returns
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (7, 5, 2), (40, 4, 3)]
 

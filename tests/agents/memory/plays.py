@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mlbits.agents.agent import ReplaySpec, Rollout
-from mlbits.agents.replay import Replay
+from mlbits.agents.memory.replay import Replay
 from tests.agents.rollouts import draw
 
 GAMMA, ACTIONS = 0.9, 4

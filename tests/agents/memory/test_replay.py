@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, rows
-from mlbits.agents.replay import Replay, replay_bytes
-from tests.agents.plays import GAMMA, Play, everything, hand_written, image, index, vector
+from mlbits.agents.memory.replay import Replay, replay_bytes
+from tests.agents.memory.plays import GAMMA, Play, everything, hand_written, image, index, vector
 from tests.agents.rollouts import draw
 
 

@@ -7,13 +7,13 @@ import torch
 
 from mlbits.agents.agent import ReplaySpec
 from mlbits.agents.dqn import DQN, DQNConfig
-from mlbits.agents.replay import Replay
-from mlbits.envs.core.batch import GameBatch
-from mlbits.selfplay.collect import Collector
+from mlbits.agents.memory.replay import Replay
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.session import make_replay
+from tests.agents.maths.test_open_decisions import one_seat
 from tests.agents.rollouts import draw
-from tests.agents.test_open_decisions import one_seat
 from tests.waiting import ACTIONS, SEATS, One, Scripted, all_decisions, nim, pulse, waits, winning_moves
 
 GAMMA = 0.5

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.agents.agent import DivergedError
-from mlbits.agents.sum_tree import SumTree, find_by_level, set_by_level
+from mlbits.agents.memory.sum_tree import SumTree, find_by_level, set_by_level
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 64, 100, 1000)
 

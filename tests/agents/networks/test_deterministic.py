@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from mlbits.agents.deterministic_actor_critic import Actor, Critics
+from mlbits.agents.networks.deterministic import Actor, Critics
+from tests.agents.kernels.test_relu_mlp_passes import textbook
+from tests.agents.networks.test_policy_value import SPACES, observations
 from tests.agents.rollouts import draw
-from tests.agents.test_networks import SPACES, observations
-from tests.agents.test_wide_tower import textbook
 
 ROWS, ACTION = 6, 2
 

@@ -10,8 +10,8 @@ from gymnasium import spaces
 
 from mlbits.agents import agent_entry
 from mlbits.agents.agent import AgentError, Rollout
-from mlbits.agents.networks import ActorCritic
-from mlbits.agents.order_network import OrderDistribution, OrderNetwork, OrderParams, fits_orders
+from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, OrderParams, fits_orders
+from mlbits.agents.networks.policy_value import ActorCritic
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.agents.reinforce import Reinforce, ReinforceConfig
 from mlbits.envs.core.order_space import OrderSpace

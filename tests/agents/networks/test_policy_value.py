@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents.distributions import distribution_for
-from mlbits.agents.networks import ActorCritic, Features, RunningMoments, Tower, orthogonal
+from mlbits.agents.maths.action_distributions import distribution_for
+from mlbits.agents.networks.policy_value import ActorCritic, Features, RunningMoments, Tower, orthogonal
 
 MANY, FEW = 200, 8  # rows that take the folded and the plain path
 

@@ -9,9 +9,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from mlbits.agents.networks import Features
-from mlbits.agents.optimization import FlatAdam
-from mlbits.agents.q_network import QNetwork, ReluTower, TargetNetwork, uniform_weight
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.networks.policy_value import Features
+from mlbits.agents.networks.q_network import QNetwork, ReluTower, TargetNetwork, uniform_weight
 from tests.agents.rollouts import VECTOR, draw
 
 EVERYTHING = spaces.Dict(

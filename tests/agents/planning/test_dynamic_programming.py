@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from mlbits.agents import dynamic_programming
 from mlbits.agents.agent import AgentError
-from mlbits.agents.dynamic_programming import (
+from mlbits.agents.planning import dynamic_programming
+from mlbits.agents.planning.dynamic_programming import (
     action_values,
     backward_induction,
     best_actions,
@@ -20,7 +20,7 @@ from mlbits.agents.dynamic_programming import (
     uniform_policy,
     value_iteration,
 )
-from mlbits.agents.transition_table import TransitionTable
+from mlbits.envs.exact.transition_table import TransitionTable
 
 
 @st.composite

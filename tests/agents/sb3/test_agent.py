@@ -21,20 +21,19 @@ from safetensors.torch import load, save
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import mlbits
-from mlbits.agents import sb3_configs
 from mlbits.agents.agent import AgentError
 from mlbits.agents.ppo import PPO, PPOConfig
-from mlbits.agents.sb3 import SB3Agent, algorithm_of, load_sb3
-from mlbits.agents.sb3_algorithms import algorithm_arguments, algorithm_class
-from mlbits.agents.sb3_configs import SB3DQNConfig, SB3PPOConfig, SB3SACConfig
-from mlbits.selfplay.collect import Collector
+from mlbits.agents.sb3.agent import SB3Agent, algorithm_of, configs, load_sb3
+from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
+from mlbits.agents.sb3.configs import SB3DQNConfig, SB3PPOConfig, SB3SACConfig
+from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import against
-from mlbits.selfplay.play import play_episodes
 from tests.games import register_test_games
 
 register_test_games()
 torch.set_num_threads(1)
-CONFIGS = [kind for kind in vars(sb3_configs).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+CONFIGS = [kind for kind in vars(configs).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
 VECTOR = spaces.Box(-3, 3, (4,), np.float32)
 LEVER = spaces.Box(np.array([-1, 0], np.float32), np.array([3, 0.5], np.float32))
 SPACES: dict[str, Any] = {
@@ -260,7 +259,7 @@ def test_settings_reach_the_algorithm() -> None:
     assert (model.lr_schedule(0.25), model.clip_range(0.5)) == (0.1, 0.1)
     assert isinstance(model.policy.mlp_extractor.policy_net[1], torch.nn.ReLU)
     assert model.policy.log_std.tolist() == [-2.0, -2.0]
-    noisy = algorithm_arguments(sb3_configs.SB3TD3Config(noise_std=0.3), VECTOR, LEVER)["action_noise"]
+    noisy = algorithm_arguments(configs.SB3TD3Config(noise_std=0.3), VECTOR, LEVER)["action_noise"]
     assert noisy._sigma.tolist() == [0.3, 0.3]
     assert algorithm_arguments(SB3SACConfig(ent_coef="0.2"), VECTOR, LEVER)["ent_coef"] == 0.2
     assert algorithm_arguments(SB3SACConfig(), VECTOR, LEVER)["ent_coef"] == "auto"

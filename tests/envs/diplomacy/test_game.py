@@ -13,19 +13,19 @@ import torch
 from pettingzoo.test import parallel_api_test
 
 import mlbits
-from mlbits.envs.core.batch import GameBatch
 from mlbits.envs.core.errors import GameError, IllegalActionError
-from mlbits.envs.core.pettingzoo_doors import make_parallel
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
+from mlbits.envs.diplomacy.files.test_positions import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
-from mlbits.envs.diplomacy.legality import why_illegal
 from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.position import Position, Unit, first_position
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import read_position, write_position
-from mlbits.envs.diplomacy.vectors import movement_phases
 from mlbits.envs.diplomacy.vocabulary import convoy_ways, vocabulary
+from mlbits.envs.doors.pettingzoo_envs import make_parallel
+from mlbits.envs.engine.batch import GameBatch
 
 STANDARD = load_board("standard")
 RANDOM_PLAY = Path(__file__).parent / "differential.jsonl.gz"

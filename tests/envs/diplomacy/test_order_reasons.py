@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlbits.envs.diplomacy import legality
+from mlbits.envs.diplomacy import order_reasons
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import (
     ARMY,
@@ -23,8 +23,8 @@ from mlbits.envs.diplomacy.codes import (
     UNIT_LETTERS,
     WAIVE,
 )
-from mlbits.envs.diplomacy.legality import convoy_route, why_illegal
 from mlbits.envs.diplomacy.notation import NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.order_reasons import convoy_route, why_illegal
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit
 
@@ -320,4 +320,4 @@ def test_waive_is_not_bound_to_a_unit():
 
 
 def test_examples():
-    assert doctest.testmod(legality).failed == 0
+    assert doctest.testmod(order_reasons).failed == 0

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy import adjudication
-from mlbits.envs.diplomacy.adjudication import adjudicate
+from mlbits.envs.diplomacy import report
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BOUNCE, DISBANDED, DISLODGED, NO_CONVOY, VOID
 from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.position import Position, first_position
+from mlbits.envs.diplomacy.report import adjudicate
 
 BOARD = load_board()
 FIRST = first_position(BOARD)
@@ -416,4 +416,4 @@ def test_garbage_is_told_and_the_game_goes_on(texts):
 
 
 def test_examples():
-    assert doctest.testmod(adjudication).failed == 0
+    assert doctest.testmod(report).failed == 0

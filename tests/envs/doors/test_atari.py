@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.agents.random_agent import RandomAgent
-from mlbits.envs.core.atari import AtariSettings
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.doors.atari import AtariSettings
+from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
-from mlbits.selfplay.config import resolve
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import resolve
 from tests.test_docs import ENVIRONMENTS, section, table
 
 PONG, BREAKOUT, INVADERS = "ALE/Pong-v5", "ALE/Breakout-v5", "ALE/SpaceInvaders-v5"

@@ -9,14 +9,14 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents.random_agent import RandomAgent
-from mlbits.envs.core.batch import GameBatch
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.errors import GameError, IllegalActionError
-from mlbits.envs.core.gymnasium_doors import GymnasiumEnv, GymnasiumVectorEnv
-from mlbits.envs.core.pettingzoo_doors import PettingZooAECEnv, PettingZooParallelEnv
-from mlbits.envs.core.sb3_door import SB3VecEnv
 from mlbits.envs.core.spaces import action_layout
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.doors.gymnasium_envs import GymnasiumEnv, GymnasiumVectorEnv
+from mlbits.envs.doors.pettingzoo_envs import PettingZooAECEnv, PettingZooParallelEnv
+from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
+from mlbits.envs.engine.batch import GameBatch
 from tests.games import point
 
 TENTH = spaces.Box(-0.1, 0.1, (2,), np.float64)  # float32 has no 0.1: the nearest number is 0.100000001490116

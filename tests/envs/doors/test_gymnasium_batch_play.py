@@ -12,14 +12,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from mlbits.agents.agent import Decision
-from mlbits.agents.random_agent import RandomAgent
-from mlbits.envs.core.batch import GameBatch
+from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.errors import GameError, IllegalActionError, UnknownIdError
-from mlbits.envs.core.wrapped import GymnasiumBatch, check_env_id, open_batch, reward_threshold
+from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch, check_env_id, open_batch, reward_threshold
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.evaluate import evaluate_run
-from mlbits.selfplay.config import resolve
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
-from mlbits.selfplay.play import play_episodes
+from mlbits.selfplay.runs.config import resolve
 
 needs_box2d = pytest.mark.skipif(find_spec("Box2D") is None, reason="Box2D has no wheel for this Python and platform")
 

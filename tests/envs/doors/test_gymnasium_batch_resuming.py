@@ -9,10 +9,10 @@ import torch
 from gymnasium import spaces
 
 from mlbits.cli import main
-from mlbits.envs.core import wrapped
-from mlbits.envs.core.action_log import ActionLog
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.selfplay.config import resolve
+from mlbits.envs.doors import gymnasium_batch
+from mlbits.envs.doors.action_log import ActionLog
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 
 BREAKOUT = "ALE/Breakout-v5"
@@ -70,7 +70,7 @@ def parts(step):
 )
 @pytest.mark.parametrize("seed_every", [40, 4096])
 def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, before, after, seed_every, monkeypatch):
-    monkeypatch.setattr(wrapped, "SEED_EVERY", seed_every)
+    monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", seed_every)
     if env == BREAKOUT and seed_every == 4096:
         env, settings = "Acrobot-v1", {}  # loading its ROM takes long
     count = 1 if env == BREAKOUT else 3
@@ -102,7 +102,7 @@ def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, befo
 
 def test_a_life_that_goes_on_is_not_cut_by_a_seed(monkeypatch):
     """In Breakout a lost life ends an episode of training, and the next one goes on with the same bricks."""
-    monkeypatch.setattr(wrapped, "SEED_EVERY", 1)
+    monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 1)
     batch = open_batch(BREAKOUT, 1, seed=3, training=True, recorded=True)
     plain = open_batch(BREAKOUT, 1, seed=3, training=True)
     ends = 0
@@ -118,7 +118,7 @@ def test_a_life_that_goes_on_is_not_cut_by_a_seed(monkeypatch):
 
 
 def test_seeds_follow_from_the_first_the_copy_and_their_number(monkeypatch):
-    monkeypatch.setattr(wrapped, "SEED_EVERY", 30)
+    monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 30)
     seeds = []
     original = Slow.reset
 
@@ -138,7 +138,7 @@ def test_seeds_follow_from_the_first_the_copy_and_their_number(monkeypatch):
 
 
 def test_a_batch_that_is_not_recorded_is_seeded_once(monkeypatch):
-    monkeypatch.setattr(wrapped, "SEED_EVERY", 1)
+    monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 1)
     batch = open_batch("tests/Slow-v0", 1, seed=5)
     assert batch._log is None
     for _ in range(70):

@@ -17,10 +17,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import HumanRendering, RenderCollection, TimeAwareObservation
 
 import mlbits
-from mlbits.envs.core import registry
+from mlbits.envs import registry
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.registry import entry, make_game, registered
 from mlbits.envs.pendulum import pendulum
+from mlbits.envs.registry import entry, make_game, registered
 from tests.games import register_test_games
 
 register_test_games()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.envs.core import registry
-from mlbits.envs.core.batch import GameBatch
+from mlbits.envs import registry
 from mlbits.envs.core.errors import GameError, UnknownIdError
-from mlbits.envs.core.gymnasium_ids import check_env_id, make_copy, reward_threshold
-from mlbits.envs.core.wrapped import open_batch
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.doors.gymnasium_ids import check_env_id, make_copy, reward_threshold
+from mlbits.envs.engine.batch import GameBatch
 
 
 class Odd(gym.Env):

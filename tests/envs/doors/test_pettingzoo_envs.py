@@ -12,8 +12,8 @@ from gymnasium import spaces
 
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game, make_params
-from mlbits.envs.core.pettingzoo_doors import PettingZooAECEnv, PettingZooParallelEnv
 from mlbits.envs.core.rules import rule
+from mlbits.envs.doors.pettingzoo_envs import PettingZooAECEnv, PettingZooParallelEnv
 from tests.games import HEAPS, MOST, register_test_games
 
 register_test_games()

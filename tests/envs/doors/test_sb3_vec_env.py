@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
-from mlbits.envs.core.sb3_door import SB3VecEnv
+from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
 from tests.conformance.play import GAME_IDS, assert_same, game_of, legal_actions, one_seat, rows, settings_of
 
 SOLO = [name for name in GAME_IDS if one_seat(name)]

@@ -15,9 +15,9 @@ import torch
 from gymnasium import spaces
 
 import mlbits
-from mlbits.envs.core import copies as copies_module
-from mlbits.envs.core.batch import GameBatch, parse_device
 from mlbits.envs.core.errors import DeviceError, GameError, IllegalActionError
+from mlbits.envs.engine import cpu_copies as copies_module
+from mlbits.envs.engine.batch import GameBatch, parse_device
 from tests.games import nim, point, signs, throws, tug
 
 RIGHT, STAY = 1, 0
@@ -333,7 +333,7 @@ def test_several_cores_from_several_threads_and_after_a_fork() -> None:
     code = """
 import os, threading
 import numpy as np
-from mlbits.envs.core.copies import Copies
+from mlbits.envs.engine.cpu_copies import Copies
 from tests.games import throws
 
 copies = [Copies(throws(), 8, threads=2) for _ in range(3)]
@@ -440,7 +440,7 @@ def test_stepping_on_several_cores_leaves_torchs_threads_alone() -> None:
     code = """
 import torch
 torch.set_num_threads(1)
-from mlbits.envs.core.batch import GameBatch
+from mlbits.envs.engine.batch import GameBatch
 from tests.games import throws
 
 batch = GameBatch(throws(), 8, threads=2)

@@ -9,11 +9,11 @@ import pytest
 from numba import njit
 
 import mlbits
-from mlbits.agents.compiled_q_learning import _learn
-from mlbits.envs.core import compiling
-from mlbits.envs.core.compiling import code_size, message, seconds_for
-from mlbits.envs.core.copies import Copies
-from tests.envs.core.test_driver import closure_game
+from mlbits.agents.kernels.compiled_q_learning import _learn
+from mlbits.envs.engine import compiling
+from mlbits.envs.engine.compiling import code_size, message, seconds_for
+from mlbits.envs.engine.cpu_copies import Copies
+from tests.envs.engine.test_driver import closure_game
 
 SAID = """
 import json, logging, sys
@@ -67,7 +67,7 @@ def test_several_cores_are_said():
 
 
 def test_the_loops_of_agents_are_announced_too():
-    assert message(_learn).startswith("compiling mlbits.agents.compiled_q_learning, once, about ")
+    assert message(_learn).startswith("compiling mlbits.agents.kernels.compiled_q_learning, once, about ")
 
 
 @njit

@@ -17,14 +17,14 @@ import pytest
 from gymnasium import spaces
 from numba.core.errors import NumbaError
 
-from mlbits.envs.core import driver
-from mlbits.envs.core.copies import Copies
-from mlbits.envs.core.cuda import compile_to_ptx
-from mlbits.envs.core.driver import load_driver
-from mlbits.envs.core.fingerprint import fingerprint
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import python_function, rule
+from mlbits.envs.engine import driver
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.driver import load_driver
+from mlbits.envs.engine.fingerprint import fingerprint
+from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.games import throws
 
 # A game spread over four files: its rewards show which of them were read.
@@ -76,9 +76,9 @@ def tiny():
 }
 PLAY = """
 import sys, numpy as np
-from mlbits.envs.core.copies import Copies
-from mlbits.envs.core.driver import load_driver
-from mlbits.envs.core.fingerprint import fingerprint
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.driver import load_driver
+from mlbits.envs.engine.fingerprint import fingerprint
 sys.path.insert(0, sys.argv[1])
 from tiny_game import tiny
 copies = Copies(tiny())

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from mlbits.envs.core import fingerprint as module
-from mlbits.envs.core.fingerprint import fingerprint
+from mlbits.envs.engine import fingerprint as module
+from mlbits.envs.engine.fingerprint import fingerprint
 
 # A kind: a line of values.py, the line after an edit, and what makes a function ``f`` of it in another file.
 KINDS = {
@@ -153,7 +153,7 @@ BOTH = (
 )
 PRINT = """
 import importlib, sys
-from mlbits.envs.core.fingerprint import fingerprint
+from mlbits.envs.engine.fingerprint import fingerprint
 for folder in sorted(sys.argv[1:]):
     sys.path.insert(0, folder)
     found = fingerprint({"f": importlib.import_module("rules").f})

@@ -13,13 +13,13 @@ import pytest
 from numba.core.caching import NullCache
 
 import mlbits.agents
-from mlbits.envs.core.fingerprint import fingerprint
-from mlbits.envs.core.kernels import _Cache
+from mlbits.envs.engine.fingerprint import fingerprint
+from mlbits.envs.engine.kernel_cache import _Cache
 
-HELP = "from mlbits.envs.core.kernels import njit\n\n\n@njit(cache=True)\ndef part(x):\n    return x + 1\n"
+HELP = "from mlbits.envs.engine.kernel_cache import njit\n\n\n@njit(cache=True)\ndef part(x):\n    return x + 1\n"
 KERNEL = """
 import sys
-from mlbits.envs.core.kernels import njit
+from mlbits.envs.engine.kernel_cache import njit
 from help_kernel import part
 
 SEVEN = {seven}

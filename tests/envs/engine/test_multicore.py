@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from mlbits.envs.core import copies as copies_module
-from mlbits.envs.core.copies import Copies
-from mlbits.envs.core.cores import Patience
+from mlbits.envs.engine import cpu_copies as copies_module
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.engine.multicore import Patience
 from tests.games import throws
 
 Seconds = Callable[[float, int], float]  # of a step, from the clock and the step's number

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mlbits.agents import processor
+from mlbits.envs.engine import processor
 
 ZEN4 = {"avx2": True, "avx512bw": True, "avx512bf16": True, "amx-bf16": False}
 ZEN3 = {"avx2": True, "avx512bw": False, "avx512bf16": False, "amx-bf16": False}
@@ -40,7 +40,10 @@ def test_the_widest_instructions_that_both_processor_and_libraries_have(features
 
 @pytest.mark.parametrize(("name", "value"), [("ONEDNN_MAX_CPU_ISA", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2")])
 def test_a_process_limited_to_avx2_has_no_fast_bfloat16(name: str, value: str) -> None:
-    text = "from mlbits.agents.processor import describe, has_fast_bfloat16; print(describe().isa, has_fast_bfloat16())"
+    text = (
+        "from mlbits.envs.engine.processor import describe, has_fast_bfloat16; "
+        "print(describe().isa, has_fast_bfloat16())"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", text], env=os.environ | {name: value}, capture_output=True, text=True, check=True
     ).stdout.split()

@@ -5,8 +5,8 @@ import pytest
 
 import mlbits
 from mlbits.envs.core.errors import GameError
-from mlbits.evals import normal_form
-from mlbits.evals.normal_form import payoff_tensor
+from mlbits.envs.exact import normal_form
+from mlbits.envs.exact.normal_form import payoff_tensor
 from tests.games import register_test_games
 
 register_test_games()

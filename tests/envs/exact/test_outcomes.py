@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlbits
-from mlbits.envs.core.batch import GameBatch
-from mlbits.envs.core.chance import Chance
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import mix64, normal, randint, random_bits, uniform
-from mlbits.envs.core.read_fields import fields_read
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.unknowns import Continuum, Tape, Unknown
+from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.exact.outcomes import Chance
+from mlbits.envs.exact.state_fields import fields_read
+from mlbits.envs.exact.unresolved_draws import Continuum, Tape, Unknown
 from tests.games import _draw, _text
 
 PHI = NormalDist().cdf

@@ -7,8 +7,8 @@ import mlbits
 from mlbits.envs.core import random
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import uniform
-from mlbits.envs.core.read_fields import fields_read
 from mlbits.envs.core.rules import rule
+from mlbits.envs.exact.state_fields import fields_read
 from tests.games import _draw, _text, register_test_games
 
 register_test_games()

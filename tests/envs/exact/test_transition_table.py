@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import mlbits
 from mlbits.agents.agent import AgentError
-from mlbits.agents.dynamic_programming import backward_induction, uniform_policy, value_iteration
-from mlbits.agents.transition_table import TransitionTable, read_gymnasium, read_table, table_of
-from mlbits.envs.core.chance import Chance
+from mlbits.agents.planning.dynamic_programming import backward_induction, uniform_policy, value_iteration
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
+from mlbits.envs.exact.outcomes import Chance
+from mlbits.envs.exact.transition_table import TransitionTable, read_gymnasium, read_table, table_of
 from mlbits.envs.gridworld.maps import MAPS, neighbours, read_map
 from mlbits.envs.gridworld.rules import CLIFF, EMPTY, GOAL, PIT
 from tests.envs.test_knapsack import dynamic_programming

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlbits.evals import benchmarks, peers
-from mlbits.evals.stopwatch import Row
+from mlbits.evals.benchmarks.groups import groups, peers
+from mlbits.evals.benchmarks.stopwatch import Row
 from mlbits.selfplay import session
 
 
@@ -45,7 +45,7 @@ def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, age
     counts = []
     small = {"hidden": [8], "batch_size": 8, "warmup": 100}
     watch = Once(lambda: counts.append((sessions[0].replay.added, sessions[0].learner.updates)))
-    benchmarks._replay_row(watch, "x", agent, env, num_envs, **small, **settings)
+    groups._replay_row(watch, "x", agent, env, num_envs, **small, **settings)
     added, updates = counts[0]
     learner, replay = sessions[0].learner, sessions[0].replay
     assert added >= 1024
@@ -80,10 +80,10 @@ def test_sb3s_dqn_learns_as_often_with_one_copy_as_with_eight(monkeypatch, zoo, 
 
 def test_the_groups_have_ours_and_theirs(monkeypatch):
     """Each group's rows, with nothing measured."""
-    monkeypatch.setattr(benchmarks, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
+    monkeypatch.setattr(groups, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
     monkeypatch.setattr(peers, "_replayed", lambda watch, model, name, steps: Row(name, 1.0, 1.0, "sb3"))
     for group, ours, theirs in (("dqn", 6, 4), ("ddpg", 6, 1)):
-        rows = list(benchmarks.GROUPS[group](Once()))
+        rows = list(groups.GROUPS[group](Once()))
         assert len([row for row in rows if row.peer is None]) == ours
         assert len([row for row in rows if row.peer]) == theirs
         assert len({(row.name, row.peer) for row in rows}) == ours + theirs

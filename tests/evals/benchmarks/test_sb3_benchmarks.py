@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlbits.evals import benchmarks
-from mlbits.evals.stopwatch import Row
+from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.benchmarks.stopwatch import Row
 
 
 class Once:
@@ -25,7 +25,7 @@ class Once:
 
 def test_ours_stands_beside_theirs() -> None:
     watch = Once()
-    rows = list(benchmarks.GROUPS["sb3"](watch))  # type: ignore[arg-type]
+    rows = list(groups.GROUPS["sb3"](watch))  # type: ignore[arg-type]
     names = [f"CartPole, make_sb3 of {count}" for count in ("8", "64", "1,024")]
     names += [f"CartPole-{version}, DummyVecEnv of {count}" for version in ("v1", "v0") for count in (8, 64)]
     assert [row.name for row in rows] == names

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from mlbits.agents.processor import Processor
 from mlbits.cli import main
-from mlbits.evals import benchmarks
-from mlbits.evals.stopwatch import Row, Skipped, Stopwatch
+from mlbits.envs.engine.processor import Processor
+from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 
 
 class Clock:
@@ -58,11 +58,11 @@ OLD = Processor("Some Old CPU", "avx2", False, 4)
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_bfloat16_is_skipped_by_name_where_it_is_slow(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    monkeypatch.setattr(benchmarks, "has_fast_bfloat16", lambda: fast)
-    monkeypatch.setattr(benchmarks, "describe", lambda: OLD)
-    monkeypatch.setattr(benchmarks, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
-    monkeypatch.setattr(benchmarks.peers, "ddpg", lambda watch: Row("theirs", 1.0, 1.0, "them"))
-    rows = list(benchmarks.bench_ddpg(Stopwatch(1.0)))
+    monkeypatch.setattr(groups, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(groups, "describe", lambda: OLD)
+    monkeypatch.setattr(groups, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
+    monkeypatch.setattr(groups.peers, "ddpg", lambda watch: Row("theirs", 1.0, 1.0, "them"))
+    rows = list(groups.bench_ddpg(Stopwatch(1.0)))
     skipped = [row for row in rows if isinstance(row, Skipped)]
     assert [row.name.endswith("bfloat16") for row in skipped] == ([] if fast else [True] * 3)
     assert all("avx2" in row.reason for row in skipped)
@@ -73,10 +73,10 @@ def test_bfloat16_is_skipped_by_name_where_it_is_slow(monkeypatch: pytest.Monkey
 def test_the_command_names_the_processor_and_what_it_skips(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
-    monkeypatch.setattr(benchmarks, "describe", lambda: OLD)
-    monkeypatch.setattr("mlbits.agents.processor.describe", lambda: OLD)
+    monkeypatch.setattr(groups, "describe", lambda: OLD)
+    monkeypatch.setattr("mlbits.envs.engine.processor.describe", lambda: OLD)
     rows = [Row("quick work", 2000.0, 1000.0), Skipped("wide work", "avx2 is too narrow")]
-    monkeypatch.setattr(benchmarks, "GROUPS", {"single": lambda watch: iter(rows)})
+    monkeypatch.setattr(groups, "GROUPS", {"single": lambda watch: iter(rows)})
     path = tmp_path / "rows.json"
     monkeypatch.setattr(sys, "argv", ["mlbits", "bench", "single", "--json", str(path)])
     assert main() in (0, None)

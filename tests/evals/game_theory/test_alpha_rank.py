@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.alpha_rank import alpha_rank, alpha_rank_symmetric, marginals
-from mlbits.evals.exploitability import zero_sum_game
-from tests.evals.test_exploitability import THREE
+from mlbits.evals.game_theory.alpha_rank import alpha_rank, alpha_rank_symmetric, marginals
+from mlbits.evals.game_theory.nash_conv import zero_sum_game
+from tests.evals.game_theory.test_nash_conv import THREE
 
 SKEWED = np.array([[0, -0.5, 1], [0.5, 0, -0.1], [-1, 0.1, 0]])
 GENERAL = np.array([[1.0, 3.0, 0.0, 2.0], [0.5, 2.0, 2.5, 1.0], [2.0, 0.0, 1.0, 1.5], [1.2, 0.7, 3.0, 0.1]])

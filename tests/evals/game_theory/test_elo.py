@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import optimize, stats
 
-from mlbits.evals.ratings import ELO, RatingError, elo_ratings, game_points, meeting_groups, points, rate
+from mlbits.evals.game_theory.elo import ELO, RatingError, elo_ratings, game_points, meeting_groups, points, rate
 
 WINS = np.array([[0, 7, 9, 5], [3, 0, 6, 4], [1, 2, 0, 6], [2, 1, 3, 0]])
 DRAWS = np.array([[0, 2, 0, 3], [2, 0, 2, 0], [0, 2, 0, 1], [3, 0, 1, 0]])

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import action_payoffs, exploitability, symmetric_game, zero_sum_game
-from mlbits.evals.fictitious_play import fictitious_play, iterated_best_response
-from tests.evals.test_exploitability import THREE
+from mlbits.evals.game_theory.fictitious_play import fictitious_play, iterated_best_response
+from mlbits.evals.game_theory.nash_conv import action_payoffs, exploitability, symmetric_game, zero_sum_game
+from tests.evals.game_theory.test_nash_conv import THREE
 
 ROCK_PAPER_SCISSORS = symmetric_game([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 PENNIES = zero_sum_game([[1, -1], [-1, 1]])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import nash_conv, zero_sum_game
-from mlbits.evals.nash import nash_average, zero_sum_equilibrium
+from mlbits.evals.game_theory.nash import nash_average, zero_sum_equilibrium
+from mlbits.evals.game_theory.nash_conv import nash_conv, zero_sum_game
 
 
 def entropy(mixture):

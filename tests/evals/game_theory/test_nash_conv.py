@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mlbits.envs.core.errors import GameError
-from mlbits.evals.exploitability import (
+from mlbits.evals.game_theory.nash_conv import (
     action_payoffs,
     best_responses,
     check_payoffs,

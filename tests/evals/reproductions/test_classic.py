@@ -9,9 +9,9 @@ import pytest
 
 from mlbits.agents import AGENTS
 from mlbits.cli import main
-from mlbits.evals import classic, comparison, results_page
-from mlbits.evals.classic import ENTRIES, reproduce
-from mlbits.selfplay.flags import parse_train
+from mlbits.evals.reproductions import classic, comparison, results_page
+from mlbits.evals.reproductions.classic import ENTRIES, reproduce
+from mlbits.selfplay.runs.flags import parse_train
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from mlbits.evals import comparison, reproduction, results_page
-from mlbits.evals.comparison import Entry, Result, Runs, Training, choose, normalized, summarize
-from mlbits.evals.reproduction import ReproductionError, train_in_process
-from mlbits.selfplay.flags import parse_train
+from mlbits.evals.reproductions import comparison, reproduction, results_page
+from mlbits.evals.reproductions.comparison import Entry, Result, Runs, Training, choose, normalized, summarize
+from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
+from mlbits.selfplay.runs.flags import parse_train
 
 ENTRY = Entry(
     task="CartPole-v1", label="wide", agent="ppo", flags="--agent.hidden 32", steps=640, target=475.0, published=500.0,

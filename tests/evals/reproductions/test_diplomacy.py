@@ -2,12 +2,12 @@
 
 import pytest
 
-from mlbits.agents.order_network import fits_orders
+from mlbits.agents.networks.orders import fits_orders
 from mlbits.cli import main
-from mlbits.envs.core.registry import make_game
-from mlbits.evals import diplomacy
-from mlbits.evals.diplomacy import ENV, TARGETS, reproduce
-from mlbits.selfplay.flags import parse_train
+from mlbits.envs.registry import make_game
+from mlbits.evals.reproductions import diplomacy
+from mlbits.evals.reproductions.diplomacy import ENV, TARGETS, reproduce
+from mlbits.selfplay.runs.flags import parse_train
 from mlbits.selfplay.statistics import share_interval
 
 

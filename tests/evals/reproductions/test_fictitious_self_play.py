@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlbits import cli
-from mlbits.evals import fictitious_self_play
+from mlbits.evals.reproductions import fictitious_self_play
 
 
 @pytest.fixture(scope="module")

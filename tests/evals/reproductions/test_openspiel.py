@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlbits import cli
-from mlbits.evals import openspiel
-from mlbits.evals.openspiel import Case, cases
+from mlbits.evals.reproductions import openspiel
+from mlbits.evals.reproductions.openspiel import Case, cases
 
 # What OpenSpiel 2.0.2 said: `mlbits reproduce openspiel --json FILE` where the extra `peers` is installed, "theirs".
 THEIRS = [

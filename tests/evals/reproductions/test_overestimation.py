@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mlbits.evals import overestimation
-from mlbits.evals.reproduction import ReproductionError
-from mlbits.selfplay.config import resolve
+from mlbits.evals.reproductions import overestimation
+from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from mlbits.cli import main
-from mlbits.evals import EVALS, EvalEntry, cartpole, gridworld
-from mlbits.evals.reproduction import ReproductionError, train_in_process
-from mlbits.evals.yardstick import yardstick
+from mlbits.evals import EVALS, EvalEntry
+from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.reproductions import cartpole, gridworld
+from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 
 
 def summaries(monkeypatch, module, make):
@@ -86,7 +87,7 @@ def measured(quick: bool = False, copies: int = 3, names: tuple[str, ...] = ()) 
 
 
 def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(EVALS, "measured", EvalEntry("tests.evals.test_reproduction:measured", ""))
+    monkeypatch.setitem(EVALS, "measured", EvalEntry("tests.evals.reproductions.test_reproduction:measured", ""))
     file = tmp_path / "result.json"
     for words, asked in (
         (["measured"], [False, 3, []]),

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.similarity_learning import SimilarityLearningConfig
+from mlbits.agents.ccdr import SimilarityLearningConfig
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
-from mlbits.evals import similarity
-from mlbits.evals.reproduction import ReproductionError
+from mlbits.evals.reproductions import similarity
+from mlbits.evals.reproductions.reproduction import ReproductionError
 
 STORED = Path(__file__).parents[2] / "docs" / "pictures" / "similarity.json"
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mlbits.cli import main
-from mlbits.evals import supervised_vs_rl as study
-from mlbits.evals.reproduction import ReproductionError
+from mlbits.evals.reproductions import supervised_vs_rl as study
+from mlbits.evals.reproductions.reproduction import ReproductionError
 
 FEW = (0.5, 0.6, 0.7)
 

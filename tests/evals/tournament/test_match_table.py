@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbits.evals import match_table
-from mlbits.evals.alpha_rank import alpha_rank_symmetric
-from mlbits.evals.match_table import MatchTable, MatchTableError, open_matches, read_matches
-from mlbits.evals.nash import nash_average
-from mlbits.evals.payoff_matrix import empirical_game, payoff_matrix, write_csv
+from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
+from mlbits.evals.game_theory.nash import nash_average
+from mlbits.evals.tournament.match_table import MatchTable, MatchTableError, open_matches, read_matches
+from mlbits.evals.tournament.payoff_matrix import empirical_game, payoff_matrix, write_csv
+from mlbits.evals.tournament.tournament import match_table
 from mlbits.selfplay.statistics import share_interval
 
 ENV = "mlbits/Blotto-v0"

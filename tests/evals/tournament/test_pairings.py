@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mlbits.evals.pairings import all_against_all, games_a_table, meetings, swiss_round
+from mlbits.evals.tournament.pairings import all_against_all, games_a_table, meetings, swiss_round
 
 SIZES = [(2, 2), (5, 2), (8, 2), (3, 3), (4, 3), (8, 3), (7, 7), (9, 7), (2, 3), (3, 7), (2, 7)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlbits.envs.core.errors import GameError
-from mlbits.selfplay.heat_maps import payoff_heat_map
+from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 
 BLUE, RED, WHITE, GREY = (38, 110, 214), (205, 70, 60), (255, 255, 255), (214, 214, 208)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlbits.evals.match_table import MatchTable, MatchTableError
-from mlbits.evals.standings import standings, standings_table, write_standings
+from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
+from mlbits.evals.tournament.standings import standings, standings_table, write_standings
 
 
 def table_of(seating, returns, names="abc"):

@@ -15,15 +15,15 @@ from mlbits import cli
 from mlbits.agents import make_bot
 from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.core.wrapped import open_batch
-from mlbits.evals import benchmarks, tournament
-from mlbits.evals.entries import open_entries
-from mlbits.evals.match_table import MatchTableError, read_matches
-from mlbits.evals.standings import standings
-from mlbits.evals.tournament import MATCHES, hold_tournament, play_tournament, recompute
-from mlbits.evals.tournament_config import TournamentConfig, TournamentError
-from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.tournament.config import TournamentConfig, TournamentError
+from mlbits.evals.tournament.entrants import open_entries
+from mlbits.evals.tournament.match_table import MatchTableError, read_matches
+from mlbits.evals.tournament.standings import standings
+from mlbits.evals.tournament.tournament import MATCHES, hold_tournament, play_tournament, recompute, tournament
 from mlbits.selfplay.loop import train
+from mlbits.selfplay.runs.config import ConfigError, resolve
 
 BLOTTO, MATRIX, SMALL = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0", {"coins": 3}
 RANKS = 5
@@ -450,7 +450,7 @@ def test_the_benchmark_counts_games():
         def row(self, name, call, steps, peer=None):
             return name, len(call().seating), steps
 
-    ((name, played, counted),) = benchmarks.GROUPS["tournament"](Once())
+    ((name, played, counted),) = groups.GROUPS["tournament"](Once())
     assert played == counted == 2800
     assert len(name) <= 52, "the column of names is 52 wide"
 

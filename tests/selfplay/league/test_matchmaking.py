@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlbits.selfplay.matchmaking import WEIGHTINGS, Player, is_ripe, league_match, pfsp, without_harder_tail
+from mlbits.selfplay.league.matchmaking import WEIGHTINGS, Player, is_ripe, league_match, pfsp, without_harder_tail
 
 MAIN, EXPLOITER, LEAGUE = Player(0, "main"), Player(1, "main_exploiter"), Player(2, "league_exploiter")
 COPIES = [

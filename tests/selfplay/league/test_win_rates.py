@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlbits.selfplay.payoffs import FEW, Payoffs
+from mlbits.selfplay.league.win_rates import FEW, Payoffs
 
 
 def seats(*games):

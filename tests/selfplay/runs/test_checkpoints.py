@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlbits.selfplay import checkpoints
-from mlbits.selfplay.checkpoints import Checkpoint, CheckpointError, found, load, load_latest, save, write_file
+from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError, found, load, load_latest, save, write_file
 
 OWNER = {"agent": "ppo", "env": "mlbits/GridWorld-v0", "agent_config": {"hidden": [64, 64]}}
 

@@ -12,7 +12,7 @@ from mlbits.agents.agent import AgentError
 from mlbits.agents.ppo import PPOConfig
 from mlbits.agents.reinforce import ReinforceConfig
 from mlbits.envs.core.errors import UnknownIdError
-from mlbits.selfplay.config import (
+from mlbits.selfplay.runs.config import (
     ConfigError,
     RunConfig,
     find_preset,

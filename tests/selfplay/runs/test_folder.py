@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 import mlbits
-from mlbits.selfplay import run as runs
-from mlbits.selfplay import turns
-from mlbits.selfplay.checkpoints import CheckpointError
-from mlbits.selfplay.config import ConfigError, resolve
+from mlbits.selfplay import bookkeeping
 from mlbits.selfplay.loop import resume, train
-from mlbits.selfplay.run import RunError, new_folder, read_settings
+from mlbits.selfplay.runs import folder as runs
+from mlbits.selfplay.runs.checkpoints import CheckpointError
+from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.runs.folder import RunError, new_folder, read_settings
 from mlbits.selfplay.session import open_session
 
 GRID = "mlbits/GridWorld-v0"
@@ -185,7 +185,7 @@ def test_reinforce_trains_by_the_same_loop(tmp_path):
 
 
 def test_the_disk_filling_up_ends_the_run_with_one_clear_error(tmp_path, monkeypatch):
-    from mlbits.selfplay import checkpoints
+    from mlbits.selfplay.runs import checkpoints
 
     def full(path, data):
         raise OSError(28, "No space left on device")
@@ -213,15 +213,15 @@ def test_equal_evaluation_episodes_claim_no_more_than_their_number(tmp_path):
     )
     session.recent.extend([0.0, 1.0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "play_episodes", lambda *rest, **more: ones)
-        turns.evaluate(session, tracker)
+        patch.setattr(bookkeeping, "play_episodes", lambda *rest, **more: ones)
+        bookkeeping.evaluate(session, tracker)
     low, high = session.counters.evaluation["return_interval"]
     assert (low, high) == (pytest.approx(8 / (8 + 1.959964**2)), 1)
     assert (tracker.values["return/eval_low"], tracker.values["return/eval_high"]) == (low, high)
     session.recent.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "play_episodes", lambda *rest, **more: ones)
-        turns.evaluate(session, tracker)
+        patch.setattr(bookkeeping, "play_episodes", lambda *rest, **more: ones)
+        bookkeeping.evaluate(session, tracker)
     assert session.counters.evaluation["return_interval"] == [-math.inf, math.inf]
     assert (tracker.values["return/eval_low"], tracker.values["return/eval_high"]) == (1, 1)
     runs.write_summary(tmp_path, session.counters.evaluation)

@@ -11,9 +11,9 @@ import termios
 
 import pytest
 
-from mlbits.envs.core.compiling import logger
-from mlbits.selfplay import progress
-from mlbits.selfplay.progress import Pace, Progress, compiling_said, duration, fit, say, short
+from mlbits.envs.engine.compiling import logger
+from mlbits.selfplay.runs import progress
+from mlbits.selfplay.runs.progress import Pace, Progress, compiling_said, duration, fit, say, short
 
 CELLS = [(0, "100/300,000 steps (0%)"), (4, "2.5k steps/s"), (2, "return 1"), (1, "0:30 left"), (5, "rest 9%")]
 
@@ -87,8 +87,8 @@ def test_plain_lines_fit_too_where_columns_are_given(columns, capsys, monkeypatc
 
 
 LIVE = """
-from mlbits.selfplay import progress
-from mlbits.selfplay.progress import Progress, say
+from mlbits.selfplay.runs import progress
+from mlbits.selfplay.runs.progress import Progress, say
 progress._LIVE_LINE_EVERY = 0
 shown = Progress(300_000)
 values = {"return/train": -0.123, "return/eval": 0.87, "time/learning": 0.6, "time/rest": 0.4}

@@ -7,16 +7,16 @@ import pytest
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy import codes
-from mlbits.envs.diplomacy.ansi import board_text
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.drawing import draw_position
-from mlbits.envs.diplomacy.geometry import geometry_of
-from mlbits.envs.diplomacy.marks import heading_height, marks_of
+from mlbits.envs.diplomacy.drawing.board_image import draw_position
+from mlbits.envs.diplomacy.drawing.board_marks import heading_height, marks_of
+from mlbits.envs.diplomacy.drawing.board_svg import svg
+from mlbits.envs.diplomacy.drawing.palette import letter_colour, power_colours
+from mlbits.envs.diplomacy.drawing.partition import WIDTH
+from mlbits.envs.diplomacy.drawing.position_text import board_text
+from mlbits.envs.diplomacy.drawing.province_shapes import geometry_of
 from mlbits.envs.diplomacy.notation import parse_order
-from mlbits.envs.diplomacy.palette import letter_colour, power_colours
-from mlbits.envs.diplomacy.partition import WIDTH
 from mlbits.envs.diplomacy.position import Position, first_position
-from mlbits.envs.diplomacy.svg import svg
 
 MOVES = {
     "phase": "F1902M",

@@ -5,9 +5,9 @@ import pytest
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.geometry import compute_geometry, geometry_of
-from mlbits.envs.diplomacy.partition import NOBODY, WIDTH, adjacent_pairs
+from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
+from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH, adjacent_pairs
+from mlbits.envs.diplomacy.drawing.province_shapes import compute_geometry, geometry_of
 
 
 def without(board, *keys):

@@ -1,7 +1,8 @@
 """Games that the PyPI package ``diplomacy`` plays and writes, with random orders that meet: what its files look like.
 
-``python -m tests.envs.diplomacy.package_games FILE`` writes the games of SAMPLE, one a line; ``package_games.jsonl.gz``
-is that file, written by version 1.1.2 and zipped. They were picked for what happens in them (see the tests).
+``python -m tests.envs.diplomacy.files.package_games FILE`` writes the games of SAMPLE, one a line;
+``package_games.jsonl.gz`` is that file, written by version 1.1.2 and zipped. They were picked for what happens in them
+(see the tests).
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.adjudication import adjudicate
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import DISBANDED, VOID
+from mlbits.envs.diplomacy.files.saved_games import GameRecord, game_from_json, game_to_json, load_games, save_games
+from mlbits.envs.diplomacy.files.test_positions import read_vectors
 from mlbits.envs.diplomacy.position import Position, first_position
-from mlbits.envs.diplomacy.saved_games import GameRecord, game_from_json, game_to_json, load_games, save_games
-from mlbits.envs.diplomacy.vectors import read_vectors
-from tests.envs.diplomacy.package_games import play
+from mlbits.envs.diplomacy.report import adjudicate
+from tests.envs.diplomacy.files.package_games import play
 
 LINES = gzip.decompress((Path(__file__).parent / "package_games.jsonl.gz").read_bytes()).decode().splitlines()
 FORMS = {form["id"]: form for form in map(json.loads, LINES)}

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy import texts
 from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.files import position_line
+from mlbits.envs.diplomacy.files.position_line import MAX_LENGTH, position_text, read_position_text
 from mlbits.envs.diplomacy.position import Position, first_position
-from mlbits.envs.diplomacy.texts import MAX_LENGTH, position_text, read_position_text
 
 HERE = Path(__file__).parent
 BOARD = load_board()
@@ -124,4 +124,4 @@ def test_a_damaged_line_is_refused_or_means_what_it_says(at, cut, put):
 
 
 def test_examples():
-    assert doctest.testmod(texts).failed == 0
+    assert doctest.testmod(position_line).failed == 0

@@ -8,11 +8,11 @@ from PIL import Image
 
 from mlbits import cli
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy.adjudication import adjudicate
 from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.diplomacy.files.replay_page import Frame, draw_game, frames_of, gif, html_page
+from mlbits.envs.diplomacy.files.saved_games import GameRecord, save_games
 from mlbits.envs.diplomacy.position import first_position
-from mlbits.envs.diplomacy.replay_page import Frame, draw_game, frames_of, gif, html_page
-from mlbits.envs.diplomacy.saved_games import GameRecord, save_games
+from mlbits.envs.diplomacy.report import adjudicate
 
 ORDERS = (
     {

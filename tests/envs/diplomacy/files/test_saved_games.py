@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy import saved_games
-from mlbits.envs.diplomacy.adjudication import adjudicate
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import DISBANDED, VOID
-from mlbits.envs.diplomacy.position import Position, first_position
-from mlbits.envs.diplomacy.saved_games import (
+from mlbits.envs.diplomacy.files import saved_games
+from mlbits.envs.diplomacy.files.saved_games import (
     GameRecord,
     PlayedPhase,
     game_from_json,
@@ -26,6 +24,8 @@ from mlbits.envs.diplomacy.saved_games import (
     read_games,
     save_games,
 )
+from mlbits.envs.diplomacy.position import Position, first_position
+from mlbits.envs.diplomacy.report import adjudicate
 
 BOARD = load_board()
 WAR = [
