@@ -1,4 +1,8 @@
-"""Environments: what is played. One folder or file a game, all on the core in :mod:`mlbits.envs.core`."""
+"""Environments: what is played. One file or folder a game, and the rooms that all games stand on.
+
+``core`` is what a game is declared with, ``engine`` steps its copies, ``doors`` are the interfaces to it, ``exact``
+reads whole games off their rules. What learns does not belong here.
+"""
 
 from mlbits.envs.registry import register, registered
 

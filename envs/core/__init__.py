@@ -1,1 +1,1 @@
-"""The core that every game stands on: rules, randomness, drivers, batches, doors, the registry."""
+"""The core: what a game is declared with (rules, randomness, spaces, settings, drawing). Nothing here runs a game."""

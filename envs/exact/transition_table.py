@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from mlbits.agents.agent import AgentError
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
 from mlbits.envs.doors.gymnasium_ids import make_copy
@@ -80,7 +79,7 @@ class TransitionTable:
             else None
         )
         if wrong is not None:
-            raise AgentError(f"table: got {wrong}")
+            raise GameError(f"table: got {wrong}")
 
     @classmethod
     def from_arrays(
@@ -97,11 +96,11 @@ class TransitionTable:
             horizon: steps after which an episode is truncated, or None.
 
         Raises:
-            AgentError: if shapes do not agree, or the numbers are no probabilities.
+            GameError: if shapes do not agree, or the numbers are no probabilities.
         """
         dense = np.asarray(probability, float)
         if dense.ndim != 3 or dense.shape[0] != dense.shape[2]:
-            raise AgentError(f"probability: got shape {dense.shape}; wanted [S, A, S]")
+            raise GameError(f"probability: got shape {dense.shape}; wanted [S, A, S]")
         states, actions, _ = dense.shape
         allowed = np.ones((states, actions), bool) if legal is None else np.asarray(legal, bool)
         return cls(

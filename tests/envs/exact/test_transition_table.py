@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlbits
-from mlbits.agents.agent import AgentError
 from mlbits.agents.planning.dynamic_programming import backward_induction, uniform_policy, value_iteration
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
@@ -403,7 +402,7 @@ def test_an_endless_game_says_how_far_it_was_followed():
 )
 def test_tables_that_are_none_are_refused(changes, message):
     arguments = {"probability": np.zeros((2, 2, 2)), "reward": np.zeros((2, 2))} | changes
-    with pytest.raises(AgentError, match=message):
+    with pytest.raises(GameError, match=message):
         TransitionTable.from_arrays(**arguments)
 
 
