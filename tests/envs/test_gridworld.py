@@ -262,6 +262,21 @@ def test_pixels_by_hand() -> None:
     assert blue.sum() == 16 and blue[10:14, 2:6].all()
 
 
+def test_pixels_have_the_documented_colours() -> None:
+    """Floor pale, wall grey, pit red, cliff brown, goal green."""
+    pixels = observed("pixels", [DOWN])
+    corners = [pixels[8 * row, 8 * column].tolist() for row in range(2) for column in range(3)]
+    floor, grey, red, brown, green = [245, 245, 240], [70, 70, 80], [200, 60, 50], [120, 80, 50], [60, 170, 90]
+    assert corners == [floor, grey, red, floor, brown, green]
+
+
+def test_the_agent_does_not_hide_the_goal_that_it_stands_on() -> None:
+    batch = mlbits.make_batch("mlbits/GridWorld-v0", 1, map="SG", observation="planes", autoreset="disabled")
+    batch.step([[1]])  # right
+    agent, _, goals, _, _ = batch.obs[0, 0].tolist()
+    assert agent == goals == [[0, 1]]
+
+
 def test_all_kinds_of_observation_follow_one_walk() -> None:
     batches = [
         mlbits.make_batch("mlbits/GridWorld-v0", 6, observation=kind, slip=0.3, seed=9)

@@ -145,6 +145,7 @@ def test_the_pictures():
         (np.zeros((9, *[1] * 9)), r"payoffs: got shape \(9, 1"),
         ([[0.0, float("nan")]], r"payoffs\[0\]\[0\]\[1\]: got nan; wanted a finite number"),
         ([[[0.0], [1.0]], [[float("inf")], [1.0]]], r"payoffs\[1\]\[0\]\[0\]: got inf"),
+        ([[1.5e6]], r"payoffs\[0\]\[0\]\[0\]: got 1500000.0; wanted a finite number from"),
         ([[1e7]], r"payoffs\[0\]\[0\]\[0\]: got 10000000.0; wanted a finite number from -1e\+06"),
         (np.zeros((2, 1000, 1000)), "payoffs: got 2000000 numbers; wanted at most 1048576"),
     ],

@@ -8,7 +8,13 @@ from scipy import stats
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, MultiCategorical, distribution_for
+from mlbits.agents.maths.action_distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    distribution_for,
+    epsilon_greedy,
+)
 from mlbits.envs.core.errors import GameError
 
 NVEC = (3, 2, 5)
@@ -212,3 +218,40 @@ def test_each_action_space_has_its_family(space, kind, size):
 def test_other_action_spaces_are_refused(space):
     with pytest.raises(GameError, match="action_space"):
         distribution_for(space)
+
+
+def test_epsilon_greedy_by_hand():
+    """Of four actions three are legal: each gets a third of epsilon, the best the rest besides."""
+    mask = torch.tensor([[True, True, False, True]])
+    best = torch.tensor([1])
+    assert epsilon_greedy(best, 0.3, mask, 4)[0].tolist() == pytest.approx([0.1, 0.8, 0.0, 0.1])
+    assert epsilon_greedy(best, 0.4, None, 4)[0].tolist() == pytest.approx([0.1, 0.7, 0.1, 0.1])
+    assert epsilon_greedy(best, 0.0, mask, 4)[0].tolist() == [0, 1, 0, 0]
+
+
+def test_probabilities_by_hand():
+    logits = torch.log(torch.tensor([[4.0, 1.0, 3.0, 2.0]]))
+    mask = torch.tensor([[False, True, True, True]])
+    one = Categorical(4)
+    assert one.probabilities(logits, None)[0].tolist() == pytest.approx([0.4, 0.1, 0.3, 0.2], abs=1e-6)
+    assert one.probabilities(logits, mask)[0].tolist() == pytest.approx([0, 1 / 6, 1 / 2, 1 / 3], abs=1e-6)
+    assert one.probabilities(logits, mask, greedy=True)[0].tolist() == [0, 0, 1, 0]
+    assert one.probabilities(logits, mask).dtype == torch.float64
+
+
+GAUSSIAN = DiagonalGaussian(np.full(3, -np.inf), np.full(3, np.inf))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("name", "distribution", "nvec"),
+    [*CHOICES, ("gaussian", GAUSSIAN, (GAUSSIAN.size,))],
+    ids=lambda value: str(value)[:9],
+)
+def test_the_fisher_matrix_is_the_hessian_of_the_divergence_where_both_are_equal(name, distribution, nvec, masked):
+    """Every column, by torch's automatic differentiation."""
+    params = randn(1, sum(nvec), seed=11) / 2
+    mask = some_mask(1, nvec) if masked and name != "gaussian" else None
+    hessian = torch.autograd.functional.hessian(lambda new: distribution.kl(params, new, mask).sum(), params)
+    columns = [distribution.fisher(params, mask, unit[None])[0] for unit in torch.eye(sum(nvec), dtype=torch.float64)]
+    assert torch.allclose(torch.stack(columns, 1), hessian[0, :, 0], atol=1e-10)
