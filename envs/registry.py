@@ -95,8 +95,9 @@ def register(
         reward_threshold=reward_threshold,
         kwargs={"game_id": game_id},
     )
-    plain = gym.registry[game_id]
-    gym.registry[game_id] = GameSpec(**{item.name: getattr(plain, item.name) for item in fields(plain) if item.init})
+    registry = gym.envs.registration.registry
+    plain = registry[game_id]
+    registry[game_id] = GameSpec(**{item.name: getattr(plain, item.name) for item in fields(plain) if item.init})
     _register_with_pettingzoo(game_id)
 
 

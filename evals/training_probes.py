@@ -1,4 +1,4 @@
-"""What a training run of several seats is measured by as it goes, besides its return: see :func:`during_training`.
+"""What a training run is measured by as it goes, besides its return: see :func:`during_training`.
 
 TensorBoard's names are stable:
 
@@ -9,6 +9,7 @@ TensorBoard's names are stable:
 | rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0 |
 | rating/groups | how many groups of players never met, by any chain of games |
 | pool/payoffs | a picture: the share of games that the row's player won against the column's |
+| policy/learned, policy/exact | pictures, on gridworlds of one map: the agent's policy, and once the best one |
 
 Ratings of groups that never met have no common scale: rating/elo is left out where the first copy is in another group
 than the learner, and the picture parts groups by black lines.
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from mlbits.evals.policy_maps import policy_pictures
 from mlbits.selfplay.bookkeeping import EVAL_SEED
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.session import Measured, Session
@@ -41,7 +43,7 @@ def during_training(session: Session) -> Measured:
         session: the run under way; nothing in it is changed, none of its random numbers is drawn.
     """
     if session.batch.num_seats < 2:
-        return Measured({}, {})
+        return Measured({}, _policy(session))
     # Here and not above: only runs of several seats wait for SciPy.
     from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
     from mlbits.evals.game_theory.elo import elo_ratings, meeting_groups
@@ -80,6 +82,15 @@ def during_training(session: Session) -> Measured:
         if groups[0] == groups[copies[0]]:
             scalars["rating/elo"] = float(elo_ratings(points, anchor=copies[0])[0])
     return Measured(scalars, {"pool/payoffs": payoffs_picture(opponents)}, summary)
+
+
+def _policy(session: Session) -> dict[str, np.ndarray]:
+    """Pictures of the policy, where the run is on a gridworld; of the exact one at the first evaluation."""
+    settings = session.settings
+    if not settings.run.video:
+        return {}
+    first = session.counters.evaluation is None
+    return policy_pictures(session.learner, settings, device=session.device, exact=first)
 
 
 def payoffs_picture(opponents: Opponents) -> np.ndarray:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.evals.policy_maps import policy_pictures
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.finite import check_array
@@ -155,10 +154,6 @@ def evaluate(session: Session, tracker: Tracker) -> None:
          "return/eval_length": float(played.lengths.mean())},
     )  # fmt: skip
     tracker.picture(counters.env_steps, played.frames)
-    if run.video:
-        maps = policy_pictures(session.learner, settings, device=session.device, exact=best is None)
-        for name, picture in maps.items():
-            tracker.picture(counters.env_steps, [picture], name=name)
     summary: dict[str, Any] = {}
     if session.measure is not None:
         measured = session.measure(session)

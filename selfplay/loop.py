@@ -73,7 +73,7 @@ def train(
     if isinstance(settings.agent_config, SB3Config):  # Stable-Baselines3 has a loop of its own
         from mlbits.selfplay import sb3_training
 
-        return sb3_training.train(settings, out, console=console)
+        return sb3_training.train(settings, out, console=console, measure=measure)
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)

@@ -20,7 +20,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -53,13 +53,19 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
 from mlbits.selfplay.runs.tracking import Tracker
-from mlbits.selfplay.session import Session
+from mlbits.selfplay.session import Measured, Session
 
 _RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
 _MAX_SEED = 2**32 - 1  # of NumPy's global generator
 
 
-def train(settings: Settings, out: str | Path | None = None, *, console: bool = True) -> tuple[Path, dict[str, Any]]:
+def train(
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    console: bool = True,
+    measure: Callable[[Session], Measured] | None = None,
+) -> tuple[Path, dict[str, Any]]:
     """Start a run of one of SB3's algorithms; see :func:`mlbits.selfplay.loop.train`.
 
     Raises:
@@ -69,6 +75,7 @@ def train(settings: Settings, out: str | Path | None = None, *, console: bool = 
     set_up(run.threads)
     with _global_generators_set_back():
         model, session = _open(settings)
+        session.measure = measure
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
         with Interrupts(folder).watched() as interrupts:

@@ -154,7 +154,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_tree_and_nothing_else(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names == set(sources())
-    assert {"mlbits/py.typed", "mlbits/selfplay/presets.toml"} <= names
+    assert {"mlbits/py.typed", "mlbits/selfplay/runs/presets.toml"} <= names
     for name, path in sources().items():
         assert wheel.read(name) == path.read_bytes(), name
 

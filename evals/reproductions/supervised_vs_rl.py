@@ -215,6 +215,8 @@ def _result(
 ) -> dict[str, Any]:
     needed = [_geometric([math.log(run) for run in level if run]) if all(level) else None for level in examples]
     ratio = [ratio_to_labels(*levels) for levels in zip(examples, by_label, strict=True)]
+    if name == BY_LABEL:  # to itself: 1, whatever the runs
+        ratio = [None if level is None else {"mean": 1.0, "low": 1.0, "high": 1.0} for level in ratio]
     return {"labels": labels, "learner": name, "rate": rate, "examples": examples, "needed": needed, "ratio": ratio}
 
 
@@ -280,7 +282,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         accuracy_at, ratio, low, high = _band(levels, row["ratio"])
         panels[column + len(counts)].plot(accuracy_at, ratio, **look)
         panels[column + len(counts)].fill_between(accuracy_at, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    most = max(part["high"] for row in result["results"] for part in row["ratio"] if part is not None)
+    parts = [part for row in result["results"] for part in row["ratio"] if part is not None]
+    most = max(part["high"] if math.isfinite(part["high"]) else part["mean"] for part in parts)
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= 1.2 * most]
     for column, labels in enumerate(counts):
         upper, lower = panels[column], panels[column + len(counts)]
@@ -300,6 +303,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _band(levels: NDArray[np.float64], values: Sequence[Mapping[str, float] | None]) -> tuple[list[float], ...]:
-    """Levels that were reached, and the mean, low and high of each."""
+    """Levels that were reached, and the mean, low and high of each; no band where an interval has no ends."""
     there = [(level, value) for level, value in zip(levels.tolist(), values, strict=True) if value is not None]
-    return ([level for level, _ in there], *([value[part] for _, value in there] for part in ("mean", "low", "high")))
+    means = [value["mean"] for _, value in there]
+    ends = [
+        [value[end] if math.isfinite(value["high"]) else value["mean"] for _, value in there] for end in ("low", "high")
+    ]
+    return [level for level, _ in there], means, *ends

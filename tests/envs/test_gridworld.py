@@ -33,7 +33,7 @@ def walk(env: Any, actions: list[int]) -> list[int]:
 
 
 def test_moves_walls_and_rims() -> None:
-    env = env_of("...G/.S../.#../....", horizon=None)
+    env = env_of("...G/.S../.#../....", max_episode_steps=-1)
     #  0  1  2  G
     #  4 S5  6  7
     #  8  #  10 11
@@ -64,13 +64,14 @@ def test_the_default_rewards_and_horizon() -> None:
     env.reset()
     walk(env, [DOWN, RIGHT])
     assert env.step(RIGHT)[1:3] == (-1.0, True)
-    env.reset()
-    flags = [env.step(UP)[2:4] for _ in range(100)]
+    whole = gym.make("mlbits/GridWorld-v0", map="S.G/..X")  # its limit is Gymnasium's TimeLimit around the game
+    whole.reset(seed=0)
+    flags = [whole.step(UP)[2:4] for _ in range(100)]
     assert flags == [(False, False)] * 99 + [(False, True)]
 
 
 def test_a_cliff_leads_back_to_the_first_start() -> None:
-    env = env_of("S.C/..G/S..", horizon=None)
+    env = env_of("S.C/..G/S..", max_episode_steps=-1)
     starts = {env.reset()[0] for _ in range(50)}
     assert starts == {0, 6}
     while env.reset()[0] != 6:
@@ -215,7 +216,9 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_the_biggest_map_has_room() -> None:
     side = 128
-    env = env_of("\n".join(["S" + "." * (side - 1), *["." * side] * (side - 2), "." * (side - 1) + "G"]), horizon=None)
+    env = env_of(
+        "\n".join(["S" + "." * (side - 1), *["." * side] * (side - 2), "." * (side - 1) + "G"]), max_episode_steps=-1
+    )
     assert walk(env, [RIGHT] * (side + 2))[-1] == side - 1
     assert walk(env, [DOWN] * (side - 2))[-1] == side * (side - 1) - 1
     assert env.step(DOWN)[:3] == (side * side - 1, 1.0, True)

@@ -108,5 +108,5 @@ def test_pictures_show_the_rod_and_the_torque():
     assert rows[0][9] == "angle=+0.0 deg, speed=+0.00 rad/s, torque=+0.00 N m"
     batch.step(np.array([[2.0], [-2.0], [0.1]], np.float32))
     assert all((batch.render(copy=copy) == red).all(-1).any() for copy in range(3))
-    right, left = ((batch.render(copy=copy) == red).all(-1)[:, 204:207].any() for copy in range(2))
+    right, left = ((batch.render(copy=copy) == red).all(-1)[:, 200:204].any() for copy in range(2))
     assert right and not left  # an arc from below to the right turns anticlockwise, to the left clockwise

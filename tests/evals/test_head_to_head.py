@@ -125,7 +125,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
     with pytest.raises(ConfigError, match="trained on the observation space"):
         open_guest(str(run), "mlbits/GridWorld-v0", None, "cpu")
     assert cli.main(["eval", str(run), "--opponents", "random", "--gif", "x.gif"]) == 2
-    assert "without opponents" in capsys.readouterr().err
+    assert "without --opponents" in capsys.readouterr().err
 
 
 # Bots in training

@@ -1,6 +1,7 @@
 """What follows each turn of a run, with turns, evaluations and clocks that are written down beforehand."""
 
 import json
+import math
 from collections import deque
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ class Scripted(Session):
         self.recent: deque[float] = deque(maxlen=config.solved_episodes)
         self.counters = Counters(next_eval=config.eval_every, next_checkpoint=config.checkpoint_every)
         self.collector = SimpleNamespace(timing=Timing())
-        self.guard = Guard({})
+        self.guard, self.batch = Guard({}), SimpleNamespace(num_seats=1)
 
     @property
     def threshold(self):
@@ -76,7 +77,6 @@ def script(monkeypatch, tmp_path):
             return Played(np.full((session.settings.run.eval_episodes, 1), now), np.array([3, 5]))
 
         monkeypatch.setattr(bookkeeping, "play_episodes", played)
-        monkeypatch.setattr(bookkeeping, "policy_pictures", lambda *_, **__: {})
         after, ended, turn = Turns(session, tracker, tmp_path), list(episodes), 0
         while not session.finished:
             now = np.array(ended.pop(0) if ended else [], float)
@@ -110,7 +110,9 @@ def test_so_do_checkpoints_and_records(script):
 def test_the_best_return_is_the_greatest_and_the_summary_has_the_last_too(script, tmp_path):
     summary, _, tracker = script(Scripted(eval_every=90, eval_episodes=2), returns=[-3, 1.5, 7, 2, 4])
     assert tracker.of("return/eval") == [(90, -3), (180, 1.5), (270, 7), (360, 2), (450, 4)]
-    assert (summary["best_return_mean"], summary["return_mean"], summary["return_interval"]) == (7, 4, [4, 4])
+    assert (summary["best_return_mean"], summary["return_mean"], summary["return_interval"]) == (
+        7, 4, [-math.inf, math.inf],  # equal returns, and no other was ever seen
+    )  # fmt: skip
     assert (summary["env_steps"], summary["episodes"]) == (450, 2)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert tracker.of("return/eval_length") == [(step, 4.0) for step, _ in tracker.of("return/eval")]

@@ -119,7 +119,7 @@ def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # n
     words = [word for word in RUNS["cartpole"].split() if word != "--quiet"]
     # A line of progress for every record, so that the second one finds the pipe closed.
     code = (
-        "import sys; from mlbits.selfplay import tracking; tracking._PLAIN_LINE_EVERY = 0; "
+        "import sys; from mlbits.selfplay.runs import progress; progress._PLAIN_LINE_EVERY = 0; "
         "from mlbits.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
@@ -266,7 +266,7 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
         ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploitability.exploit.exploit", "interrupted"),
         ("bench ppo", "mlbits.evals.benchmarks.groups.run_benchmarks", "interrupted"),
         ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),
-        ("resume runs/mine", "mlbits.selfplay.loop.resume", "goes on with it"),
+        ("resume runs/mine", "mlbits.selfplay.runs.folder.finished_summary", "goes on with it"),
     ],
 )
 def test_other_commands_end_in_one_line(words, place, said, monkeypatch, capsys):

@@ -216,7 +216,7 @@ def test_an_exploiter_of_a_league_that_begins_anew_does_not_learn_from_what_was_
     session.collect()
     before = session.collector.state_dict()["open.where"]
     assert before[8:].any()
-    session.opponents._restart(1)
+    session.opponents._restart(1, 0)
     after = session.collector.state_dict()["open.where"]
     assert not after[8:].any()
     assert before[:8].any()

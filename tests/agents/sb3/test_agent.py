@@ -23,7 +23,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import mlbits
 from mlbits.agents.agent import AgentError
 from mlbits.agents.ppo import PPO, PPOConfig
-from mlbits.agents.sb3.agent import SB3Agent, algorithm_of, configs, load_sb3
+from mlbits.agents.sb3 import configs
+from mlbits.agents.sb3.agent import SB3Agent, algorithm_of, load_sb3
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
 from mlbits.agents.sb3.configs import SB3DQNConfig, SB3PPOConfig, SB3SACConfig
 from mlbits.selfplay.collector import Collector

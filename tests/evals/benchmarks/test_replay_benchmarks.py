@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlbits.evals.benchmarks.groups import groups, peers
+from mlbits.evals.benchmarks import groups, peers
 from mlbits.evals.benchmarks.stopwatch import Row
 from mlbits.selfplay import session
 

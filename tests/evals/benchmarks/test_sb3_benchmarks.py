@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.benchmarks import groups
 from mlbits.evals.benchmarks.stopwatch import Row
 
 

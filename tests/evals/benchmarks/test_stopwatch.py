@@ -9,7 +9,7 @@ import pytest
 
 from mlbits.cli import main
 from mlbits.envs.engine.processor import Processor
-from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.benchmarks import groups
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 
 

@@ -100,7 +100,7 @@ def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsy
     assert "how many copies there are" in capsys.readouterr().out
     for words, said in (
         (["measured", "--copis", "3"], "--copis, 3; did you mean --copies?; see mlbits reproduce measured --help"),
-        (["measured", "--copies", "x"], "--copies: invalid literal"),
+        (["measured", "--copies", "x"], "--copies: got 'x'; wanted a whole number"),
         (["gridworld", "--copies", "3"], "Unrecognized options: --copies, 3"),
         (["measurd", "--copies", "3"], "unknown evaluation 'measurd'; did you mean 'measured'?"),
     ):
@@ -112,5 +112,5 @@ def test_training_in_a_process_gives_its_summary_and_its_errors():
     flags = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--agent.num-steps", "16", "--no-video"]
     summary = train_in_process("ppo", "mlbits/GridWorld-v0", 3, *flags)
     assert summary["env_steps"] == 64
-    with pytest.raises(ReproductionError, match=r"train ppo mlbits/GridWorld-v0 .*failed: error: map: "):
+    with pytest.raises(ReproductionError, match=r"train ppo mlbits/GridWorld-v0 .*failed: error: --env.map: "):
         train_in_process("ppo", "mlbits/GridWorld-v0", 3, *flags, "--env.map", "x")

@@ -16,7 +16,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.evals.reproductions import similarity
 from mlbits.evals.reproductions.reproduction import ReproductionError
 
-STORED = Path(__file__).parents[2] / "docs" / "pictures" / "similarity.json"
+STORED = Path(__file__).parents[3] / "docs" / "pictures" / "similarity.json"
 
 
 @pytest.fixture

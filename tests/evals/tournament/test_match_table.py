@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
 from mlbits.evals.game_theory.nash import nash_average
+from mlbits.evals.tournament import match_table
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError, open_matches, read_matches
 from mlbits.evals.tournament.payoff_matrix import empirical_game, payoff_matrix, write_csv
-from mlbits.evals.tournament.tournament import match_table
 from mlbits.selfplay.statistics import share_interval
 
 ENV = "mlbits/Blotto-v0"

@@ -16,12 +16,13 @@ from mlbits.agents import make_bot
 from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
-from mlbits.evals.benchmarks.groups import groups
+from mlbits.evals.benchmarks import groups
+from mlbits.evals.tournament import tournament
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import open_entries
 from mlbits.evals.tournament.match_table import MatchTableError, read_matches
 from mlbits.evals.tournament.standings import standings
-from mlbits.evals.tournament.tournament import MATCHES, hold_tournament, play_tournament, recompute, tournament
+from mlbits.evals.tournament.tournament import MATCHES, hold_tournament, play_tournament, recompute
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
 
@@ -426,7 +427,7 @@ def test_interrupted_it_says_how_to_go_on(runs, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(tournament, "play_episodes", interrupted)
     assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on with the tournament" in capsys.readouterr().err
+    assert "the games that were played are kept, and the same command goes on" in capsys.readouterr().err
 
 
 def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from tests.envs.diplomacy.files.package_games import play
 
 LINES = gzip.decompress((Path(__file__).parent / "package_games.jsonl.gz").read_bytes()).decode().splitlines()
 FORMS = {form["id"]: form for form in map(json.loads, LINES)}
-BOARD, VECTORS = load_board(), Path(__file__).parent / "differential.jsonl.gz"
+BOARD, VECTORS = load_board(), Path(__file__).parents[1] / "differential.jsonl.gz"
 
 
 def phase(game, name):

@@ -15,7 +15,7 @@ from mlbits.envs.diplomacy.files import position_line
 from mlbits.envs.diplomacy.files.position_line import MAX_LENGTH, position_text, read_position_text
 from mlbits.envs.diplomacy.position import Position, first_position
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 BOARD = load_board()
 LINE = "F1901R FRANCE:ABUR,FSPA/SC;GERMANY:AMUN FRANCE:PAR,SPA;GERMANY:MUN FRANCE:AMUN<BUR>BOH+TYR"
 

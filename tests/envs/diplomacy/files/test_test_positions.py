@@ -14,7 +14,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.files.test_positions import check_vectors, read_vectors
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 BOARD = load_board()
 DATC, RANDOM_PLAY = HERE / "datc.json", HERE / "differential.jsonl.gz"
 FORM = {
