@@ -16,7 +16,7 @@ import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
-from mlbits.envs.diplomacy.files.test_positions import movement_phases
+from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
 from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal

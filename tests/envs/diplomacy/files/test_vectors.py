@@ -12,7 +12,7 @@ import pytest
 from mlbits import cli
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.files.test_positions import check_vectors, read_vectors
+from mlbits.envs.diplomacy.files.vectors import check_vectors, read_vectors
 
 HERE = Path(__file__).parents[1]
 BOARD = load_board()
