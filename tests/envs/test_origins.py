@@ -106,6 +106,7 @@ def test_a_module_that_registers_both(code, tmp_path):
     assert json.loads((out / "config.json").read_text())["env"] == "my_games:mine/Duel-v0"
 
 
+@pytest.mark.slow
 def test_a_script_that_registers_and_trains(code, tmp_path):
     """Neither the game nor the environment has a module that registers it but the script itself."""
     (code / "my_script.py").write_text(WALK + GAME + START)

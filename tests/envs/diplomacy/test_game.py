@@ -58,6 +58,7 @@ def test_the_vocabulary_has_the_convoys_that_are_known() -> None:
     assert sum(map(len, convoy_ways(STANDARD).values())) == 9022
 
 
+@pytest.mark.slow
 def test_every_order_of_the_vectors_is_in_the_vocabulary() -> None:
     words, missing = vocabulary(STANDARD), []
     for position, orders in movement_phases(RANDOM_PLAY, STANDARD):

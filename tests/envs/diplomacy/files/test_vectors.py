@@ -52,8 +52,10 @@ def report_of(path):
 
 @pytest.mark.parametrize(
     ("path", "counted", "deviations"),
-    [(DATC, {"M": 136, "R": 14, "A": 22}, 7), (RANDOM_PLAY, {"M": 612, "R": 140, "A": 146}, 94)],
-    ids=["cases", "random play"],
+    [
+        pytest.param(DATC, {"M": 136, "R": 14, "A": 22}, 7, id="cases"),
+        pytest.param(RANDOM_PLAY, {"M": 612, "R": 140, "A": 146}, 94, id="random play", marks=pytest.mark.slow),
+    ],
 )
 def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert cli.main(["diplomacy", "adjudicate", str(path)]) == 0
