@@ -32,12 +32,12 @@ _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "
 _named: dict[str, str] = {}  # the module that was written before an id
 
 
-def check_env_id(env_id: str, folders: Sequence[str] = ()) -> str:
+def check_env_id(env_id: str, folders: Sequence[str] | None = None) -> str:
     """Refuse an id that neither mlbits nor Gymnasium knows.
 
     Args:
         env_id: an id, or "module:id" for one that is known once the module has been imported.
-        folders: where to look for the module, besides Python's own places and the working folder.
+        folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
 
     Returns:
         The id without the module.
