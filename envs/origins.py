@@ -7,8 +7,10 @@ A script that was itself started (``python mine.py``) can be imported again only
 "__main__":``; without that its training would begin anew. What a notebook registers cannot be found again at all.
 
 Example:
-    origin = origin_of("nim")  # {"module": "nim", "folders": ["/home/me/docs/examples"]}
-    import_module(**origin)
+    >>> _ = Path("my_games.py").write_text("import mlbits")
+    >>> module = import_module("my_games")  # in the working folder; or import_module("my_games", ["/home/me/games"])
+    >>> folder_of("my_games") == str(Path.cwd().resolve())
+    True
 """
 
 from __future__ import annotations
