@@ -11,8 +11,10 @@ without the working folder (installed packages, PYTHONPATH), or from a folder of
 folder stands from which this user has trained something. What a person types is looked for in the working folder too.
 
 Example:
-    origin = origin_of("nim")  # {"module": "nim", "folders": ["/home/me/docs/examples"]}
-    import_module(**origin)
+    >>> _ = Path("my_games.py").write_text("import mlbits")
+    >>> module = import_module("my_games")  # in the working folder; or import_module("my_games", ["/home/me/games"])
+    >>> folder_of("my_games") == str(Path.cwd().resolve())
+    True
 """
 
 from __future__ import annotations
