@@ -6,7 +6,7 @@ ppo`` does the same and much more (any space, turn-based games, opponents, check
 the two updates equal on the same data.
 
 Example:
-    python docs/examples/plain_ppo.py mlbits/GridWorld-v0
+    python docs/examples/plain_ppo.py
     python docs/examples/plain_ppo.py mlbits/CartPole-v0 --num-envs 8 --num-steps 256 --total-steps 100000
 """
 
@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import mlbits
 
@@ -49,7 +48,7 @@ class Settings:
 
 
 def layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with orthogonal weights, drawn from the generator alone, and biases of 0."""
+    """A linear layer with orthogonal weights, drawn from the generator, and biases of 0."""
     linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
     nn.init.orthogonal_(linear.weight, gain, generator=generator)
     nn.init.zeros_(linear.bias)
@@ -71,7 +70,7 @@ class Network(nn.Module):
 
     def forward(self, obs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log probabilities of all actions [N, A], illegal ones far below the others, and values [N]."""
-        inputs = F.one_hot(obs.long(), self.actor[0].in_features) if self.discrete else obs.flatten(1)
+        inputs = nn.functional.one_hot(obs.long(), self.actor[0].in_features) if self.discrete else obs.flatten(1)
         logits = self.actor(inputs.float())
         if mask is not None:
             logits = logits.masked_fill(~mask, -1e9)
