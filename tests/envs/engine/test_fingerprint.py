@@ -102,7 +102,9 @@ KINDS = {
         "X = ['i1(i1)']", "X = ['i8(i8)']", '@numba.vectorize(X)\ndef g(y): return y\ndef f(y): return g(y)'
     ),
     "vectorized_option": (
-        "X = False", "X = True", '@numba.vectorize(fastmath=X)\ndef g(y): return y\ndef f(y): return g(y)'
+        "X = False",
+        "X = True",
+        "@numba.guvectorize('(n)->()', fastmath=X)\ndef g(y, out): out[0] = y[0]\ndef f(y, out): g(y, out)",
     ),
     "identity": ("X = 0", "X = 1", '@numba.vectorize(identity=X)\ndef g(y, z): return y\ndef f(y): return g.reduce(y)'),
     "layout": (
