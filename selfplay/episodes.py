@@ -14,6 +14,7 @@ from mlbits.agents.agent import Agent, pick, rows
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.selfplay.finite import check_evaluation
 from mlbits.selfplay.lineup import Lineup
 
 _COPIES_AT_ONCE = 1024
@@ -72,6 +73,9 @@ def play_episodes(
         max_frames: images of the first episode to draw, 0 for none.
         max_steps: steps after which an episode without a time limit is cut.
         seating: the number of the agent in each seat of each episode, [E, P]; None gives the first all.
+
+    Raises:
+        NotFiniteError: naming the step and copy in which the environment gave a number that is not finite.
     """
     players = tuple(agent) if isinstance(agent, Sequence) else (agent,)
     parts: list[Played] = []
@@ -102,9 +106,10 @@ def _play(
     generator = torch.Generator(batch.device).manual_seed(seed)
     playing = torch.ones(count, dtype=torch.bool, device=batch.device)
     returns = torch.zeros(count, batch.num_seats, dtype=torch.float64, device=batch.device)
+    check_evaluation(batch.obs, returns, env, 0)
     lengths = torch.zeros(count, dtype=torch.int64, device=batch.device)
     frames: list[NDArray[np.uint8]] = []
-    for _ in range(batch.horizon or max_steps):
+    for t in range(batch.horizon or max_steps):
         if undrawn is None and len(frames) < max_frames and bool(playing[0]):
             try:
                 frame = batch.render("rgb_array", 0)
@@ -114,6 +119,7 @@ def _play(
                 frames += [] if frame is None else [frame]
         action = _decide(lineup, batch, generator, greedy)
         step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
+        check_evaluation(batch.obs, step.reward, env, t + 1)
         returns += step.reward.double() * playing[:, None]
         lengths += playing
         playing = playing & ~(step.terminated | step.truncated)

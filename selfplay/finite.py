@@ -164,6 +164,26 @@ def check_array(values: Any, quantity: str, env: str, env_steps: int) -> None:
             raise NotFiniteError(env, quantity, place[2], env_steps, place[1])
 
 
+def check_evaluation(obs: Any, reward: Tensor, env: str, steps: int) -> None:
+    """Refuse what a step of evaluation gave, before anybody acts on it or it is summed up.
+
+    Args:
+        obs: [B, P, ...] or a dict of those.
+        reward: [B, P].
+        env: id of the environment.
+        steps: of the episodes, with this one.
+
+    Raises:
+        NotFiniteError: naming the first number that is not finite.
+    """
+    blocks = [("reward", reward), *(("observation", part) for part in _parts(obs))]
+    if not _sound([block for _, block in blocks]):
+        for quantity, block in blocks:
+            place = first_unsound(block[None])
+            if place is not None:
+                raise NotFiniteError(env, f"{quantity} in an evaluation episode", place[2], steps, place[1])
+
+
 def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:
     """Refuse a loss, gradient norm or error that a learner reports and that is not finite.
 

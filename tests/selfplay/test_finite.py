@@ -168,15 +168,19 @@ def test_a_run_that_ended_so_has_it_in_tensorboard_and_goes_on_from_its_checkpoi
     assert json.loads((folder / "summary.json").read_text())["env_steps"] >= 200
 
 
-def test_a_bad_return_of_an_evaluation_ends_the_run_after_it_was_saved(tmp_path, capsys):
+@pytest.mark.parametrize("what", ["reward", "observation"])
+@pytest.mark.parametrize("agent", ["ppo", "ddpg"])
+def test_a_bad_number_in_an_evaluation_ends_the_run_after_it_was_saved(agent, what, tmp_path, capsys):
     folder = tmp_path / "run"
     # Evaluations are seeded by one number for all runs; here that of copy 1.
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mlbits.selfplay.bookkeeping.EVAL_SEED", 1)
-        assert main([*words("ppo", folder, at=3), "--eval-every", "40", "--seed", "5"]) == 2
+        assert main([*words(agent, folder, what=what, at=3), "--eval-every", "40", "--seed", "5"]) == 2
     said = capsys.readouterr().err
-    assert f"{ENV}: return of an evaluation episode: got nan at step 40, copy 0; wanted a finite number" in said
+    assert f"{ENV}: {what} in an evaluation episode: got nan at step 3, copy 0; wanted a finite number" in said
     assert finite(folder / "checkpoints" / "step-000000000040")
+    assert main(["eval", str(folder), "--seed", "1", "--episodes", "2"]) == 2
+    assert f"error: {ENV}: {what} in an evaluation episode: got nan at step 3, copy 0" in capsys.readouterr().err
 
 
 def test_large_numbers_whose_squares_fit_are_learned_from(tmp_path):
