@@ -64,17 +64,6 @@ def _for_gymnasium(game_id: str, settings: dict[str, Any]) -> Game:
     return game.unlimited() if game.horizon == registered else game
 
 
-def _show_masks(copies: Copies, which: NDArray[np.bool_]) -> None:
-    """Show the masks of copies whose episodes were cut: the game could go on, and a learner asks with which actions.
-
-    The driver shows all actions as legal where an episode is over, as nothing is played there.
-    """
-    if which.any():
-        copies.states["over"][which] = 0
-        copies.look()
-        copies.states["over"][which] = 1
-
-
 def _single_seat(game: Game, door: str) -> None:
     if game.seats != 1:
         raise GameError(
@@ -165,8 +154,8 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         copies.step(self._actions)
         terminated, truncated = copies.terminated.item(), copies.truncated.item()
         self._over = terminated or truncated
-        if self._masked and truncated and not terminated:
-            _show_masks(copies, copies.truncated)
+        if self._masked and truncated:
+            copies.look_on()
         return self._observation(), self._reward.item(), terminated, truncated, self._info() if self._masked else {}
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -227,6 +216,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``, and
     ``info["final_info"]`` holds what belongs to it. Where the game has masks, both infos have an "action_mask", int8
     [B, A]; that of an episode that was cut says what could be played next, that of one that terminated allows all.
+    Under NEXT_STEP and DISABLED it is in the info of the step that ended the episode.
     """
 
     def __init__(
@@ -342,15 +332,17 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = terminated | truncated
             if ended.any():
-                last = self._begin_anew(ended, terminated) if self._resets else {}
+                last = self._begin_anew(ended) if self._resets else {}
                 final = {"final_obs": self._handed_out(self._final_obs), "_final_obs": ended}
                 final |= {"final_info": last, "_final_info": ended.copy()}
+        elif self.game.masked:
+            copies.look_on()
         return self._handed_out(self._obs), reward, terminated, truncated, self._info() | final
 
-    def _begin_anew(self, ended: NDArray[np.bool_], terminated: NDArray[np.bool_]) -> dict[str, Any]:
+    def _begin_anew(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
         """Keep the last observations of episodes that ended, and start new ones; returns the last infos."""
         copies = self._copies
-        _show_masks(copies, ended & ~terminated)
+        copies.look_on()
         copies.final_obs[ended] = copies.obs[ended]
         mask = copies.legal[:, 0].astype(np.int8)
         mask[~ended] = 0  # as in Gymnasium's vectors: rows that say nothing are zeros
@@ -375,6 +367,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return obs.astype(space.dtype)
 
     def _info(self) -> dict[str, Any]:
+        """The masks of all copies, whichever of them were reset."""
         if not self.game.masked:
             return {}
         mask = self._copies.legal[:, 0].astype(np.int8)

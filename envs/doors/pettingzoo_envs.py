@@ -2,8 +2,10 @@
 
 Agents are ``player_0``, ``player_1``, ... in seat order. Where the game has masks, an observation is
 ``{"observation": ..., "action_mask": ...}``; the mask is what ``action_space(agent).sample(mask)`` takes:
-int8 [A] for Discrete, and for MultiDiscrete a tuple with one int8 array a sub-action. A seat that has nothing
-to do has one legal action, 0. Both doors end for all agents at once, with termination and truncation apart.
+int8 [A] for Discrete, and for MultiDiscrete a tuple with one int8 array a sub-action. Without it, ``sample()`` draws
+what is legal now. A seat that has nothing to do has one legal action, 0. Both doors end for all agents at once, with
+termination and truncation apart; after a truncation masks say what could be played next, after a termination they
+allow all.
 
 In the AEC door the seats that act are asked in seat order, each seeing the state before anyone moved; the
 game steps once, when the last of them has answered.
@@ -30,6 +32,7 @@ from gymnasium import spaces
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.spaces import checked_action, own_observation
+from mlbits.envs.doors.masked_spaces import legal_action_space, watch_mask
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.cpu_copies import Copies, illegal_action_error
 from mlbits.envs.engine.modes import IllegalActions
@@ -79,7 +82,6 @@ class _Table:
         self.seat = {agent: seat for seat, agent in enumerate(self.agents)}
         # A space a seat, so that seeding one agent's sampling leaves the others' alone.
         self.observation_spaces = {agent: copy.deepcopy(_observation_space(game)) for agent in self.agents}
-        self.action_spaces = {agent: copy.deepcopy(game.action_space) for agent in self.agents}
         self.metadata = {
             "name": game.name,
             "render_modes": RENDER_MODES,
@@ -87,9 +89,24 @@ class _Table:
             "is_parallelizable": game.acts is None,
         }
         self.copies = Copies(game, 1, autoreset="disabled", illegal=illegal)
+        self.action_spaces = {
+            agent: copy.deepcopy(legal_action_space(game, self._legal(seat))) for agent, seat in self.seat.items()
+        }
+        self._watch()
         self.actions = np.zeros((1, game.seats, *game.action.shape), game.action.dtype)
         self._cuts = np.cumsum(game.action.nvec)[:-1]
         self._seeded = False
+
+    def _legal(self, seat: int) -> Any:
+        return self.copies.legal[0, seat] if self.game.masked else None
+
+    def _watch(self) -> None:
+        for agent, seat in self.seat.items():
+            watch_mask(self.action_spaces[agent], self._legal(seat))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._watch()
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; a seed gives the copy the random stream of (seed, copy 0)."""
@@ -129,13 +146,13 @@ class _Table:
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
         fault = self.copies.check(self.actions) if self.copies.illegal == modes.ERROR else -1
         if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
-            mask = self.copies.legal[0, seat] if game.masked else None
-            raise illegal_action_error(game, agent, self.actions[0, seat], mask)
+            raise illegal_action_error(game, agent, self.actions[0, seat], self._legal(seat))
 
     def step(self) -> tuple[list[float], bool, bool]:
         """Step the game once with the actions on the table: rewards a seat, terminated, truncated."""
         copies = self.copies
         copies.step(self.actions)
+        copies.look_on()
         self.actions[:] = 0
         return copies.rewards[0].tolist(), copies.terminated.item(), copies.truncated.item()
 
@@ -240,7 +257,7 @@ class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
     def _infos(self) -> dict[str, dict[str, Any]]:
         if self.game.acts is None:
             return {agent: {} for agent in self.possible_agents}
-        asked = self._table.acting()
+        asked = self._table.acting() if self.agents else []
         return {agent: {"active": agent in asked} for agent in self.possible_agents}
 
 

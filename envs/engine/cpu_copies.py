@@ -202,6 +202,18 @@ class Copies:
         """Write observations and masks afresh from the states, after those were set from outside."""
         self.call(modes.LOOK, self._no_actions, self._everyone)
 
+    def look_on(self) -> None:
+        """Show the masks of episodes that the last step cut: the game could go on, and a learner asks with which
+        actions.
+
+        The driver shows all actions as legal where an episode is over, as nothing is played there.
+        """
+        cut = self.truncated & ~self.terminated & (self.states["over"] != 0)
+        if self.game.masked and cut.any():
+            self.states["over"][cut] = 0
+            self.look()
+            self.states["over"][cut] = 1
+
     def illegal_action(self, actions: NDArray[Any], fault: int) -> IllegalActionError:
         """The error for the action found at b * P + seat."""
         b, seat = divmod(fault, self.game.seats)

@@ -10,7 +10,7 @@ import numpy as np
 import pettingzoo
 import pytest
 from gymnasium.utils.env_checker import check_env
-from pettingzoo.test import api_test, parallel_api_test
+from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test
 
 from mlbits.envs.core.errors import GameError
 from tests.conformance.play import (
@@ -154,6 +154,7 @@ def test_gymnasium_doors_name_the_right_one(game_id: str) -> None:
 @every_game
 @pytest.mark.filterwarnings("ignore::UserWarning:pettingzoo")
 def test_pettingzoo_checkers(game_id: str) -> None:
+    parallel_seed_test(lambda: pettingzoo.make("parallel", game_id, **settings_of(game_id)), num_cycles=30)
     parallel_api_test(pettingzoo.make("parallel", game_id, **settings_of(game_id)), num_cycles=30)
     api_test(pettingzoo.make("aec", game_id, **settings_of(game_id)), num_cycles=30)
 

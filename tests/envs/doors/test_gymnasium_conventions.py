@@ -264,6 +264,30 @@ def test_final_infos_are_those_of_gymnasiums_vector(game_id: str, limit: int) ->
     assert ends >= 3
 
 
+@pytest.mark.parametrize("game_id", ["test/Solitaire-v0", "test/Signs-v0", "mlbits/Knapsack-v0"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_masks_are_those_of_gymnasiums_vector(game_id: str, mode: AutoresetMode) -> None:
+    own = gym.make_vec(game_id, 3, autoreset_mode=mode, max_episode_steps=3)
+    theirs = gym.make_vec(
+        game_id, 3, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, max_episode_steps=3
+    )
+    own.action_space.seed(0)
+    mine, others = own.reset(seed=[5, 8, 2]), theirs.reset(seed=[5, 8, 2])
+    cuts = 0
+    for _ in range(60):
+        np.testing.assert_equal(mine[:-1], others[:-1])
+        said = others[-1]["_action_mask"]  # Gymnasium's says nothing of copies that were not reset
+        np.testing.assert_equal(mine[-1]["action_mask"][said], others[-1]["action_mask"][said])
+        ended = mine[2] | mine[3] if len(mine) == 5 else np.zeros(3, bool)
+        cuts += int(ended.sum())
+        if mode == AutoresetMode.DISABLED and ended.any():
+            mine, others = (env.reset(options={"reset_mask": ended.copy()}) for env in (own, theirs))
+        else:
+            actions = own.action_space.sample()
+            mine, others = own.step(actions), theirs.step(actions)
+    assert cuts >= 3
+
+
 def test_the_mask_of_an_episode_that_was_cut_says_what_could_be_played() -> None:
     """Knapsack by hand: after two items those two are gone; a game that terminated allows all."""
     settings: dict[str, Any] = {
@@ -280,6 +304,16 @@ def test_the_mask_of_an_episode_that_was_cut_says_what_could_be_played() -> None
     assert (terminated.tolist(), truncated.tolist()) == ([False, True], [True, True])
     assert info["final_info"]["action_mask"].tolist() == [[0, 1, 0, 0], [1, 1, 1, 1]]
     assert info["action_mask"].tolist() == [[1, 1, 1, 1]] * 2
+    for mode in ("next_step", "disabled"):
+        env = gym.make_vec("mlbits/Knapsack-v0", 2, autoreset_mode=mode, max_episode_steps=2, **settings)
+        env.reset(seed=0)
+        env.step(np.array([0, 0]))
+        *_, info = env.step(np.array([2, 3]))
+        assert info["action_mask"].tolist() == [[0, 1, 0, 0], [1, 1, 1, 1]]
+        env.step(np.array([2, 2]))  # nothing is played where an episode is over
+        if mode == "disabled":
+            _, info = env.reset(options={"reset_mask": np.array([False, True])})
+            assert info["action_mask"].tolist() == [[0, 1, 0, 0], [1, 1, 1, 1]]
     one = gym.make("mlbits/Knapsack-v0", max_episode_steps=2, **settings)
     one.reset(seed=0)
     one.step(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -127,6 +128,42 @@ def test_several_sub_actions_have_a_mask_each() -> None:
     for _ in range(20):
         action = env.action_space("player_0").sample(mask)
         assert all(part[choice] for part, choice in zip(mask, action, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["parallel", "aec"])
+def test_action_spaces_draw_legal_actions(kind: str) -> None:
+    env = pettingzoo.make(kind, "test/Nim-v0", **SMALL)
+    twin = copy.deepcopy(env)
+    for one in (twin, env):  # a copy looks at its own masks
+        for episode in range(20):
+            one.reset(seed=episode)
+            one.action_space("player_0").seed(episode)
+            while one.agents:
+                drawn = {agent: one.action_space(agent).sample() for agent in one.agents}
+                if kind == "parallel":
+                    one.step(drawn)
+                else:
+                    one.step(None if one.terminations[one.agent_selection] else drawn[one.agent_selection])
+    assert env.action_space("player_0") == env.unwrapped.game.action_space
+
+
+@pytest.mark.parametrize("kind", ["parallel", "aec"])
+def test_masks_of_a_game_that_was_cut_say_what_could_be_played(kind: str) -> None:
+    """Nim of three heaps of one: player_0 has taken the first, and it is player_1's turn."""
+    env = pettingzoo.make(kind, "test/Nim-v0", max_cycles=1, **SMALL)
+    env.reset(seed=0)
+    wanted = [env.unwrapped._table.observe("player_1")["action_mask"].tolist()]
+    if kind == "parallel":
+        observations, _, terminated, truncated, infos = env.step({"player_0": take(0)})
+        assert (any(terminated.values()), all(truncated.values())) == (False, True)
+        assert not any(info["active"] for info in infos.values())
+        masks = [observations[agent]["action_mask"].tolist() for agent in env.possible_agents]
+    else:
+        env.step(take(0))
+        assert all(env.truncations.values())
+        masks = [env.observe(agent)["action_mask"].tolist() for agent in env.possible_agents]
+    legal = [int(action in (take(1), take(2))) for action in range(len(masks[1]))]
+    assert masks == [*wanted, legal]
 
 
 @pytest.mark.parametrize("action", [9, -1, take(0, 2), 1.0, None, [0], "all", 2**80])
