@@ -156,7 +156,7 @@ def test_numbers_and_times_are_short():
 
 
 def test_shares_of_time_are_those_since_the_line_before(monkeypatch, capsys):
-    """Two seconds of learning, then eight of which half went to the evaluation: 6 of 10 s and 4 of 10 s; then ten more."""
+    """2 s of learning, then 8 s of which half went to the evaluation: 6 and 4 of 10 s; then 10 s more."""
     clock = iter([0.0, 2.0, 10.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     shown = Progress(1_000)
