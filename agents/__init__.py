@@ -198,12 +198,12 @@ def agent_entry(name: str) -> AgentEntry:
     return AGENTS[check_agent(name)]
 
 
-def check_agent(name: str, folders: Sequence[str] = ()) -> str:
+def check_agent(name: str, folders: Sequence[str] | None = None) -> str:
     """Refuse an agent's name that is not known.
 
     Args:
         name: a registered one, or "module:name".
-        folders: where to look for the module, besides Python's own places and the working folder.
+        folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
 
     Returns:
         The name without the module.

@@ -14,7 +14,7 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, Decision, Rollout, network_generator, pick, prefixed, rows, unprefixed
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, distribution_for
-from mlbits.agents.maths.returns import next_values
+from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
 from mlbits.agents.networks.policy_value import ActorCritic, RunningMoments
 
@@ -155,12 +155,36 @@ class ActorCriticCore:
             final[cut] = self.values(pick(rollout.final_obs, cut), 2)
         return value, next_values(value, last, final, rollout.terminated, rollout.truncated)
 
+    @torch.no_grad()
+    def rows_with_advantages(
+        self, rollout: Rollout, reward: Tensor, *, discount: float, gae_lambda: float
+    ) -> dict[str, Any]:
+        """The N rows at which the learner acted, with advantages by GAE and targets for the value.
+
+        Args:
+            rollout: without open decisions.
+            reward: the rollout's own, or scaled, [T, B, P].
+            discount: gamma, 0..1.
+            gae_lambda: lambda, 0..1.
+
+        Returns:
+            "obs" [N, ...] as they were seen (not standardised) or a dict of those, "sample" [N, ...], "log_prob",
+            "advantage", "target" (advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
+        """
+        value, next_value = self.rollout_values(rollout)
+        advantage = gae(
+            reward, value, next_value, rollout.terminated, rollout.truncated,
+            discount=discount, gae_lambda=gae_lambda, active=rollout.active,
+        )  # fmt: skip
+        flat = rollout.flatten()
+        data = {"obs": flat.obs, "sample": flat.sample, "log_prob": flat.log_prob}
+        data |= {"advantage": flat.of(advantage), "target": flat.of(advantage + value), "value": flat.of(value)}
+        return data if flat.mask is None else data | {"mask": flat.mask}
+
     def update_moments(self, rollout: Rollout) -> None:
         """Take the learner's observations into the running mean and variance (after learning from them)."""
         if self.moments is not None:
-            index = active_rows(rollout)
-            obs = rows(rollout.obs, 3)
-            self.moments.update(obs if index is None else pick(obs, index))
+            self.moments.update(rollout.flatten().obs)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, optimiser and moments, copied."""
@@ -187,11 +211,6 @@ class ActorCriticCore:
             self.value_optimizer.load_state_dict(unprefixed("value_optimizer", state))
         if self.moments is not None:
             self.moments.load_state_dict(unprefixed("moments", state))
-
-
-def active_rows(rollout: Rollout) -> Tensor | None:
-    """Numbers of the flattened rows [T * B * P] at which the learner acted, or None for all."""
-    return None if rollout.active is None else rollout.active.flatten().nonzero().squeeze(-1)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:

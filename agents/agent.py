@@ -143,6 +143,50 @@ class Rollout:
             carried=None if self.carried is None else self.carried[ends],
         )
 
+    def flatten(self) -> FlatRows:
+        """The rows at which the learner acted, in the order of steps, then copies, then seats; N of T * B * P.
+
+        Nothing is copied where all are the learner's.
+
+        Example:
+            >>> one, two = torch.ones(2, 1, 1), torch.tensor([[[False]], [[True]]])
+            >>> ends = torch.zeros(2, 1, dtype=torch.bool)
+            >>> flat = Rollout(one, one[0], one, one, one, one, ends, ends, None, active=two).flatten()
+            >>> flat.index.tolist(), tuple(flat.obs.shape), flat.of(torch.tensor([[[3.0]], [[5.0]]])).tolist()
+            ([1], (1,), [5.0])
+        """
+        index = None if self.active is None else self.active.flatten().nonzero().squeeze(-1)
+        obs, mask = rows(self.obs, 3), None if self.legal_mask is None else self.legal_mask.flatten(0, 2)
+        sample, log_prob = self.sample.flatten(0, 2), self.log_prob.flatten()
+        if index is not None:
+            obs, sample, log_prob = pick(obs, index), pick(sample, index), pick(log_prob, index)
+            mask = None if mask is None else pick(mask, index)
+        return FlatRows(obs, mask, sample, log_prob, index)
+
+
+@dataclass(frozen=True, slots=True)
+class FlatRows:
+    """The N rows of a rollout at which the learner acted, over steps, copies and seats.
+
+    Attributes:
+        obs: [N, ...] or a dict of those.
+        mask: the legal actions, bool [N, A], or None.
+        sample: what was drawn, [N, ...].
+        log_prob: its log probability then, [N].
+        index: where the rows stand among all T * B * P, int64 [N], rising; None where they are all of them.
+    """
+
+    obs: Any
+    mask: Tensor | None
+    sample: Tensor
+    log_prob: Tensor
+    index: Tensor | None
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same rows of another tensor [T, B, P, ...] of the rollout, [N, ...]."""
+        flat = tensor.flatten(0, 2)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
 
 class Agent(Protocol):
     """What the self-play loop asks of an agent.

@@ -22,11 +22,14 @@ Made for this one game, whose seats hold networks; it is no agent of ``mlbits tr
 Example:
     >>> from mlbits.agents.ccdr import SimilarityLearningConfig, alternate, make_pairs, pretrain
     >>> from mlbits.envs.policy_similarity import SimilarityGame
-    >>> game, config = SimilarityGame(), SimilarityLearningConfig(pretraining_steps=100, turns=2, batch=32)
+    >>> game = SimilarityGame()
+    >>> config = SimilarityLearningConfig(hidden=(8,), pretraining_steps=20, turns=2, steps_per_turn=5, batch=32)
     >>> pairs = make_pairs(game, config, seeds=[0, 1])
     >>> pretrain(game, pairs, config)
     >>> for turn in alternate(game, pairs, config):
-    ...     print(turn, pairs.evaluate(game).loss.mean((1, 2)))  # of each pair
+    ...     loss = pairs.evaluate(game).loss.mean((1, 2))  # of each pair
+    >>> turn, loss.shape
+    (2, torch.Size([2]))
 """
 
 from __future__ import annotations

@@ -45,7 +45,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from mlbits.agents.actor_critic import active_rows
 from mlbits.agents.agent import (
     AgentError,
     Decision,
@@ -54,9 +53,7 @@ from mlbits.agents.agent import (
     check_hidden,
     check_range,
     network_generator,
-    pick,
     prefixed,
-    rows,
     unprefixed,
 )
 from mlbits.agents.kernels.flat_adam import FlatAdam
@@ -256,28 +253,22 @@ class Classifier:
         reward = rollout.reward
         if config.baseline == "mean":
             reward = reward - others_mean(reward, rollout.active)
-        obs, index = rows(rollout.obs, 3), active_rows(rollout)
-        action, log_b, reward = rollout.sample.flatten(), rollout.log_prob.flatten(), reward.flatten()
-        mask = None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
-        feedback = self._feedback(rollout)
-        if index is not None:
-            obs, action, log_b, reward = (pick(part, index) for part in (obs, action, log_b, reward))
-            mask = None if mask is None else mask[index]
-            feedback = None if feedback is None else feedback[index]
+        flat, feedback = rollout.flatten(), self._feedback(rollout)
+        feedback = None if feedback is None else flat.of(feedback)
         self.optimizer.zero_grad()
-        scores = self.network(obs)
-        loss = self.losses(scores, mask, action, log_b, reward, feedback).mean()
+        scores = self.network(flat.obs)
+        loss = self.losses(scores, flat.mask, flat.sample, flat.log_prob, flat.of(reward), feedback).mean()
         loss.backward()
         grad_norm = self.optimizer.step()
-        entropy = self.distribution.entropy(scores.detach(), mask).mean()
+        entropy = self.distribution.entropy(scores.detach(), flat.mask).mean()
         metrics = {"loss": loss.detach(), "entropy": entropy, "grad_norm": grad_norm}
         return {name: float(value) for name, value in metrics.items()} | {"learning_rate": self.optimizer.learning_rate}
 
     def _feedback(self, rollout: Rollout) -> Tensor | None:
-        """What every answer would have paid, [T * B * P, n]; for cross-entropy alone."""
+        """What every answer would have paid, [T, B, P, n]; for cross-entropy alone."""
         if self.config.loss != "cross_entropy":
             return None
-        feedback: Tensor = rows(rollout.final_obs[FEEDBACK], 3)
+        feedback: Tensor = rollout.final_obs[FEEDBACK]
         if not bool((rollout.terminated | rollout.truncated).all()):
             raise AgentError(
                 "loss: 'cross_entropy' met an episode that goes on after the answer, and labels are told at its end; "

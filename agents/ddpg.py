@@ -58,6 +58,7 @@ from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
 _MEASURE_EVERY = 16  # updates: measuring each would take a tenth of the time of the updates of a small network
+_AT_RANDOM = -1.0  # an infinite noise, in files, whose numbers are finite
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
@@ -376,9 +377,10 @@ class DDPG:
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict())
-        state["progress"] = torch.tensor([self.noise, self.updates], dtype=torch.float64)
-        measured = [self._measured.get(name, math.nan) for name in _MEASURED]
-        state["measured"] = torch.tensor([float(value) for value in measured])
+        noise = _AT_RANDOM if self.noise == math.inf else self.noise
+        state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
+        state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
+        state["is_measured"] = torch.tensor([name in self._measured for name in _MEASURED])
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -397,9 +399,10 @@ class DDPG:
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         noise, updates = state["progress"].tolist()
-        self.noise, self.updates = noise, int(updates)
-        pairs = zip(_MEASURED, state["measured"].unbind(), strict=True)
-        self._measured = {name: value for name, value in pairs if not value.isnan()}
+        self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
+        measured = state["measured"]
+        known = state.get("is_measured", ~measured.isnan())
+        self._measured = {name: measured[k] for k, name in enumerate(_MEASURED) if known[k]}
 
     def _networks(self) -> dict[str, nn.Module]:
         return {

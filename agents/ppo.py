@@ -33,10 +33,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick
 from mlbits.agents.maths.action_distributions import probability_ratio
-from mlbits.agents.maths.returns import RewardScale, gae
+from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.orders import OrderDistribution
 
 Metrics = dict[str, Tensor]
@@ -204,24 +204,8 @@ class PPO:
         """Flatten a rollout to the rows at which the learner acted, with advantages and value targets."""
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
-        value, next_value = self.core.rollout_values(rollout)
-        advantage = gae(
-            reward, value, next_value, rollout.terminated, rollout.truncated,
-            discount=config.discount, gae_lambda=config.gae_lambda, active=rollout.active,
-        )  # fmt: skip
-        data = {
-            "obs": self.core.prepare(rows(rollout.obs, 3)),
-            "sample": rollout.sample.flatten(0, 2),
-            "log_prob": rollout.log_prob.flatten(),
-            "advantage": advantage.flatten(),
-            "target": (advantage + value).flatten(),
-            "value": value.flatten(),
-        }
-        if rollout.legal_mask is not None:
-            data["mask"] = rollout.legal_mask.flatten(0, 2)
-        index = active_rows(rollout)
-        if index is not None:
-            data = {name: pick(tensor, index) for name, tensor in data.items()}
+        data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
+        data["obs"] = self.core.prepare(data["obs"])
         if config.objective == "adaptive_kl":
             data["params"] = self.core.network.policy(data["obs"])
         return data

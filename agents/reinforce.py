@@ -39,8 +39,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import ActorCriticCore, active_rows, explained_variance
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick, rows
+from mlbits.agents.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 
@@ -190,25 +190,21 @@ class Reinforce:
         if config.baseline == "value":
             rollout, _ = leave_out_open(rollout)
         core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
-        psi, target, value = (tensor.flatten() for tensor in self.weights(rollout))
-        obs, sample = core.prepare(rows(rollout.obs, 3)), rollout.sample.flatten(0, 2)
-        mask = None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
-        index = active_rows(rollout)
-        if index is not None:
-            if len(index) == 0:
-                return {}
-            psi, target, value, sample = (tensor[index] for tensor in (psi, target, value, sample))
-            obs, mask = pick(obs, index), None if mask is None else mask[index]
+        flat = rollout.flatten()
+        psi, target, value = (flat.of(tensor) for tensor in self.weights(rollout))
+        if len(psi) == 0:
+            return {}
+        obs = core.prepare(flat.obs)
         if config.normalize_advantage and len(psi) > 1:
             # Divided but not centred: centring would be one more baseline, under the name of another setting.
             psi = psi / (psi.square().mean().sqrt() + 1e-8)
         core.optimizer.zero_grad()
         params = core.network.policy(obs)
-        log_prob, entropy = core.distribution.log_prob_and_entropy(params, mask, sample)
+        log_prob, entropy = core.distribution.log_prob_and_entropy(params, flat.mask, flat.sample)
         weight = psi
-        if rollout.carried is not None and index is not None:
-            ratio = (log_prob.detach() - rollout.log_prob.flatten()[index]).exp().clamp(max=_MOST_WEIGHT)
-            weight = torch.where(index < rollout.carried.numel(), ratio * psi, psi)
+        if rollout.carried is not None and flat.index is not None:
+            ratio = (log_prob.detach() - flat.log_prob).exp().clamp(max=_MOST_WEIGHT)
+            weight = torch.where(flat.index < rollout.carried.numel(), ratio * psi, psi)
         policy_loss, entropy = -(log_prob * weight).mean(), entropy.mean()
         (policy_loss - config.entropy_coef * entropy).backward()
         grad_norm = core.optimizer.step()

@@ -36,7 +36,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, active_rows, explained_variance
+from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
 from mlbits.agents.agent import (
     Decision,
     Rollout,
@@ -45,13 +45,12 @@ from mlbits.agents.agent import (
     check_range,
     pick,
     prefixed,
-    rows,
     unprefixed,
 )
 from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
-from mlbits.agents.maths.returns import RewardScale, gae
+from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.policy_value import RunningMoments
 
 # New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
@@ -209,30 +208,14 @@ class TRPO:
         """
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
-        value, next_value = self.core.rollout_values(rollout)
-        advantage = gae(
-            reward, value, next_value, rollout.terminated, rollout.truncated,
-            discount=config.discount, gae_lambda=config.gae_lambda, active=rollout.active,
-        )  # fmt: skip
-        data: dict[str, Any] = {
-            "raw": rows(rollout.obs, 3),
-            "sample": rollout.sample.flatten(0, 2),
-            "log_prob": rollout.log_prob.flatten(),
-            "advantage": advantage.flatten(),
-            "target": (advantage + value).flatten(),
-            "value": value.flatten(),
-        }
-        if rollout.legal_mask is not None:
-            data["mask"] = rollout.legal_mask.flatten(0, 2)
-        index = active_rows(rollout)
-        if index is not None:
-            data = {name: pick(tensor, index) for name, tensor in data.items()}
+        data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
         count = len(data["advantage"])
         if count == 0:
             return {}
         if config.normalize_advantage and count > 1:
             advantage = data["advantage"]
             data["advantage"] = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        data["raw"] = data["obs"]
         data["obs"] = self.core.prepare(data["raw"])
         data["params"] = torch.cat([self.core.network.policy(part["obs"]) for part in self._chunks(data)])
         return data

@@ -6,14 +6,22 @@ An id of one's own is known only once the module that registers it has been impo
 A script that was itself started (``python mine.py``) can be imported again only where it says ``if __name__ ==
 "__main__":``; without that its training would begin anew. What a notebook registers cannot be found again at all.
 
+Importing runs code, and a file may come from a stranger. So what a file names is imported only from where Python looks
+without the working folder (installed packages, PYTHONPATH), or from a folder of this user's own list, in which every
+folder stands from which this user has trained something. What a person types is looked for in the working folder too.
+
 Example:
-    origin = origin_of("nim")  # {"module": "nim", "folders": ["/home/me/docs/examples"]}
-    import_module(**origin)
+    >>> _ = Path("my_games.py").write_text("import mlbits")
+    >>> module = import_module("my_games")  # in the working folder; or import_module("my_games", ["/home/me/games"])
+    >>> folder_of("my_games") == str(Path.cwd().resolve())
+    True
 """
 
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,19 +63,65 @@ def folder_of(module: str) -> str | None:
     return str(folder.parent if hasattr(root, "__path__") else folder)
 
 
-def import_module(module: str, folders: Sequence[str] = ()) -> ModuleType:
-    """Import a module from where Python looks, else from the working folder or one of some others.
+def import_module(module: str, folders: Sequence[str] | None = None) -> ModuleType:
+    """Import a module that a person or a file has named.
+
+    Args:
+        module: its name.
+        folders: of the module, as a file has them: those of this user's own are looked in, and the working folder is
+            not. None where a person has typed the name: Python's own places, then the working folder.
 
     Raises:
         GameError: if it is in none of them, or cannot be imported.
     """
-    places, before = [str(Path.cwd()), *folders], list(sys.path)
+    if module in sys.modules:
+        return sys.modules[module]
+    before, here = list(sys.path), str(Path.cwd())
+    if folders is None:
+        places = [*before, here]
+    else:
+        asked_for = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        known = own_folders()
+        places = [place for place in before if place not in ("", here) or (place and place in asked_for)]
+        places += [folder for folder in folders if folder in known and Path(folder).is_dir()]
     try:
-        sys.path += [place for place in places if place not in sys.path and Path(place).is_dir()]
+        sys.path[:] = places
         importlib.invalidate_caches()
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except (ImportError, ValueError) as error:
         sys.path[:] = before
         raise GameError(
             f"the module {module!r} cannot be imported ({error}); wanted its folder on PYTHONPATH"
         ) from None
+    sys.path[:] = [*before, *(place for place in places if place not in before)]
+    return found
+
+
+def own_folders() -> list[str]:
+    """The folders from which this user has trained something of their own."""
+    try:
+        found = json.loads(_list_file().read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(folder) for folder in found] if isinstance(found, list) else []
+
+
+def remember_folders(folders: Sequence[str]) -> None:
+    """Put folders on this user's list. Where it cannot be written, they have to be on PYTHONPATH another time."""
+    known = own_folders()
+    new = [folder for folder in folders if folder not in known]
+    if not new:
+        return
+    file = _list_file()
+    aside = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(known + new, indent=2) + "\n")
+        aside.replace(file)
+    except OSError:
+        return
+
+
+def _list_file() -> Path:
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(home) / "mlbits" / "own_folders.json"

@@ -68,12 +68,15 @@ class Collector:
         batch: the copies.
         spec: how long a rollout is.
         generator: the source of the players' draws, on the batch's device.
+        check: is given each rollout, and whether an episode ended in it, before its open decisions are taken out of it
+            and kept; may raise.
     """
 
     batch: AnyBatch
     spec: RolloutSpec | ReplaySpec
     generator: torch.Generator
     timing: Timing = field(default_factory=Timing)
+    check: Callable[[Rollout, bool], None] | None = None
 
     def __post_init__(self) -> None:
         batch = self.batch
@@ -130,6 +133,8 @@ class Collector:
         partly = whole_episodes or not lineup.learner_only or batch.active is not None
         rollout = memory.rollout(steps, batch, partly_active=partly)
         episodes = self._count_episodes(rollout, seatings, first_only=whole_episodes)
+        if self.check is not None:
+            self.check(rollout, len(episodes.lengths) > 0)
         if self._carries:
             rollout = self._carry(rollout, steps)
         return rollout, episodes, steps * batch.num_envs

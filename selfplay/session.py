@@ -120,6 +120,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.learner.state_dict())
+        self.collector.check = self._check_rollout
 
     @property
     def finished(self) -> bool:
@@ -150,9 +151,10 @@ class Session:
             opponents.draw()
             found = self.collector.collect(opponents.lineup, opponents.reseat if opponents.pooled else None)
             self.lineup = opponents.lineup
-        rollout, episodes, _ = found
-        check_rollout(rollout, len(episodes.lengths) > 0, self.settings.env, self.counters.env_steps)
         return found
+
+    def _check_rollout(self, rollout: Rollout, ended: bool) -> None:
+        check_rollout(rollout, ended, self.settings.env, self.counters.env_steps)
 
     def learn(self, rollout: Rollout) -> Mapping[str, Any]:
         """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics.

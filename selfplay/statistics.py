@@ -18,10 +18,16 @@ Equal numbers say nothing of the spread. Between known bounds a 0 of N share of 
 (near 3.8 / N, the "rule of three"), which gives an interval; without bounds it has no ends: -inf and inf.
 
 Example:
-    mean_interval([1.0, 2.0, 3.0])            # 2 with (-0.48, 4.48)
-    mean_interval([1.0] * 20, bounds=(0, 1))  # 1 with (0.84, 1)
-    interquartile_mean([500, 480, 490, 120, 500])  # 490: one of five is left out at each end
-    iqm_interval([[500, 480, 490, 120, 500]])      # of one task; one list a task where there are several
+    >>> mean, (low, high) = mean_interval([1.0, 2.0, 3.0])
+    >>> mean, round(low, 2), round(high, 2)
+    (2.0, -0.48, 4.48)
+    >>> mean, (low, high) = mean_interval([1.0] * 20, bounds=(0, 1))
+    >>> mean, round(low, 2), high
+    (1.0, 0.84, 1.0)
+    >>> interquartile_mean([500, 480, 490, 120, 500])  # one of five is left out at each end
+    490.0
+    >>> [round(end) for end in iqm_interval([[500, 480, 490, 120, 500]])]  # of one task; a list a task where more
+    [283, 697]
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Example:
     >>> for parameter in network.parameters():
     ...     _ = parameter.grad.fill_(1.0)
     >>> adam.step(tau=0.5)
-    >>> bool(torch.allclose(adam.target.bias - network.bias, torch.tensor(0.0005)))
+    >>> bool(torch.allclose(adam.target.bias - network.bias, torch.tensor(0.0005), atol=1e-6))
     True
 """
 

@@ -12,7 +12,7 @@ Example:
     >>> tower = Tower(Features(spaces.Discrete(3), generator), (4,), 1, 1.0, generator)
     >>> run = TowerPass(tower, [torch.tensor([[0], [2]])])
     >>> gradient = {parameter: torch.zeros_like(parameter) for parameter in tower.parameters()}
-    >>> run.pull(torch.ones(2, 1), gradient)
+    >>> inputs = run.pull(torch.ones(2, 1), gradient)
     >>> gradient[tower.head_bias].tolist()
     [2.0]
 """

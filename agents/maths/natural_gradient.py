@@ -15,7 +15,6 @@ Example:
     >>> from gymnasium import spaces
     >>> from mlbits.agents.maths.action_distributions import Categorical
     >>> from mlbits.agents.networks.policy_value import ActorCritic
-from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
     >>> network = ActorCritic(spaces.Discrete(3), Categorical(2), (4,), torch.Generator().manual_seed(0))
     >>> product = FisherProduct(network, Categorical(2), list(network.actor.parameters()), torch.tensor([0, 2]), None)
     >>> product(torch.zeros(26)).abs().sum().item()

@@ -294,12 +294,14 @@ class ReturnRange:
         return carry
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The range and the sums under way."""
+        """The range, once something was seen, and the sums under way."""
         values = torch.tensor([self.low, self.high, self.warned], dtype=torch.float64)
-        under_way = {"carry": self.carry, "waiting": self.waiting}
-        return {"range": values} | {name: value for name, value in under_way.items() if value is not None}
+        seen = self.warned or self.low <= self.high
+        parts = {"range": values if seen else None, "carry": self.carry, "waiting": self.waiting}
+        return {name: value for name, value in parts.items() if value is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a saved state."""
-        self.low, self.high = state["range"][:2].tolist()
-        self.warned, self.carry, self.waiting = bool(state["range"][2]), state.get("carry"), state.get("waiting")
+        low, high, warned = state["range"].tolist() if "range" in state else (math.inf, -math.inf, False)
+        self.low, self.high, self.warned = low, high, bool(warned)
+        self.carry, self.waiting = state.get("carry"), state.get("waiting")

@@ -22,8 +22,8 @@ for the end), and that illegal actions have the value minus infinity.
 Example:
     >>> from mlbits.envs.exact.transition_table import table_of
     >>> table = table_of("mlbits/GridWorld-v0")
-    >>> round(float(value_iteration(table, 0.95).value @ table.start), 4)
-    0.4249
+    >>> round(float(value_iteration(table, 0.95).value @ table.start), 4)  # 13 moves that cost 0.01, then the goal
+    0.416
 """
 
 from __future__ import annotations

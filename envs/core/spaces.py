@@ -52,6 +52,19 @@ _BOX_DTYPES = tuple(
 )
 
 
+def _check_size(argument: str, space: gym.Space[Any]) -> None:
+    """Refuse a space of no numbers, or one that counts further than int32."""
+    if isinstance(space, spaces.Dict):
+        empty = not space.spaces
+    else:
+        empty = 0 in (space.shape or ())
+    if empty:
+        raise GameError(f"{argument}: got {space}, which is empty; wanted one of at least one number")
+    most = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", np.zeros(1)).max()
+    if most >= 2**31:
+        raise GameError(f"{argument}: got {space}; wanted fewer than {2**31} values")
+
+
 def _check_start(argument: str, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
     if np.any(space.start):
         raise GameError(f"{argument}: got {type(space).__name__} with start={space.start}; wanted start=0")
@@ -62,8 +75,9 @@ def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
 
     Raises:
         GameError: if the space is not Discrete, Box, MultiDiscrete, MultiBinary or a flat Dict of those, does not
-            start at 0, or has a dtype that torch lacks.
+            start at 0, is empty, counts to 2^31 or further, or has a dtype that torch lacks.
     """
+    _check_size("observation_space", space)
     if isinstance(space, spaces.Dict):
         fields: list[tuple[str, Any, tuple[int, ...]]] = []
         for key, part in space.items():
@@ -120,8 +134,10 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
     """The memory layout of an action space.
 
     Raises:
-        GameError: if the space is not Discrete, MultiDiscrete (one axis) or a Box of one axis.
+        GameError: if the space is not Discrete, MultiDiscrete (one axis) or a Box of one axis, is empty, or counts to
+            2^31 or further.
     """
+    _check_size("action_space", space)
     empty = np.zeros(1, np.float32)
     if isinstance(space, spaces.Discrete):
         _check_start("action_space", space)

@@ -13,6 +13,7 @@ environment is deterministic given its seed. Where it is not, the copy ends up e
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.settings import integer
-from mlbits.envs.core.spaces import ActionLayout, action_layout, observation_layout
+from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action, observation_layout
 from mlbits.envs.doors.action_log import ActionLog
 from mlbits.envs.doors.atari import is_atari, lives_of, steps_a_game
 from mlbits.envs.doors.gymnasium_ids import check_env_id, make_copy, reward_threshold
@@ -107,13 +108,14 @@ class GymnasiumBatch:
         self._actions_shape = (num_envs, 1, *self.action.shape)
         self._shared = self.device.type == "cpu"
         self._allocate()
-        self._checks = OutcomeChecks(env_id, self._obs)
+        self._checks = OutcomeChecks(env_id, self._obs, self.observation_space)
         self._lives = [lives_of(env) for env in self.envs]
         self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
         self._replaying = False
         self._seeds, self._seedings = [0] * num_envs, [0] * num_envs  # first seed, and how often one followed
         self._paid = [0.0] * num_envs  # since the last seeding
         self._generator = torch.Generator().manual_seed(seed)
+        self._sampled = copy.deepcopy(self.action_space)  # the copies may draw from their own
         self.reset(seed=seed)
 
     def _allocate(self) -> None:
@@ -248,9 +250,9 @@ class GymnasiumBatch:
 
     def sample_actions(self) -> torch.Tensor:
         """Actions drawn from the action space, [B, 1] or [B, 1, k]."""
-        self.action_space.seed(int(torch.randint(2**31, (), generator=self._generator)))
-        drawn = np.stack([self.action_space.sample() for _ in range(self.num_envs)])
-        return torch.from_numpy(drawn.astype(self.action.dtype)).to(self.device)[:, None]
+        self._sampled.seed(int(torch.randint(2**31, (), generator=self._generator)))
+        drawn = np.stack([self._sampled.sample() for _ in range(self.num_envs)])
+        return torch.from_numpy(cast_action(drawn, self.action_space, self.action)).to(self.device)[:, None]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What bringing a recorded batch back to this step takes: seeds, what was played since, and what it led to."""

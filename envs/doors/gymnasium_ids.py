@@ -24,6 +24,7 @@ from gymnasium import spaces
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.spaces import action_layout, observation_layout
 from mlbits.envs.doors.atari import is_atari, make_atari
+from mlbits.envs.doors.outcome_checks import check_parts
 from mlbits.envs.origins import import_module, importable_name
 from mlbits.envs.registry import entry, registered
 
@@ -32,12 +33,12 @@ _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "
 _named: dict[str, str] = {}  # the module that was written before an id
 
 
-def check_env_id(env_id: str, folders: Sequence[str] = ()) -> str:
+def check_env_id(env_id: str, folders: Sequence[str] | None = None) -> str:
     """Refuse an id that neither mlbits nor Gymnasium knows.
 
     Args:
         env_id: an id, or "module:id" for one that is known once the module has been imported.
-        folders: where to look for the module, besides Python's own places and the working folder.
+        folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
 
     Returns:
         The id without the module.
@@ -145,13 +146,26 @@ def _missing(env_id: str, package: str, extra: str | None) -> str:
     return f"{env_id}: the package {package} is missing; {remedy}"
 
 
+class _Checked(gym.ObservationWrapper[Any, Any, Any]):
+    """The environment, with observations refused that are not of its space."""
+
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        self._name = name
+
+    def observation(self, observation: Any) -> Any:
+        check_parts(self._name, self.observation_space, observation)
+        return observation
+
+
 def _with_plain_observations(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     try:
         observation_layout(env.observation_space)
     except GameError:
         if not env.observation_space.is_np_flattenable:
             raise
-        return gym.wrappers.FlattenObservation(env)
+        name = env.spec.id if env.spec is not None else str(env)
+        return gym.wrappers.FlattenObservation(_Checked(env, name))
     return env
 
 

@@ -8,7 +8,7 @@ Example:
     >>> import mlbits
     >>> from stable_baselines3 import PPO
     >>> envs = mlbits.make_sb3("mlbits/CartPole-v0", 8, seed=0)
-    >>> model = PPO("MlpPolicy", envs, n_steps=64).learn(1000)
+    >>> model = PPO("MlpPolicy", envs, n_steps=64, n_epochs=1).learn(512)
 """
 
 from __future__ import annotations

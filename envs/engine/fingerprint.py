@@ -82,6 +82,7 @@ def fingerprint(functions: Mapping[str, Any], *texts: str) -> Fingerprint:
     for name in sorted(functions):
         walk.put("function", name)
         walk.value(name, functions[name])
+    walk.members_of_modules()
     for path in sorted(walk.files):
         walk.put("file", path)
         walk.put("bytes", Path(path).read_bytes())
@@ -100,6 +101,8 @@ class _Walk:
         self._own = hashlib.sha256()  # of the function that is being walked, without those that it calls
         self._seen: dict[int, tuple[int, Any]] = {}  # functions and classes, by identity, with their numbers
         self._inside: set[int] = set()  # containers that are being walked
+        self._modules: list[ModuleType] = []  # reached as values: any function may read their members
+        self._attributes: set[str] = set()  # that any function loads, or names in a text as for getattr
         self._by_function, self._by_attribute = _registered_outside_numba(*map(len, _REGISTERED))
 
     def put(self, tag: str, data: str | bytes) -> None:
@@ -136,6 +139,8 @@ class _Walk:
             self._container(name, value)
         elif isinstance(value, ModuleType):
             self.put("module", value.__name__)
+            if not _has_version(value) and value not in self._modules:
+                self._modules.append(value)
         elif _is_versioned(value):
             self.put("versioned", f"{value.__module__}.{value.__qualname__}")
         elif inspect.isclass(value):
@@ -158,6 +163,22 @@ class _Walk:
             self.value(name, base(value))
         else:
             self._unknown(name, value)
+
+    def members_of_modules(self) -> None:
+        """Hash what functions may read of modules that are default arguments, arguments or locals somewhere."""
+        done: set[tuple[int, str]] = set()
+        while True:
+            found = [
+                (k, attribute)
+                for k, module in enumerate(self._modules)
+                for attribute in sorted(self._attributes & vars(module).keys())
+                if (k, attribute) not in done
+            ]
+            if not found:
+                return
+            for k, attribute in found:
+                done.add((k, attribute))
+                self._found(f"{self._modules[k].__name__}.{attribute}", vars(self._modules[k])[attribute])
 
     def _unknown(self, name: str, value: Any) -> None:
         """Something that only this process can tell from others."""
@@ -272,7 +293,7 @@ class _Walk:
         if self._again(function):
             return
         outside, self._own = self._own, hashlib.sha256()
-        options = {**getattr(value, "targetoptions", {}), "locals": getattr(value, "locals", {})}
+        options = _options(value)
         self._container(f"{name}'s options", {key: options[key] for key in sorted(options)})
         self.put("class", type(value).__name__)
         if id(value) not in self._by_function:  # else what is registered for it is compiled in its stead
@@ -288,6 +309,7 @@ class _Walk:
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         closed = {variable: _contents(cell) for variable, cell in cells}
         chains, attributes = _loads(function.__code__)
+        self._attributes |= attributes
         for chain in chains:
             self.put("name", ".".join(chain))
             first = closed[chain[0]] if chain[0] in closed else function.__globals__.get(chain[0], _ABSENT)
@@ -354,6 +376,18 @@ def _function_of(value: Any) -> Any:
     return getattr(getattr(value, "_dispatcher", None), "py_func", None)
 
 
+def _options(value: Any) -> dict[str, Any]:
+    """What Numba was asked for: options, types of locals, and the signatures, of which there are no others then."""
+    made_by = getattr(value, "_dispatcher", value)  # of a ufunc
+    options = {**getattr(made_by, "targetoptions", {}), "locals": getattr(made_by, "locals", {})}
+    if not getattr(value, "_can_compile", True):
+        options["signatures"] = [(*one.args, one.return_type) for one in value.nopython_signatures]
+    if made_by is not value:
+        options["layout"], options["identity"] = getattr(value, "signature", None), getattr(value, "identity", None)
+        options["types"] = list(value.types) if value._frozen else None
+    return options
+
+
 def _is_versioned(value: Any) -> bool:
     """Whether a module of a hashed version has this very object under its name."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
@@ -396,7 +430,10 @@ def _registered_function(template: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def _loads(code: CodeType) -> tuple[tuple[tuple[str, ...], ...], frozenset[str]]:
-    """The dotted names that begin with a global or a closed variable, sorted, and all attributes that are loaded."""
+    """The dotted names that begin with a global or a closed variable, sorted, and all attributes that may be loaded.
+
+    A text that could be an attribute's name is one: ``getattr(module, "X")``.
+    """
     chains: set[tuple[str, ...]] = set()
     attributes: set[str] = set()
     chain: tuple[str, ...] = ()
@@ -414,6 +451,8 @@ def _loads(code: CodeType) -> tuple[tuple[tuple[str, ...], ...], frozenset[str]]
             name in ("LOAD_DEREF", "LOAD_CLASSDEREF") and value in code.co_freevars
         ) else ()  # fmt: skip
     for constant in code.co_consts:
+        if isinstance(constant, str) and constant.isidentifier():
+            attributes.add(constant)
         if isinstance(constant, CodeType):
             inner, more = _loads(constant)
             chains |= {one for one in inner if one[0] not in code.co_cellvars}  # those are locals here

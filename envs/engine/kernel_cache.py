@@ -6,7 +6,7 @@ keeps the old one after that is edited, or after an upgrade. Here the key of the
 cannot be hashed is compiled in every process.
 
 Example:
-    >>> @njit(cache=True)
+    >>> @njit()  # in a file, whose kernels can be kept: @njit(cache=True)
     ... def double(x):
     ...     return 2 * x
     >>> double(4)

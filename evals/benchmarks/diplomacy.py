@@ -19,7 +19,7 @@ from mlbits.envs.core.random import copy_keys
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FALL_MOVES, SPRING_MOVES
 from mlbits.envs.diplomacy.engine import Adjudicator
-from mlbits.envs.diplomacy.files.test_positions import movement_phases
+from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy
 from mlbits.envs.diplomacy.notation import order_text
 from mlbits.envs.diplomacy.orders import Order

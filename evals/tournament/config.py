@@ -1,7 +1,8 @@
 """How a tournament is held; apart from the tournament, so that the command line has its flags without loading torch.
 
 Example:
-    TournamentConfig(games=1000, format="swiss", rounds=5)
+    >>> TournamentConfig(games=1000, format="swiss", rounds=5).num_envs
+    1024
 """
 
 from __future__ import annotations

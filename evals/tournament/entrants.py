@@ -5,8 +5,9 @@ settings are to be played; then their spaces and seats must be those they traine
 asked to sit down where it does not understand what it sees, so that whatever does not fit is refused by name.
 
 Example:
-    entries = open_entries(["runs/a", "runs/b", "random"])
-    entries.env, list(entries.agents)  # ("mlbits/Blotto-v0", ["a", "b", "random"])
+    >>> entries = open_entries(["random", "diplomacy-hold"], "mlbits/DiplomacyMini-v0")  # or ["runs/a", ...]
+    >>> entries.env, list(entries.agents)
+    ('mlbits/DiplomacyMini-v0', ['random', 'diplomacy-hold'])
 """
 
 from __future__ import annotations

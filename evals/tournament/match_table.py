@@ -14,10 +14,11 @@ Whatever moment a writer is stopped at, the table is whole but for a last line t
 out, and the next writer cuts it off. One process writes at a time.
 
 Example:
-    writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
-    writer.add_players({"runs/a": "5e8f...", "random": "random"})
-    writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
-    table = read_matches(Path("matches.jsonl"))
+    >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
+    >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
+    >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
+    >>> read_matches(Path("matches.jsonl")).seating.tolist()
+    [[0, 1], [1, 0]]
 """
 
 from __future__ import annotations

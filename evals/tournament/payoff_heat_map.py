@@ -5,7 +5,8 @@ what was paid between different players, which is 0 in a game of zero sum. Black
 other, by any chain of games.
 
 Example:
-    Image.fromarray(payoff_heat_map([[0, 1], [-1, 0]], ["main", "past"])).save("payoffs.png")
+    >>> from PIL import Image
+    >>> Image.fromarray(payoff_heat_map([[0, 1], [-1, 0]], ["main", "past"])).save("payoffs.png")
 """
 
 from __future__ import annotations

@@ -20,9 +20,14 @@ Graubard 1998, "Confidence intervals for proportions with small expected number 
 data"); in games of two seats these are the games.
 
 Example:
-    matrix = payoff_matrix(read_matches(Path("matches.jsonl")))
-    write_csv(matrix, Path("payoffs.csv"))
-    nash_average(empirical_game(matrix)).mixture
+    >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
+    >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
+    >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
+    >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
+    >>> matrix = payoff_matrix(read_matches(Path("matches.jsonl")))
+    >>> write_csv(matrix, Path("payoffs.csv"))
+    >>> empirical_game(matrix).tolist()
+    [[0.0, 0.5], [-0.5, 0.0]]
 """
 
 from __future__ import annotations

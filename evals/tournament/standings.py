@@ -10,8 +10,14 @@ returns in the matrix; they need games of every pair. Where seats are not alike,
 seats.
 
 Example:
-    found = standings(read_matches(Path("matches.jsonl")))
-    write_standings(found, Path("results"))
+    >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
+    >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
+    >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
+    >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
+    >>> found = standings(read_matches(Path("matches.jsonl")))
+    >>> found.points.tolist(), found.nash.tolist()
+    ([0.75, 0.25], [1.0, 0.0])
+    >>> write_standings(found, Path("."))
 """
 
 from __future__ import annotations

@@ -9,8 +9,13 @@ from a seed of its own. So a tournament that is interrupted at any moment goes o
 that it would have had.
 
 Example:
-    table = play_tournament({"learnt": agent, "random": bot}, "mlbits/Blotto-v0", TournamentConfig(games=1000))
-    standings(table).elo
+    >>> import mlbits
+    >>> from mlbits.agents import make_bot
+    >>> game = mlbits.make_game("mlbits/MatrixGame-v0")
+    >>> bots = [make_bot("random", game.observation_space, game.action_space, device="cpu") for _ in range(2)]
+    >>> table = play_tournament({"a": bots[0], "b": bots[1]}, "mlbits/MatrixGame-v0", TournamentConfig(games=100))
+    >>> table.returns.shape, standings(table).ratings.elo.shape
+    ((100, 2), (2,))
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ A game of several seats is a meeting of each pair of players in it; who has the 
 pair's record holds about the last ``memory`` meetings: older ones fade, since the players that learn change.
 
 Example:
-    payoffs = Payoffs(2)
-    payoffs.add(np.array([[0, 1]] * 10), np.array([[1.0, -1.0]] * 10))
-    payoffs.win_rate(0)  # array([0.5, 1. ])
+    >>> payoffs = Payoffs(2)
+    >>> payoffs.add(np.array([[0, 1]] * 10), np.array([[1.0, -1.0]] * 10))
+    >>> payoffs.win_rate(0).tolist()
+    [0.5, 1.0]
 """
 
 from __future__ import annotations

@@ -184,15 +184,19 @@ def portable(settings: Settings) -> dict[str, Any]:
 
 
 def names_to(agent: str, env: str) -> dict[str, Any]:
-    """An agent's and an environment's names as "module:name" where need be, and the folders of those modules."""
+    """An agent's and an environment's names as "module:name" where need be, and the folders of those modules.
+
+    The folders go on this user's own list, from which such names are imported again (:mod:`mlbits.envs.origins`).
+    """
     from mlbits.agents import agent_module
     from mlbits.envs.doors.gymnasium_ids import env_module
-    from mlbits.envs.origins import folder_of
+    from mlbits.envs.origins import folder_of, remember_folders
 
     modules = {"agent": agent_module(agent), "env": env_module(env)}
     names = {"agent": agent, "env": env}
     found: dict[str, Any] = {key: f"{module}:{names[key]}" if module else names[key] for key, module in modules.items()}
     folders = {folder for module in modules.values() if module and (folder := folder_of(module)) is not None}
+    remember_folders(sorted(folders))
     return found | ({"folders": sorted(folders)} if folders else {})
 
 

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from mlbits.agents import AGENTS, AgentEntry, agent_entry, register_agent
 from mlbits.agents.agent import (
     AgentError,
+    Rollout,
     check_range,
     content_hash,
     network_generator,
@@ -43,6 +44,47 @@ def test_the_random_agent_is_uniform_over_legal_actions():
     with pytest.raises(AgentError, match="does not learn"):
         agent.learn(None, 0.0, draw())
     assert agent.state_dict() == {}
+
+
+def _numbered(active, mask):
+    """A rollout [2, 2, 2] whose row k (of 8, by steps, then copies, then seats) holds the number k everywhere."""
+    number = torch.arange(8).view(2, 2, 2)
+    ends = torch.zeros(2, 2, dtype=torch.bool)
+    obs = {"a": number.float(), "b": torch.stack([number, number + 10], -1)}
+    legal = torch.stack([number % 2 == 0, number > 4], -1) if mask else None
+    return Rollout(
+        obs=obs, last_obs=None, final_obs=None, sample=torch.stack([number, -number], -1), log_prob=-number.float(),
+        reward=number.float(), terminated=ends, truncated=ends, legal_mask=legal, active=active,
+    )  # fmt: skip
+
+
+def test_a_rollout_is_flattened_to_the_learners_rows():
+    active = torch.tensor([[[False, True], [False, False]], [[True, False], [False, True]]])  # rows 1, 4 and 7
+    flat = _numbered(active, mask=True).flatten()
+    assert flat.index.tolist() == [1, 4, 7]
+    assert flat.obs["a"].tolist() == [1.0, 4.0, 7.0]
+    assert flat.obs["b"].tolist() == [[1, 11], [4, 14], [7, 17]]
+    assert flat.sample.tolist() == [[1, -1], [4, -4], [7, -7]]
+    assert flat.log_prob.tolist() == [-1.0, -4.0, -7.0]
+    assert flat.mask.tolist() == [[False, False], [True, False], [False, True]]
+    assert flat.of(torch.arange(16).view(2, 2, 2, 2)).tolist() == [[2, 3], [8, 9], [14, 15]]
+
+
+def test_a_rollout_that_is_all_the_learners_is_flattened_without_copying():
+    rollout = _numbered(None, mask=False)
+    flat = rollout.flatten()
+    assert flat.index is None
+    assert flat.mask is None
+    assert flat.log_prob.tolist() == [-k for k in range(8)]
+    assert flat.obs["b"].shape == (8, 2)
+    for whole, part in ((rollout.obs["a"], flat.obs["a"]), (rollout.log_prob, flat.log_prob)):
+        assert whole.data_ptr() == part.data_ptr()
+    assert flat.of(rollout.reward).data_ptr() == rollout.reward.data_ptr()
+
+
+def test_a_rollout_without_a_decision_has_no_rows():
+    flat = _numbered(torch.zeros(2, 2, 2, dtype=torch.bool), mask=True).flatten()
+    assert [len(part) for part in (flat.obs["a"], flat.mask, flat.sample, flat.log_prob, flat.index)] == [0] * 5
 
 
 def test_leading_axes_are_flattened_and_rows_picked_in_dicts_too():

@@ -1,6 +1,7 @@
 """DDPG's spaces, settings and saved states; that it learns, with every switch and from observations of every kind."""
 
 import copy
+import math
 
 import gymnasium as gym
 import numpy as np
@@ -97,8 +98,7 @@ def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
         metrics = [once(agent, some_transitions(seed=step), progress=0.3, seed=step)[0] for agent in (one, two)]
         assert metrics[0] == metrics[1]
     state, same = one.state_dict(), two.state_dict()
-    assert all(torch.equal(state[name], same[name]) or name == "measured" for name in state)
-    assert torch.equal(state["measured"], same["measured"])
+    assert all(torch.equal(state[name], same[name]) for name in state)
     before = one.state_dict()["actor.tower.head"]
     once(two, some_transitions(seed=6))
     once(two, some_transitions(seed=7))
@@ -106,9 +106,20 @@ def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
     assert not torch.equal(two.actor.tower.head, before)
 
 
+def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
+    one, two = (make(seed=seed, warmup=1) for seed in (1, 2))
+    assert one.noise == math.inf
+    one.returns_seen.warned = False
+    state = one.state_dict()
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    two.noise = 0.1
+    two.load_state_dict(state)
+    assert two.noise == math.inf
+
+
 def test_a_seed_decides_the_first_weights():
     one, two, other = (make(seed=seed, twin=True).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(one[name], two[name]) for name in one if name != "measured")  # nothing yet: NaN
+    assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["actor.tower.head"], other["actor.tower.head"])
     assert not torch.equal(one["critics.towers.0.head"], one["critics.towers.1.head"])
     assert torch.equal(one["critics.towers.0.head"], one["target_critics.towers.0.head"])

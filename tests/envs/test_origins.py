@@ -10,7 +10,7 @@ import pytest
 import mlbits
 from mlbits.cli import main
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.origins import folder_of, import_module
+from mlbits.envs.origins import folder_of, import_module, own_folders, remember_folders
 from mlbits.selfplay.runs.config import names_to
 
 GAME = """
@@ -106,6 +106,7 @@ def test_a_module_that_registers_both(code, tmp_path):
     assert json.loads((out / "config.json").read_text())["env"] == "my_games:mine/Duel-v0"
 
 
+@pytest.mark.slow
 def test_a_script_that_registers_and_trains(code, tmp_path):
     """Neither the game nor the environment has a module that registers it but the script itself."""
     (code / "my_script.py").write_text(WALK + GAME + START)
@@ -142,6 +143,38 @@ def test_modules_are_looked_for_in_the_working_folder_and_those_named(code, tmp_
         GameError, match=r"cannot be imported \(No module named 'found_by_name'\); wanted its folder on"
     ):
         import_module("found_by_name")
+    with pytest.raises(GameError, match="cannot be imported"):  # a file may say what it likes
+        import_module("found_by_name", [str(code)])
+    remember_folders([str(code)])
     assert import_module("found_by_name", [str(code)]).VALUE == 3
     assert folder_of("found_by_name") == str(code.resolve())
     assert folder_of("mlbits.envs.core") == str(Path(mlbits.__file__).parents[1].resolve())
+
+
+def test_a_run_from_a_stranger_runs_no_code_of_its_own(code, tmp_path, monkeypatch, capsys):
+    """Its config names a module beside it, and the folder; neither the folder nor standing in it makes it run."""
+    (code / "my_games.py").write_text(GAME)
+    out = tmp_path / "run"
+    commands(code, ["train", "my_games:mine", "my_games:mine/Duel-v0", *FLAGS, "--out", out])
+    (out / "strange.py").write_text("import pathlib\npathlib.Path(__file__).with_name('has_run').touch()\n")
+    config = json.loads((out / "config.json").read_text())
+    for field, name in (("env", "strange:mine/Duel-v0"), ("agent", "strange:mine")):
+        changed = config | {field: name, "folders": [str(out), str(code.resolve())]}
+        (out / "config.json").write_text(json.dumps(changed))
+        for lines in (["eval", "."], ["resume", "."], ["tournament", ".", "random"], ["exploit", "."]):
+            said = commands(out, lines, statuses=[2])
+            assert "the module 'strange' cannot be imported" in said
+    assert not (out / "has_run").exists()
+
+
+def test_the_own_list_keeps_what_it_has_and_a_broken_one_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert own_folders() == []
+    remember_folders(["/one"])
+    remember_folders(["/two", "/one"])
+    assert own_folders() == ["/one", "/two"]
+    (tmp_path / "mlbits" / "own_folders.json").write_text("{")
+    assert own_folders() == []
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mlbits" / "own_folders.json"))  # a file: nothing can be kept
+    remember_folders(["/three"])
+    assert own_folders() == []

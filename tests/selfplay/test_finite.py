@@ -1,6 +1,7 @@
 """Numbers that are not finite end a run with a clear error; what is saved, frozen or replayed never holds one."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 import sys
@@ -23,6 +24,7 @@ from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.session import open_session
+from tests.games import register_test_games
 
 EPISODE, AT = 7, 31  # steps; the step of copy 1 that is poisoned, the third of its fifth episode
 ENV = "test/Poison-v0"
@@ -337,6 +339,33 @@ def test_each_number_of_a_rollout_is_named_by_step_and_copy(name, place, quantit
         check_rollout(played, False, "env", 100)  # of no episode of this rollout
 
 
+@pytest.mark.parametrize("num_steps", [1, 3, 4])
+@pytest.mark.parametrize("seat", [0, 1])
+@pytest.mark.parametrize(("what", "tick"), [("reward", 5), ("reward", 6), ("obs", 5), ("obs", 6)])
+def test_a_seat_that_waits_hides_no_number(what, tick, seat, num_steps):
+    """Its open decision is kept for the next rollout, and in checkpoints, with what it has earned."""
+    register_test_games()
+    config = {"num_steps": num_steps, "hidden": (8,), "minibatches": 1}
+    session = open_session(resolve("ppo", "test/Tug-v0", preset="none", run={"num_envs": 3}, agent_settings=config))
+    step, ticks = session.batch.step, itertools.count(1)
+
+    def poisoned(action):
+        found = step(action)
+        if next(ticks) == tick:
+            (session.batch.obs if what == "obs" else found.reward)[1, seat] = float("nan")
+        return found
+
+    session.batch.step = poisoned
+    with pytest.raises(NotFiniteError) as raised:
+        for _ in range(tick):
+            rollout, _, steps = session.collect()
+            assert all(bool(value.isfinite().all()) for value in session.collector.state_dict().values())
+            session.learn(rollout)
+            session.counters.env_steps += steps
+    quantity = "observation" if what == "obs" else "reward"
+    assert (raised.value.quantity, raised.value.env_steps, raised.value.copy) == (quantity, 3 * tick, 1)
+
+
 def test_of_several_the_earliest_is_named():
     played = rollout()
     played.reward[2, 0, 0] = played.obs[1, 1, 0, 0] = float("nan")
@@ -360,14 +389,14 @@ def test_a_sum_that_overflows_where_no_number_does_is_none_of_it():
 def test_a_rollout_that_ends_a_run_is_not_in_the_replay(monkeypatch):
     session = open_session(settings("dqn", warmup=16, capacity=2000, num_steps=4))
     session.learn(session.collect()[0])
-    collect = session.collector.collect
+    step = session.batch.step
 
-    def poisoned(*arguments):
-        found = collect(*arguments)
-        found[0].reward[1, 2] = float("nan")
+    def poisoned(action):
+        found = step(action)
+        found.reward[2] = float("nan")
         return found
 
-    monkeypatch.setattr(session.collector, "collect", poisoned)
+    monkeypatch.setattr(session.batch, "step", poisoned)
     with pytest.raises(NotFiniteError):
         session.collect()
     assert session.replay.added == 32

@@ -117,24 +117,24 @@ def steps_of(folder):
     [
         ("cartpole", "learning", 1, None),  # before anything was learnt
         ("cartpole", "learning", 5, [384]),
-        ("cartpole", "recording", 7, [384]),  # in the middle of a line
+        pytest.param("cartpole", "recording", 7, [384], marks=pytest.mark.slow),  # in the middle of a line
         ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
         ("gridworld", "renaming the checkpoint", 1, []),
         ("gridworld", "writing the summary", 1, [640, 1024]),
-        ("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024]),
+        pytest.param("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024], marks=pytest.mark.slow),
         ("trust region", "learning", 5, [384]),
-        ("wrapped", "learning", 2, None),
+        pytest.param("wrapped", "learning", 2, None, marks=pytest.mark.slow),
         ("wrapped", "learning", 7, [384, 640]),
         ("wrapped, long episodes", "learning", 7, [384, 640]),
-        ("wrapped, whole episodes", "learning", 4, "some"),
+        pytest.param("wrapped, whole episodes", "learning", 4, "some", marks=pytest.mark.slow),
         ("pool", "learning", 6, [384, 640]),
-        ("pool, long episodes", "writing the weights", 3, [384, 640]),
+        pytest.param("pool, long episodes", "writing the weights", 3, [384, 640], marks=pytest.mark.slow),
         ("league", "learning", 6, [384, 640]),
         ("replay", "learning", 27, [320, 608]),
-        ("replay, masks", "learning", 25, [320, 608]),
-        ("replay, wrapped", "learning", 15, [320]),
+        pytest.param("replay, masks", "learning", 25, [320, 608], marks=pytest.mark.slow),
+        pytest.param("replay, wrapped", "learning", 15, [320], marks=pytest.mark.slow),
         ("replay, continuous", "learning", 27, [320, 608]),
-        ("turns, league", "learning", 33, [312, 600]),
+        pytest.param("turns, league", "learning", 33, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
@@ -155,7 +155,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, cou
     compare(folder, left_alone(name))
 
 
-@pytest.mark.parametrize("name", ["gridworld", "league"])
+@pytest.mark.parametrize("name", ["gridworld", pytest.param("league", marks=pytest.mark.slow)])
 def test_a_run_killed_again_as_it_was_resumed(name, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed("learning", 2, "train", *RUNS[name].split(), "--out", str(folder))

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +44,7 @@ from mlbits.envs.diplomacy.codes import (
     UNIT_LETTERS,
     VOID,
 )
+from mlbits.envs.diplomacy.files.played_phase import PlayedPhase
 from mlbits.envs.diplomacy.files.saved_results import fates_of, order_of, with_attackers, with_retreats
 from mlbits.envs.diplomacy.position import Position, read_phase
 from mlbits.envs.diplomacy.report import Adjudication
@@ -52,24 +53,6 @@ OVER = "COMPLETED"
 _SPACE = re.compile(r"\s*")
 _OURS = frozenset({"name", "units", "retreats", "centers", "game_id", "map", "rules"})  # written from the record
 _AFTER = {"S": "F{year}M", "F": "W{year}A", "W": "S{next}M"}
-
-
-@dataclass(frozen=True, slots=True)
-class PlayedPhase:
-    """One phase of a game.
-
-    Attributes:
-        position: at its beginning.
-        orders: as given, by powers that gave any; in the last phase those given so far.
-        fates: bits of units that had orders to get, by province; None where nothing is known.
-        saved: what a file has of the phase beyond these: its "results" and "messages" as they are, and the fields of
-            its "state" that a position does not have; empty for a phase that was adjudicated here. Not compared.
-    """
-
-    position: Position
-    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fates: Mapping[int, int] | None = None
-    saved: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ For :mod:`mlbits.envs.diplomacy.files.saved_games`, which has the format.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.codes import (
@@ -22,12 +22,10 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     VOID,
 )
+from mlbits.envs.diplomacy.files.played_phase import PlayedPhase
 from mlbits.envs.diplomacy.notation import NotationError, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
-
-if TYPE_CHECKING:
-    from mlbits.envs.diplomacy.files.saved_games import PlayedPhase
 
 _BITS = {name: bit for bit, name in FATE_NAMES.items()} | {"": 0, "ok": 0}
 _DISBAND, _VOID = FATE_NAMES[DISBANDED], FATE_NAMES[VOID]

@@ -33,7 +33,7 @@ class AdjudicateFlags:
 def _adjudicate(words: list[str]) -> int:
     flags = read_flags(AdjudicateFlags, "mlbits diplomacy adjudicate", words)
     from mlbits.envs.diplomacy.board import load_board
-    from mlbits.envs.diplomacy.files.test_positions import check_vectors
+    from mlbits.envs.diplomacy.files.vectors import check_vectors
 
     report = check_vectors(flags.file, flags.rules, load_board(flags.map), results=flags.results)
     print(report.text())

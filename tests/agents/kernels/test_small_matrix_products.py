@@ -28,6 +28,7 @@ def test_products_are_numpys_and_are_added(rows, depth, columns, left_across, ri
     np.testing.assert_allclose(out, wanted, atol=1e-6 * depth + 1e-6)
 
 
+@pytest.mark.slow
 def test_narrower_vectors_give_the_same_bits():
     """A process that compiles for AVX2 has other blocks, and the same sums in the same order."""
     code = """

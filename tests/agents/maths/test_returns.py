@@ -352,7 +352,10 @@ def test_the_range_of_returns_counts_a_seats_decisions():
 
 def test_the_range_goes_on_where_it_was_saved():
     one, two = ReturnRange(0.5), ReturnRange(0.5)
-    two.load_state_dict(one.state_dict())  # nothing seen yet
+    assert one.state_dict() == {}  # nothing seen yet: an infinite range is no number to save
+    two.check(rewarded([9.0]), -9.0, 9.0)
+    two.load_state_dict(one.state_dict())
+    assert two.state_dict() == {}
     one.check(rewarded([4.0]), -9.0, 9.0)
     two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     for seen in (one, two):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,20 @@ def test_own_observations_have_the_dtypes_of_the_space_and_are_copies() -> None:
     assert own in space
     buffer["pair"] = 2
     assert own["pair"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (2, 0)), spaces.Dict({})])
+def test_spaces_of_no_numbers_are_refused(space):
+    with pytest.raises(GameError, match=f"^observation_space: got {re.escape(str(space))}, which is empty; wanted"):
+        observation_layout(space)
+    if not isinstance(space, spaces.Dict):
+        with pytest.raises(GameError, match=r"^action_space: got .*, which is empty; wanted"):
+            action_layout(space)
+
+
+def test_counts_beyond_int32_are_refused():
+    for space in (spaces.Discrete(2**31), spaces.MultiDiscrete([2, 2**31])):
+        for layout in (observation_layout, action_layout):
+            with pytest.raises(GameError, match=r"_space: got .*; wanted fewer than 2147483648 values"):
+                layout(space)
+    assert observation_layout(spaces.Discrete(2**31 - 1)).scalar

@@ -16,7 +16,7 @@ import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
-from mlbits.envs.diplomacy.files.test_positions import movement_phases
+from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
 from mlbits.envs.diplomacy.notation import parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal
@@ -58,6 +58,7 @@ def test_the_vocabulary_has_the_convoys_that_are_known() -> None:
     assert sum(map(len, convoy_ways(STANDARD).values())) == 9022
 
 
+@pytest.mark.slow
 def test_every_order_of_the_vectors_is_in_the_vocabulary() -> None:
     words, missing = vocabulary(STANDARD), []
     for position, orders in movement_phases(RANDOM_PLAY, STANDARD):

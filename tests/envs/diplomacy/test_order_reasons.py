@@ -1,6 +1,5 @@
 """Which orders a position allows: the vectors, convoy routes by trying all, and the reasons."""
 
-import doctest
 import gzip
 import json
 import random
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mlbits.envs.diplomacy import order_reasons
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import (
     ARMY,
@@ -317,7 +315,3 @@ def candidates(unit):
 def test_waive_is_not_bound_to_a_unit():
     now = position("W1901A", centers={"FRANCE": ["PAR", "BRE"]}, france=["A GAS"])
     assert why_illegal(now, BOARD.power_index["FRANCE"], Order(WAIVE, 0, -1)) is None
-
-
-def test_examples():
-    assert doctest.testmod(order_reasons).failed == 0

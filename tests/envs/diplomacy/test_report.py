@@ -1,13 +1,10 @@
 """Orders in words and what becomes of them: reasons, the cases of DATC 3.0, and faults that are not copied."""
 
-import doctest
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.diplomacy import report
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BOUNCE, DISBANDED, DISLODGED, NO_CONVOY, VOID
 from mlbits.envs.diplomacy.notation import parse_order
@@ -413,7 +410,3 @@ def test_garbage_is_told_and_the_game_goes_on(texts):
     assert all(fate.reason for fate in told.fates)
     assert told.after.phase_name == "F1901M"
     assert standing(told)["GERMANY"] == FIRST.to_json()["units"]["GERMANY"]
-
-
-def test_examples():
-    assert doctest.testmod(report).failed == 0

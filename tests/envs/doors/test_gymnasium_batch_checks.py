@@ -77,6 +77,8 @@ ACTIONS = {
     "box of int8": spaces.Box(-3, 4, (2,), np.int8),
     "box of int64": spaces.Box(-(2**40) - 1, 2**40 + 1, (2,), np.int64),
     "box of no axis": spaces.Box(-1, 1, (), np.float32),
+    "box of float64, few float32 within": spaces.Box(0.1, 0.1 + 2e-8, (2,), np.float64),
+    "box of float64, no float32 within": spaces.Box(0.3, 0.3 + 1e-9, (2,), np.float64),
 }
 
 
@@ -117,6 +119,20 @@ def test_the_bounds_themselves_are_reached(name):
         batch.step(torch.from_numpy(bound)[None, None])
         assert np.array_equal(batch.envs[0].unwrapped.got[-1], wanted)
         same_kind(batch.envs[0].unwrapped.got[-1], space)
+
+
+def test_drawing_actions_leaves_the_copies_own_draws_alone():
+    """An environment may draw from its action space, as for sticky actions, seeded as Gymnasium seeds spaces."""
+    batch = recorder(spaces.Discrete(1000), 1)
+    own = batch.envs[0].unwrapped.action_space
+    own.seed(3)
+    wanted = [own.sample() for _ in range(3)]
+    own.seed(3)
+    got = []
+    for _ in range(3):
+        batch.sample_actions()
+        got.append(own.sample())
+    assert got == wanted
 
 
 def test_integers_are_the_nearest():
@@ -186,6 +202,7 @@ def test_our_doors_take_float64_bounds():
 
 IMAGE = spaces.Box(0, 255, (2, 3), np.uint8)
 DICT = spaces.Dict({"a": spaces.Discrete(4), "b": spaces.Box(-1, 1, (2,), np.float32)})
+NESTED = spaces.Dict(a=spaces.Dict(b=spaces.Box(-1, 1, (2,), np.float32)))
 GOOD = {"a": np.int64(2), "b": np.zeros(2, np.float32)}
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 BAD = [
@@ -211,6 +228,27 @@ BAD = [
     (DICT, {**GOOD, "b": np.zeros(1, np.float32)}, r"observation\['b'\] of shape \(1,\); wanted \(2,\)"),
     (DICT, {**GOOD, "a": 0.5}, r"observation\['a'\] of dtype float64; wanted int32"),
     (DICT, np.zeros(2), "got an observation of ndarray; wanted a dict of 'a', 'b'"),
+    (spaces.Discrete(4), 4, r"got the observation 4; wanted Discrete\(4\)"),
+    (spaces.Discrete(4), np.int64(-1), r"got the observation .*-1\)?; wanted Discrete\(4\)"),
+    (spaces.Discrete(4), 2**32 + 1, r"got the observation 4294967297; wanted Discrete\(4\)"),
+    (spaces.Discrete(4), np.array(7), r"got the observation array\(7\); wanted Discrete\(4\)"),
+    (spaces.MultiDiscrete([3, 4]), np.array([2, 4]), r"observation array\(\[2, 4\]\); wanted MultiDiscrete"),
+    (spaces.MultiDiscrete([3, 4]), np.array([-1, 0], np.int32), r"observation array\(.*\); wanted MultiDiscrete"),
+    (spaces.MultiBinary(3), np.array([0, 2, 0], np.int8), r"observation array\(.*\); wanted MultiBinary\(3\)"),
+    (DICT, {**GOOD, "a": 4}, r"got the observation\['a'\] 4; wanted Discrete\(4\)"),
+    (spaces.Box(-9, 9, (2,), np.int8), np.array([300, 0]), r"observation array\(\[300, +0\]\); wanted Box"),
+    # Those that are flattened:
+    (spaces.Discrete(4, start=1), 0, r"got the observation 0; wanted Discrete\(4, start=1\)"),
+    (spaces.MultiDiscrete([3, 4], start=[1, 0]), np.array([0, 0]), r"got the observation array.*; wanted MultiDisc"),
+    (spaces.Tuple((spaces.Discrete(4), BOX)), (-1, np.zeros(2)), r"got the observation\[0\] -1; wanted Discrete\(4\)"),
+    (spaces.Tuple((spaces.Discrete(4), BOX)), (1,), r"got the observation \(1,\); wanted Tuple"),
+    (spaces.Tuple((IMAGE, BOX)), (np.zeros((3, 2)), np.zeros(2)), r"got the observation\[0\] array.*; wanted Box"),
+    (
+        spaces.Dict(a=spaces.Dict(b=BOX)),
+        {"a": {"b": np.zeros(2), "c": 1}},
+        r"got the observation\['a'\] .*; wanted Dict",
+    ),
+    (spaces.Dict(a=spaces.Dict(b=BOX)), {"a": {"b": [[0.0], [1.0, 2.0]]}}, r"observation\['a'\]\['b'\] .*; wanted Box"),
 ]
 
 
@@ -235,6 +273,11 @@ def test_observations_that_are_not_those_of_the_space(space, obs, message):
         (BOX, np.array([True, False]), [1, 0]),
         (IMAGE, np.full((2, 3), 7, np.uint8), [[7] * 3] * 2),
         (spaces.Discrete(4), 3, 3),
+        (spaces.Discrete(4), 0, 0),
+        (spaces.MultiDiscrete([3, 4]), np.array([2, 3]), [2, 3]),
+        (spaces.MultiDiscrete([3, 4]), np.array([0, 0], np.uint8), [0, 0]),
+        (spaces.Box(-9, 9, (2,), np.int8), np.array([-128, 127]), [-128, 127]),
+        (BOX, np.array([1.0000001, 5.0], np.float32), [np.float32(1.0000001).item(), 5.0]),  # a Box does not count
         (spaces.Discrete(4), np.int64(3), 3),
         (spaces.Discrete(4), np.array(3), 3),
         (spaces.MultiBinary(3), np.array([1, 0, 1]), [1, 0, 1]),

@@ -210,7 +210,7 @@ class Tool(gym.Env):
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 4}
 
     def __init__(self, drawing="well", render_mode=None):
-        self.observation_space = spaces.Dict({"n": spaces.Discrete(5), "v": spaces.Box(-9, 9, (2,), np.float32)})
+        self.observation_space = spaces.Dict({"n": spaces.Discrete(9), "v": spaces.Box(-9, 9, (2,), np.float32)})
         self.action_space = spaces.Discrete(2)
         self.render_mode, self.drawing = render_mode, drawing
 

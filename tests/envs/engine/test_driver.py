@@ -408,6 +408,7 @@ def test_rules_stay_callable_as_python() -> None:
     assert python_function(len) is len
 
 
+@pytest.mark.slow
 def test_sizes_compiled_in_different_processes_keep_apart(tmp_path: Path) -> None:
     """Numba numbers record types by process; two layouts with one number must not share a function's name."""
     code = """

@@ -89,6 +89,29 @@ KINDS = {
     "which_module_as_a_local": (
         "import math\nX = math", "import cmath\nX = cmath", "def f(x):\n    m = X\n    return m.sqrt(x)"
     ),
+    "module_of_a_module_as_a_local": (
+        'X = 1',
+        'X = 2',
+        'import package.below\ndef f():\n    other = package\n    return other.below.X',
+    ),
+    "module_as_a_default": ('X = 1', 'X = 2', 'def f(m=values): return m.X'),
+    "module_as_an_argument": ('X = 1', 'X = 2', '@njit\ndef g(m): return m.X\ndef f(): return g(values)'),
+    "attribute_by_a_text": ('X = 1', 'X = 2', 'def f(): return getattr(values, "X")'),
+    "signature": ("X = 'i8(i8)'", "X = 'f8(f8)'", '@njit(X)\ndef g(y): return y / 2 // 1\ndef f(y): return g(y)'),
+    "vectorized_signature": (
+        "X = ['i1(i1)']", "X = ['i8(i8)']", '@numba.vectorize(X)\ndef g(y): return y\ndef f(y): return g(y)'
+    ),
+    "vectorized_option": (
+        "X = False",
+        "X = True",
+        "@numba.guvectorize('(n)->()', fastmath=X)\ndef g(y, out): out[0] = y[0]\ndef f(y, out): g(y, out)",
+    ),
+    "identity": ("X = 0", "X = 1", '@numba.vectorize(identity=X)\ndef g(y, z): return y\ndef f(y): return g.reduce(y)'),
+    "layout": (
+        "X = '(n)->()'",
+        "X = '(n)->(n)'",
+        "@numba.guvectorize(['(i8[:], i8[:])'], X)\ndef g(y, out): out[0] = len(y)\ndef f(y, out): g(y, out)",
+    ),
     "closure": ('X = 1', 'X = 2', 'def make(x):\n    def f(): return x\n    return f\nf = make(X)'),
     "closure_below": (
         'X = 1',

@@ -11,7 +11,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import DISBANDED, VOID
 from mlbits.envs.diplomacy.files.saved_games import GameRecord, game_from_json, game_to_json, load_games, save_games
-from mlbits.envs.diplomacy.files.test_positions import read_vectors
+from mlbits.envs.diplomacy.files.vectors import read_vectors
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.report import adjudicate
 from tests.envs.diplomacy.files.package_games import play

@@ -1,6 +1,5 @@
 """Positions as one line."""
 
-import doctest
 import gzip
 import json
 from pathlib import Path
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.files import position_line
 from mlbits.envs.diplomacy.files.position_line import MAX_LENGTH, position_text, read_position_text
 from mlbits.envs.diplomacy.position import Position, first_position
 
@@ -121,7 +119,3 @@ def test_a_damaged_line_is_refused_or_means_what_it_says(at, cut, put):
         return
     assert read_position_text(position_text(now), BOARD) == now
     assert sorted(position_text(now)) == sorted("".join(" " + field for field in line.split())[1:])
-
-
-def test_examples():
-    assert doctest.testmod(position_line).failed == 0

@@ -1,7 +1,6 @@
 """Games in the saved form of the ``diplomacy`` package."""
 
 import copy
-import doctest
 import itertools
 import json
 import random
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import DISBANDED, VOID
-from mlbits.envs.diplomacy.files import saved_games
 from mlbits.envs.diplomacy.files.saved_games import (
     GameRecord,
     PlayedPhase,
@@ -352,7 +350,3 @@ def test_a_damaged_game_is_refused_or_read_consistently(data):
         assert "wanted" in str(error)
         return
     same(game_from_json(game_to_json(game)), game)
-
-
-def test_examples():
-    assert doctest.testmod(saved_games).failed == 0

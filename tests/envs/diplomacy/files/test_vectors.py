@@ -12,7 +12,7 @@ import pytest
 from mlbits import cli
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.files.test_positions import check_vectors, read_vectors
+from mlbits.envs.diplomacy.files.vectors import check_vectors, read_vectors
 
 HERE = Path(__file__).parents[1]
 BOARD = load_board()
@@ -52,8 +52,10 @@ def report_of(path):
 
 @pytest.mark.parametrize(
     ("path", "counted", "deviations"),
-    [(DATC, {"M": 136, "R": 14, "A": 22}, 7), (RANDOM_PLAY, {"M": 612, "R": 140, "A": 146}, 94)],
-    ids=["cases", "random play"],
+    [
+        pytest.param(DATC, {"M": 136, "R": 14, "A": 22}, 7, id="cases"),
+        pytest.param(RANDOM_PLAY, {"M": 612, "R": 140, "A": 146}, 94, id="random play", marks=pytest.mark.slow),
+    ],
 )
 def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert cli.main(["diplomacy", "adjudicate", str(path)]) == 0

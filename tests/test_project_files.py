@@ -1,0 +1,97 @@
+"""Files for whoever works on the project, or cites it: they parse, and agree with the rest."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import mlbits
+from tests import golden
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_the_citation_is_whole_and_of_this_version():
+    """The keys that the Citation File Format 1.2.0 requires, and no others than it knows."""
+    cited = read("CITATION.cff")
+    assert cited.keys() >= {"cff-version", "message", "title", "authors"}
+    known = {"abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers"}
+    known |= {"keywords", "license", "license-url", "message", "preferred-citation", "references", "repository"}
+    known |= {"repository-artifact", "repository-code", "title", "type", "url", "version"}
+    assert cited.keys() <= known
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["authors"] == [{"name": "The mlbits authors"}]
+    assert cited["type"] == "software"
+    assert cited["version"] == mlbits.__version__
+    assert cited["license"] == PROJECT["project"]["license"]
+    assert cited["title"] == PROJECT["project"]["name"]
+
+
+def test_the_workflow_calls_ci_run_and_has_limits():
+    jobs = read(".github/workflows/ci.yml")["jobs"]
+    commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    assert commands == {"everything": [".ci/run"], "tests": ["make test"]}
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    for job in jobs.values():
+        assert 0 < job["timeout-minutes"] <= 360
+        assert job["runs-on"].startswith("ubuntu-")
+        (setup,) = (step["with"] for step in job["steps"] if "setup-python" in step.get("uses", ""))
+        assert setup["cache"] == "pip"
+        assert all((ROOT / path).is_file() for path in setup["cache-dependency-path"].split())
+    assert setup["python-version"] == "${{ matrix.python }}"
+    assert isinstance(read(".github/workflows/ci.yml")[True], dict), "YAML 1.1 reads the key `on` as true"
+
+
+def test_the_workflow_tests_supported_pythons():
+    jobs = read(".github/workflows/ci.yml")["jobs"]
+    pythons = [*jobs["tests"]["strategy"]["matrix"]["python"]]
+    pythons += [step["with"]["python-version"] for step in jobs["everything"]["steps"] if "with" in step]
+    assert sorted(pythons) == ["3.11", "3.12", "3.13"]
+    for version in pythons:
+        assert f"Programming Language :: Python :: {version}" in PROJECT["project"]["classifiers"]
+
+
+def test_pre_commit_runs_the_ruff_that_is_installed():
+    (repository,) = read(".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"].split()[:2] for hook in repository["hooks"]] == [["ruff", "check"], ["ruff", "format"]]
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    pins = (ROOT / "constraints.txt").read_text()
+    assert re.search(r"^ruff==", pins, re.M)
+    assert any(wanted.startswith("ruff") for wanted in PROJECT["project"]["optional-dependencies"]["dev"])
+
+
+def test_contributing_knows_the_folders_and_the_words():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in re.findall(r"^\| `([a-z]\S*/)`", text, re.M):
+        assert (ROOT / path).is_dir(), path
+    for room in ("agents", "selfplay"):
+        folders = {path.parent.name for path in (ROOT / room).glob("*/__init__.py")}
+        named = set(re.findall(r"`(?:\w+/)*(\w+)/`", text))
+        assert folders <= named, f"{room}: CONTRIBUTING.md lacks {folders - named}"
+    for word in ("seat", "copy", "lineup", "pass", "door", "rollout"):
+        assert re.search(rf"^\| {word} \|", text, re.M), word
+    assert "python -m tests.golden" in text
+    assert golden.path_of("GridWorld-v0").parent == ROOT / "tests" / "golden"
+
+
+def test_security_promises_what_readers_do():
+    """No address is given that may not exist, and none of our own modules unpickles but the reader of SB3's models."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert "private security advisory" in text
+    assert "@" not in text
+    unpickles = re.compile(r"\bpickle\.loads?\(|allow_pickle=True|torch\.load\(")
+    found = {
+        str(path.relative_to(ROOT))
+        for room in ("envs", "agents", "selfplay", "evals", "src")
+        for path in (ROOT / room).rglob("*.py")
+        if path.resolve() == path and unpickles.search(path.read_text())
+    }
+    assert found <= {"agents/sb3/agent.py"}, found
