@@ -63,11 +63,14 @@ class AgentEntry:
             if not set(got) & set(wanted):
                 able = [name for name, entry in AGENTS.items() if set(got) & set(getattr(entry, f"{what}s"))]
                 raise AgentError(
-                    f"{self.agent}: got the {what} space {space}; wanted one that is {_either(wanted)}. "
+                    f"{self._name()}: got the {what} space {space}; wanted one that is {_either(wanted)}. "
                     f"Agents for {got[-1].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
                 )
         agent_class = getattr(importlib.import_module(self.module), self.agent)
         return agent_class(config, observation_space, action_space, seed=seed, device=device)
+
+    def _name(self) -> str:
+        return next((name for name, entry in AGENTS.items() if entry is self), self.agent)
 
 
 AGENTS: dict[str, AgentEntry] = {
@@ -175,7 +178,8 @@ def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
 
 
 def _either(kinds: tuple[str, ...]) -> str:
-    return " or ".join(kind.replace("_", "-") for kind in kinds)
+    articles = {"index": "an index", "vector": "a vector", "image": "an image", "dict": "a Dict", "orders": "of orders"}
+    return " or ".join(articles.get(kind, kind.replace("_", "-")) for kind in kinds)
 
 
 _modules: dict[str, str] = {}  # by name: the module that registered an agent of one's own

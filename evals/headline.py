@@ -18,7 +18,7 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
-from mlbits.selfplay.statistics import interval_text, share_interval
+from mlbits.selfplay.statistics import counted, interval_text, share_interval
 
 _POOL_AGENTS = 16  # frozen copies that are played, evenly spaced
 
@@ -79,7 +79,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     parts = measured_lines(measured)
     if not parts or not measured.get("same_return"):
         interval = interval_text(summary["return_interval"], summary["episodes"])
-        parts.append(f"return {summary['return_mean']:.4g} ({interval}, {summary['episodes']} episodes)")
+        parts.append(f"return {summary['return_mean']:.4g} ({interval}, {counted(summary['episodes'], 'episode')})")
     return parts
 
 

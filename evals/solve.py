@@ -112,9 +112,10 @@ def describe(result: Mapping[str, Any]) -> str:
     sweeps, improvements = result["value_iteration"], result["policy_iteration"]
     bound = "no bound holds at discount 1"
     if sweeps["bound"] is not None:
-        bound = f"within {sweeps['bound']:.2g} of the optimum (in advance: {sweeps['prior_bound']:.2g})"
+        bound = f"within {sweeps['bound']:.2g} of the optimum (known in advance: {sweeps['prior_bound']:.2g})"
     lines = [
-        f"{result['env']}: {result['states']:,} states, {result['actions']:,} actions, {result['starts']:,} starts, "
+        f"{result['env']}: {result['states']:,} states, {result['actions']:,} actions, {result['starts']:,} "
+        f"start{'' if result['starts'] == 1 else 's'}, "
         f"{limit}; read in {result['read_seconds']:.2f} s",
         f"undiscounted, within the time limit: best play {result['optimum']:.6g}, random play "
         f"{result['random_return']:.6g}",

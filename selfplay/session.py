@@ -320,7 +320,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     opponents = open_opponents(settings, make, learner, batch)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
-        raise ConfigError(f"agent: {settings.agent} does not learn; wanted one that does")
+        raise ConfigError(f"{settings.agent}: got a bot, which does not learn; wanted an agent that does, such as ppo")
     if isinstance(spec, RolloutSpec) and spec.num_steps * rows < spec.min_rows:
         raise ConfigError(
             f"num_envs and agent.num_steps: a rollout has {spec.num_steps} x {rows} steps; {settings.agent} wants at "

@@ -259,9 +259,16 @@ def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> s
     if low is not None and high is not None:
         return f"95% interval {low} to {high}"
     if low is high:
+        if count == 1:
+            return "no 95% interval, as it is from one alone"
         others = wilson(0.0, count, 0.95)[1]
         return f"no 95% interval, as all {count} are equal: up to {others:.1%} of others may differ"
     return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 episode", "2 episodes"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def json_text(data: Any, indent: int | None = None) -> str:

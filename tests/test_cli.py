@@ -271,21 +271,33 @@ def test_missing_words(refused):
     assert refused("train", "ppo", "--seed", "3").startswith("train: ENV missing")
     for command in ("eval", "resume", "reproduce"):
         name = "NAME" if command == "reproduce" else "RUN"
-        assert refused(command).startswith(f"Missing from mlbits {command}: {name}")
+        said = refused(command)
+        assert said.startswith(name)
+        assert " missing; wanted " in said
+        assert f"; see mlbits {command} --help" in said
+        assert "(required)" not in said
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--total-step", "3"], "Unrecognized options: --total-step, 3; did you mean --total-steps?"),
+        (["--total-step", "3"], "unknown flag --total-step; did you mean --total-steps? See mlbits train ppo"),
         (["--agent.learnin-rate", "3"], "did you mean --agent.learning-rate?"),
         (["--env.mp", "x", "--zzz"], "did you mean --env.map?"),
-        (["extra"], "Unrecognized options: extra"),
-        (["--total-steps"], "Missing value for argument '--total-steps'"),
+        (["--qqq", "1", "--zzz=2"], "unknown flags --qqq, --zzz; see mlbits train ppo"),
+        (["extra"], "got 'extra', one word too many; see"),
+        (["--seed", "1", "2"], "got '2', one word too many; see"),
+        (["--video", "yes"], "--video: got 'yes'; wanted no value, but --video or --no-video; see"),
+        (
+            ["--agent.no-anneal-lr", "x"],
+            "--agent.no-anneal-lr: got 'x'; wanted no value, but --agent.anneal-lr or --agent.no-anneal-lr; see",
+        ),
+        (["--total-steps"], "--total-steps: the value is missing; wanted one; see"),
         (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, "),
-        (["--agent.hidden", "a"], "--agent.hidden: "),
-        (["--agent.objective", "clop"], "invalid choice 'clop' for argument '--agent.objective'. Expected one of ('c"),
-        (["--env.observation", "smell"], "Expected one of ('index', 'one_hot', 'planes', 'pixels')"),
+        (["--agent.hidden", "64", "a"], "--agent.hidden: got '64', 'a'; wanted [INT [INT ...]]; see"),
+        (["--env.slip", "much"], "--env.slip: got 'much'; wanted a number; see"),
+        (["--agent.objective", "clop"], "--agent.objective: got 'clop'; wanted one of 'clip', 'adaptive_kl'; see"),
+        (["--env.observation", "smell"], "wanted one of 'index', 'one_hot', 'planes', 'pixels'; see"),
         (["--total-steps", "0"], "--total-steps: got 0; wanted a number from 1 to "),
         (["--num-envs", "-3"], "--num-envs: got -3; wanted a number from 1 to 67,108,864"),
         (["--num-envs", "99999999999"], "--num-envs: got 99999999999; wanted"),
@@ -306,7 +318,7 @@ def test_wrong_flags(refused, tmp_path, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env.map", "nowhere"], "unknown map 'nowhere'; "),
+        (["--env.map", "nowhere"], "--env.map: unknown map 'nowhere'; "),
         (["--env.map", "S.."], "--env.map: there is no goal; wanted at least one cell 'G'"),
         (["--env.map", "S../.G"], "--env.map: ragged rows: row 1 has 2 cells and row 0 has 3; wanted equal"),
         (["--env.map", "..G/??."], "--env.map: "),
@@ -328,8 +340,7 @@ def test_cuda_where_there_is_none(refused, run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for words in (["train", "ppo", GRID, "--out", tmp_path / "run"], ["eval", run], ["bench", "gridworld"]):
         said = refused(*words, "--device", "cuda")
-        assert said.startswith("device='cuda': got 0 usable CUDA devices; wanted one")
-        assert 'Use device="cpu"' in said
+        assert said.startswith("--device: got 'cuda', and 0 usable CUDA devices; wanted 'cpu', or a machine")
     assert not (tmp_path / "run").exists()
 
 

@@ -124,7 +124,7 @@ def test_every_command_names_its_flags(refused, words, start):
     [("--no-vido", "--no-video"), ("--vidoe", "--video"), ("--total-step", "--total-steps"), ("--quite", "--quiet")],
 )
 def test_a_suggestion_is_one_flag(refused, flag, nearest):
-    assert f"; did you mean {nearest}?; see " in refused("train", "ppo", GRID, flag)
+    assert f"; did you mean {nearest}? See " in refused("train", "ppo", GRID, flag)
 
 
 # Settings of environments
@@ -286,3 +286,13 @@ def test_animations_are_of_the_kind_that_their_name_says(printed, refused, run, 
 def test_the_package_is_a_command():
     done = subprocess.run([sys.executable, "-m", "mlbits", "list", "env"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: unknown list 'env'; did you mean 'envs'?\n")
+
+
+def test_bots_are_refused_as_learners_by_their_name(refused, tmp_path):
+    said = refused("train", "random", GRID, "--out", tmp_path / "run")
+    assert said.startswith("random: got a bot, which does not learn; wanted an agent that does")
+
+
+def test_one_is_no_plural(printed, run):
+    said = printed("eval", str(run), "--episodes", "1")
+    assert ", no 95% interval, as it is from one alone, 1 episode (checkpoint" in said

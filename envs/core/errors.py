@@ -19,15 +19,22 @@ class IllegalActionError(MlbitsError, ValueError):
 
 
 class UnknownIdError(MlbitsError, KeyError):
-    """A name that is not registered."""
+    """A name that is not registered.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: what it would be the name of.
+        name: the one that was got.
+        known: those that there are.
+        argument: the argument that it was given to, where that is not plain from the kind.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], argument: str = "") -> None:
         known = sorted(known)
         # Of several with the same last part the first is meant: CartPole-v1 before phys2d/CartPole-v1.
         short = {entry.rsplit("/", 1)[-1].lower(): entry for entry in reversed(known)}
         near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), short, n=1, cutoff=0.4)
         hint = f"did you mean {short[near[0]]!r}?" if near else f"known: {', '.join(known)}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        super().__init__(f"{argument}{': ' if argument else ''}unknown {kind} {name!r}; {hint}")
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -12,10 +12,13 @@ environment is deterministic given its seed. Where it is not, the copy ends up e
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -353,8 +356,7 @@ class GymnasiumBatch:
             GameError: if it cannot be drawn: a package or a display is missing.
         """
         try:
-            with warnings.catch_warnings():  # of libraries without a display; what matters is raised
-                warnings.simplefilter("ignore")
+            with _without_display():  # what matters is raised
                 frame: Any = self.envs[copy].render()  # not all of them: drawing costs far more than stepping
         except Exception as error:  # whatever another's drawing says of what it lacks
             said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -442,6 +444,22 @@ class _Progress:
             self._said = time.monotonic()
             share = self._done / self._total
             self._say(f"{self._env_id}: {self._done:,} of {self._total:,} steps played again ({share:.0%})")
+
+
+@contextlib.contextmanager
+def _without_display() -> Iterator[None]:
+    """Let libraries draw into memory in peace: pygame's looks for a display, and complains on stderr of none."""
+    headless = sys.platform == "linux" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    chosen = headless and "SDL_VIDEODRIVER" not in os.environ
+    if chosen:
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if chosen:
+            del os.environ["SDL_VIDEODRIVER"]
 
 
 def _kept_dtype(action: ActionLayout) -> np.dtype[Any]:

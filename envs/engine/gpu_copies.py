@@ -60,13 +60,13 @@ def check_cuda(device: torch.device) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         raise DeviceError(
-            f'device={str(device)!r}: got {count} usable CUDA devices; wanted one with that number. Use device="cpu", '
-            "or install a CUDA build of torch on a machine with an NVIDIA GPU"
+            f"device: got {str(device)!r}, and {count} usable CUDA devices; wanted 'cpu', or a machine with that "
+            "NVIDIA GPU and a CUDA build of torch"
         )
     current = torch.cuda.current_device()
     if device.index not in (None, current):
         raise DeviceError(
-            f"device={str(device)!r}: kernels run on the process's present GPU, {current}; "
+            f"device: got {str(device)!r}, but kernels run on the process's present GPU, {current}; "
             f"wanted 'cuda', with CUDA_VISIBLE_DEVICES={device.index} set before the start"
         )
     return torch.device("cuda", current)

@@ -107,7 +107,7 @@ def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     if text in MAPS:
         text = MAPS[text]
     elif re.fullmatch(r"[a-z0-9_ -]{2,}", text.lower()) and set(text) - set(LETTERS):
-        raise UnknownIdError("map", text, MAPS)
+        raise UnknownIdError("map", text, MAPS, "map")
     rows = text.strip("\n").replace("/", "\n").split("\n")
     widths = sorted({len(row) for row in rows})
     if len(widths) != 1:

@@ -110,7 +110,7 @@ def _kind(word: str) -> str:
             f"entries: {word} has learnt nothing; wanted the folder of a run, or a bot ({', '.join(bots)})"
         )
     if word not in bots:
-        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots)
+        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots, "entries")
     return _BOT
 
 

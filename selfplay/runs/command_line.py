@@ -37,6 +37,20 @@ _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
 _MOST_DIGITS = 30  # beyond any setting's range; keeps 1e999999999 from filling the memory
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
+_KINDS = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
+# Messages of tyro's in our form: the flag, what was got, what was wanted.
+_FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^Missing value for argument '(.+?)'\. Expected 1 values", r"\1: the value is missing; wanted one"),
+    (r"^Missing value for argument '(.+?)'\. Expected (\d+) values", r"\1: values are missing; wanted \2"),
+    (r"^invalid choice (.+) for argument '(.+?)'\. Expected one of \((.*?),?\)", r"\2: got \1; wanted one of \3"),
+    (r"could not convert string to float: (.*); wanted FLOAT", rf"got \1; wanted {_KINDS['FLOAT']}"),
+    (r"Could not find valid parse for arguments: \[(.*?)\](?=;|$)", r"got \1"),
+    (  # of a setting that may be None, which types were tried
+        r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*",
+        lambda found: f"got '{found[2]}'; wanted {_KINDS.get(found[1], found[1])}, or None",
+    ),
+)
+
 _names: dict[str, str] = {}  # flags of the latest command by the names that its settings have in Python
 
 
@@ -66,7 +80,9 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
             raise
     with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
         tyro.cli(flags_class, **common)
-    raise ConfigError(f"{_one_line(said.getvalue(), words)}; see {prog} --help")
+    message = _one_line(said.getvalue(), words)
+    see = f" See {prog} --help" if message.endswith("?") else f"; see {prog} --help"
+    raise ConfigError(message + see)
 
 
 def signature_fields(
@@ -288,15 +304,32 @@ def _one_line(box: str, words: Sequence[str]) -> str:
         if flags and not hint and section[0].startswith(("Perhaps you meant", "Arguments similar to")):
             hint = f"did you mean {_nearest(flags, words)}?"
         elif flags and section[0].startswith("Argument helptext") and "; wanted " not in message:
-            hint = f"wanted {section[1]}"
+            hint = f"wanted {section[1].partition(' ')[2]}"  # "--seed INT"
+    if sections[0][0].startswith("Missing from "):  # a word that is no flag, and its help, "(required)" at its end
+        name, about = sections[0][1], " ".join(sections[0][2:]).rpartition("(required)")[0]
+        return f"{name} missing; wanted {about.strip().rstrip('.')}"
+    if message.startswith("Unrecognized options: "):
+        message = _unrecognised(message.partition(": ")[2].split(", "), words)
     message = re.sub(r"^Error parsing (run|how): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
-    # Of a setting that may be None, tyro says which types it has tried.
-    either = r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*"
-    kinds = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
     message = f"{message}; {hint}" if hint else message
-    return re.sub(either, lambda m: f"got '{m[2]}'; wanted {kinds.get(m[1], m[1])}, or None", message)
+    for pattern, said in _FORMS:
+        message = re.sub(pattern, said, message)
+    return message
+
+
+def _unrecognised(unknown: Sequence[str], words: Sequence[str]) -> str:
+    """What is wrong with words that no flag takes: unknown flags and what follows them, or a word too many."""
+    flags = [word.partition("=")[0] for word in unknown if re.match(r"--?[A-Za-z]", word)]
+    if flags:
+        return f"unknown flag{'s' if len(flags) > 1 else ''} {', '.join(flags)}"
+    extra = unknown[0]
+    before = words[words.index(extra) - 1] if extra in words[1:] else ""
+    if not before.startswith("--") or "=" in before:
+        return f"got {extra!r}, one word too many"
+    part, name = re.fullmatch(r"(--(?:\w+\.)?)(?:no-)?(.*)", before).groups()  # type: ignore[union-attr]
+    return f"{before}: got {extra!r}; wanted no value, but {part}{name} or {part}no-{name}"
 
 
 def _nearest(flags: Sequence[str], words: Sequence[str]) -> str:

@@ -67,6 +67,8 @@ class Progress:
         self._total = total_steps
         self._latest: dict[str, float] = {}
         self._pace = Pace()
+        self._spent = dict.fromkeys(TIMES, 0.0)  # seconds since the line before, about
+        self._recorded_at = time.monotonic()
         self._shown_at = 0.0
         self._line = ""
         self._terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -80,10 +82,14 @@ class Progress:
             return
         self._pace.add(step, values["speed/steps_per_second"])
         now = time.monotonic()
+        for part in TIMES:
+            self._spent[part] += values.get(f"time/{part}", 0.0) * (now - self._recorded_at)
+        self._recorded_at = now
         if now - self._shown_at < (_LIVE_LINE_EVERY if self._terminal else _PLAIN_LINE_EVERY) and step < self._total:
             return
         self._shown_at = now
         line = fit(self._cells(step), self._width())
+        self._spent = dict.fromkeys(TIMES, 0.0)
         if self._terminal:
             self._write_over(line)
         else:
@@ -129,7 +135,8 @@ class Progress:
         ]
         if pace:
             cells.append((1, f"{duration(max(0, self._total - step) / pace)} left"))
-        shares = {part: values.get(f"time/{part}", 0.0) for part in TIMES}
+        spent = max(sum(self._spent.values()), 1e-9)
+        shares = {part: seconds / spent for part, seconds in self._spent.items()}
         parts = [f"{part} {used:.0%}" for part, used in shares.items() if used >= 0.005]
         return [*cells, *([(5, " ".join(parts))] if parts else [])]
 

@@ -113,8 +113,12 @@ def open_guest(
     return bot
 
 
-def check_guest(name: str) -> None:
+def check_guest(name: str, argument: str = "opponents") -> None:
     """Refuse a name that is neither a file, nor a run's folder, nor an agent's.
+
+    Args:
+        name: of the player.
+        argument: that it was given to.
 
     Raises:
         UnknownIdError: with the nearest bot's name.
@@ -122,7 +126,7 @@ def check_guest(name: str) -> None:
     path = Path(name)
     if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
         bots = [known for known, about in AGENTS.items() if about.bot]
-        raise UnknownIdError(f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots)
+        raise UnknownIdError(f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots, argument)
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ register_test_games()
 
 def test_other_action_spaces_are_refused_naming_who_can():
     for space, able in ((spaces.Discrete(3), "dqn"), (spaces.MultiDiscrete([2, 3]), "reinforce")):
-        with pytest.raises(AgentError, match=rf"DDPG: got the action space .*wanted one that is continuous.*{able}"):
+        with pytest.raises(AgentError, match=rf"ddpg: got the action space .*wanted one that is continuous.*{able}"):
             agent_entry("ddpg").make(DDPGConfig(), VECTOR, space, seed=0, device="cpu")
 
 

@@ -364,7 +364,7 @@ def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
 
 def test_other_action_spaces_are_refused_naming_who_can():
     for space, able in ((spaces.Box(-1, 1, (2,)), "ppo"), (spaces.MultiDiscrete([2, 3]), "reinforce")):
-        with pytest.raises(AgentError, match=rf"DQN: got the action space .*wanted one that is discrete.*{able}"):
+        with pytest.raises(AgentError, match=rf"dqn: got the action space .*wanted one that is discrete.*{able}"):
             agent_entry("dqn").make(DQNConfig(), VECTOR, space, seed=0, device="cpu")
 
 

@@ -384,5 +384,5 @@ def test_bad_settings_are_refused(setting, value):
 def test_it_is_refused_on_continuous_actions_by_name():
     entry = agent_entry("q-learning")
     box = gym.spaces.Box(-1, 1, (1,), np.float32)
-    with pytest.raises(AgentError, match=r"TabularQ: got the action space Box.*Agents for continuous actions"):
+    with pytest.raises(AgentError, match=r"q-learning: got the action space Box.*Agents for continuous actions"):
         entry.make(entry.config_class()(), FOUR, box, seed=0, device="cpu")

@@ -293,10 +293,10 @@ def test_spaces_that_it_does_not_take_are_refused_naming_who_does(name):
     assert set(entry.observations) <= set(OBSERVATIONS)
     for space in (*filter(None, ACTIONS.values()), BOARD.action_space):
         if not set(action_kinds(space)) & set(entry.actions):
-            with pytest.raises(AgentError, match=rf"{entry.agent}: got the action space .*wanted one.*: .*\bppo\b"):
+            with pytest.raises(AgentError, match=rf"^{name}: got the action space .*wanted one.*: .*\bppo\b"):
                 make(name, OBSERVATIONS[entry.observations[0]][0], space)
     for kind, found in OBSERVATIONS.items():
         assert {observation_kind(space) for space in found} == {kind}
         if kind not in entry.observations:
-            with pytest.raises(AgentError, match=rf"{entry.agent}: got the observation space .*wanted one.*\bppo\b"):
+            with pytest.raises(AgentError, match=rf"^{name}: got the observation space .*wanted one.*\bppo\b"):
                 make(name, found[0], ACTIONS[entry.actions[0]] or BOARD.action_space)

@@ -15,6 +15,7 @@ from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.evals.optimal_return import Yardstick, yardstick
 from mlbits.evals.solve import solve
+from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
@@ -100,7 +101,7 @@ def run(tmp_path_factory):
         run={"total_steps": 256, "num_envs": 8, "eval_every": 128, "eval_episodes": 2, "device": "cpu"},
         agent_settings={"discount": 0.9},
     )  # fmt: skip
-    return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
+    return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False, measure=during_training)[0]
 
 
 def images(folder):
@@ -165,7 +166,7 @@ def test_solve_says_what_was_found(tmp_path, capsys):
     assert result["value"] == pytest.approx(-0.01 - 0.005 + 0.25)
     assert result["value_iteration"]["bound"] < 1e-8
     assert result["policy_iteration"]["difference"] < 1e-8
-    assert "3 states, 4 actions, 1 starts, a time limit of 100 steps" in said
+    assert "3 states, 4 actions, 1 start, a time limit of 100 steps" in said
     assert "best play 0.98, random play" in said
     with Image.open(picture) as image:
         assert image.size == (4 * 48 + 1, 48 + 1)

@@ -64,7 +64,7 @@ def test_a_replay_too_small_for_the_copies_is_refused():
 
 
 def test_an_agent_that_cannot_play_here_is_refused_naming_those_that_can():
-    with pytest.raises(AgentError, match=r"DQN: got the action space Box.*wanted one that is discrete.*: ppo"):
+    with pytest.raises(AgentError, match=r"dqn: got the action space Box.*wanted one that is discrete.*: ppo"):
         opened("test/Point-v0")
 
 

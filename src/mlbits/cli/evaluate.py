@@ -98,13 +98,13 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
     from mlbits.evals.headline import measured_lines
-    from mlbits.selfplay.statistics import interval_text
+    from mlbits.selfplay.statistics import counted, interval_text
 
     measured = result.get("measured", {})
     same = "the same in every game" if measured.get("same_return") else None
     interval = same or interval_text(result["return_interval"], result["episodes"])
     print(
-        f"return {result['return_mean']:.4g}, {interval}, {result['episodes']} episodes "
+        f"return {result['return_mean']:.4g}, {interval}, {counted(result['episodes'], 'episode')} "
         f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
     )
     for line in measured_lines(measured):

@@ -17,7 +17,7 @@ class ReproduceFlags:
     """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes.
 
     Attributes:
-        name: which one (mlbits list evals).
+        name: of the result (mlbits list evals).
         quick: a short form with fewer seeds.
         json: write the result to this file.
     """

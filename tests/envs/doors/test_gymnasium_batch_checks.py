@@ -1,6 +1,7 @@
 """What another's environment is given, and what is refused of what it gives back."""
 
 import dataclasses
+import os
 import re
 
 import gymnasium as gym
@@ -33,6 +34,9 @@ class Recorder(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return self.observation_space.sample() if isinstance(self.starts, str) else self.starts, {}
+
+    def render(self):
+        return np.full((1, 1, 3), os.environ.get("SDL_VIDEODRIVER") == "dummy", np.uint8)
 
     def step(self, action):
         self.got.append(action)
@@ -340,3 +344,18 @@ def test_resets_of_another_form():
         batch.envs[0].reset = lambda result=result, **settings: result
         with pytest.raises(GameError, match=f"^tests/Recorder-v0: reset gave {said}; wanted .observation, info"):
             batch.reset()
+
+
+@pytest.mark.parametrize(
+    ("found", "dummy"),
+    [({}, True), ({"DISPLAY": ":0"}, False), ({"WAYLAND_DISPLAY": "w"}, False), ({"SDL_VIDEODRIVER": "x11"}, False)],
+)
+def test_without_a_display_pygame_is_not_let_look_for_one(monkeypatch, found, dummy):
+    """It complains on stderr where there is none, in the midst of the progress. What the user chose is left alone."""
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    assert recorder(spaces.Discrete(2)).render()[0, 0, 0] == dummy
+    assert os.environ.get("SDL_VIDEODRIVER") == found.get("SDL_VIDEODRIVER")

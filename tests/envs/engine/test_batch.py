@@ -425,7 +425,7 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert parse_device("auto").type == "cpu"
     for device in ("cuda", "cuda:3"):
-        with pytest.raises(DeviceError, match=f"device='{device}': got 0 usable CUDA devices"):
+        with pytest.raises(DeviceError, match=f"device: got '{device}', and 0 usable CUDA devices"):
             GameBatch(throws(), 2, device=device)
 
 

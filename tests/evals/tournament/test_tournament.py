@@ -291,11 +291,11 @@ def test_settings_that_are_given_go_over_those_of_the_runs(runs):
     [
         (["one"], {}, "entries: got 1; wanted two or more"),
         (["one", "one"], {}, "one is given twice"),
-        (["one", "rondom"], {}, r"unknown entry .*'rondom'; did you mean 'random'\?"),
+        (["one", "rondom"], {}, r"entries: unknown entry .*'rondom'; did you mean 'random'\?"),
         (["one", "ppo"], {}, "ppo has learnt nothing; wanted the folder of a run, or a bot"),
         (["one", "."], {}, "no run here"),
         (["one", "no.zip"], {}, "no.zip: not found"),
-        (["one", "diplomacy-greedy"], {}, "entries: diplomacy-greedy: GreedyBot: got the action space"),
+        (["one", "diplomacy-greedy"], {}, "entries: diplomacy-greedy: diplomacy-greedy: got the action space"),
         (["random", "diplomacy-hold"], {}, "env: missing"),
         (["random", "one"], {"env": "mlbits/Bloto-v0"}, "did you mean 'mlbits/Blotto-v0'"),
         (["one", "seven"], {}, "seven was trained on mlbits/Blotto-v0, seats 7; wanted seats 2"),

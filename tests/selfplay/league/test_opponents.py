@@ -410,7 +410,9 @@ def test_runs_of_other_seats_or_environments_are_refused_though_they_see_and_do_
 
 
 def test_a_name_that_is_nothing_is_refused_as_that():
-    with pytest.raises(UnknownIdError, match=r"unknown player \(no run's folder, .*, no bot\) 'runs/mime'; known: "):
+    with pytest.raises(
+        UnknownIdError, match=r"^opponents: unknown player \(no run's folder, .*\) 'runs/mime'; known: "
+    ):
         open_guest("runs/mime", MATRIX)
 
 

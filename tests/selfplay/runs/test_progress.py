@@ -153,3 +153,17 @@ def test_what_is_compiled_is_printed_while_a_command_wants_it(capsys):
 def test_numbers_and_times_are_short():
     assert [short(number) for number in (7, 1234, 2.5e6, 3e9)] == ["7", "1.23k", "2.5M", "3G"]
     assert [duration(seconds) for seconds in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+
+
+def test_shares_of_time_are_those_since_the_line_before(monkeypatch, capsys):
+    """2 s of learning, then 8 s of which half went to the evaluation: 6 and 4 of 10 s; then 10 s more."""
+    clock = iter([0.0, 2.0, 10.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    shown = Progress(1_000)
+    shown._shown_at = 0.0  # a line every five seconds: none at 2 s
+    shown.show(100, {"speed/steps_per_second": 50.0, "time/learning": 1.0})
+    shown.show(200, {"speed/steps_per_second": 25.0, "time/learning": 0.5, "time/evaluation": 0.5})
+    shown.show(300, {"speed/steps_per_second": 25.0, "time/evaluation": 1.0})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("  learning 60% evaluation 40%")
+    assert second.endswith("  evaluation 100%")
