@@ -43,9 +43,10 @@ def test_the_divisions_are_all_and_in_lexicographic_order():
 
 def test_three_players_get_what_openspiel_gives_them():
     batch = mlbits.make_batch(ID, len(THREE_PLAYERS), coins=3, fields=2, seats=3)
-    step = batch.step(torch.tensor(list(THREE_PLAYERS)))
-    assert step.reward.tolist() == [list(returns) for returns in THREE_PLAYERS.values()]
-    assert bool(step.terminated.all())
+    for turn in (1, -1):  # and the next episode of a copy, with other actions, knows nothing of the last
+        step = batch.step(torch.tensor(list(THREE_PLAYERS)[::turn]))
+        assert step.reward.tolist() == [list(returns) for returns in THREE_PLAYERS.values()][::turn]
+        assert bool(step.terminated.all())
 
 
 @pytest.mark.parametrize(("coins", "fields", "seats"), [(5, 3, 2), (6, 3, 5)])

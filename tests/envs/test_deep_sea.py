@@ -45,6 +45,14 @@ def test_moves_and_edges_cell_by_cell():
     assert rewards == [0, -0.1, 0, -0.1]
 
 
+def test_the_treasures_cell_has_the_last_number():
+    batch = mlbits.make_batch(ID, 1, size=3, instance_seed=None, autoreset="disabled")
+    seen = []
+    for _ in range(3):  # after the last step the column within the bottom row
+        seen.append(int(batch.step(torch.tensor([1])).obs[0, 0]))
+    assert seen == [4, 8, 8]
+
+
 def test_the_one_hot_grid_is_empty_after_the_last_step():
     batch = mlbits.make_batch(ID, 1, size=2, instance_seed=None, observation="one_hot", autoreset="disabled")
     assert batch.obs[0, 0].tolist() == [[1, 0], [0, 0]]

@@ -89,6 +89,15 @@ def test_bids_may_stay_hidden():
     assert not torch.equal(full[0].obs[0, 0], full[1].obs[0, 0])
 
 
+@pytest.mark.parametrize("observation", ["full", "winners"])
+def test_an_episode_begins_as_the_first_did(observation):
+    batch = mlbits.make_batch(ID, 4, cards=4, seats=3, prizes="ascending", observation=observation, seed=2)
+    first = batch.obs.clone()
+    for _ in range(3):
+        assert not batch.step(batch.sample_actions()).truncated.any()
+    assert torch.equal(batch.obs, first)
+
+
 @pytest.mark.parametrize(("prizes", "wanted"), [("ascending", [0, 1, 2, 3]), ("descending", [4, 3, 2, 1])])
 def test_prizes_in_order(prizes, wanted):
     batch = mlbits.make_batch(ID, 1, cards=5, prizes=prizes)
