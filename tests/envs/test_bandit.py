@@ -84,6 +84,7 @@ def test_history_shows_the_last_pull_and_the_time():
     assert batch.obs[0, 0].tolist() == [0, 0, 0, 0, 0]
     assert pull(batch, 1).obs[0, 0].tolist() == [0, 1, 0, -2.0, 0.25]
     assert pull(batch, 0).obs[0, 0].tolist() == [1, 0, 0, 0.5, 0.5]
+    assert batch.reset()[0, 0].tolist() == [0, 0, 0, 0, 0]
     assert mlbits.make_game(ID, observation="none").observation_space == gym.spaces.Discrete(1)
 
 

@@ -64,6 +64,7 @@ def test_the_mapping_depends_on_the_seed_alone():
     first, again, other = (mlbits.make_game(ID, instance_seed=seed).layout["right"] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert 25 <= np.sum(first != other) <= 75
+    assert 25 <= first.sum() <= 75  # 0 is a seed like any other
     assert mlbits.make_game(ID, instance_seed=None).layout["right"].all()
 
 

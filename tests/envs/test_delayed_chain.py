@@ -92,8 +92,9 @@ def test_distraction_shows_two_true_bits_among_twenty_coins():
     batch = mlbits.make_batch(ID, 5000, length=4, observation="distraction", seed=2, autoreset="disabled")
     assert batch.obs.shape == (5000, 1, 22)
     assert batch.obs[:, 0, :2].tolist() == [[1, 0]] * 5000
+    assert abs(float(batch.obs[:, 0, 2:].float().mean()) - 0.5) < 5 * 0.5 / np.sqrt(100_000)
     before = batch.obs[:, 0, 2:].clone()
-    for action in (1, 0):
+    for action in (1, 0, 0, 1):  # after the last step, too
         obs = batch.step(torch.full((5000,), action)).obs[:, 0]
         assert obs[:, :2].tolist() == [[0, 1]] * 5000
         coins = obs[:, 2:].float()

@@ -142,6 +142,8 @@ def test_the_pictures():
         "item   1  weight    3  value      4  packed\n"
         "item   2  weight    5  value      9  too heavy\n"
     )
+    batch.reset()
+    assert batch.render("ansi").startswith("capacity left 6 of 6, value packed 0\n")
     for items in (1, 10, 1000):  # nothing packed, nothing there
         game = mlbits.make_game(ID, items=items)
         state, params = np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0]
