@@ -379,7 +379,9 @@ def _function_of(value: Any) -> Any:
 def _options(value: Any) -> dict[str, Any]:
     """What Numba was asked for: options, types of locals, and the signatures, of which there are no others then."""
     made_by = getattr(value, "_dispatcher", value)  # of a ufunc
-    options = {**getattr(made_by, "targetoptions", {}), "locals": getattr(made_by, "locals", {})}
+    builder = getattr(value, "gufunc_builder", None)  # which has a generalised ufunc's own options
+    options = {**getattr(made_by, "targetoptions", {}), **getattr(builder, "targetoptions", {})}
+    options["locals"] = getattr(made_by, "locals", {})
     if not getattr(value, "_can_compile", True):
         options["signatures"] = [(*one.args, one.return_type) for one in value.nopython_signatures]
     if made_by is not value:

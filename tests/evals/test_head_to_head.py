@@ -116,7 +116,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
         evaluate_against(run, "ppo")
     with pytest.raises(UnknownIdError, match="rando"):
         evaluate_against(run, "rando")
-    with pytest.raises(AgentError, match="GreedyBot: got the"):
+    with pytest.raises(AgentError, match="diplomacy-greedy: got the"):
         evaluate_against(run, "diplomacy-greedy")
     with pytest.raises(ConfigError, match="opponents: mlbits/GridWorld-v0 has one seat"):
         play_against(Always(0), Always(0), "mlbits/GridWorld-v0", 3, seed=0)
