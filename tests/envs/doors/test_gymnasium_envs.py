@@ -69,6 +69,27 @@ def test_reset_is_needed_first() -> None:
         several().step(np.zeros(2, int))
 
 
+def test_masks_that_were_handed_out_stay_as_they_were() -> None:
+    env = gym.make("mlbits/Knapsack-v0").unwrapped
+    _, info = env.reset(seed=0)
+    handed_out = [env.action_masks(), info["action_mask"]]
+    before = [mask.copy() for mask in handed_out]
+    env.step(env.action_space.sample())
+    assert (env.action_masks() != before[0]).any()
+    assert all(np.array_equal(*pair) for pair in zip(handed_out, before, strict=True))
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_reset_is_needed_after_either_end(cut: bool) -> None:
+    settings: dict[str, Any] = {"horizon": 1} if cut else {}
+    env = gym.make("mlbits/GridWorld-v0", map="SG", **settings).unwrapped
+    env.reset(seed=0)
+    flags = env.step(0 if cut else 1)[2:4]
+    assert flags == (not cut, cut)
+    with pytest.raises(gym.error.ResetNeeded, match="the episode is over"):
+        env.step(1)
+
+
 def test_seeds() -> None:
     env = gym.make("mlbits/FourRooms-v0")
     starts = [env.reset(seed=seed)[0] for seed in range(20)]
@@ -158,12 +179,13 @@ def test_final_observations_under_same_step() -> None:
 
 def test_reset_mask() -> None:
     env = gym.make_vec("mlbits/FourRooms-v0", 3, autoreset_mode="disabled")
-    first, _ = env.reset(seed=1)
-    keys = env._copies.states["rng_key"].copy()
-    obs, _ = env.reset(seed=2, options={"reset_mask": np.array([False, True, False])})
-    assert obs[[0, 2]].tolist() == first[[0, 2]].tolist()
-    changed = env._copies.states["rng_key"] != keys
-    assert changed.tolist() == [False, True, False], "who is not reset keeps its stream"
+    for seed in (2, [5, 6, 7]):
+        first, _ = env.reset(seed=1)
+        keys = env._copies.states["rng_key"].copy()
+        obs, _ = env.reset(seed=seed, options={"reset_mask": np.array([False, True, False])})
+        assert obs[[0, 2]].tolist() == first[[0, 2]].tolist()
+        changed = env._copies.states["rng_key"] != keys
+        assert changed.tolist() == [False, True, False], "who is not reset keeps its stream"
     for bad in (np.array([1, 0, 0]), np.array([True]), [[True, False, True]]):
         with pytest.raises(GameError, match="reset_mask: got"):
             env.reset(options={"reset_mask": bad})

@@ -285,6 +285,32 @@ def test_max_cycles_truncates_sooner_but_not_later(kind: str) -> None:
         pettingzoo.make(kind, "test/Throws-v0", max_cycles=0)
 
 
+@pytest.mark.parametrize("kind", ["parallel", "aec"])
+def test_a_game_that_ends_with_its_last_cycle_says_both(kind: str) -> None:
+    env = pettingzoo.make(kind, "test/Nim-v0", max_cycles=HEAPS, **SMALL)
+    env.reset(seed=0)
+    flags: Any = None
+    for heap in range(HEAPS):
+        mover = f"player_{heap % 2}"
+        flags = env.step(take(heap) if kind == "aec" else {mover: take(heap)})
+    ends = (env.terminations, env.truncations) if kind == "aec" else flags[2:4]
+    assert [set(flag.values()) for flag in ends] == [{True}, {True}]
+
+
+@pytest.mark.parametrize("kind", ["parallel", "aec"])
+def test_without_a_seed_two_envs_differ_and_their_streams_go_on(kind: str) -> None:
+    envs = [pettingzoo.make(kind, "mlbits/Goofspiel-v0") for _ in range(2)]
+    plays = []
+    for env in envs:
+        prizes = []
+        for _ in range(20):
+            env.reset()
+            prizes.append(int(env.unwrapped._table.copies.states["prize"][0]))
+        plays.append(prizes)
+    assert plays[0] != plays[1]
+    assert len(set(plays[0])) > 1
+
+
 @pytest.mark.parametrize("winner", ["player_0", "player_1"])
 def test_both_hear_of_the_end_whoever_brought_it_about(winner: str) -> None:
     """In Tug one player pulls and the other does not: the rope gives by 0.75 to 1.25 a pair."""
