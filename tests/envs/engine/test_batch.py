@@ -103,6 +103,21 @@ def test_next_step_ignores_the_action_that_begins_the_new_episode() -> None:
     assert batch.records()["elapsed"].tolist() == [0, 4]
 
 
+def test_next_step_forgets_a_cut_too() -> None:
+    batch = corridor(autoreset="next_step")
+    cuts = [batch.step(moves(STAY, STAY)).truncated.tolist() for _ in range(7)]
+    assert cuts == [[False] * 2] * 4 + [[True] * 2] + [[False] * 2] * 2
+    assert batch.records()["elapsed"].tolist() == [1, 1]
+
+
+def test_every_seat_that_plays_what_is_illegal_forfeits() -> None:
+    batch = GameBatch(throws(), 2, illegal="forfeit", autoreset="disabled")
+    step = batch.step(torch.tensor([[3, 0, 9], [-1, -1, -1]]))
+    assert step.reward.tolist() == [[-1, 0, -1], [-1, -1, -1]]
+    assert step.terminated.all() and not step.truncated.any()
+    assert batch.records()["elapsed"].tolist() == [1, 1], "it is a step of the episode"
+
+
 def test_passes() -> None:
     """Two players in turn: who is to move is active; the other's one legal action is 0."""
     batch = GameBatch(nim(), 1)
