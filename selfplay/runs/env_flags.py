@@ -28,7 +28,7 @@ import tyro
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import entry, registered
-from mlbits.selfplay.runs.command_line import signature_fields
+from mlbits.selfplay.runs.command_line import read_flags, signature_fields
 from mlbits.selfplay.runs.config import ConfigError, make_config
 
 _UNSET = "(its own)"  # shown for a setting of a wrapped environment that nobody has given
@@ -96,6 +96,27 @@ class EnvFlags:
             if text != getattr(self._start, field.name):
                 values[field.name] = _value(text)
         return values
+
+
+def read_with_env(base: type, command: str, words: Sequence[str]) -> tuple[Any, EnvFlags]:
+    """A command's flags together with ``--env.NAME`` for the settings of the environment that it is about.
+
+    Args:
+        base: the dataclass of the command's own flags.
+        command: as typed, "mlbits eval".
+        words: after it.
+
+    Returns:
+        The flags, with the field "env_settings", and what gives the settings from them.
+
+    Raises:
+        ConfigError: for flags that do not fit.
+    """
+    env_flags = EnvFlags(*find_env(words), words)
+    name = base.__name__.removesuffix("Flags")
+    together = dataclasses.make_dataclass(name, [env_flags.field], bases=(base,), frozen=True, kw_only=True)
+    together.__doc__ = base.__doc__
+    return read_flags(together, command, env_flags.words), env_flags
 
 
 def find_env(words: Sequence[str]) -> tuple[str, dict[str, Any]]:

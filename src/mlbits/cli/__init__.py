@@ -24,7 +24,7 @@ usage:
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
-  mlbits tournament RUN... [BOT..] who beats whom: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               what there is: envs, agents, presets, evals

@@ -13,7 +13,6 @@ import tyro
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.runs.command_line import read_flags
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags
@@ -50,12 +49,9 @@ class EvalFlags:
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
     """The flags, and those of the environment's settings."""
-    from mlbits.selfplay.runs.env_flags import EnvFlags, find_env
+    from mlbits.selfplay.runs.env_flags import read_with_env
 
-    env_flags = EnvFlags(*find_env(words), words)
-    flags_class = dataclasses.make_dataclass("Eval", [env_flags.field], bases=(EvalFlags,), frozen=True, kw_only=True)
-    flags_class.__doc__ = EvalFlags.__doc__
-    return read_flags(flags_class, "mlbits eval", env_flags.words), env_flags
+    return read_with_env(EvalFlags, "mlbits eval", words)
 
 
 def command(words: list[str]) -> int:
