@@ -65,7 +65,7 @@ EVALS: dict[str, EvalEntry] = {
     ),
     "similarity": EvalEntry(
         "mlbits.evals.reproductions.similarity:reproduce",
-        "networks that see how alike they are keep cooperating, in part",
+        "networks that see how similar they are keep cooperating, in part",
     ),
 }
 

@@ -213,7 +213,7 @@ def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple
     sample" (Sankhya A 25): the standard error of a trimmed mean is that of the winsorised numbers (those left out
     replaced by the nearest kept) times N / h, with h numbers kept, and Student's t has h - 1 degrees of freedom. With 5
     runs that alone covers 91 to 92%, and nothing is left of it where the middle is equal; so the interval is never
-    narrower than that of the mean of all, which also tells of failed runs.
+    narrower than that of the mean of all, which failed runs widen.
 
     Several strata are pooled, and the spread is that within each (rliable's stratified bootstrap draws within tasks,
     too); degrees of freedom by Satterthwaite (1946).

@@ -238,9 +238,10 @@ class RewardScale:
 class ReturnRange:
     """The least and greatest discounted sums of rewards seen, to warn of a support that does not contain them.
 
-    Each seat's rewards are summed with the latest weighing most, s <- gamma s + r: what can be known before an episode
-    is over. Where rewards are alike over an episode it is the discounted return. A seat's steps are its own decisions,
-    and the r of each is all that it earns until the next: s is looked at when that comes, or the episode ends.
+    Each seat's rewards are summed with the latest weighing most, s <- gamma s + r: what can be known before an
+    episode is over. Where rewards are constant over an episode it is the discounted return. A seat's steps are its
+    own decisions, and the r of each is all that it earns until the next: s is looked at when that comes, or the
+    episode ends.
 
     Args:
         discount: gamma.

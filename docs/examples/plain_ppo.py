@@ -106,7 +106,7 @@ def collect(
         action = torch.multinomial(log_probs.exp(), 1, generator=generator)
         played = batch.step(action.view(batch.reward.shape))
         reward = played.reward.flatten().clone()
-        # An episode ends for all seats of its copy. Terminated: the game is over, and what follows is worth 0.
+        # An episode ends for all seats of its copy. Terminated: the game is over, and the next value is 0.
         # Truncated: a limit cut it, and what would have followed is worth the value of its last observation.
         terminated, truncated = (end[:, None].expand_as(played.reward).flatten() for end in played[2:4])
         ended = terminated | truncated

@@ -216,7 +216,7 @@ class _Walk:
             self._dtype(dtype.fields[field][0])
 
     def _numba_type(self, name: str, value: Any) -> None:
-        """Numba's types are told by their names, but for those of objects, which are named after an address."""
+        """Numba's types are identified by their names, but for those of objects, which are named after an address."""
         if " at 0x" in str(value):
             self._unknown(name, value)
         else:

@@ -273,7 +273,7 @@ def meeting_groups(scores: ArrayLike) -> NDArray[np.int64]:
 
 
 def _components(scores: NDArray[np.float64], kind: Literal["weak", "strong"]) -> NDArray[np.int64]:
-    """The number of each player's component of the graph of who took points from whom, [N], the largest first."""
+    """The number of each player's component of the graph of points taken between players, [N], the largest first."""
     count, of = connected_components(csr_matrix(scores > 0), connection=kind)
     first = [int((of == part).argmax()) for part in range(count)]
     order = sorted(range(count), key=lambda part: (-int((of == part).sum()), first[part]))

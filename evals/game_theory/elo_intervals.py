@@ -40,7 +40,7 @@ class Entries:
     Attributes:
         game: the number of the kind of game.
         winner: who took them.
-        loser: from whom.
+        loser: the player that lost it.
         points: how many.
         counts: how many games there are of each kind, [K].
     """

@@ -6,7 +6,7 @@ tournament's table and for one that a training run keeps of its pool.
 The maths of two seats is also that of more, on pairs: a game of three is three meetings of two (see
 :mod:`mlbits.evals.tournament.payoff_matrix` and :mod:`mlbits.evals.game_theory.elo`). Alpha-rank (its limit of infinite
 alpha) and the Nash mixture are those of the game of choosing a player against one other, whose payoffs are the mean
-returns in the matrix; they need games of every pair. Where seats are not alike, what is measured is the mean over the
+returns in the matrix; they need games of every pair. Where seats differ, what is measured is the mean over the
 seats.
 
 Example:

@@ -16,7 +16,7 @@ Before each rollout every learner draws ``pool_draws`` opponents, and the copies
 networks run in a step however large the pool is.
 
 Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
-and never learn. Who met whom with what result is kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. All of it,
+and never learn. The results of all meetings are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. All of it,
 with the random state and the seats of the episodes under way, is in the checkpoint.
 
 In a league what falls over a run (learning rates, exploration) falls over an exploiter's own life, which begins when it

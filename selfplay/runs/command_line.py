@@ -320,7 +320,7 @@ def _one_line(box: str, words: Sequence[str]) -> str:
 
 
 def _unrecognised(unknown: Sequence[str], words: Sequence[str]) -> str:
-    """What is wrong with words that no flag takes: unknown flags and what follows them, or a word too many."""
+    """What is wrong with words that no flag takes: unknown flags and the words after them, or a word too many."""
     flags = [word.partition("=")[0] for word in unknown if re.match(r"--?[A-Za-z]", word)]
     if flags:
         return f"unknown flag{'s' if len(flags) > 1 else ''} {', '.join(flags)}"

@@ -113,7 +113,7 @@ def windows(game, num_steps, count, num_envs=5, seed=3):
 
 
 def settled_of(rollout):
-    """By place (copy, seat): number, action, signature, earned, what follows and how, by reading along the rollout."""
+    """By place (copy, seat): number, action, signature, earned, next observation, kind; read along the rollout."""
     steps, found = len(rollout.reward), []
     for t, b, p in rollout.active.nonzero().tolist():
         earned, now = 0.0, t

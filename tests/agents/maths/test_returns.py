@@ -332,21 +332,21 @@ def test_returns_of_others_seats_are_not_of_interest():
 
 def test_the_range_of_returns_counts_a_seats_decisions():
     """gamma = 1/2: 5 before any decision are nobody's; 8 - 6 = 2 by the first decision, its 8 never was a return; and
-    2 / 2 - 1 - 3 = -3 by the second, once the next rollout has told it. Nothing more is earned while the seat waits."""
+    2 / 2 - 1 - 3 = -3 by the second, once the next rollout has it. Nothing more is earned while the seat waits."""
 
-    def told(reward, acts, last, ended=()):
+    def rewards_of(reward, acts, last, ended=()):
         part = rewarded(reward, ended)
         part.active, part.last_active = torch.tensor(acts).bool().view(-1, 1, 1), torch.tensor([[last]])
         return part
 
     one, two = ReturnRange(0.5), ReturnRange(0.5)
-    one.check(told([5.0, 8.0, -6.0, -1.0], [0, 1, 0, 1], last=False), -9.0, 9.0)
+    one.check(rewards_of([5.0, 8.0, -6.0, -1.0], [0, 1, 0, 1], last=False), -9.0, 9.0)
     assert (one.low, one.high) == (2.0, 2.0)
     two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     for seen in (one, two):
-        seen.check(told([-3.0, 1.0], [0, 1], last=True), -9.0, 9.0)
+        seen.check(rewards_of([-3.0, 1.0], [0, 1], last=True), -9.0, 9.0)
         assert (seen.low, seen.high) == (-3.0, 2.0)  # -3 / 2 + 1 = -0.5 by the third, known as the seat acts again
-        seen.check(told([2.0, 7.0], [1, 0], last=False, ended=[0]), -9.0, 9.0)
+        seen.check(rewards_of([2.0, 7.0], [1, 0], last=False, ended=[0]), -9.0, 9.0)
         assert (seen.low, seen.high) == (-3.0, 2.0)  # -0.5 / 2 + 2 = 1.75 at the end; the 7 is nobody's
 
 

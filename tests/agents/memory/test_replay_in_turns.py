@@ -111,7 +111,7 @@ def test_after_a_cut_of_the_stream_nothing_that_was_open_is_settled():
 
 
 def windows_of(decisions, n_step):
-    """{number: (action, reward, discount, what follows)} of each window of one stream, by the definition."""
+    """{number: (action, reward, discount, next observation)} of each window of one stream, by the definition."""
     found = {}
     for k, first in enumerate(decisions):
         if first.how in ("waiting", "open"):
@@ -196,7 +196,7 @@ def test_it_goes_on_from_its_saved_state_with_decisions_open(exponent):
 
 
 def test_where_no_seat_ever_waits_decisions_are_steps():
-    """The same play, told once as a game of turns and once as one in which all act: the same transitions."""
+    """The same play, written once as a game of turns and once as one in which all act: the same transitions."""
     game, found = waits(busy=1.0, actions="continuous"), []
     for in_turns in (True, False):
         batch, spec = GameBatch(game, 5, seed=3), ReplaySpec(3, 3000)

@@ -27,25 +27,25 @@ def play(rules="datc-2.4", **orders):
     return adjudicate(position("S1901M", units), orders, rules)
 
 
-def standing(told):
-    return told.after.to_json()["units"]
+def standing(result):
+    return result.after.to_json()["units"]
 
 
-def reasons(told):
-    return {fate.text: fate.reason for fate in told.fates}
+def reasons(result):
+    return {fate.text: fate.reason for fate in result.fates}
 
 
-# What is told
+# What is reported
 
 
 def test_every_kind_of_fate_has_its_reason():
-    told = play(
+    result = play(
         england=["F NTH C A LON - BEL", "A LON - BEL", "F YOR H"],
         france=["A PIC - BEL", "A BUR S A PIC - BEL", "A PAR - BUR", "A GAS S F WES - MAO", "F WES H"],
         germany=["A MUN - BUR", "F HEL - DEN", "A RUH S F KIE"],
         russia=["F SKA - DEN", "F KIE - BAL"],
     )
-    assert reasons(told) == {
+    assert reasons(result) == {
         "F NTH C A LON - BEL": "convoyed",
         "A LON - BEL": "bounced with A PIC",
         "F YOR H": "held",
@@ -63,27 +63,27 @@ def test_every_kind_of_fate_has_its_reason():
 
 
 def test_dislodgement_is_told_whatever_the_order():
-    told = play(
+    result = play(
         austria=["A VEN - TRI", "A TYR S A VEN - TRI"],
         italy=["F TRI - VIE"],
         france=["A PAR - PIC"],
         germany=["A BUR - PAR", "A GAS S A BUR - PAR"],
         england=["F BRE - PIC"],
     )
-    told_of = reasons(told)
+    told_of = reasons(result)
     assert told_of["F TRI - VIE"] == "not allowed: a fleet cannot be in VIE; it holds; it was dislodged by A VEN"
     assert told_of["A PAR - PIC"] == "bounced with F BRE; it was dislodged by A BUR, with nowhere to retreat"
-    assert {fate.text: fate.fates for fate in told.fates}["F TRI - VIE"] == VOID | DISLODGED
-    assert [told.before.unit_name(unit) for unit in told.destroyed] == ["A PAR"]
+    assert {fate.text: fate.fates for fate in result.fates}["F TRI - VIE"] == VOID | DISLODGED
+    assert [result.before.unit_name(unit) for unit in result.destroyed] == ["A PAR"]
 
 
 def test_voids_say_why():
-    told = play(
+    result = play(
         germany=["A BER H", "A MUN S F KIE - BER"],
         england=["F KIE - BER", "F NTH C A LON - BEL", "A LON H", "F HOL S A BEL - RUH"],
         france=["A BEL H"],
     )
-    told_of = reasons(told)
+    told_of = reasons(result)
     assert told_of["A MUN S F KIE - BER"] == "void: it would help to dislodge A BER of its own power"
     assert told_of["F NTH C A LON - BEL"] == "void: A LON was not ordered to BEL"
     assert told_of["F HOL S A BEL - RUH"] == "not allowed: it could not move to RUH itself; it holds"
@@ -101,26 +101,26 @@ def test_voids_say_why():
 def test_help_against_ones_own_unit_is_void_where_it_would_have_been_enough(rival, voids):
     """A TYR helps Austria's army against the German one; what others do decides whether that would have mattered."""
     orders = {"austria": ["A BOH - MUN"], "germany": ["A MUN H", "A TYR S A BOH - MUN"], "france": rival}
-    told = play(**orders)
-    assert {fate.text: fate.fates for fate in told.fates}["A TYR S A BOH - MUN"] == (VOID if voids else 0)
+    result = play(**orders)
+    assert {fate.text: fate.fates for fate in result.fates}["A TYR S A BOH - MUN"] == (VOID if voids else 0)
 
 
 def test_help_against_ones_own_unit_is_not_void_where_that_unit_leaves():
-    told = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"])
-    assert reasons(told)["A TYR S A BOH - MUN"] == "supported"
-    told = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"], france=["A BUR H"])
-    assert {fate.text: fate.fates for fate in told.fates}["A TYR S A BOH - MUN"] == VOID
-    assert {fate.text: fate.fates for fate in told.fates}["A BOH - MUN"] == BOUNCE
+    result = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"])
+    assert reasons(result)["A TYR S A BOH - MUN"] == "supported"
+    result = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"], france=["A BUR H"])
+    assert {fate.text: fate.fates for fate in result.fates}["A TYR S A BOH - MUN"] == VOID
+    assert {fate.text: fate.fates for fate in result.fates}["A BOH - MUN"] == BOUNCE
 
 
 def test_convoys_that_fail_say_why():
-    told = play(
+    result = play(
         england=["A LON - BEL", "F NTH C A LON - BEL"],
         germany=["F SKA - NTH", "F HEL S F SKA - NTH"],
         italy=["A TUN - NAP", "F TYS H"],
         turkey=["A SMY - GRE", "F AEG C A SMY - GRE", "F EAS H"],
     )
-    told_of = reasons(told)
+    told_of = reasons(result)
     assert told_of["A LON - BEL"] == "no convoy: F NTH was dislodged"
     assert told_of["F NTH C A LON - BEL"] == "did not convoy A LON; it was dislodged by F SKA"
     assert told_of["A TUN - NAP"] == "no convoy: no fleet convoyed it"
@@ -128,29 +128,29 @@ def test_convoys_that_fail_say_why():
 
 
 def test_a_paradox_says_so():
-    told = play(
+    result = play(
         england=["F LON S F WAL - ENG", "F WAL - ENG"],
         france=["A BRE - LON", "F ENG C A BRE - LON"],
         germany=["F NTH S F BEL - ENG", "F BEL - ENG"],
     )
-    assert reasons(told)["A BRE - LON"] == "no convoy: it would have decided about itself (Szykman's rule)"
+    assert reasons(result)["A BRE - LON"] == "no convoy: it would have decided about itself (Szykman's rule)"
 
 
 def test_head_on_losers_bounce_with_the_winner():
-    told = play(germany=["A BER - PRU", "A SIL S A BER - PRU"], russia=["A PRU - BER"])
-    assert reasons(told)["A PRU - BER"] == "bounced with A BER; it was dislodged by A BER"
+    result = play(germany=["A BER - PRU", "A SIL S A BER - PRU"], russia=["A PRU - BER"])
+    assert reasons(result)["A PRU - BER"] == "bounced with A BER; it was dislodged by A BER"
 
 
 def test_units_without_orders_are_told_of_too():
-    told = adjudicate(FIRST, {"FRANCE": ["A PAR - BUR"]})
-    assert len(told.unit_fates) == 22
-    assert not any(told.unit_fates.values())
-    assert [(fate.power, fate.text, fate.fates) for fate in told.fates] == [("FRANCE", "A PAR - BUR", 0)]
+    result = adjudicate(FIRST, {"FRANCE": ["A PAR - BUR"]})
+    assert len(result.unit_fates) == 22
+    assert not any(result.unit_fates.values())
+    assert [(fate.power, fate.text, fate.fates) for fate in result.fates] == [("FRANCE", "A PAR - BUR", 0)]
 
 
 def test_what_cannot_be_read_or_is_not_ours_is_told_and_the_unit_holds():
-    told = adjudicate(FIRST, {"FRANCE": ["A MUN - BUR", "A PAR - PAR", "PAR", "?", "A BUR - PAR", ""]})
-    assert [fate.reason for fate in told.fates] == [
+    result = adjudicate(FIRST, {"FRANCE": ["A MUN - BUR", "A PAR - PAR", "PAR", "?", "A BUR - PAR", ""]})
+    assert [fate.reason for fate in result.fates] == [
         "not allowed: the unit in MUN belongs to GERMANY",
         "not allowed: a unit cannot move to its own province; it holds",
         "not understood: got the end; wanted an order: - (a move), S, C, H, R, D or B",
@@ -158,24 +158,24 @@ def test_what_cannot_be_read_or_is_not_ours_is_told_and_the_unit_holds():
         "not allowed: there is no unit in BUR",
         "not understood: got the end; wanted a province",
     ]
-    assert all(fate.fates == VOID for fate in told.fates)
-    assert standing(told) == FIRST.to_json()["units"]
+    assert all(fate.fates == VOID for fate in result.fates)
+    assert standing(result) == FIRST.to_json()["units"]
 
 
 def test_the_last_order_to_a_unit_counts_if_it_is_allowed():
-    told = adjudicate(FIRST, {"FRANCE": ["A PAR - PIC", "A PAR - BUR", "A PAR - MUN"]})
-    assert reasons(told) == {
+    result = adjudicate(FIRST, {"FRANCE": ["A PAR - PIC", "A PAR - BUR", "A PAR - MUN"]})
+    assert reasons(result) == {
         "A PAR - PIC": "another order to the unit came after it",
         "A PAR - BUR": "moved",
         "A PAR - MUN": "not allowed: MUN is not a neighbour of PAR, and no chain of fleets joins them",
     }
-    assert "A BUR" in standing(told)["FRANCE"]
+    assert "A BUR" in standing(result)["FRANCE"]
 
 
 def test_orders_may_be_given_as_orders():
     order = parse_order("A PAR - BUR", BOARD)
-    told = adjudicate(FIRST, {"FRANCE": [order], "GERMANY": [order._replace(target=999)]})
-    assert [(fate.text, fate.reason) for fate in told.fates] == [
+    result = adjudicate(FIRST, {"FRANCE": [order], "GERMANY": [order._replace(target=999)]})
+    assert [(fate.text, fate.reason) for fate in result.fates] == [
         ("A PAR - BUR", "moved"),
         (str(tuple(order._replace(target=999))), "not allowed: it names a place that is not on the map"),
     ]
@@ -198,49 +198,49 @@ def test_retreats():
         "FRANCE": ["A BEL - PIC"],
         "RUSSIA": ["F NTH - EDI"],
     }
-    told = adjudicate(position("S1901R", units, dislodged=out), orders)
-    assert reasons(told) == {
+    result = adjudicate(position("S1901R", units, dislodged=out), orders)
+    assert reasons(result) == {
         "A VIE R TYR": "A BOH retreated there too; it disbands",
         "A BOH R TYR": "A VIE retreated there too; it disbands",
         "F NTH R EDI": "not allowed: it can retreat to HOL, YOR; it disbands",
         "A BEL - PIC": "retreated",
         "F NTH - EDI": "not allowed: the unit in NTH belongs to ENGLAND",
     }
-    bits = {fate.text: fate.fates for fate in told.fates}
+    bits = {fate.text: fate.fates for fate in result.fates}
     assert bits["A VIE R TYR"] == BOUNCE | DISBANDED
     assert bits["F NTH R EDI"] == VOID | DISBANDED
-    assert standing(told) == {**units, "FRANCE": ["A PIC"]}
+    assert standing(result) == {**units, "FRANCE": ["A PIC"]}
 
 
 def adjust(due, units, orders):
     """What is on the board after Russia ordered with so many centres more than units."""
     owned = ["MOS", "SEV", "STP", "WAR", "SWE", "NWY"][: due + len(units)]
-    told = adjudicate(position("W1901A", {"RUSSIA": units}, {"RUSSIA": owned}), {"RUSSIA": orders})
-    return standing(told).get("RUSSIA", []), [fate.reason for fate in told.fates]
+    result = adjudicate(position("W1901A", {"RUSSIA": units}, {"RUSSIA": owned}), {"RUSSIA": orders})
+    return standing(result).get("RUSSIA", []), [fate.reason for fate in result.fates]
 
 
 def test_more_builds_than_are_due():
-    units, told = adjust(2, ["A UKR"], ["A SEV B", "F SEV B", "A MOS B", "F STP/NC B"])
+    units, result = adjust(2, ["A UKR"], ["A SEV B", "F SEV B", "A MOS B", "F STP/NC B"])
     assert units == ["A MOS", "A SEV", "A UKR"]
-    assert told == ["built", "it was ordered already", "built", "only 2 were due"]
+    assert result == ["built", "it was ordered already", "built", "only 2 were due"]
 
 
 def test_a_waive_takes_a_build():
-    units, told = adjust(2, [], ["WAIVE", "A SEV B", "A MOS B", "WAIVE"])
+    units, result = adjust(2, [], ["WAIVE", "A SEV B", "A MOS B", "WAIVE"])
     assert units == ["A SEV"]
-    assert told == ["waived", "built", "only 2 were due", "only 2 were due"]
+    assert result == ["waived", "built", "only 2 were due", "only 2 were due"]
 
 
 def test_more_disbands_than_are_due():
-    units, told = adjust(-1, ["A UKR", "A GAL", "F BOT"], ["F LYO D", "A UKR D", "A UKR D", "A GAL D"])
+    units, result = adjust(-1, ["A UKR", "A GAL", "F BOT"], ["F LYO D", "A UKR D", "A UKR D", "A GAL D"])
     assert units == ["A GAL", "F BOT"]
-    assert told == ["not allowed: there is no unit in LYO", "disbanded", "it was ordered already", "only 1 was due"]
+    assert result == ["not allowed: there is no unit in LYO", "disbanded", "it was ordered already", "only 1 was due"]
 
 
 def test_civil_disorder_disbands_what_was_not_ordered():
-    units, told = adjust(-2, ["A UKR", "A GAL", "F NAO", "A MOS"], ["A GAL D", "A GAL H"])
+    units, result = adjust(-2, ["A UKR", "A GAL", "F NAO", "A MOS"], ["A GAL D", "A GAL H"])
     assert units == ["A MOS", "A UKR"]
-    assert told[0] == "disbanded"
+    assert result[0] == "disbanded"
 
 
 # Rules that differ
@@ -253,23 +253,23 @@ def test_a_wrong_coast_in_a_support_of_a_fleet():
         "italy": ["F LYO S F WES - SPA/SC", "F WES - SPA/SC"],
     }
     assert "F WES" in standing(play(**orders))["ITALY"]
-    told = play("datc-3.0", **orders)
-    assert standing(told)["ITALY"] == ["F LYO", "F SPA/SC"]
-    assert reasons(told)["F POR S F MAO - SPA/NC"] == "void: F MAO was ordered to SPA/SC"
+    result = play("datc-3.0", **orders)
+    assert standing(result)["ITALY"] == ["F LYO", "F SPA/SC"]
+    assert reasons(result)["F POR S F MAO - SPA/NC"] == "void: F MAO was ordered to SPA/SC"
 
 
 def test_a_wrong_coast_in_a_support_of_an_army():
-    told = play(france=["A MAR S F POR - SPA/SC", "F POR - SPA/NC"])
-    assert [fate.fates for fate in told.fates] == [VOID, 0]
+    result = play(france=["A MAR S F POR - SPA/SC", "F POR - SPA/NC"])
+    assert [fate.fates for fate in result.fates] == [VOID, 0]
 
 
 def test_a_convoy_asked_for_that_nobody_ordered():
     """6.G.8: by 2.4 the army goes by land, by 3.0 it stays."""
     orders = {"france": ["A BEL - HOL VIA"], "england": ["F NTH - HEL", "A HOL - KIE"]}
     assert standing(play(**orders))["FRANCE"] == ["A HOL"]
-    told = play("datc-3.0", **orders)
-    assert standing(told)["FRANCE"] == ["A BEL"]
-    assert {fate.text: fate.fates for fate in told.fates}["A BEL - HOL VIA"] == NO_CONVOY
+    result = play("datc-3.0", **orders)
+    assert standing(result)["FRANCE"] == ["A BEL"]
+    assert {fate.text: fate.fates for fate in result.fates}["A BEL - HOL VIA"] == NO_CONVOY
 
 
 # The cases that DATC 3.0 adds
@@ -277,107 +277,107 @@ def test_a_convoy_asked_for_that_nobody_ordered():
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
 def test_6_b_15_a_foreign_fleet_is_supported_though_its_coast_is_left_open(rules):
-    told = play(
+    result = play(
         rules,
         france=["F POR S F MAO - SPA"],
         england=["F MAO - SPA/NC"],
         italy=["F LYO S F WES - SPA/SC", "F WES - SPA/SC"],
     )
-    assert standing(told) == told.before.to_json()["units"]
+    assert standing(result) == result.before.to_json()["units"]
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
 def test_6_c_8_nobody_dislodges_his_own_unit_in_a_broken_circle(rules):
-    told = play(
+    result = play(
         rules,
         turkey=["F CON - BLA", "A BUL - CON", "A SMY S A BUL - CON"],
         russia=["F BLA - BUL/EC"],
         austria=["A SER - BUL"],
     )
-    assert standing(told) == told.before.to_json()["units"]
-    assert told.after.phase_name == "F1901M"
+    assert standing(result) == result.before.to_json()["units"]
+    assert result.after.phase_name == "F1901M"
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
 def test_6_c_9_nor_helps_to_dislodge_it(rules):
-    told = play(
+    result = play(
         rules,
         turkey=["F CON - BLA", "A SMY S A BUL - CON"],
         russia=["F BLA - BUL/EC"],
         austria=["A SER - BUL", "A BUL - CON"],
     )
-    assert standing(told) == told.before.to_json()["units"]
-    assert told.after.phase_name == "F1901M"
+    assert standing(result) == result.before.to_json()["units"]
+    assert result.after.phase_name == "F1901M"
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
 def test_6_f_25_a_support_that_is_cut_last(rules):
     """Denmark gets to Norway, so the North Sea's convoy holds, so Holland's support of the Ruhr is cut."""
-    told = play(
+    result = play(
         rules,
         germany=["A RUH - BEL", "A HOL S A RUH - BEL", "A DEN - NWY", "F SKA C A DEN - NWY", "A FIN S A DEN - NWY"],
         england=["A YOR - HOL", "F NTH C A YOR - HOL", "F HEL S A YOR - HOL", "A BEL H"],
         russia=["F NWG - NTH", "F NWY S F NWG - NTH", "F SWE - SKA"],
     )
-    assert standing(told) == {
+    assert standing(result) == {
         "ENGLAND": ["A BEL", "A HOL", "F HEL", "F NTH"],
         "GERMANY": ["A FIN", "A NWY", "A RUH", "F SKA"],
         "RUSSIA": ["F NWG", "F SWE"],
     }
-    assert told.after.to_json()["dislodged"].keys() == {"A HOL", "F NWY"}
+    assert result.after.to_json()["dislodged"].keys() == {"A HOL", "F NWY"}
 
 
 def test_6_g_19_a_fleet_that_the_convoy_does_not_need_says_nothing_of_intent():
-    told = play(
+    result = play(
         "datc-3.0",
         france=["A MAR - SPA", "F WES C A MAR - SPA"],
         italy=["F LYO C A MAR - SPA", "A SPA - MAR"],
     )
-    assert standing(told) == told.before.to_json()["units"]
+    assert standing(result) == result.before.to_json()["units"]
 
 
 def test_6_g_20_a_convoy_that_was_asked_for_and_broken_leaves_the_army_where_it_is():
-    told = play(
+    result = play(
         "datc-3.0",
         france=["F BRE - ENG", "A PIC - BEL VIA", "A BUR S A PIC - BEL", "F MAO S F BRE - ENG"],
         england=["F ENG C A PIC - BEL"],
     )
-    assert "A PIC" in standing(told)["FRANCE"]
-    assert reasons(told)["A PIC - BEL VIA"] == "no convoy: F ENG was dislodged"
+    assert "A PIC" in standing(result)["FRANCE"]
+    assert reasons(result)["A PIC - BEL VIA"] == "no convoy: F ENG was dislodged"
 
 
 # Faults of a widely used engine
 
 
 def test_support_of_the_victims_own_power_does_not_count_in_a_convoyed_attack():
-    told = play(germany=["A NWY - EDI VIA", "F NTH C A NWY - EDI"], england=["F YOR S A NWY - EDI", "F EDI H"])
-    assert standing(told) == {"ENGLAND": ["F EDI", "F YOR"], "GERMANY": ["A NWY", "F NTH"]}
-    assert not told.after.dislodged
+    result = play(germany=["A NWY - EDI VIA", "F NTH C A NWY - EDI"], england=["F YOR S A NWY - EDI", "F EDI H"])
+    assert standing(result) == {"ENGLAND": ["F EDI", "F YOR"], "GERMANY": ["A NWY", "F NTH"]}
+    assert not result.after.dislodged
 
 
 def test_a_void_support_does_not_disrupt_a_convoy():
-    told = play(england=["A LON - BEL", "F NTH C A LON - BEL", "F YOR S F SKA - NTH"], germany=["F SKA - NTH"])
-    assert standing(told) == {"ENGLAND": ["A BEL", "F NTH", "F YOR"], "GERMANY": ["F SKA"]}
-    assert reasons(told)["F YOR S F SKA - NTH"] == "void: it would help to dislodge F NTH of its own power"
+    result = play(england=["A LON - BEL", "F NTH C A LON - BEL", "F YOR S F SKA - NTH"], germany=["F SKA - NTH"])
+    assert standing(result) == {"ENGLAND": ["A BEL", "F NTH", "F YOR"], "GERMANY": ["F SKA"]}
+    assert reasons(result)["F YOR S F SKA - NTH"] == "void: it would help to dislodge F NTH of its own power"
 
 
 def test_after_a_convoyed_attack_nobody_retreats_to_an_occupied_or_contested_province():
-    told = play(
+    result = play(
         england=["A LON - BEL", "F NTH C A LON - BEL", "A HOL S A LON - BEL"],
         france=["A BEL H", "A PAR - PIC", "F BRE - PIC"],
     )
-    assert told.after.to_json()["dislodged"] == {
+    assert result.after.to_json()["dislodged"] == {
         "A BEL": {"power": "FRANCE", "from": "LON", "retreats": ["BUR", "RUH"]}
     }
 
 
 def test_where_an_attacker_came_from_is_open_when_it_came_by_sea():
-    told = play(
+    result = play(
         france=["A GAS - MAR VIA", "A BUR S A GAS - MAR"],
         russia=["F MAO C A GAS - MAR", "F WES C A GAS - MAR", "F LYO C A GAS - MAR"],
         italy=["A MAR H"],
     )
-    assert told.after.to_json()["dislodged"]["A MAR"]["retreats"] == ["GAS", "PIE", "SPA"]
+    assert result.after.to_json()["dislodged"]["A MAR"]["retreats"] == ["GAS", "PIE", "SPA"]
 
 
 # Bad input
@@ -405,8 +405,8 @@ def test_unknown_rules():
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.lists(st.text(max_size=40) | st.none() | st.integers(), max_size=6))
 def test_garbage_is_told_and_the_game_goes_on(texts):
-    told = adjudicate(FIRST, {"FRANCE": texts})
-    assert len(told.fates) == len(texts)
-    assert all(fate.reason for fate in told.fates)
-    assert told.after.phase_name == "F1901M"
-    assert standing(told)["GERMANY"] == FIRST.to_json()["units"]["GERMANY"]
+    result = adjudicate(FIRST, {"FRANCE": texts})
+    assert len(result.fates) == len(texts)
+    assert all(fate.reason for fate in result.fates)
+    assert result.after.phase_name == "F1901M"
+    assert standing(result)["GERMANY"] == FIRST.to_json()["units"]["GERMANY"]

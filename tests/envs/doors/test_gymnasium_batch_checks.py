@@ -24,7 +24,7 @@ TENTH = spaces.Box(-0.1, 0.1, (2,), np.float64)  # float32 has no 0.1: the neare
 
 
 class Recorder(gym.Env):
-    """Remembers what it was given, and gives back what it was told to."""
+    """Remembers what it was given, and gives back what it was made with."""
 
     def __init__(self, actions, observations=None, gives=None, starts="sampled"):
         self.action_space = actions

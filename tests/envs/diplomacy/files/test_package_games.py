@@ -50,7 +50,7 @@ def same(a, b):
 
 
 def test_the_sample_has_what_it_was_picked_for():
-    """A unit with nowhere to go, told of in retreats and in adjustments, where another of its name stands or none."""
+    """A unit with nowhere to go, reported in retreats and in adjustments, where another of its name stands or none."""
     results = {(name, row["name"]): row for name, form in FORMS.items() for row in form["phases"]}
     picked = [
         ("package-256", "W1904A", "A DEN"),
@@ -94,8 +94,8 @@ def test_a_unit_destroyed_before_has_no_fate_in_the_phase_that_tells_of_it():
     game = game_from_json(FORMS["package-300"])
     assert fates(phase(game, "W1902A")) == {"CON": 0, "SMY": VOID}
     game = game_from_json(FORMS["package-256"])
-    told = {"BUD": 0, "EDI": 0, "LON": 0, "LVP": VOID, "SEV": 0, "STP": 0}
-    assert {p: bits for p, bits in fates(phase(game, "W1904A")).items() if bits or p in told} == told
+    reported = {"BUD": 0, "EDI": 0, "LON": 0, "LVP": VOID, "SEV": 0, "STP": 0}
+    assert {p: bits for p, bits in fates(phase(game, "W1904A")).items() if bits or p in reported} == reported
 
 
 def test_orders_that_were_given_and_not_carried_out_are_kept():
@@ -178,7 +178,7 @@ def test_results_of_adjustments(results, units, wanted):
 
 
 def test_results_of_units_that_are_not_there():
-    """Void ones are told of in any phase; anything else belongs to a unit on the board, or to one that just was."""
+    """Void ones are reported in any phase; anything else belongs to a unit on the board, or to one that just was."""
     form = copy.deepcopy(FORMS["package-287"])
     at = next(i for i, row in enumerate(form["phases"]) if row["name"] == "F1906R")
     for row in (form["phases"][at], form["phases"][0]):
@@ -228,9 +228,9 @@ def test_what_is_written_of_a_game_played_here_is_what_the_package_wrote(name):
             "note",
         ):
             assert unordered(one["state"][key]) == unordered(other["state"][key]), (one["name"], key)
-        told = {unit: words for unit, words in other["results"].items() if unit in one["results"]}
-        assert one["results"] == told
-        only = {unit: words for unit, words in other["results"].items() if unit not in told}
+        reported = {unit: words for unit, words in other["results"].items() if unit in one["results"]}
+        assert one["results"] == reported
+        only = {unit: words for unit, words in other["results"].items() if unit not in reported}
         assert all(unit == "WAIVE" or set(words) <= {"void", "disband"} for unit, words in only.items())
     if mine["phases"][-1]["name"] == "COMPLETED":
         assert unordered(mine["phases"][-1]["state"]["builds"]) == unordered(theirs["phases"][-1]["state"]["builds"])
