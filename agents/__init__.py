@@ -55,7 +55,7 @@ class AgentEntry:
             GameError: if no agent can.
         """
         from mlbits.agents.agent import AgentError
-        from mlbits.agents.networks.policy_value import observation_kind
+        from mlbits.agents.networks.features import observation_kind
 
         kinds = {"action": action_kinds(action_space), "observation": (observation_kind(observation_space),)}
         for what, space in (("action", action_space), ("observation", observation_space)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlbits.envs.core.errors import MlbitsError
 
@@ -270,6 +270,20 @@ def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unprefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a state dict that stands under a prefix."""
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}
+
+
+def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Load each network's weights from the part of a state dict that stands under its name.
+
+    Raises:
+        AgentError: if names or shapes are not those of the network.
+    """
+    for name, network in networks.items():
+        try:
+            network.load_state_dict(unprefixed(name, state))
+        except RuntimeError as error:
+            lines = str(error).splitlines()
+            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
 
 
 def content_hash(agent: Agent) -> str:

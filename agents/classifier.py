@@ -52,13 +52,15 @@ from mlbits.agents.agent import (
     RolloutSpec,
     check_hidden,
     check_range,
+    load_weights,
     network_generator,
     prefixed,
     unprefixed,
 )
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, masked_log_softmax, probability_ratio
-from mlbits.agents.networks.policy_value import Features, Tower
+from mlbits.agents.networks.features import Features
+from mlbits.agents.networks.mlp import MLP
 from mlbits.agents.reinforce import others_mean
 
 Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]
@@ -120,11 +122,11 @@ class Scores(nn.Module):
         if isinstance(space, spaces.Dict) and FEEDBACK in space.spaces:
             space = spaces.Dict({key: part for key, part in space.items() if key != FEEDBACK})
         self.features = Features(space, generator)
-        self.tower = Tower(self.features, hidden, answers, 0.01, generator)
+        self.mlp = MLP(self.features, hidden, answers, generator, activation="tanh", head_gain=0.01)
 
     def forward(self, obs: Any) -> Tensor:
         """Scores [N, n] of observations [N, ...]."""
-        scores: Tensor = self.tower(self.features(obs))
+        scores: Tensor = self.mlp(self.features(obs))
         return scores
 
 
@@ -291,9 +293,5 @@ class Classifier:
         Raises:
             AgentError: if names or shapes are not those of this network.
         """
-        try:
-            self.network.load_state_dict(unprefixed("network", state))
-        except RuntimeError as error:
-            lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))

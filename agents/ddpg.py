@@ -1,4 +1,4 @@
-"""Deep deterministic policy gradient: an actor that follows its critic's slope; the D4PG and TD3 forms as switches.
+"""Deep deterministic policy gradient: an actor trained by its critic's gradient; D4PG and TD3 as switches.
 
 Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), algorithm 1, on transitions drawn from a
 replay, with target networks mu' and Q' that follow mu and Q by a share tau each update:
@@ -27,6 +27,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,17 +44,18 @@ from mlbits.agents.agent import (
     ReplaySpec,
     check_hidden,
     check_range,
+    load_weights,
     network_generator,
     prefixed,
     unprefixed,
 )
-from mlbits.agents.kernels.fused_adam import FollowedAdam
-from mlbits.agents.kernels.relu_mlp_passes import Precision
+from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
-from mlbits.agents.maths.return_distributions import categorical_gradient, categorical_loss, project
+from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
-from mlbits.agents.networks.deterministic import Actor, Critics
+from mlbits.agents.networks.deterministic import Actor, Critics, frozen
+from mlbits.agents.networks.mlp import Precision
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
@@ -201,7 +203,7 @@ class DDPG:
         device: torch.device | str = "cpu",
     ) -> None:
         config = config.settled(device)[0]
-        precision: Precision = "bfloat16" if config.precision == "bfloat16" else "float32"
+        self.precision: Precision = "bfloat16" if config.precision == "bfloat16" else "float32"
         self.config, self.device = config, torch.device(device)
         layout = action_layout(action_space)
         if not (np.isfinite(layout.low).all() and np.isfinite(layout.high).all()):
@@ -213,19 +215,22 @@ class DDPG:
         self._scale, self._center = box.scale.to(device), box.center.to(device)
         self._low, self._high = box.low.to(device), box.high.to(device)
         generator, size = network_generator(seed), len(layout.low)
-        self.actor = Actor(observation_space, size, config.hidden, generator, precision).to(device)
+        self.actor = Actor(observation_space, size, config.hidden, generator).to(device)
         self.critics = Critics(
             observation_space, size, config.hidden, generator, count=2 if config.twin else 1,
-            atoms=1 if config.head == "value" else config.atoms, precision=precision,
+            atoms=1 if config.head == "value" else config.atoms,
         ).to(device)  # fmt: skip
-        self.actor_optimizer = FollowedAdam(
-            self.actor, config.actor_learning_rate, config.max_grad_norm, config.adam_eps
-        )
-        self.critic_optimizer = FollowedAdam(
-            self.critics, config.critic_learning_rate, config.max_grad_norm, config.adam_eps
-        )
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.actor_optimizer = FlatAdam(
+            self.actor.parameters(), config.actor_learning_rate, config.max_grad_norm, config.adam_eps,
+            target=self.target_actor.parameters(),
+        )  # fmt: skip
+        self.critic_optimizer = FlatAdam(
+            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, config.adam_eps,
+            target=self.target_critics.parameters(),
+        )  # fmt: skip
         self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
-        self._downhill = torch.full((config.batch_size, 1), -1 / config.batch_size, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.noise, self.updates = math.inf if config.warmup else config.noise, 0
         self._measured: dict[str, Tensor] = {}
@@ -250,7 +255,6 @@ class DDPG:
         played = torch.addcmul(self._center, action, self._scale).clamp_(self._low, self._high)
         return Decision(played, action, None)
 
-    @torch.no_grad()
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """As many updates as the steps played since the last call ask for.
 
@@ -283,53 +287,51 @@ class DDPG:
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics, and where it is due one of the actor, and of the targets towards both."""
         target = self._target(drawn, generator)
-        scale = 1 / len(target) if drawn.weight is None else drawn.weight.unsqueeze(-1) / len(target)
-        outs = self.critics.forward_backward(drawn.obs, drawn.action, lambda out: self._slope(out, target, scale))
+        outs = self.critics.forward(drawn.obs, drawn.action, self.precision)
+        loss = torch.zeros((), device=self.device)
+        for out in outs:
+            losses = self._loss(out, target)
+            loss = loss + (losses if drawn.weight is None else drawn.weight * losses).mean()
+        self.critic_optimizer.zero_grad()
+        loss.backward()
         measuring = self.updates % _MEASURE_EVERY == 0
-        if measuring or drawn.weight is not None:
-            error = torch.stack([self._error(out, target) for out in outs]).mean(0)
-        if drawn.weight is not None:
-            replay.set_priority(drawn.slot, error)
-        if measuring:
-            loss = torch.stack([self._loss(out, target) for out in outs]).sum(0)
-            self._measured |= {
-                "critic_loss": (scale * loss).sum(),
-                "q": self._mean(outs[0]).mean(),
-                "error": error.mean(),
-                "critic_grad_norm": self.critic_optimizer.grad_norm(),
-            }
         self.updates += 1
         due = self.updates % self.config.policy_delay == 0
-        self.critic_optimizer.step(self.config.tau if due else 0.0)
+        grad_norm = self.critic_optimizer.step(self.config.tau if due else 0.0)
+        if measuring or drawn.weight is not None:
+            outs = [out.detach() for out in outs]
+            error = torch.stack([self._error(out, target) for out in outs]).mean(0)
+            if drawn.weight is not None:
+                replay.set_priority(drawn.slot, error)
+            if measuring:
+                q = self._mean(outs[0]).mean()
+                self._measured |= {
+                    "critic_loss": loss.detach(), "q": q, "error": error.mean(), "critic_grad_norm": grad_norm,
+                }  # fmt: skip
         if due:
             self._update_actor(drawn.obs)
 
     def _update_actor(self, obs: Any) -> None:
         """One step of the actor up the first critic."""
-        seen: list[Tensor] = []
-
-        def gradient(action: Tensor) -> Tensor:
-            out, slope = self.critics.action_gradient(obs, action, self._climb)
-            seen.append(out)
-            return slope
-
-        self.actor.forward_backward(obs, gradient)
+        with frozen(self.critics):
+            action = self.actor.forward(obs, self.precision)
+            q = self._mean(self.critics.first(obs, action, self.precision)).mean()
+            self.actor_optimizer.zero_grad()
+            (-q).backward()
+        grad_norm = self.actor_optimizer.step(self.config.tau)
         if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
-            self._measured |= {
-                "actor_q": self._mean(seen[0]).mean(),
-                "actor_grad_norm": self.actor_optimizer.grad_norm(),
-            }
-        self.actor_optimizer.step(self.config.tau)
+            self._measured |= {"actor_q": q.detach(), "actor_grad_norm": grad_norm}
 
+    @torch.no_grad()
     def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:
         """What the critics should put out: [N, 1], or probabilities [N, atoms]."""
         config = self.config
-        action = self.actor_optimizer.target.record(drawn.next_obs)
+        action = self.target_actor.forward(drawn.next_obs, self.precision)
         if config.target_noise > 0:
             noise = torch.empty(action.shape).normal_(0, config.target_noise, generator=generator)
             noise = noise.clamp_(-config.target_noise_clip, config.target_noise_clip).to(self.device)
             action = action.add_(noise).clamp_(-1, 1)
-        outs = self.critic_optimizer.target.record(drawn.next_obs, action)
+        outs = self.target_critics.forward(drawn.next_obs, action, self.precision)
         reward, discount = drawn.reward.unsqueeze(-1), drawn.discount.unsqueeze(-1)
         if config.head == "value":
             following = torch.minimum(*outs) if config.twin else outs[0]
@@ -341,16 +343,10 @@ class DDPG:
         return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
 
     def _loss(self, out: Tensor, target: Tensor) -> Tensor:
-        """Each transition's loss, [N, 1]."""
+        """Each transition's loss, [N]."""
         if self.config.head == "value":
-            return (out - target).square()
-        return categorical_loss(out, target).unsqueeze(-1)
-
-    def _slope(self, out: Tensor, target: Tensor, scale: float | Tensor) -> Tensor:
-        """The gradient of :meth:`_loss` times ``scale`` for the output, [N, 1 or atoms]."""
-        if self.config.head == "value":
-            return torch.sub(out, target).mul_(2 * scale)
-        return categorical_gradient(out, target).mul_(scale)
+            return (out - target).square().squeeze(-1)
+        return categorical_loss(out, target)
 
     def _error(self, out: Tensor, target: Tensor) -> Tensor:
         """Each transition's error for the replay's priorities, [N]: |target - Q|, or KL(target, critic)."""
@@ -361,13 +357,6 @@ class DDPG:
     def _mean(self, out: Tensor) -> Tensor:
         """Q from a critic's output, [N, 1]."""
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
-
-    def _climb(self, out: Tensor) -> Tensor:
-        """The gradient of minus :meth:`_mean`, mean of the rows, for the output, [N, 1 or atoms]."""
-        if self.config.head == "value":
-            return self._downhill if self._downhill.shape == out.shape else torch.full_like(out, -1 / len(out))
-        probability = torch.softmax(out, -1)
-        return probability * (probability @ self.support.unsqueeze(-1) - self.support).div_(len(out))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, targets, optimisers, exploration and what has been seen of returns, copied."""
@@ -389,12 +378,7 @@ class DDPG:
         Raises:
             AgentError: if names or shapes are not those of these networks.
         """
-        try:
-            for name, network in self._networks().items():
-                network.load_state_dict(unprefixed(name, state))
-        except RuntimeError as error:
-            lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        load_weights(self._networks(), state)
         for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
@@ -408,6 +392,6 @@ class DDPG:
         return {
             "actor": self.actor,
             "critics": self.critics,
-            "target_actor": self.actor_optimizer.target,
-            "target_critics": self.critic_optimizer.target,
+            "target_actor": self.target_actor,
+            "target_critics": self.target_critics,
         }

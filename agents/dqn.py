@@ -25,6 +25,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import (
@@ -42,26 +44,21 @@ from mlbits.agents.agent import (
     ReplaySpec,
     check_hidden,
     check_range,
+    load_weights,
     network_generator,
     prefixed,
     unprefixed,
 )
-from mlbits.agents.kernels.compiled_q_learning import CompiledQLearning, compiles
+from mlbits.agents.kernels import compiled_q_learning
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import epsilon_greedy
-from mlbits.agents.maths.return_distributions import (
-    categorical_gradient,
-    categorical_loss,
-    project,
-    quantile_huber_gradient,
-    quantile_huber_loss,
-)
+from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
-from mlbits.agents.networks.q_network import QNetwork, TargetNetwork
+from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.spaces import action_layout
 
-_ROWS_AT_ONCE = 8192  # transitions drawn together where several updates follow on each other
+_ROWS_AT_ONCE = 8192  # transitions drawn together for several compiled updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,17 +167,20 @@ class DQN:
             observation_space, self.num_actions, config.hidden, network_generator(seed),
             atoms=atoms, dueling=config.dueling,
         ).to(device)  # fmt: skip
+        self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = FlatAdam(
-            self.network.parameters(), config.learning_rate, config.max_grad_norm, eps=config.adam_eps
-        )
-        self.target = TargetNetwork(self.network, self.optimizer)
+            self.network.parameters(), config.learning_rate, config.max_grad_norm, eps=config.adam_eps,
+            target=self.target.parameters(),
+        )  # fmt: skip
         self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
-        plain = compiles(self.network, observation_space, self.device)
-        self._compiled = CompiledQLearning(self.network) if plain else None
+        box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
+        vector = box and len(observation_space.shape or ()) == 1
+        small = self.device.type == "cpu" and vector and self.network.is_plain
+        self._compiled = compiled_q_learning.layout(self.network.mlp.layers, self.optimizer.flat) if small else None
         # Priorities change with every update, and with them what is drawn.
-        together = plain and config.priority_exponent == 0
-        self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if together else 1
+        several = small and config.priority_exponent == 0
+        self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if several else 1
         self.epsilon, self.updates = 1.0 if config.warmup else config.epsilon_start, 0
 
     @property
@@ -211,7 +211,7 @@ class DQN:
 
     def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
         """The actions of greatest Q, [N]."""
-        few = None if self._compiled is None else self._compiled.values(self.optimizer.flat, obs)
+        few = None if self._compiled is None else compiled_q_learning.q_values(self._compiled, self.optimizer.flat, obs)
         if few is None:
             return _masked(self.values(obs), legal_mask).argmax(-1)
         if legal_mask is not None:
@@ -227,7 +227,6 @@ class DQN:
         """What states are worth: the greatest Q of their legal actions, [N]."""
         return _masked(self.values(obs), legal_mask).amax(-1)
 
-    @torch.no_grad()
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """As many updates as the steps played since the last call ask for.
 
@@ -257,54 +256,49 @@ class DQN:
                 minibatches=min(due - self.updates, self._updates_at_once),
             )  # fmt: skip
             if self._compiled is None or drawn.weight is not None:
-                metrics = self._update(drawn, experience, last=self.updates == due - 1)
+                metrics = self._update(drawn, experience)
             else:
-                metrics = self._update_compiled(drawn, self._compiled)
+                metrics = self._compiled_updates(drawn)
         if metrics:
             metrics |= {"epsilon": self.epsilon, "updates": self.updates}
         return metrics
 
-    def _update_compiled(self, drawn: Transitions, compiled: CompiledQLearning) -> dict[str, Any]:
-        """A gradient step for each minibatch of some; the metrics of the last."""
-        config = self.config
-        metrics = compiled.learn(
-            self.optimizer, self.target, drawn, config.batch_size,
-            updates=self.updates, target_every=config.target_every, tau=config.tau, double=config.double,
+    def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
+        """One gradient step on a minibatch; its metrics."""
+        config, target = self.config, self._target(drawn)
+        chosen = _of_action(self.network.forward(drawn.obs), drawn.action)  # [N] or [N, K]
+        losses = self._loss(chosen, target)
+        loss = (losses if drawn.weight is None else drawn.weight * losses).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        grad_norm = self.optimizer.step()
+        self.updates += 1
+        if self.updates % config.target_every == 0:
+            self.optimizer.follow(config.tau)
+        chosen = chosen.detach()
+        error = self._error(chosen, target)
+        if drawn.weight is not None:
+            replay.set_priority(drawn.slot, error)
+        q = self._mean(chosen).mean()
+        return {"loss": loss.detach(), "q": q, "error": error.abs().mean(), "grad_norm": grad_norm}
+
+    def _compiled_updates(self, drawn: Transitions) -> dict[str, Any]:
+        """:meth:`_update` for each of several minibatches, for plain Q on the CPU; the metrics of the last."""
+        assert self._compiled is not None
+        config, optimizer = self.config, self.optimizer
+        metrics: dict[str, Any] = compiled_q_learning.q_learning(
+            self._compiled, optimizer.vectors, drawn.obs, drawn.action, drawn.reward, drawn.discount, drawn.next_obs,
+            drawn.next_mask, batch_size=config.batch_size, double=config.double, updates=self.updates,
+            target_every=config.target_every, tau=config.tau, learning_rate=optimizer.learning_rate,
+            betas=optimizer.betas, eps=optimizer.eps, max_grad_norm=config.max_grad_norm,
         )  # fmt: skip
         self.updates += len(drawn.reward) // config.batch_size
         return metrics
 
-    def _update(self, drawn: Transitions, replay: Replay, last: bool) -> dict[str, Any]:
-        """One gradient step; its metrics where it is the last of a round."""
-        target = self._target(drawn)
-        scale = 1 / len(target) if drawn.weight is None else drawn.weight / len(target)
-
-        def gradient(out: Tensor) -> Tensor:
-            slope = self._slope(_of_action(out, drawn.action), target)
-            slope = slope * scale if isinstance(scale, float) or slope.dim() == 1 else slope * scale.unsqueeze(-1)
-            return torch.zeros_like(out).scatter_(1, _index(out, drawn.action), slope.unsqueeze(1))
-
-        chosen = _of_action(self.network.forward_backward(drawn.obs, gradient), drawn.action)  # [N] or [N, K]
-        grad_norm = self.optimizer.step()
-        self.updates += 1
-        if self.updates % self.config.target_every == 0:
-            self.target.follow(self.config.tau)
-        if drawn.weight is not None:
-            replay.set_priority(drawn.slot, self._error(chosen, target))
-        if not last:
-            return {}
-        return {
-            "loss": (scale * self._loss(chosen, target)).sum(),
-            "q": self._mean(chosen).mean(),
-            "error": self._error(chosen, target).abs().mean(),
-            "grad_norm": grad_norm,
-        }
-
+    @torch.no_grad()
     def _target(self, drawn: Transitions) -> Tensor:
         """What the chosen action's output should be: [N], or probabilities or quantiles [N, K]."""
-        out = self.target.network.forward(drawn.next_obs)
-        if self.config.head == "value" and not self.config.double:
-            return drawn.reward + drawn.discount * _masked(out, drawn.next_mask).amax(-1)
+        out = self.target.forward(drawn.next_obs)
         by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
         following = _of_action(out, _masked(by, drawn.next_mask).argmax(-1))
         if self.config.head == "value":
@@ -319,12 +313,6 @@ class DQN:
         if self.config.head == "value":
             return F.smooth_l1_loss(chosen, target, reduction="none")
         return (quantile_huber_loss if self.config.head == "quantile" else categorical_loss)(chosen, target)
-
-    def _slope(self, chosen: Tensor, target: Tensor) -> Tensor:
-        """The gradient of :meth:`_loss` for the chosen action's output, [N] or [N, K]."""
-        if self.config.head == "value":
-            return (chosen - target).clamp_(-1, 1)
-        return (quantile_huber_gradient if self.config.head == "quantile" else categorical_gradient)(chosen, target)
 
     def _error(self, chosen: Tensor, target: Tensor) -> Tensor:
         """Each transition's error for the replay's priorities, [N]; of a categorical head KL(target, chosen)."""
@@ -347,7 +335,7 @@ class DQN:
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, target, optimiser, exploration and what has been seen of returns, copied."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
-        state |= prefixed("target", self.target.network.state_dict())
+        state |= prefixed("target", self.target.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict())
         state["progress"] = torch.tensor([self.epsilon, self.updates], dtype=torch.float64)
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
@@ -358,12 +346,7 @@ class DQN:
         Raises:
             AgentError: if names or shapes are not those of this network.
         """
-        try:
-            self.network.load_state_dict(unprefixed("network", state))
-            self.target.network.load_state_dict(unprefixed("target", state))
-        except RuntimeError as error:
-            lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        load_weights({"network": self.network, "target": self.target}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         epsilon, updates = state["progress"].tolist()
@@ -372,12 +355,8 @@ class DQN:
 
 def _of_action(out: Tensor, action: Tensor) -> Tensor:
     """What [N, A, ...] says of each row's action, [N, ...]."""
-    return out.gather(1, _index(out, action)).squeeze(1)
-
-
-def _index(out: Tensor, action: Tensor) -> Tensor:
-    """Actions [N] as an index [N, 1, ...] into [N, A, ...]."""
-    return action.view(-1, *[1] * (out.dim() - 1)).expand(-1, 1, *out.shape[2:])
+    index = action.view(-1, *[1] * (out.dim() - 1)).expand(-1, 1, *out.shape[2:])
+    return out.gather(1, index).squeeze(1)
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -33,10 +33,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
+from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.orders import OrderDistribution
 
 Metrics = dict[str, Tensor]

@@ -39,10 +39,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
+from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 
 _MOST_WEIGHT = 2.0  # of a decision that was carried over; more than a step's worth of change is not to be trusted
 

@@ -36,7 +36,6 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
 from mlbits.agents.agent import (
     Decision,
     Rollout,
@@ -47,11 +46,12 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
+from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.maths.returns import RewardScale
-from mlbits.agents.networks.policy_value import RunningMoments
+from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.running_moments import RunningMoments
 
 # New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
@@ -343,9 +343,9 @@ class TRPO:
             order = torch.randperm(count, generator=generator).to(target.device)
             for index in order.tensor_split(math.ceil(count / config.batch_size)):
                 optimizer.zero_grad()
-                critic = TowerPass(core.network.critic, [pick(part, index) for part in parts])
+                critic = TanhMLPPasses(core.network.critic.layers, [pick(part, index) for part in parts])
                 error = critic.out.squeeze(-1) - pick(target, index)
-                critic.pull((error / len(index))[:, None], gradients)  # of half the mean squared error
+                critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
                 optimizer.step()
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()

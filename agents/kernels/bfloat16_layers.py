@@ -1,11 +1,10 @@
-"""What lies between products in bfloat16: layers that are narrow on one side, activations, masks and roundings.
+"""What lies between products in bfloat16: narrow first layers and heads, biases, ReLUs, their gradients, roundings.
 
-bfloat16 has float32's range and 8 bits of precision; CPUs with AVX512-BF16 (and GPUs) multiply matrices of it at twice
-float32's speed or more, and add up in float32. Then what lies between the products takes as long as they do: as torch
-operations it is a dozen passes over memory that no longer fits the nearest cache. Here it is one pass a layer, compiled
-by Numba. On a GPU it is torch operations, and tests compare the two.
+How: each function is one compiled pass over memory on the CPU, where torch would take a dozen operations over memory
+that no longer fits the nearest cache. On a GPU they are torch operations, and tests compare the two.
 
-Each function takes and gives activations and their gradients in bfloat16; all else is float32.
+Shapes: activations and their gradients are bfloat16 [N, h]; all else is float32.
+Gain: 1.3 times the speed of torch's operations in a whole update (see :mod:`~mlbits.agents.kernels.bfloat16_mlp`).
 
 Example:
     >>> import torch
@@ -165,6 +164,22 @@ def first_inputs(grad: Block, hidden: Block, weight: Block, out: Block) -> None:
         _first_inputs(grad.array, hidden.array, weight.array, out.array)
 
 
+def narrow(vector: Block, out: Block) -> None:
+    """Round float32 to bfloat16, both of the same shape."""
+    if out.array is None:
+        out.tensor.copy_(vector.tensor)
+    else:
+        _narrow(vector.array.reshape(-1), out.array.reshape(-1))
+
+
+def widen(vector: Block, out: Block) -> None:
+    """Copy bfloat16 to float32, both of the same shape."""
+    if out.array is None:
+        out.tensor.copy_(vector.tensor)
+    else:
+        _widen(vector.array.reshape(-1), out.array.reshape(-1))
+
+
 # A bfloat16 is the upper half of a float32; to round to the nearest (to even in the middle) is to add before cutting.
 # Comparisons are turned round so that NaN, for which all are false, gets through. Short loops, one after another over a
 # row, are what the compiler makes vector instructions of; sums over a row may be taken in any order ("reassoc").
@@ -244,10 +259,10 @@ def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head
         for r in range(min(4, len(grad) - 4 * block)):
             row = 4 * block + r
             for k in range(outputs):
-                slope = grad[row, k]
-                head_total[k] += slope
+                error = grad[row, k]
+                head_total[k] += error
                 for j in range(width):
-                    past[r, j] += slope * head[k, j]
+                    past[r, j] += error * head[k, j]
             for j in range(width):
                 value_bits[r, j] = np.uint32(hidden[row, j]) << np.uint32(16)
                 past[r, j] = np.float32(0) if hidden[row, j] == 0 else past[r, j]
@@ -313,3 +328,17 @@ def _first_inputs(grad: Any, hidden: Any, weight: Any, out: Any) -> None:
             for j in range(width):
                 value += weight[k, j] * past[j]
             out[row, k] = value
+
+
+@njit(cache=True)
+def _narrow(vector: Any, out: Any) -> None:
+    bits = vector.view(np.uint32)
+    for k in range(len(bits)):
+        out[k] = rounded(bits[k])
+
+
+@njit(cache=True)
+def _widen(vector: Any, out: Any) -> None:
+    bits = out.view(np.uint32)
+    for k in range(len(bits)):
+        bits[k] = np.uint32(vector[k]) << np.uint32(16)

@@ -1,10 +1,9 @@
-"""Adam with gradient clipping over one flat vector: the parameters of a small network, updated in a few operations.
+"""Adam with gradient clipping over one flat vector, and a target network that follows.
 
-The parameters become views of one vector and their gradients views of another, so that zeroing, clipping and Adam are a
-handful of operations in all in place of as many a tensor, and Adam one pass over memory: the operation behind
-``torch.optim.Adam(fused=True)``. The arithmetic is that of ``torch.optim.Adam`` and ``clip_grad_norm_`` (tested against
-them). Not torch's own class, because making one imports torch's compiler: a CPU-second at the start of every run, as
-much as learning CartPole takes.
+How: the parameters become views of one vector and their gradients views of another, so that zeroing, clipping and Adam
+are a few operations in all in place of as many per tensor: the operation behind ``torch.optim.Adam(fused=True)``. The
+arithmetic is that of ``torch.optim.Adam`` and ``clip_grad_norm_`` (tested against them). Not torch's own class, because
+making one imports torch's compiler: a CPU-second at the start of every run, as much as learning CartPole takes.
 """
 
 from __future__ import annotations
@@ -12,19 +11,32 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mlbits.agents.kernels.fused_adam import adam_and_polyak, vectors
 
-def flatten(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Move parameters, in place, into one vector, of which they become views; returns the vector."""
-    parameters = list(parameters)
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-    for parameter, value in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.data = value.view_as(parameter)
-    return flat
+
+class Vectors(NamedTuple):
+    """What a step reads and writes, all [n] but for the number of steps [].
+
+    Attributes:
+        flat: the parameters.
+        grad: their gradient.
+        first: the first moment.
+        second: the second moment.
+        target: the target network's parameters; empty without one.
+        steps: how many steps there were.
+    """
+
+    flat: Tensor
+    grad: Tensor
+    first: Tensor
+    second: Tensor
+    target: Tensor
+    steps: Tensor
 
 
 class FlatAdam:
@@ -36,10 +48,11 @@ class FlatAdam:
         max_grad_norm: the gradient's L2 norm is clipped to this; ``math.inf`` leaves it.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
+        target: the parameters of a target network, in the same order, moved likewise.
 
     Attributes:
         learning_rate: may be set anew before any step.
-        flat: the parameters as one vector.
+        vectors: what a step reads and writes.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
     """
@@ -51,53 +64,86 @@ class FlatAdam:
         max_grad_norm: float,
         eps: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
+        target: Iterable[nn.Parameter] = (),
     ) -> None:
-        self._parameters = parameters = list(parameters)
-        self.flat = flatten(parameters)
-        self._grad = torch.zeros_like(self.flat)
-        for parameter, grad in zip(parameters, self._grad.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = grad.view_as(parameter)
+        self._parameters, self._target = list(parameters), list(target)
+        sizes, some = [parameter.numel() for parameter in self._parameters], self._parameters[0].detach()
+        flat, grad, first, second, follower = vectors(5, sum(sizes), some)
+        self.vectors = Vectors(flat, grad, first, second, follower if self._target else follower[:0],
+                               torch.zeros((), device=some.device))  # fmt: skip
+        _move(self._parameters, flat)
+        _move(self._target, follower)
+        for parameter, part in zip(self._parameters, grad.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.eps, self.betas = eps, betas
-        self._steps = torch.zeros((), device=self.flat.device)
-        self._first, self._second = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self._arrays = (
+            tuple(vector.numpy() for vector in self.vectors) if some.is_cpu and some.dtype == torch.float32 else None
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
         # Copied one by one, parameters and gradients would be views of nothing, and every step without effect.
-        parameters = copy.deepcopy(self._parameters, memo)
-        made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self.eps, self.betas)
+        parameters, target = copy.deepcopy(self._parameters, memo), copy.deepcopy(self._target, memo)
+        made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self.eps, self.betas, target)
         made.load_state_dict(self.state_dict())
         return made
 
     @property
-    def memory(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a step reads and writes besides ``flat``: gradient, first and second moment, number of steps []."""
-        return self._grad, self._first, self._second, self._steps
+    def flat(self) -> Tensor:
+        """The parameters as one vector, [n]."""
+        return self.vectors.flat
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        self._grad.zero_()
+        self.vectors.grad.zero_()
 
     @torch.no_grad()
-    def step(self) -> Tensor:
-        """Clip and update; returns the gradient's norm before clipping, a tensor []."""
-        norm = torch.linalg.vector_norm(self._grad)
+    def step(self, tau: float = 0.0) -> Tensor:
+        """Clip and update; then let the target go a fraction ``tau`` of the way to the network.
+
+        Returns:
+            The gradient's norm before clipping, a tensor [].
+        """
+        flat, grad, first, second, _, steps = self.vectors
+        norm = torch.linalg.vector_norm(grad)
         if self.max_grad_norm != math.inf:
-            self._grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
-        self._steps += 1
+            grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
+        steps += 1
+        if tau > 0 and self._arrays is not None:
+            adam_and_polyak(*self._arrays[:5], int(steps), self.learning_rate, *self.betas, self.eps, float(tau))
+            return norm
         torch._fused_adam_(
-            [self.flat], [self._grad], [self._first], [self._second], [], [self._steps],
+            [flat], [grad], [first], [second], [], [steps],
             lr=self.learning_rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
+        if tau > 0:
+            self.follow(tau)
         return norm
+
+    @torch.no_grad()
+    def follow(self, tau: float) -> None:
+        """Let the target go a fraction ``tau`` of the way to the network; 1 makes them equal."""
+        if tau == 1.0:
+            self.vectors.target.copy_(self.vectors.flat)
+        else:
+            self.vectors.target.lerp_(self.vectors.flat, tau)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The two moments and the number of steps, as tensors."""
-        return {"first": self._first, "second": self._second, "steps": self._steps}
+        return {name: getattr(self.vectors, name) for name in ("first", "second", "steps")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from saved moments."""
-        self._first.copy_(state["first"])
-        self._second.copy_(state["second"])
-        self._steps.copy_(state["steps"])
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
+
+
+def _move(parameters: list[nn.Parameter], vector: Tensor) -> None:
+    """Move parameters, in place, into the beginning of a vector, of which they become views."""
+    start = 0
+    for parameter in parameters:
+        part = vector[start : start + parameter.numel()].view_as(parameter)
+        part.copy_(parameter.detach())
+        parameter.data = part
+        start += parameter.numel()

@@ -1,70 +1,72 @@
-"""A tower's passes written out: forward, tangents (J v) and gradients (J^T u), without autograd.
+"""Forward pass, Jacobian-vector and vector-Jacobian products of tanh layers, without autograd.
 
-For the small networks of control problems autograd's bookkeeping takes more time than the arithmetic: a gradient of 128
-rows through two layers of 64 takes 165 us this way and 370 us that way. It gives tangents too, for natural gradients.
-Checked against autograd in tests.
+How: at the sizes of control problems autograd's bookkeeping takes more time than the arithmetic, and a Jacobian-vector
+product by autograd takes two backward passes. Here the forward pass keeps the activations, and each product is one pass
+over the layers (Pearlmutter 1994).
+
+Shapes: [N, out] outputs; tangents and gradients in the shapes of the parameters.
+Gain: a gradient of 128 rows through two layers of 64 takes 165 us this way and 370 us by autograd; a Fisher-vector
+product of 1,024 rows 0.67 ms and 1.5 ms. Checked against autograd in tests.
 
 Example:
     >>> import torch
-    >>> from gymnasium import spaces
-    >>> from mlbits.agents.networks.policy_value import Features, Tower
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> tower = Tower(Features(spaces.Discrete(3), generator), (4,), 1, 1.0, generator)
-    >>> run = TowerPass(tower, [torch.tensor([[0], [2]])])
-    >>> gradient = {parameter: torch.zeros_like(parameter) for parameter in tower.parameters()}
-    >>> inputs = run.pull(torch.ones(2, 1), gradient)
-    >>> gradient[tower.head_bias].tolist()
+    >>> from mlbits.agents.kernels.layers import Layers
+    >>> table, bias, head = torch.zeros(3, 4), torch.zeros(4), torch.ones(1, 4)
+    >>> layers = Layers((True,), (table,), (), (bias,), head, torch.zeros(1))
+    >>> passes = TanhMLPPasses(layers, [torch.tensor([[0], [2]])])
+    >>> gradient = {parameter: torch.zeros_like(parameter) for parameter in (table, bias, head, layers.head_bias)}
+    >>> _ = passes.vjp(torch.ones(2, 1), gradient)
+    >>> gradient[layers.head_bias].tolist()
     [2.0]
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mlbits.agents.networks.policy_value import Tower
+from mlbits.agents.kernels.layers import Layers
 
 
-class TowerPass:
-    """A tower at N rows; its weights must not change while this is used.
+class TanhMLPPasses:
+    """Tanh layers at N rows; their parameters must not change while this is used.
 
     Args:
-        tower: whose passes.
-        parts: of N observations, as its features make them.
+        layers: the parameters.
+        parts: the input parts of N rows.
 
     Attributes:
-        out: the tower's outputs, [N, out].
+        out: the outputs, [N, out].
     """
 
     @torch.no_grad()
-    def __init__(self, tower: Tower, parts: Sequence[Tensor]) -> None:
-        self._tower, self._parts = tower, parts
-        self._tables, self._weights, self._biases = (*tower.first,), (*tower.weights,), (*tower.biases,)
+    def __init__(self, layers: Layers, parts: Sequence[Tensor]) -> None:
+        self._layers, self._parts = layers, parts
+        self._tables, self._weights, self._biases = layers.tables, layers.weights, layers.biases
         total: Tensor = self._biases[0]
-        for part, table, is_index in zip(parts, self._tables, tower.is_index, strict=True):
+        for part, table, is_index in zip(parts, self._tables, layers.is_index, strict=True):
             total = total + F.embedding(part, table).sum(1) if is_index else torch.addmm(total, part, table)
         self._hidden = [_tanh(total)]
         for weight, bias in zip(self._weights, self._biases[1:], strict=True):
             self._hidden.append(_tanh(torch.addmm(bias, self._hidden[-1], weight)))
-        self.out = torch.addmm(tower.head_bias, self._hidden[-1], tower.head_weight.t())
+        self.out = torch.addmm(layers.head_bias, self._hidden[-1], layers.head.t())
 
     @torch.no_grad()
-    def push(
-        self, tangents: Mapping[nn.Parameter, Tensor], part_tangents: Mapping[int, Tensor] | None = None
-    ) -> Tensor:
-        """J v: how the outputs change, [N, out].
+    def jvp(self, tangents: Mapping[Any, Tensor], part_tangents: Mapping[int, Tensor] | None = None) -> Tensor:
+        """The Jacobian-vector product J v, [N, out].
 
         Args:
-            tangents: the change of each of the tower's parameters.
-            part_tangents: the change of those parts that change, by their numbers.
+            tangents: v, a tensor for each parameter.
+            part_tangents: tangents of input parts, by their numbers; others are constant.
         """
-        tower = self._tower
+        layers = self._layers
         change = tangents[self._biases[0]]
         for k, (part, table) in enumerate(zip(self._parts, self._tables, strict=True)):
-            if tower.is_index[k]:
+            if layers.is_index[k]:
                 change = change + F.embedding(part, tangents[table]).sum(1)
             else:
                 change = torch.addmm(change, part, tangents[table])
@@ -73,31 +75,31 @@ class TowerPass:
         for k, (weight, bias) in enumerate(zip(self._weights, self._biases[1:], strict=True)):
             before = torch.addmm(tangents[bias], self._hidden[k], tangents[weight])
             change = before.addmm_(self._through(change, k), weight)
-        out = torch.addmm(tangents[tower.head_bias], self._hidden[-1], tangents[tower.head_weight].t())
-        return out.addmm_(self._through(change, -1), tower.head_weight.t())
+        out = torch.addmm(tangents[layers.head_bias], self._hidden[-1], tangents[layers.head].t())
+        return out.addmm_(self._through(change, -1), layers.head.t())
 
     @torch.no_grad()
-    def pull(self, grad: Tensor, into: Mapping[nn.Parameter, Tensor], parts: Sequence[int] = ()) -> list[Tensor]:
-        """J^T u: add the parameters' gradients to what stands in ``into``.
+    def vjp(self, grad: Tensor, into: Mapping[Any, Tensor], parts: Sequence[int] = ()) -> list[Tensor]:
+        """The vector-Jacobian product J^T u, added to what stands in ``into``.
 
         Args:
-            grad: of the outputs, [N, out].
-            into: a tensor for each of the tower's parameters.
-            parts: numbers of the parts whose gradients are wanted.
+            grad: u, a gradient of the outputs, [N, out].
+            into: a tensor for each parameter.
+            parts: numbers of the input parts whose gradients are wanted.
 
         Returns:
             The gradients of those parts.
         """
-        tower, hidden = self._tower, self._hidden
-        into[tower.head_bias].add_(grad.sum(0))
-        into[tower.head_weight].addmm_(grad.t(), hidden[-1])
-        back = self._through(grad @ tower.head_weight, -1)
+        layers, hidden = self._layers, self._hidden
+        into[layers.head_bias].add_(grad.sum(0))
+        into[layers.head].addmm_(grad.t(), hidden[-1])
+        back = self._through(grad @ layers.head, -1)
         for k in range(len(self._weights) - 1, -1, -1):
             into[self._biases[k + 1]].add_(back.sum(0))
             into[self._weights[k]].addmm_(hidden[k].t(), back)
             back = self._through(back @ self._weights[k].t(), k)
         into[self._biases[0]].add_(back.sum(0))
-        for part, table, is_index in zip(self._parts, self._tables, tower.is_index, strict=True):
+        for part, table, is_index in zip(self._parts, self._tables, self._layers.is_index, strict=True):
             if is_index:
                 for column in part.unbind(1):
                     into[table].index_add_(0, column, back)
@@ -106,10 +108,10 @@ class TowerPass:
         return [back @ self._tables[k].t() for k in parts]
 
     def _through(self, change: Tensor, layer: int) -> Tensor:
-        """A change (or gradient) [N, h] past the tanh of a layer, in place: times 1 - tanh^2."""
+        """A tangent or gradient [N, h] past the tanh of a layer, in place: times 1 - tanh^2."""
         return torch.ops.aten.tanh_backward.grad_input(change, self._hidden[layer], grad_input=change)
 
 
 def _tanh(z: Tensor) -> Tensor:
-    """tanh(z) = 2 sigmoid(2 z) - 1, in place: on a CPU a third of the time of torch's own (see ``networks``)."""
+    """tanh(z) = 2 sigmoid(2 z) - 1, in place: on a CPU a third of the time of torch's own (see ``folded_tanh``)."""
     return z.mul_(2).sigmoid_().mul_(2).sub_(1)

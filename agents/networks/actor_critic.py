@@ -11,12 +11,23 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, network_generator, pick, prefixed, rows, unprefixed
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    Rollout,
+    load_weights,
+    network_generator,
+    pick,
+    prefixed,
+    rows,
+    unprefixed,
+)
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, distribution_for
 from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
-from mlbits.agents.networks.policy_value import ActorCritic, RunningMoments
+from mlbits.agents.networks.policy_value import ActorCritic
+from mlbits.agents.networks.running_moments import RunningMoments
 
 # Rows a pass on the CPU: activations of 4,096 rows of 64 stay in a core's cache, and of as many areas of boards.
 CPU_CHUNK = 4096
@@ -201,11 +212,7 @@ class ActorCriticCore:
         Raises:
             AgentError: if names or shapes are not those of this network.
         """
-        try:
-            self.network.load_state_dict(unprefixed("network", state))
-        except RuntimeError as error:
-            lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+        load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         if self.value_optimizer is not None:
             self.value_optimizer.load_state_dict(unprefixed("value_optimizer", state))

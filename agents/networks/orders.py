@@ -47,7 +47,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.networks.policy_value import orthogonal
+from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.envs.core.order_space import OrderSpace
 
 _WORD, _LOOK = 32, 16  # widths of what stands for an order, and of a look at an area

@@ -1,0 +1,125 @@
+"""The MLP of all agents: an input layer that sums over the parts of an observation, hidden layers, and a linear head.
+
+Weights are kept [in, out], because for narrow inputs the gradient's product is 6 times as fast that way round on a CPU;
+the head's are [out, in]. Indices are looked up in the first layer's table: one-hot vectors are never built.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlbits.agents.kernels.bfloat16_mlp import BFloat16MLP
+from mlbits.agents.kernels.folded_tanh import FEWEST_ROWS, folded_tanh
+from mlbits.agents.kernels.layers import Layers
+from mlbits.agents.networks.features import Features
+from mlbits.agents.networks.initial_weights import orthogonal, uniform
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class MLP(nn.Module):
+    """Hidden layers with one activation, and a linear head.
+
+    Initial weights: with "tanh" orthogonal with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), with "relu"
+    all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
+
+    Args:
+        features: give the parts' widths (their weights are not this network's).
+        hidden: widths of the hidden layers, at least one.
+        out: width of the head.
+        generator: the source of initial weights.
+        activation: "tanh" or "relu".
+        head_gain: gain of the head's initial weights, with "tanh".
+
+    Attributes:
+        is_index: for each input part, whether it holds indices.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        hidden: Sequence[int],
+        out: int,
+        generator: torch.Generator,
+        *,
+        activation: Literal["tanh", "relu"],
+        head_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.is_index, self.activation = tuple(features.is_index), activation
+        pairs, last = list(itertools.pairwise(hidden)), hidden[-1]
+        if activation == "tanh":
+            gain = math.sqrt(2)
+            first = orthogonal(sum(features.widths), hidden[0], gain, generator).split(features.widths)
+            weights = [orthogonal(a, b, gain, generator) for a, b in pairs]
+            biases = [torch.zeros(size) for size in hidden]
+            head, head_bias = orthogonal(out, last, head_gain, generator), torch.zeros(out)
+        else:
+            fan_in = features.fan_in
+            first = tuple(uniform(width, hidden[0], fan_in, generator) for width in features.widths)
+            biases = [uniform(1, hidden[0], fan_in, generator)[0]]
+            weights = [uniform(b, a, a, generator).t().contiguous() for a, b in pairs]
+            biases += [uniform(1, b, a, generator)[0] for a, b in pairs]
+            head, head_bias = uniform(out, last, last, generator), uniform(1, out, last, generator)[0]
+        self.first = nn.ParameterList(first)
+        self.weights = nn.ParameterList(weights)
+        self.biases = nn.ParameterList(biases)
+        self.head, self.head_bias = nn.Parameter(head), nn.Parameter(head_bias)
+        # A plain tuple of the same parameters: to look them up through the module costs as much as a small product.
+        self.layers = Layers(
+            self.is_index, (*self.first,), (*self.weights,), (*self.biases,), self.head, self.head_bias
+        )
+        self._in_bfloat16: BFloat16MLP | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, whose kernel is made anew."""
+        return {**self.__dict__, "_in_bfloat16": None}
+
+    def forward(self, parts: Sequence[Tensor], precision: Precision = "float32") -> Tensor:
+        """Outputs [N, out].
+
+        Args:
+            parts: of N observations, from the features.
+            precision: of the products between hidden layers; "bfloat16" applies where :attr:`rounds` is True.
+        """
+        if precision == "bfloat16" and self.rounds:
+            return self._bfloat16_kernel()(parts[0])
+        wide = parts[0].device.type == "cpu" and parts[0].shape[0] >= FEWEST_ROWS
+        if self.activation == "tanh" and wide:
+            return folded_tanh(self._first_layer(parts, 2.0), self.layers)
+        activate = torch.tanh if self.activation == "tanh" else torch.relu
+        hidden = activate(self._first_layer(parts))
+        for weight, bias in zip(self.layers.weights, self.layers.biases[1:], strict=True):
+            hidden = activate(torch.addmm(bias, hidden, weight))
+        return F.linear(hidden, self.layers.head, self.layers.head_bias)
+
+    def _first_layer(self, parts: Sequence[Tensor], scale: float = 1.0) -> Tensor:
+        """The first layer's pre-activation [N, h], times ``scale``."""
+        bias = self.layers.biases[0]
+        total: Tensor = bias if scale == 1.0 else scale * bias
+        for part, table, is_index in zip(parts, self.layers.tables, self.is_index, strict=True):
+            weight = table if scale == 1.0 else scale * table
+            if is_index:
+                rows = F.embedding(part, weight)
+                total = total + (rows.squeeze(1) if rows.shape[1] == 1 else rows.sum(1))
+            else:
+                total = torch.addmm(total, part, weight)
+        return total
+
+    @property
+    def rounds(self) -> bool:
+        """Whether bfloat16 applies: to ReLU layers, two at least, over one vector."""
+        return self.activation == "relu" and len(self.weights) > 0 and self.is_index == (False,)
+
+    def _bfloat16_kernel(self) -> BFloat16MLP:
+        kernel = self._in_bfloat16
+        if kernel is None or not kernel.is_current():
+            kernel = self._in_bfloat16 = BFloat16MLP(self.layers)
+        return kernel
