@@ -54,7 +54,7 @@ from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
-from mlbits.agents.networks.deterministic import Actor, Critics, frozen
+from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Precision
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
@@ -313,7 +313,7 @@ class DDPG:
 
     def _update_actor(self, obs: Any) -> None:
         """One step of the actor up the first critic."""
-        with frozen(self.critics):
+        with self.critic_optimizer.frozen():
             action = self.actor.forward(obs, self.precision)
             q = self._mean(self.critics.first(obs, action, self.precision)).mean()
             self.actor_optimizer.zero_grad()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +97,17 @@ class FlatAdam:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         self.vectors.grad.zero_()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within, gradients pass through the network to its inputs; the parameters' are not computed."""
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._parameters:
+                parameter.requires_grad_(True)
 
     @torch.no_grad()
     def step(self, tau: float = 0.0) -> Tensor:

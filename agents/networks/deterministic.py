@@ -5,8 +5,7 @@ Each network has its own convolutions where the observation is an image; two cri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -33,10 +32,12 @@ class Actor(nn.Module):
         super().__init__()
         self.features = Features(space, generator)
         self.mlp = MLP(self.features, hidden, action_size, generator, activation="relu")
+        self._both = self.features, self.mlp  # found faster than through the module
 
     def forward(self, obs: Any, precision: Precision = "float32") -> Tensor:
         """Actions in [-1, 1], [N, k]."""
-        return torch.tanh(self.mlp.forward(self.features.forward(obs), precision))
+        features, mlp = self._both
+        return torch.tanh(mlp.forward(features.forward(obs), precision))
 
 
 class Critics(nn.Module):
@@ -64,25 +65,15 @@ class Critics(nn.Module):
         super().__init__()
         self.features = Features(space, generator, extra=action_size)
         self.mlps = nn.ModuleList(MLP(self.features, hidden, atoms, generator, activation="relu") for _ in range(count))
+        self._both: tuple[Features, list[MLP]] = self.features, [*self.mlps]  # type: ignore[list-item]
 
     def forward(self, obs: Any, action: Tensor, precision: Precision = "float32") -> list[Tensor]:
         """Each critic's output, [N, atoms]."""
-        parts = self.features.forward(obs, action)
-        return [mlp.forward(parts, precision) for mlp in self.mlps]
+        features, mlps = self._both
+        parts = features.forward(obs, action)
+        return [mlp.forward(parts, precision) for mlp in mlps]
 
     def first(self, obs: Any, action: Tensor, precision: Precision = "float32") -> Tensor:
         """The first critic's output, [N, atoms]."""
-        return self.mlps[0].forward(self.features.forward(obs, action), precision)
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within, gradients pass through a network to its inputs, and its parameters get none (nor are they computed)."""
-    parameters = list(network.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        features, mlps = self._both
+        return mlps[0].forward(features.forward(obs, action), precision)

@@ -65,7 +65,7 @@ class Features(nn.Module):
             (indices if isinstance(part, _Indices) else vectors).append(part.forward(value))
         if extra is not None:
             vectors.append(extra)
-        return [part[0] if len(part) == 1 else torch.cat(part, 1) for part in (indices, vectors) if part]
+        return [torch.cat(part, 1) if len(part) > 1 else part[0] for part in (indices, vectors) if part]
 
 
 def observation_kind(space: gym.Space[Any]) -> str:
@@ -126,7 +126,7 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.reshape(len(obs), -1).float()
+        obs = obs.float() if obs.dim() == 2 else obs.flatten(1).float()
         return obs if self.scale == 1.0 else obs * self.scale
 
 

@@ -27,8 +27,8 @@ Precision = Literal["float32", "bfloat16"]
 class MLP(nn.Module):
     """Hidden layers with one activation, and a linear head.
 
-    Initial weights: with "tanh" orthogonal with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), with "relu"
-    all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
+    Initial weights: with "tanh" orthogonal with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), with
+    "relu" all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
 
     Args:
         features: give the parts' widths (their weights are not this network's).
@@ -40,6 +40,8 @@ class MLP(nn.Module):
 
     Attributes:
         is_index: for each input part, whether it holds indices.
+        rounds: whether bfloat16 applies: to ReLU layers, two at least, over one vector.
+        layers: the parameters.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class MLP(nn.Module):
         self.layers = Layers(
             self.is_index, (*self.first,), (*self.weights,), (*self.biases,), self.head, self.head_bias
         )
+        self.rounds = activation == "relu" and len(hidden) > 1 and self.is_index == (False,)
         self._in_bfloat16: BFloat16MLP | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,14 +94,14 @@ class MLP(nn.Module):
         """
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])
-        wide = parts[0].device.type == "cpu" and parts[0].shape[0] >= FEWEST_ROWS
-        if self.activation == "tanh" and wide:
-            return folded_tanh(self._first_layer(parts, 2.0), self.layers)
-        activate = torch.tanh if self.activation == "tanh" else torch.relu
+        layers = self.layers
+        if self.activation == "tanh" and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
+            return folded_tanh(self._first_layer(parts, 2.0), layers)
+        activate = torch.tanh_ if self.activation == "tanh" else torch.relu_
         hidden = activate(self._first_layer(parts))
-        for weight, bias in zip(self.layers.weights, self.layers.biases[1:], strict=True):
+        for weight, bias in zip(layers.weights, layers.biases[1:], strict=True):
             hidden = activate(torch.addmm(bias, hidden, weight))
-        return F.linear(hidden, self.layers.head, self.layers.head_bias)
+        return F.linear(hidden, layers.head, layers.head_bias)
 
     def _first_layer(self, parts: Sequence[Tensor], scale: float = 1.0) -> Tensor:
         """The first layer's pre-activation [N, h], times ``scale``."""
@@ -112,11 +115,6 @@ class MLP(nn.Module):
             else:
                 total = torch.addmm(total, part, weight)
         return total
-
-    @property
-    def rounds(self) -> bool:
-        """Whether bfloat16 applies: to ReLU layers, two at least, over one vector."""
-        return self.activation == "relu" and len(self.weights) > 0 and self.is_index == (False,)
 
     def _bfloat16_kernel(self) -> BFloat16MLP:
         kernel = self._in_bfloat16

@@ -1,4 +1,4 @@
-"""The network of value-based agents: Q of every action, with dueling heads and distributions of the return as options."""
+"""The network of value-based agents: Q of every action, or its distribution; with dueling heads as an option."""
 
 from __future__ import annotations
 
