@@ -1,16 +1,16 @@
 """ReLU layers with the products between hidden layers in bfloat16: forward and backward pass as one autograd node.
 
-How: CPUs with AVX512-BF16 or AMX, and GPUs, multiply matrices of bfloat16 at twice float32's speed or more, and add up in
-float32. Weights are rounded before each pass. What lies between the products (biases, ReLUs, narrow first layers and
+How: CPUs with AVX512-BF16 or AMX, and GPUs, multiply matrices of bfloat16 at twice float32's speed or more, and add up
+in float32. Weights are rounded before each pass. What lies between the products (biases, ReLUs, narrow first layers and
 heads, sums for biases) is one compiled pass over memory a layer (:mod:`~mlbits.agents.kernels.bfloat16_layers`).
 Activations stay in memory that the next pass uses again, and a backward pass writes gradients over what the parameters'
-``grad`` held, in place of adding to it: there may be one backward pass for each forward pass, and a ``zero_grad`` is not
-needed.
+``grad`` held, in place of adding to it: there may be one backward pass for each forward pass, and a ``zero_grad`` is
+not needed.
 
-Shapes: inputs float32 [N, d]; two hidden layers or more; outputs float32 [N, out]. The first layer, the head, biases and
-all gradients are float32.
-Gain: 1.9 times the speed of float32 for updates of DDPG with layers of 400 and 300 and 256 rows (AMD Zen 4). Torch's own
-operations in bfloat16 gain 1.5 times.
+Shapes: inputs float32 [N, d]; two hidden layers or more; outputs float32 [N, out]. The first layer, the head, biases
+and all gradients are float32.
+Gain: 1.9 times the speed of float32 for updates of DDPG with layers of 400 and 300 and
+256 rows (AMD Zen 4). Torch's own operations in bfloat16 gain 1.5 times.
 
 Example:
     >>> import torch

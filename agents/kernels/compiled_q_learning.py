@@ -1,9 +1,9 @@
 """Compiled Q-learning for small MLPs on the CPU: many updates, one after another, in one call.
 
-How: with two layers of 64, an update in torch is some fifty calls that cost more than the arithmetic, and with two of 256
-as much again as the products. Here the targets, both passes, clipped Adam and the target network's update are loops and
-products (:mod:`~mlbits.agents.kernels.small_matrix_products`) of one function compiled by Numba. The arithmetic is that of
-``DQN._update``, to which tests hold it.
+How: with two layers of 64, an update in torch is some fifty calls that cost more than the arithmetic, and with two of
+256 as much again as the products. Here the targets, both passes, clipped Adam and the target network's update are loops
+and products (:mod:`~mlbits.agents.kernels.small_matrix_products`) of one function compiled by Numba. The arithmetic is
+that of ``DQN._update``, to which tests hold it.
 
 Shapes: observations float32 [N, d], one number per action. Inside, activations are kept [width, N], one row per unit.
 Gain: 5 times the speed of torch with two layers of 64 and 32 transitions, twice with two of 256 and 128.

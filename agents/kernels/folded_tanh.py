@@ -1,8 +1,9 @@
 """Tanh layers for wide batches on the CPU, with tanh(z) = 2 sigmoid(2 z) - 1 folded into the weights.
 
 How: torch's vectorised ``tanh`` costs 165 ns for a row of 64, ``sigmoid`` 27 ns, a 64 x 64 product 88 ns. With
-s = sigmoid(2 z), a layer's output is 2 s - 1, so the next layer's 2 z is 4 s W + 2 (b - the sum of W's rows): the factors
-go into the (small) weights. Forward and backward pass are one autograd node, and each gradient's memory is used again.
+s = sigmoid(2 z), a layer's output is 2 s - 1, so the next layer's 2 z is 4 s W + 2 (b - the sum of W's rows): the
+factors go into the (small) weights. Forward and backward pass are one autograd node, and each gradient's memory is used
+again.
 
 Shapes: [N, h] activations; worth it from 64 rows on.
 Gain: 1.4 to 1.6 times the speed of a PPO update on 4,096 rows through two layers of 64.

@@ -2,8 +2,8 @@
 
 How: an off-policy update of wide networks reads and writes every weight several times over: Adam's step, then the
 target's towards it. On the CPU one compiled loop does both while a weight is in a register. Vectors start at different
-places of a memory page (:func:`vectors`): else a CPU takes a write to one for a write to what it is about to read of the
-next, and waits (twice the time).
+places of a memory page (:func:`vectors`): else a CPU takes a write to one for a write to what it is about to read of
+the next, and waits (twice the time).
 
 Shapes: flat float32 vectors [n].
 Gain: 1.04 times the speed of a whole DDPG update with layers of 400 and 300 (:class:`FlatAdam` then calls torch twice).

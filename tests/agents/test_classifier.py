@@ -57,7 +57,7 @@ def test_the_others_answer_by_the_softmax_of_their_scores(loss):
 def test_answers_are_drawn_from_the_behaviour_and_told_with_its_log_probability(loss):
     agent, obs = make(digits(classes=3), loss=loss, epsilon=0.5), torch.rand(1, 64).expand(30_000, 64)
     with torch.no_grad():
-        agent.network.tower.head_bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
+        agent.network.mlp.head_bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
         log_b = agent.behaviour(agent.network(obs[:1]), None)[0]
     decision = agent.act(obs, None, generator(1))
     share = torch.bincount(decision.action, minlength=3) / len(obs)

@@ -11,9 +11,9 @@ from torch import nn
 
 from mlbits.agents.agent import ReplaySpec
 from mlbits.agents.memory.replay import Replay, Transitions
-from tests.agents.kernels.test_relu_mlp_passes import textbook
 from tests.agents.maths.test_return_distributions import textbook_projection
 from tests.agents.memory.plays import hand_written
+from tests.agents.networks.test_deterministic import textbook
 from tests.agents.rollouts import VECTOR, draw, make_agent
 
 TWO = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32))  # units of 2 and 0.5 around 0 and 0.5
@@ -69,26 +69,26 @@ def once(agent, drawn, progress=0.5, seed=0):
 
 
 def constant(network, *numbers):
-    """Make each tower of a network put out the same numbers everywhere."""
-    towers = [network.tower] if hasattr(network, "tower") else list(network.towers)
+    """Make each MLP of a network put out the same numbers everywhere."""
+    mlps = [network.mlp] if hasattr(network, "mlp") else list(network.mlps)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        for tower, values in zip(towers, numbers, strict=True):
-            tower.head_bias.copy_(torch.tensor(values))
+        for mlp, values in zip(mlps, numbers, strict=True):
+            mlp.head_bias.copy_(torch.tensor(values))
 
 
-def linear(tower, bias, *slopes):
-    """Make a tower of observations [4] and actions [2] put out bias + slopes . action, for actions above -3."""
+def linear(mlp, bias, *gradients):
+    """Make an MLP of observations [4] and actions [2] put out bias + gradients . action, for actions above -3."""
     with torch.no_grad():
-        for parameter in tower.parameters():
+        for parameter in mlp.parameters():
             parameter.zero_()
-        for k, slope in enumerate(slopes):
-            tower.first[0][4 + k, k] = 1.0
-            tower.biases[0][k] = 3.0
-            tower.weights[0][k, k] = 1.0
-            tower.head[0, k] = slope
-        tower.head_bias.fill_(bias - 3 * sum(slopes))
+        for k, gradient in enumerate(gradients):
+            mlp.first[0][4 + k, k] = 1.0
+            mlp.biases[0][k] = 3.0
+            mlp.weights[0][k, k] = 1.0
+            mlp.head[0, k] = gradient
+        mlp.head_bias.fill_(bias - 3 * sum(gradients))
 
 
 def one_transition(reward=0.5, discount=0.9, count=1):
@@ -110,8 +110,7 @@ def test_the_value_target_by_hand(twin, discount, target, precision):
     """Of twins the lesser counts for the bootstrap, and both are moved."""
     agent = make(twin=twin, precision=precision)
     constant(agent.critics, *([1.0], [3.0])[: 1 + twin])
-    constant(agent.critic_optimizer.target, *([30.0], [20.0])[: 1 + twin])
-    agent.critic_optimizer.refresh()
+    constant(agent.target_critics, *([30.0], [20.0])[: 1 + twin])
     metrics, replay = once(agent, one_transition(discount=discount))
     errors = [abs(target - q) for q in (1.0, 3.0)[: 1 + twin]]
     assert float(metrics["q"]) == 1.0
@@ -126,7 +125,7 @@ def test_the_categorical_target_by_hand(twin, target):
     agent = make(head="categorical", atoms=3, support_low=0.0, support_high=2.0, twin=twin)
     sure = 40.0  # of logits: as good as certain
     constant(agent.critics, *([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])[: 1 + twin])
-    constant(agent.critic_optimizer.target, *([0.0, 0.0, sure], [0.0, sure, 0.0])[: 1 + twin])
+    constant(agent.target_critics, *([0.0, 0.0, sure], [0.0, sure, 0.0])[: 1 + twin])
     metrics, replay = once(agent, one_transition(reward=0.75, discount=0.5))
     assert float(metrics["q"]) == pytest.approx(1.0)
     assert float(metrics["critic_loss"]) == pytest.approx((1 + twin) * math.log(3))
@@ -146,7 +145,7 @@ def test_errors_of_a_stream_by_hand(n_step):
         priority_exponent=1.0, batch_size=6, updates_per_step=1 / 6,
     )  # fmt: skip
     constant(agent.critics, [1.0])
-    constant(agent.critic_optimizer.target, [10.0])
+    constant(agent.target_critics, [10.0])
     replay = Replay(ReplaySpec(3, 6, 1.0), torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), None)
     rollout = hand_written(terminated=[1], truncated=[4])
     object.__setattr__(rollout, "sample", torch.zeros(6, 1, 1, 1))
@@ -159,11 +158,10 @@ def test_errors_of_a_stream_by_hand(n_step):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_target_noise_is_clipped_and_stays_within_bounds(precision):
-    """Q' = a_1 + 0 a_2: the target tells the noise."""
+    """Q' = a_1 + 0 a_2: the target is the noise."""
     agent = make(target_noise=0.5, target_noise_clip=0.25, precision=precision)
-    linear(agent.critic_optimizer.target.towers[0], 0.0, 1.0, 0.0)
-    constant(agent.actor_optimizer.target, [0.0, 0.0])
-    agent.critic_optimizer.refresh()
+    linear(agent.target_critics.mlps[0], 0.0, 1.0, 0.0)
+    constant(agent.target_actor, [0.0, 0.0])
     count = 4000
     with torch.no_grad():
         target = agent._target(one_transition(0.0, 1.0, count), draw()).flatten()
@@ -172,8 +170,7 @@ def test_target_noise_is_clipped_and_stays_within_bounds(precision):
     at_ends = (target.abs() > 0.25 - rounding).float().mean()  # half a standard deviation: 62% lie beyond
     assert float(at_ends) == pytest.approx(0.617, abs=0.05)
     assert abs(float(target.mean())) < 0.02
-    constant(agent.actor_optimizer.target, [9.0, 0.0])  # tanh: 1
-    agent.actor_optimizer.refresh()
+    constant(agent.target_actor, [9.0, 0.0])  # tanh: 1
     with torch.no_grad():
         high = agent._target(one_transition(0.0, 1.0, count), draw())
     assert float(high.max()) <= 1.0 + rounding
@@ -185,11 +182,11 @@ def test_target_noise_is_clipped_and_stays_within_bounds(precision):
 
 
 def slow_critics(critics, obs, action):
-    return [textbook(tower, [torch.cat([obs, action], 1)]) for tower in critics.towers]
+    return [textbook(mlp, [torch.cat([obs, action], 1)]) for mlp in critics.mlps]
 
 
 def slow_actor(actor, obs):
-    return torch.tanh(textbook(actor.tower, [obs]))
+    return torch.tanh(textbook(actor.mlp, [obs]))
 
 
 def slow_mean(agent, out):
@@ -224,8 +221,7 @@ def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
         critic_learning_rate=0.02, hidden=(16, 12, 8),
     )  # fmt: skip
     actor, critics, actor_target, critic_target = (
-        copy.deepcopy(network)
-        for network in (agent.actor, agent.critics, agent.actor_optimizer.target, agent.critic_optimizer.target)
+        copy.deepcopy(network) for network in (agent.actor, agent.critics, agent.target_actor, agent.target_critics)
     )
     for network in (actor, critics):
         for parameter in network.parameters():
@@ -266,8 +262,8 @@ def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
             assert float(metrics["actor_q"]) == pytest.approx(float(q.detach()), abs=1e-5)
             assert float(metrics["actor_grad_norm"]) == pytest.approx(float(actor_norm), rel=1e-4)
         for ours, theirs in (
-            (agent.actor, actor), (agent.critics, critics), (agent.actor_optimizer.target, actor_target),
-            (agent.critic_optimizer.target, critic_target),
+            (agent.actor, actor), (agent.critics, critics), (agent.target_actor, actor_target),
+            (agent.target_critics, critic_target),
         ):  # fmt: skip
             for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
                 assert torch.allclose(one, two, atol=3e-5)
@@ -286,24 +282,27 @@ def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
 
 
 def test_in_bfloat16_the_first_updates_are_nearly_the_same():
-    agents = [make(precision=precision, hidden=(64, 48), batch_size=200) for precision in PRECISIONS]
-    for step in range(20):
-        drawn = some_transitions(200, seed=step)
-        for agent in agents:
-            once(agent, drawn)
-    with torch.no_grad():
-        one, two = (agent.critics.record(drawn.obs, drawn.action)[0] for agent in agents)
-        assert (one - two).norm() < 0.03 * one.norm()
-        one, two = (agent.actor.forward(drawn.obs) for agent in agents)
-        assert (one - two).abs().max() < 0.03
+    """In the median of five first networks: relative to a Q that happens to be near 0, any difference is great."""
+    differences = []
+    for seed in range(5):
+        agents = [make(seed, precision=precision, hidden=(64, 48), batch_size=200) for precision in PRECISIONS]
+        for step in range(20):
+            drawn = some_transitions(200, seed=step)
+            for agent in agents:
+                once(agent, drawn)
+        with torch.no_grad():
+            one, two = (agent.critics(drawn.obs, drawn.action, agent.precision)[0] for agent in agents)
+            differences.append(float((one - two).norm() / one.norm()))
+            one, two = (agent.actor.forward(drawn.obs) for agent in agents)
+            assert 0 < (one - two).abs().max() < 0.03
+    assert 0 < sorted(differences)[2] < 0.03
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_actor_climbs_its_critic(precision):
     """Q = a_1 - a_2: the actor goes to (1, -1), and leaves the critic alone."""
     agent = make(precision=precision, actor_learning_rate=0.01, critic_learning_rate=0.0)
-    linear(agent.critics.towers[0], 0.0, 1.0, -1.0)
-    agent.critic_optimizer.refresh()
+    linear(agent.critics.mlps[0], 0.0, 1.0, -1.0)
     drawn = some_transitions(30)
     before = [parameter.detach().clone() for parameter in agent.critics.parameters()]
     for _ in range(150):

@@ -99,11 +99,11 @@ def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
         assert metrics[0] == metrics[1]
     state, same = one.state_dict(), two.state_dict()
     assert all(torch.equal(state[name], same[name]) for name in state)
-    before = one.state_dict()["actor.tower.head"]
+    before = one.state_dict()["actor.mlp.head"]
     once(two, some_transitions(seed=6))
     once(two, some_transitions(seed=7))
-    assert torch.equal(one.actor.tower.head, before)
-    assert not torch.equal(two.actor.tower.head, before)
+    assert torch.equal(one.actor.mlp.head, before)
+    assert not torch.equal(two.actor.mlp.head, before)
 
 
 def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
@@ -120,9 +120,9 @@ def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
 def test_a_seed_decides_the_first_weights():
     one, two, other = (make(seed=seed, twin=True).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["actor.tower.head"], other["actor.tower.head"])
-    assert not torch.equal(one["critics.towers.0.head"], one["critics.towers.1.head"])
-    assert torch.equal(one["critics.towers.0.head"], one["target_critics.towers.0.head"])
+    assert not torch.equal(one["actor.mlp.head"], other["actor.mlp.head"])
+    assert not torch.equal(one["critics.mlps.0.head"], one["critics.mlps.1.head"])
+    assert torch.equal(one["critics.mlps.0.head"], one["target_critics.mlps.0.head"])
 
 
 # It learns

@@ -86,11 +86,11 @@ def once(agent, drawn, progress=0.5):
 
 def constant(agent, network, target):
     """Make Q (or its atoms) the same everywhere: numbers an action [A] or [A, K], of the network and of its target."""
-    for net, numbers in ((agent.network, network), (agent.target.network, target)):
+    for net, numbers in ((agent.network, network), (agent.target, target)):
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter.zero_()
-            net.tower.head_biases[0].copy_(torch.tensor(numbers).flatten())
+            net.mlp.head_bias.copy_(torch.tensor(numbers).flatten())
 
 
 def one_transition(reward=0.5, discount=0.9, action=0, next_mask=None):
@@ -346,10 +346,10 @@ def test_the_learning_rate_falls_where_it_should():
 def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
     agent = make_agent("dqn", THREE, target_every=3, tau=tau, warmup=0, **settings)
     assert (agent._compiled is not None) == compiled
-    before = torch.cat([parameter.flatten() for parameter in agent.target.network.parameters()])
+    before = torch.cat([parameter.flatten() for parameter in agent.target.parameters()])
     for update in range(1, 7):
         once(agent, some_transitions(seed=update))
-        now = torch.cat([parameter.flatten() for parameter in agent.target.network.parameters()])
+        now = torch.cat([parameter.flatten() for parameter in agent.target.parameters()])
         if update % 3:
             assert torch.equal(now, before)
         else:

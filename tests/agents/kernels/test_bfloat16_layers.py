@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.agents.kernels import bfloat16
-from mlbits.agents.kernels.bfloat16 import Block
+from mlbits.agents.kernels import bfloat16_layers as bfloat16
+from mlbits.agents.kernels.bfloat16_layers import Block
 from tests.agents.rollouts import draw
 
 SIZES = [(1, 3, 5), (7, 4, 40), (64, 11, 33), (10, 64, 16)]  # rows, inputs or outputs, width
@@ -135,3 +135,13 @@ def test_nothing_hides_what_is_not_a_number():
     out = Block(torch.zeros(1, 3, dtype=torch.bfloat16))
     bfloat16.first(Block(torch.ones(1, 1)), Block(nan), Block(torch.zeros(3)), out)
     assert out.tensor.isnan().tolist() == [[True, False, False]]
+
+
+def test_rounding_and_widening_of_whole_tensors():
+    values, half = random(7, 33), random(7, 33, half=True)
+    *_, (one, two) = both_ways(bfloat16.narrow, [values], [((7, 33), torch.bfloat16)])
+    assert torch.equal(one, two)
+    assert torch.equal(one, values.bfloat16())
+    *_, (one, two) = both_ways(bfloat16.widen, [half], [((7, 33), torch.float32)])
+    assert torch.equal(one, two)
+    assert torch.equal(one, half.float())

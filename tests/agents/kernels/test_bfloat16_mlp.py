@@ -1,4 +1,4 @@
-"""WideTower's written-out passes against autograd, in both precisions."""
+"""ReLU layers in bfloat16 against the same layers by autograd in float32, and against torch's bfloat16."""
 
 import copy
 import math
@@ -6,156 +6,136 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 
-from mlbits.agents.kernels.fused_adam import FollowedAdam
-from mlbits.agents.kernels.relu_mlp_passes import WideTower
+from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.networks.features import Features
+from mlbits.agents.networks.mlp import MLP
 from tests.agents.rollouts import draw
 
-ROWS = 37
-LAYOUTS = {
-    "a vector": ([False], [6]),
-    "a wide vector": ([False], [80]),
-    "indices": ([True], [9]),
-    "both": ([True, True, False], [4, 7, 6]),
-}
-HIDDEN = [(12,), (24, 20), (24, 20, 16), (16, 16, 16, 16)]
+ROWS = 200
 
 
-def parts_of(layout, dtype=torch.float32, rows=ROWS):
-    generator, parts = draw(3), []
-    for is_index, width in zip(*LAYOUTS[layout], strict=True):
-        if is_index:
-            parts.append(torch.randint(width, (rows, 2), generator=generator, dtype=torch.int32))
-        else:
-            parts.append(torch.randn(rows, width, generator=generator, dtype=dtype))
-    return parts
+def make(width=6, hidden=(96, 64), out=1, seed=0):
+    space = spaces.Box(-1, 1, (width,))
+    return MLP(Features(space, draw()), hidden, out, draw(seed), activation="relu")
 
 
-def textbook(tower, parts):
-    """The outputs by autograd."""
-    z = tower.biases[0]
-    for part, table, is_index in zip(parts, tower.first, tower.is_index, strict=True):
-        z = z + (F.one_hot(part.long(), len(table)).sum(1).to(table.dtype) @ table if is_index else part @ table)
-    for weight, bias in zip(tower.weights, tower.biases[1:], strict=True):
-        z = z.relu() @ weight + bias
-    return z.relu() @ tower.head.t() + tower.head_bias
+def inputs(width=6, rows=ROWS, seed=3):
+    return torch.randn(rows, width, generator=draw(seed))
 
 
-def gradients(tower, parts, grad):
-    for parameter in tower.parameters():
-        parameter.grad = torch.full_like(parameter, 77.0)  # what stood there is written over
-    with torch.no_grad():
-        out = tower.record(parts)
-        tower.backward(grad)
-    mine = {name: parameter.grad.clone() for name, parameter in tower.named_parameters()}
-    for parameter in tower.parameters():
-        parameter.grad = None
-    wanted = textbook(tower, parts)
-    wanted.backward(grad)
-    return out, wanted.detach(), {name: (mine[name], p.grad) for name, p in tower.named_parameters()}
+def plain(mlp, x):
+    """The same arithmetic by torch's own operations: products between hidden layers of rounded numbers."""
+    hidden = torch.addmm(mlp.biases[0], x, mlp.first[0]).relu().bfloat16()
+    for k, weight in enumerate(mlp.weights):
+        z = (hidden.float() @ weight.bfloat16().float()).bfloat16().float() + mlp.biases[k + 1]
+        last = k == len(mlp.weights) - 1
+        hidden = z.relu() if last else z.relu().bfloat16()
+    return F.linear(hidden, mlp.head, mlp.head_bias)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize("out", [1, 5])
-def test_gradients_are_autograds(layout, hidden, out):
-    tower = WideTower(*LAYOUTS[layout], hidden, out, draw()).double()
-    parts, grad = parts_of(layout, torch.float64), torch.randn(ROWS, out, generator=draw(1), dtype=torch.float64)
-    got, wanted, pairs = gradients(tower, parts, grad)
-    assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(tower.forward(parts), wanted, rtol=1e-12, atol=1e-12)
-    for mine, theirs in pairs.values():
-        assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("layout", ["a vector", "a wide vector", "both"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("out", [1, 12])
-def test_the_inputs_gradient_is_autograds_and_leaves_the_parameters_alone(layout, precision, out):
-    tower = WideTower(*LAYOUTS[layout], (64, 48, 32), out, draw(), precision)
-    adam = FollowedAdam(tower, 1e-3, math.inf)
-    for parameter in tower.parameters():
-        parameter.grad.fill_(5.0)
-    parts, grad, columns = parts_of(layout), torch.randn(ROWS, out, generator=draw(1)), slice(2, 5)
-    with torch.no_grad():
-        tower.record(parts)
-        got = tower.input_gradient(grad, columns)
-    assert all((parameter.grad == 5).all() for parameter in tower.parameters())
-    assert precision == "float32" or float(adam._half_grad.abs().sum()) == 0
-    parts[-1].requires_grad_()
-    textbook(tower, parts).backward(grad)
-    wanted = parts[-1].grad[:, columns]
-    assert got.shape == (ROWS, 3)
-    assert (got - wanted).norm() <= (1e-5 if precision == "float32" else 0.25) * wanted.norm()
-    with torch.no_grad():
-        tower.record(parts)
-        tower.backward(grad)
-        assert torch.allclose(tower.part_gradient(columns), got, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("hidden", [(96, 64), (96, 64, 48)])
-@pytest.mark.parametrize("out", [1, 12])
-@pytest.mark.parametrize("kept", [False, True])
-def test_in_bfloat16_gradients_are_near(layout, hidden, out, kept):
+def assert_near(mine, theirs, name):
     """Nearly parallel: 8 bits of precision, and units near zero that are on in one and off in the other."""
-    tower = WideTower(*LAYOUTS[layout], hidden, out, draw(), "bfloat16")
-    parts, grad = parts_of(layout, rows=200), torch.rand(200, out, generator=draw(1))
-    if kept:
-        adam = FollowedAdam(copy.deepcopy(tower), 1e-3, math.inf)
-        with torch.no_grad():
-            adam._network.record(parts)
-            adam._network.backward(grad)
-        adam.grad_norm()  # brings all gradients together
-    got, wanted, pairs = gradients(tower, parts, grad)
+    assert F.cosine_similarity(mine.flatten(), theirs.flatten(), 0) > 0.99, name
+    assert float(mine.norm()) == pytest.approx(float(theirs.norm()), rel=0.05), name
+
+
+@pytest.mark.parametrize("width", [6, 80])
+@pytest.mark.parametrize("hidden", [(96, 64), (96, 64, 48), (32, 32, 32, 32)])
+@pytest.mark.parametrize("out", [1, 12])
+@pytest.mark.parametrize("optimised", [False, True])
+def test_outputs_and_gradients_are_near_those_of_float32(width, hidden, out, optimised):
+    mlp, x, grad = make(width, hidden, out), inputs(width), torch.rand(ROWS, out, generator=draw(1))
+    twin = copy.deepcopy(mlp)
+    for parameter in mlp.parameters():
+        parameter.grad = torch.full_like(parameter, 77.0)  # written over
+    if optimised:
+        optimizer = FlatAdam(mlp.parameters(), 1e-3, math.inf)
+        optimizer.vectors.grad.fill_(77.0)
+    x_twin = x.clone().requires_grad_()
+    x.requires_grad_()
+    got, wanted = mlp([x], "bfloat16"), twin([x_twin])
+    assert torch.allclose(got, plain(mlp, x.detach()), rtol=0.02, atol=0.02 * float(got.detach().abs().max()))
     assert (got - wanted).norm() <= 0.01 * wanted.norm()
-    for name, (mine, theirs) in pairs.items():
-        assert F.cosine_similarity(mine.flatten(), theirs.flatten(), 0) > 0.99, name
-        assert float(mine.norm()) == pytest.approx(float(theirs.norm()), rel=0.05), name
-    if kept:
-        for parameter, (mine, _) in zip(adam._network.parameters(), pairs.values(), strict=True):
-            assert torch.equal(parameter.grad, mine)
+    got.backward(grad)
+    wanted.backward(grad)
+    for (name, one), two in zip(mlp.named_parameters(), twin.parameters(), strict=True):
+        assert_near(one.grad, two.grad, name)
+    assert (x.grad - x_twin.grad).norm() <= 0.25 * x_twin.grad.norm()
 
 
-def test_one_hidden_layer_has_nothing_to_round():
-    tower = WideTower([False], [3], (16,), 1, draw(), "bfloat16")
-    assert not tower.rounded
+def test_a_frozen_network_passes_gradients_on_and_gets_none():
+    mlp, x = make(), inputs().requires_grad_()
+    optimizer = FlatAdam(mlp.parameters(), 1e-3, math.inf)
+    optimizer.vectors.grad.fill_(5.0)
+    with optimizer.frozen():
+        mlp([x], "bfloat16").sum().backward()
+    assert (optimizer.vectors.grad == 5).all()
+    frozen = x.grad.clone()
+    x.grad = None
+    mlp([x], "bfloat16").sum().backward()
+    assert torch.equal(x.grad, frozen)
+    assert not any((parameter.grad == 5).all() for parameter in mlp.parameters())
 
 
-def test_towers_that_share_memory_do_not_mix_up_their_passes():
-    towers = [WideTower([False], [6], (24, 20), 1, draw(seed)) for seed in range(2)]
-    towers[1].workspace = towers[0].workspace
-    parts, grad = parts_of("a vector"), torch.ones(ROWS, 1)
-    for tower in towers:
-        wanted = gradients(tower, parts, grad)[2]
-        assert all(torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5) for mine, theirs in wanted.values())
+def test_without_gradients_nothing_is_recorded():
+    mlp = make().requires_grad_(False)
+    assert not mlp([inputs()], "bfloat16").requires_grad
     with torch.no_grad():
-        with pytest.raises(RuntimeError, match="another tower has recorded in the same memory"):
-            towers[0].input_gradient(grad, slice(0, 1))
-        towers[0].record(parts)
-        towers[0].input_gradient(grad, slice(0, 1))
+        assert not make()([inputs()], "bfloat16").requires_grad
 
 
-def test_other_numbers_of_rows_and_copies_have_memory_of_their_own():
-    tower = WideTower([False], [6], (24, 20), 1, draw(), "bfloat16")
+def test_new_weights_are_used_at_once():
+    mlp, x = make(), inputs()
+    before = mlp([x], "bfloat16").detach()
     with torch.no_grad():
-        for rows in (5, 37, 5):
-            parts = parts_of("a vector", rows=rows)
-            assert torch.allclose(tower.record(parts), tower.forward(parts), atol=0.02)
-        other = copy.deepcopy(tower)
-        one, two = parts_of("a vector"), [part + 1 for part in parts_of("a vector")]
-        tower.record(one)
-        first = tower.input_gradient(torch.ones(ROWS, 1), slice(0, 6))
-        tower.record(one)
-        other.record(two)
-        assert torch.equal(tower.input_gradient(torch.ones(ROWS, 1), slice(0, 6)), first)
+        mlp.weights[0].mul_(2.0)
+    after = mlp([x], "bfloat16").detach()
+    assert not torch.equal(before, after)
+    optimizer = FlatAdam(mlp.parameters(), 0.1, math.inf)  # moves the parameters
+    assert torch.equal(mlp([x], "bfloat16"), after)
+    mlp([x], "bfloat16").sum().backward()
+    optimizer.step()
+    assert not torch.equal(mlp([x], "bfloat16"), after)
 
 
-def test_weights_start_uniform_within_their_fan_in():
-    tower = WideTower([True, False], [50, 3], (300, 200), 2, draw())
-    for weight, fan_in in ((tower.first[0], 4), (tower.first[1], 4), (tower.weights[0], 300), (tower.head, 200)):
-        bound = 1 / math.sqrt(fan_in)
-        assert bound * 0.95 < float(weight.detach().abs().max()) <= bound
-        assert float(weight.detach().mean()) == pytest.approx(0, abs=0.1 * bound)
-    same = WideTower([True, False], [50, 3], (300, 200), 2, draw())
-    assert all(torch.equal(a, b) for a, b in zip(tower.parameters(), same.parameters(), strict=True))
+def test_a_backward_pass_after_another_forward_pass_is_refused():
+    mlp, x = make(), inputs()
+    first = mlp([x], "bfloat16")
+    kept = first.detach().clone()
+    mlp([x + 1], "bfloat16")
+    assert torch.equal(first, kept)
+    with pytest.raises(RuntimeError, match="another forward pass of the same network came since"):
+        first.sum().backward()
+
+
+def test_networks_and_copies_do_not_mix_up_their_passes():
+    one, x = make(), inputs()
+    two, other = make(seed=1), copy.deepcopy(one)
+    outs = [mlp([x], "bfloat16") for mlp in (one, two, other)]
+    for mlp, out in zip((one, two, other), outs, strict=True):
+        out.sum().backward()
+        twin = copy.deepcopy(mlp)
+        twin.zero_grad()
+        twin([x]).sum().backward()
+        kernel = mlp._in_bfloat16
+        for written, wanted in zip(kernel._bias_grads, twin.biases, strict=True):
+            assert_near(written.tensor, wanted.grad, "bias")
+
+
+def test_any_number_of_rows():
+    mlp = make()
+    for rows in (5, 37, 1, 5):
+        x = inputs(rows=rows)
+        assert torch.allclose(mlp([x], "bfloat16"), mlp([x]), atol=0.02)
+
+
+def test_what_is_rounded():
+    image = Features(spaces.Discrete(4), draw())
+    assert make().rounds
+    assert not make(hidden=(16,)).rounds
+    assert not MLP(image, (16, 16), 1, draw(), activation="relu").rounds
+    assert not MLP(Features(spaces.Box(-1, 1, (3,)), draw()), (16, 16), 1, draw(), activation="tanh").rounds
+    one_layer, x = make(hidden=(16,)), inputs()
+    assert torch.equal(one_layer([x], "bfloat16"), one_layer([x]))

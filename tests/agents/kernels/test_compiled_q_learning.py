@@ -8,7 +8,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents.agent import AgentError, ReplaySpec, Rollout
+from mlbits.agents.agent import ReplaySpec, Rollout
+from mlbits.agents.kernels import compiled_q_learning
 from mlbits.agents.memory.replay import Replay
 from tests.agents.rollouts import VECTOR, draw, make_agent
 
@@ -16,7 +17,7 @@ THREE = spaces.Discrete(3)
 
 
 def pair(**settings):
-    """Two agents that are alike, one compiled and one of torch."""
+    """Two equal agents, one compiled and one of torch."""
     compiled = make_agent("dqn", THREE, **settings)
     assert compiled._compiled is not None
     with torch.no_grad():
@@ -60,7 +61,7 @@ def filled(mask=None):
     ],
 )
 def test_a_round_of_updates_is_that_of_torch(settings):
-    """Ten updates, over which the target moves three times; weights, moments, targets and what is told of them."""
+    """Ten updates, over which the target moves three times; weights, moments, targets and metrics."""
     settings = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -96,14 +97,14 @@ def test_masked_actions_are_not_bootstrapped_from():
 def test_values_are_the_networks(hidden, count):
     agent, _ = pair(hidden=hidden)
     obs = torch.randn(count, 4, generator=draw(2))
-    values = agent._compiled.values(agent.optimizer.flat, obs)
+    values = compiled_q_learning.q_values(agent._compiled, agent.optimizer.flat, obs)
     assert (values is None) == (count > 16)
     if values is not None:
         assert np.allclose(values, agent.values(obs).detach(), atol=1e-5)
         every_other = torch.randn(2 * count, 4, generator=draw(3))[::2]
-        values = agent._compiled.values(agent.optimizer.flat, every_other)
+        values = compiled_q_learning.q_values(agent._compiled, agent.optimizer.flat, every_other)
         assert np.allclose(values, agent.values(every_other).detach(), atol=1e-5)
-    assert agent._compiled.values(agent.optimizer.flat, obs[:1].double()) is None
+    assert compiled_q_learning.q_values(agent._compiled, agent.optimizer.flat, obs[:1].double()) is None
 
 
 def test_numbers_that_are_none_stay_so():
@@ -141,5 +142,5 @@ def test_what_is_compiled():
 def test_a_broken_minibatch_is_refused():
     agent, _ = pair(batch_size=8)
     drawn = filled().sample(12, draw(1))
-    with pytest.raises(AgentError, match="drawn: got 12 transitions; wanted a multiple of 8"):
-        agent._compiled.learn(agent.optimizer, agent.target, drawn, 8, updates=0, target_every=9, tau=1.0, double=False)
+    with pytest.raises(ValueError, match="got 12 transitions; wanted a multiple of batch_size, 8"):
+        agent._compiled_updates(drawn)

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch.func import functional_call
 
-from mlbits.agents.kernels.tanh_mlp_passes import TowerPass
+from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import distribution_for
 from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.policy_value import ActorCritic
@@ -106,7 +106,7 @@ def written_out(net, weights, obs):
         total = total + (weights[table][part.long()].sum(1) if is_index else part @ weights[table])
     for weight, bias in zip(tower.weights, tower.biases[1:], strict=True):
         total = torch.tanh(total) @ weights[weight] + weights[bias]
-    head = torch.tanh(total) @ weights[tower.head_weight].t() + weights[tower.head_bias]
+    head = torch.tanh(total) @ weights[tower.head].t() + weights[tower.head_bias]
     return head if net.log_std is None else torch.cat([head, weights[net.log_std].expand_as(head)], -1)
 
 
@@ -163,21 +163,21 @@ def test_a_towers_passes_are_autograds(kind, hidden):
     tower, parts = net.actor, net.features(observations(SPACES[kind], ROWS))
     floats = [k for k, part in enumerate(parts) if part.is_floating_point()]
     parts = [part.requires_grad_() if k in floats else part for k, part in enumerate(parts)]
-    run, parameters = TowerPass(tower, [part.detach() for part in parts]), list(tower.parameters())
+    run, parameters = TanhMLPPasses(tower.layers, [part.detach() for part in parts]), list(tower.parameters())
     out = tower(parts)
     assert torch.allclose(run.out, out, atol=1e-12)
     cotangent = torch.randn(out.shape, generator=draw(3), dtype=torch.float64)
     moving = [parts[k] for k in floats]
     wanted = torch.autograd.grad(out, [*parameters, *moving], cotangent)
     into = {parameter: torch.ones_like(parameter) for parameter in parameters}
-    given = run.pull(cotangent, into, floats)
+    given = run.vjp(cotangent, into, floats)
     for parameter, gradient in zip(parameters, wanted, strict=False):
         assert torch.allclose(into[parameter] - 1, gradient, atol=1e-12)  # added to what stood there
         assert gradient.abs().max() > 0
     for gradient, other in zip(given, wanted[len(parameters) :], strict=True):
         assert torch.allclose(gradient, other, atol=1e-12)
     tangents = [torch.randn(part.shape, generator=draw(k), dtype=torch.float64) for k, part in enumerate(wanted)]
-    pushed = run.push(
+    pushed = run.jvp(
         dict(zip(parameters, tangents, strict=False)), dict(zip(floats, tangents[len(parameters) :], strict=True))
     )
     assert torch.allclose(pushed, difference(tower, parts, parameters + moving, tangents), atol=1e-7)

@@ -1,70 +1,65 @@
-"""Actor and critics: gradients against autograd for observations of every kind, convolutions included."""
+"""Actor and critics: outputs and gradients against layers of torch, for observations of every kind."""
 
 import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.networks.deterministic import Actor, Critics
-from tests.agents.kernels.test_relu_mlp_passes import textbook
 from tests.agents.networks.test_policy_value import SPACES, observations
 from tests.agents.rollouts import draw
 
 ROWS, ACTION = 6, 2
 
 
-def with_gradients(network):
-    for parameter in network.parameters():
-        parameter.grad = torch.full_like(parameter, 77.0)  # what stood there is written over
-    return network
+def textbook(mlp, parts):
+    """ReLU layers and a linear head, with one-hot vectors for indices."""
+    z = mlp.biases[0]
+    for part, table, is_index in zip(parts, mlp.first, mlp.is_index, strict=True):
+        z = z + (F.one_hot(part.long(), len(table)).sum(1).to(table.dtype) @ table if is_index else part @ table)
+    for weight, bias in zip(mlp.weights, mlp.biases[1:], strict=True):
+        z = z.relu() @ weight + bias
+    return z.relu() @ mlp.head.t() + mlp.head_bias
 
 
-def joined(inputs, obs, action=None):
-    """What a tower takes, by torch's own operations: index parts first, then all vectors and the action as one."""
-    parts = inputs.features(obs)
-    pairs = list(zip(parts, inputs.features.is_index, strict=True))
-    vectors = [part for part, is_index in pairs if not is_index] + ([] if action is None else [action])
-    return [part for part, is_index in pairs if is_index] + ([torch.cat(vectors, 1)] if vectors else [])
-
-
-def assert_gradients(network, twin):
-    for (name, one), two in zip(network.named_parameters(), twin.parameters(), strict=True):
-        assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5 * float(two.grad.abs().max()) + 1e-9), name
+def joined(network, obs, action):
+    """The parts of observations, with the action after their vector."""
+    parts = network.features(obs, torch.zeros_like(action))
+    return [*parts[:-1], torch.cat([parts[-1][:, :-ACTION], action], 1)]
 
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_critics_gradients_are_autograds(name, count):
+def test_critics_are_layers_over_observation_and_action(name, count):
     space = SPACES[name]
-    critics = with_gradients(Critics(space, ACTION, (12, 8), draw(), count=count))
-    twin, obs, action = copy.deepcopy(critics), observations(space, ROWS), torch.randn(ROWS, ACTION, generator=draw(1))
-    targets = torch.randn(ROWS, 1, generator=draw(2))
-    with torch.no_grad():
-        outs = critics.forward_backward(obs, action, lambda out: 2 * (out - targets))
-    twin.zero_grad()
-    wanted = [textbook(tower, joined(twin.inputs, obs, action)) for tower in twin.towers]
-    sum((out - targets).square().sum() for out in wanted).backward()
+    critics = Critics(space, ACTION, (12, 8), draw(), count=count)
+    twin, obs = copy.deepcopy(critics), observations(space, ROWS)
+    action = torch.randn(ROWS, ACTION, generator=draw(1))
+    outs, wanted = critics(obs, action), [textbook(mlp, joined(twin, obs, action)) for mlp in twin.mlps]
+    for network, values in ((critics, outs), (twin, wanted)):
+        sum((value.square() * (k + 1)).sum() for k, value in enumerate(values)).backward()
+        assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
     for one, two in zip(outs, wanted, strict=True):
         assert torch.allclose(one, two, atol=1e-5)
-    assert_gradients(critics, twin)
-    with torch.no_grad():
-        recorded = critics.record(obs, action)
-    assert all(torch.equal(one, two) for one, two in zip(outs, recorded, strict=True))
+    for (key, one), two in zip(critics.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5 * float(two.grad.abs().max()) + 1e-9), key
+    assert torch.equal(critics.first(obs, action), outs[0])
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_actors_gradients_are_autograds_through_the_first_critic(name):
+def test_the_actor_learns_through_a_frozen_critic_which_stays(name):
     space = SPACES[name]
-    critics = with_gradients(Critics(space, ACTION, (12, 8), draw(), count=2))
-    actor = with_gradients(Actor(space, ACTION, (10, 8), draw(3)))
+    critics, actor = Critics(space, ACTION, (12, 8), draw(), count=2), Actor(space, ACTION, (10, 8), draw(3))
     twin, obs = copy.deepcopy(actor), observations(space, ROWS)
-    with torch.no_grad():
-        action = actor.forward_backward(obs, lambda a: critics.action_gradient(obs, a, lambda out: 2 * out)[1])
-    twin.zero_grad()
-    wanted = torch.tanh(textbook(twin.tower, joined(twin.inputs, obs)))
-    textbook(critics.towers[0], joined(critics.inputs, obs, wanted)).square().sum().backward()
+    optimizer = FlatAdam(critics.parameters(), 1e-3, 1.0)
+    with optimizer.frozen():
+        action = actor(obs)
+        critics.first(obs, action).square().sum().backward()
+    assert all(parameter.requires_grad and not parameter.grad.any() for parameter in critics.parameters())
+    wanted = torch.tanh(textbook(twin.mlp, twin.features(obs)))
+    textbook(critics.mlps[0], joined(critics, obs, wanted)).square().sum().backward()
     assert torch.allclose(action, wanted, atol=1e-5)
-    assert_gradients(actor, twin)
-    with torch.no_grad():
-        for one in (actor.forward(obs), actor.record(obs)):
-            assert torch.allclose(one, action, atol=1e-6)
+    for (key, one), two in zip(actor.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5 * float(two.grad.abs().max()) + 1e-9), key

@@ -1,4 +1,4 @@
-"""Networks: folded towers against plain tanh layers, all kinds of observations, where weights come from."""
+"""Networks: folded layers against plain tanh layers, all kinds of observations, where weights come from."""
 
 import math
 
@@ -8,7 +8,11 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.maths.action_distributions import distribution_for
-from mlbits.agents.networks.policy_value import ActorCritic, Features, RunningMoments, Tower, orthogonal
+from mlbits.agents.networks.features import Features
+from mlbits.agents.networks.initial_weights import orthogonal
+from mlbits.agents.networks.mlp import MLP
+from mlbits.agents.networks.policy_value import ActorCritic
+from mlbits.agents.networks.running_moments import RunningMoments
 
 MANY, FEW = 200, 8  # rows that take the folded and the plain path
 
@@ -82,9 +86,9 @@ def weigh(policy, value, start):
 def test_many_rows_at_once_give_what_a_few_at_a_time_do(kind, hidden):
     """The folded forward and backward pass against the plain one, which autograd differentiates."""
     net = network(SPACES[kind], hidden=hidden).double()
-    for tower in (net.actor, net.critic):
-        tower.head_weight.data.normal_(generator=draw(1))
-        for bias in tower.biases:
+    for mlp in (net.actor, net.critic):
+        mlp.head.data.normal_(generator=draw(1))
+        for bias in mlp.biases:
             bias.data.normal_(generator=draw(2))
     obs = observations(SPACES[kind], MANY)
     net.features = _Doubles(net.features)
@@ -114,19 +118,19 @@ class _Doubles(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
-def test_a_tower_is_tanh_layers_and_a_linear_head(rows):
-    """Written out with one-hot vectors, which the tower never builds."""
+def test_a_policy_is_tanh_layers_and_a_linear_head(rows):
+    """Written out with one-hot vectors, which the MLP never builds."""
     space = SPACES["multi_discrete"]
     net = network(space)
     obs = observations(space, rows)
     one_hot = torch.cat([torch.eye(n)[obs[:, k].long()] for k, n in enumerate(space.nvec)], -1)
-    for tower, wanted in ((net.actor, net.policy(obs)), (net.critic, net.value(obs)[:, None])):
-        for bias in tower.biases:
+    for mlp, wanted in ((net.actor, net.policy(obs)), (net.critic, net.value(obs)[:, None])):
+        for bias in mlp.biases:
             bias.data.normal_(generator=draw(3))
-        hidden = torch.tanh(one_hot @ torch.cat(list(tower.first)) + tower.biases[0])
-        hidden = torch.tanh(hidden @ tower.weights[0] + tower.biases[1])
-        wanted = hidden @ tower.head_weight.t() + tower.head_bias
-        assert torch.allclose(tower(net.features(obs)), wanted, atol=1e-5)
+        hidden = torch.tanh(one_hot @ torch.cat(list(mlp.first)) + mlp.biases[0])
+        hidden = torch.tanh(hidden @ mlp.weights[0] + mlp.biases[1])
+        wanted = hidden @ mlp.head.t() + mlp.head_bias
+        assert torch.allclose(mlp(net.features(obs)), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
@@ -215,11 +219,11 @@ def test_first_weights_are_orthogonal():
         matrix = orthogonal(rows, columns, 3.0, draw())
         product = matrix @ matrix.t() if rows < columns else matrix.t() @ matrix
         assert torch.allclose(product, 9 * torch.eye(min(rows, columns)), atol=1e-5)
-    tower = Tower(Features(SPACES["vector"], draw()), (16, 12), 4, 0.01, draw())
-    inner = tower.weights[0]
+    mlp = MLP(Features(SPACES["vector"], draw()), (16, 12), 4, draw(), activation="tanh", head_gain=0.01)
+    inner = mlp.weights[0]
     assert torch.allclose(inner.t() @ inner, 2 * torch.eye(12), atol=1e-5)
-    assert float(tower.head_weight.detach().norm()) == pytest.approx(0.01 * math.sqrt(4), rel=1e-4)
-    assert all(bias.abs().max() == 0 for bias in (*tower.biases, tower.head_bias))
+    assert float(mlp.head.detach().norm()) == pytest.approx(0.01 * math.sqrt(4), rel=1e-4)
+    assert all(bias.abs().max() == 0 for bias in (*mlp.biases, mlp.head_bias))
 
 
 def test_running_moments_are_those_of_all_rows():
