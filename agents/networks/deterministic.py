@@ -65,7 +65,7 @@ class Critics(nn.Module):
         super().__init__()
         self.features = Features(space, generator, extra=action_size)
         self.mlps = nn.ModuleList(MLP(self.features, hidden, atoms, generator, activation="relu") for _ in range(count))
-        self._both: tuple[Features, list[MLP]] = self.features, [*self.mlps]  # type: ignore[list-item]
+        self._both: tuple[Features, list[MLP]] = self.features, [*self.mlps]
 
     def forward(self, obs: Any, action: Tensor, precision: Precision = "float32") -> list[Tensor]:
         """Each critic's output, [N, atoms]."""

@@ -177,7 +177,7 @@ def test_moments_move_only_as_far_as_the_policy_stays_near():
     """A sharp policy, and observations all at once elsewhere: their moments, taken whole, would break the bound."""
     agent = make_agent("trpo", THREE, normalize_obs=True)
     learn(agent, made_up_rollout(agent))
-    agent.core.network.actor.head_weight.data.mul_(300)
+    agent.core.network.actor.head.data.mul_(300)
     rollout = made_up_rollout(agent, (8, 6, 1), seed=1)
     obs = 5 * rollout.obs + 20
     decision = agent.act(rows(obs, 3), None, draw())
@@ -202,7 +202,7 @@ def test_moments_leave_three_quarters_of_the_bound_to_the_step():
     """The bound is set so that half of the way to new moments takes half of it: too much, and a quarter is taken."""
     agent = make_agent("trpo", THREE, normalize_obs=True)
     learn(agent, made_up_rollout(agent))
-    agent.core.network.actor.head_weight.data.mul_(30)
+    agent.core.network.actor.head.data.mul_(30)
     rollout = made_up_rollout(agent, (8, 6, 1), seed=1)
     rollout = dataclasses.replace(rollout, obs=2 * rollout.obs + 1)
     data, used = agent._prepare(rollout), agent.core.moments
@@ -323,7 +323,7 @@ def test_entropy_counts_where_it_is_given_weight():
     entropies = []
     for coef in (0.0, 100.0):
         agent = make_agent("trpo", THREE, entropy_coef=coef, kl_bound=0.1)
-        agent.core.network.actor.head_weight.data.mul_(100)
+        agent.core.network.actor.head.data.mul_(100)
         rollout = made_up_rollout(agent, (20, 5, 1))
         before = agent.core.distribution.entropy(policy(agent, rollout)[0], None).mean()
         entropies.append(learn(agent, rollout)["entropy"] - float(before))

@@ -17,7 +17,7 @@ from mlbits import make_game
 from mlbits.agents import AGENTS, action_kinds, agent_entry
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, RolloutSpec, rows
 from mlbits.agents.memory.replay import Replay
-from mlbits.agents.networks.policy_value import observation_kind
+from mlbits.agents.networks.features import observation_kind
 from mlbits.envs.core.spaces import action_layout
 from tests.agents.rollouts import draw
 

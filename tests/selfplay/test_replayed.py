@@ -113,7 +113,7 @@ def test_seats_of_others_are_not_learned_from():
     batch = open_batch("test/Throws-v0", 6, seed=0)
     agent = DQN(DQNConfig(warmup=0, hidden=(4,), epsilon_start=0.0), batch.observation_space, batch.action_space)
     with torch.no_grad():
-        agent.network.tower.head_biases[0].copy_(torch.tensor([0.0, 0.0, 99.0]))  # it plays 2
+        agent.network.mlp.head_bias.copy_(torch.tensor([0.0, 0.0, 99.0]))  # it plays 2
     lineup = against(agent, [(Ones(), 1.0)], 6, 3, batch.device)
     replay, collector = make_replay(agent.experience, batch), Collector(batch, agent.experience, draw())
     for _ in range(10):

@@ -26,7 +26,7 @@ def test_a_network_is_held_to_the_exact_values():
     network = session.learner.network
     for parameter in network.parameters():
         parameter.data.zero_()
-    network.tower.head_biases[0].data.copy_(torch.tensor([1.0, 0.0, 5.0, 2.0]))  # max Q is 5 in every cell
+    network.mlp.head_bias.data.copy_(torch.tensor([1.0, 0.0, 5.0, 2.0]))  # max Q is 5 in every cell
     exact = overestimation.NetworkError(0.99)
     assert len(exact.cells) == 9  # of 4 x 3 one is a wall, two end the episode
     assert exact(session) == pytest.approx(5 - exact.value.mean(), abs=1e-6)
