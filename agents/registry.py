@@ -1,6 +1,6 @@
-"""Agents: who plays. One file an algorithm; shared maths in returns, networks and distributions.
+"""The registry of agents: what an entry says, look-up by name, agents of one's own, bots.
 
-``AGENTS`` is the registry: one line an agent, imported at first use.
+The entries stand in ``agents/__init__.py``, one line an agent; what they name is imported at first use.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.core.spaces import action_layout
-from mlbits.envs.origins import caller, import_module, importable_name
+from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.registry_table import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class AgentEntry:
             multi-discrete too.
         observations: the kinds of observation space that it handles.
         bot: whether it plays without having learnt.
+        trainer: the module that trains it, see :mod:`mlbits.selfplay.training`.
     """
 
     module: str
@@ -40,6 +41,7 @@ class AgentEntry:
     actions: tuple[str, ...] = ("discrete", "multi_discrete", "continuous")
     observations: tuple[str, ...] = ("index", "indices", "vector", "image", "dict")
     bot: bool = False
+    trainer: str = "mlbits.selfplay.loop"
 
     def config_class(self) -> Any:
         """The config dataclass."""
@@ -73,98 +75,7 @@ class AgentEntry:
         return next((name for name, entry in AGENTS.items() if entry is self), self.agent)
 
 
-AGENTS: dict[str, AgentEntry] = {
-    "ppo": AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"),
-    "q-learning": AgentEntry(
-        "mlbits.agents.tabular_q",
-        "TabularQ",
-        "TabularQConfig",
-        "tabular Q-learning and double Q-learning, for observations that can be counted",
-        ("discrete", "multi_discrete"),
-        ("index", "indices"),
-    ),
-    "dqn": AgentEntry(
-        "mlbits.agents.dqn",
-        "DQN",
-        "DQNConfig",
-        "deep Q-learning: double, dueling, n-step, prioritised, C51, QR-DQN",
-        ("discrete",),
-    ),
-    "ddpg": AgentEntry(
-        "mlbits.agents.ddpg",
-        "DDPG",
-        "DDPGConfig",
-        "deterministic policy gradient; D4PG and TD3 by switches",
-        ("continuous",),
-    ),
-    "reinforce": AgentEntry(
-        "mlbits.agents.reinforce",
-        "Reinforce",
-        "ReinforceConfig",
-        "policy gradient: returns, rewards-to-go, baselines, GAE",
-    ),
-    "trpo": AgentEntry(
-        "mlbits.agents.trpo", "TRPO", "TRPOConfig", "trust region: natural gradient under a bound on the KL divergence"
-    ),
-    "classifier": AgentEntry(
-        "mlbits.agents.classifier",
-        "Classifier",
-        "ClassifierConfig",
-        "one-step problems: cross-entropy, policy gradients and Q loss on one network",
-        ("discrete",),
-    ),
-    "random": AgentEntry(
-        "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
-    ),
-    "diplomacy-hold": AgentEntry(
-        "mlbits.agents.bots.diplomacy",
-        "HoldBot",
-        "HoldConfig",
-        "a bot for Diplomacy boards that holds",
-        ("orders",),
-        ("dict",),
-        bot=True,
-    ),
-    "diplomacy-greedy": AgentEntry(
-        "mlbits.agents.bots.diplomacy",
-        "GreedyBot",
-        "GreedyConfig",
-        "a bot for Diplomacy boards that takes and defends centres",
-        ("orders",),
-        ("dict",),
-        bot=True,
-    ),
-    "sb3-ppo": AgentEntry(
-        "mlbits.agents.sb3.agent", "SB3Agent", "SB3PPOConfig", "Stable-Baselines3's PPO, by its own loop"
-    ),
-    "sb3-a2c": AgentEntry(
-        "mlbits.agents.sb3.agent", "SB3Agent", "SB3A2CConfig", "Stable-Baselines3's A2C, by its own loop"
-    ),
-    "sb3-dqn": AgentEntry(
-        "mlbits.agents.sb3.agent", "SB3Agent", "SB3DQNConfig", "Stable-Baselines3's DQN, by its own loop", ("discrete",)
-    ),
-    "sb3-ddpg": AgentEntry(
-        "mlbits.agents.sb3.agent",
-        "SB3Agent",
-        "SB3DDPGConfig",
-        "Stable-Baselines3's DDPG, by its own loop",
-        ("continuous",),
-    ),
-    "sb3-td3": AgentEntry(
-        "mlbits.agents.sb3.agent",
-        "SB3Agent",
-        "SB3TD3Config",
-        "Stable-Baselines3's TD3, by its own loop",
-        ("continuous",),
-    ),
-    "sb3-sac": AgentEntry(
-        "mlbits.agents.sb3.agent",
-        "SB3Agent",
-        "SB3SACConfig",
-        "Stable-Baselines3's SAC, by its own loop",
-        ("continuous",),
-    ),
-}
+AGENTS: Registry[AgentEntry] = Registry("agent")
 
 
 def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
@@ -180,9 +91,6 @@ def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
 def _either(kinds: tuple[str, ...]) -> str:
     articles = {"index": "an index", "vector": "a vector", "image": "an image", "dict": "a Dict", "orders": "of orders"}
     return " or ".join(articles.get(kind, kind.replace("_", "-")) for kind in kinds)
-
-
-_modules: dict[str, str] = {}  # by name: the module that registered an agent of one's own
 
 
 def agent_entry(name: str) -> AgentEntry:
@@ -212,20 +120,17 @@ def check_agent(name: str, folders: Sequence[str] | None = None) -> str:
         UnknownIdError: with the nearest known name.
         GameError: if the module cannot be imported.
     """
-    module, colon, own = name.rpartition(":")
-    if colon and _modules.get(own) != module:
-        try:
-            import_module(module, folders)
-        except GameError as error:
-            raise GameError(f"{name}: {error}") from None
-    if own not in AGENTS:
-        raise UnknownIdError("agent", own, AGENTS)
-    return own
+    return AGENTS.check(name, folders)
 
 
 def agent_module(name: str) -> str:
     """The module that another process imports to know an agent; "" for our own."""
-    return _modules.get(name, "")
+    return AGENTS.module(name)
+
+
+def bots() -> list[str]:
+    """Names of the agents that play without having learnt."""
+    return [name for name, entry in AGENTS.items() if entry.bot]
 
 
 def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, device: Any) -> Any:
@@ -239,12 +144,14 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
 
     entry = agent_entry(name)
     if not entry.bot:
-        bots = [name for name, known in AGENTS.items() if known.bot]
-        raise AgentError(f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots)})")
+        raise AgentError(f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots())})")
     return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
 
 
 def register_agent(name: str, entry: AgentEntry) -> None:
-    """Make an agent of one's own known to ``mlbits train``; in another process "module:name" is known."""
-    AGENTS[name] = entry
-    _modules[name] = importable_name(caller())
+    """Make an agent of one's own known to ``mlbits train``; in another process "module:name" is known.
+
+    Raises:
+        GameError: if the name is malformed, or taken by another agent.
+    """
+    AGENTS.register(name, entry, importable_name(caller()))

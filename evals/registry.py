@@ -1,16 +1,17 @@
-"""Evaluation: how good agents are and how fast everything runs.
+"""The registry of reproductions: what an entry says, look-up by name, reproductions of one's own.
 
-``EVALS`` is the registry of reproductions: one line each, imported at first use.
+The entries stand in ``evals/__init__.py``, one line each; what they name is imported at first use.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.registry_table import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,59 +29,30 @@ class EvalEntry:
 
     def load(self) -> Callable[..., dict[str, Any]]:
         """The function itself."""
-        module, _, name = self.target.partition(":")
-        return getattr(importlib.import_module(module), name)
+        found: Callable[..., dict[str, Any]] = resolve_name(self.target)
+        return found
 
 
-EVALS: dict[str, EvalEntry] = {
-    "gridworld": EvalEntry(
-        "mlbits.evals.reproductions.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
-    ),
-    "cartpole": EvalEntry(
-        "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
-    ),
-    "classic": EvalEntry(
-        "mlbits.evals.reproductions.classic:reproduce",
-        "the classic agents beside Stable-Baselines3 and published figures",
-    ),
-    "supervised-vs-rl": EvalEntry(
-        "mlbits.evals.reproductions.supervised_vs_rl:reproduce",
-        "rewards take n times the examples that n labels take, or not",
-    ),
-    "diplomacy": EvalEntry(
-        "mlbits.evals.reproductions.diplomacy:reproduce",
-        "PPO on a small Diplomacy board beats random play and a greedy bot",
-    ),
-    "openspiel": EvalEntry(
-        "mlbits.evals.reproductions.openspiel:reproduce",
-        "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs",
-    ),
-    "fictitious-play": EvalEntry(
-        "mlbits.evals.reproductions.fictitious_self_play:reproduce",
-        "a pool of past selves is harder to exploit than plain self-play",
-    ),
-    "overestimation": EvalEntry(
-        "mlbits.evals.reproductions.overestimation:reproduce",
-        "max Q is too high, and double Q-learning cures it, table and DQN",
-    ),
-    "similarity": EvalEntry(
-        "mlbits.evals.reproductions.similarity:reproduce",
-        "networks that see how similar they are keep cooperating, in part",
-    ),
-}
+EVALS: Registry[EvalEntry] = Registry("evaluation")
 
 
 def eval_entry(name: str) -> EvalEntry:
     """A registered reproduction.
 
+    Args:
+        name: a registered one, or "module:name" for one that is known once the module has been imported.
+
     Raises:
         UnknownIdError: with the nearest known name.
+        GameError: if the module cannot be imported.
     """
-    if name not in EVALS:
-        raise UnknownIdError("evaluation", name, EVALS)
-    return EVALS[name]
+    return EVALS[EVALS.check(name)]
 
 
 def register_eval(name: str, entry: EvalEntry) -> None:
-    """Make a reproduction of one's own known to ``mlbits reproduce`` in this process."""
-    EVALS[name] = entry
+    """Make a reproduction of one's own known to ``mlbits reproduce``; in another process "module:name" is known.
+
+    Raises:
+        GameError: if the name is malformed, or taken by another reproduction.
+    """
+    EVALS.register(name, entry, importable_name(caller()))

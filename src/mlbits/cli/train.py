@@ -11,8 +11,8 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet = parse_train(words)
     from mlbits.evals.training_probes import during_training
-    from mlbits.selfplay.loop import train
     from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.training import train
 
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
