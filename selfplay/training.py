@@ -6,8 +6,8 @@ A trainer is a module with
 - ``resume(folder, settings, *, total_steps, console, measure)``, as :func:`resume` here;
 - ``RESUMABLE = False`` where a run that was cut short cannot go on.
 
-Both give the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary; a trainer that hands its
-iterations to :class:`mlbits.selfplay.bookkeeping.Turns` has the same curves, evaluations, checkpoints and summary as all.
+Both give the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. A trainer that hands its
+iterations to :class:`mlbits.selfplay.bookkeeping.Turns` has the curves, evaluations, checkpoints and summary of all.
 
 Most agents are trained by :mod:`mlbits.selfplay.loop`; those of Stable-Baselines3 have a loop of their own,
 :mod:`mlbits.selfplay.sb3_training`. A trainer is imported when a run asks for it.
@@ -75,7 +75,7 @@ def train(
         settings: of the run, from :func:`mlbits.selfplay.runs.config.resolve`.
         out: its folder; None makes one under ``runs``.
         console: whether to show progress.
-        measure: asked at every evaluation for more to record; the command gives
+        measure: asked at every evaluation for more to record; ``mlbits.train`` and the command give
             :func:`mlbits.evals.training_probes.during_training`.
 
     Returns:

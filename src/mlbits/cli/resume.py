@@ -35,10 +35,10 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
-    from mlbits.evals.training_probes import during_training
     from mlbits.selfplay.runs.folder import finished_summary, read_settings
     from mlbits.selfplay.runs.progress import compiling_said
-    from mlbits.selfplay.training import resumable, resume
+    from mlbits.selfplay.training import resumable
+    from mlbits.training import resume
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
@@ -53,6 +53,6 @@ def command(words: list[str]) -> int:
             print(f"to train on: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
     with compiling_said():
-        folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)
+        folder, summary = resume(flags.run, total_steps=flags.total_steps)
     print_run(Path(folder), summary)
     return 0
