@@ -1,6 +1,7 @@
 """mlbits: reinforcement-learning environments and agents whose rules are written once and played through many doors.
 
-``import mlbits`` registers every environment with Gymnasium and PettingZoo.
+``import mlbits`` registers every environment with Gymnasium and PettingZoo; ``mlbits.train`` and ``mlbits.resume`` are
+the commands of that name.
 
 Example:
     >>> import gymnasium as gym, mlbits
