@@ -97,6 +97,18 @@ def import_module(module: str, folders: Sequence[str] | None = None) -> ModuleTy
     return found
 
 
+def import_module_of(name: str, folders: Sequence[str] | None = None) -> None:
+    """Import the module of "module:name", which registers the name; see :func:`import_module`.
+
+    Raises:
+        GameError: if it cannot be imported; the message begins with the name.
+    """
+    try:
+        import_module(name.rpartition(":")[0], folders)
+    except GameError as error:
+        raise GameError(f"{name}: {error}") from None
+
+
 def own_folders() -> list[str]:
     """The folders from which this user has trained something of their own."""
     try:

@@ -7,18 +7,19 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from mlbits.envs.core.errors import GameError, UnknownIdError
+from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
 from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.registry_table import Registry
 
 if TYPE_CHECKING:
     from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
@@ -37,7 +38,6 @@ class Entry:
         summary: one line for lists.
         reward_threshold: mean return at which the game counts as solved under its default settings, or None.
         defaults: settings that differ from the factory's own.
-        module: which another process imports to know the id, "" for our own.
     """
 
     id: str
@@ -45,17 +45,15 @@ class Entry:
     summary: str
     reward_threshold: float | None
     defaults: Mapping[str, Any]
-    module: str = ""
 
     def load(self) -> Factory:
         """The factory itself."""
         if isinstance(self.factory, str):
-            module, _, name = self.factory.partition(":")
-            return getattr(importlib.import_module(module), name)
+            return resolve_name(self.factory)
         return self.factory
 
 
-_entries: dict[str, Entry] = {}
+_entries: Registry[Entry] = Registry("environment", argument="game_id")
 
 
 def register(
@@ -76,18 +74,17 @@ def register(
         **defaults: settings handed to the factory unless the user gives others.
 
     Raises:
-        GameError: if the id is malformed or taken.
+        GameError: if the id is malformed, or taken by another game.
     """
     namespace, slash, rest = game_id.partition("/")
     name, dash, version = rest.rpartition("-v")
     if not (namespace and slash and name and dash and version.isdigit()):
         raise GameError(f"game_id: got {game_id!r}; wanted 'namespace/Name-vN'")
-    if game_id in _entries:
-        raise GameError(f"game_id: {game_id!r} is registered already; wanted a new name or version")
-    _entries[game_id] = Entry(
-        id=game_id, factory=factory, summary=summary, reward_threshold=reward_threshold, defaults=defaults,
-        module=importable_name(caller()),
+    entry = Entry(
+        id=game_id, factory=factory, summary=summary, reward_threshold=reward_threshold, defaults=defaults
     )  # fmt: skip
+    if not _entries.register(game_id, entry, importable_name(caller())):
+        return
     gym.register(
         game_id,
         entry_point="mlbits.envs.doors.gymnasium_envs:make_env",
@@ -169,10 +166,12 @@ def entry(game_id: str) -> Entry:
     Raises:
         UnknownIdError: with the nearest known id.
     """
-    game_id = plain_id(game_id)
-    if game_id not in _entries:
-        raise UnknownIdError("environment", game_id, _entries)
-    return _entries[game_id]
+    return _entries[plain_id(game_id)]
+
+
+def game_module(game_id: str) -> str:
+    """The module that another process imports to know a registered game; "" for our own."""
+    return _entries.module(game_id)
 
 
 def make_game(game_id: str, **settings: Any) -> Game:

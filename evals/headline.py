@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from mlbits.agents import AGENTS, make_bot
 from mlbits.agents.agent import Agent
+from mlbits.agents.registry import bots, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
@@ -107,7 +107,7 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
 def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
     """Random play, and the last of the other bots that can play a game, which is the strongest of those listed."""
     found: dict[str, Agent | Sequence[Agent]] = {}
-    for name in [name for name, entry in AGENTS.items() if entry.bot]:
+    for name in bots():
         try:
             bot = make_bot(name, batch.observation_space, batch.action_space, device=batch.device)
         except MlbitsError:

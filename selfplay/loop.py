@@ -1,4 +1,4 @@
-"""The self-play loop. Every training run is this loop.
+"""The self-play loop, which trains every agent whose entry names no other trainer.
 
     draw a lineup -> collect -> learn -> record -> now and then evaluate and checkpoint
 
@@ -8,22 +8,18 @@ One seat and one learner is ordinary reinforcement learning; a learner in every 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlbits.agents.sb3.configs import SB3Config
 from mlbits.selfplay.bookkeeping import Turns
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, settled
-from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
+from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder
 from mlbits.selfplay.runs.tracking import Tracker
-from mlbits.selfplay.session import Measured, Session, open_session
-
-Measure = Callable[[Session], Measured]
+from mlbits.selfplay.session import Measure, Session, open_session
 
 
 def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupts) -> dict[str, Any]:
@@ -54,26 +50,7 @@ def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupt
 def train(
     settings: Settings, out: str | Path | None = None, *, console: bool = True, measure: Measure | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """Start a run.
-
-    Args:
-        settings: of the run, from :func:`mlbits.selfplay.runs.config.resolve`.
-        out: its folder; None makes one under ``runs``.
-        console: whether to show progress.
-        measure: asked at every evaluation for more to record; the command gives
-            :func:`mlbits.evals.training_probes.during_training`.
-
-    Returns:
-        The folder and the summary.
-
-    Raises:
-        MlbitsError: for settings that do not fit, a folder that holds another run, or numbers that are not finite.
-        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe asks for the run's end; it is saved before.
-    """
-    if isinstance(settings.agent_config, SB3Config):  # Stable-Baselines3 has a loop of its own
-        from mlbits.selfplay import sb3_training
-
-        return sb3_training.train(settings, out, console=console, measure=measure)
+    """Start a run; see :func:`mlbits.selfplay.training.train`."""
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
@@ -94,26 +71,14 @@ def train(
 
 
 def resume(
-    folder: str | Path, *, total_steps: int | None = None, console: bool = True, measure: Measure | None = None
+    folder: Path,
+    settings: Settings,
+    *,
+    total_steps: int | None = None,
+    console: bool = True,
+    measure: Measure | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run from its newest whole checkpoint (from the start where there is none yet).
-
-    Args:
-        folder: the run's folder.
-        total_steps: a new end; None keeps the run's own.
-        console: whether to show progress.
-        measure: asked at every evaluation for more to record, as :func:`train` has it.
-
-    Raises:
-        RunError: if the folder is no run, or one of Stable-Baselines3's that is not finished.
-        CheckpointError: if there are checkpoints and none is usable.
-        RunInterrupted: as :func:`train` has it.
-    """
-    folder, settings = Path(folder), read_settings(folder)
-    if isinstance(settings.agent_config, SB3Config):
-        from mlbits.selfplay import sb3_training
-
-        return sb3_training.resume(folder, settings, total_steps)
+    """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
         change_settings(folder, settings)  # so that another interruption goes on to the same end

@@ -20,7 +20,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -34,8 +34,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from mlbits.agents import agent_entry
 from mlbits.agents.agent import RolloutSpec
+from mlbits.agents.registry import agent_entry
 from mlbits.agents.sb3.agent import SB3Agent
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
 from mlbits.envs.doors.gymnasium_batch import open_batch
@@ -53,8 +53,9 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
 from mlbits.selfplay.runs.tracking import Tracker
-from mlbits.selfplay.session import Measured, Session
+from mlbits.selfplay.session import Measure, Session
 
+RESUMABLE = False
 _RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
 _MAX_SEED = 2**32 - 1  # of NumPy's global generator
 
@@ -64,9 +65,9 @@ def train(
     out: str | Path | None = None,
     *,
     console: bool = True,
-    measure: Callable[[Session], Measured] | None = None,
+    measure: Measure | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Start a run of one of SB3's algorithms; see :func:`mlbits.selfplay.loop.train`.
+    """Start a run of one of SB3's algorithms; see :func:`mlbits.selfplay.training.train`.
 
     Raises:
         MlbitsError: for settings or spaces that do not fit, or a folder that holds another run.
@@ -100,7 +101,7 @@ def _learn(model: Any, session: SB3Session, tracker: Tracker, folder: Path, inte
         recording = _Recording(session, turns, interrupts)
         model.learn(session.settings.run.total_steps, callback=recording, log_interval=None)
         if interrupts.name and not session.finished:
-            raise turns.interrupted(interrupts, resumable=False)
+            raise turns.interrupted(interrupts, resumable=RESUMABLE)
         summary = turns.finish()
     except NotFiniteError as error:
         tracker.stopped(error.kept(folder, turns.newest()))
@@ -110,7 +111,14 @@ def _learn(model: Any, session: SB3Session, tracker: Tracker, folder: Path, inte
     return summary
 
 
-def resume(folder: Path, settings: Settings, total_steps: int | None) -> tuple[Path, dict[str, Any]]:
+def resume(
+    folder: Path,
+    settings: Settings,
+    *,
+    total_steps: int | None = None,
+    console: bool = True,
+    measure: Measure | None = None,
+) -> tuple[Path, dict[str, Any]]:
     """The folder and summary of a run that is finished.
 
     Raises:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents import agent_entry
 from mlbits.agents.agent import Agent, DivergedError, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
 from mlbits.agents.memory.replay import Replay, replay_bytes
+from mlbits.agents.registry import agent_entry
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch, parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -85,6 +85,9 @@ class Measured(NamedTuple):
     summary: Mapping[str, Any] = {}
 
 
+Measure = Callable[["Session"], Measured]
+
+
 @dataclass
 class Session:
     """The agent, its copies, its random streams and its counters.
@@ -115,7 +118,7 @@ class Session:
     recent: deque[float]
     replay: Replay | None = None
     opponents: Opponents | None = None
-    measure: Callable[[Session], Measured] | None = None
+    measure: Measure | None = None
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:

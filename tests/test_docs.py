@@ -14,7 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from mlbits import cli
 from mlbits.agents import AGENTS
 from mlbits.envs import registry
 from mlbits.evals import EVALS
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.command_line import read_flags
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.flags import parse_solve, parse_train
+from mlbits.selfplay.training import train
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, ADDING, PICTURES = (ROOT / "docs" / name for name in ("examples", "adding.md", "pictures"))
@@ -60,7 +60,7 @@ def with_examples(text: str) -> str:
 @pytest.fixture(scope="module")
 def examples() -> Iterator[None]:
     """The example game, agent and evaluation, registered in this process for a while."""
-    registries: list[dict[str, Any]] = [registry._entries, gym.registry, AGENTS, EVALS]
+    registries: list[MutableMapping[str, Any]] = [registry._entries, gym.registry, AGENTS, EVALS]
     before = [dict(entries) for entries in registries]
     sys.path.insert(0, str(EXAMPLES))
     import nim_eval  # noqa: F401  (imports, and so registers, the other two)

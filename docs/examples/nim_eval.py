@@ -22,9 +22,9 @@ from mlbits.evals.evaluate import load_agent
 from mlbits.evals.reproductions.reproduction import print_table
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import against
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.statistics import mean_interval
+from mlbits.selfplay.training import train
 
 ENV, TARGET = "examples/Nim-v0", 0.9
 GAMES = 2000

@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, Rollout
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import train
 
 
 def test_one_update_by_hand() -> None:

@@ -25,8 +25,8 @@ from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.spaces import action_layout, observation_layout
 from mlbits.envs.doors.atari import is_atari, make_atari
 from mlbits.envs.doors.outcome_checks import check_parts
-from mlbits.envs.origins import import_module, importable_name
-from mlbits.envs.registry import entry, registered
+from mlbits.envs.origins import import_module_of, importable_name
+from mlbits.envs.registry import game_module, registered
 
 # Where an environment's code begins, and the extra of this package that brings what it stands on.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
@@ -50,10 +50,7 @@ def check_env_id(env_id: str, folders: Sequence[str] | None = None) -> str:
     module, colon, name = env_id.rpartition(":")
     there = name in registered() or name in gym.registry
     if colon and not (there and env_module(name) == module):
-        try:
-            import_module(module, folders)
-        except GameError as error:
-            raise GameError(f"{env_id}: {error}") from None
+        import_module_of(env_id, folders)
         _named[name] = module
     if name in registered() or name in gym.registry:
         return name
@@ -73,7 +70,7 @@ def env_module(env_id: str) -> str:
         env_id: an id that is known.
     """
     if env_id in registered():
-        return entry(env_id).module
+        return game_module(env_id)
     if env_id in _named:
         return _named[env_id]
     made: Any = gym.registry[env_id].entry_point

@@ -26,9 +26,9 @@ from mlbits.envs.registry import make_game
 from mlbits.evals.game_theory.fictitious_play import fictitious_play, iterated_best_response
 from mlbits.evals.reproductions.reproduction import print_table
 from mlbits.evals.training_probes import during_training
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.statistics import mean_interval
+from mlbits.selfplay.training import train
 
 _BLOTTO, _MATRIX = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0"
 

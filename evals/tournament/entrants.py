@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from mlbits.agents import AGENTS
 from mlbits.agents.agent import Agent
+from mlbits.agents.registry import AGENTS, bots
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, check_env_id, open_batch
 from mlbits.evals.tournament.config import TournamentError
@@ -104,13 +104,12 @@ def _kind(word: str) -> str:
         return _COPY
     if word.endswith(".zip"):
         return _MODEL
-    bots = [name for name, known in AGENTS.items() if known.bot]
-    if word in AGENTS and word not in bots:
+    if word in AGENTS and not AGENTS[word].bot:
         raise TournamentError(
-            f"entries: {word} has learnt nothing; wanted the folder of a run, or a bot ({', '.join(bots)})"
+            f"entries: {word} has learnt nothing; wanted the folder of a run, or a bot ({', '.join(bots())})"
         )
-    if word not in bots:
-        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots, "entries")
+    if word not in AGENTS:
+        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots(), "entries")
     return _BOT
 
 

@@ -139,7 +139,7 @@ def settings_from_json(data: Mapping[str, Any]) -> Settings:
         UnknownIdError: if the agent is not registered.
         GameError: if the module that registers the environment or the agent cannot be imported.
     """
-    from mlbits.agents import agent_entry
+    from mlbits.agents.registry import agent_entry
 
     missing = [key for key in ("agent", "env", "preset", "run", "agent_config", "env_settings") if key not in data]
     if missing:
@@ -188,7 +188,7 @@ def names_to(agent: str, env: str) -> dict[str, Any]:
 
     The folders go on this user's own list, from which such names are imported again (:mod:`mlbits.envs.origins`).
     """
-    from mlbits.agents import agent_module
+    from mlbits.agents.registry import agent_module
     from mlbits.envs.doors.gymnasium_ids import env_module
     from mlbits.envs.origins import folder_of, remember_folders
 
@@ -207,7 +207,7 @@ def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
         GameError: if a module cannot be imported.
         UnknownIdError: if the agent is not known; whether the environment is, is for whoever opens it to find out.
     """
-    from mlbits.agents import check_agent
+    from mlbits.agents.registry import check_agent
     from mlbits.envs.doors.gymnasium_ids import check_env_id
 
     agent, env = str(data["agent"]), str(data["env"])
@@ -298,7 +298,7 @@ def resolve(
         UnknownIdError: if the agent or environment is not known.
         ConfigError: for unknown settings or values out of range.
     """
-    from mlbits.agents import agent_entry, check_agent
+    from mlbits.agents.registry import agent_entry, check_agent
     from mlbits.envs.doors.gymnasium_batch import check_env_id
 
     agent, env = check_agent(agent), check_env_id(plain_id(env))

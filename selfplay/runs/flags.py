@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from mlbits.agents import AGENTS, agent_entry, check_agent
+from mlbits.agents.registry import AGENTS, agent_entry, check_agent
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
 from mlbits.selfplay.runs.command_line import forget_flags, read_flags

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mlbits.agents import AGENTS, agent_entry, make_bot
 from mlbits.agents.agent import Agent, content_hash
+from mlbits.agents.registry import AGENTS, agent_entry, bots, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
@@ -125,8 +125,8 @@ def check_guest(name: str, argument: str = "opponents") -> None:
     """
     path = Path(name)
     if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
-        bots = [known for known, about in AGENTS.items() if about.bot]
-        raise UnknownIdError(f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)", name, bots, argument)
+        kind = f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)"
+        raise UnknownIdError(kind, name, bots(), argument)
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:

@@ -1,10 +1,12 @@
 """The registry of agents, the random agent, and the small functions that agents share."""
 
+import dataclasses
+
 import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents import AGENTS, AgentEntry, agent_entry, register_agent
+from mlbits.agents import AGENTS, AgentEntry, agent_entry, agent_module, bots, register_agent
 from mlbits.agents.agent import (
     AgentError,
     Rollout,
@@ -17,7 +19,7 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.bots.random_bot import RandomAgent
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.errors import GameError, UnknownIdError
 from tests.agents.rollouts import VECTOR, draw
 
 
@@ -27,9 +29,19 @@ def test_an_unknown_agent_is_refused_with_the_nearest_name():
 
 
 def test_an_agent_of_ones_own_can_be_registered(monkeypatch):
-    monkeypatch.setattr("mlbits.agents.AGENTS", dict(AGENTS))
+    monkeypatch.setattr("mlbits.agents.registry.AGENTS", AGENTS.copy())
     register_agent("mine", AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "a copy"))
     assert agent_entry("mine").config_class().__name__ == "PPOConfig"
+    assert agent_module("mine") == __name__
+    assert "mine" not in AGENTS
+    with pytest.raises(GameError, match=r"^name: the agent 'ppo' is registered already; wanted another name$"):
+        register_agent("ppo", AgentEntry("mlbits.agents.dqn", "DQN", "DQNConfig", "another"))
+
+
+def test_bots_are_the_entries_that_say_so(monkeypatch):
+    assert bots() == ["random", "diplomacy-hold", "diplomacy-greedy"]
+    monkeypatch.setitem(AGENTS, "mine", dataclasses.replace(AGENTS["ppo"], bot=True))
+    assert bots()[-1] == "mine"
 
 
 def test_the_random_agent_is_uniform_over_legal_actions():

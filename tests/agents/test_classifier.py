@@ -14,8 +14,8 @@ from mlbits.evals.evaluate import evaluate_run, load_agent
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import self_play
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import train
 
 ID = "mlbits/Digits-v0"
 

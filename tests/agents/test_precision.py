@@ -10,8 +10,8 @@ from mlbits.agents import ddpg
 from mlbits.agents.ddpg import DDPG, DDPGConfig
 from mlbits.envs.engine import processor
 from mlbits.envs.pendulum import pendulum
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.config import presets, resolve
+from mlbits.selfplay.training import resume, train
 
 ENV = "mlbits/Pendulum-v0"
 RUN = {"total_steps": 40, "num_envs": 2, "eval_episodes": 1, "video": False, "device": "cpu"}

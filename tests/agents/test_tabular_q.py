@@ -25,8 +25,8 @@ from mlbits.envs.exact.transition_table import read_table
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import self_play
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import resume, train
 from tests.agents.rollouts import draw, equal, learn
 from tests.games import _draw, _text, register_test_games
 

@@ -160,10 +160,10 @@ def test_numbers_keep_their_meaning():
 
 
 def test_a_data_set_with_an_id_enters_through_every_door_and_trains(monkeypatch, tmp_path):
-    from mlbits.selfplay.loop import train
     from mlbits.selfplay.runs.config import resolve
+    from mlbits.selfplay.training import train
 
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
     register_supervised("mine/Data-v0", X, Y, summary="my data", test_share=0.4)
     assert mlbits.registered()["mine/Data-v0"].summary == "my data"

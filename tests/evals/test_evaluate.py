@@ -10,12 +10,12 @@ from stable_baselines3 import PPO
 from mlbits import make_game, make_sb3
 from mlbits.agents.agent import AgentError
 from mlbits.agents.sb3.agent import load_sb3
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.evals import EVALS, EvalEntry, eval_entry, register_eval
 from mlbits.evals.evaluate import evaluate_model, evaluate_run, load_agent
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.training import train
 
 ENV = {"map": "S.G/...", "slip": 0.5, "horizon": 30}
 
@@ -69,9 +69,11 @@ def test_every_reproduction_can_be_loaded():
 
 
 def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
-    monkeypatch.setattr("mlbits.evals.EVALS", dict(EVALS))
+    monkeypatch.setattr("mlbits.evals.registry.EVALS", EVALS.copy())
     register_eval("mine", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "a copy"))
     assert eval_entry("mine").summary == "a copy"
+    with pytest.raises(GameError, match=r"^name: the evaluation 'classic' is registered already"):
+        register_eval("classic", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "another"))
 
 
 def test_a_model_of_stable_baselines_is_evaluated_as_a_run_is(tmp_path):

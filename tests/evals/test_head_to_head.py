@@ -12,11 +12,11 @@ from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals.evaluate import evaluate_against, load_agent
 from mlbits.evals.head_to_head import outcomes, play_against, turning_seats
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.runs.saved_agents import open_guest
 from mlbits.selfplay.session import open_session
 from mlbits.selfplay.statistics import mean_interval, share_interval
+from mlbits.selfplay.training import train
 from tests.games import register_test_games
 
 register_test_games()

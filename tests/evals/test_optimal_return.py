@@ -17,8 +17,8 @@ from mlbits.evals.optimal_return import Yardstick, yardstick
 from mlbits.evals.solve import solve
 from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import train
 from tests.games import register_test_games
 
 register_test_games()

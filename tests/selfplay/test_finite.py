@@ -20,10 +20,10 @@ from mlbits.agents.agent import Rollout
 from mlbits.agents.ppo import PPO
 from mlbits.cli import main
 from mlbits.selfplay.finite import LIMIT, Guard, NotFiniteError, check_array, check_metrics, check_rollout
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.training import resume, train
 from tests.games import register_test_games
 
 EPISODE, AT = 7, 31  # steps; the step of copy 1 that is poisoned, the third of its fifth episode

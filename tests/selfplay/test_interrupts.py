@@ -13,8 +13,8 @@ import pytest
 
 from mlbits.cli import main
 from mlbits.selfplay.interrupts import Interrupts, RunInterrupted
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.saved_agents import load_agent
+from mlbits.selfplay.training import resume, train
 from tests.selfplay.test_resume import ROOT, RUNS, compare, left_alone, newest, steps_of  # noqa: F401
 
 STATUS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
@@ -262,7 +262,7 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
     ("words", "place", "said"),
     [
         ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament.command.run_command", "the same command"),
-        ("reproduce gridworld --quick", "mlbits.evals.eval_entry", "with --out the same command goes on"),
+        ("reproduce gridworld --quick", "mlbits.evals.registry.eval_entry", "with --out the same command goes on"),
         ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploitability.exploit.exploit", "interrupted"),
         ("bench ppo", "mlbits.evals.benchmarks.groups.run_benchmarks", "interrupted"),
         ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),

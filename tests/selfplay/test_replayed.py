@@ -14,9 +14,9 @@ from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.selfplay import session as sessions
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import against, self_play
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.session import make_replay, open_session
+from mlbits.selfplay.training import train
 from tests.agents.rollouts import VECTOR, draw, make_agent
 from tests.games import register_test_games
 

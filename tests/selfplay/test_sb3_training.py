@@ -29,10 +29,10 @@ from mlbits.evals.evaluate import evaluate_run, load_agent
 from mlbits.selfplay import sb3_training
 from mlbits.selfplay.bookkeeping import EVAL_SEED
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.checkpoints import CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, resolve
 from mlbits.selfplay.runs.folder import RunError, read_settings
+from mlbits.selfplay.training import resume, train
 from tests.games import register_test_games
 
 register_test_games()

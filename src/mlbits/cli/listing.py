@@ -30,9 +30,9 @@ def parse(words: list[str]) -> Any:
 def command(words: list[str]) -> int:
     """List environments, agents, presets and evaluations."""
     flags = parse(words)
-    from mlbits.agents import AGENTS
+    from mlbits.agents.registry import AGENTS
     from mlbits.envs.registry import registered
-    from mlbits.evals import EVALS
+    from mlbits.evals.registry import EVALS
     from mlbits.selfplay.runs.config import presets
 
     tables = {

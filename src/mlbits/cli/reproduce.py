@@ -33,7 +33,7 @@ def reproduce_flags(words: list[str]) -> Any:
     Raises:
         UnknownIdError: for an unknown reproduction.
     """
-    from mlbits.evals import EVALS, eval_entry
+    from mlbits.evals.registry import EVALS, eval_entry
 
     first = words[0] if words and not words[0].startswith("-") else None
     name = first or next((word for word in words if word in EVALS), None)
@@ -55,7 +55,7 @@ def command(words: list[str]) -> int:
     """Repeat a result; 1 where it misses its target."""
     flags = parse(words)
     check_file("json", flags.json)
-    from mlbits.evals import eval_entry
+    from mlbits.evals.registry import eval_entry
     from mlbits.selfplay.runs.progress import compiling_said
 
     common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}

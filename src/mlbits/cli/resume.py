@@ -35,24 +35,24 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
-    from mlbits.evals.training_probes import during_training
-    from mlbits.selfplay.loop import resume
     from mlbits.selfplay.runs.folder import finished_summary, read_settings
     from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.training import resumable
+    from mlbits.training import resume
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
         settings = read_settings(flags.run)
         print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps, and nothing was run now")
         print(f"its result: {'; '.join(headlines(done))}")
-        if settings.agent.startswith("sb3-"):
-            print("Stable-Baselines3's runs cannot go on; wanted a new run with more --total-steps")
+        if not resumable(settings.agent):
+            print(f"a run of {settings.agent} cannot go on; wanted a new run with more --total-steps")
         elif settings.run.stop_when_solved and done.get("solved_at") is not None:
             print("it was to stop when solved (--stop-when-solved); wanted a new run without that to train on")
         else:
             print(f"to train on: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
     with compiling_said():
-        folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)
+        folder, summary = resume(flags.run, total_steps=flags.total_steps)
     print_run(Path(folder), summary)
     return 0

@@ -14,8 +14,8 @@ from mlbits.envs.doors.atari import AtariSettings
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import train
 from tests.test_docs import ENVIRONMENTS, section, table
 
 PONG, BREAKOUT, INVADERS = "ALE/Pong-v5", "ALE/Breakout-v5", "ALE/SpaceInvaders-v5"

@@ -18,8 +18,8 @@ from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch, check_env_id, open
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.selfplay.episodes import play_episodes
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import train
 
 needs_box2d = pytest.mark.skipif(find_spec("Box2D") is None, reason="Box2D has no wheel for this Python and platform")
 

@@ -1,6 +1,7 @@
 """Reproductions: when their target counts as met."""
 
 import json
+import sys
 
 import pytest
 
@@ -117,3 +118,19 @@ def test_training_in_a_process_gives_its_summary_and_its_errors():
     assert summary["env_steps"] == 64
     with pytest.raises(ReproductionError, match=r"train ppo mlbits/GridWorld-v0 .*failed: error: --env.map: "):
         train_in_process("ppo", "mlbits/GridWorld-v0", 3, *flags, "--env.map", "x")
+
+
+def test_a_reproduction_of_ones_own_is_found_by_its_module(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("mlbits.evals.registry.EVALS", EVALS.copy())
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reproduction_of_mine.py").write_text(
+        "from mlbits.evals import EvalEntry, register_eval\n"
+        "register_eval('mine', EvalEntry('tests.evals.reproductions.test_reproduction:measured', ''))\n"
+    )
+    assert main(["reproduce", "reproduction_of_mine:mine", "--copies", "7", "--json", "result.json"]) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["asked"] == [False, 7, []]
+    assert main(["reproduce", "reproduction_of_mine:yours"]) == 2
+    assert "unknown evaluation 'yours'" in capsys.readouterr().err
+    assert main(["reproduce", "no_such_module:mine"]) == 2
+    assert "no_such_module:mine: the module 'no_such_module' cannot be imported" in capsys.readouterr().err

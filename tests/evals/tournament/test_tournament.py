@@ -23,8 +23,8 @@ from mlbits.evals.tournament.entrants import open_entries
 from mlbits.evals.tournament.match_table import MatchTableError, read_matches
 from mlbits.evals.tournament.standings import standings
 from mlbits.evals.tournament.tournament import MATCHES, hold_tournament, play_tournament, recompute
-from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.training import train
 
 BLOTTO, MATRIX, SMALL = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0", {"coins": 3}
 RANKS = 5

@@ -11,11 +11,11 @@ from mlbits.agents.agent import content_hash
 from mlbits.envs import registry
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.selfplay.bookkeeping import Clock, _note_episodes
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs.checkpoints import CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.runs.saved_agents import SavedAgentError, open_guest, read_copy
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.training import resume, train
 from tests.games import register_test_games
 
 register_test_games()

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 import mlbits
 from mlbits.selfplay import bookkeeping
-from mlbits.selfplay.loop import resume, train
 from mlbits.selfplay.runs import folder as runs
 from mlbits.selfplay.runs.checkpoints import CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.runs.folder import RunError, new_folder, read_settings
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.training import resume, train
 
 GRID = "mlbits/GridWorld-v0"
 
