@@ -31,6 +31,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from mlbits.envs.core.config_fields import help_text, setting_of
 from mlbits.selfplay.runs.config import ConfigError
 
 _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
@@ -210,12 +211,12 @@ def _whole_number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int]
 
 @_registry.struct_rule
 def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Fields of a dataclass as tyro has them, with help from the docstring in plain text."""
+    """Fields of a dataclass as tyro has them, with the help of a setting, or else of the docstring in plain text."""
     kind: Any = info.type
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
-    hints, help_of, given = typing.get_type_hints(kind, include_extras=True), _help(kind), info.default
-    fields = []
+    hints, given, fields = typing.get_type_hints(kind, include_extras=True), info.default, []
+    help_of = _help(kind)
     for field in dataclasses.fields(kind):
         default: Any = tyro.MISSING
         if isinstance(given, kind):
@@ -230,12 +231,12 @@ def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @functools.lru_cache(64)
 def _help(kind: Any) -> dict[str, str]:
-    """What a dataclass's docstrings, its own and those it inherits from, say of its fields."""
+    """The help of a dataclass's fields: of its settings, and what its and its bases' docstrings say of other fields."""
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         parsed = docstring_parser.parse(part.__doc__ or "")
         found |= {param.arg_name: plain(" ".join((param.description or "").split())) for param in parsed.params}
-    return found
+    return found | {field.name: help_text(field, kind) for field in dataclasses.fields(kind) if setting_of(field)}
 
 
 def _summary(kind: Any) -> str:

@@ -9,25 +9,22 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class BenchFlags:
-    """Measure steps per CPU-second and per second, beside the other libraries that are installed.
+    """Measure steps per CPU-second and per second, beside the other libraries that are installed."""
 
-    Attributes:
-        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all without it.
-        device: "cpu" or "cuda".
-        seconds: how long each measurement takes.
-        json: write the rows to this file.
-    """
-
-    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = "all"
-    device: str = "cpu"
-    seconds: float = 1.0
-    json: Path | None = None
+    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
+        "all", "gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all by default"
+    )
+    device: str = setting("cpu", "cpu or cuda")
+    seconds: float = setting(1.0, "duration of each measurement, in seconds")
+    json: Path | None = setting(None, "write the rows to this file")
 
 
 def parse(words: list[str]) -> Any:
