@@ -55,9 +55,7 @@ _PARTS = 3  # generators of a pair: each player's own, and that of their meeting
 class SimilarityLearningConfig:
     """Settings of CCDR and alternating best response (ABR). All but ``hidden`` are our choice."""
 
-    hidden: tuple[int, ...] = setting(
-        (100, 50, 50), "widths of the hidden layers, those of the paper", low=1, unit="widths"
-    )
+    hidden: tuple[int, ...] = setting((100, 50, 50), "widths of the hidden layers, those of the paper", low=1)
     difference_factor: float = setting(
         10.0, "factor on the difference before the first layer, which hardly sees it otherwise", low=1e-6, high=1e6
     )

@@ -81,7 +81,7 @@ class ClassifierConfig:
     learning_rate: float = setting(3e-3, "learning rate of Adam", low=0, high=10)
     anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
-    hidden: tuple[int, ...] = setting((64,), "widths of the hidden layers", low=1, unit="widths")
+    hidden: tuple[int, ...] = setting((64,), "widths of the hidden layers", low=1)
 
     def check(self) -> None:
         """Refuse settings that the loss does not use."""

@@ -109,9 +109,7 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
-    hidden: tuple[int, ...] = setting(
-        (400, 300), "widths of the hidden layers of actor and critics", low=1, unit="widths"
-    )
+    hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
         "number format of the products between hidden layers; bfloat16 is twice as fast on GPUs and on CPUs with "

@@ -100,7 +100,7 @@ class DQNConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
-    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1, unit="widths")
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
 
     def check(self) -> None:
         """Refuse an empty support."""

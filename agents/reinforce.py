@@ -74,7 +74,6 @@ class ReinforceConfig:
         "widths of the hidden layers of actor and critic; of an order network, of its first layer and one graph "
         "convolution each",
         low=1,
-        unit="widths",
     )
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "tower"] = setting(

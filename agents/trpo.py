@@ -89,7 +89,7 @@ class TRPOConfig:
     )
     normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
-    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1, unit="widths")
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
 
 

@@ -38,7 +38,7 @@ class SB3Config:
     normalize: bool = setting(
         False, "divide observations and rewards by their running standard deviations (VecNormalize)"
     )
-    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1, unit="widths")
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
 
 
 @configuration(AgentError)

@@ -35,6 +35,7 @@ C = TypeVar("C")
 REQUIRED: Any = dataclasses.MISSING  # the default of a setting that has none
 
 _KEY = "setting"  # in a field's metadata
+_LARGE, _TINY = 1e5, 1e-6  # bounds from here on are not shown in a help
 
 
 class Setting(NamedTuple):
@@ -44,7 +45,7 @@ class Setting(NamedTuple):
         help: what it is, without a full stop.
         low: the least value, or None.
         high: the greatest value, or None; infinity allows infinity.
-        unit: of the value, or of each value of a tuple ("nats", "widths").
+        unit: of the value, such as "nats".
     """
 
     help: str = ""
@@ -110,17 +111,32 @@ def setting_of(field: dataclasses.Field[Any]) -> Setting | None:
 
 
 def range_text(config_class: Any, field: dataclasses.Field[Any]) -> str:
-    """The values that a field may have, in words: "from 0 to 1 nats", "'clip' or 'adaptive_kl'"; "" for any."""
-    hint, known = _hints(config_class)[field.name], setting_of(field) or Setting()
-    return _within(_plain_kind(hint)[0], known, unit=True)
+    """The values that a field may have, briefly: "0 to 1", "at least 0, in nats", "'a' or 'b'"; "" for any.
+
+    Bounds that only keep nonsense out (100,000 and more) are left out here; the error's message names them.
+    """
+    kind, known = _plain_kind(_hints(config_class)[field.name])[0], setting_of(field) or Setting()
+    if typing.get_origin(kind) is Literal:
+        return choices_text(typing.get_args(kind))
+    low = known.low if known.low is not None and known.low > -_LARGE else None
+    high = known.high if known.high is not None and known.high < _LARGE else None
+    tiny = low is not None and 0 < low <= _TINY
+    if low is not None and high is not None:
+        text = f"above 0, at most {high:g}" if tiny else f"{low:g} to {high:g}"
+    elif low is not None:
+        text = "above 0" if tiny else f"at least {low:g}"
+    else:
+        text = f"at most {high:g}" if high is not None else ""
+    text = f"each {text}" if text and typing.get_origin(kind) is tuple else text
+    return ", ".join([text] * bool(text) + [f"in {known.unit}"] * bool(known.unit))
 
 
 def help_text(field: dataclasses.Field[Any], config_class: Any) -> str:
     """The help of a field's flag: what it is, and its range in numbers; choices are shown by the flag itself."""
     known = setting_of(field) or Setting()
     kind = _plain_kind(_hints(config_class)[field.name])[0]
-    within = "" if typing.get_origin(kind) is Literal else _within(kind, known, unit=True)
-    return f"{known.help}; {within}" if within and known.help else known.help
+    within = "" if typing.get_origin(kind) is Literal else range_text(config_class, field)
+    return "; ".join(part for part in (known.help, within) if part)
 
 
 def choices_text(choices: typing.Sequence[Any]) -> str:
@@ -193,22 +209,16 @@ def _inside(value: Any, known: Setting) -> bool:
     return (known.low is None or value >= known.low) and (known.high is None or value <= known.high)
 
 
-def _within(kind: Any, known: Setting, unit: bool = False) -> str:
-    """A range in words, or the choices."""
+def _within(kind: Any, known: Setting) -> str:
+    """A range in words, for an error's message."""
     low, high = known.low, known.high
-    if typing.get_origin(kind) is Literal:
-        return choices_text(typing.get_args(kind))
-    end = f" {known.unit}" if unit and known.unit else ""
-    if typing.get_origin(kind) is tuple:
-        things = known.unit or "numbers"
-        if low is None:
-            return ""
-        return f"one or more positive {things}" if low == 1 else f"one or more {things} of at least {_number(low)}"
+    if typing.get_origin(kind) is tuple and low is not None:
+        return "one or more positive widths" if low == 1 else f"one or more numbers of at least {_number(low)}"
     if low is not None and high is not None:
-        return f"from {_number(low)} to {_number(high)}{end}"
+        return f"from {_number(low)} to {_number(high)}"
     if low is not None:
-        return f"of at least {_number(low)}{end}"
-    return f"of at most {_number(high)}{end}" if high is not None else end.strip()
+        return f"of at least {_number(low)}"
+    return f"of at most {_number(high)}" if high is not None else ""
 
 
 def _number(value: float) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.config_fields import choices_text, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.registry import plain_id
+from mlbits.selfplay.runs.synonyms import canonical, suggestions
 
 PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -217,22 +218,32 @@ def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A config dataclass from plain values; lists become tuples.
+    """A config dataclass from plain values; lists become tuples, and ``gamma`` is understood as ``discount``.
 
     Raises:
         ConfigError: naming an unknown key and the nearest known, or a value of the wrong type.
     """
     hints = typing.get_type_hints(config_class)
     arguments = {}
-    for key, value in values.items():
+    for key, value in canonical(values, config_class).items():
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"wanted any of {', '.join(hints)}"
-            raise ConfigError(f"{where}.{key}: unknown setting; {hint}")
+            raise ConfigError(f"{where}.{key}: unknown setting; {_hint(key, config_class, where)}")
         arguments[key] = tuple(value) if isinstance(value, list) else value
         if not _fits(arguments[key], hints[key]):
             raise ConfigError(f"{where}.{key}: got {value!r}; wanted {_type_name(hints[key])}")
     return config_class(**arguments)
+
+
+def _hint(key: str, config_class: Any, where: str) -> str:
+    """What may have been meant by an unknown setting: the name that we have for it, or one that is spelt like it."""
+    known = [field.name for field in dataclasses.fields(config_class)]
+    if names := suggestions(key, config_class) or difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+        return f"did you mean {choices_text(names)}?"
+    of_run = [field.name for field in dataclasses.fields(RunConfig)]
+    if where == "agent" and (names := [key] if key in of_run else suggestions(key, RunConfig)):
+        return f"did you mean {choices_text(names)} of the run?"
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"wanted any of {', '.join(known)}"
 
 
 def _type_name(hint: Any) -> str:
@@ -306,7 +317,7 @@ def resolve(
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
     values = dict(values)
-    agent_values = dict(values.pop("agent", {})) | dict(agent_settings or {})
+    agent_values = canonical(values.pop("agent", {}), config_class) | canonical(agent_settings or {}, config_class)
     env_values = dict(values.pop("env", {})) | dict(env_settings or {})
     values = dict(getattr(config_class, "run_defaults", ())) | values
     return Settings(

@@ -160,7 +160,7 @@ def test_a_way_to_the_middle_is_learned(name):
     """A point on a plane, pushed about. Eight seeds of each gave -0.65; at random it is -8.8."""
     result = trained_return(
         "ddpg", "test/Point-v0", iterations=400, num_envs=8, discount=0.9, learning_starts=400, buffer_size=5000,
-        batch_size=64, replay_ratio=0.25, hidden=(32, 32), tau=0.02, actor_learning_rate=3e-3, 
+        batch_size=64, replay_ratio=0.25, hidden=(32, 32), tau=0.02, actor_learning_rate=3e-3,
         critic_learning_rate=3e-3, **SWITCHES[name],
     )  # fmt: skip
     assert result > -0.9

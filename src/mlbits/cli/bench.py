@@ -23,7 +23,7 @@ class BenchFlags:
         "all", "gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all by default"
     )
     device: str = setting("cpu", "cpu or cuda")
-    seconds: float = setting(1.0, "duration of each measurement, in seconds")
+    seconds: float = setting(1.0, "duration of each measurement", unit="seconds")
     json: Path | None = setting(None, "write the rows to this file")
 
 

@@ -48,8 +48,8 @@ class DrawFlags:
     game: int = setting(1, "number of the game in the file, from 1")
     phase: str = setting("", "a single phase, such as F1903M; by default a PNG or SVG shows the last one")
     map: str = setting("standard", "standard, mini or a file")
-    size: int = setting(1000, "width of a PNG or GIF, in pixels")
-    seconds: float = setting(1.5, "duration of each frame of a GIF, in seconds")
+    size: int = setting(1000, "width of a PNG or GIF", unit="pixels")
+    seconds: float = setting(1.5, "duration of each frame of a GIF", unit="seconds")
 
 
 def _draw(words: list[str]) -> int:
