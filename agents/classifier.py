@@ -68,7 +68,8 @@ class ClassifierConfig:
     """Settings of the learners of one-step problems."""
 
     loss: Loss = setting(
-        "policy_gradient", "cross_entropy learns from the label, policy_gradient, epsilon_greedy and q from the reward"
+        "policy_gradient",
+        "cross_entropy learns from the label; policy_gradient, epsilon_greedy and q learn from the reward",
     )
     baseline: Literal["none", "mean"] = setting(
         "none", "what policy_gradient subtracts from a reward: nothing, or the mean reward of the other rows"

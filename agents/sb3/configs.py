@@ -92,7 +92,7 @@ class SB3PPOConfig(OnPolicyConfig):
     algorithm = "PPO"
 
     n_steps: int = 2048
-    batch_size: int = setting(64, "steps per minibatch", low=1, high=2**31)
+    batch_size: int = setting(64, "transitions per gradient step", low=1, high=2**31)
     n_epochs: int = setting(10, "passes over each rollout", low=1, high=10**6)
     gae_lambda: float = 0.95
     clip_range: float = setting(0.2, "epsilon of the clipped objective", low=1e-8, high=math.inf)
