@@ -188,15 +188,14 @@ def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> st
         return "" if value in choices else choices_text(choices) + end
     if kind is bool:
         return "" if isinstance(value, bool) else f"True or False{end}"
-    if kind in (int, float):
-        within = _within(kind, known)
-        if kind is int and isinstance(value, numbers.Real) and not isinstance(value, (numbers.Integral, bool)):
-            return " ".join(["a whole number", within]).rstrip() + end
-        noun = "a number" if within else "a finite number"
-        return "" if _inside(value, known) else " ".join([noun, within]).rstrip() + end
+    if kind in (int, float) and not _inside(value, known):
+        return _wanted_number(known) + end
+    if kind is int and not isinstance(value, numbers.Integral):
+        return _wanted_number(known).replace(" number", " whole number") + end
     if typing.get_origin(kind) is tuple and known.low is not None:
         good = isinstance(value, tuple) and value and all(_inside(entry, known) for entry in value)
-        return "" if good else _within(kind, known) + end
+        things = "positive widths" if known.low == 1 else f"numbers of at least {_number(known.low)}"
+        return "" if good else f"one or more {things}{end}"
     return ""
 
 
@@ -209,16 +208,14 @@ def _inside(value: Any, known: Setting) -> bool:
     return (known.low is None or value >= known.low) and (known.high is None or value <= known.high)
 
 
-def _within(kind: Any, known: Setting) -> str:
-    """A range in words, for an error's message."""
-    low, high = known.low, known.high
-    if typing.get_origin(kind) is tuple and low is not None:
-        return "one or more positive widths" if low == 1 else f"one or more numbers of at least {_number(low)}"
+def _wanted_number(known: Setting) -> str:
+    """A number's range in words, for an error's message."""
+    low, high = known.low, None if known.high == math.inf else known.high
     if low is not None and high is not None:
-        return f"from {_number(low)} to {_number(high)}"
+        return f"a number from {_number(low)} to {_number(high)}"
     if low is not None:
-        return f"of at least {_number(low)}"
-    return f"of at most {_number(high)}" if high is not None else ""
+        return "a positive number" if 0 < low <= _TINY else f"a number of at least {_number(low)}"
+    return f"a number of at most {_number(high)}" if high is not None else "a finite number"
 
 
 def _number(value: float) -> str:
