@@ -383,7 +383,7 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
 def test_a_support_upside_down_is_refused(bounds):
-    with pytest.raises(AgentError, match=r"v_min, v_max: got .* wanted low < high"):
+    with pytest.raises(AgentError, match=r"^v_min(, v_max)?: got .* wanted (low < high|a finite number)"):
         DQNConfig(v_min=bounds[0], v_max=bounds[1])
 
 
