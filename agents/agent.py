@@ -240,28 +240,6 @@ def network_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def check_range(owner: object, **bounds: tuple[float, float]) -> None:
-    """Check settings of a config against inclusive bounds.
-
-    Raises:
-        AgentError: naming the setting, its value and the range.
-    """
-    for name, (low, high) in bounds.items():
-        value = getattr(owner, name)
-        if not low <= value <= high:
-            raise AgentError(f"{name}: got {value}; wanted a number from {low:g} to {high:g}")
-
-
-def check_hidden(hidden: tuple[int, ...]) -> None:
-    """Check the widths of hidden layers.
-
-    Raises:
-        AgentError: if there is no layer, or a width is not positive.
-    """
-    if not hidden or any(width < 1 for width in hidden):
-        raise AgentError(f"hidden: got {hidden}; wanted one or more positive widths")
-
-
 def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with a prefix before each name."""
     return {f"{prefix}.{name}": value for name, value in state.items()}

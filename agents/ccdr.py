@@ -36,14 +36,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbits.agents.agent import AgentError, check_hidden, check_range, network_generator
+from mlbits.agents.agent import AgentError, network_generator
 from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.policy_similarity import Outcome, SimilarityGame
 
 SLOPE = 0.01  # of LeakyReLU below 0, torch's own
@@ -51,38 +51,26 @@ EVALUATION_PLAYS, EVALUATION_SEED = 1024, 987_654_321
 _PARTS = 3  # generators of a pair: each player's own, and that of their meetings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class SimilarityLearningConfig:
-    """Settings of CCDR and alternating best response. All but ``hidden`` are our choice.
+    """Settings of CCDR and alternating best response (ABR). All but ``hidden`` are our choice."""
 
-    Attributes:
-        hidden: widths of the hidden layers; the paper's.
-        difference_factor: what the difference is multiplied by before the first layer, which otherwise hardly sees it.
-        learning_rate: of Adam.
-        batch: plays, and test pairs, of a gradient step.
-        pretraining_steps: gradient steps of CCDR; 0 leaves the networks as they were drawn.
-        turns: of alternating best response; in each, one player learns and then the other.
-        steps_per_turn: gradient steps of a player in a turn.
-        cut_gradient: whether the difference is taken for a constant in ABR.
-        lookahead: size of the other's gradient step that LOLA looks through; 0 is plain ABR.
-    """
+    hidden: tuple[int, ...] = setting((100, 50, 50), "widths of the hidden layers, those of the paper", low=1)
+    difference_factor: float = setting(
+        10.0, "factor on the difference before the first layer, which hardly sees it otherwise", low=1e-6, high=1e6
+    )
+    learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
+    batch: int = setting(128, "plays, and test pairs, per gradient step", low=1, high=1e6)
+    pretraining_steps: int = setting(1500, "gradient steps of CCDR; 0 keeps the initial networks", low=0, high=1e9)
+    turns: int = setting(60, "turns of ABR; in each, one player learns, then the other", low=0, high=1e9)
+    steps_per_turn: int = setting(50, "gradient steps of each player in a turn", low=0, high=1e9)
+    cut_gradient: bool = setting(False, "treat the difference as a constant in ABR")
+    lookahead: float = setting(
+        0.0, "size of the opponent's gradient step that LOLA differentiates through; 0 is plain ABR", low=0, high=1e6
+    )
 
-    hidden: tuple[int, ...] = (100, 50, 50)
-    difference_factor: float = 10.0
-    learning_rate: float = 1e-3
-    batch: int = 128
-    pretraining_steps: int = 1500
-    turns: int = 60
-    steps_per_turn: int = 50
-    cut_gradient: bool = False
-    lookahead: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_hidden(self.hidden)
-        check_range(
-            self, difference_factor=(1e-6, 1e6), learning_rate=(0, 10), batch=(1, 1e6), pretraining_steps=(0, 1e9),
-            turns=(0, 1e9), steps_per_turn=(0, 1e9), lookahead=(0, 1e6),
-        )  # fmt: skip
+    def check(self) -> None:
+        """Refuse a lookahead through a gradient that is cut."""
         if self.cut_gradient and self.lookahead > 0:
             raise AgentError(f"lookahead: got {self.lookahead} with cut_gradient; wanted 0, or the gradient left whole")
 

@@ -37,8 +37,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
@@ -50,8 +49,6 @@ from mlbits.agents.agent import (
     Decision,
     Rollout,
     RolloutSpec,
-    check_hidden,
-    check_range,
     load_weights,
     network_generator,
     prefixed,
@@ -62,43 +59,35 @@ from mlbits.agents.maths.action_distributions import Categorical, masked_log_sof
 from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.mlp import MLP
 from mlbits.agents.reinforce import others_mean
+from mlbits.envs.core.config_fields import configuration, setting
 
 Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]
 FEEDBACK = "feedback"  # the key of an observation that tells, after the answer, what each would have paid
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class ClassifierConfig:
-    """Settings of the learners of one-step problems.
+    """Settings of the learners of one-step problems."""
 
-    Attributes:
-        loss: "cross_entropy" (learns from the label), "policy_gradient", "epsilon_greedy" or "q" (from the reward).
-        baseline: "none" or "mean": "policy_gradient" subtracts nothing from rewards, or the mean of the other rows'.
-        epsilon: share of answers drawn uniformly, with "epsilon_greedy" and "q"; 1 draws them all so.
-        importance_weights: whether "epsilon_greedy" weighs rows by pi / b, which makes it a gradient of accuracy.
-        num_steps: answers of each copy between two gradient steps.
-        learning_rate: of Adam.
-        anneal_lr: whether the learning rate falls linearly to 0 over the run.
-        max_grad_norm: gradients are clipped to this L2 norm.
-        hidden: widths of the network's hidden layers.
-    """
+    loss: Loss = setting(
+        "policy_gradient",
+        "cross_entropy learns from the label; policy_gradient, epsilon_greedy and q learn from the reward",
+    )
+    baseline: Literal["none", "mean"] = setting(
+        "none", "what policy_gradient subtracts from a reward: nothing, or the mean reward of the other rows"
+    )
+    epsilon: float = setting(0.3, "fraction of answers drawn uniformly, with epsilon_greedy and q", low=0, high=1)
+    importance_weights: bool = setting(
+        False, "weight rows of epsilon_greedy by pi / b, which makes it a gradient of accuracy"
+    )
+    num_steps: int = setting(1, "answers of each copy per gradient step", low=1, high=1e6)
+    learning_rate: float = setting(3e-3, "learning rate of Adam", low=0, high=10)
+    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
+    hidden: tuple[int, ...] = setting((64,), "widths of the hidden layers", low=1)
 
-    loss: Loss = "policy_gradient"
-    baseline: Literal["none", "mean"] = "none"
-    epsilon: float = 0.3
-    importance_weights: bool = False
-    num_steps: int = 1
-    learning_rate: float = 3e-3
-    anneal_lr: bool = False
-    max_grad_norm: float = 1.0
-    hidden: tuple[int, ...] = (64,)
-
-    def __post_init__(self) -> None:
-        check_range(self, epsilon=(0, 1), num_steps=(1, 1e6), learning_rate=(0, 10), max_grad_norm=(1e-9, 1e9))
-        check_hidden(self.hidden)
-        for name, wanted in (("loss", get_args(Loss)), ("baseline", ("none", "mean"))):
-            if getattr(self, name) not in wanted:
-                raise AgentError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(map(repr, wanted))}")
+    def check(self) -> None:
+        """Refuse settings that the loss does not use."""
         if self.baseline != "none" and self.loss != "policy_gradient":
             raise AgentError(f"baseline: got {self.baseline!r} with loss={self.loss!r}; wanted 'policy_gradient'")
         if self.importance_weights and self.loss != "epsilon_greedy":

@@ -30,7 +30,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -42,8 +42,6 @@ from mlbits.agents.agent import (
     AgentError,
     Decision,
     ReplaySpec,
-    check_hidden,
-    check_range,
     load_weights,
     network_generator,
     prefixed,
@@ -56,6 +54,7 @@ from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Precision
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
@@ -64,87 +63,65 @@ _AT_RANDOM = -1.0  # an infinite noise, in files, whose numbers are finite
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class DDPGConfig:
-    """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said.
+    """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""
 
-    Attributes:
-        num_steps: steps of each copy between two rounds of learning.
-        updates_per_step: gradient steps per transition (a decision of one of its seats), over all copies.
-        capacity: transitions in the replay.
-        warmup: transitions before learning begins, played uniformly at random.
-        batch_size: transitions an update.
-        actor_learning_rate: of the actor's Adam.
-        critic_learning_rate: of the critics' Adam.
-        anneal_lr: whether the learning rates fall linearly to 0 over the run.
-        adam_eps: Adam's epsilon.
-        discount: gamma.
-        tau: share of the way to the networks that the target networks go.
-        noise: standard deviation of the noise on actions, in units of half the action's range.
-        anneal_noise: whether it falls linearly to 0 over the run.
-        head: "value" or "categorical" (D4PG).
-        atoms: atoms of the categorical head.
-        support_low: least return that a categorical head can tell (discounted).
-        support_high: greatest return that it can tell.
-        n_step: steps of reward before the bootstrap (D4PG: 5).
-        priority_exponent: alpha of prioritised replay; 0 replays uniformly.
-        priority_weight: beta of its importance weights at first; it rises linearly to 1 over the run.
-        twin: whether there are two critics, and the lesser counts for the bootstrap (TD3).
-        target_noise: standard deviation of the noise on the bootstrap's action (TD3: 0.2), in the same units.
-        target_noise_clip: it goes no further than this (TD3: 0.5).
-        policy_delay: critic updates for one of the actor and the targets (TD3: 2).
-        max_grad_norm: each network's gradients are clipped to this L2 norm.
-        hidden: widths of the hidden layers, of actor and critics.
-        precision: of the products between hidden layers: "float32"; "bfloat16", which CPUs with AVX512-BF16 or AMX and
-            GPUs do twice as fast, and other CPUs ten times as slowly; or "auto", bfloat16 where it is fast.
-    """
+    num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
+    replay_ratio: float = setting(
+        1.0, "gradient steps per transition (one decision of one seat), over all copies", low=1e-9, high=1e3
+    )
+    buffer_size: int = setting(1_000_000, "transitions kept in the replay buffer", low=1, high=1e12)
+    learning_starts: int = setting(
+        1000, "transitions played uniformly at random before learning begins", low=0, high=1e12
+    )
+    batch_size: int = setting(256, "transitions per gradient step", low=1, high=1e6)
+    actor_learning_rate: float = setting(1e-3, "learning rate of the actor's Adam", low=0, high=10)
+    critic_learning_rate: float = setting(1e-3, "learning rate of the critics' Adam", low=0, high=10)
+    anneal_lr: bool = setting(False, "decay both learning rates linearly to 0 over the run")
+    adam_eps: float = setting(1e-8, "epsilon of Adam", low=0, high=1)
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
+    noise: float = setting(
+        0.1, "standard deviation of the Gaussian noise on actions", low=0, high=10, unit="half ranges of the action"
+    )
+    anneal_noise: bool = setting(False, "decay the noise linearly to 0 over the run")
+    head: Literal["value", "categorical"] = setting(
+        "value", "what the critic predicts: the mean return, or its distribution (categorical, D4PG)"
+    )
+    atoms: int = setting(51, "atoms of the categorical head", low=2, high=10_000)
+    v_min: float = setting(-10.0, "lowest discounted return on the support of a categorical head")
+    v_max: float = setting(10.0, "highest discounted return on the support of a categorical head")
+    n_step: int = setting(1, "steps of reward before the bootstrap (D4PG: 5)", low=1, high=10_000)
+    priority_exponent: float = setting(0.0, "alpha of prioritised replay; 0 replays uniformly", low=0, high=1)
+    priority_weight: float = setting(
+        0.4, "beta of its importance weights at the start; it rises linearly to 1 over the run", low=0, high=1
+    )
+    twin: bool = setting(False, "train two critics and bootstrap from the lower one (TD3)")
+    target_noise: float = setting(
+        0.0, "standard deviation of the noise on the bootstrap's action (TD3: 0.2)", low=0, high=10,
+        unit="half ranges of the action",
+    )  # fmt: skip
+    target_noise_clip: float = setting(
+        0.5, "largest size of that noise (TD3: 0.5)", low=0, high=2, unit="half ranges of the action"
+    )
+    policy_delay: int = setting(
+        1, "critic updates per update of the actor and the target networks (TD3: 2)", low=1, high=1e6
+    )
+    max_grad_norm: float = setting(
+        math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
+    )
+    hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "float32",
+        "number format of the products between hidden layers; bfloat16 is twice as fast on GPUs and on CPUs with "
+        "AVX512-BF16 or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
+    )
 
-    num_steps: int = 1
-    updates_per_step: float = 1.0
-    capacity: int = 1_000_000
-    warmup: int = 1000
-    batch_size: int = 256
-    actor_learning_rate: float = 1e-3
-    critic_learning_rate: float = 1e-3
-    anneal_lr: bool = False
-    adam_eps: float = 1e-8
-    discount: float = 0.99
-    tau: float = 0.005
-    noise: float = 0.1
-    anneal_noise: bool = False
-    head: Literal["value", "categorical"] = "value"
-    atoms: int = 51
-    support_low: float = -10.0
-    support_high: float = 10.0
-    n_step: int = 1
-    priority_exponent: float = 0.0
-    priority_weight: float = 0.4
-    twin: bool = False
-    target_noise: float = 0.0
-    target_noise_clip: float = 0.5
-    policy_delay: int = 1
-    max_grad_norm: float = math.inf
-    hidden: tuple[int, ...] = (400, 300)
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), updates_per_step=(1e-9, 1e3), capacity=(1, 1e12), warmup=(0, 1e12),
-            batch_size=(1, 1e6), actor_learning_rate=(0, 10), critic_learning_rate=(0, 10), adam_eps=(0, 1),
-            discount=(0, 1), tau=(1e-9, 1), noise=(0, 10), atoms=(2, 10_000), n_step=(1, 10_000),
-            priority_exponent=(0, 1), priority_weight=(0, 1), target_noise=(0, 10), target_noise_clip=(0, 2),
-            policy_delay=(1, 1e6), max_grad_norm=(1e-9, math.inf),
-        )  # fmt: skip
-        check_hidden(self.hidden)
-        if self.head not in ("value", "categorical"):
-            raise AgentError(f"head: got {self.head!r}; wanted 'value' or 'categorical'")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise AgentError(f"precision: got {self.precision!r}; wanted 'auto', 'float32' or 'bfloat16'")
-        if not self.support_low < self.support_high:
-            raise AgentError(
-                f"support_low, support_high: got {self.support_low:g} and {self.support_high:g}; wanted low < high"
-            )
+    def check(self) -> None:
+        """Refuse an empty support."""
+        if not self.v_min < self.v_max:
+            raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
     def settled(self, device: torch.device | str) -> tuple[DDPGConfig, str]:
         """This config with "auto" decided for a device, and a line that says what was chosen and why, or "".
@@ -230,15 +207,15 @@ class DDPG:
             self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, config.adam_eps,
             target=self.target_critics.parameters(),
         )  # fmt: skip
-        self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
+        self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
-        self.noise, self.updates = math.inf if config.warmup else config.noise, 0
+        self.noise, self.updates = math.inf if config.learning_starts else config.noise, 0
         self._measured: dict[str, Tensor] = {}
 
     @property
     def experience(self) -> ReplaySpec:
         """A replay, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.capacity, self.config.priority_exponent)
+        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -268,15 +245,15 @@ class DDPG:
         """
         config = self.config
         if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.support_low, config.support_high)
-        if experience.added < config.warmup:
+            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        if experience.added < config.learning_starts:
             return {}
         self.noise = config.noise * (1 - progress if config.anneal_noise else 1)
         decay = 1 - progress if config.anneal_lr else 1
         self.actor_optimizer.learning_rate = config.actor_learning_rate * decay
         self.critic_optimizer.learning_rate = config.critic_learning_rate * decay
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.warmup) * config.updates_per_step)
+        due = int((experience.added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta

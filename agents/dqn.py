@@ -28,7 +28,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -42,8 +41,6 @@ from mlbits.agents.agent import (
     AgentError,
     Decision,
     ReplaySpec,
-    check_hidden,
-    check_range,
     load_weights,
     network_generator,
     prefixed,
@@ -56,84 +53,56 @@ from mlbits.agents.maths.return_distributions import categorical_loss, project, 
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.q_network import QNetwork
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 
 _ROWS_AT_ONCE = 8192  # transitions drawn together for several compiled updates
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class DQNConfig:
-    """Settings of DQN; defaults are those of common practice for small problems unless said.
+    """Settings of DQN; defaults are those of common practice for small problems unless said otherwise."""
 
-    Attributes:
-        num_steps: steps of each copy between two rounds of learning.
-        updates_per_step: gradient steps per transition (a decision of one of its seats), over all copies.
-        capacity: transitions in the replay.
-        warmup: transitions before learning begins, played at random.
-        batch_size: transitions an update.
-        learning_rate: of Adam.
-        anneal_lr: whether the learning rate falls linearly to 0 over the run.
-        adam_eps: Adam's epsilon.
-        discount: gamma.
-        target_every: updates between two moves of the target network.
-        tau: share of the way to the network that the target network goes; 1 copies it.
-        epsilon_start: share of random actions at first.
-        epsilon_end: share of random actions at last.
-        epsilon_fraction: share of the run over which it falls, linearly.
-        head: "value", "categorical" (C51) or "quantile" (QR-DQN).
-        atoms: atoms or quantiles of a distributional head.
-        support_low: least return that a categorical head can tell (discounted).
-        support_high: greatest return that it can tell.
-        double: whether the bootstrap's action is chosen by the network, not the target network.
-        dueling: whether the network has heads for value and advantage.
-        n_step: steps of reward before the bootstrap.
-        priority_exponent: alpha of prioritised replay (2016 paper: 0.6); 0 replays uniformly.
-        priority_weight: beta of its importance weights at first; it rises linearly to 1 over the run.
-        max_grad_norm: gradients are clipped to this L2 norm.
-        hidden: widths of the hidden layers.
-    """
+    num_steps: int = setting(4, "steps of each copy between two rounds of updates", low=1, high=1e6)
+    replay_ratio: float = setting(
+        0.25, "gradient steps per transition (one decision of one seat), over all copies", low=1e-9, high=1e3
+    )
+    buffer_size: int = setting(100_000, "transitions kept in the replay buffer", low=1, high=1e12)
+    learning_starts: int = setting(1000, "transitions played at random before learning begins", low=0, high=1e12)
+    batch_size: int = setting(64, "transitions per gradient step", low=1, high=1e6)
+    learning_rate: float = setting(5e-4, "learning rate of Adam", low=0, high=10)
+    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    adam_eps: float = setting(1e-8, "epsilon of Adam", low=0, high=1)
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    target_every: int = setting(250, "gradient steps between two updates of the target network", low=1, high=1e12)
+    tau: float = setting(1.0, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
+    epsilon_start: float = setting(1.0, "fraction of random actions at the start", low=0, high=1)
+    epsilon_end: float = setting(0.05, "fraction of random actions at the end", low=0, high=1)
+    epsilon_fraction: float = setting(0.2, "fraction of the run over which epsilon falls linearly", low=0, high=1)
+    head: Literal["value", "categorical", "quantile"] = setting(
+        "value", "what is predicted: the mean return, or its distribution by C51 (categorical) or QR-DQN (quantile)"
+    )
+    atoms: int = setting(51, "atoms or quantiles of a distributional head", low=2, high=10_000)
+    v_min: float = setting(-10.0, "lowest discounted return on the support of a categorical head")
+    v_max: float = setting(10.0, "highest discounted return on the support of a categorical head")
+    double: bool = setting(False, "choose the bootstrap's action by the network instead of the target network")
+    dueling: bool = setting(False, "use separate heads for value and advantage")
+    n_step: int = setting(1, "steps of reward before the bootstrap", low=1, high=10_000)
+    priority_exponent: float = setting(
+        0.0, "alpha of prioritised replay (0.6 in the paper); 0 replays uniformly", low=0, high=1
+    )
+    priority_weight: float = setting(
+        0.4, "beta of its importance weights at the start; it rises linearly to 1 over the run", low=0, high=1
+    )
+    max_grad_norm: float = setting(
+        10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
+    )
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
 
-    num_steps: int = 4
-    updates_per_step: float = 0.25
-    capacity: int = 100_000
-    warmup: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 5e-4
-    anneal_lr: bool = False
-    adam_eps: float = 1e-8
-    discount: float = 0.99
-    target_every: int = 250
-    tau: float = 1.0
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.05
-    epsilon_fraction: float = 0.2
-    head: Literal["value", "categorical", "quantile"] = "value"
-    atoms: int = 51
-    support_low: float = -10.0
-    support_high: float = 10.0
-    double: bool = False
-    dueling: bool = False
-    n_step: int = 1
-    priority_exponent: float = 0.0
-    priority_weight: float = 0.4
-    max_grad_norm: float = 10.0
-    hidden: tuple[int, ...] = (64, 64)
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), updates_per_step=(1e-9, 1e3), capacity=(1, 1e12), warmup=(0, 1e12),
-            batch_size=(1, 1e6), learning_rate=(0, 10), adam_eps=(0, 1), discount=(0, 1), target_every=(1, 1e12),
-            tau=(1e-9, 1), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_fraction=(0, 1), atoms=(2, 10_000),
-            n_step=(1, 10_000), priority_exponent=(0, 1), priority_weight=(0, 1), max_grad_norm=(1e-9, math.inf),
-        )  # fmt: skip
-        check_hidden(self.hidden)
-        if self.head not in ("value", "categorical", "quantile"):
-            raise AgentError(f"head: got {self.head!r}; wanted 'value', 'categorical' or 'quantile'")
-        if not self.support_low < self.support_high:
-            raise AgentError(
-                f"support_low, support_high: got {self.support_low:g} and {self.support_high:g}; wanted low < high"
-            )
+    def check(self) -> None:
+        """Refuse an empty support."""
+        if not self.v_min < self.v_max:
+            raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
 
 class DQN:
@@ -172,7 +141,7 @@ class DQN:
             self.network.parameters(), config.learning_rate, config.max_grad_norm, eps=config.adam_eps,
             target=self.target.parameters(),
         )  # fmt: skip
-        self.support = torch.linspace(config.support_low, config.support_high, config.atoms, device=device)
+        self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
@@ -181,12 +150,12 @@ class DQN:
         # Priorities change with every update, and with them what is drawn.
         several = small and config.priority_exponent == 0
         self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if several else 1
-        self.epsilon, self.updates = 1.0 if config.warmup else config.epsilon_start, 0
+        self.epsilon, self.updates = 1.0 if config.learning_starts else config.epsilon_start, 0
 
     @property
     def experience(self) -> ReplaySpec:
         """A replay, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.capacity, self.config.priority_exponent)
+        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -241,14 +210,14 @@ class DQN:
         """
         config = self.config
         if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.support_low, config.support_high)
-        if experience.added < config.warmup:
+            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        if experience.added < config.learning_starts:
             return {}
         share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
         self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
         self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.warmup) * config.updates_per_step)
+        due = int((experience.added - config.learning_starts) * config.replay_ratio)
         metrics: dict[str, Any] = {}
         while self.updates < due:
             drawn = experience.sample(

@@ -26,90 +26,60 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range, pick
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, pick
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.orders import OrderDistribution
+from mlbits.envs.core.config_fields import configuration, setting
 
 Metrics = dict[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class PPOConfig:
-    """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said.
+    """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""
 
-    Attributes:
-        num_steps: steps of each copy in a rollout.
-        learning_rate: of Adam.
-        anneal_lr: whether the learning rate falls linearly to 0 over the run.
-        discount: gamma.
-        gae_lambda: lambda of GAE.
-        epochs: passes over each rollout.
-        minibatches: parts of each pass, one gradient step each.
-        objective: "clip" or "adaptive_kl".
-        clip_coef: eps of the clipped objective.
-        anneal_clip: whether eps falls linearly to 0 over the run.
-        kl_target: KL a rollout that the adaptive objective aims for, in nats (2017 paper, table 1: 0.01).
-        kl_coef: beta at first (2017 paper: 1).
-        kl_stop: end a rollout's epochs once the KL is beyond this, in nats; 0 never does.
-        entropy_coef: weight of the entropy bonus.
-        anneal_entropy: whether that weight falls linearly to 0 over the run.
-        value_coef: weight of half the value's squared error.
-        max_grad_norm: gradients are clipped to this L2 norm.
-        normalize_advantage: whether advantages have mean 0 and variance 1 in each minibatch.
-        normalize_obs: whether observations are standardised (vectors of floats only).
-        normalize_reward: whether rewards are divided by the running deviation of discounted returns.
-        hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
-            graph convolution each.
-        log_std: initial log standard deviation of continuous actions.
-        network: "auto", the :mod:`~mlbits.agents.networks.orders` for orders on a graph and towers for all else, or
-            "tower".
-    """
-
-    num_steps: int = 128
-    learning_rate: float = 2.5e-4
-    anneal_lr: bool = True
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    epochs: int = 4
-    minibatches: int = 4
-    objective: Literal["clip", "adaptive_kl"] = "clip"
-    clip_coef: float = 0.2
-    anneal_clip: bool = False
-    kl_target: float = 0.01
-    kl_coef: float = 1.0
-    kl_stop: float = 0.0
-    entropy_coef: float = 0.01
-    anneal_entropy: bool = False
-    value_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    normalize_advantage: bool = True
-    normalize_obs: bool = False
-    normalize_reward: bool = False
-    hidden: tuple[int, ...] = (64, 64)
-    log_std: float = 0.0
-    network: Literal["auto", "tower"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), learning_rate=(0, 10), discount=(0, 1), gae_lambda=(0, 1), epochs=(1, 1e4),
-            minibatches=(1, 1e6), clip_coef=(1e-6, 10), kl_target=(1e-9, 100), kl_coef=(0, 1e6), kl_stop=(0, 1e6),
-            entropy_coef=(0, 1e3), value_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
-        )  # fmt: skip
-        check_hidden(self.hidden)
-        if self.objective not in ("clip", "adaptive_kl"):
-            raise AgentError(f"objective: got {self.objective!r}; wanted 'clip' or 'adaptive_kl'")
-        if self.network not in ("auto", "tower"):
-            raise AgentError(f"network: got {self.network!r}; wanted 'auto' or 'tower'")
+    num_steps: int = setting(128, "steps of each copy per rollout", low=1, high=1e6)
+    learning_rate: float = setting(2.5e-4, "learning rate of Adam", low=0, high=10)
+    anneal_lr: bool = setting(True, "decay the learning rate linearly to 0 over the run")
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
+    epochs: int = setting(4, "passes over each rollout", low=1, high=1e4)
+    minibatches: int = setting(4, "minibatches per pass, one gradient step each", low=1, high=1e6)
+    objective: Literal["clip", "adaptive_kl"] = setting("clip", "surrogate: clipped, or with an adaptive KL penalty")
+    clip_coef: float = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10)
+    anneal_clip: bool = setting(False, "decay the clip coefficient linearly to 0 over the run")
+    adaptive_target_kl: float = setting(
+        0.01, "KL divergence per rollout that adaptive_kl aims for (2017 paper: 0.01)", low=1e-9, high=100, unit="nats"
+    )
+    kl_coef: float = setting(1.0, "initial penalty coefficient beta of adaptive_kl (2017 paper: 1)", low=0, high=1e6)
+    target_kl: float = setting(
+        0.0, "KL divergence that ends a rollout's epochs early; 0 never does", low=0, high=1e6, unit="nats"
+    )
+    entropy_coef: float = setting(0.01, "weight of the entropy bonus", low=0, high=1e3)
+    anneal_entropy: bool = setting(False, "decay that weight linearly to 0 over the run")
+    value_coef: float = setting(0.5, "weight of the value loss (half the squared error)", low=0, high=1e3)
+    max_grad_norm: float = setting(0.5, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
+    normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each minibatch")
+    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
+    hidden: tuple[int, ...] = setting(
+        (64, 64),
+        "widths of the hidden layers of actor and critic; of an order network, of its first layer and one graph "
+        "convolution each",
+        low=1,
+    )
+    log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
+    network: Literal["auto", "tower"] = setting(
+        "auto", "auto uses the order network for orders on a graph and plain MLPs elsewhere; tower always MLPs"
+    )
 
 
 class PPO:
@@ -190,7 +160,7 @@ class PPO:
             order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
             for part in order.tensor_split(min(config.minibatches, count)):
                 metrics.append(self._step(data, part, clip))
-            if config.kl_stop and float(metrics[-1]["approx_kl"]) > config.kl_stop:
+            if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
                 break
         self.core.update_moments(rollout)
         result = self._summary(metrics, data)
@@ -271,9 +241,9 @@ class PPO:
     def _adapt_kl(self, data: dict[str, Any]) -> None:
         new = self.core.network.policy(data["obs"])
         kl = float(self.core.distribution.kl(data["params"], new, data.get("mask")).mean())
-        if kl > 1.5 * self.config.kl_target:
+        if kl > 1.5 * self.config.adaptive_target_kl:
             self.kl_coef = min(2 * self.kl_coef, 1e4)
-        elif kl < self.config.kl_target / 1.5:
+        elif kl < self.config.adaptive_target_kl / 1.5:
             self.kl_coef = max(self.kl_coef / 2, 1e-4)
 
     def state_values(self, obs: Any) -> Tensor:

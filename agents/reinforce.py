@@ -32,76 +32,56 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_hidden, check_range
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.envs.core.config_fields import configuration, setting
 
 _MOST_WEIGHT = 2.0  # of a decision that was carried over; more than a step's worth of change is not to be trusted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class ReinforceConfig:
-    """Settings of the policy gradient.
+    """Settings of the policy gradient."""
 
-    Attributes:
-        returns: "whole", "to_go" or "gae".
-        baseline: "none", "mean" or "value".
-        num_steps: steps of a window with "gae", else the most that an episode may take.
-        learning_rate: of Adam.
-        anneal_lr: whether the learning rate falls linearly to 0 over the run.
-        discount: gamma.
-        gae_lambda: lambda of GAE.
-        value_steps: gradient steps of the value after each policy step (the critic may learn faster).
-        entropy_coef: weight of an entropy bonus (0: the plain policy gradient).
-        normalize_advantage: whether Psi is divided by its deviation in each rollout.
-        max_grad_norm: gradients are clipped to this L2 norm.
-        normalize_obs: whether observations are standardised (vectors of floats only).
-        hidden: widths of the hidden layers of actor and critic; of an order network, of its first layer and of one
-            graph convolution each.
-        log_std: initial log standard deviation of continuous actions.
-        network: "auto", the :mod:`~mlbits.agents.networks.orders` for orders on a graph and towers for all else, or
-            "tower".
-    """
+    returns: Literal["whole", "to_go", "gae"] = setting(
+        "to_go", "what weights the gradient: the whole return, rewards-to-go, or GAE"
+    )
+    baseline: Literal["none", "mean", "value"] = setting(
+        "value", "what is subtracted: nothing, the mean over the other copies, or a learned value"
+    )
+    num_steps: int = setting(
+        500, "steps of each copy per rollout with gae, otherwise the longest episode", low=1, high=1e6
+    )
+    learning_rate: float = setting(3e-3, "learning rate of Adam", low=0, high=10)
+    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
+    value_steps: int = setting(4, "gradient steps of the value after each policy step", low=0, high=1e4)
+    entropy_coef: float = setting(0.0, "weight of an entropy bonus; 0 is the plain policy gradient", low=0, high=1e3)
+    normalize_advantage: bool = setting(True, "divide advantages by their root mean square in each rollout")
+    max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
+    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    hidden: tuple[int, ...] = setting(
+        (64, 64),
+        "widths of the hidden layers of actor and critic; of an order network, of its first layer and one graph "
+        "convolution each",
+        low=1,
+    )
+    log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
+    network: Literal["auto", "tower"] = setting(
+        "auto", "auto uses the order network for orders on a graph and plain MLPs elsewhere; tower always MLPs"
+    )
 
-    returns: Literal["whole", "to_go", "gae"] = "to_go"
-    baseline: Literal["none", "mean", "value"] = "value"
-    num_steps: int = 500
-    learning_rate: float = 3e-3
-    anneal_lr: bool = False
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    value_steps: int = 4
-    entropy_coef: float = 0.0
-    normalize_advantage: bool = True
-    max_grad_norm: float = 1.0
-    normalize_obs: bool = False
-    hidden: tuple[int, ...] = (64, 64)
-    log_std: float = 0.0
-    network: Literal["auto", "tower"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), learning_rate=(0, 10), discount=(0, 1), gae_lambda=(0, 1), value_steps=(0, 1e4),
-            entropy_coef=(0, 1e3), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
-        )  # fmt: skip
-        check_hidden(self.hidden)
-        choices = {
-            "returns": ("whole", "to_go", "gae"),
-            "baseline": ("none", "mean", "value"),
-            "network": ("auto", "tower"),
-        }
-        for name, wanted in choices.items():
-            if getattr(self, name) not in wanted:
-                raise AgentError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(map(repr, wanted))}")
+    def check(self) -> None:
+        """Refuse a baseline that the returns cannot use."""
         if self.returns == "gae" and self.baseline != "value":
             raise AgentError(f"baseline: got {self.baseline!r} with returns='gae', which bootstraps; wanted 'value'")
 

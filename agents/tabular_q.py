@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -36,45 +35,34 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.action_distributions import epsilon_greedy
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 
 MAX_ENTRIES = 50_000_000  # of a table: 400 MB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class TabularQConfig:
-    """Settings of tabular Q-learning.
+    """Settings of tabular Q-learning."""
 
-    Attributes:
-        num_steps: steps of each copy before it learns from them.
-        step_size: alpha, of an entry's first update.
-        step_power: how it falls with the number of an entry's updates n: as n ** -step_power.
-        discount: gamma.
-        double: whether two tables check each other's maxima.
-        epsilon_start: share of random actions at first.
-        epsilon_end: share of random actions at last.
-        epsilon_fraction: share of the run over which it falls, linearly.
-        initial_value: of every entry; above what can be earned, it makes the agent try everything.
-    """
-
-    num_steps: int = 1
-    step_size: float = 0.2
-    step_power: float = 0.0
-    discount: float = 0.99
-    double: bool = False
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.05
-    epsilon_fraction: float = 0.5
-    initial_value: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), step_size=(0, 1), step_power=(0, 1), discount=(0, 1), epsilon_start=(0, 1),
-            epsilon_end=(0, 1), epsilon_fraction=(0, 1), initial_value=(-1e9, 1e9),
-        )  # fmt: skip
+    num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
+    step_size: float = setting(0.2, "alpha of an entry's first update", low=0, high=1)
+    step_power: float = setting(
+        0.0, "alpha falls with the number n of an entry's updates as n ** -step_power; 0 keeps it", low=0, high=1
+    )
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    double: bool = setting(False, "use double Q-learning: one table chooses the best action, the other values it")
+    epsilon_start: float = setting(1.0, "fraction of random actions at the start", low=0, high=1)
+    epsilon_end: float = setting(0.05, "fraction of random actions at the end", low=0, high=1)
+    epsilon_fraction: float = setting(0.5, "fraction of the run over which epsilon falls linearly", low=0, high=1)
+    initial_value: float = setting(
+        0.0,
+        "initial value of all entries; above any possible return it makes the agent explore",
+        low=-1e9,
+        high=1e9,
+    )
 
 
 class TabularQ:

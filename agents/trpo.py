@@ -4,7 +4,7 @@ Schulman et al., "Trust Region Policy Optimization" (2015); Kakade, "A natural p
 on Contemporary Machine Learning for Physicists", 8.5.1 and 8.5.2. Each rollout, of policy pi_old, gives one step to
 
     maximise  E[pi(a|s) / pi_old(a|s) A]  (+ entropy_coef times the entropy)
-    under     E[KL(pi_old(.|s) || pi(.|s))] <= kl_bound                            (2015, equation 14)
+    under     E[KL(pi_old(.|s) || pi(.|s))] <= target_kl                            (2015, equation 14)
 
 with A by GAE (``returns``). Its direction is x = F^-1 g, with the gradient g and the Fisher information F of
 ``natural_gradient``, by conjugate gradients on F + cg_damping; its full length is that at which the quadratic model of
@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -37,11 +36,10 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import (
+    AgentError,
     Decision,
     Rollout,
     RolloutSpec,
-    check_hidden,
-    check_range,
     pick,
     prefixed,
     unprefixed,
@@ -52,71 +50,47 @@ from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradie
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
 from mlbits.agents.networks.running_moments import RunningMoments
+from mlbits.envs.core.config_fields import configuration, setting
 
 # New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class TRPOConfig:
-    """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said.
+    """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said otherwise."""
 
-    Attributes:
-        num_steps: steps of each copy in a rollout (with 64 copies: 4,096 in all).
-        kl_bound: the mean KL divergence that a step may make, in nats; delta of the paper.
-        anneal_kl: whether it falls linearly to 0 over the run.
-        cg_iterations: Fisher-vector products a step, at most.
-        cg_damping: added to the diagonal of the Fisher information.
-        fvp_fraction: share of the rollout's observations that the Fisher information is taken over, drawn anew for each
-            step; the bound is measured on all.
-        line_search_steps: lengths that are tried.
-        shrink: each is this times the one before.
-        discount: gamma.
-        gae_lambda: lambda of GAE.
-        entropy_coef: weight of an entropy bonus (the paper has none).
-        normalize_advantage: whether advantages have mean 0 and variance 1 in each rollout.
-        critic_updates: passes over each rollout that fit the value.
-        batch_size: rows of a minibatch of those passes.
-        learning_rate: of the value's Adam.
-        anneal_lr: whether it falls linearly to 0 over the run.
-        max_grad_norm: the value's gradients are clipped to this L2 norm.
-        normalize_obs: whether observations are standardised (vectors of floats only).
-        normalize_reward: whether rewards are divided by the running deviation of discounted returns.
-        hidden: widths of the hidden layers of actor and critic.
-        log_std: initial log standard deviation of continuous actions.
-    """
-
-    num_steps: int = 64
-    kl_bound: float = 0.01
-    anneal_kl: bool = False
-    cg_iterations: int = 15
-    cg_damping: float = 0.1
-    fvp_fraction: float = 1.0
-    line_search_steps: int = 10
-    shrink: float = 0.8
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    entropy_coef: float = 0.0
-    normalize_advantage: bool = True
-    critic_updates: int = 10
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    anneal_lr: bool = False
-    max_grad_norm: float = 10.0
-    normalize_obs: bool = False
-    normalize_reward: bool = False
-    hidden: tuple[int, ...] = (64, 64)
-    log_std: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(
-            self,
-            num_steps=(1, 1e6), kl_bound=(1e-9, 100), cg_iterations=(1, 1e4), cg_damping=(0, 1e6),
-            fvp_fraction=(1e-6, 1), line_search_steps=(1, 1000), shrink=(1e-3, 0.999), discount=(0, 1),
-            gae_lambda=(0, 1), entropy_coef=(0, 1e3), critic_updates=(1, 1e4), batch_size=(1, 1e9),
-            learning_rate=(0, 10), max_grad_norm=(1e-9, 1e9), log_std=(-10, 5),
-        )  # fmt: skip
-        check_hidden(self.hidden)
+    num_steps: int = setting(64, "steps of each copy per rollout (with 64 copies: 4,096 in all)", low=1, high=1e6)
+    target_kl: float = setting(
+        0.01, "bound on the mean KL divergence of a step, delta of the paper", low=1e-9, high=100, unit="nats"
+    )
+    anneal_kl: bool = setting(False, "decay that bound linearly to 0 over the run")
+    cg_iterations: int = setting(15, "most conjugate-gradient iterations per step", low=1, high=1e4)
+    cg_damping: float = setting(0.1, "added to the diagonal of the Fisher information", low=0, high=1e6)
+    fvp_fraction: float = setting(
+        1.0,
+        "fraction of the rollout's observations in the Fisher information, drawn anew each step; the bound is "
+        "measured on all",
+        low=1e-6,
+        high=1,
+    )
+    line_search_steps: int = setting(10, "most step sizes that the line search tries", low=1, high=1000)
+    shrink: float = setting(0.8, "factor from each step size of the line search to the next", low=1e-3, high=0.999)
+    discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
+    gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
+    entropy_coef: float = setting(0.0, "weight of an entropy bonus (the paper has none)", low=0, high=1e3)
+    normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each rollout")
+    critic_updates: int = setting(10, "passes over each rollout that fit the value", low=1, high=1e4)
+    batch_size: int = setting(128, "steps per minibatch of those passes", low=1, high=1e9)
+    learning_rate: float = setting(1e-3, "learning rate of the value's Adam", low=0, high=10)
+    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    max_grad_norm: float = setting(
+        10.0, "largest L2 norm of the value's gradient; larger ones are clipped", low=1e-9, high=1e9
+    )
+    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1)
+    log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
 
 
 class _Measure(NamedTuple):
@@ -186,7 +160,7 @@ class TRPO:
             What the step did (see docs/agents.md), the value's loss, explained variance and learning rate; nothing for
             a rollout without a decision of the learner's, which teaches nothing.
         """
-        data, bound = self._prepare(rollout), self.config.kl_bound * (1 - progress if self.config.anneal_kl else 1)
+        data, bound = self._prepare(rollout), self.config.target_kl * (1 - progress if self.config.anneal_kl else 1)
         if not data:
             return {}
         if self.seen is not None:

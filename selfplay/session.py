@@ -397,7 +397,7 @@ def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
     room = memory_bytes(batch.device)
     if size > room:
         raise ConfigError(
-            f"agent.capacity: a replay of {spec.capacity:,} transitions of this environment takes "
+            f"agent.buffer_size: a replay of {spec.capacity:,} transitions of this environment takes "
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
             f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
         )
@@ -405,6 +405,6 @@ def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
         return Replay(spec, batch.obs, action, batch.legal_mask)
     except RuntimeError as error:
         raise ConfigError(
-            f"agent.capacity: a replay of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which the "
+            f"agent.buffer_size: a replay of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which the "
             f"machine does not give ({str(error).splitlines()[0]}); wanted fewer"
         ) from None

@@ -123,10 +123,10 @@ def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
     total = preset["total_steps"]
     assert "Defaults shown are the values of the preset ppo/mlbits/GridWorld-v0" in said
     for shown in (
-        "--total-steps INT environment steps, summed over copies, after which the run ends",
+        "--total-steps INT environment steps of the run, summed over copies",
         f"(default: {total})",
         "--num-envs INT", "--seed INT", "--device STR", "--out {None}|STR", "--checkpoint-every INT",
-        f"--agent.learning-rate FLOAT of Adam. (default: {preset['agent']['learning_rate']})",
+        f"--agent.learning-rate FLOAT learning rate of Adam; 0 to 10 (default: {preset['agent']['learning_rate']})",
         "--agent.objective {clip,adaptive_kl}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
         "--env.slip FLOAT probability 0..1 that a move goes in a uniformly drawn direction. (default: 0.0)",
         "--env.observation {index,one_hot,planes,pixels}",

@@ -91,7 +91,9 @@ def test_messages_name_flags_on_the_command_line_and_arguments_in_python():
     assert in_flags("agent.num_steps: got 0") == "--agent.num-steps: got 0"
     assert in_flags("num_envs and agent.num_steps: few") == "--num-envs and --agent.num-steps: few"
     assert in_flags("slip: got 2") == "--env.slip: got 2"
-    assert in_flags("pool_share: got 1, more copies (num_envs)") == "--pool-share: got 1, more copies (--num-envs)"
+    assert (
+        in_flags("pool_fraction: got 1, more copies (num_envs)") == "--pool-fraction: got 1, more copies (--num-envs)"
+    )
     # Neither paths nor values nor other words are flags.
     for said in ("a/num_envs: missing", "x: got 'num_envs'", "num_envs/x: bad", "the seed is odd", "learning: slow"):
         assert in_flags(said) == said
@@ -106,7 +108,10 @@ def test_flags_have_the_names_of_their_fields():
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        ("train ppo {grid} --opponents random --opponent-share 0.5", "--opponents: mlbits/GridWorld-v0 has one seat"),
+        (
+            "train ppo {grid} --opponents random --opponent-fraction 0.5",
+            "--opponents: mlbits/GridWorld-v0 has one seat",
+        ),
         ("train ppo {grid} --env.slip 2", "--env.slip: got 2.0; wanted"),
         ("solve {grid} --discount 2", "--discount: "),
         ("bench gridworld --seconds 0", "--seconds: got 0.0"),

@@ -262,7 +262,7 @@ def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     assert {name: value_of(cell) for name, cell in table(text, "setting").items()} == fields
     run = {"total_steps": 64, "num_envs": 4, "eval_episodes": 1, "video": False, "device": "cpu"}
-    special = {"objective": "adaptive_kl", "warmup": 0}
+    special = {"objective": "adaptive_kl", "learning_starts": 0}
     settings = {"num_steps": 16} | {name: value for name, value in special.items() if name in fields}
     env = "mlbits/GridWorld-v0" if "discrete" in AGENTS[agent].actions else "mlbits/Pendulum-v0"
     folder, _ = train(

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -24,7 +23,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, check_range
+from mlbits.agents.agent import AgentError, Decision
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.diplomacy.codes import (
     BUILD,
@@ -43,24 +43,19 @@ _FAR = 9.0  # steps that count as out of reach
 _NEVER = -100.0  # the score of what is done only where nothing else is legal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class HoldConfig:
     """The bot that holds has no settings."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class GreedyConfig:
-    """Settings of the greedy bot.
+    """Settings of the greedy bot."""
 
-    Attributes:
-        noise: orders whose scores differ by less than this (in points, of which an empty centre is worth 10) may be
-            taken for each other.
-    """
-
-    noise: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_range(self, noise=(0, 100))
+    noise: float = setting(
+        0.3, "orders whose scores differ by less than this may be swapped", low=0, high=100,
+        unit="points (an empty centre is worth 10)",
+    )  # fmt: skip
 
 
 class _Bot:

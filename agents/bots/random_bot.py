@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +12,10 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.maths.action_distributions import Categorical, distribution_for
 from mlbits.envs.core.box_sampling import BoxSampler
+from mlbits.envs.core.config_fields import configuration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class RandomConfig:
     """Random play has no settings."""
 

@@ -270,7 +270,7 @@ class ReturnRange:
         if self.low < low or self.high > high:
             self.warned = True
             warnings.warn(
-                f"support_low, support_high: discounted returns from {self.low:.4g} to {self.high:.4g} were seen, "
+                f"v_min, v_max: discounted returns from {self.low:.4g} to {self.high:.4g} were seen, "
                 f"and the support is {low:g} to {high:g}: what lies beyond it cannot be told apart; wanted a wider one",
                 stacklevel=3,
             )

@@ -122,8 +122,8 @@ class Replay:
         self.steps = spec.capacity // self.streams
         if self.steps < 2 * spec.num_steps:
             raise AgentError(
-                f"capacity: got {spec.capacity:,}, which is {self.steps} steps of {self.streams:,} copies and seats; "
-                f"wanted two rollouts at least: {2 * spec.num_steps * self.streams:,}"
+                f"buffer_size: got {spec.capacity:,}, which is {self.steps} steps of {self.streams:,} copies and "
+                f"seats; wanted two rollouts at least: {2 * spec.num_steps * self.streams:,}"
             )
         self.device = action.device
         total = self.steps * self.streams

@@ -33,7 +33,7 @@ def algorithm_arguments(
     """
     from stable_baselines3.common.noise import NormalActionNoise
 
-    values = dataclasses.asdict(config)  # type: ignore[call-overload]
+    values = dataclasses.asdict(config)
     own: dict[str, Any] = {"policy": _policy_name(config, observation_space, action_space), "policy_kwargs": {}}
     for name, schedule in (("learning_rate", "anneal_lr"), ("clip_range", "anneal_clip")):
         if values.pop(schedule, False):
@@ -49,7 +49,7 @@ def algorithm_arguments(
     own["policy_kwargs"] |= {theirs: values.pop(ours) for ours, theirs in names.items() if ours in values}
     if "activation" in values:
         own["policy_kwargs"]["activation_fn"] = {"tanh": nn.Tanh, "relu": nn.ReLU}[values.pop("activation")]
-    hidden, usual = values.pop("hidden"), type(config).__dataclass_fields__["hidden"].default  # type: ignore[attr-defined]
+    hidden, usual = values.pop("hidden"), type(config).__dataclass_fields__["hidden"].default
     if hidden != usual:  # left out, SB3's choice depends on the observations: fewer layers after convolutions
         own["policy_kwargs"]["net_arch"] = list(hidden)
     values.pop("normalize")

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -25,29 +24,21 @@ from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents import AgentEntry, register_agent
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, check_range
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.action_distributions import Categorical
 from mlbits.agents.maths.returns import rewards_to_go
+from mlbits.envs.core.config_fields import configuration, setting
 
 LEAST = 1e-6  # the smallest probability, so that its log is finite
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(AgentError)
 class CrossEntropyConfig:
-    """Settings of the cross-entropy method.
+    """Settings of the cross-entropy method."""
 
-    Attributes:
-        num_steps: the most steps that an episode may take.
-        elite: share of the episodes that are kept.
-        step_size: share of the old table that an iteration replaces.
-    """
-
-    num_steps: int = 500
-    elite: float = 0.2
-    step_size: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_range(self, num_steps=(1, 1e6), elite=(1e-6, 1), step_size=(1e-6, 1))
+    num_steps: int = setting(500, "longest episode, in steps", low=1, high=1e6)
+    elite: float = setting(0.2, "fraction of the episodes that are kept", low=1e-6, high=1)
+    step_size: float = setting(0.3, "fraction of the old table that an iteration replaces", low=1e-6, high=1)
 
 
 class CrossEntropy:

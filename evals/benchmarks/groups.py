@@ -165,12 +165,12 @@ def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int
 def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
     """DQN on CartPole: with Stable-Baselines3's defaults and the settings of its zoo, beside itself."""
     default: dict[str, Any] = {
-        "batch_size": 32, "updates_per_step": 0.25, "target_every": 2500, "learning_rate": 1e-4, "warmup": 100,
+        "batch_size": 32, "replay_ratio": 0.25, "target_every": 2500, "learning_rate": 1e-4, "learning_starts": 100,
         "hidden": [64, 64],
     }  # fmt: skip
     # The zoo's target follows every 10 steps, which in rounds of 128 updates after 256 steps is once a round.
     zoo = default | {
-        "batch_size": 64, "updates_per_step": 0.5, "target_every": 128, "learning_rate": 2.3e-3, "hidden": [256, 256],
+        "batch_size": 64, "replay_ratio": 0.5, "target_every": 128, "learning_rate": 2.3e-3, "hidden": [256, 256],
         "epsilon_end": 0.04,
     }  # fmt: skip
     shapes = (("CartPole-v1", 1), (POLE, 1), (POLE, 8)) if watch.device == "cpu" else ((POLE, 1024),)
@@ -187,7 +187,7 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
 
     Stable-Baselines3 has float32 alone; ours is measured with products in bfloat16 too, where those are fast.
     """
-    settings: dict[str, Any] = {"batch_size": 256, "updates_per_step": 1.0, "warmup": 100, "hidden": [400, 300]}
+    settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [400, 300]}
     native = "mlbits/Pendulum-v0"
     shapes = (("Pendulum-v1", 1), (native, 1), (native, 8)) if watch.device == "cpu" else ((native, 1024),)
     for precision in ("float32", "bfloat16"):
@@ -227,7 +227,7 @@ def bench_pool(watch: Stopwatch) -> Iterator[Row]:
     ways: dict[str, dict[str, Any]] = {
         "plain self-play": {},
         "half against 8 frozen copies": {"pool": "uniform"},
-        "all against 8 frozen copies": {"pool": "uniform", "pool_share": 1.0},
+        "all against 8 frozen copies": {"pool": "uniform", "pool_fraction": 1.0},
         "league of a main agent, 8 frozen": {"pool": "league", "main_exploiters": 0, "league_exploiters": 0},
         "league of 4 learners, 8 frozen": {"pool": "league"},
     }

@@ -41,7 +41,7 @@ RANDOM = {
 ZOO, CLEANRL = "zoo", "CleanRL"
 
 QR_DQN = "--agent.head quantile --agent.learning-rate 2e-3 --agent.atoms 10"
-C51 = "--agent.head categorical --agent.support-low 0 --agent.support-high 100"
+C51 = "--agent.head categorical --agent.v-min 0 --agent.v-max 100"
 TD3 = "--agent.twin --agent.target-noise 0.2 --agent.policy-delay 2"
 
 # At least: 475 is the customary bar of CartPole. Acrobot and LunarLander: the published mean less its deviation.

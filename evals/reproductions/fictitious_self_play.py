@@ -59,7 +59,7 @@ ROWS = (
 # Exploitability after rounds of fictitious play with exact best responses.
 EXACT = {("Blotto(10,3)", 10, 100): 0.130, ("Blotto(10,3)", 10, 1000): 0.042}
 # Plain self-play also freezes copies, which nobody meets, so that its average can be told.
-_WAYS = {"history": {"pool": "uniform", "pool_share": 1.0}, "self-play": {"pool": "uniform", "pool_share": 0.0}}
+_WAYS = {"history": {"pool": "uniform", "pool_fraction": 1.0}, "self-play": {"pool": "uniform", "pool_fraction": 0.0}}
 
 
 def reproduce(quick: bool = False, *, seeds: int = 5, plot: Path | None = None) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
 
 _TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # every arm is pulled alike
 _DQN = {
-    "num_steps": 8, "updates_per_step": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
-    "discount": 0.99, "epsilon_start": 0.5, "epsilon_end": 0.5, "warmup": 500,
+    "num_steps": 8, "replay_ratio": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
+    "discount": 0.99, "epsilon_start": 0.5, "epsilon_end": 0.5, "learning_starts": 500,
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ exploiter's, which mostly goes on once frozen, with the run. See :meth:`Opponent
 Example:
     mlbits train ppo mlbits/Blotto-v0 --pool uniform --pool-every 20000
     mlbits train ppo mlbits/Blotto-v0 --pool league --main-exploiters 1 --league-exploiters 2
-    mlbits train ppo mlbits/Blotto-v0 --opponents random runs/mine model.zip --opponent-share 0.3
+    mlbits train ppo mlbits/Blotto-v0 --opponents random runs/mine model.zip --opponent-fraction 0.3
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class Opponents:
         self._own_seat = np.zeros(run.num_envs, np.int64)
         self._drawn = np.zeros(run.num_envs, bool)
         seating = np.zeros((run.num_envs, num_seats), np.int64)
-        guest_share = run.opponent_share if guests else 0.0
-        pool_share = {"none": 0.0, "league": 1 - guest_share}.get(run.pool, run.pool_share)
+        guest_share = run.opponent_fraction if guests else 0.0
+        pool_share = {"none": 0.0, "league": 1 - guest_share}.get(run.pool, run.pool_fraction)
         for learner, (first, last) in enumerate(self.ranges):
             size = last - first
             with_guests = [first + round(size * guest_share * k / max(guests, 1)) for k in range(guests + 1)]
@@ -164,12 +164,12 @@ class Opponents:
         for guest, name in enumerate(run.opponents):
             if guest_share > 0 and not (seating == count + guest).any():
                 raise ConfigError(
-                    f"opponent_share: got {guest_share:g} of {run.num_envs} copies, which leaves none for {name}; "
+                    f"opponent_fraction: got {guest_share:g} of {run.num_envs} copies, which leaves none for {name}; "
                     "wanted a larger share, or more copies (num_envs)"
                 )
         if pool_share > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
             raise ConfigError(
-                f"pool_share: got {pool_share:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
+                f"pool_fraction: got {pool_share:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
                 "larger share, or more copies (num_envs)"
             )
 
@@ -404,10 +404,10 @@ def _learner_names(roles: Sequence[Role]) -> list[str]:
 
 def _check(settings: Settings, learner: Agent, learners: int) -> None:
     run = settings.run
-    guest_share = run.opponent_share if run.opponents else 0.0
-    if run.pool not in ("none", "league") and guest_share + run.pool_share > 1 + 1e-9:
+    guest_share = run.opponent_fraction if run.opponents else 0.0
+    if run.pool not in ("none", "league") and guest_share + run.pool_fraction > 1 + 1e-9:
         raise ConfigError(
-            f"opponent_share and pool_share: got {guest_share} and {run.pool_share}; wanted a sum of at most 1"
+            f"opponent_fraction and pool_fraction: got {guest_share} and {run.pool_fraction}; wanted a sum of at most 1"
         )
     if run.num_envs < learners:
         raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")

@@ -31,7 +31,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from mlbits.envs.core.config_fields import help_text, setting_of
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.synonyms import UNDERSTOOD, synonyms
 
 _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
 _MOST_DIGITS = 30  # beyond any setting's range; keeps 1e999999999 from filling the memory
@@ -69,6 +71,7 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     """
     _names.clear()
     _names.update(flag_names(flags_class))
+    words = _understood(words)
     description = plain(description if description is not None else _summary(flags_class))
     common: dict[str, Any] = {"prog": prog, "args": list(words), "description": description}
     said = io.StringIO()
@@ -210,12 +213,12 @@ def _whole_number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int]
 
 @_registry.struct_rule
 def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Fields of a dataclass as tyro has them, with help from the docstring in plain text."""
+    """Fields of a dataclass as tyro has them, with the help of a setting, or else of the docstring in plain text."""
     kind: Any = info.type
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
-    hints, help_of, given = typing.get_type_hints(kind, include_extras=True), _help(kind), info.default
-    fields = []
+    hints, given, fields = typing.get_type_hints(kind, include_extras=True), info.default, []
+    help_of = _help(kind)
     for field in dataclasses.fields(kind):
         default: Any = tyro.MISSING
         if isinstance(given, kind):
@@ -230,12 +233,12 @@ def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @functools.lru_cache(64)
 def _help(kind: Any) -> dict[str, str]:
-    """What a dataclass's docstrings, its own and those it inherits from, say of its fields."""
+    """The help of a dataclass's fields: of its settings, and what its and its bases' docstrings say of other fields."""
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         parsed = docstring_parser.parse(part.__doc__ or "")
         found |= {param.arg_name: plain(" ".join((param.description or "").split())) for param in parsed.params}
-    return found
+    return found | {field.name: help_text(field, kind) for field in dataclasses.fields(kind) if setting_of(field)}
 
 
 def _summary(kind: Any) -> str:
@@ -309,8 +312,10 @@ def _one_line(box: str, words: Sequence[str]) -> str:
         name, about = sections[0][1], " ".join(sections[0][2:]).rpartition("(required)")[0]
         return f"{name} missing; wanted {about.strip().rstrip('.')}"
     if message.startswith("Unrecognized options: "):
-        message = _unrecognised(message.partition(": ")[2].split(", "), words)
-    message = re.sub(r"^Error parsing (run|how): ", "", message)
+        unknown = message.partition(": ")[2].split(", ")
+        message, meant = _unrecognised(unknown, words), _meant(unknown)
+        hint = f"did you mean {meant}?" if meant else hint
+    message = re.sub(r"^Error parsing (run|how|[A-Z]\w*): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
     message = f"{message}; {hint}" if hint else message
@@ -330,6 +335,40 @@ def _unrecognised(unknown: Sequence[str], words: Sequence[str]) -> str:
         return f"got {extra!r}, one word too many"
     part, name = re.fullmatch(r"(--(?:\w+\.)?)(?:no-)?(.*)", before).groups()  # type: ignore[union-attr]
     return f"{before}: got {extra!r}; wanted no value, but {part}{name} or {part}no-{name}"
+
+
+def _understood(words: Sequence[str]) -> list[str]:
+    """The words with our names in place of others that are understood: --agent.gamma is --agent.discount."""
+    known, found = set(_names.values()), []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        name = re.split(r"\.|--", flag)[-1]
+        ours = flag[: len(flag) - len(name)] + UNDERSTOOD.get(name, name)
+        swap = flag.startswith("--") and flag not in known and ours in known
+        found.append(ours + equals + value if swap else word)
+    return found
+
+
+def _meant(unknown: Sequence[str]) -> str:
+    """Flags whose settings have the names of unknown flags, or go by them elsewhere; "" for none.
+
+    Of one unknown flag all of them, of several the first of each.
+    """
+    found = []
+    for word in unknown:
+        if match := re.match(r"--([\w-]+\.)?(?:no-)?([\w-]+)", word):
+            name = match[2].replace("-", "_")
+            ours = [name, *synonyms(name)]
+            flags = [
+                (ours.index(last), not flag.startswith(f"--{match[1]}"), flag)
+                for known, flag in _names.items()
+                if (last := known.rpartition(".")[2]) in ours and not known.startswith("env_settings")
+            ]
+            if flags:
+                found.append([flag for _, _, flag in sorted(flags)])
+    if len(found) == 1:
+        return " or ".join(found[0])
+    return " and ".join(flags[0] for flags in found)
 
 
 def _nearest(flags: Sequence[str], words: Sequence[str]) -> str:

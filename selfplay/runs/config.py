@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mlbits.envs.core.config_fields import choices_text, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.registry import plain_id
+from mlbits.selfplay.runs.synonyms import canonical, suggestions
 
 PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -22,81 +24,81 @@ class ConfigError(MlbitsError, ValueError):
     """A run's setting that is unknown or out of range."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@configuration(ConfigError)
 class RunConfig:
-    """Settings of a run that are not the agent's or the environment's.
+    """Settings of a run that are not the agent's or the environment's."""
 
-    Attributes:
-        total_steps: environment steps, summed over copies, after which the run ends (whole rollouts are played, so it
-            may be a little more).
-        num_envs: copies of the environment stepped together.
-        seed: of weights, copies, draws and shuffles; a run on the CPU is a function of it.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        threads: torch's threads; 1 is fastest for small networks, more help convolutions.
-        eval_every: environment steps between evaluations; 0 evaluates at the end alone.
-        eval_episodes: episodes of each evaluation.
-        eval_greedy: whether evaluation takes the most probable action in place of a draw.
-        video: whether evaluations put an image or animation of the first episode into TensorBoard.
-        record_every: environment steps between records; 0 records whenever the agent learns, and every 1,000 steps
-            where it learns from a replay.
-        checkpoint_every: environment steps between checkpoints; 0 saves at the end alone.
-        keep_checkpoints: how many of the latest checkpoints are kept.
-        stop_when_solved: whether the run ends once it is solved (see ``solved_episodes``).
-        solved_episodes: training episodes whose mean return has to reach the environment's threshold.
-        opponents: whom the learner meets in training, in games of several seats: bots, folders of runs, models of
-            Stable-Baselines3 (.zip) or frozen copies of a pool (.safetensors); each has the same share.
-        opponent_share: share of the copies in which the learner has one seat, turn about, and one of ``opponents`` the
-            others.
-        pool: frozen copies of the learner that it meets: the "latest", all alike ("uniform", fictitious play), those
-            that it wins least against ("pfsp"), or AlphaStar's "league" of several learners; "none" is plain self-play.
-        pool_share: share of the copies in which the learner has one seat, turn about, and frozen copies the others; a
-            league has rules of its own. In the rest it plays itself.
-        pool_weighting: how "pfsp" weighs the share of games won, w: "squared" is (1 - w)^2, "variance" w (1 - w),
-            "linear" 1 - w, "linear_capped" min(1/2, 1 - w).
-        pool_every: environment steps between frozen copies; in a league the least, with twice as many the most.
-        pool_draws: how many times opponents are drawn for a rollout; more are more alike to the whole pool, and slower.
-        main_agents: of a league.
-        main_exploiters: of a league.
-        league_exploiters: of a league.
-    """
-
-    total_steps: int = 500_000
-    num_envs: int = 64
-    seed: int = 0
-    device: str = "auto"
-    threads: int = 1
-    eval_every: int = 100_000
-    eval_episodes: int = 20
-    eval_greedy: bool = True
-    video: bool = True
-    record_every: int = 0
-    checkpoint_every: int = 100_000
-    keep_checkpoints: int = 2
-    stop_when_solved: bool = False
-    solved_episodes: int = 20
-    opponents: tuple[str, ...] = ()
-    opponent_share: float = 0.5
-    pool: Literal["none", "latest", "uniform", "pfsp", "league"] = "none"
-    pool_share: float = 0.5
-    pool_weighting: Literal["squared", "variance", "linear", "linear_capped"] = "squared"
-    pool_every: int = 50_000
-    pool_draws: int = 8
-    main_agents: int = 1
-    main_exploiters: int = 1
-    league_exploiters: int = 2
-
-    def __post_init__(self) -> None:
-        limits = {
-            "total_steps": (1, 1e15), "num_envs": (1, 2**26), "seed": (0, 2**63 - 1), "threads": (1, 1024),
-            "eval_every": (0, 1e15), "eval_episodes": (1, 1e6), "checkpoint_every": (0, 1e15),
-            "record_every": (0, 1e15), "keep_checkpoints": (1, 1000), "solved_episodes": (1, 1e6),
-            "opponent_share": (0, 1), "pool_share": (0, 1), "pool_every": (1, 1e15), "pool_draws": (1, 10_000),
-            "main_agents": (1, 1000), "main_exploiters": (0, 1000), "league_exploiters": (0, 1000),
-        }  # fmt: skip
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: got {value}; wanted a number from {low} to {int(high):,}")
+    total_steps: int = setting(
+        500_000,
+        "environment steps of the run, summed over copies (a few more where the last rollout goes beyond)",
+        low=1,
+        high=1e15,
+    )
+    num_envs: int = setting(64, "copies of the environment stepped together", low=1, high=2**26)
+    seed: int = setting(
+        0, "seed of weights, copies, draws and shuffles; on a CPU it determines the run", low=0, high=2**63 - 1
+    )
+    device: str = setting("auto", "cpu, cuda, or auto for a GPU where there is one")
+    threads: int = setting(
+        1, "CPU threads of torch; 1 is fastest for small networks, more help convolutions", low=1, high=1024
+    )
+    eval_every: int = setting(
+        100_000, "environment steps between evaluations; 0 evaluates only at the end", low=0, high=1e15
+    )
+    eval_episodes: int = setting(20, "episodes per evaluation", low=1, high=1e6)
+    eval_greedy: bool = setting(True, "evaluate with the most probable actions instead of sampled ones")
+    video: bool = setting(True, "show the first episode of each evaluation in TensorBoard, as an image or animation")
+    record_every: int = setting(
+        0,
+        "environment steps between records; 0 records at each update, or every 1,000 steps with a replay buffer",
+        low=0,
+        high=1e15,
+    )
+    checkpoint_every: int = setting(
+        100_000, "environment steps between checkpoints; 0 saves only at the end", low=0, high=1e15
+    )
+    keep_checkpoints: int = setting(2, "number of latest checkpoints to keep", low=1, high=1000)
+    stop_when_solved: bool = setting(False, "end the run once it is solved (see solved_episodes)")
+    solved_episodes: int = setting(
+        20, "training episodes whose mean return has to reach the environment's threshold", low=1, high=1e6
+    )
+    opponents: tuple[str, ...] = setting(
+        (),
+        "opponents in training, in multi-agent games, each met equally often: bots, folders of runs, "
+        "Stable-Baselines3's models (.zip) or frozen copies of a pool (.safetensors)",
+    )
+    opponent_fraction: float = setting(
+        0.5, "fraction of the copies with one seat for the learner and the others for opponents", low=0, high=1
+    )
+    pool: Literal["none", "latest", "uniform", "pfsp", "league"] = setting(
+        "none",
+        "frozen copies of the learner to play against: the latest; uniform (fictitious play); pfsp, the ones it wins "
+        "least against; league, AlphaStar's league of several learners; or none, plain self-play",
+    )
+    pool_fraction: float = setting(
+        0.5,
+        "fraction of the copies with one seat for the learner and the others for the pool; in the rest it plays "
+        "itself; a league has rules of its own",
+        low=0,
+        high=1,
+    )
+    pool_weighting: Literal["squared", "variance", "linear", "linear_capped"] = setting(
+        "squared",
+        "weight that pfsp gives to a win rate w: squared (1 - w)^2, variance w (1 - w), linear 1 - w, "
+        "linear_capped min(1/2, 1 - w)",
+    )
+    pool_every: int = setting(
+        50_000,
+        "environment steps between frozen copies; in a league the least, and twice that the most",
+        low=1,
+        high=1e15,
+    )
+    pool_draws: int = setting(
+        8, "opponents drawn from the pool per rollout; more represent it better and are slower", low=1, high=10_000
+    )
+    main_agents: int = setting(1, "main agents of a league", low=1, high=1000)
+    main_exploiters: int = setting(1, "main exploiters of a league", low=0, high=1000)
+    league_exploiters: int = setting(2, "league exploiters of a league", low=0, high=1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,22 +218,32 @@ def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A config dataclass from plain values; lists become tuples.
+    """A config dataclass from plain values; lists become tuples, and ``gamma`` is understood as ``discount``.
 
     Raises:
         ConfigError: naming an unknown key and the nearest known, or a value of the wrong type.
     """
     hints = typing.get_type_hints(config_class)
     arguments = {}
-    for key, value in values.items():
+    for key, value in canonical(values, config_class).items():
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"wanted any of {', '.join(hints)}"
-            raise ConfigError(f"{where}.{key}: unknown setting; {hint}")
+            raise ConfigError(f"{where}.{key}: unknown setting; {_hint(key, config_class, where)}")
         arguments[key] = tuple(value) if isinstance(value, list) else value
         if not _fits(arguments[key], hints[key]):
             raise ConfigError(f"{where}.{key}: got {value!r}; wanted {_type_name(hints[key])}")
     return config_class(**arguments)
+
+
+def _hint(key: str, config_class: Any, where: str) -> str:
+    """What may have been meant by an unknown setting: the name that we have for it, or one that is spelt like it."""
+    known = [field.name for field in dataclasses.fields(config_class)]
+    if names := suggestions(key, config_class) or difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+        return f"did you mean {choices_text(names)}?"
+    of_run = [field.name for field in dataclasses.fields(RunConfig)]
+    if where == "agent" and (names := [key] if key in of_run else suggestions(key, RunConfig)):
+        return f"did you mean {choices_text(names)} of the run?"
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"wanted any of {', '.join(known)}"
 
 
 def _type_name(hint: Any) -> str:
@@ -305,7 +317,7 @@ def resolve(
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
     values = dict(values)
-    agent_values = dict(values.pop("agent", {})) | dict(agent_settings or {})
+    agent_values = canonical(values.pop("agent", {}), config_class) | canonical(agent_settings or {}, config_class)
     env_values = dict(values.pop("env", {})) | dict(env_settings or {})
     values = dict(getattr(config_class, "run_defaults", ())) | values
     return Settings(

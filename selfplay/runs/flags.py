@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.agents.registry import AGENTS, agent_entry, check_agent
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
 from mlbits.selfplay.runs.command_line import forget_flags, read_flags
@@ -41,23 +42,15 @@ environments: finite games of one seat, and Gymnasium's toy text
 """
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class SolveFlags:
-    """How an environment is to be solved.
+    """How an environment is to be solved."""
 
-    Attributes:
-        discount: gamma of value iteration and policy iteration.
-        tolerance: value iteration goes on until it is known to be this near to the optimum.
-        state_limit: states beyond which the environment is refused.
-        picture: write the map with values and best moves to this file (gridworlds).
-        json: write the result to this file.
-    """
-
-    discount: float = 0.99
-    tolerance: float = 1e-8
-    state_limit: int = 200_000
-    picture: Path | None = None
-    json: Path | None = None
+    discount: float = setting(0.99, "discount factor of value iteration and policy iteration, gamma")
+    tolerance: float = setting(1e-8, "largest distance from the optimum at which value iteration stops")
+    state_limit: int = setting(200_000, "largest number of states; larger environments are refused")
+    picture: Path | None = setting(None, "write the map with values and best moves to this file (gridworlds)")
+    json: Path | None = setting(None, "write the result to this file")
 
 
 def parse_solve(words: list[str]) -> tuple[str, dict[str, Any], SolveFlags]:

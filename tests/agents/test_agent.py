@@ -10,7 +10,6 @@ from mlbits.agents import AGENTS, AgentEntry, agent_entry, agent_module, bots, r
 from mlbits.agents.agent import (
     AgentError,
     Rollout,
-    check_range,
     content_hash,
     network_generator,
     pick,
@@ -128,16 +127,6 @@ def test_the_generator_of_weights_is_its_own():
     first = torch.rand(3, generator=network_generator(5))
     assert torch.equal(first, torch.rand(3, generator=network_generator(5)))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_ranges_are_inclusive_and_errors_name_the_setting():
-    class Settings:
-        share = 1.0
-
-    check_range(Settings(), share=(0, 1))
-    Settings.share = 1.5
-    with pytest.raises(AgentError, match=r"^share: got 1.5; wanted a number from 0 to 1$"):
-        check_range(Settings(), share=(0, 1))
 
 
 def test_the_hash_of_an_agent_is_that_of_its_content():

@@ -39,7 +39,9 @@ class Handed:
 
 
 def make(seed=0, observations=VECTOR, actions=TWO, **settings):
-    agent = make_agent("ddpg", actions, observations, seed=seed, **{"warmup": 0, "hidden": (16, 12), **settings})
+    agent = make_agent(
+        "ddpg", actions, observations, seed=seed, **{"learning_starts": 0, "hidden": (16, 12), **settings}
+    )
     agent.returns_seen.warned = True  # made-up transitions come without a rollout
     return agent
 
@@ -61,7 +63,7 @@ def some_transitions(count=12, seed=0, weighted=False):
 
 def once(agent, drawn, progress=0.5, seed=0):
     """One update on some transitions; returns its metrics and the replay that handed them out."""
-    replay = Handed(drawn, math.ceil((agent.updates + 1) / agent.config.updates_per_step))
+    replay = Handed(drawn, math.ceil((agent.updates + 1) / agent.config.replay_ratio))
     before = agent.updates
     metrics = dict(agent.learn(replay, progress, draw(seed)))
     assert agent.updates == before + 1
@@ -122,7 +124,7 @@ def test_the_value_target_by_hand(twin, discount, target, precision):
 @pytest.mark.parametrize(("twin", "target"), [(False, [0.0, 0.25, 0.75]), (True, [0.0, 0.75, 0.25])])
 def test_the_categorical_target_by_hand(twin, target):
     """Support 0, 1, 2. The first target returns 2: 0.75 + 1. Its twin returns 1, which is less: 0.75 + 0.5."""
-    agent = make(head="categorical", atoms=3, support_low=0.0, support_high=2.0, twin=twin)
+    agent = make(head="categorical", atoms=3, v_min=0.0, v_max=2.0, twin=twin)
     sure = 40.0  # of logits: as good as certain
     constant(agent.critics, *([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])[: 1 + twin])
     constant(agent.target_critics, *([0.0, 0.0, sure], [0.0, sure, 0.0])[: 1 + twin])
@@ -142,7 +144,7 @@ def test_errors_of_a_stream_by_hand(n_step):
     }[n_step]
     agent = make(
         observations=spaces.Box(-99, 99, (1,)), actions=spaces.Box(-1, 1, (1,)), n_step=n_step, discount=0.5,
-        priority_exponent=1.0, batch_size=6, updates_per_step=1 / 6,
+        priority_exponent=1.0, batch_size=6, replay_ratio=1 / 6,
     )  # fmt: skip
     constant(agent.critics, [1.0])
     constant(agent.target_critics, [10.0])
@@ -215,7 +217,7 @@ def slow_target(agent, actor, critics, drawn):
 @pytest.mark.parametrize("clip", [0.5, math.inf])
 def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
     """Four of them: targets in a loop, autograd, ``clip_grad_norm_``, torch's Adam, and interpolation."""
-    settings = {"head": head, "atoms": 5, "support_low": -3.0, "support_high": 4.0, "tau": 0.2}
+    settings = {"head": head, "atoms": 5, "v_min": -3.0, "v_max": 4.0, "tau": 0.2}
     agent = make(
         **settings, twin=twin, policy_delay=delay, max_grad_norm=clip, actor_learning_rate=0.01,
         critic_learning_rate=0.02, hidden=(16, 12, 8),
@@ -336,7 +338,7 @@ def test_actions_are_in_units_of_the_bounds():
 
 
 def test_actions_are_random_while_it_warms_up():
-    agent = make(warmup=100)
+    agent = make(learning_starts=100)
     agent.actor.forward = None
     decision = agent.act(torch.zeros(20_000, 4), None, draw(1))
     assert decision.sample.mean(0).tolist() == pytest.approx([0, 0], abs=0.02)
@@ -373,18 +375,18 @@ def test_without_noise_actions_are_the_actors():
 
 
 def test_it_asks_the_replay_for_what_is_set():
-    agent = make(n_step=4, discount=0.8, batch_size=9, priority_weight=0.4, num_steps=7, capacity=500)
+    agent = make(n_step=4, discount=0.8, batch_size=9, priority_weight=0.4, num_steps=7, buffer_size=500)
     _, replay = once(agent, some_transitions(), progress=0.25)
     settings = {"n_step": 4, "discount": 0.8, "weight_exponent": pytest.approx(0.4 + 0.25 * 0.6)}
     assert replay.asked == [(9, settings)]
     assert agent.experience == ReplaySpec(7, 500, 0.0)
-    assert make(capacity=500, priority_exponent=0.6).experience == ReplaySpec(1, 500, 0.6)
+    assert make(buffer_size=500, priority_exponent=0.6).experience == ReplaySpec(1, 500, 0.6)
 
 
 @pytest.mark.parametrize("chunks", [[1] * 30, [7, 20, 3], [30]])
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.5])
 def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
-    agent = make(warmup=12, updates_per_step=ratio)
+    agent = make(learning_starts=12, replay_ratio=ratio)
     replay = Handed(some_transitions(), added=0)
     for chunk in chunks:
         replay.added += chunk

@@ -42,7 +42,7 @@ def test_actions_without_bounds_are_refused_naming_who_can(bounds):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_steps", 0), ("updates_per_step", 0.0), ("capacity", 0), ("warmup", -1), ("batch_size", 0),
+        ("num_steps", 0), ("replay_ratio", 0.0), ("buffer_size", 0), ("learning_starts", -1), ("batch_size", 0),
         ("actor_learning_rate", -1e-3), ("critic_learning_rate", float("nan")), ("adam_eps", -1.0),
         ("discount", 1.01), ("tau", 0.0), ("tau", 1.5), ("noise", -0.1), ("atoms", 1), ("n_step", 0),
         ("priority_exponent", 1.5), ("priority_weight", -0.5), ("target_noise", -1.0), ("target_noise_clip", -0.5),
@@ -57,18 +57,18 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
 def test_a_support_upside_down_is_refused(bounds):
-    with pytest.raises(AgentError, match=r"support_low, support_high: got .* wanted low < high"):
-        DDPGConfig(support_low=bounds[0], support_high=bounds[1])
+    with pytest.raises(AgentError, match=r"^v_min(, v_max)?: got .* wanted (low < high|a finite number)"):
+        DDPGConfig(v_min=bounds[0], v_max=bounds[1])
 
 
 def test_a_support_without_the_returns_seen_is_warned_of():
-    agent = make_agent("ddpg", TWO, head="categorical", support_low=-2.0, support_high=2.0)
+    agent = make_agent("ddpg", TWO, head="categorical", v_min=-2.0, v_max=2.0)
     replay = Handed(some_transitions(), added=0)
     replay.latest = type("Latest", (), {
         "reward": torch.full((1, 1, 1), 5.0), "active": None,
         "terminated": torch.zeros(1, 1, dtype=torch.bool), "truncated": torch.zeros(1, 1, dtype=torch.bool),
     })  # fmt: skip
-    with pytest.warns(UserWarning, match=r"support_low, support_high: discounted returns from 5 to 5 were seen"):
+    with pytest.warns(UserWarning, match=r"v_min, v_max: discounted returns from 5 to 5 were seen"):
         agent.learn(replay, 0.0, draw())
 
 
@@ -107,7 +107,7 @@ def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
 
 
 def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
-    one, two = (make(seed=seed, warmup=1) for seed in (1, 2))
+    one, two = (make(seed=seed, learning_starts=1) for seed in (1, 2))
     assert one.noise == math.inf
     one.returns_seen.warned = False
     state = one.state_dict()
@@ -150,7 +150,7 @@ class Reach(gym.Env):
 SWITCHES = {
     "DDPG": {},
     "TD3": {"twin": True, "target_noise": 0.2, "policy_delay": 2},
-    "D4PG": {"head": "categorical", "n_step": 3, "priority_exponent": 0.6, "support_low": -12.0, "support_high": 0.0},
+    "D4PG": {"head": "categorical", "n_step": 3, "priority_exponent": 0.6, "v_min": -12.0, "v_max": 0.0},
     "bfloat16": {"precision": "bfloat16", "twin": True},
 }
 
@@ -159,9 +159,9 @@ SWITCHES = {
 def test_a_way_to_the_middle_is_learned(name):
     """A point on a plane, pushed about. Eight seeds of each gave -0.65; at random it is -8.8."""
     result = trained_return(
-        "ddpg", "test/Point-v0", iterations=400, num_envs=8, discount=0.9, warmup=400, capacity=5000, batch_size=64,
-        updates_per_step=0.25, hidden=(32, 32), tau=0.02, actor_learning_rate=3e-3, critic_learning_rate=3e-3,
-        **SWITCHES[name],
+        "ddpg", "test/Point-v0", iterations=400, num_envs=8, discount=0.9, learning_starts=400, buffer_size=5000,
+        batch_size=64, replay_ratio=0.25, hidden=(32, 32), tau=0.02, actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3, **SWITCHES[name],
     )  # fmt: skip
     assert result > -0.9
 
@@ -170,8 +170,8 @@ def test_a_way_to_the_middle_is_learned(name):
 def test_parts_of_every_kind_are_seen(precision, monkeypatch):
     monkeypatch.setitem(gym.registry, "test/Reach-v0", gym.envs.registration.EnvSpec("test/Reach-v0", Reach))
     result = trained_return(
-        "ddpg", "test/Reach-v0", iterations=150, num_envs=8, warmup=200, capacity=2000, batch_size=64,
-        updates_per_step=0.5, hidden=(32, 32), actor_learning_rate=3e-3, critic_learning_rate=3e-3, precision=precision,
+        "ddpg", "test/Reach-v0", iterations=150, num_envs=8, learning_starts=200, buffer_size=2000, batch_size=64,
+        replay_ratio=0.5, hidden=(32, 32), actor_learning_rate=3e-3, critic_learning_rate=3e-3, precision=precision,
         noise=0.3,
     )  # fmt: skip
     assert result > -0.3  # blind to the sign it is -0.37 at best, to another -1.1. Eight seeds: -0.22 to -0.07
@@ -190,14 +190,14 @@ class Steady(gym.Env):
         return np.zeros(1, np.float32), 1.0, False, False, {}
 
 
-@pytest.mark.parametrize("switches", [{}, {"n_step": 3}, {"head": "categorical", "support_low": 0, "support_high": 20}])
+@pytest.mark.parametrize("switches", [{}, {"n_step": 3}, {"head": "categorical", "v_min": 0, "v_max": 20}])
 def test_a_limit_is_no_end(switches, monkeypatch):
     """Episodes are cut after 5 steps: Q is 1 / (1 - gamma) = 10, and not the 5 that are paid."""
     spec = gym.envs.registration.EnvSpec("test/Steady-v0", Steady, max_episode_steps=5)
     monkeypatch.setitem(gym.registry, "test/Steady-v0", spec)
     batch = open_batch("test/Steady-v0", 8)
     config = DDPGConfig(
-        discount=0.9, warmup=80, capacity=2000, batch_size=32, updates_per_step=0.5, hidden=(16,), tau=0.2,
+        discount=0.9, learning_starts=80, buffer_size=2000, batch_size=32, replay_ratio=0.5, hidden=(16,), tau=0.2,
         critic_learning_rate=0.01, **switches,
     )  # fmt: skip
     agent = DDPG(config, batch.observation_space, batch.action_space)

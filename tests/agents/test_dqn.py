@@ -77,7 +77,7 @@ def once(agent, drawn, progress=0.5):
     """One update on some transitions; returns its metrics and the replay that handed them out."""
     replay = Handed(drawn, latest=Quiet)
     config = agent.config
-    replay.added = config.warmup + math.ceil((agent.updates + 1) / config.updates_per_step)
+    replay.added = config.learning_starts + math.ceil((agent.updates + 1) / config.replay_ratio)
     before = agent.updates
     metrics = dict(agent.learn(replay, progress, draw()))
     assert agent.updates == before + 1
@@ -146,9 +146,7 @@ def test_the_quantile_target_by_hand(double, best):
 @pytest.mark.parametrize(("double", "target"), [(False, [0.0, 0.25, 0.75]), (True, [0.0, 0.75, 0.25])])
 def test_the_categorical_target_by_hand(double, target):
     """Support 0, 1, 2. The target's best returns 2: 0.75 + 1. The network's best returns 1: 0.75 + 0.5."""
-    agent = make_agent(
-        "dqn", THREE, head="categorical", atoms=3, support_low=0.0, support_high=2.0, double=double, batch_size=1
-    )
+    agent = make_agent("dqn", THREE, head="categorical", atoms=3, v_min=0.0, v_max=2.0, double=double, batch_size=1)
     sure = 40.0  # of logits: as good as certain
     best = [[sure, 0.0, 0.0], [0.0, sure, 0.0], [0.0, 0.0, sure]]  # returns of 0, 1 and 2
     constant(agent, [[0.0, 0.0, 0.0], [0.0, 0.0, sure], [0.0, sure, 0.0]], best)
@@ -202,8 +200,8 @@ def slow_losses(agent, chosen, target):
 def test_an_update_is_that_of_plain_torch(head, double, dueling, masked, weighted):
     """Three updates: targets in a loop, autograd, ``clip_grad_norm_`` and torch's Adam."""
     agent = make_agent(
-        "dqn", THREE, hidden=(16, 8), head=head, double=double, dueling=dueling, atoms=5, support_low=-3.0,
-        support_high=4.0, max_grad_norm=0.5, learning_rate=0.01, target_every=10**6, batch_size=12,
+        "dqn", THREE, hidden=(16, 8), head=head, double=double, dueling=dueling, atoms=5, v_min=-3.0,
+        v_max=4.0, max_grad_norm=0.5, learning_rate=0.01, target_every=10**6, batch_size=12,
     )  # fmt: skip
     with torch.no_grad():
         agent.optimizer.flat.add_(0.3 * torch.randn(agent.optimizer.flat.shape, generator=draw(9)))
@@ -252,7 +250,7 @@ def test_errors_of_a_stream_by_hand(n_step):
     }[n_step]
     agent = make_agent(
         "dqn", spaces.Discrete(6), spaces.Box(-99, 99, (1,)), n_step=n_step, discount=0.5, priority_exponent=1.0,
-        batch_size=6, warmup=0, updates_per_step=1 / 6,
+        batch_size=6, learning_starts=0, replay_ratio=1 / 6,
     )  # fmt: skip
     constant(agent, [1.0] * 6, [10.0] * 6)
     replay = Replay(ReplaySpec(3, 6, 1.0), torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64), None)
@@ -272,11 +270,11 @@ def test_it_asks_the_replay_for_what_is_set():
     settings = {"n_step": 4, "discount": 0.8, "weight_exponent": pytest.approx(0.4 + 0.25 * 0.6)}
     assert replay.asked == [(9, settings)]
     assert agent.experience == ReplaySpec(7, 100_000, 0.0)
-    assert make_agent("dqn", THREE, capacity=500, priority_exponent=0.6).experience == ReplaySpec(4, 500, 0.6)
+    assert make_agent("dqn", THREE, buffer_size=500, priority_exponent=0.6).experience == ReplaySpec(4, 500, 0.6)
 
 
 def test_epsilon_falls_linearly_and_stays_low():
-    agent = make_agent("dqn", THREE, epsilon_start=0.9, epsilon_end=0.1, epsilon_fraction=0.4, warmup=100)
+    agent = make_agent("dqn", THREE, epsilon_start=0.9, epsilon_end=0.1, epsilon_fraction=0.4, learning_starts=100)
     replay = Handed(some_transitions(), added=99)
     assert agent.epsilon == 1.0
     assert agent.learn(replay, 0.2, draw()) == {}
@@ -285,7 +283,7 @@ def test_epsilon_falls_linearly_and_stays_low():
     for progress, wanted in ((0.0, 0.9), (0.1, 0.7), (0.2, 0.5), (0.4, 0.1), (0.7, 0.1), (1.0, 0.1)):
         agent.learn(replay, progress, draw())
         assert agent.epsilon == pytest.approx(wanted)
-    at_once = make_agent("dqn", THREE, epsilon_end=0.2, epsilon_fraction=0.0, warmup=0, epsilon_start=0.3)
+    at_once = make_agent("dqn", THREE, epsilon_end=0.2, epsilon_fraction=0.0, learning_starts=0, epsilon_start=0.3)
     assert at_once.epsilon == 0.3
     at_once.learn(replay, 0.0, draw())
     assert at_once.epsilon == 0.2
@@ -321,7 +319,7 @@ def test_a_draw_of_zero_does_not_let_a_masked_action_through(monkeypatch):
 @pytest.mark.parametrize("chunks", [[1] * 60, [4] * 15, [7, 20, 33], [60]])
 @pytest.mark.parametrize("ratio", [0.25, 0.1, 1.0, 2.5])
 def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
-    agent = make_agent("dqn", THREE, warmup=12, updates_per_step=ratio, batch_size=12)
+    agent = make_agent("dqn", THREE, learning_starts=12, replay_ratio=ratio, batch_size=12)
     replay = Handed(some_transitions(), added=0)
     for chunk in chunks:
         replay.added += chunk
@@ -344,7 +342,7 @@ def test_the_learning_rate_falls_where_it_should():
     [(True, {}), (False, {"dueling": True}), (False, {"head": "quantile"}), (False, {"head": "categorical"})],
 )
 def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
-    agent = make_agent("dqn", THREE, target_every=3, tau=tau, warmup=0, **settings)
+    agent = make_agent("dqn", THREE, target_every=3, tau=tau, learning_starts=0, **settings)
     assert (agent._compiled is not None) == compiled
     before = torch.cat([parameter.flatten() for parameter in agent.target.parameters()])
     for update in range(1, 7):
@@ -371,7 +369,7 @@ def test_other_action_spaces_are_refused_naming_who_can():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_steps", 0), ("updates_per_step", 0.0), ("capacity", 0), ("warmup", -1), ("batch_size", 0),
+        ("num_steps", 0), ("replay_ratio", 0.0), ("buffer_size", 0), ("learning_starts", -1), ("batch_size", 0),
         ("learning_rate", -1e-3), ("learning_rate", float("nan")), ("adam_eps", -1.0), ("discount", 1.01),
         ("target_every", 0), ("tau", 0.0), ("tau", 1.5), ("epsilon_start", 1.1), ("epsilon_end", -0.1),
         ("epsilon_fraction", 2.0), ("atoms", 1), ("n_step", 0), ("priority_exponent", 1.5), ("priority_weight", -0.5),
@@ -385,8 +383,8 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
 def test_a_support_upside_down_is_refused(bounds):
-    with pytest.raises(AgentError, match=r"support_low, support_high: got .* wanted low < high"):
-        DQNConfig(support_low=bounds[0], support_high=bounds[1])
+    with pytest.raises(AgentError, match=r"^v_min(, v_max)?: got .* wanted (low < high|a finite number)"):
+        DQNConfig(v_min=bounds[0], v_max=bounds[1])
 
 
 def test_weights_of_another_network_are_refused():
@@ -398,7 +396,7 @@ def test_weights_of_another_network_are_refused():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_saved_agent_goes_on_bit_for_bit(head):
-    settings = {"head": head, "dueling": True, "target_every": 2, "warmup": 0}
+    settings = {"head": head, "dueling": True, "target_every": 2, "learning_starts": 0}
     one, two = (make_agent("dqn", THREE, seed=seed, **settings) for seed in (1, 2))
     for step in range(3):
         once(one, some_transitions(seed=step), progress=0.1)
@@ -415,8 +413,15 @@ def test_a_saved_agent_goes_on_bit_for_bit(head):
 
 
 GRID = {"map": "S..#/.#../...G", "horizon": 20}  # five moves: the best return is 0.96
-FAST = {"num_steps": 1, "updates_per_step": 0.5, "warmup": 200, "capacity": 5000, "batch_size": 32, "target_every": 50}
-DISTRIBUTIONS = {"atoms": 21, "support_low": -1.0, "support_high": 1.0}
+FAST = {
+    "num_steps": 1,
+    "replay_ratio": 0.5,
+    "learning_starts": 200,
+    "buffer_size": 5000,
+    "batch_size": 32,
+    "target_every": 50,
+}
+DISTRIBUTIONS = {"atoms": 21, "v_min": -1.0, "v_max": 1.0}
 
 
 def trained(env, iterations, num_envs=8, seed=0, env_settings=None, **config):
@@ -467,7 +472,7 @@ def test_self_play_finds_the_winning_moves_of_nim():
     """Heaps of up to two: who leaves heaps whose exclusive or is 0 wins. (Eight seeds found every such move.)"""
     agent, _ = trained(
         "test/Nim-v0", 800, num_envs=16, env_settings={"largest": 2}, learning_rate=3e-3, discount=1.0, double=True,
-        updates_per_step=0.1, epsilon_end=0.3, epsilon_fraction=0.5, hidden=(64,),
+        replay_ratio=0.1, epsilon_end=0.3, epsilon_fraction=0.5, hidden=(64,),
     )  # fmt: skip
     heaps = np.array([heap for heap in np.ndindex(3, 3, 3) if np.bitwise_xor.reduce(heap)])
     obs = torch.tensor([[*heap, 0] for heap in heaps])

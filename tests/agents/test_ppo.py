@@ -168,14 +168,14 @@ def test_adaptive_kl_doubles_and_halves_its_weight():
     old, new = (torch.distributions.Categorical(logits=params) for params in (before, after))
     kl = float(torch.distributions.kl_divergence(old, new).mean())
     for target, wanted in ((kl / 1.6, 1.0), (kl / 1.4, 0.5), (kl, 0.5), (kl * 1.4, 0.5), (kl * 1.6, 0.25)):
-        agent = make_agent("ppo", THREE, **settings, kl_target=target)
+        agent = make_agent("ppo", THREE, **settings, adaptive_target_kl=target)
         assert learn(agent, rollout)["kl_coef"] == wanted
 
 
 def test_a_small_kl_bound_ends_the_epochs():
     settings = {"epochs": 10, "minibatches": 2, "anneal_lr": False, "learning_rate": 0.02}
     for bound, steps in ((0.0, 20), (1e-9, 2), (1e6, 20)):
-        agent = make_agent("ppo", THREE, **settings, kl_stop=bound)
+        agent = make_agent("ppo", THREE, **settings, target_kl=bound)
         learn(agent, made_up_rollout(agent))
         assert int(weights(agent)["optimizer.steps"]) == steps
 
@@ -390,7 +390,7 @@ def test_where_seats_wait_there_are_as_many_minibatches_as_decisions_allow():
     ("name", "value"),
     [
         ("num_steps", 0), ("learning_rate", -1e-3), ("learning_rate", float("nan")), ("discount", 1.1),
-        ("gae_lambda", -0.1), ("epochs", 0), ("minibatches", 0), ("clip_coef", 0.0), ("kl_target", 0.0),
+        ("gae_lambda", -0.1), ("epochs", 0), ("minibatches", 0), ("clip_coef", 0.0), ("adaptive_target_kl", 0.0),
         ("max_grad_norm", 0.0), ("value_coef", -1.0), ("hidden", ()), ("hidden", (64, 0)), ("log_std", 50.0),
         ("objective", "clipped"),
     ],

@@ -15,7 +15,7 @@ from mlbits.selfplay.training import resume, train
 
 ENV = "mlbits/Pendulum-v0"
 RUN = {"total_steps": 40, "num_envs": 2, "eval_episodes": 1, "video": False, "device": "cpu"}
-SMALL = {"hidden": (8, 8), "num_steps": 4, "warmup": 8, "batch_size": 4, "capacity": 100}
+SMALL = {"hidden": (8, 8), "num_steps": 4, "learning_starts": 8, "batch_size": 4, "buffer_size": 100}
 
 
 def settings(**agent):

@@ -128,7 +128,7 @@ def test_a_step_is_that_of_a_dense_solve(kind, masked):
 def test_small_steps_have_the_predicted_kl_and_improvement(kind):
     """The quadratic model holds where the step is small; with little damping it predicts nearly the bound itself."""
     bound = 1e-5
-    agent = make_agent("trpo", ACTIONS[kind], hidden=(6,), cg_iterations=100, cg_damping=1e-3, kl_bound=bound)
+    agent = make_agent("trpo", ACTIONS[kind], hidden=(6,), cg_iterations=100, cg_damping=1e-3, target_kl=bound)
     agent.core.optimizer.flat.add_(0.3 * torch.randn(agent.core.optimizer.flat.shape, generator=draw(7)))
     before = agent.core.optimizer.flat.clone()
     rollout = made_up_rollout(agent, (40, 10, 1))
@@ -149,7 +149,7 @@ def test_the_policy_that_plays_next_is_within_the_bound(kind, setting, seed):
     """Over several updates, from weights of order one, measured by torch's distributions in float64."""
     settings = {"normalize_obs": True} if setting == "standardised" else {}
     settings |= {"fvp_fraction": 0.7, "entropy_coef": 0.1} if setting == "few" else {}
-    agent = make_agent("trpo", ACTIONS[kind], seed=seed, kl_bound=0.02, cg_damping=1e-3, **settings)
+    agent = make_agent("trpo", ACTIONS[kind], seed=seed, target_kl=0.02, cg_damping=1e-3, **settings)
     agent.core.optimizer.flat.add_(0.5 * torch.randn(agent.core.optimizer.flat.shape, generator=draw(seed)))
     shape, taken, largest = (8, 6, 2), 0, 0.0
     for k in range(6):
@@ -233,7 +233,7 @@ def test_a_policy_far_from_the_one_that_played_has_a_finite_objective_and_gradie
 
 
 def test_moments_are_those_of_the_rollouts_so_far():
-    agent = make_agent("trpo", THREE, normalize_obs=True, kl_bound=10.0)
+    agent = make_agent("trpo", THREE, normalize_obs=True, target_kl=10.0)
     first, second = made_up_rollout(agent, seed=1), made_up_rollout(agent, seed=2)
     learn(agent, first)
     learn(agent, second)
@@ -287,7 +287,7 @@ def test_a_rejected_step_leaves_the_weights_bit_for_bit(why, monkeypatch):
 def test_the_bound_falls_with_progress():
     kls = []
     for progress in (0.0, 0.75, 1.0):
-        agent = make_agent("trpo", ACTIONS["continuous"], anneal_kl=True, kl_bound=0.02, cg_damping=1e-3)
+        agent = make_agent("trpo", ACTIONS["continuous"], anneal_kl=True, target_kl=0.02, cg_damping=1e-3)
         rollout = made_up_rollout(agent, (40, 10, 1))
         before = weights(agent, *POLICY)
         kls.append(learn(agent, rollout, progress)["kl"])
@@ -322,7 +322,7 @@ def test_an_action_becomes_more_probable_where_it_was_better_than_expected(advan
 def test_entropy_counts_where_it_is_given_weight():
     entropies = []
     for coef in (0.0, 100.0):
-        agent = make_agent("trpo", THREE, entropy_coef=coef, kl_bound=0.1)
+        agent = make_agent("trpo", THREE, entropy_coef=coef, target_kl=0.1)
         agent.core.network.actor.head.data.mul_(100)
         rollout = made_up_rollout(agent, (20, 5, 1))
         before = agent.core.distribution.entropy(policy(agent, rollout)[0], None).mean()
@@ -487,7 +487,7 @@ def test_metrics_are_named_and_fit_together():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_steps", 0), ("kl_bound", 0.0), ("cg_iterations", 0), ("cg_damping", -0.1), ("fvp_fraction", 0.0),
+        ("num_steps", 0), ("target_kl", 0.0), ("cg_iterations", 0), ("cg_damping", -0.1), ("fvp_fraction", 0.0),
         ("fvp_fraction", 1.5), ("line_search_steps", 0), ("shrink", 1.0), ("shrink", 0.0), ("discount", 1.1),
         ("gae_lambda", float("nan")), ("entropy_coef", -1.0), ("critic_updates", 0), ("batch_size", 0),
         ("learning_rate", -1e-3), ("max_grad_norm", 0.0), ("hidden", ()), ("hidden", (64, 0)), ("log_std", 50.0),
@@ -515,31 +515,31 @@ class TestLearns:
 
     def test_a_gridworld(self, seed):
         result = trained_return(
-            "trpo", "mlbits/GridWorld-v0", iterations=15, settings=GRID, seed=seed, num_steps=32, kl_bound=0.1
+            "trpo", "mlbits/GridWorld-v0", iterations=15, settings=GRID, seed=seed, num_steps=32, target_kl=0.1
         )
         assert result > 0.95  # untrained: -0.2
 
     def test_a_bandit(self, seed):
         result = trained_return(
-            "trpo", "mlbits/Bandit-v0", iterations=12, settings=ARMS, seed=seed, num_steps=16, kl_bound=0.1
+            "trpo", "mlbits/Bandit-v0", iterations=12, settings=ARMS, seed=seed, num_steps=16, target_kl=0.1
         )
         assert result > 9
 
     def test_continuous_actions(self, seed):
         result = trained_return(
-            "trpo", "test/Point-v0", iterations=25, seed=seed, num_steps=32, kl_bound=0.05, learning_rate=5e-3
+            "trpo", "test/Point-v0", iterations=25, seed=seed, num_steps=32, target_kl=0.05, learning_rate=5e-3
         )
         assert result > -1.0  # untrained: -15; straight to the middle: -0.64
 
     def test_several_choices_under_a_mask(self, seed):
         result = trained_return(
-            "trpo", "test/Signs-v0", iterations=10, seed=seed, num_steps=32, kl_bound=0.1, batch_size=256
+            "trpo", "test/Signs-v0", iterations=10, seed=seed, num_steps=32, target_kl=0.1, batch_size=256
         )
         assert result > 2.5  # untrained: -0.9 to 1.3; learnt: 3.8 to 4.2
 
     def test_balancing_a_pole(self, seed):
         result = trained_return(
-            "trpo", "mlbits/CartPole-v0", iterations=40, num_envs=16, seed=seed, num_steps=64, kl_bound=0.02,
+            "trpo", "mlbits/CartPole-v0", iterations=40, num_envs=16, seed=seed, num_steps=64, target_kl=0.02,
             critic_updates=20, batch_size=256, gae_lambda=0.98,
         )  # fmt: skip
         assert result > 150  # untrained: 10 to 30; of a dozen seeds the least came to 280, most to 500, the end

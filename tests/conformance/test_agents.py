@@ -47,8 +47,8 @@ ACTIONS = {
 BOARD = make_game("mlbits/DiplomacyMini-v0")
 # Small enough to be quick, for whichever of them an agent has.
 SETTINGS = {
-    "num_steps": 6, "hidden": (8,), "warmup": 0, "capacity": 400, "batch_size": 8, "minibatches": 2, "epochs": 2,
-    "buffer_size": 60, "n_steps": 8, "epsilon_start": 0.5,
+    "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
+    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5,
 }  # fmt: skip
 T, B = 6, 4
 

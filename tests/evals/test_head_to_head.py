@@ -132,7 +132,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
 
 
 def test_a_run_may_meet_bots_in_a_share_of_its_copies():
-    run = {"num_envs": 12, "opponents": ("random",), "opponent_share": 0.5, "device": "cpu"}
+    run = {"num_envs": 12, "opponents": ("random",), "opponent_fraction": 0.5, "device": "cpu"}
     lineup = open_session(resolve("ppo", THROWS, preset="none", run=run, agent_settings={"num_steps": 8})).lineup
     assert len(lineup.players) == 2
     assert lineup.seating[:6].tolist() == turning_seats(6, 3).tolist()
@@ -147,5 +147,5 @@ def test_opponents_in_training_that_do_not_fit_are_refused():
     ):
         with pytest.raises(error, match=said):
             open_session(resolve(agent, env, preset="none", run={"opponents": names, "device": "cpu"}))
-    with pytest.raises(ConfigError, match="opponent_share: got 2"):
-        resolve("ppo", THROWS, run={"opponent_share": 2.0})
+    with pytest.raises(ConfigError, match="opponent_fraction: got 2"):
+        resolve("ppo", THROWS, run={"opponent_fraction": 2.0})

@@ -60,7 +60,7 @@ def test_elo_is_that_of_the_record_and_the_first_copy_has_none():
 
 
 def test_measuring_changes_nothing():
-    session = session_of(pool="pfsp", opponents=("random",), opponent_share=0.25)
+    session = session_of(pool="pfsp", opponents=("random",), opponent_fraction=0.25)
     session.collect()
     before = (
         content_hash(session.learner), session.collector.generator.get_state().tolist(),

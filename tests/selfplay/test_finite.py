@@ -85,7 +85,7 @@ def own_agent(monkeypatch):
 
 
 RUN = "--preset none --num-envs 2 --total-steps 200 --eval-every 0 --eval-episodes 1 --checkpoint-every 20 --no-video"
-REPLAY = "--agent.hidden 8 --agent.capacity 100 --agent.warmup 8 --agent.batch-size 4"
+REPLAY = "--agent.hidden 8 --agent.buffer-size 100 --agent.learning-starts 8 --agent.batch-size 4"
 AGENTS = {
     "ppo": "ppo --agent.num-steps 4 --agent.hidden 8 --agent.minibatches 1",
     "reinforce": "reinforce --agent.num-steps 8 --agent.hidden 8",
@@ -287,7 +287,7 @@ def test_every_learner_of_a_league_is_looked_at(tmp_path, monkeypatch):
 def test_an_error_that_no_priority_can_be_made_of_ends_the_run(tmp_path):
     # Weights so large that Q overflows float32, as a learning rate far too high makes them.
     prioritised = settings(
-        "dqn", priority_exponent=0.6, warmup=64, capacity=2000, batch_size=8, dueling=True, num_steps=4
+        "dqn", priority_exponent=0.6, learning_starts=64, buffer_size=2000, batch_size=8, dueling=True, num_steps=4
     )
     session = open_session(prioritised)
     session.learner.optimizer.flat.fill_(1e30)
@@ -391,7 +391,7 @@ def test_a_sum_that_overflows_where_no_number_does_is_none_of_it():
 
 
 def test_a_rollout_that_ends_a_run_is_not_in_the_replay(monkeypatch):
-    session = open_session(settings("dqn", warmup=16, capacity=2000, num_steps=4))
+    session = open_session(settings("dqn", learning_starts=16, buffer_size=2000, num_steps=4))
     session.learn(session.collect()[0])
     step = session.batch.step
 

@@ -22,7 +22,7 @@ from tests.games import register_test_games
 
 register_test_games()
 
-SMALL = {"num_steps": 4, "warmup": 96, "updates_per_step": 0.5, "batch_size": 4, "hidden": [4], "capacity": 500}
+SMALL = {"num_steps": 4, "learning_starts": 96, "replay_ratio": 0.5, "batch_size": 4, "hidden": [4], "buffer_size": 500}
 
 
 def opened(env="mlbits/CartPole-v0", run=None, **settings):
@@ -35,18 +35,20 @@ def opened(env="mlbits/CartPole-v0", run=None, **settings):
 
 def test_a_replay_larger_than_memory_is_refused_with_its_size_before_it_starts():
     """A transition of CartPole takes 2 x 4 floats, an action, a reward and how it ends: 50 bytes."""
-    with pytest.raises(ConfigError, match=r"agent.capacity: a replay of 1,000,000,000,000 transitions.* 46,566\.1 GiB"):
-        opened(capacity=10**12)
+    with pytest.raises(
+        ConfigError, match=r"agent.buffer_size: a replay of 1,000,000,000,000 transitions.* 46,566\.1 GiB"
+    ):
+        opened(buffer_size=10**12)
 
 
 def test_what_would_fit_is_said_and_fits(monkeypatch):
     monkeypatch.setattr(sessions, "memory_bytes", lambda device: 3 * 2**20)
     with pytest.raises(ConfigError, match=r"takes 0\.0 GiB, and there are 0\.0 GiB; wanted at most 62,914, with"):
-        opened(capacity=100_000)
-    replay = opened(capacity=62_914).replay
+        opened(buffer_size=100_000)
+    replay = opened(buffer_size=62_914).replay
     assert replay.steps == 62_914 // 16
     with pytest.raises(ConfigError, match="wanted at most 38,362,"):  # 82 bytes, with the tree of priorities
-        opened(capacity=62_914, priority_exponent=0.5)
+        opened(buffer_size=62_914, priority_exponent=0.5)
 
 
 def test_memory_that_the_machine_does_not_give_is_told(monkeypatch):
@@ -54,13 +56,15 @@ def test_memory_that_the_machine_does_not_give_is_told(monkeypatch):
         raise RuntimeError("not enough memory: you tried to allocate 7 bytes\nand a long trace")
 
     monkeypatch.setattr(sessions, "Replay", refused)
-    with pytest.raises(ConfigError, match=r"agent.capacity: .*does not give \(not enough memory.* 7 bytes\); wanted f"):
+    with pytest.raises(
+        ConfigError, match=r"agent.buffer_size: .*does not give \(not enough memory.* 7 bytes\); wanted f"
+    ):
         opened()
 
 
 def test_a_replay_too_small_for_the_copies_is_refused():
-    with pytest.raises(AgentError, match=r"capacity: got 100, which is 6 steps of 16 copies.*at least: 128"):
-        opened(capacity=100)
+    with pytest.raises(AgentError, match=r"buffer_size: got 100, which is 6 steps of 16 copies.*at least: 128"):
+        opened(buffer_size=100)
 
 
 def test_an_agent_that_cannot_play_here_is_refused_naming_those_that_can():
@@ -85,7 +89,7 @@ def test_any_number_of_copies_has_the_same_updates(num_envs):
 
 def test_what_a_seat_has_to_pass_is_not_replayed():
     """In a game of turns one seat of two decides in a step: that is replayed once it is settled, and drawn; no pass."""
-    session = opened("test/Nim-v0", **{**SMALL, "warmup": 10**6})
+    session = opened("test/Nim-v0", **{**SMALL, "learning_starts": 10**6})
     for _ in range(10):
         rollout, _, steps = session.collector.collect(session.lineup)
         session.learn(rollout)
@@ -111,7 +115,9 @@ class Ones:
 
 def test_seats_of_others_are_not_learned_from():
     batch = open_batch("test/Throws-v0", 6, seed=0)
-    agent = DQN(DQNConfig(warmup=0, hidden=(4,), epsilon_start=0.0), batch.observation_space, batch.action_space)
+    agent = DQN(
+        DQNConfig(learning_starts=0, hidden=(4,), epsilon_start=0.0), batch.observation_space, batch.action_space
+    )
     with torch.no_grad():
         agent.network.mlp.head_bias.copy_(torch.tensor([0.0, 0.0, 99.0]))  # it plays 2
     lineup = against(agent, [(Ones(), 1.0)], 6, 3, batch.device)
@@ -170,7 +176,7 @@ def test_other_agents_are_recorded_whenever_they_learn_unless_told_otherwise(tmp
 
 def test_what_was_reported_is_told_once(tmp_path):
     """An update in every 20th step: records between say nothing of learning, resumed or not."""
-    rows = recorded(tmp_path, settings={**SMALL, "updates_per_step": 0.025}, record_every=1, total_steps=480)
+    rows = recorded(tmp_path, settings={**SMALL, "replay_ratio": 0.025}, record_every=1, total_steps=480)
     assert [row["env_steps"] for row in rows] == list(range(32, 481, 32))
     updates = [row.get("learn/updates") for row in rows]
     due = [0, *(int((step - 96) * 0.025) if step > 96 else 0 for step in range(32, 481, 32))]
@@ -188,9 +194,9 @@ def test_records_out_of_range_are_refused(value):
 
 def warming_up(support, steps=40, **settings):
     """CartPole played for a while: its returns, with gamma 0.99, come to about 20."""
-    config = {"head": "categorical", "support_low": support[0], "support_high": support[1], "hidden": (4,), **settings}
+    config = {"head": "categorical", "v_min": support[0], "v_max": support[1], "hidden": (4,), **settings}
     batch = open_batch("mlbits/CartPole-v0", 8, seed=0)
-    agent = DQN(DQNConfig(**config, warmup=10**9), batch.observation_space, batch.action_space)
+    agent = DQN(DQNConfig(**config, learning_starts=10**9), batch.observation_space, batch.action_space)
     replay, collector = make_replay(agent.experience, batch), Collector(batch, agent.experience, draw(1))
     for _ in range(steps):
         rollout, _, _ = collector.collect(self_play(agent, 8, 1, batch.device))
@@ -200,7 +206,7 @@ def warming_up(support, steps=40, **settings):
 
 
 def test_returns_beyond_the_support_are_warned_of_once():
-    with pytest.warns(UserWarning, match=r"support_low, support_high: .* support is -10 to 10: .* a wider one") as seen:
+    with pytest.warns(UserWarning, match=r"v_min, v_max: .* support is -10 to 10: .* a wider one") as seen:
         warming_up((-10.0, 10.0))
     assert len(seen) == 1
     with pytest.warns(UserWarning, match=r"from 1 to 3\.\d* were seen, and the support is 2 to 200"):

@@ -22,8 +22,9 @@ SHORT = "--total-steps 1000 --num-envs 8 --eval-every 300 --checkpoint-every 300
 PPO = f"{SHORT} --preset none --agent.num-steps 16 --agent.hidden 8"
 EVERYTHING = "--agent.normalize-obs --agent.normalize-reward --agent.objective adaptive_kl"
 DQN = (
-    f"{SHORT} --preset none --agent.hidden 8 --agent.warmup 100 --agent.capacity 400 --agent.priority-exponent 0.6 "
-    "--agent.n-step 3 --agent.double --agent.batch-size 8 --agent.target-every 20 --record-every 50"
+    f"{SHORT} --preset none --agent.hidden 8 --agent.learning-starts 100 --agent.buffer-size 400 "
+    "--agent.priority-exponent 0.6 --agent.n-step 3 --agent.double --agent.batch-size 8 --agent.target-every 20 "
+    "--record-every 50"
 )
 RUNS = {
     # iterations of 128 steps: evaluations and checkpoints at 384, 640, 1024
@@ -36,12 +37,12 @@ RUNS = {
     "wrapped, long episodes": f'ppo Pendulum-v1 {PPO} --env-json {{"max_episode_steps":100}}',
     "wrapped, whole episodes": f"reinforce CartPole-v1 {SHORT} --preset none --agent.hidden 8 --agent.num-steps 60",
     # iterations of 32 steps: evaluations and checkpoints at 320, 608, 928, 1024; the replay is full at 400
-    "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.support-high 50",
+    "replay": f"dqn mlbits/CartPole-v0 {DQN} --agent.head categorical --agent.v-max 50",
     "replay, masks": f"dqn test/Solitaire-v0 {DQN} --agent.dueling",
     "replay, wrapped": f"dqn CartPole-v1 {DQN} --agent.head quantile",
     # iterations of 128 steps, and a frozen copy every 256 at the least
     "pool": f"ppo mlbits/Blotto-v0 {PPO} --env.coins 3 --pool pfsp --pool-every 256 --pool-draws 3 "
-    "--opponents random --opponent-share 0.25",
+    "--opponents random --opponent-fraction 0.25",
     "pool, long episodes": f"ppo test/Throws-v0 {PPO} --pool uniform --pool-every 256 --agent.normalize-reward",
     "league": f"ppo mlbits/Blotto-v0 {PPO} --env.coins 3 --pool league --pool-every 128 --league-exploiters 1 "
     "--pool-draws 3",
@@ -53,8 +54,9 @@ RUNS = {
     "turns, league": f"ppo test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --agent.hidden 8 --pool league"
     " --pool-every 96 --main-exploiters 1 --league-exploiters 1 --pool-draws 2 --agent.minibatches 2",
     "turns, replay": f"dqn test/Nim-v0 {DQN} --agent.num-steps 3 --agent.head categorical",
-    "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 --agent.warmup 100"
-    " --agent.capacity 400 --agent.batch-size 8 --agent.num-steps 4 --agent.updates-per-step 0.1 --record-every 50"
+    "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 "
+    "--agent.learning-starts 100 --agent.buffer-size 400 --agent.batch-size 8 "
+    "--agent.num-steps 4 --agent.replay-ratio 0.1 --record-every 50"
     " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16",
 }
 

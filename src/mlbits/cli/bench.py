@@ -9,25 +9,21 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
-from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class BenchFlags:
-    """Measure steps per CPU-second and per second, beside the other libraries that are installed.
+    """Measure steps per CPU-second and per second, beside the other libraries that are installed."""
 
-    Attributes:
-        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all without it.
-        device: "cpu" or "cuda".
-        seconds: how long each measurement takes.
-        json: write the rows to this file.
-    """
-
-    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = "all"
-    device: str = "cpu"
-    seconds: float = 1.0
-    json: Path | None = None
+    group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
+        "all", "gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all by default"
+    )
+    device: str = setting("cpu", "cpu or cuda")
+    seconds: float = setting(1.0, "duration of each measurement", low=1e-6, unit="seconds")
+    json: Path | None = setting(None, "write the rows to this file")
 
 
 def parse(words: list[str]) -> Any:
@@ -38,8 +34,6 @@ def parse(words: list[str]) -> Any:
 def command(words: list[str]) -> int:
     """Measure how fast everything runs here."""
     flags = parse(words)
-    if not 0 < flags.seconds < float("inf"):
-        raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")
     check_file("json", flags.json)
     from mlbits.envs.engine.processor import describe
     from mlbits.evals.benchmarks.groups import run_benchmarks

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class AdjudicateFlags:
-    """Adjudicate the vectors of a file (JSON or JSON lines, gzipped or not); print what differs and how many agree.
+    """Adjudicate the vectors of a file (JSON or JSON lines, gzipped or not); print what differs and how many agree."""
 
-    Attributes:
-        file: the vectors.
-        rules: "datc-2.4" or "datc-3.0".
-        map: "standard", "mini" or a file.
-        results: count a vector as different where the names of its orders' fates alone differ.
-    """
-
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    rules: str = "datc-2.4"
-    map: str = "standard"
-    results: bool = False
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = setting(REQUIRED, "the vectors")
+    rules: str = setting("datc-2.4", "datc-2.4 or datc-3.0")
+    map: str = setting("standard", "standard, mini or a file")
+    results: bool = setting(False, "also compare the names of the orders' results")
 
 
 def _adjudicate(words: list[str]) -> int:
@@ -40,27 +34,22 @@ def _adjudicate(words: list[str]) -> int:
     return 0 if report.good else 1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class DrawFlags:
-    """Draw a game from a file of saved games.
+    """Draw a game from a file of saved games."""
 
-    Attributes:
-        file: the games, one object or one a line.
-        out: what to write: a page to step through (.html), an animation (.gif), or one phase (.png, .svg).
-        game: which game of the file, 1 is the first.
-        phase: one phase only, such as "F1903M"; a PNG or SVG shows the last one without it.
-        map: "standard", "mini" or a file.
-        size: width in pixels of a PNG or GIF.
-        seconds: that each picture of a GIF stays.
-    """
-
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    out: Path = Path("game.html")
-    game: int = 1
-    phase: str = ""
-    map: str = "standard"
-    size: int = 1000
-    seconds: float = 1.5
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = setting(
+        REQUIRED, "the games, one object or one per line"
+    )
+    out: Path = setting(
+        Path("game.html"),
+        "file to write: a page to step through (.html), an animation (.gif), or one phase (.png, .svg)",
+    )
+    game: int = setting(1, "number of the game in the file, from 1")
+    phase: str = setting("", "a single phase, such as F1903M; by default a PNG or SVG shows the last one")
+    map: str = setting("standard", "standard, mini or a file")
+    size: int = setting(1000, "width of a PNG or GIF", unit="pixels")
+    seconds: float = setting(1.5, "duration of each frame of a GIF", unit="seconds")
 
 
 def _draw(words: list[str]) -> int:

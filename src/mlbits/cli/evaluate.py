@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,39 +11,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.runs.config import ConfigError
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class EvalFlags:
-    """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes.
+    """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes."""
 
-    Attributes:
-        run: the run's folder, or a model that Stable-Baselines3 saved, MODEL.zip.
-        env: for MODEL.zip, the environment; a run knows its own.
-        episodes: how many to play.
-        seed: of the episodes.
-        sample: draw actions from the policy in place of taking the most probable.
-        device: "cpu", "cuda" or "auto".
-        gif: write an animation of the first episode to this file: .gif, .webp or .png (animated).
-        json: write the result to this file.
-        opponents: a bot (mlbits list agents) or another run's folder, which takes all seats but one.
-        vec_normalize: for MODEL.zip, the file of the VecNormalize that it was trained under.
-    """
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL.zip")]
-    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = ""
-    episodes: int = 100
-    seed: int = 1
-    sample: bool = False
-    device: str = "cpu"
-    gif: Path | None = None
-    json: Path | None = None
-    opponents: str = ""
-    vec_normalize: Path | None = None
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL.zip")] = setting(
+        REQUIRED, "the run's folder, or a model that Stable-Baselines3 saved, MODEL.zip"
+    )
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = setting(
+        "", "environment of MODEL.zip; a run knows its own"
+    )
+    episodes: int = setting(100, "episodes to play")
+    seed: int = setting(1, "seed of the episodes")
+    sample: bool = setting(False, "sample actions from the policy instead of taking the most probable")
+    device: str = setting("cpu", "cpu, cuda or auto")
+    gif: Path | None = setting(
+        None, "write an animation of the first episode to this file: .gif, .webp or .png (animated)"
+    )
+    json: Path | None = setting(None, "write the result to this file")
+    opponents: str = setting("", "bot (mlbits list agents) or folder of another run, which plays all seats but one")
+    vec_normalize: Path | None = setting(None, "file of the VecNormalize that MODEL.zip was trained under")
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import tyro
 
+from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class ListFlags:
-    """List what there is.
+    """List environments, agents, presets and evaluations."""
 
-    Attributes:
-        what: "envs", "agents", "presets" or "evals"; everything without it.
-    """
-
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "all"
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = setting(
+        "all", "envs, agents, presets or evals; everything by default"
+    )
 
 
 def parse(words: list[str]) -> Any:

@@ -9,22 +9,20 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.selfplay.runs.command_line import read_flags, signature_fields
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class ReproduceFlags:
-    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes.
+    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes."""
 
-    Attributes:
-        name: of the result (mlbits list evals).
-        quick: a short form with fewer seeds.
-        json: write the result to this file.
-    """
-
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    quick: bool = False
-    json: Path | None = None
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = setting(
+        REQUIRED, "name of the result (mlbits list evals)"
+    )
+    quick: bool = setting(False, "run a short form with fewer seeds")
+    json: Path | None = setting(None, "write the result to this file")
 
 
 def reproduce_flags(words: list[str]) -> Any:

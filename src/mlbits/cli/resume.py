@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -10,20 +9,17 @@ from typing import Annotated, Any
 import tyro
 
 from mlbits.cli.printing import print_run
+from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.config import ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configuration(ConfigError)
 class ResumeFlags:
-    """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted.
+    """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted."""
 
-    Attributes:
-        run: the run's folder.
-        total_steps: a new number of environment steps to end at.
-    """
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    total_steps: int | None = None
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = setting(REQUIRED, "the run's folder")
+    total_steps: int | None = setting(None, "new number of environment steps to end at")
 
 
 def parse(words: list[str]) -> Any:

@@ -65,8 +65,8 @@ def test_a_round_of_updates_is_that_of_torch(settings):
     settings = {
         "batch_size": 32,
         "learning_rate": 1e-3,
-        "warmup": 0,
-        "updates_per_step": 0.05,
+        "learning_starts": 0,
+        "replay_ratio": 0.05,
         "target_every": 3,
     } | settings
     compiled, plain = pair(**settings)
@@ -84,7 +84,7 @@ def test_a_round_of_updates_is_that_of_torch(settings):
 def test_masked_actions_are_not_bootstrapped_from():
     mask = torch.rand(40, 5, 1, 3, generator=draw(4)) < 0.5
     mask[..., 0] = True
-    compiled, plain = pair(batch_size=32, warmup=0, updates_per_step=0.02, double=True)
+    compiled, plain = pair(batch_size=32, learning_starts=0, replay_ratio=0.02, double=True)
     replay = filled(mask)
     compiled.learn(replay, 0.5, draw(1))
     plain.learn(replay, 0.5, draw(1))
@@ -109,7 +109,7 @@ def test_values_are_the_networks(hidden, count):
 
 def test_numbers_that_are_none_stay_so():
     """What has diverged shows."""
-    agent, _ = pair(batch_size=8, warmup=0, updates_per_step=0.005)
+    agent, _ = pair(batch_size=8, learning_starts=0, replay_ratio=0.005)
     with torch.no_grad():
         agent.optimizer.flat[-1] = math.nan
     metrics = agent.learn(filled(), 0.5, draw(1))
@@ -118,7 +118,7 @@ def test_numbers_that_are_none_stay_so():
 
 
 def test_a_copy_of_an_agent_learns_by_itself():
-    agent, _ = pair(batch_size=8, warmup=0, updates_per_step=0.02)
+    agent, _ = pair(batch_size=8, learning_starts=0, replay_ratio=0.02)
     before, other = agent.optimizer.flat.clone(), copy.deepcopy(agent)
     other.learn(filled(), 0.5, draw(1))
     assert torch.equal(agent.optimizer.flat, before)

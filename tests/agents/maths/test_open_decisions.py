@@ -273,7 +273,7 @@ LATE = {
     "ppo": lambda seed, steps: PPO(
         PPOConfig(num_steps=steps, minibatches=1, learning_rate=0.01, **SMALL), *SPACES, seed=seed
     ),
-    "trpo": lambda seed, steps: TRPO(TRPOConfig(num_steps=steps, kl_bound=0.05, **SMALL), *SPACES, seed=seed),
+    "trpo": lambda seed, steps: TRPO(TRPOConfig(num_steps=steps, target_kl=0.05, **SMALL), *SPACES, seed=seed),
     "reinforce": lambda seed, steps: Reinforce(
         ReinforceConfig(returns="gae", num_steps=steps, learning_rate=0.01, **SMALL), *SPACES, seed=seed
     ),

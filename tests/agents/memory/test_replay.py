@@ -403,7 +403,8 @@ def test_too_small_a_capacity_is_refused():
     play = Play(copies=3, seats=2)
     play.replay(2 * 3 * 6)
     with pytest.raises(
-        AgentError, match=r"^capacity: got 35, which is 5 steps of 6 copies and seats; wanted two rollouts at least: 36"
+        AgentError,
+        match=r"^buffer_size: got 35, which is 5 steps of 6 copies and seats; wanted two rollouts at least: 36",
     ):
         play.replay(2 * 3 * 6 - 1)
 

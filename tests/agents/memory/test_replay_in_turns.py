@@ -257,8 +257,9 @@ def test_what_is_paid_on_the_others_move_is_learned_where_seats_see_nothing(head
     """A good move is worth 1 + 1 / 2 + 1 / 4 ... = 2, any other 1 less; a pass replayed as a move knows neither."""
     game = pulse(shown=False)
     config = DQNConfig(
-        num_steps=4, warmup=100, capacity=2000, discount=0.5, head=head, target_every=20, learning_rate=5e-3,
-        updates_per_step=0.25, hidden=(16,), support_low=0.0, support_high=3.0, atoms=11, epsilon_end=0.2, **settings,
+        num_steps=4, learning_starts=100, buffer_size=2000, discount=0.5, head=head, target_every=20,
+        learning_rate=5e-3, replay_ratio=0.25, hidden=(16,), v_min=0.0, v_max=3.0, atoms=11, epsilon_end=0.2,
+        **settings,
     )  # fmt: skip
     batch = GameBatch(game, 8, seed=0)
     agent = DQN(config, game.observation_space, game.action_space)
@@ -278,8 +279,8 @@ def test_it_finds_all_nine_winning_moves_of_nim_with_twelve_stones(seed):
     """Both players see the stones alone; with passes replayed as moves it found 4 to 6 of them, and V(1) = 0.2."""
     game = nim(stones=12)
     config = DQNConfig(
-        num_steps=4, warmup=500, capacity=10_000, discount=1.0, target_every=50, learning_rate=2e-3, hidden=(64,),
-        epsilon_end=0.2,
+        num_steps=4, learning_starts=500, buffer_size=10_000, discount=1.0, target_every=50, learning_rate=2e-3,
+        hidden=(64,), epsilon_end=0.2,
     )  # fmt: skip
     batch = GameBatch(game, 8, seed=seed)
     agent = DQN(config, game.observation_space, game.action_space, seed=seed)

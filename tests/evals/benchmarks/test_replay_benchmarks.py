@@ -36,21 +36,21 @@ def sessions(monkeypatch):
 @pytest.mark.parametrize(
     ("agent", "env", "num_envs", "settings"),
     [
-        ("dqn", "CartPole-v1", 1, {"num_steps": 4, "updates_per_step": 0.25, "epsilon_end": 0.04}),
-        ("dqn", "mlbits/CartPole-v0", 8, {"num_steps": 32, "updates_per_step": 0.5, "epsilon_end": 0.04}),
-        ("ddpg", "mlbits/Pendulum-v0", 8, {"num_steps": 1, "updates_per_step": 1.0}),
+        ("dqn", "CartPole-v1", 1, {"num_steps": 4, "replay_ratio": 0.25, "epsilon_end": 0.04}),
+        ("dqn", "mlbits/CartPole-v0", 8, {"num_steps": 32, "replay_ratio": 0.5, "epsilon_end": 0.04}),
+        ("ddpg", "mlbits/Pendulum-v0", 8, {"num_steps": 1, "replay_ratio": 1.0}),
     ],
 )
 def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, agent, env, num_envs, settings):
     counts = []
-    small = {"hidden": [8], "batch_size": 8, "warmup": 100}
+    small = {"hidden": [8], "batch_size": 8, "learning_starts": 100}
     watch = Once(lambda: counts.append((sessions[0].replay.added, sessions[0].learner.updates)))
     groups._replay_row(watch, "x", agent, env, num_envs, **small, **settings)
     added, updates = counts[0]
     learner, replay = sessions[0].learner, sessions[0].replay
     assert added >= 1024
     assert replay.added - added == watch.steps == num_envs * settings["num_steps"]
-    assert learner.updates - updates == watch.steps * settings["updates_per_step"]
+    assert learner.updates - updates == watch.steps * settings["replay_ratio"]
     if agent == "dqn":
         assert learner.epsilon == pytest.approx(0.04)
 

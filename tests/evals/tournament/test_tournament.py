@@ -329,7 +329,7 @@ def test_unknown_names_are_unknown_ids(runs):
     ("settings", "message"),
     [
         ({"games": 0}, "games: got 0"), ({"seed": -1}, "seed: got -1"), ({"num_envs": 0}, "num_envs: got 0"),
-        ({"format": "league"}, "format: got 'league'; wanted all or swiss"), ({"rounds": 3}, "wanted format swiss"),
+        ({"format": "league"}, "format: got 'league'; wanted 'all' or 'swiss'"), ({"rounds": 3}, "wanted format swiss"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings, message):

@@ -63,7 +63,7 @@ def test_frozen_copies_stay_as_they_were_while_the_learner_learns():
 
 
 def test_shares_of_guests_pool_and_self_play():
-    session = session_of(pool="uniform", opponents=("random",), opponent_share=0.25, pool_share=0.5)
+    session = session_of(pool="uniform", opponents=("random",), opponent_fraction=0.25, pool_fraction=0.5)
     seating = session.lineup.seating  # 0 the learner, 1 the guest, 2 the frozen copy
     own = torch.zeros(24, 3, dtype=torch.bool)
     own[torch.arange(18), torch.cat([torch.arange(6), torch.arange(6, 18)]) % 3] = True
@@ -75,7 +75,7 @@ def test_shares_of_guests_pool_and_self_play():
 
 @pytest.mark.parametrize("env", [THROWS, NIM])
 def test_seats_change_when_episodes_end_and_the_learner_learns_from_its_own(env):
-    session = session_of(env, pool="uniform", pool_share=0.75, pool_draws=4)
+    session = session_of(env, pool="uniform", pool_fraction=0.75, pool_draws=4)
     for _ in range(3):
         turn(session)
     opponents, lineups = session.opponents, []
@@ -106,7 +106,7 @@ def test_seats_change_when_episodes_end_and_the_learner_learns_from_its_own(env)
 
 def test_results_are_counted_for_who_played_the_whole_episode():
     """Rock-paper-scissors against frozen players of one action each: the learner's record says who they were."""
-    session = session_of(MATRIX, pool="uniform", pool_share=1.0, pool_draws=64, num_envs=300)
+    session = session_of(MATRIX, pool="uniform", pool_fraction=1.0, pool_draws=64, num_envs=300)
     for _ in range(2):
         turn(session)
     opponents = session.opponents
@@ -133,7 +133,7 @@ def test_results_are_counted_for_who_played_the_whole_episode():
 
 
 def test_each_network_runs_once_a_step():
-    session = session_of(MATRIX, pool="uniform", pool_share=0.5, pool_draws=64, num_envs=120)
+    session = session_of(MATRIX, pool="uniform", pool_fraction=0.5, pool_draws=64, num_envs=120)
     for _ in range(4):
         turn(session)
     opponents = session.opponents
@@ -149,7 +149,7 @@ def test_each_network_runs_once_a_step():
 
 
 def test_the_latest_copy_is_met():
-    session = session_of(MATRIX, pool="latest", pool_share=1.0)
+    session = session_of(MATRIX, pool="latest", pool_fraction=1.0)
     for _ in range(3):
         turn(session)
     session.collect()
@@ -157,7 +157,7 @@ def test_the_latest_copy_is_met():
 
 
 def test_who_is_hard_to_beat_is_met_more_often():
-    session = session_of(MATRIX, pool="pfsp", pool_share=1.0, pool_draws=2000, pool_weighting="linear")
+    session = session_of(MATRIX, pool="pfsp", pool_fraction=1.0, pool_draws=2000, pool_weighting="linear")
     for _ in range(2):
         turn(session)
     opponents = session.opponents
@@ -314,27 +314,31 @@ def test_a_restarted_exploiter_learns_at_the_full_rate_resumed_or_not(tmp_path):
 def test_what_cannot_be_a_league_is_refused():
     with pytest.raises(ConfigError, match="num_envs: got 3 for a league of 4 learners"):
         session_of(pool="league", num_envs=3)
-    with pytest.raises(ConfigError, match=r"opponent_share and pool_share: got 0\.6 and 0\.5"):
-        session_of(pool="uniform", opponents=("random",), opponent_share=0.6)
+    with pytest.raises(ConfigError, match=r"opponent_fraction and pool_fraction: got 0\.6 and 0\.5"):
+        session_of(pool="uniform", opponents=("random",), opponent_fraction=0.6)
     with pytest.raises(ConfigError, match=r"pool: mlbits/GridWorld-v0 has one seat"):
         session_of("mlbits/GridWorld-v0", pool="latest")
-    settings = resolve("dqn", MATRIX, preset="none", run=SHORT | {"pool": "league"}, agent_settings={"capacity": 1000})
+    settings = resolve(
+        "dqn", MATRIX, preset="none", run=SHORT | {"pool": "league"}, agent_settings={"buffer_size": 1000}
+    )
     with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay"):
         open_session(settings)
     with pytest.raises(ConfigError, match="pool_every"):
         session_of(pool="uniform", pool_every=0)
-    with pytest.raises(ConfigError, match=r"pool_share: got 0\.1 of 4 copies, which leaves none for the pool"):
-        session_of(pool="uniform", pool_share=0.1, num_envs=4)
-    with pytest.raises(ConfigError, match=r"pool_share: got 0\.4 of 4 copies, which leaves none"):  # of one a learner
-        session_of(pool="league", opponents=("random",), opponent_share=0.6, num_envs=4)
-    with pytest.raises(ConfigError, match=r"opponent_share: got 0\.1 of 10 copies, which leaves none for random"):
-        session_of(opponents=("random", "random"), opponent_share=0.1, num_envs=10)
-    session_of(pool="uniform", pool_share=0.0)  # frozen copies that nobody meets, but can be measured
+    with pytest.raises(ConfigError, match=r"pool_fraction: got 0\.1 of 4 copies, which leaves none for the pool"):
+        session_of(pool="uniform", pool_fraction=0.1, num_envs=4)
+    with pytest.raises(
+        ConfigError, match=r"pool_fraction: got 0\.4 of 4 copies, which leaves none"
+    ):  # of one a learner
+        session_of(pool="league", opponents=("random",), opponent_fraction=0.6, num_envs=4)
+    with pytest.raises(ConfigError, match=r"opponent_fraction: got 0\.1 of 10 copies, which leaves none for random"):
+        session_of(opponents=("random", "random"), opponent_fraction=0.1, num_envs=10)
+    session_of(pool="uniform", pool_fraction=0.0)  # frozen copies that nobody meets, but can be measured
 
 
 def test_an_agent_with_a_replay_meets_a_pool_too():
     run = SHORT | {"pool": "uniform", "num_envs": 8}
-    agent = {"capacity": 2000, "warmup": 100, "hidden": [8], "num_steps": 4}
+    agent = {"buffer_size": 2000, "learning_starts": 100, "hidden": [8], "num_steps": 4}
     session = open_session(resolve("dqn", MATRIX, preset="none", run=run, agent_settings=agent))
     for _ in range(12):
         turn(session)
@@ -358,7 +362,7 @@ def test_frozen_copies_are_files_that_can_be_met(run):
     files = sorted((run / "pool").iterdir())
     assert [file.name for file in files] == [f"copy-{k:04d}.safetensors" for k in range(len(files))]
     assert len(files) >= 3
-    session = session_of(MATRIX, opponents=(str(files[0]), str(run), "random"), opponent_share=0.9)
+    session = session_of(MATRIX, opponents=(str(files[0]), str(run), "random"), opponent_fraction=0.9)
     assert [type(agent).__name__ for agent in session.opponents.agents] == ["PPO", "PPO", "PPO", "RandomAgent"]
     assert session.opponents.names[1:] == [str(files[0]), str(run), "random"]
     assert content_hash(session.opponents.agents[1]) == content_hash(read_copy(files[0], MATRIX))

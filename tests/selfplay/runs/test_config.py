@@ -11,6 +11,7 @@ from mlbits.agents import AGENTS, agent_entry
 from mlbits.agents.agent import AgentError
 from mlbits.agents.ppo import PPOConfig
 from mlbits.agents.reinforce import ReinforceConfig
+from mlbits.envs.core.config_fields import setting_of
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.selfplay.runs.config import (
     ConfigError,
@@ -149,4 +150,5 @@ def test_an_agents_own_checks_speak_through_the_settings():
 @pytest.mark.parametrize("config", [RunConfig, *(agent_entry(name).config_class() for name in AGENTS)])
 def test_every_setting_is_documented(config):
     for field in dataclasses.fields(config):
-        assert f"        {field.name}: " in config.__doc__, field.name
+        assert setting_of(field).help, field.name
+        assert f"    {field.name}: {setting_of(field).help}." in config.__doc__, field.name

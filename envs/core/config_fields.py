@@ -1,0 +1,224 @@
+"""Settings of a config, each said once: one line gives a setting's default, help, range and unit.
+
+From that line follow the check on construction with its message, the docstring's "Attributes", the flag's help and the
+tables of the docs. Choices are the ``Literal`` of the annotation.
+
+Example:
+    >>> from typing import Literal
+    >>> @configuration(ValueError)
+    ... class Exploration:
+    ...     '''How actions are explored.'''
+    ...     kind: Literal["greedy", "softmax"] = setting("greedy", "what actions are drawn from")
+    ...     epsilon: float = setting(0.1, "fraction of random actions", low=0, high=1)
+    >>> Exploration(epsilon=0.2)
+    Exploration(kind='greedy', epsilon=0.2)
+    >>> Exploration(epsilon=1.5)
+    Traceback (most recent call last):
+    ValueError: epsilon: got 1.5; wanted a number from 0 to 1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+REQUIRED: Any = dataclasses.MISSING  # the default of a setting that has none
+
+_KEY = "setting"  # in a field's metadata
+_LARGE, _TINY = 1e5, 1e-6  # bounds from here on are not shown in a help
+
+
+class Setting(NamedTuple):
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        help: what it is, without a full stop.
+        low: the least value, or None.
+        high: the greatest value, or None; infinity allows infinity.
+        unit: of the value, such as "nats".
+    """
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+
+def setting(default: T, help: str, *, low: float | None = None, high: float | None = None, unit: str = "") -> T:
+    """A field of a :func:`configuration`.
+
+    Args:
+        default: its value unless another is given; ``REQUIRED`` for none.
+        help: what it is, without a full stop.
+        low: the least value; of a tuple, of each entry (and one entry at least is wanted).
+        high: the greatest value. Infinite values are refused unless this is ``math.inf``; NaN always is.
+        unit: of the value, such as "nats".
+
+    Returns:
+        A field for ``dataclasses``; typed as the default, so that type checkers compare it with the annotation.
+    """
+    return dataclasses.field(default=default, metadata={_KEY: Setting(help, low, high, unit)})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def configuration(error: type[Exception]) -> Callable[[type[C]], type[C]]:
+    """A decorator: a frozen, keyword-only dataclass with slots that checks its settings on construction.
+
+    Each field is checked against its type, range and choices, then the method ``check()`` is called, if there is one,
+    for rules across fields. A subclass may give a field another default (``name: int = 5``); help and range stay.
+
+    Args:
+        error: what is raised for a value that is refused.
+    """
+
+    def decorate(cls: type[C]) -> type[C]:
+        for name in inspect.get_annotations(cls):
+            default, known = cls.__dict__.get(name, REQUIRED), _inherited(cls, name)
+            if known is not None and default is not REQUIRED and not isinstance(default, dataclasses.Field):
+                setattr(cls, name, dataclasses.field(default=default, metadata={_KEY: known}))
+
+        def check(self: Any) -> None:
+            for field in dataclasses.fields(self):
+                if wanted := _refused(type(self), field, getattr(self, field.name)):
+                    value = getattr(self, field.name)
+                    got = repr(value) if isinstance(value, str) else value
+                    raise error(f"{field.name}: got {got}; wanted {wanted}")
+            own = getattr(self, "check", None)
+            if own is not None:
+                own()
+
+        cls.__post_init__ = check  # type: ignore[attr-defined]
+        made: Any = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made.__doc__ = _documented(made, cls.__dict__.get("__doc__") or "Settings.")
+        return made
+
+    return decorate
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting | None:
+    """What :func:`setting` says of a field, or None for a field of an ordinary dataclass."""
+    return field.metadata.get(_KEY)
+
+
+def range_text(config_class: Any, field: dataclasses.Field[Any]) -> str:
+    """The values that a field may have, briefly: "0 to 1", "at least 0, in nats", "'a' or 'b'"; "" for any.
+
+    Bounds that only keep nonsense out (100,000 and more) are left out here; the error's message names them.
+    """
+    kind, known = _plain_kind(_hints(config_class)[field.name])[0], setting_of(field) or Setting()
+    if typing.get_origin(kind) is Literal:
+        return choices_text(typing.get_args(kind))
+    low = known.low if known.low is not None and known.low > -_LARGE else None
+    high = known.high if known.high is not None and known.high < _LARGE else None
+    tiny = low is not None and 0 < low <= _TINY
+    if low is not None and high is not None:
+        text = f"above 0, at most {high:g}" if tiny else f"{low:g} to {high:g}"
+    elif low is not None:
+        text = "above 0" if tiny else f"at least {low:g}"
+    else:
+        text = f"at most {high:g}" if high is not None else ""
+    text = f"each {text}" if text and typing.get_origin(kind) is tuple else text
+    return ", ".join([text] * bool(text) + [f"in {known.unit}"] * bool(known.unit))
+
+
+def help_text(field: dataclasses.Field[Any], config_class: Any) -> str:
+    """The help of a field's flag: what it is, and its range in numbers; choices are shown by the flag itself."""
+    known = setting_of(field) or Setting()
+    kind = _plain_kind(_hints(config_class)[field.name])[0]
+    within = "" if typing.get_origin(kind) is Literal else range_text(config_class, field)
+    return "; ".join(part for part in (known.help, within) if part)
+
+
+def choices_text(choices: typing.Sequence[Any]) -> str:
+    """Choices in words: "'a', 'b' or 'c'"."""
+    words = [repr(choice) for choice in choices]
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _inherited(cls: type, name: str) -> Setting | None:
+    for base in cls.__mro__[1:]:
+        field = base.__dict__.get("__dataclass_fields__", {}).get(name)
+        if field is not None:
+            return setting_of(field)
+    return None
+
+
+def _documented(made: Any, text: str) -> str:
+    """A docstring with a line for each setting."""
+    lines = [inspect.cleandoc(text), "", "Attributes:"]
+    for field in dataclasses.fields(made):
+        if known := setting_of(field):
+            lines.append(f"    {field.name}: {known.help}.")
+    return "\n".join(lines if len(lines) > 3 else lines[:1])
+
+
+@functools.lru_cache(256)
+def _hints(config_class: Any) -> dict[str, Any]:
+    return typing.get_type_hints(config_class)
+
+
+def _plain_kind(hint: Any) -> tuple[Any, bool]:
+    """A type without None, and whether None is allowed."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) < len(typing.get_args(hint)):
+            return (parts[0] if len(parts) == 1 else Any), True
+    return hint, False
+
+
+def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> str:
+    """What was wanted in place of a value, or "" where it is good."""
+    kind, optional = _plain_kind(_hints(config_class)[field.name])
+    known = setting_of(field) or Setting()
+    end = ", or None" if optional else ""
+    if value is None and optional:
+        return ""
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        return "" if value in choices else choices_text(choices) + end
+    if kind is bool:
+        return "" if isinstance(value, bool) else f"True or False{end}"
+    if kind in (int, float) and not _inside(value, known):
+        return _wanted_number(known) + end
+    if kind is int and not isinstance(value, numbers.Integral):
+        return _wanted_number(known).replace(" number", " whole number") + end
+    if typing.get_origin(kind) is tuple and known.low is not None:
+        good = isinstance(value, tuple) and value and all(_inside(entry, known) for entry in value)
+        things = "positive widths" if known.low == 1 else f"numbers of at least {_number(known.low)}"
+        return "" if good else f"one or more {things}{end}"
+    return ""
+
+
+def _inside(value: Any, known: Setting) -> bool:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+        return False
+    value = float(value) if not isinstance(value, int) else value
+    if math.isinf(value) and known.high != math.inf:
+        return False
+    return (known.low is None or value >= known.low) and (known.high is None or value <= known.high)
+
+
+def _wanted_number(known: Setting) -> str:
+    """A number's range in words, for an error's message."""
+    low, high = known.low, None if known.high == math.inf else known.high
+    if low is not None and high is not None:
+        return f"a number from {_number(low)} to {_number(high)}"
+    if low is not None:
+        return "a positive number" if 0 < low <= _TINY else f"a number of at least {_number(low)}"
+    return f"a number of at most {_number(high)}" if high is not None else "a finite number"
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e19:
+        return f"{int(value):,}"
+    return f"{value:g}"

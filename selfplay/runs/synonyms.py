@@ -1,0 +1,97 @@
+"""Names of settings in Stable-Baselines3, CleanRL and earlier versions of ours, to suggest our name by.
+
+``gamma`` is the one that is understood in place of ``discount``; the others are named in the error.
+
+Example:
+    >>> from mlbits.agents.ppo import PPOConfig
+    >>> suggestions("n_steps", PPOConfig)
+    ['num_steps']
+    >>> canonical({"gamma": 0.9}, PPOConfig)
+    {'discount': 0.9}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+UNDERSTOOD = {"gamma": "discount"}
+
+# Names of one setting, ours first. A name may stand in several groups: it meant different things elsewhere.
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("discount", "gamma"),
+    # the run
+    ("total_steps", "total_timesteps", "n_timesteps"),
+    ("num_envs", "n_envs"),
+    ("threads", "num_threads"),
+    ("eval_every", "eval_freq"),
+    ("eval_episodes", "n_eval_episodes"),
+    ("checkpoint_every", "save_freq"),
+    ("video", "capture_video"),
+    ("opponent_fraction", "opponent_share"),
+    ("pool_fraction", "pool_share"),
+    # rollouts and epochs
+    ("num_steps", "n_steps"),
+    ("epochs", "n_epochs", "update_epochs"),
+    ("minibatches", "num_minibatches", "batch_size", "minibatch_size"),
+    ("gae_lambda", "lam"),
+    # losses
+    ("clip_coef", "clip_range"),
+    ("entropy_coef", "ent_coef"),
+    ("value_coef", "vf_coef"),
+    ("target_kl", "kl_stop", "kl_bound", "max_kl"),
+    ("adaptive_target_kl", "kl_target"),
+    ("normalize_advantage", "norm_adv"),
+    ("learning_rate", "lr", "actor_learning_rate", "critic_learning_rate"),
+    ("actor_learning_rate", "policy_lr"),
+    ("critic_learning_rate", "q_lr"),
+    ("critic_updates", "n_critic_updates"),
+    ("cg_iterations", "cg_max_steps"),
+    ("line_search_steps", "line_search_max_iter"),
+    ("shrink", "line_search_shrinking_factor"),
+    # networks
+    ("hidden", "net_arch"),
+    ("log_std", "log_std_init"),
+    ("atoms", "n_atoms", "n_quantiles"),
+    ("v_min", "support_low"),
+    ("v_max", "support_high"),
+    # replay and exploration
+    ("buffer_size", "capacity"),
+    ("learning_starts", "warmup"),
+    ("replay_ratio", "updates_per_step", "gradient_steps"),
+    ("num_steps", "train_freq", "train_frequency"),
+    ("n_step", "n_steps"),
+    ("target_every", "target_update_interval", "target_network_frequency"),
+    ("epsilon_start", "exploration_initial_eps", "start_e"),
+    ("epsilon_end", "exploration_final_eps", "end_e"),
+    ("epsilon_fraction", "exploration_fraction"),
+    ("noise", "exploration_noise", "noise_std"),
+    ("target_noise", "policy_noise", "target_policy_noise"),
+    ("target_noise_clip", "noise_clip"),
+    ("policy_delay", "policy_frequency"),
+)
+
+
+def synonyms(name: str) -> list[str]:
+    """All other names of a setting, in the table's order."""
+    return list(dict.fromkeys(other for group in GROUPS if name in group for other in group if other != name))
+
+
+def suggestions(name: str, config_class: Any) -> list[str]:
+    """The settings of a config that go by a name elsewhere, in the table's order."""
+    known = {field.name for field in dataclasses.fields(config_class)}
+    return [other for other in synonyms(name) if other in known]
+
+
+def canonical(values: Mapping[str, Any], config_class: Any) -> dict[str, Any]:
+    """The same values under our names, where another name is understood.
+
+    A config that has the other name itself keeps it (``gamma`` of Stable-Baselines3's algorithms). Where values have
+    both names both stay, and the other is then refused as unknown.
+    """
+    known, found = {field.name for field in dataclasses.fields(config_class)}, dict(values)
+    for other, name in UNDERSTOOD.items():
+        if other in found and other not in known and name in known and name not in found:
+            found[name] = found.pop(other)
+    return found
