@@ -335,7 +335,7 @@ def test_the_value_is_fitted_as_torchs_adam_would():
     agent = make_agent("trpo", THREE, critic_updates=5, batch_size=1000, learning_rate=0.01, max_grad_norm=0.5)
     rollout, critic = made_up_rollout(agent, (20, 5, 1)), agent.core.network.critic
     data = agent._prepare(rollout)
-    twin = type(critic)(agent.core.network.features, (16,), 1, 1.0, draw())
+    twin = type(critic)(agent.core.network.features, (16,), 1, draw(), activation="tanh")
     twin.load_state_dict({name: value.clone() for name, value in critic.state_dict().items()})
     adam = torch.optim.Adam(twin.parameters(), 0.01 * 0.75, eps=1e-5)
     losses = []
