@@ -159,7 +159,7 @@ def test_observe_writes_all_of_its_output(game_id: str) -> None:
     assert isinstance(copies, Copies)
     for garbage in (0x55, 0xAA):
         copies.obs.view(np.uint8)[:] = garbage
-        copies.look()
+        copies.refresh()
         assert_same(as_numpy(batch.obs), wanted, "obs")
 
 

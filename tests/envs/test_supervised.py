@@ -69,7 +69,7 @@ def test_train_and_test_share_no_example_and_every_label_its_share():
     x, y = np.arange(1000.0), np.repeat([0, 1, 2], [700, 290, 10])
     seen = {}
     for split in ("train", "test", "all"):
-        game = supervised(x, y, split=split, test_share=0.25, split_seed=7)
+        game = supervised(x, y, split=split, test_fraction=0.25, split_seed=7)
         params = game.params[0]
         part = params["members"][params["first"] :][: params["examples"]]
         seen[split] = params["features"][part, 0]
@@ -79,9 +79,9 @@ def test_train_and_test_share_no_example_and_every_label_its_share():
         assert np.bincount(labels).tolist() == counts
     assert not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(seen["all"]) == set(range(1000))
-    again = supervised(x, y, split="test", test_share=0.25, split_seed=7)
-    other = supervised(x, y, split="test", test_share=0.25, split_seed=8)
-    assert again.params.tobytes() == supervised(x, y, split="test", test_share=0.25, split_seed=7).params.tobytes()
+    again = supervised(x, y, split="test", test_fraction=0.25, split_seed=7)
+    other = supervised(x, y, split="test", test_fraction=0.25, split_seed=8)
+    assert again.params.tobytes() == supervised(x, y, split="test", test_fraction=0.25, split_seed=7).params.tobytes()
     assert again.params.tobytes() != other.params.tobytes()
 
 
@@ -165,7 +165,7 @@ def test_a_data_set_with_an_id_enters_through_every_door_and_trains(monkeypatch,
 
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
-    register_supervised("mine/Data-v0", X, Y, summary="my data", test_share=0.4)
+    register_supervised("mine/Data-v0", X, Y, summary="my data", test_fraction=0.4)
     assert mlbits.registered()["mine/Data-v0"].summary == "my data"
     check_env(gym.make("mine/Data-v0", feedback="full").unwrapped)
     assert gym.make_vec("mine/Data-v0", 3).reset(seed=0)[0].shape == (3, 2)
@@ -261,8 +261,8 @@ GOOD = {"features": X, "labels": Y}
         ({"rewards": "accuracy"}, "rewards: got 'accuracy'; wanted numbers"),
         ({"split": "valid"}, "split: got 'valid'; wanted one of 'all', 'train', 'test'"),
         ({"split": "test", "labels": np.arange(20)}, "split: got 'test', with one example of the label 0"),
-        ({"test_share": 0}, "test_share: got 0; wanted a share above 0 and below 1"),
-        ({"test_share": 1.5}, "test_share: got 1.5"),
+        ({"test_fraction": 0}, "test_fraction: got 0; wanted a number above 0 and below 1"),
+        ({"test_fraction": 1.5}, "test_fraction: got 1.5"),
         ({"split_seed": -1}, "split_seed: got -1"),
         ({"feedback": "some"}, "feedback: got 'some'; wanted one of 'bandit', 'full'"),
         ({"name": "my data"}, "name: got 'my data'"),

@@ -26,7 +26,7 @@ from mlbits.envs.core.spaces import action_layout, checked_action, observation_l
 def test_observation_layouts(space: Any, dtype: Any, shape: tuple[int, ...], face_shape: tuple[int, ...]) -> None:
     layout = observation_layout(space)
     assert (layout.dtype, layout.shape, layout.keys) == (dtype, shape, None)
-    assert layout.face(np.zeros((2, 3, *shape), dtype)).shape == face_shape
+    assert layout.user_view(np.zeros((2, 3, *shape), dtype)).shape == face_shape
 
 
 def test_a_dict_is_one_record_a_seat() -> None:
@@ -35,7 +35,7 @@ def test_a_dict_is_one_record_a_seat() -> None:
     assert layout.shape == ()
     assert layout.dtype.isalignedstruct
     buffer = np.zeros((4, 1), layout.dtype)
-    face = layout.face(buffer)
+    face = layout.user_view(buffer)
     assert face["far"].shape == (4, 1, 2, 3)
     assert face["id"].shape == (4, 1)
     face["id"][2] = 7
@@ -140,7 +140,7 @@ def test_own_observations_have_the_dtypes_of_the_space_and_are_copies() -> None:
     space = spaces.Dict({"id": spaces.Discrete(9), "pair": spaces.MultiDiscrete([3, 3])})
     layout = observation_layout(space)
     buffer = np.ones(1, layout.dtype)
-    own = own_observation(space, layout.face(buffer[0]))
+    own = own_observation(space, layout.user_view(buffer[0]))
     assert type(own["id"]) is np.int64
     assert own["pair"].dtype == np.int64
     assert own in space

@@ -109,10 +109,10 @@ def test_turns_of_nobody_are_played_at_once() -> None:
         if env.terminations["player_0"]:
             break
         assert env.agent_selection == "player_1"
-        before = env._table.copies.states["count"][0]
+        before = env._copy.copies.states["count"][0]
         act_legally(env)
         if not env.terminations["player_0"]:
-            assert env._table.copies.states["count"][0] == before + 2
+            assert env._copy.copies.states["count"][0] == before + 2
             assert env.rewards["player_0"] == 0.5
 
 
@@ -152,7 +152,7 @@ def test_masks_of_a_game_that_was_cut_say_what_could_be_played(kind: str) -> Non
     """Nim of three heaps of one: player_0 has taken the first, and it is player_1's turn."""
     env = pettingzoo.make(kind, "test/Nim-v0", max_cycles=1, **SMALL)
     env.reset(seed=0)
-    wanted = [env.unwrapped._table.observe("player_1")["action_mask"].tolist()]
+    wanted = [env.unwrapped._copy.observe("player_1")["action_mask"].tolist()]
     if kind == "parallel":
         observations, _, terminated, truncated, infos = env.step({"player_0": take(0)})
         assert (any(terminated.values()), all(truncated.values())) == (False, True)
@@ -170,10 +170,10 @@ def test_masks_of_a_game_that_was_cut_say_what_could_be_played(kind: str) -> Non
 def test_an_illegal_action_is_refused_at_once_and_its_agent_asked_again(action: Any) -> None:
     env = begun("test/Nim-v0", **SMALL)
     env.step(take(0))
-    state = env._table.copies.states.tobytes()
+    state = env._copy.copies.states.tobytes()
     with pytest.raises(IllegalActionError, match=r"action of player_1.*wanted"):
         env.step(action)
-    assert env._table.copies.states.tobytes() == state
+    assert env._copy.copies.states.tobytes() == state
     assert env.agent_selection == "player_1"
     env.step(take(1))
     assert env.agent_selection == "player_0"
@@ -185,8 +185,8 @@ def test_illegal_actions_may_be_replaced_or_forfeit_instead(kind: str) -> None:
         env = pettingzoo.make(kind, "test/Nim-v0", illegal=illegal, **SMALL)
         env.reset(seed=0)
         env.step(take(0, 3) if kind == "aec" else {"player_0": take(0, 3)})
-        heaps = env.unwrapped._table.copies.states["heap"][0].tolist()
-        return heaps, env.unwrapped._table.copies.rewards[0].tolist()
+        heaps = env.unwrapped._copy.copies.states["heap"][0].tolist()
+        return heaps, env.unwrapped._copy.copies.rewards[0].tolist()
 
     assert rewards_of("replace") == ([0, 1, 1], [0.0, 0.0])
     assert rewards_of("forfeit") == ([1, 1, 1], [-1.0, 0.0])
@@ -204,7 +204,7 @@ def test_in_a_simultaneous_game_too_nobody_else_is_asked_first() -> None:
     assert env.agent_selection == "player_1"
     for throw in (0, 1):
         env.step(throw)
-    assert env._table.copies.states["last"][0].tolist() == [2, 0, 1], "what player_0 gave before was kept"
+    assert env._copy.copies.states["last"][0].tolist() == [2, 0, 1], "what player_0 gave before was kept"
 
 
 def test_a_dead_agent_may_only_leave() -> None:
@@ -222,7 +222,7 @@ def test_a_reset_in_the_middle_of_a_turn_forgets_it() -> None:
     assert env.agent_selection == "player_0"
     for throw in (0, 0, 0):
         env.step(throw)
-    assert env._table.copies.states["last"][0].tolist() == [0, 0, 0]
+    assert env._copy.copies.states["last"][0].tolist() == [0, 0, 0]
     assert set(env._cumulative_rewards.values()) == {0}
 
 
@@ -269,10 +269,10 @@ def test_parallel_by_hand() -> None:
 def test_bad_actions_in_parallel_change_nothing(actions: Any, message: str) -> None:
     env = pettingzoo.make("parallel", "test/Throws-v0")
     env.reset(seed=0)
-    state = env._table.copies.states.tobytes()
+    state = env._copy.copies.states.tobytes()
     with pytest.raises(IllegalActionError, match=message):
         env.step(actions)
-    assert env._table.copies.states.tobytes() == state
+    assert env._copy.copies.states.tobytes() == state
     env.step(dict.fromkeys(env.agents, 0))
 
 
@@ -305,7 +305,7 @@ def test_without_a_seed_two_envs_differ_and_their_streams_go_on(kind: str) -> No
         prizes = []
         for _ in range(20):
             env.reset()
-            prizes.append(int(env.unwrapped._table.copies.states["prize"][0]))
+            prizes.append(int(env.unwrapped._copy.copies.states["prize"][0]))
         plays.append(prizes)
     assert plays[0] != plays[1]
     assert len(set(plays[0])) > 1

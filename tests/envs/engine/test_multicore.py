@@ -10,7 +10,7 @@ import pytest
 
 from mlbits.envs.engine import cpu_copies as copies_module
 from mlbits.envs.engine.cpu_copies import Copies
-from mlbits.envs.engine.multicore import Patience
+from mlbits.envs.engine.multicore import CoreChoice
 from tests.games import throws
 
 Seconds = Callable[[float, int], float]  # of a step, from the clock and the step's number
@@ -33,12 +33,12 @@ class Step(NamedTuple):
 
 
 def simulate(one: Seconds, many: Seconds, until: float = 20.0) -> list[Step]:
-    patience, clock, steps = Patience(), 0.0, []
+    choice, clock, steps = CoreChoice(), 0.0, []
     while clock < until:
-        several = patience.several()
+        several = choice.several()
         alone = one(clock, len(steps))
         seconds = many(clock, len(steps)) if several else alone
-        patience.note(seconds)
+        choice.note(seconds)
         steps.append(Step(clock, several, seconds, alone))
         clock += seconds
     return steps
@@ -143,20 +143,20 @@ def test_one_core_that_became_faster_is_noticed_while_several_are_used() -> None
 
 def test_one_held_up_measurement_is_not_believed() -> None:
     """One core's step takes 1.3 ms, once 500; several cores, which then take 2.6 ms, are left within half a second."""
-    patience = Patience()
+    choice = CoreChoice()
     for _ in range(5):
-        patience.note(1.3 * MS)
-    while patience.several():
-        patience.note(0.7 * MS)
-    patience.note(0.5)
+        choice.note(1.3 * MS)
+    while choice.several():
+        choice.note(0.7 * MS)
+    choice.note(0.5)
     clock = 0.0
-    while patience.several():
-        patience.note(2.6 * MS)
+    while choice.several():
+        choice.note(2.6 * MS)
         clock += 2.6 * MS
     assert clock < 0.4
-    assert not patience.several()
-    patience.note(1.3 * MS)
-    assert not patience.several(), "a spell, not a measurement"
+    assert not choice.several()
+    choice.note(1.3 * MS)
+    assert not choice.several(), "a spell, not a measurement"
 
 
 def test_steps_of_seconds_lose_no_more_than_a_few_of_them() -> None:
@@ -164,7 +164,7 @@ def test_steps_of_seconds_lose_no_more_than_a_few_of_them() -> None:
     assert sum(step.several for step in steps) <= 8
 
 
-class Alternating(Patience):
+class Alternating(CoreChoice):
     """Sends every other step to several cores."""
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ def test_results_do_not_depend_on_the_choice(monkeypatch: pytest.MonkeyPatch, il
     monkeypatch.setattr(copies_module, "_COPIES_A_THREAD", 4)
     monkeypatch.setattr(copies_module, "usable_cores", lambda: 2)
     one, some = (Copies(throws(), 9, threads=threads, illegal=illegal) for threads in (1, None))  # type: ignore[arg-type]
-    some._patience = patience = Alternating()
+    some._choice = choice = Alternating()
     used = []
     parallel = some._driver.run_parallel
     monkeypatch.setattr(some._driver, "run_parallel", lambda *a: (used.append(a[0]), parallel(*a)))
@@ -196,5 +196,5 @@ def test_results_do_not_depend_on_the_choice(monkeypatch: pytest.MonkeyPatch, il
         assert one.states.tobytes() == some.states.tobytes()
         assert (one.obs == some.obs).all() and (one.rewards == some.rewards).all()
         assert (one.terminated == some.terminated).all()
-    assert len(patience.noted) == 20, "checks and steps are timed together"
+    assert len(choice.noted) == 20, "checks and steps are timed together"
     assert len(used) == (20 if illegal == "error" else 10), "a check goes the way of its step"
