@@ -1,25 +1,25 @@
-"""The adjudicator of movement phases: moves, supports, cuts, convoys, dislodgement, by decisions that are bounded.
+"""The adjudicator of movement phases: moves, supports, cuts, convoys and dislodgement, by bounds on decisions.
 
 After L. B. Kruijf, "The Math of Adjudication" (2009) and chapter 5 of his Diplomacy Adjudicator Test Cases (DATC 2.4).
 Each order that can fail is one decision: does the move succeed, is the support given, does the convoying fleet stay? A
-decision is a function of other decisions (:mod:`~mlbits.envs.diplomacy.decisions`). Where some of those are not made
-yet, strengths are bounded from below and above, and the decision is made as soon as the bounds allow one answer only.
-Sweeps over the open decisions go on until none changes.
+decision is a function of other decisions (:mod:`~mlbits.envs.diplomacy.decisions`). Where some of those are still
+open, strengths are bounded from below and above, and the decision is made as soon as the bounds allow only one answer.
+Sweeps over the open decisions are repeated until none changes.
 
-What is left open then are rings (:mod:`~mlbits.envs.diplomacy.dependency_cycles`). The decisions that depend on each
-other and on nothing else that is open (a component of the dependency graph without a way out) are searched for answers
-that agree with all of themselves: guess one, follow what it entails, step back from contradictions. If exactly one set
-of answers agrees, it is taken. Otherwise the backup rule decides: where fleets are part of the ring, the armies whose
-convoys hang on it do not move and touch nothing (Szykman's rule); without fleets the ring is a circular movement and
-its moves succeed.
+What is open after that are cycles (:mod:`~mlbits.envs.diplomacy.dependency_cycles`). Decisions that depend on each
+other and on no other open decision (a sink component of the dependency graph) are searched for consistent
+answers: guess one, derive what follows, backtrack on contradictions. If exactly one assignment is consistent, it is
+taken. Otherwise the backup rule decides: if fleets are part of the cycle, the armies that depend on their convoys do
+not move and have no effect (Szykman's rule); without fleets the cycle is a circular movement and its moves succeed.
 
-Why this ends: a sweep that goes on, an answer that is taken and a backup rule each close at least one decision and
-nothing is opened again; a search walks a finite tree. Why the result is unique: bounds only ever tighten, so the order
-of the sweeps does not matter; components without a way out are disjoint, do not read each other, and are determined by
-the position, and so is the set of answers that agree. No step looks at the order in which orders were written.
+Why this terminates: each repeated sweep, accepted assignment and backup rule closes at least one decision, and
+none is opened again; the search walks a finite tree. Why the result is unique: bounds only tighten, so the order
+of the sweeps does not matter; sink components are disjoint, do not read each other, and are determined by
+the position, as is the set of consistent assignments. No step depends on the order in which orders were written.
 
-Everything works on the fields of one record, by province: the unit that stands in province ``p`` has its order in
+Everything works on the fields of one record, by province: the unit in province ``p`` has its order in
 ``order_kind[p]`` and so on. Orders are legal ones (:mod:`mlbits.envs.diplomacy.order_reasons`).
+"""
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from mlbits.envs.diplomacy.dependency_cycles import break_tie, find_core, search
 
 @rule(inline=False)
 def resolve_moves(state: Any, params: Any) -> None:
-    """Decide every order of a movement phase; writes ``verdict``, ``path``, ``fate`` and ``beaten_from``."""
+    """Decide every order of a movement phase; write ``verdict``, ``path``, ``fate`` and ``dislodged_by``."""
     units = _prepare(state, params)
     remaining = _sweep(state, params, units)
     while remaining > 0:
@@ -76,7 +76,7 @@ def resolve_moves(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _prepare(state: Any, params: Any) -> Any:
-    """Link movers to targets, supports and convoys to what they help; returns the number of units."""
+    """Link movers to targets, and supports and convoys to the units they help; return the number of units."""
     units = 0
     for q in range(params.provinces):
         state.goal[q] = NOBODY
@@ -148,10 +148,10 @@ def _prepare(state: Any, params: Any) -> Any:
 
 @rule(inline=False)
 def _choose_way(state: Any, params: Any, p: Any) -> None:
-    """By land or by sea: to a neighbour by sea if it is asked for, or if a fleet of its own power orders the convoy.
+    """Whether an army goes by land or sea: to a neighbour by sea if asked for or if an own fleet orders the convoy.
 
     Rules of 2000. With ``land_fallback`` (DATC 2.4, 6.G.8) an army for which no convoy was ordered goes by land;
-    without it (DATC 3.0) it does not move. A convoy that was ordered and is broken never falls back (6.G.11, 6.G.20).
+    without it (DATC 3.0) it does not move. An army whose ordered convoy is broken never goes by land (6.G.11, 6.G.20).
     """
     if params.reach[p, state.goal[p]] == 0:
         state.convoyed[p] = 1
@@ -169,7 +169,7 @@ def _choose_way(state: Any, params: Any, p: Any) -> None:
 
 @rule(inline=False)
 def _sweep(state: Any, params: Any, units: Any) -> Any:
-    """Make every decision that the bounds allow, until none changes; returns how many are open."""
+    """Make every decision that the bounds allow, until none changes; return how many are open."""
     changed = True
     remaining = 0
     while changed:
@@ -199,7 +199,7 @@ def _sweep(state: Any, params: Any, units: Any) -> Any:
 
 @rule(inline=False)
 def _tell_fates(state: Any, units: Any) -> None:
-    """Write each order's fate, and who dislodges whom."""
+    """Write each order's fate, and which unit dislodges which."""
     for i in range(units):
         p = np.int64(state.standing[i])
         goal = np.int64(state.goal[p])
@@ -238,19 +238,19 @@ def _tell_support(state: Any, p: Any) -> None:
         return
     other = np.int64(state.order_other[p])
     goal = np.int64(state.goal[other])
-    if goal != NOBODY and state.path[other] == NO:  # it helps nothing, attacked or not
+    if goal != NOBODY and state.path[other] == NO:  # the support has no effect, attacked or not
         state.fate[p] = NO_CONVOY if state.sealed[other] == PARADOX else VOID
     elif state.verdict[p] == NO:
         state.fate[p] = CUT
     elif goal != NOBODY and state.unit_kind[goal] != NO_UNIT and state.unit_power[goal] == state.unit_power[p]:
         stays = state.goal[goal] == NOBODY or state.verdict[goal] == NO
         if stays and _would_win(state, other):
-            state.fate[p] = VOID  # help against one's own unit, which would have been enough
+            state.fate[p] = VOID  # only with this support, against a unit of its own power, would the move succeed
 
 
 @rule(inline=False)
 def _would_win(state: Any, p: Any) -> Any:
-    """Whether a move would beat a unit that stays, and all rivals, if every support counted."""
+    """Whether a move would beat a unit that stays, and all rivals, if every given support counted."""
     goal = np.int64(state.goal[p])
     strength = 1 + supports(state, p, NOBODY, True)
     resist = 1

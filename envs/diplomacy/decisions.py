@@ -1,7 +1,7 @@
-"""One order's decision: what follows for it from all that is decided about others, by bounds on strengths.
+"""Decides a single order from what is decided about others, by bounds on strengths.
 
-See :mod:`~mlbits.envs.diplomacy.adjudicator`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and defence
-against a unit that comes the opposite way.
+Used by :mod:`~mlbits.envs.diplomacy.adjudicator`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and
+defence against a unit that moves in the opposite direction.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import CONVOY, MOVE, NO_UNIT, SUPPORT_MOVE
 
-OPEN, YES, NO = 0, 1, 2  # a decision
-PARADOX, NO_ROUTE = 1, 2  # why an army is sealed
+OPEN, YES, NO = 0, 1, 2  # values of a decision
+PARADOX, NO_ROUTE = 1, 2  # why an army's convoy is blocked
 NOBODY = -1
 
 
 def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
-    """Working memory of the adjudicator in a copy's state, by province; it holds nothing between two steps."""
+    """Working memory of the adjudicator in a copy's state, by province; it holds nothing between steps."""
     shape = (provinces,)
     return [
-        ("standing", "i2", shape),  # provinces with a unit, one after another
+        ("standing", "i2", shape),  # provinces with a unit, in order
         ("goal", "i2", shape),  # province that the unit moves to, or -1
         ("verdict", "u1", shape),
-        ("path", "u1", shape),  # for moves: whether the army's convoy holds; YES by land
+        ("path", "u1", shape),  # for moves: whether the army's convoy is intact; YES by land
         ("convoyed", "u1", shape),
         ("sealed", "u1", shape),  # PARADOX (stopped by Szykman's rule) or NO_ROUTE (no convoy was ordered)
-        ("head_on", "i2", shape),  # where the unit stands that comes the opposite way, or -1
+        ("head_on", "i2", shape),  # province of the unit that moves in the opposite direction, or -1
         ("first_mover", "i2", shape),
         ("next_mover", "i2", shape),
         ("first_support", "i2", shape),
@@ -51,7 +51,7 @@ def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
 
 @rule(inline=False)
 def route(state: Any, params: Any, army: Any, sure: Any) -> Any:
-    """Whether the fleets that convoy an army make a way, counting those that stay, or those that may."""
+    """Whether the fleets that convoy an army form a route: those that surely stay, or else all that may stay."""
     head, tail = 0, 0
     reached = False
     goal = np.int64(state.goal[army])
@@ -85,7 +85,7 @@ def route(state: Any, params: Any, army: Any, sure: Any) -> Any:
 
 @rule(inline=False)
 def look_for_path(state: Any, params: Any, p: Any) -> None:
-    """Write ``path`` of a convoyed army from what is decided about its fleets."""
+    """Write ``path`` of a convoyed army from the decisions on its fleets."""
     if state.sealed[p] != 0 or not route(state, params, p, False):
         state.path[p] = NO
     elif route(state, params, p, True):
@@ -96,7 +96,7 @@ def look_for_path(state: Any, params: Any, p: Any) -> None:
 
 @rule(inline=False)
 def supports(state: Any, p: Any, without: Any, sure: Any) -> Any:
-    """Supports of the order of ``p`` from units of other powers than ``without`` that are given, or may be."""
+    """Count supports for ``p`` by powers other than ``without``: those surely given, or else all that may be."""
     count = 0
     s = state.first_support[p]
     while s != NOBODY:
@@ -109,7 +109,7 @@ def supports(state: Any, p: Any, without: Any, sure: Any) -> Any:
 
 @rule(inline=False)
 def decide(state: Any, p: Any) -> Any:
-    """What follows for one order from all that is decided so far: OPEN, YES or NO."""
+    """Decide one order from all that is decided so far: OPEN, YES or NO."""
     kind = state.order_kind[p]
     if kind == MOVE:
         return _decide_move(state, p)
@@ -139,7 +139,7 @@ def _decide_move(state: Any, p: Any) -> Any:
             leaves = state.verdict[goal]
             resist_low = 1 if leaves == NO else 0
             resist_high = 0 if leaves == YES else 1
-        # Against a unit that stays: no attack on one's own, and no help from its own power.
+        # Against a unit that stays: no attack on an own unit, and no support by that unit's power.
         if leaves == YES:
             low += supports(state, p, NOBODY, True)
         else:
@@ -154,7 +154,7 @@ def _decide_move(state: Any, p: Any) -> Any:
     other = np.int64(state.first_mover[goal])
     while other != NOBODY:
         if other != p and state.path[other] != NO:
-            beaten = OPEN  # whether the unit that it meets head on gets past it: then it prevents nothing
+            beaten = OPEN  # whether the unit that it meets head on dislodges it: then it prevents nothing
             if state.head_on[other] != NOBODY:
                 beaten = state.verdict[goal]
             else:
@@ -171,7 +171,7 @@ def _decide_move(state: Any, p: Any) -> Any:
 
 @rule(inline=False)
 def _decide_support(state: Any, p: Any) -> Any:
-    against = NOBODY  # the province that the support is directed into: an attack from there cuts only by dislodging
+    against = NOBODY  # the province into which the support is directed: an attack from there only cuts by dislodging
     if state.order_kind[p] == SUPPORT_MOVE:
         against = state.goal[state.order_other[p]]
     doubt = False

@@ -1,4 +1,4 @@
-"""What a seat sees: the tables in :mod:`mlbits.envs.diplomacy.game`."""
+"""Observations of a seat, as in the tables of :mod:`mlbits.envs.diplomacy.game`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlbits.envs.diplomacy.phases import in_turn, list_of
 
 @rule(inline=False)
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Areas, status and slots as a seat sees them."""
+    """Write areas, status and slots as seen from a seat."""
     powers = params.powers
     for p in range(params.provinces):
         row = out.areas[p]

@@ -1,4 +1,4 @@
-"""The rules of a turn: first positions, whose turn it is, masks, choices turned into orders, ends and rewards."""
+"""The rules of the game: initial positions, which seats act, masks, orders from actions, ends and rewards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 
 @rule(inline=False)
 def reset(state: Any, params: Any) -> None:
-    """Set up the first position."""
+    """Set up the initial position."""
     state.year = params.start_year
     state.phase = params.start_phase
     clear_orders(state, params)
@@ -54,7 +54,7 @@ def reset(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def prepare(state: Any, params: Any) -> None:
-    """Find out what the position's masks and observations need, once a phase."""
+    """Compute what masks and observations need, once per phase."""
     find_ways(state, params)
     for seat in range(params.powers):
         state.centers[seat] = 0
@@ -83,7 +83,7 @@ def acts(state: Any, params: Any, seat: Any) -> Any:
 
 @rule
 def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
-    """Whether a seat has a unit to order in a province: one that stands there, or was dislodged from there."""
+    """Whether a seat has a unit to order in a province: one that is there, or was dislodged from there."""
     if retreats:
         return state.out_kind[p] != NO_UNIT and state.out_power[p] == seat
     return state.unit_kind[p] != NO_UNIT and state.unit_power[p] == seat
@@ -91,7 +91,7 @@ def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
 
 @rule(inline=False)
 def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
-    """Number of the list that a unit's order is chosen from."""
+    """Index of the vocabulary's list for a unit's order."""
     if retreats:
         return 2 * params.locations + neighbour_row(params, state.out_kind[p], state.out_place[p])
     return neighbour_row(params, state.unit_kind[p], state.unit_place[p])
@@ -99,7 +99,7 @@ def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
 
 @rule(inline=False)
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The legal choices of each slot."""
+    """Mark the legal choices of each slot."""
     slot = 0
     if state.phase == ADJUSTMENTS:
         due = state.due[seat]
@@ -129,7 +129,7 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule(inline=False)
 def read_orders(state: Any, params: Any, actions: Any) -> None:
-    """Turn the seats' choices into orders."""
+    """Turn the seats' actions into orders."""
     clear_orders(state, params)
     for p in range(params.provinces):
         state.order_power[p] = NOBODY
@@ -147,7 +147,7 @@ def read_orders(state: Any, params: Any, actions: Any) -> None:
 
 @rule(inline=False)
 def give_order(state: Any, params: Any, p: Any, seat: Any, number: Any, index: Any) -> None:
-    """Write the order to the unit in ``p`` that an index in a list stands for."""
+    """Write the order to the unit in ``p`` that has the given index in a list."""
     entry = params.list_start[number] + index
     state.order_kind[p] = params.entry_kind[entry]
     state.order_other[p] = params.entry_other[entry]
@@ -186,7 +186,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def advance(state: Any, params: Any, rewards: Any) -> Any:
-    """Carry out the orders in the record; returns whether the game is over."""
+    """Carry out the orders in the record; return whether the game is over."""
     phase, year = state.phase, state.year
     if phase == ADJUSTMENTS and params.welfare != 0:
         _disband_freely(state, params)
@@ -222,7 +222,7 @@ def advance(state: Any, params: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def _disband_freely(state: Any, params: Any) -> None:
-    """Welfare: carry out disbands that are not owed."""
+    """Welfare: carry out disbands that are not due."""
     for p in range(params.provinces):
         if state.order_kind[p] == DISBAND and state.due[state.order_power[p]] >= 0:
             state.unit_kind[p] = NO_UNIT
@@ -232,7 +232,7 @@ def _disband_freely(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _score(state: Any, params: Any, winner: Any, alive: Any, rewards: Any) -> None:
-    """Share 1 out: to the winner, or among those who agree on a draw."""
+    """Divide 1: to the winner, or among the survivors of a draw."""
     total = 0
     for seat in range(params.powers):
         total += state.centers[seat] ** 2 if params.scoring == SUM_OF_SQUARES else state.centers[seat]

@@ -35,9 +35,9 @@ def test_large_games_are_played_in_parts(monkeypatch):
             "game: got SimilarityPD, of Box.*; wanted Discrete actions of all seats at once",
         ),
         ("test/Nim-v0", {}, "game: got Nim"),
-        ("mlbits/IteratedMatrixGame-v0", {}, "game: IteratedMatrixGame goes on after one step"),
-        ("mlbits/IteratedMatrixGame-v0", {"rounds": None, "continuation": 0.0}, "draws at random"),
-        ("mlbits/Goofspiel-v0", {"cards": 2}, "game: Goofspiel draws at random; wanted a game without chance"),
+        ("mlbits/IteratedMatrixGame-v0", {}, "game: IteratedMatrixGame continues after one step"),
+        ("mlbits/IteratedMatrixGame-v0", {"rounds": None, "continuation": 0.0}, "draws random numbers"),
+        ("mlbits/Goofspiel-v0", {"cards": 2}, "game: Goofspiel draws random numbers; wanted a game without chance"),
         ("mlbits/Blotto-v0", {"coins": 100}, "game: Blotto has 26532801 joint actions; wanted at most 16777216"),
     ],
 )
