@@ -20,7 +20,6 @@ the position, as is the set of consistent assignments. No step depends on the or
 Everything works on the fields of one record, by province: the unit in province ``p`` has its order in
 ``order_kind[p]`` and so on. Orders are legal ones (:mod:`mlbits.envs.diplomacy.order_reasons`).
 """
-"""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mlbits.envs.core.rules import rule
-from mlbits.envs.diplomacy.aftermath import neighbour_row
 from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, NO_UNIT
 from mlbits.envs.diplomacy.decisions import NOBODY
+from mlbits.envs.diplomacy.phase_resolution import neighbour_row
 from mlbits.envs.diplomacy.vocabulary import Vocabulary
 
 _ONE = np.uint64(1)

@@ -13,7 +13,7 @@ reason shown to a player. The rules are those of the Diplomacy Adjudicator Test 
 Whether the fleets of the chain are ordered to convoy decides whether the order succeeds, not whether it is legal.
 
 >>> from mlbits.envs.diplomacy.board import load_board
->>> from mlbits.envs.diplomacy.notation import parse_order
+>>> from mlbits.envs.diplomacy.order_parser import parse_order
 >>> from mlbits.envs.diplomacy.position import first_position
 >>> position = first_position(load_board())
 >>> why_illegal(position, position.board.power_index["FRANCE"], parse_order("A PAR - MUN", position.board))

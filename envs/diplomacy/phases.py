@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mlbits.envs.core.rules import rule
-from mlbits.envs.diplomacy.aftermath import clear_orders, neighbour_row, resolve, to_adjust
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
     DISBAND,
@@ -27,6 +26,7 @@ from mlbits.envs.diplomacy.order_masks import (
     list_moves,
     list_retreats,
 )
+from mlbits.envs.diplomacy.phase_resolution import clear_orders, neighbour_row, resolve, to_adjust
 
 DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 

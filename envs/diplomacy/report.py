@@ -49,8 +49,8 @@ from mlbits.envs.diplomacy.codes import (
     VOID,
     WAIVE,
 )
-from mlbits.envs.diplomacy.engine import Resolution, resolve
-from mlbits.envs.diplomacy.notation import NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.compiled_adjudicator import Resolution, resolve
+from mlbits.envs.diplomacy.order_parser import NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit

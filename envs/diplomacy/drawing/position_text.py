@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import BUILD, FATE_NAMES, WAIVE
 from mlbits.envs.diplomacy.drawing.board_marks import title
-from mlbits.envs.diplomacy.notation import order_text
+from mlbits.envs.diplomacy.order_parser import order_text
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 

@@ -24,7 +24,7 @@ from mlbits.envs.diplomacy.drawing.board_svg import ground_svg, marks_svg, names
 from mlbits.envs.diplomacy.drawing.palette import hexadecimal
 from mlbits.envs.diplomacy.drawing.position_text import board_text, order_power
 from mlbits.envs.diplomacy.files.saved_games import GameRecord
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 

@@ -23,7 +23,7 @@ from mlbits.envs.diplomacy.codes import (
     VOID,
 )
 from mlbits.envs.diplomacy.files.played_phase import PlayedPhase
-from mlbits.envs.diplomacy.notation import NotationError, parse_order
+from mlbits.envs.diplomacy.order_parser import NotationError, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 

@@ -32,9 +32,9 @@ from mlbits.envs.diplomacy.codes import (
     SUPPORT,
     SUPPORT_MOVE,
 )
-from mlbits.envs.diplomacy.engine import Adjudicator, resolve
+from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator, resolve
 from mlbits.envs.diplomacy.game import diplomacy
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 from mlbits.envs.diplomacy.random_play import RandomGames
@@ -208,7 +208,7 @@ def test_the_gpu_side_gives_the_same(tmp_path: Path) -> None:
     script = f"""
 import numpy as np
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.engine import Adjudicator
+from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator
 states = np.load({str(tmp_path / "states.npy")!r})
 adjudicator = Adjudicator(states, load_board("standard"), device="cuda")
 adjudicator.run()

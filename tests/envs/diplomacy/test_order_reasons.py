@@ -21,7 +21,7 @@ from mlbits.envs.diplomacy.codes import (
     UNIT_LETTERS,
     WAIVE,
 )
-from mlbits.envs.diplomacy.notation import NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.order_parser import NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.order_reasons import convoy_route, why_illegal
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BOUNCE, DISBANDED, DISLODGED, NO_CONVOY, VOID
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.report import adjudicate
 

@@ -15,7 +15,7 @@ from mlbits.envs.diplomacy.drawing.palette import letter_colour, power_colours
 from mlbits.envs.diplomacy.drawing.partition import WIDTH
 from mlbits.envs.diplomacy.drawing.position_text import board_text
 from mlbits.envs.diplomacy.drawing.province_shapes import geometry_of
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.position import Position, first_position
 
 MOVES = {

@@ -24,7 +24,7 @@ the province, or the position, makes them clear.
 'F LYO - SPA/SC'
 >>> parse_order("A PAR - LONDONDERRY", board)
 Traceback (most recent call last):
-mlbits.envs.diplomacy.notation.NotationError: order 'A PAR - LONDONDERRY': got 'LONDONDERRY'; wanted a province
+mlbits.envs.diplomacy.order_parser.NotationError: order 'A PAR - LONDONDERRY': got 'LONDONDERRY'; wanted a province
 """
 
 from __future__ import annotations

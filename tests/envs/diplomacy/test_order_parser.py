@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbits.envs.diplomacy import notation
+from mlbits.envs.diplomacy import order_parser
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FLEET, MOVE, RETREAT
-from mlbits.envs.diplomacy.notation import MAX_LENGTH, NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.order_parser import MAX_LENGTH, NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, first_position
 
@@ -172,7 +172,7 @@ NAMES["SKA"].append("skg")  # which that list lacks
 
 def test_every_alias_is_a_name_of_that_province_elsewhere():
     assert NAMES.keys() == {province.id for province in BOARD.provinces}
-    for alias, province in notation._ALIASES.items():
+    for alias, province in order_parser._ALIASES.items():
         assert alias.lower() in NAMES[province], alias
 
 
@@ -188,8 +188,8 @@ def test_names_that_are_in_use_elsewhere_lead_to_the_province_or_nowhere():
                     continue
                 assert BOARD.provinces[order.location].id == province, said
                 read.add(name.upper())
-    assert notation._ALIASES.keys() <= read
-    assert len(read) >= 75 + len(notation._ALIASES)
+    assert order_parser._ALIASES.keys() <= read
+    assert len(read) >= 75 + len(order_parser._ALIASES)
 
 
 def test_an_alias_is_known_only_where_the_board_has_the_province_and_no_id_of_its_own():

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.envs.diplomacy import aftermath
+from mlbits.envs.diplomacy import phase_resolution
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import NO_ORDER, NO_UNIT
 from mlbits.envs.diplomacy.orders import Order
@@ -33,7 +33,7 @@ _TEXT = {
 
 from numba import njit
 
-from mlbits.envs.diplomacy.aftermath import resolve
+from mlbits.envs.diplomacy.phase_resolution import resolve
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
@@ -45,7 +45,7 @@ def resolve_all(states, params):
 
 from numba import cuda
 
-from mlbits.envs.diplomacy.aftermath import resolve
+from mlbits.envs.diplomacy.phase_resolution import resolve
 
 
 @cuda.jit
@@ -75,7 +75,7 @@ class Resolution(NamedTuple):
 
 def kernel(target: str = "cpu") -> ModuleType:
     """The compiled module for the CPU or a GPU ("cuda"); ``resolve_all(states [B], params [1])`` works in place."""
-    return load_generated(f"diplomacy_resolve_{target}", _TEXT[target], {"resolve": aftermath.resolve})
+    return load_generated(f"diplomacy_resolve_{target}", _TEXT[target], {"resolve": phase_resolution.resolve})
 
 
 class Adjudicator:
