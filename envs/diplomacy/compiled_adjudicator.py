@@ -146,11 +146,11 @@ def resolve(position: Position, orders: Mapping[int, Order], rules: str = "datc-
     dislodged = before["out_kind"] != NO_UNIT
     ordered = dislodged if dislodged.any() else (before["unit_kind"] != NO_UNIT)
     if position.phase == 4:
-        ordered = (before["order_kind"] != NO_ORDER) | (state["gone"] != 0)
+        ordered = (before["order_kind"] != NO_ORDER) | (state["destroyed"] != 0)
     fates = {int(p): int(state["fate"][p]) for p in np.flatnonzero(ordered)}
     which = "out" if dislodged.any() else "unit"
     destroyed = tuple(
         Unit(int(before[f"{which}_power"][p]), int(before[f"{which}_kind"][p]), int(before[f"{which}_place"][p]))
-        for p in np.flatnonzero(state["gone"])
+        for p in np.flatnonzero(state["destroyed"])
     )
     return Resolution(read_position(state, board), fates, destroyed)

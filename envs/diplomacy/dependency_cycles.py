@@ -11,7 +11,7 @@ import numpy as np
 
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import CONVOY, MOVE, SUPPORT_MOVE
-from mlbits.envs.diplomacy.decisions import NO, OPEN, PARADOX, YES, decide, look_for_path
+from mlbits.envs.diplomacy.decisions import NO, OPEN, PARADOX, YES, decide, update_path
 
 
 @rule(inline=False)
@@ -53,8 +53,8 @@ def _spread(state: Any, units: Any, start: Any) -> Any:
 
 
 @rule(inline=False)
-def find_core(state: Any, units: Any) -> Any:
-    """Write a sink component of the open decisions into ``core``; return its size.
+def find_cycle(state: Any, units: Any) -> Any:
+    """Write a sink component of the open decisions into ``cycle``; return its size.
 
     The open decision with the fewest dependencies lies in one, and its dependencies are the whole component.
     """
@@ -67,7 +67,7 @@ def find_core(state: Any, units: Any) -> Any:
                 smallest, best = size, p
     size = _spread(state, units, best)
     for i in range(size):
-        state.core[i] = state.queue[i]
+        state.cycle[i] = state.queue[i]
     return size
 
 
@@ -79,13 +79,13 @@ def search(state: Any, params: Any, size: Any) -> Any:
         clash = _entail(state, params, size, known)
         known = 0
         for i in range(size):
-            if state.verdict[state.core[i]] != OPEN:
+            if state.verdict[state.cycle[i]] != OPEN:
                 known += 1
         if not clash and known == size:
             found += 1
             if found == 1:
                 for i in range(size):
-                    state.answer[i] = state.verdict[state.core[i]]
+                    state.answer[i] = state.verdict[state.cycle[i]]
         if clash or known == size:
             if found == 2:
                 break
@@ -98,7 +98,7 @@ def search(state: Any, params: Any, size: Any) -> Any:
             state.guessed[known - 1] = 2
         else:
             for i in range(size):
-                p = np.int64(state.core[i])
+                p = np.int64(state.cycle[i])
                 if state.verdict[p] == OPEN:
                     state.verdict[p] = YES
                     state.trail[known] = p
@@ -106,18 +106,18 @@ def search(state: Any, params: Any, size: Any) -> Any:
                     known += 1
                     break
     for i in range(size):
-        state.verdict[state.core[i]] = OPEN
-    _look_for_paths(state, params, size)
+        state.verdict[state.cycle[i]] = OPEN
+    _update_paths(state, params, size)
     return found
 
 
 @rule(inline=False)
-def _look_for_paths(state: Any, params: Any, size: Any) -> None:
+def _update_paths(state: Any, params: Any, size: Any) -> None:
     """Update the paths of the armies that the cycle's fleets convoy."""
     for i in range(size):
-        p = np.int64(state.core[i])
+        p = np.int64(state.cycle[i])
         if state.order_kind[p] == CONVOY and state.convoyed[state.order_other[p]] != 0:
-            look_for_path(state, params, np.int64(state.order_other[p]))
+            update_path(state, params, np.int64(state.order_other[p]))
 
 
 @rule(inline=False)
@@ -126,9 +126,9 @@ def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
     changed = True
     while changed:
         changed = False
-        _look_for_paths(state, params, size)
+        _update_paths(state, params, size)
         for i in range(size):
-            p = np.int64(state.core[i])
+            p = np.int64(state.cycle[i])
             verdict = decide(state, p)
             if verdict != OPEN:
                 if state.verdict[p] == OPEN:
@@ -144,16 +144,16 @@ def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
 
 
 @rule(inline=False)
-def break_tie(state: Any, size: Any) -> None:
+def apply_backup_rule(state: Any, size: Any) -> None:
     """The backup rule: Szykman's if convoys are part of the cycle; otherwise a circular movement succeeds."""
     fleets = False
     for i in range(size):
-        p = np.int64(state.core[i])
+        p = np.int64(state.cycle[i])
         if state.order_kind[p] == CONVOY:
             fleets = True
-            state.sealed[state.order_other[p]] = PARADOX
+            state.blocked[state.order_other[p]] = PARADOX
             state.path[state.order_other[p]] = NO
     if not fleets:
         for i in range(size):
-            if state.order_kind[state.core[i]] == MOVE:
-                state.verdict[state.core[i]] = YES
+            if state.order_kind[state.cycle[i]] == MOVE:
+                state.verdict[state.cycle[i]] = YES

@@ -227,7 +227,7 @@ def game_on(
         seats=powers,
         state_fields=[
             *fields, ("order_power", "i1", (n,)), ("centers", "i2", (powers,)), ("units", "i2", (powers,)),
-            ("ousted", "i2", (powers,)), ("due", "i2", (powers,)), *legal_fields(words),
+            ("to_retreat", "i2", (powers,)), ("due", "i2", (powers,)), *legal_fields(words),
         ],
         params=params,
         observation_space=spaces.Dict(
@@ -275,8 +275,8 @@ def _slots(board: Board, position: Position, welfare: bool) -> int:
     """The most units that a power can have to order: one fewer than centres that win; without a winner all centres."""
     most = len(board.centers) if welfare else min(board.victory_centers - 1, len(board.centers))
     counts = [sum(unit.power == power for unit in position.units.values()) for power in range(len(board.powers))]
-    ousted = [sum(d.unit.power == p for d in position.dislodged.values()) for p in range(len(board.powers))]
-    return max(1, most, *counts, *ousted)
+    to_retreat = [sum(d.unit.power == p for d in position.dislodged.values()) for p in range(len(board.powers))]
+    return max(1, most, *counts, *to_retreat)
 
 
 def _plain(board: Board) -> NDArray[np.int8]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, NO_UNIT
-from mlbits.envs.diplomacy.decisions import NOBODY
+from mlbits.envs.diplomacy.decisions import NONE
 from mlbits.envs.diplomacy.phase_resolution import neighbour_row
 from mlbits.envs.diplomacy.vocabulary import Vocabulary
 
@@ -23,7 +23,7 @@ _ONE = np.uint64(1)
 
 
 def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
-    """Fields of a copy's state: the results of :func:`find_ways`, and working memory."""
+    """Fields of a copy's state: the results of :func:`find_connections`, and working memory."""
     n = len(vocabulary.board.provinces)
     return [
         ("chain", "i2", (n,)),  # index of the connected group of fleets at sea, or -1
@@ -104,17 +104,17 @@ def vocabulary_values(vocabulary: Vocabulary) -> Mapping[str, Any]:
         "via_index": vocabulary.via_index,
         "convoy_index": vocabulary.convoy_index,
         "sea_number": vocabulary.sea_number,
-        "coast_start": [coasts[0] if coasts else NOBODY for coasts in board.coasts_of],
+        "coast_start": [coasts[0] if coasts else NONE for coasts in board.coasts_of],
         "coast_count": [len(coasts) for coasts in board.coasts_of],
         "is_coast": [province.type == COAST for province in board.provinces],
     }
 
 
 @rule(inline=False)
-def find_ways(state: Any, params: Any) -> None:
+def find_connections(state: Any, params: Any) -> None:
     """Group connected fleets at sea, and list which units can enter each province; called after units have moved."""
     for p in range(params.provinces):
-        state.chain[p] = NOBODY
+        state.chain[p] = NONE
         state.touch[p] = 0
         state.entrant_count[p] = 0
         state.sea_entrant_count[p] = 0
@@ -127,12 +127,12 @@ def find_ways(state: Any, params: Any) -> None:
                 state.entrant_count[z] += 1
     groups = 0
     for p in range(params.provinces):
-        if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY:
-            _flood(state, params, p, groups, NOBODY)
+        if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NONE:
+            _flood(state, params, p, groups, NONE)
             groups += 1
     state.chains = groups
     for p in range(params.provinces):
-        if state.chain[p] != NOBODY:
+        if state.chain[p] != NONE:
             bit = _ONE << np.uint64(state.chain[p])
             for q in range(params.provinces):
                 if params.coastal[p, q] != 0:
@@ -168,7 +168,7 @@ def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> Non
         row = params.locations + here
         for i in range(params.degree[row]):
             q = params.province_of[params.neighbour[row, i]]
-            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.chain[q] == NOBODY and q != without:
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.chain[q] == NONE and q != without:
                 state.chain[q] = group
                 state.queue[tail] = q
                 tail += 1
@@ -184,9 +184,9 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
     part = np.int64(state.chains)
     for p in range(params.provinces):
         if state.chain[p] == group:
-            state.chain[p] = NOBODY
+            state.chain[p] = NONE
     for p in range(params.provinces):
-        left = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY and p != x
+        left = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NONE and p != x
         if left:
             _flood(state, params, p, part, x)
             part += 1
@@ -201,12 +201,12 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
 
 
 @rule(inline=False)
-def _ways_on(state: Any, params: Any, s: Any) -> Any:
+def _adjacent_fleets(state: Any, params: Any, s: Any) -> Any:
     """Number of fleets at sea that are adjacent to the one in ``s``."""
     ways = 0
     row = params.locations + s
     for i in range(params.degree[row]):
-        if state.chain[params.province_of[params.neighbour[row, i]]] != NOBODY:
+        if state.chain[params.province_of[params.neighbour[row, i]]] != NONE:
             ways += 1
     return ways
 
@@ -228,7 +228,7 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
     joined, own_chain = False, np.uint64(0)  # whether its group has other fleets; the bit of its group
     if at_sea:
         own_chain = _ONE << np.uint64(state.chain[p])
-        joined = _ways_on(state, params, p) > 0
+        joined = _adjacent_fleets(state, params, p) > 0
         if joined:
             _touch_without(state, params, p)
     for j in range(params.reach_count[row]):
@@ -277,7 +277,7 @@ def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
     """List convoys by the fleet at sea in ``s``."""
     bit = _ONE << np.uint64(state.chain[s])
     number = params.sea_number[s]
-    ways = _ways_on(state, params, s)  # a route that only passes through s needs two
+    ways = _adjacent_fleets(state, params, s)  # a route that only passes through s needs two
     shores = 0
     for k in range(state.shore_count):
         state.trail[shores] = state.shores[k]
@@ -304,7 +304,7 @@ def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
     There is one if two vertex-disjoint paths lead from ``s`` to y and to z: a flow of two. The first path is found
     by search, the second by a search that may also undo steps of the first (Menger; Ford and Fulkerson).
     """
-    if not _first_way(state, params, s, y):
+    if not _first_path(state, params, s, y):
         return False
     for p in range(params.provinces):
         state.seen_in[p] = 0
@@ -316,7 +316,7 @@ def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
     while head < tail:
         here, leaving = state.agenda[head] // 2, state.agenda[head] % 2
         head += 1
-        used = state.flow_last[here] != NOBODY and here != s
+        used = state.flow_last[here] != NONE and here != s
         if leaving == 0:
             if not used:
                 if state.seen_out[here] == 0:
@@ -350,12 +350,12 @@ def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
 
 
 @rule(inline=False)
-def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
+def _first_path(state: Any, params: Any, s: Any, y: Any) -> Any:
     """Find a path of fleets from ``s`` to ``y``; write the successor and predecessor of each sea on it."""
     for p in range(params.provinces):
-        state.flow_next[p] = NOBODY
-        state.flow_last[p] = NOBODY
-        state.cameout[p] = NOBODY
+        state.flow_next[p] = NONE
+        state.flow_last[p] = NONE
+        state.cameout[p] = NONE
     state.agenda[0] = s
     state.cameout[s] = s
     head, tail = 0, 1
@@ -373,7 +373,7 @@ def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
         row = params.locations + here
         for i in range(params.degree[row]):
             q = params.province_of[params.neighbour[row, i]]
-            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.cameout[q] == NOBODY:
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.cameout[q] == NONE:
                 state.cameout[q] = here
                 state.agenda[tail] = q
                 tail += 1

@@ -34,7 +34,7 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     VOID,
 )
-from mlbits.envs.diplomacy.decisions import NO, NOBODY, YES
+from mlbits.envs.diplomacy.decisions import NO, NONE, YES
 
 
 @rule(inline=False)
@@ -42,7 +42,7 @@ def resolve(state: Any, params: Any) -> None:
     """Carry out the orders in the record, and go to the next phase in which a power has something to order."""
     phase = state.phase
     for p in range(params.provinces):
-        state.gone[p] = 0
+        state.destroyed[p] = 0
     if phase == SPRING_MOVES or phase == FALL_MOVES:
         resolve_moves(state, params)
         _move_units(state, params)
@@ -78,34 +78,34 @@ def _move_units(state: Any, params: Any) -> None:
     """Update unit positions: successful moves at their targets, dislodged units in the ``out`` fields."""
     for p in range(params.provinces):
         state.new_kind[p] = NO_UNIT
-        state.new_power[p] = NOBODY
-        state.new_place[p] = NOBODY
+        state.new_power[p] = NONE
+        state.new_place[p] = NONE
         state.out_kind[p] = NO_UNIT
-        state.out_power[p] = NOBODY
-        state.out_place[p] = NOBODY
-        state.out_from[p] = NOBODY
+        state.out_power[p] = NONE
+        state.out_place[p] = NONE
+        state.out_from[p] = NONE
     for p in range(params.provinces):
         if state.unit_kind[p] == NO_UNIT:
             continue
         goal = state.goal[p]
-        if goal != NOBODY and state.verdict[p] == YES:
+        if goal != NONE and state.verdict[p] == YES:
             state.new_kind[goal] = state.unit_kind[p]
             state.new_power[goal] = state.unit_power[p]
             state.new_place[goal] = state.order_target[p]
-        elif state.beaten_from[p] != NOBODY:
+        elif state.dislodged_by[p] != NONE:
             state.out_kind[p] = state.unit_kind[p]
             state.out_power[p] = state.unit_power[p]
             state.out_place[p] = state.unit_place[p]
-            state.out_from[p] = state.beaten_from[p]
+            state.out_from[p] = state.dislodged_by[p]
         else:
             state.new_kind[p] = state.unit_kind[p]
             state.new_power[p] = state.unit_power[p]
             state.new_place[p] = state.unit_place[p]
     for p in range(params.provinces):
         goal = state.goal[p]
-        if state.unit_kind[p] != NO_UNIT and goal != NOBODY and state.verdict[p] == NO and state.path[p] == YES:
+        if state.unit_kind[p] != NO_UNIT and goal != NONE and state.verdict[p] == NO and state.path[p] == YES:
             met = state.head_on[p]
-            if met == NOBODY or state.verdict[met] == NO:
+            if met == NONE or state.verdict[met] == NO:
                 state.contested[goal] = 1
     for p in range(params.provinces):
         state.unit_kind[p] = state.new_kind[p]
@@ -133,7 +133,7 @@ def _open_retreats(state: Any, params: Any) -> Any:
             count += 1
         else:
             state.out_kind[p] = NO_UNIT
-            state.gone[p] = 1
+            state.destroyed[p] = 1
     return count
 
 
@@ -168,9 +168,9 @@ def _retreat(state: Any, params: Any) -> None:
             else:
                 state.fate[p] = BOUNCE | DISBANDED
         if state.fate[p] != 0:
-            state.gone[p] = 1
+            state.destroyed[p] = 1
         state.out_kind[p] = NO_UNIT
-        state.out_power[p] = NOBODY
+        state.out_power[p] = NONE
 
 
 @rule(inline=False)
@@ -241,16 +241,16 @@ def _adjust(state: Any, params: Any) -> None:
 @rule(inline=False)
 def _remove(state: Any, p: Any) -> None:
     state.unit_kind[p] = NO_UNIT
-    state.unit_power[p] = NOBODY
-    state.unit_place[p] = NOBODY
+    state.unit_power[p] = NONE
+    state.unit_place[p] = NONE
     state.fate[p] = DISBANDED
-    state.gone[p] = 1
+    state.destroyed[p] = 1
 
 
 @rule(inline=False)
 def _farthest(state: Any, params: Any, power: Any) -> Any:
     """The province of the unit that civil disorder disbands."""
-    chosen, most, fleet = NOBODY, -1, False
+    chosen, most, fleet = NONE, -1, False
     for p in range(params.provinces):  # in the order of the map; names are compared by rank
         if state.unit_kind[p] == NO_UNIT or state.unit_power[p] != power:
             continue
@@ -297,7 +297,7 @@ def clear_orders(state: Any, params: Any) -> None:
     """Clear all orders and fates."""
     for p in range(params.provinces):
         state.order_kind[p] = NO_ORDER
-        state.order_other[p] = NOBODY
-        state.order_target[p] = NOBODY
+        state.order_other[p] = NONE
+        state.order_target[p] = NONE
         state.order_via[p] = 0
         state.fate[p] = 0

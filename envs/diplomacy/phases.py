@@ -18,9 +18,9 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     WAIVE,
 )
-from mlbits.envs.diplomacy.decisions import NOBODY
+from mlbits.envs.diplomacy.decisions import NONE
 from mlbits.envs.diplomacy.order_masks import (
-    find_ways,
+    find_connections,
     list_builds,
     list_disbands,
     list_moves,
@@ -38,8 +38,8 @@ def reset(state: Any, params: Any) -> None:
     state.phase = params.start_phase
     clear_orders(state, params)
     for p in range(params.provinces):
-        state.gone[p] = 0
-        state.order_power[p] = NOBODY
+        state.destroyed[p] = 0
+        state.order_power[p] = NONE
         state.owner[p] = params.start_owner[p]
         state.unit_kind[p] = params.start_unit_kind[p]
         state.unit_power[p] = params.start_unit_power[p]
@@ -55,18 +55,18 @@ def reset(state: Any, params: Any) -> None:
 @rule(inline=False)
 def prepare(state: Any, params: Any) -> None:
     """Compute what masks and observations need, once per phase."""
-    find_ways(state, params)
+    find_connections(state, params)
     for seat in range(params.powers):
         state.centers[seat] = 0
         state.units[seat] = 0
-        state.ousted[seat] = 0
+        state.to_retreat[seat] = 0
     for p in range(params.provinces):
-        if state.owner[p] != NOBODY:
+        if state.owner[p] != NONE:
             state.centers[state.owner[p]] += 1
         if state.unit_kind[p] != NO_UNIT:
             state.units[state.unit_power[p]] += 1
         if state.out_kind[p] != NO_UNIT:
-            state.ousted[state.out_power[p]] += 1
+            state.to_retreat[state.out_power[p]] += 1
     for seat in range(params.powers):
         state.due[seat] = to_adjust(state, params, seat) if state.phase == ADJUSTMENTS else 0
 
@@ -77,12 +77,12 @@ def acts(state: Any, params: Any, seat: Any) -> Any:
     if state.phase == ADJUSTMENTS:
         return state.due[seat] != 0 or (params.welfare != 0 and state.units[seat] > 0)
     if state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS:
-        return state.ousted[seat] > 0
+        return state.to_retreat[seat] > 0
     return state.units[seat] > 0
 
 
 @rule
-def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
+def has_order(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
     """Whether a seat has a unit to order in a province: one that is there, or was dislodged from there."""
     if retreats:
         return state.out_kind[p] != NO_UNIT and state.out_power[p] == seat
@@ -90,7 +90,7 @@ def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
 
 
 @rule(inline=False)
-def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
+def list_index(state: Any, params: Any, p: Any, retreats: Any) -> Any:
     """Index of the vocabulary's list for a unit's order."""
     if retreats:
         return 2 * params.locations + neighbour_row(params, state.out_kind[p], state.out_place[p])
@@ -117,7 +117,7 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     else:
         retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
         for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
+            if slot < params.slots and has_order(state, p, seat, retreats):
                 count = list_retreats(state, params, p) if retreats else list_moves(state, params, p)
                 for i in range(count):
                     out[slot * params.width + state.choices[i]] = True
@@ -132,7 +132,7 @@ def read_orders(state: Any, params: Any, actions: Any) -> None:
     """Turn the seats' actions into orders."""
     clear_orders(state, params)
     for p in range(params.provinces):
-        state.order_power[p] = NOBODY
+        state.order_power[p] = NONE
     retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
     for seat in range(params.powers):
         slot = 0
@@ -140,8 +140,8 @@ def read_orders(state: Any, params: Any, actions: Any) -> None:
             _read_adjustments(state, params, seat, actions[seat])
             continue
         for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                give_order(state, params, p, seat, list_of(state, params, p, retreats), actions[seat, slot])
+            if slot < params.slots and has_order(state, p, seat, retreats):
+                give_order(state, params, p, seat, list_index(state, params, p, retreats), actions[seat, slot])
                 slot += 1
 
 
@@ -202,17 +202,17 @@ def advance(state: Any, params: Any, rewards: Any) -> Any:
     elif fall_is_over:
         prepare(state, params)
         ended = year >= params.last_year
-        alive, winner = 0, NOBODY
+        alive, winner = 0, NONE
         for seat in range(params.powers):
             if state.centers[seat] + state.units[seat] > 0:
                 alive += 1
             if state.centers[seat] >= params.victory:
                 winner = seat
-        if winner == NOBODY and alive == 1:
+        if winner == NONE and alive == 1:
             for seat in range(params.powers):
                 if state.centers[seat] + state.units[seat] > 0:
                     winner = seat
-        ended = ended or winner != NOBODY or alive == 0
+        ended = ended or winner != NONE or alive == 0
         if ended:
             _score(state, params, winner, alive, rewards)
     else:
@@ -226,8 +226,8 @@ def _disband_freely(state: Any, params: Any) -> None:
     for p in range(params.provinces):
         if state.order_kind[p] == DISBAND and state.due[state.order_power[p]] >= 0:
             state.unit_kind[p] = NO_UNIT
-            state.unit_power[p] = NOBODY
-            state.unit_place[p] = NOBODY
+            state.unit_power[p] = NONE
+            state.unit_place[p] = NONE
 
 
 @rule(inline=False)
@@ -238,7 +238,7 @@ def _score(state: Any, params: Any, winner: Any, alive: Any, rewards: Any) -> No
         total += state.centers[seat] ** 2 if params.scoring == SUM_OF_SQUARES else state.centers[seat]
     for seat in range(params.powers):
         centers = state.centers[seat]
-        if winner != NOBODY:
+        if winner != NONE:
             rewards[seat] = 1.0 if seat == winner else 0.0
         elif params.scoring == DRAW_SIZE or total == 0:
             rewards[seat] = 1.0 / max(alive, 1) if centers + state.units[seat] > 0 else 0.0

@@ -104,7 +104,7 @@ def random_orders(state: Any, params: Any) -> None:
             count = list_retreats(state, params, p) if retreats else list_moves(state, params, p)
             index = state.choices[randint(state, count)]
             power = state.out_power[p] if retreats else state.unit_power[p]
-            rules.give_order(state, params, p, power, rules.list_of(state, params, p, retreats), index)
+            rules.give_order(state, params, p, power, rules.list_index(state, params, p, retreats), index)
 
 
 @rule(inline=False)

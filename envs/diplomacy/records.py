@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import MAX_NEIGHBOURS, Board
 from mlbits.envs.diplomacy.codes import ARMY, BUILD, FLEET, MOVE, NO_UNIT, SEA
-from mlbits.envs.diplomacy.decisions import NOBODY, scratch_fields
+from mlbits.envs.diplomacy.decisions import NONE, scratch_fields
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 
@@ -50,7 +50,7 @@ def position_fields(board: Board) -> list[tuple[Any, ...]]:
         ("order_target", "i2", shape),  # location
         ("order_via", "u1", shape),
         ("fate", "u1", shape),
-        ("gone", "u1", shape),  # a unit of this province was destroyed in the last phase
+        ("destroyed", "u1", shape),  # a unit of this province was destroyed in the last phase
         *scratch_fields(len(board.provinces)),
     ]
 
@@ -83,7 +83,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
     """Values of :func:`board_fields`."""
     n, locations = len(board.provinces), len(board.locations)
     degree = np.zeros(2 * locations, np.int64)
-    neighbour = np.full((2 * locations, MAX_NEIGHBOURS), NOBODY)
+    neighbour = np.full((2 * locations, MAX_NEIGHBOURS), NONE)
     reach = np.zeros((2 * locations, n), np.int64)
     steps = np.zeros((2, n, n), np.int64)
     for kind in (ARMY, FLEET):
@@ -114,7 +114,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
         "steps": steps,
         "sea": sea,
         "center": [province.center for province in board.provinces],
-        "home": [NOBODY if province.home is None else province.home for province in board.provinces],
+        "home": [NONE if province.home is None else province.home for province in board.provinces],
         "rank": np.argsort(by_name),
     }
 
@@ -133,8 +133,8 @@ def write_position(position: Position, record: Any) -> None:
         "order_other",
         "order_target",
     ):
-        record[name] = NOBODY
-    for name in ("unit_kind", "out_kind", "out_open", "order_kind", "order_via", "fate", "gone"):
+        record[name] = NONE
+    for name in ("unit_kind", "out_kind", "out_open", "order_kind", "order_via", "fate", "destroyed"):
         record[name] = 0
     for province, owner in position.centers.items():
         record["owner"][province] = owner

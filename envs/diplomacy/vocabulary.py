@@ -159,7 +159,7 @@ class _Maker:
         types = np.array([province.type for province in board.provinces])
         self.seas = [int(p) for p in np.flatnonzero(types == SEA)]
         self.coasts = [int(p) for p in np.flatnonzero(types == COAST)]
-        self.through = convoy_ways(board)
+        self.through = convoy_paths(board)
         self.convoyed = {(y, z) for ways in self.through.values() for y, z in ways}
         self.depth = 1 + max((len(coasts) for coasts in board.coasts_of), default=0)
 
@@ -259,7 +259,7 @@ class _Maker:
 
 
 @lru_cache(maxsize=8)
-def convoy_ways(board: Board) -> dict[int, set[tuple[int, int]]]:
+def convoy_paths(board: Board) -> dict[int, set[tuple[int, int]]]:
     """For each sea, the pairs (y, z) of coastal provinces with a path over sea through it that visits no sea twice.
 
     A sea lies on such a path if and only if it is in the same block (biconnected component) as the edge y-z when that

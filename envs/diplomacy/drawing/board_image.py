@@ -49,7 +49,7 @@ from mlbits.envs.diplomacy.drawing.palette import (
     power_colours,
 )
 from mlbits.envs.diplomacy.drawing.palette import SEA as SEA_COLOUR
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH
 from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, SHORE, geometry_of
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
@@ -125,7 +125,7 @@ class _Sheet:
         self.indices = Image.new("P", (size * _FINER, height * _FINER), first + 4)
         pen = ImageDraw.Draw(self.indices)
         for province, ring in geometry.areas:
-            fill = first if province == NOBODY else province
+            fill = first if province == IMPASSABLE else province
             pen.polygon([((x * fine), (y + self.top) * fine) for x, y in ring], fill=fill)
         for kind, line in sorted(geometry.borders, key=lambda border: -border[0]):
             width = 1.5 if kind == SHORE else 0.9

@@ -42,7 +42,7 @@ from mlbits.envs.diplomacy.drawing.palette import (
     letter_colour,
     power_colours,
 )
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH
 from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, INLAND, OPEN_SEA, SHORE, geometry_of
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
@@ -79,7 +79,7 @@ def ground_svg(board: Board, colours: Sequence[RGB]) -> str:
     geometry = geometry_of(board)
     parts = []
     for province, ring in geometry.areas:
-        if province == NOBODY:
+        if province == IMPASSABLE:
             parts.append(f'<path fill="{hexadecimal(WASTE)}" d="{_path(ring)}Z"/>')
         else:
             name, fill = escape(board.provinces[province].name), hexadecimal(colours[province])

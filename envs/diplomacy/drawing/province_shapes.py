@@ -29,7 +29,16 @@ from scipy import ndimage
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import SEA
 from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.drawing.partition import CELL, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
+from mlbits.envs.diplomacy.drawing.partition import (
+    CELL,
+    WIDTH,
+    Layout,
+    assign_cells,
+    connect_neighbours,
+    layout_of,
+    remove_loose_pieces,
+    touching,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -51,7 +60,7 @@ class Geometry:
     Attributes:
         height: height of the drawing.
         scale: scale of units, names and marks: above 1 on a board with few, large provinces.
-        areas: (province, or NOBODY for land that cannot be entered; closed outline float64 [K, 2]), the largest
+        areas: (province, or IMPASSABLE for land that cannot be entered; closed outline float64 [K, 2]), the largest
             first: areas inside another come after it.
         borders: (INLAND, SHORE or OPEN_SEA; line float64 [K, 2]), each once.
         unit_points: where units are drawn, float64 [L, 2].
@@ -93,17 +102,17 @@ def geometry_of(board: Board) -> Geometry:
 
 def compute_geometry(board: Board) -> Geometry:
     """As :func:`geometry_of`, but without the cache."""
-    ground = ground_of(board)
-    sites = joined(ground)
-    labels = tidy(ground, share_out(ground, sites, CELL), sites)
+    layout = layout_of(board)
+    sites = connect_neighbours(layout)
+    labels = remove_loose_pieces(layout, assign_cells(layout, sites, CELL), sites)
     # One extra cell on every side moves the rounded corners out of the drawing.
     lines = trace(np.pad(labels, 1, mode="edge"), CELL, origin=-CELL)
-    sea = np.array([province.type == SEA for province in board.provinces] + [False])  # NOBODY is the last
-    scale = float(np.clip(np.sqrt(WIDTH * ground.height / len(board.provinces)) / 100, 0.6, 1.8))
-    units = _unit_points(ground, labels, UNIT_RADIUS * scale)
-    names, centers = _label_points(ground, labels, units, scale)
+    sea = np.array([province.type == SEA for province in board.provinces] + [False])  # IMPASSABLE is the last
+    scale = float(np.clip(np.sqrt(WIDTH * layout.height / len(board.provinces)) / 100, 0.6, 1.8))
+    units = _unit_points(layout, labels, UNIT_RADIUS * scale)
+    names, centers = _label_points(layout, labels, units, scale)
     return Geometry(
-        height=ground.height,
+        height=layout.height,
         scale=scale,
         areas=tuple(outlines(lines)),
         borders=tuple(
@@ -118,9 +127,9 @@ def compute_geometry(board: Board) -> Geometry:
     )
 
 
-def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
+def _unit_points(layout: Layout, labels: IntArray, radius: float) -> FloatArray:
     """Place units near their locations' points, with room around them and apart from each other."""
-    board, points = ground.board, ground.points.copy()
+    board, points = layout.board, layout.points.copy()
     boxes = ndimage.find_objects(labels + 1)
     sizes = np.bincount(labels[labels >= 0], minlength=len(board.provinces))
     placed: list[FloatArray] = []
@@ -144,9 +153,9 @@ def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
     return points
 
 
-def _label_points(ground: Ground, labels: IntArray, units: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
+def _label_points(layout: Layout, labels: IntArray, units: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
     """Place names and centres inside their province, close to the unit, without overlaps."""
-    board, count = ground.board, len(ground.board.provinces)
+    board, count = layout.board, len(layout.board.provinces)
     taken = np.zeros(labels.shape)
     down, right = np.mgrid[: labels.shape[0], : labels.shape[1]] * CELL + CELL / 2
     for x, y in units:

@@ -23,7 +23,7 @@ from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.position import Position, Unit, first_position
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import read_position, write_position
-from mlbits.envs.diplomacy.vocabulary import convoy_ways, vocabulary
+from mlbits.envs.diplomacy.vocabulary import convoy_paths, vocabulary
 from mlbits.envs.doors.pettingzoo_envs import make_parallel
 from mlbits.envs.engine.batch import GameBatch
 
@@ -55,7 +55,7 @@ def idle_coast(position: Any, order: Any) -> bool:
 
 def test_the_vocabulary_has_the_convoys_that_are_known() -> None:
     """DeepMind's vocabulary of the standard board has 9,022 convoys; ways over sea that pass no sea twice."""
-    assert sum(map(len, convoy_ways(STANDARD).values())) == 9022
+    assert sum(map(len, convoy_paths(STANDARD).values())) == 9022
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH, adjacent_pairs
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH, adjacent_pairs
 from mlbits.envs.diplomacy.drawing.province_shapes import compute_geometry, geometry_of
 
 
@@ -42,7 +42,7 @@ def inside(point, ring):
 def test_every_province_has_an_area_and_exactly_its_neighbours_touch_it(name):
     board = load_board(name)
     geometry = geometry_of(board)
-    assert {province for province, _ in geometry.areas} - {NOBODY} == set(range(len(board.provinces)))
+    assert {province for province, _ in geometry.areas} - {IMPASSABLE} == set(range(len(board.provinces)))
     assert geometry.touching == adjacent_pairs(board)
 
 

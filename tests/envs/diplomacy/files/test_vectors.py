@@ -65,7 +65,7 @@ def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert report.agree == report.counted == counted
     assert len(report.deviations) == deviations
     assert said.splitlines()[-1] == f"all: {sum(counted.values())} of {sum(counted.values())} agree"
-    assert sum(len(found) for _, found in report.told_otherwise) < report.told / 200
+    assert sum(len(found) for _, found in report.result_differences) < report.results / 200
 
 
 def test_where_vectors_deviate_by_a_fault_of_the_source_we_do_not():
@@ -96,12 +96,12 @@ def test_what_is_printed(tmp_path, capsys):
     path = write(tmp_path / "some.json", FORM, wrong, also, named)
     assert cli.main(["diplomacy", "adjudicate", str(path)]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "four S1901M, told otherwise: result of A PAR: got bounce, wanted success",
+        "four S1901M, other result: result of A PAR: got bounce, wanted success",
         "two S1901M: units FRANCE: got ['A PAR'], wanted ['A BUR']",
         "three S1901M, not counted (engines-disagree): phase: got F1901M, wanted S1901R",
         "movement: 2 of 3 agree",
         "not counted: 1 with a deviation, of which 0 agree",
-        "results: 5 of 6 told alike",
+        "results: 5 of 6 agree",
         "all: 2 of 3 agree",
     ]
 
