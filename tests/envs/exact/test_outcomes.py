@@ -371,6 +371,6 @@ def test_arithmetic_resolves_draws_only_where_it_must():
     assert k * 0 == 0
     assert (8 / (k + 1), k.resolve(), k * u) == (8.0, 0, 0)  # the first run has the first answer
     with pytest.raises(Continuum):
-        u.settled()
+        u.resolve()
     assert u != 0.5
     assert bool(u)
