@@ -1,14 +1,15 @@
-"""Environments: what is played. One file or folder a game, and the rooms that all games stand on.
+"""Environments: the games, one file or folder each, and what all games share.
 
-``core`` is what a game is declared with, ``engine`` steps its copies, ``doors`` are the interfaces to it, ``exact``
-reads whole games off their rules. What learns does not belong here.
+``registry`` lists them. ``core`` is what a game is declared with, ``engine`` steps its copies, ``doors`` holds the
+interfaces (Gymnasium, PettingZoo, Stable-Baselines3), ``exact`` builds full models of games from their rules. Agents,
+training and evaluation do not belong here.
 """
 
 from mlbits.envs.registry import register, registered
 
 
 def register_all() -> None:
-    """Register every game of the suite, once. One line a game."""
+    """Register every game of the suite, once."""
     if "mlbits/GridWorld-v0" in registered():
         return
     register("mlbits/GridWorld-v0", "mlbits.envs.gridworld:gridworld", summary="reach the goal on a map of your own")
@@ -23,13 +24,13 @@ def register_all() -> None:
     register(
         "mlbits/Bandit-v0",
         "mlbits.envs.bandit:bandit",
-        summary="k arms, the best to be found",
+        summary="k arms; find the best one",
         reward_threshold=135.0,
     )
     register(
         "mlbits/Knapsack-v0",
         "mlbits.envs.knapsack:knapsack",
-        summary="pack items of the greatest value",
+        summary="pack the most valuable items",
         reward_threshold=64.0,
     )
     register(
@@ -41,7 +42,7 @@ def register_all() -> None:
     register(
         "mlbits/DeepSea-v0",
         "mlbits.envs.deep_sea:deep_sea",
-        summary="a treasure that takes exploring on purpose",
+        summary="a treasure that only deliberate exploration finds",
         reward_threshold=0.9,
     )
     register(
@@ -58,39 +59,39 @@ def register_all() -> None:
     register(
         "mlbits/PointMass-v0",
         "mlbits.envs.point_mass:point_mass",
-        summary="a wall like a U catches whoever heads straight for the goal",
+        summary="a U-shaped wall traps policies that head straight for the goal",
         reward_threshold=-475.0,
     )
-    register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled data set: one image, one answer")
+    register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled dataset: classify one image")
     register(
         "mlbits/MatrixGame-v0",
         "mlbits.envs.matrix_game:matrix_game",
-        summary="any game in normal form, two to eight seats; seven by name",
+        summary="any normal-form game, two to eight seats; seven by name",
     )
     register(
         "mlbits/IteratedMatrixGame-v0",
         "mlbits.envs.iterated_matrix_game:iterated_matrix_game",
-        summary="a game in normal form again and again, as the Prisoner's Dilemma",
+        summary="a normal-form game played repeatedly, such as the Prisoner's Dilemma",
     )
     register("mlbits/Blotto-v0", "mlbits.envs.blotto:blotto", summary="divide coins among fields; most fields wins")
-    register("mlbits/Goofspiel-v0", "mlbits.envs.goofspiel:goofspiel", summary="bid cards for prizes, all at once")
+    register("mlbits/Goofspiel-v0", "mlbits.envs.goofspiel:goofspiel", summary="bid cards for prizes, simultaneously")
     register(
         "mlbits/SimilarityPD-v0",
         "mlbits.envs.similarity_pd:similarity_pd",
-        summary="a Prisoner's Dilemma in which the players learn how alike they are",
+        summary="a Prisoner's Dilemma in which players observe how similar they are",
     )
     register(
         "mlbits/Diplomacy-v0",
         "mlbits.envs.diplomacy.game:diplomacy",
-        summary="seven powers write their orders at once; any board, or Welfare Diplomacy",
+        summary="seven powers, simultaneous orders; any board, or Welfare Diplomacy",
     )
     register(
         "mlbits/DiplomacyFvA-v0",
         "mlbits.envs.diplomacy.game:diplomacy_fva",
-        summary="Diplomacy between France and Austria alone",
+        summary="Diplomacy with France and Austria only",
     )
     register(
         "mlbits/DiplomacyMini-v0",
         "mlbits.envs.diplomacy.game:diplomacy_mini",
-        summary="Diplomacy on a small board, three powers, learnt in minutes",
+        summary="Diplomacy on a small board with three powers, learnt in minutes",
     )

@@ -1,14 +1,14 @@
-"""Bandit: k arms, each paying at random around its own mean; the smallest game with something to learn.
+"""Bandit: k arms with random rewards; find the arm with the best mean. The smallest learning problem of the suite.
 
 Description:
-    At every step an arm is pulled and pays a reward drawn anew. Gaussian arms pay N(mean, reward_std),
-    Bernoulli arms pay 1 with the probability that is their mean, else 0. The means are one instance fixed for
-    good (drawn from ``instance_seed``, or given), so that an agent learns over episodes which arm is best;
-    or, with ``means="random"``, are drawn anew for every episode and have to be found out within it.
+    In every step an arm is pulled and pays a random reward. Gaussian arms pay N(mean, reward_std),
+    Bernoulli arms pay 1 with a probability equal to their mean, else 0. The means are either one fixed instance
+    (drawn from ``instance_seed``, or given), so that an agent learns over episodes which arm is best;
+    or, with ``means="random"``, are drawn again in every episode and have to be found out within it.
 
     Source: the testbed of Sutton and Barto, "Reinforcement Learning" (2018), section 2.3: ten Gaussian arms
     whose means are drawn from N(0, 1). Bernoulli means are drawn from U(0, 1). ``means="random"`` is the
-    testbed itself, one bandit problem an episode (the book's runs have 1,000 pulls, the default here is 100).
+    testbed itself, one bandit problem per episode (the book's runs have 1,000 pulls, the default here is 100).
 
 Actions:
     Discrete(k): the arm to pull.
@@ -17,8 +17,8 @@ Observations (setting ``observation``):
 
     | value | space | meaning |
     |---|---|---|
-    | "none" | Discrete(1) | always 0; enough where the means are fixed |
-    | "history" | Box float32 [k + 2] | what is needed to adapt within an episode, by an agent with a memory |
+    | "none" | Discrete(1) | always 0; sufficient if the means are fixed |
+    | "history" | Box float32 [k + 2] | what an agent with memory needs to adapt within an episode |
 
     Entries of "history":
 
@@ -26,17 +26,17 @@ Observations (setting ``observation``):
     |---|---|---|---|
     | 0..k-1 | 1 at the arm pulled last, all 0 before the first pull | 0 | 1 |
     | k | reward of the last pull, 0 before the first | -inf (Bernoulli: 0) | inf (Bernoulli: 1) |
-    | k + 1 | share of the episode that is over | 0 | 1 |
+    | k + 1 | elapsed fraction of the episode | 0 | 1 |
 
 Rewards:
-    What the pulled arm pays. In the default instance the best arm pays 1.51 in the mean, 151 an episode, and
-    pulling at random 6 an episode.
+    The reward of the pulled arm. In the default instance the best arm pays 1.51 on average, 151 per episode, and
+    random play 6 per episode.
 
 Start:
     No pulls. With ``means="random"`` the means are drawn.
 
 End:
-    Truncation after ``horizon`` pulls. A bandit has no terminal state, so it never terminates.
+    Truncation after ``horizon`` pulls. It never terminates, as a bandit has no terminal state.
 
 Version history:
     v0: first version.
@@ -66,7 +66,7 @@ _MAX_HORIZON = 10**9
 
 @rule(inline=False)
 def reset(state: Any, params: Any) -> None:
-    """Forget the last pull; take the fixed means, or draw new ones."""
+    """Clear the last pull; take the fixed means, or draw new ones."""
     state.arm = -1
     state.paid = 0.0
     for arm in range(params.arms):
@@ -94,17 +94,17 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe_none(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Nothing to see."""
+    """Observe nothing."""
     out[0] = 0
 
 
 @rule
 def observe_history(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The last arm as one-hot, what it paid, and the share of the episode that is over."""
+    """The last arm as one-hot, its reward, and the elapsed fraction of the episode."""
     for arm in range(params.arms):
         out[arm] = 1.0 if state.arm == arm else 0.0
     out[params.arms] = state.paid
-    out[params.arms + 1] = min(1.0, state.elapsed / params.horizon)  # a door may let an episode go on
+    out[params.arms + 1] = min(1.0, state.elapsed / params.horizon)  # a door may extend an episode
 
 
 _OBSERVE = {"none": observe_none, "history": observe_history}
@@ -120,20 +120,20 @@ def bandit(
     observation: Literal["none", "history"] = "none",
     horizon: int = 100,
 ) -> Game:
-    """A bandit.
+    """A bandit game.
 
     Args:
-        arms: number of arms k, 1 to 1000; None takes the length of ``means`` where it is a list, else 10.
+        arms: number of arms k, 1 to 1000; None means the length of ``means`` if that is a list, else 10.
         kind: "gaussian" or "bernoulli".
         means: the arms' means as a list (0..1 for Bernoulli arms); "fixed" draws them once from
-            ``instance_seed``; "random" draws them anew in every episode.
-        instance_seed: which fixed instance; copies of one batch may differ in it.
-        reward_std: standard deviation of a Gaussian arm's pay; Bernoulli arms do not use it.
+            ``instance_seed``; "random" draws new ones in every episode.
+        instance_seed: seed of the fixed means; copies of one batch may differ in it.
+        reward_std: standard deviation of a Gaussian arm's reward; Bernoulli arms do not use it.
         observation: "none" or "history".
-        horizon: pulls an episode.
+        horizon: pulls per episode.
 
     Raises:
-        GameError: for a setting out of range, or a list of means that does not fit.
+        GameError: for a setting out of range, or a list of means of the wrong length.
     """
     bernoulli = choice("kind", kind, ("gaussian", "bernoulli")) == "bernoulli"
     choice("observation", observation, _OBSERVE)
@@ -170,7 +170,7 @@ def bandit(
 
 
 def _means(arms: Any, means: Any, bernoulli: bool, instance_seed: int) -> NDArray[np.float64]:
-    """The means, float64 [k], as given or drawn."""
+    """The means, float64 [k], given or drawn."""
     if arms is not None:
         arms = integer("arms", arms, 1, MAX_ARMS)
     if isinstance(means, str):
@@ -179,15 +179,15 @@ def _means(arms: Any, means: Any, bernoulli: bool, instance_seed: int) -> NDArra
     table = numbers("means", means, 0.0 if bernoulli else -1e6, 1.0 if bernoulli else 1e6)
     if len(table) > MAX_ARMS or arms not in (None, len(table)):
         wanted = arms or f"at most {MAX_ARMS}"
-        raise GameError(f"means: got {len(table)} means; wanted {wanted}, one an arm")
+        raise GameError(f"means: got {len(table)} means; wanted {wanted}, one per arm")
     return table
 
 
 def draw_means(arms: int, bernoulli: bool, instance_seed: int) -> NDArray[np.float64]:
     """The means of a fixed instance: U(0, 1) for Bernoulli arms, N(0, 1) for Gaussian ones, [arms]."""
-    # Only `random` of NumPy's generator: its stream has never changed from version to version.
-    shares = np.random.default_rng(instance_seed).random(arms)
-    return shares if bernoulli else np.array([NormalDist().inv_cdf(max(share, 1e-12)) for share in shares])
+    # Only `random` of NumPy's generator is used: its stream has never changed between versions.
+    uniforms = np.random.default_rng(instance_seed).random(arms)
+    return uniforms if bernoulli else np.array([NormalDist().inv_cdf(max(u, 1e-12)) for u in uniforms])
 
 
 def _observation_space(observation: str, arms: int, bernoulli: bool) -> Any:
@@ -208,7 +208,7 @@ def _text(state: Any, params: Any) -> str:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` to ``high``, three to seven of them: multiples of 1, 2 or 5 times a power of ten."""
+    """Three to seven round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / 5 or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough * 0.999)
@@ -216,7 +216,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A bar an arm from zero to its mean, the best in green, and a dot for what the last pull paid."""
+    """One bar per arm from zero to its mean, the best in green, and a dot for the reward of the last pull."""
     arms = int(params.arms)
     means = state.means[:arms]
     slot = max(6, min(56, 1200 // arms))
@@ -256,6 +256,6 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         canvas.disc(middle, y, max(3.0, min(7.0, slot * 0.2)), YELLOW, outline=RED, width=2)
         title += f":  arm {int(state.arm)} paid {float(state.paid):.2f}"
     canvas.text(left, 14, title, size=14, anchor="lm")
-    note = "bars: the arms' means, best in green; dot: what the last pull paid"
+    note = "bars: the arms' means, best in green; dot: reward of the last pull"
     canvas.text(12, below + 62, note, size=13, anchor="lm")
     return canvas.array()

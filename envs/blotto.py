@@ -1,26 +1,25 @@
-"""Blotto: divide coins among fields, all players at once; whoever wins the most fields wins.
+"""Blotto: divide coins among fields, all players simultaneously; whoever wins the most fields wins.
 
 Description:
-    Colonel Blotto's game. Each player divides the same number of coins among the fields, all coins and whole ones.
-    A field goes to the player with the most coins on it, and to nobody where several have the most. The players with
-    the most fields win. No pure way to divide is safe: best responses to one another go in circles, and play has to
-    be mixed.
+    Colonel Blotto's game. Each player divides the same number of whole coins among the fields, using all of them.
+    A field goes to the player with the most coins on it, and to no one in a tie. The players with the most fields
+    win. No pure strategy is safe: pure best responses cycle, and equilibria are mixed.
 
     Source: Borel, "La théorie du jeu et les équations intégrales" (1921). The rules, the order of the actions and the
     returns are those of OpenSpiel's ``blotto``.
 
 Actions:
-    Discrete(C(coins + fields - 1, fields - 1)): all divisions in lexicographic order; of 5 coins on 3 fields, 0 is
+    Discrete(C(coins + fields - 1, fields - 1)): all divisions in lexicographic order; for 5 coins and 3 fields, 0 is
     (0, 0, 5), 1 is (0, 1, 4) and 20 is (5, 0, 0). :func:`divisions` lists them.
 
 Observations:
-    Discrete(1): nothing is seen, always 0. The game is the same from every seat.
+    Discrete(1): always 0. The game is the same from every seat.
 
 Rewards:
-    1 shared by the winners and -1 shared by the others; 0 for everyone where all players have equally many fields.
+    1 divided among the winners and -1 divided among the others; 0 for everyone if all players have equally many fields.
 
 Start:
-    Nothing played.
+    No actions played.
 
 End:
     Termination after one step.
@@ -50,7 +49,7 @@ MAX_COINS, MAX_FIELDS, MAX_SEATS, MAX_ACTIONS = 1000, 20, 10, 100_000
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Nobody has divided."""
+    """Clear actions and scores."""
     for seat in range(params.seats):
         state.played[seat] = -1
         state.score[seat] = 0
@@ -58,7 +57,7 @@ def reset(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Give each field to its winner, and share the prize."""
+    """Give each field to its winner, and divide the prize."""
     seats = params.seats
     for seat in range(seats):
         state.played[seat] = actions[seat]
@@ -87,7 +86,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Nothing to see."""
+    """Observe nothing."""
     out[0] = 0
 
 
@@ -95,12 +94,12 @@ def blotto(coins: int = 10, fields: int = 3, *, seats: int = 2) -> Game:
     """Colonel Blotto's game.
 
     Args:
-        coins: what each player divides, 1 to 1000.
-        fields: what is fought for, 2 to 20.
-        seats: players, 2 to 10.
+        coins: coins that each player divides, 1 to 1000.
+        fields: number of fields, 2 to 20.
+        seats: number of players, 2 to 10.
 
     Raises:
-        GameError: for a setting out of range, or more than 100,000 ways to divide.
+        GameError: for a setting out of range, or more than 100,000 divisions.
     """
     coins, fields = integer("coins", coins, 1, MAX_COINS), integer("fields", fields, 2, MAX_FIELDS)
     seats = integer("seats", seats, 2, MAX_SEATS)
@@ -127,25 +126,25 @@ def blotto(coins: int = 10, fields: int = 3, *, seats: int = 2) -> Game:
 
 
 def divisions(coins: int, fields: int) -> NDArray[np.int64]:
-    """All ways to divide coins among fields, in lexicographic order, which numbers the actions.
+    """All divisions of coins among fields, in lexicographic order; the row index is the action.
 
     Returns:
-        int64 [A, fields], each row of the sum ``coins``.
+        int64 [A, fields]; each row adds up to ``coins``.
 
     Raises:
-        GameError: if there are more than 100,000.
+        GameError: if there are more than 100,000 divisions.
     """
     count = math.comb(coins + fields - 1, fields - 1)
     if count > MAX_ACTIONS:
         raise GameError(f"coins, fields: got {coins}, {fields}: {count} divisions; wanted at most {MAX_ACTIONS}")
-    # Stars and bars: where fields - 1 bars stand among the coins. Their order is that of the divisions.
+    # Stars and bars: the positions of fields - 1 bars among the coins, in the order of the divisions.
     bars = np.array(list(combinations(range(coins + fields - 1), fields - 1)), np.int64).reshape(count, fields - 1)
     edges = np.concatenate([np.full((count, 1), -1), bars, np.full((count, 1), coins + fields - 1)], 1)
     return np.diff(edges, axis=1) - 1
 
 
 def _played(state: Any, params: Any) -> list[NDArray[np.int64]]:
-    """Each seat's division, or nothing before they were made."""
+    """Each seat's division, or an empty list before they are played."""
     if state.played[0] < 0:
         return []
     fields = int(params.fields)
@@ -154,7 +153,7 @@ def _played(state: Any, params: Any) -> list[NDArray[np.int64]]:
 
 
 def _text(state: Any, params: Any) -> str:
-    """A line a seat: its coins field by field, and the fields that it won."""
+    """One line per seat: its coins on each field, and the number of fields it won."""
     lines = [f"{int(params.coins)} coins, {int(params.fields)} fields, {int(params.seats)} players"]
     for seat, coins in enumerate(_played(state, params)):
         lines.append(f"seat {seat}: {' '.join(map(str, coins))}  won {int(state.score[seat])}")
@@ -162,7 +161,7 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A column a field, a bar a seat; the bar that wins a field is outlined."""
+    """One column per field, one bar per seat; the bar that wins a field is outlined."""
     seats, fields, coins = int(params.seats), int(params.fields), int(params.coins)
     bar, left, top, height = max(6, 36 - 3 * seats), 16, 40 + 20 * ((seats + 4) // 5), 170
     slot = seats * bar + 28

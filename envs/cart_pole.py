@@ -1,9 +1,9 @@
-"""CartPole: keep a pole upright on a cart by pushing the cart left or right.
+"""CartPole: balance a pole on a cart by pushing the cart left or right.
 
 Description:
     The system of Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve difficult learning control
     problems" (1983). The dynamics are those of Gymnasium's ``CartPole-v1``, in float64, step for step; sine and cosine
-    are good to the last bit but one, so whole episodes agree to better than 1e-9.
+    are accurate to the second-to-last bit, so whole episodes agree to better than 1e-9.
 
 Actions:
     Discrete(2): 0 pushes left, 1 pushes right, with 10 N.
@@ -19,13 +19,13 @@ Observations:
     | 3 | pole angular velocity, rad/s | unbounded |
 
 Rewards:
-    1 for every step, the last included. With ``sutton_barto_reward`` 0, and -1 for the step that ends the episode.
+    1 for every step, the last included. With ``sutton_barto_reward``, 0, and -1 for the step that ends the episode.
 
 Start:
     All four entries uniform on [-0.05, 0.05].
 
 End:
-    Termination where the cart or the pole leaves its range. Truncation after ``horizon`` steps (500).
+    Termination when the cart or the pole leaves its range. Truncation after ``horizon`` steps (500).
 
 Version history:
     v0: first version.
@@ -47,11 +47,11 @@ from mlbits.envs.core.rules import rule
 
 GRAVITY = 9.8  # m/s^2
 MASS_POLE = 0.1  # kg
-TOTAL_MASS = MASS_POLE + 1.0  # kg, with the cart's
+TOTAL_MASS = MASS_POLE + 1.0  # kg, including the cart
 HALF_LENGTH = 0.5  # m, from the hinge to the pole's centre
 POLE_MASS_LENGTH = MASS_POLE * HALF_LENGTH
 FORCE = 10.0  # N
-TAU = 0.02  # s a step
+TAU = 0.02  # s per step
 X_LIMIT = 2.4  # m
 ANGLE_LIMIT = 12 * 2 * math.pi / 360  # rad
 START_RANGE = 0.05
@@ -67,10 +67,10 @@ def _reset(state: Any, params: Any) -> None:
 
 @rule
 def _cos_sin(theta: Any) -> Any:
-    """Cosine and sine in float64, by Taylor series where the pole can be (a library call is half of a step's cost)."""
+    """Cosine and sine in float64, by Taylor series at usual pole angles (a library call is half of a step's cost)."""
     if abs(theta) > 0.4:
         return math.cos(theta), math.sin(theta)
-    # To theta^15 and theta^16: the first term left out is below 1e-20 at 0.4.
+    # Up to theta^15 and theta^16: the first omitted term is below 1e-20 at 0.4.
     q = theta * theta
     cos = q * (1 / 479001600 + q * (-1 / 87178291200 + q / 20922789888000))
     cos = 1 + q * (-1 / 2 + q * (1 / 24 + q * (-1 / 720 + q * (1 / 40320 + q * (-1 / 3628800 + cos)))))
@@ -81,7 +81,7 @@ def _cos_sin(theta: Any) -> Any:
 
 @rule
 def _step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    # The order of operations is Gymnasium's, so that the results are too.
+    # The order of operations is Gymnasium's, so that results agree.
     force = FORCE if actions[0] == 1 else -FORCE
     cos, sin = _cos_sin(state.theta)
     temp = (force + POLE_MASS_LENGTH * (state.theta_dot * state.theta_dot) * sin) / TOTAL_MASS
@@ -105,10 +105,10 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 
 def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500) -> Game:
-    """CartPole.
+    """A CartPole game.
 
     Args:
-        sutton_barto_reward: reward 0 a step and -1 for falling, in place of 1 a step.
+        sutton_barto_reward: reward 0 per step and -1 for falling, instead of 1 per step.
         horizon: steps after which the episode is truncated, or None.
     """
     upright, fallen = (0.0, -1.0) if sutton_barto_reward else (1.0, 1.0)

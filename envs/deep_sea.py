@@ -1,20 +1,20 @@
-"""DeepSea: a chain hidden in a grid, in which only exploring on purpose finds the treasure.
+"""DeepSea: a chain hidden in a grid, with a treasure that only deliberate exploration finds.
 
 Description:
-    A diver starts in the top left corner of an N x N grid and sinks one row a step, moving one column left or
-    right. Right costs a little, left is free, and the one treasure lies in the bottom right corner, so it
-    takes N moves to the right in a row against the pull of a reward near at hand. Which of the two actions
-    means right differs from cell to cell, so nothing carries over. Random play finds the treasure once in
+    A diver starts in the top left corner of an N x N grid and sinks one row per step, moving one column left or
+    right. Right costs a little, left is free, and the only treasure is in the bottom right corner, so finding it
+    takes N moves to the right in a row, each of which lowers the immediate reward. Which of the two actions
+    means right differs from cell to cell, so nothing generalises. Random play finds the treasure once in
     2**N episodes.
 
     Source: Osband et al., "Deep exploration via randomized value functions" (2019), and "Behaviour suite for
-    reinforcement learning" (2020), whose rules these are. Differs in that the last observation of an "index"
-    episode is the cell in the bottom row (there is no row left to sink to; "one_hot" is all zeros, as there).
+    reinforcement learning" (2020), which defines these rules. Difference: the last observation of an "index"
+    episode is the cell in the bottom row (there is no further row to sink to; "one_hot" is all zeros, as there).
 
 Actions:
-    Discrete(2): one is right and the other left, by the cell. The mapping is drawn from ``instance_seed``;
+    Discrete(2): in each cell one is right and the other left. The mapping is drawn from ``instance_seed``;
     with ``instance_seed=None``, for debugging, 1 is right everywhere. Left in the first column and right in
-    the last stay in the column.
+    the last one stay in the column.
 
 Observations (setting ``observation``):
 
@@ -24,11 +24,11 @@ Observations (setting ``observation``):
     | "one_hot" | Box(0, 1, [N, N], uint8) | 1 at the cell; all 0 after the last step |
 
 Rewards:
-    ``-move_cost / N`` for every right, and 1 for a right in the bottom right cell. With ``stochastic=True`` a
+    ``-move_cost / N`` for every move right, and 1 for right in the bottom right cell. With ``stochastic=True``
     right fails with probability 1 / N (the diver sinks straight down, and pays), and the last step out of
-    either bottom corner adds a draw from N(0, 1). The best return is 1 - move_cost; if stochastic it is, in
-    the mean, p**(N - 1) - move_cost * (1 - p**N) with p = 1 - 1/N, as whoever has slipped once goes left from
-    then on (``game.layout["optimal_return"]`` has it).
+    either bottom corner adds a draw from N(0, 1). The best return is 1 - move_cost; if stochastic, the best mean
+    return is p**(N - 1) - move_cost * (1 - p**N) with p = 1 - 1/N, since after a first failure it is best to move
+    left (it is given as ``game.layout["optimal_return"]``).
 
 Start:
     The top left cell.
@@ -59,14 +59,14 @@ MAX_SIZE = 200
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Begin in the top left corner."""
+    """Start in the top left corner."""
     state.row = 0
     state.column = 0
 
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Move left or right, by the cell's mapping, and sink one row."""
+    """Move left or right, according to the cell's mapping, and sink one row."""
     size, row, column = params.rows, state.row, state.column
     right = actions[0] == params.right[row * size + column]
     reward = 0.0
@@ -90,13 +90,13 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe_index(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The number of the diver's cell, row by row."""
+    """The diver's cell, numbered row by row."""
     out[0] = min(state.row, params.rows - 1) * params.rows + state.column
 
 
 @rule
 def observe_one_hot(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The grid [N, N], 1 where the diver is."""
+    """The grid [N, N], 1 at the diver's cell."""
     for row in range(params.rows):
         for column in range(params.rows):
             out[row, column] = 0
@@ -115,13 +115,13 @@ def deep_sea(
     instance_seed: int | None = 0,
     observation: Literal["index", "one_hot"] = "index",
 ) -> Game:
-    """A deep sea.
+    """A DeepSea game.
 
     Args:
         size: rows and columns N, 2 to 200.
-        stochastic: whether rights may fail and the bottom corners pay noise.
-        move_cost: what N rights cost together.
-        instance_seed: which mapping of actions to left and right; None makes 1 right everywhere.
+        stochastic: whether moves right may fail and the bottom corners pay noise.
+        move_cost: total cost of N moves right.
+        instance_seed: seed of the mapping of actions to left and right; None makes 1 right everywhere.
         observation: "index" or "one_hot".
 
     Raises:
@@ -134,7 +134,7 @@ def deep_sea(
     right = np.ones(size * size, np.uint8)
     if instance_seed is not None:
         seed = integer("instance_seed", instance_seed, 0, 2**63 - 1)
-        # Only `random` of NumPy's generator: its stream has never changed from version to version.
+        # Only `random` of NumPy's generator is used: its stream has never changed between versions.
         right = (np.random.default_rng(seed).random(size * size) < 0.5).astype(np.uint8)
     room = capacity(size * size)
     params = make_params(
@@ -159,13 +159,13 @@ def deep_sea(
 
 
 def _optimal_return(size: int, stochastic: bool, move_cost: float) -> float:
-    """The mean return of the best policy; it pays to set out only where the treasure is worth the way."""
+    """The mean return of the best policy; it moves right only if the treasure is worth the cost."""
     p = 1.0 - 1.0 / size if stochastic else 1.0
     return max(0.0, p ** (size - 1) - move_cost * (1.0 - p**size if stochastic else 1.0))
 
 
 def _text(state: Any, params: Any) -> str:
-    """The grid: cells that can be reached as dots, the diver ``A``, the treasure ``$``."""
+    """The grid: reachable cells as dots, the diver ``A``, the treasure ``$``."""
     size, row, column = int(params.rows), int(state.row), int(state.column)
     lines = []
     for i in range(size):
@@ -183,7 +183,7 @@ def _right(params: Any, row: int, column: int) -> int:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """The triangle of cells that can be reached, each marked with the action that goes right from it."""
+    """The triangle of reachable cells, each with the action that goes right from it."""
     size, row, column = int(params.rows), int(state.row), int(state.column)
     side = max(4, min(44, 640 // size))
     letters, numbered = max(SMALLEST_TEXT, side // 3), side >= 20

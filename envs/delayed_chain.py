@@ -1,13 +1,13 @@
-"""DelayedChain: only the first of many actions matters, and what it was worth shows in the last step.
+"""DelayedChain: only the first of many actions matters, and its reward comes in the last step.
 
 Description:
     A chain of ``length`` steps with two branches. The first action chooses the branch; every later action
     only moves on. At the end the correct branch pays 1 and the other -1. Which first action is correct, and
     how long the chain is, are fixed for a game (drawn from ``instance_seed``, or given), so that an agent can
-    learn them over episodes; copies of one batch may each have their own.
+    learn them over episodes; copies of one batch may differ in them.
 
-    Source: Oh et al., "Discovering reinforcement learning algorithms" (2020), appendix A.3, whose five
-    variants are
+    Source: Oh et al., "Discovering reinforcement learning algorithms" (2020), appendix A.3, with five
+    variants:
 
     | variant | ``length`` | ``noisy`` | ``observation`` |
     |---|---|---|---|
@@ -17,13 +17,13 @@ Description:
     | long and noisy | (5, 50) | True | "index" |
     | state distraction | (5, 30) | False | "distraction" |
 
-    The states of the two branches are told apart, without which no value could be learned. ("distraction"
-    hides the position, and keeps the branch.)
+    The states of the two branches are distinguishable, since otherwise no value function could be learned.
+    ("distraction" hides the position, but shows the branch.)
 
 Actions:
-    Discrete(2). Only the first of an episode has an effect: it chooses the branch.
+    Discrete(2). Only the first action of an episode has an effect: it chooses the branch.
 
-Observations (setting ``observation``; M is the greatest length that ``length`` allows):
+Observations (setting ``observation``; M is the largest length that ``length`` allows):
 
     | value | space | meaning |
     |---|---|---|
@@ -36,10 +36,10 @@ Observations (setting ``observation``; M is the greatest length that ``length`` 
     |---|---|---|---|
     | 0 | 1 at the start, where the choice is made | 0 | 1 |
     | 1 | the branch: the episode's first action, 0 at the start | 0 | 1 |
-    | 2..21 | fair coins, tossed anew at every step | 0 | 1 |
+    | 2..21 | fair coins, tossed again at every step | 0 | 1 |
 
 Rewards:
-    1 or -1 in the last step. With ``noisy=True`` every step before the last pays 1 or -1, each as likely.
+    1 or -1 in the last step. With ``noisy=True`` every earlier step pays 1 or -1 with equal probability.
 
 Start:
     Position 0, before the choice.
@@ -66,15 +66,15 @@ from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import choice, flag, integer
 
-NUM_COINS = 20  # distracting bits of an observation
+NUM_COINS = 20  # distracting bits in an observation
 _COIN_SIDES = 2**NUM_COINS
 MAX_LENGTH = 1000
-_SHOWN = 24  # positions in a picture
+_SHOWN = 24  # most positions in a picture
 
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Back to the start, before the choice."""
+    """Return to the start, before the choice."""
     state.position = 0
     state.branch = 0
     state.coins = randint(state, _COIN_SIDES) if params.distracting != 0 else 0
@@ -82,7 +82,7 @@ def reset(state: Any, params: Any) -> None:
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Choose the branch at the start, move on elsewhere."""
+    """Choose the branch at the start, move on afterwards."""
     if state.position == 0:
         state.branch = actions[0]
     state.position += 1
@@ -98,13 +98,13 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe_index(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """One number a position and branch."""
+    """One number for each position and branch."""
     out[0] = 0 if state.position == 0 else state.position + params.max_length * state.branch
 
 
 @rule
 def observe_distraction(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Two bits that matter and twenty that do not."""
+    """Two relevant bits and twenty irrelevant ones."""
     out[0] = 1 if state.position == 0 else 0
     out[1] = state.branch
     for coin in range(NUM_COINS):
@@ -122,15 +122,15 @@ def delayed_chain(
     correct_action: int | None = None,
     instance_seed: int = 0,
 ) -> Game:
-    """A delayed chain.
+    """A delayed chain game.
 
     Args:
         length: steps of an episode, 1 to 1000, or a range (lowest, highest) from which ``instance_seed``
-            draws it. Copies of one batch may differ in length where their range is the same.
-        noisy: whether the steps before the last pay 1 or -1 at random.
+            draws it. Copies of one batch may differ in length if they have the same range.
+        noisy: whether earlier steps than the last pay 1 or -1 at random.
         observation: "index" or "distraction".
         correct_action: the first action that leads to reward 1, or None to draw it from ``instance_seed``.
-        instance_seed: which length and correct action, where they are drawn.
+        instance_seed: seed from which length and correct action are drawn, if not given.
 
     Raises:
         GameError: for a setting out of range.
@@ -138,7 +138,7 @@ def delayed_chain(
     lowest, highest = _length_range(length)
     noisy = flag("noisy", noisy)
     choice("observation", observation, _OBSERVE)
-    # Only `random` of NumPy's generator: its stream has never changed from version to version.
+    # Only `random` of NumPy's generator is used: its stream has never changed between versions.
     draw = np.random.default_rng(integer("instance_seed", instance_seed, 0, 2**63 - 1)).random(2)
     steps = lowest + int(draw[0] * (highest - lowest + 1))
     correct = int(draw[1] * 2) if correct_action is None else integer("correct_action", correct_action, 0, 1)
@@ -187,7 +187,7 @@ def _length_range(length: Any) -> tuple[int, int]:
 
 
 def _text(state: Any, params: Any) -> str:
-    """Two rows of dots, one a branch, the agent ``A``; before the choice it stands left of both."""
+    """Two rows of dots, one per branch, with the agent ``A``; before the choice it stands left of both."""
     position, length = int(state.position), int(params.length)
     start = "A" if position == 0 else "o"
     lines = []
@@ -236,5 +236,5 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         canvas.text(last_x + 24, y, end, size=15, fill=ink, anchor="lm")
     circle(*start, fill=GREY, here=position == 0)
     note = "grey: the start" if first == 1 else f"positions {first} to {first + shown - 1}"
-    canvas.text(12, 188, f"{note}; filled: the way taken, thick ring: now", size=13, anchor="lm")
+    canvas.text(12, 188, f"{note}; filled: path taken, thick outline: agent", size=13, anchor="lm")
     return canvas.array()

@@ -1,25 +1,25 @@
-"""Digits: read a handwritten digit, and be paid for the right answer.
+"""Digits: classify a handwritten digit; the right answer is rewarded.
 
 Description:
-    A labelled data set as an environment of one step (see :mod:`mlbits.envs.supervised`): 1,797 images of 8x8
-    pixels of the digits 0 to 9, written by 43 people, as they come with scikit-learn. A fifth of each digit's
-    images, the same ones in every run, are the test split, which training never sees.
+    A labelled dataset as an environment of one step (see :mod:`mlbits.envs.supervised`): 1,797 images of 8x8
+    pixels of the digits 0 to 9, written by 43 people, as distributed with scikit-learn. A fifth of each digit's
+    images, the same in every run, are the test split, which is never used in training.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits" (1998), UCI machine learning repository;
-    its test set, which is what scikit-learn ships.
+    its test set, which scikit-learn distributes.
 
 Actions:
-    Discrete(A): the answer, of the A digits that take part; action k stands for ``classes[k]``.
+    Discrete(A): the answer, one of the A digits in use; action k stands for ``classes[k]``.
 
 Observations (setting ``observation``):
 
     | value | space | meaning |
     |---|---|---|
-    | "flat" | Box(0, 1, [64], float32) | the pixels row by row, 0 paper and 1 ink |
+    | "flat" | Box(0, 1, [64], float32) | the pixels row by row, 0 is paper and 1 ink |
     | "image" | Box(0, 255, [8, 8], uint8) | the same as an image |
 
-    With ``feedback="full"`` a Dict of "features", as above, and "feedback", what each answer pays: 0 before the
-    answer, the rewards of all answers after it.
+    With ``feedback="full"`` a Dict of "features", as above, and "feedback", the reward of each answer: 0 before the
+    answer, all rewards after it.
 
 Rewards:
     1 for the right answer and 0 for any other; the mean return is the accuracy. Or ``rewards[label, answer]``.
@@ -49,13 +49,13 @@ from mlbits.envs.core.settings import choice, integer
 from mlbits.envs.supervised import supervised
 from mlbits.envs.supervised.drawing import draw
 
-DIGITS, MOST = 10, 16  # labels, and the value of a pixel full of ink
+DIGITS, MOST = 10, 16  # number of labels; largest value of a pixel
 
 
 @cache
 def _load() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Pixels 0..16, [1797, 8, 8], and labels [1797]."""
-    from sklearn.datasets import load_digits  # a second to import, so not before it is needed
+    from sklearn.datasets import load_digits  # imported here because it takes a second
 
     data: Any = load_digits()
     return data.images, data.target
@@ -73,11 +73,11 @@ def digits(
 
     Args:
         split: "train" (four fifths of the images), "test" (the rest) or "all".
-        classes: how many digits take part, from 0 on and at least two; or which, as a list.
-        rewards: what answers pay, a matrix of label and answer or its rows one after another; None for 1 if right and
-            else 0.
+        classes: number of digits in use, starting with 0, at least two; or a list of digits.
+        rewards: rewards of answers: a matrix [label, answer], also flattened row by row; None means 1 for the right
+            answer and 0 for others.
         observation: "flat" or "image".
-        feedback: "bandit" shows nothing after the answer, "full" what every answer would have paid.
+        feedback: "bandit" shows nothing after the answer, "full" the rewards of all answers.
 
     Raises:
         GameError: for a setting out of range.

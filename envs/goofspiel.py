@@ -1,35 +1,35 @@
-"""Goofspiel: bid cards for prizes, all players at once; each card can be bid only once.
+"""Goofspiel: bid cards for prizes, all players simultaneously; each card can be bid only once.
 
 Description:
-    Every player holds the cards 1 to n. There are n prizes, worth 1 to n points. One prize after another is turned
-    up; all bid a card for it at once; the highest bid wins the prize, and where several bid the highest nobody does.
-    The bids are spent. The last card and prize leave nothing to decide and are played at once, so that a game takes
-    n - 1 steps.
+    Every player holds the cards 1 to n. There are n prizes, worth 1 to n points. The prizes are turned up one at a
+    time; all players bid a card simultaneously; the highest bid wins the prize, unless several players bid it, in which
+    case no one does. The bids are spent. The last card and prize leave nothing to decide and are played automatically,
+    so that a game takes n - 1 steps.
 
     Source: Merrill Flood's game of the 1930s; Ross, "Goofspiel: the game of pure strategy" (1971). Rules, options and
-    returns are those of OpenSpiel's ``goofspiel``, whose own actions and prizes count from 0 as well.
+    returns are those of OpenSpiel's ``goofspiel``, where actions and prizes count from 0 as well.
 
 Actions:
-    Discrete(n): action a bids the card a + 1. Legal are the cards in one's hand.
+    Discrete(n): action a bids the card a + 1. The legal actions are the cards in hand.
 
 Observations:
-    Box float32, all entries from 0 to 1, seats counted from one's own on (own first, wrapping around):
+    Box float32, all entries from 0 to 1, seats ordered from the player's own (own first, wrapping around):
 
     | entries | meaning |
     |---|---|
-    | n a seat ("full"), n ("winners") | the cards in hand: everybody's, or one's own |
-    | 1 a seat | points won, over the sum of all prizes |
-    | n | one-hot: the prize that is bid for; all 0 when the game is over |
+    | n per seat ("full"), n ("winners") | the cards in hand: of all seats, or only the player's own |
+    | 1 per seat | points won, divided by the sum of all prizes |
+    | n | one-hot: the prize on offer; all 0 when the game is over |
     | n | the prizes that have not been turned up |
-    | n a seat ("winners") | the prizes that each seat has won |
+    | n per seat ("winners") | the prizes that each seat has won |
 
-    Setting ``observation``: "full" shows all bids after they were made, "winners" only who won each prize (OpenSpiel's
+    Setting ``observation``: "full" shows all bids after they are made, "winners" only who won each prize (OpenSpiel's
     ``imp_info``).
 
 Rewards:
-    At the end (setting ``returns``): "win_loss" is 1 shared by those with the most points and -1 shared by the others
-    (0 for everyone where all have equally many), "point_difference" is one's points above the mean of all players',
-    "total_points" is one's points.
+    At the end (setting ``returns``): "win_loss" is 1 divided among those with the most points and -1 divided among the
+    others (0 for everyone if all have equally many), "point_difference" is the player's points minus the mean of all
+    players' points, "total_points" is the player's points.
 
 Start:
     Full hands; the first prize is turned up.
@@ -62,13 +62,13 @@ _RETURNS = ("win_loss", "point_difference", "total_points")
 
 @rule
 def has(cards: Any, card: Any) -> Any:
-    """Whether a set of cards, a bit each, holds a card."""
+    """Whether a set of cards, one bit per card, contains a card."""
     return (cards >> card) & 1 == 1
 
 
 @rule(inline=False)
 def turn_up(state: Any, params: Any) -> None:
-    """The next prize; there is at least one left."""
+    """Turn up the next prize; at least one must be left."""
     cards = params.cards
     left = cards - state.rounds
     chosen = 0
@@ -86,7 +86,7 @@ def turn_up(state: Any, params: Any) -> None:
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Full hands, no points, and the first prize."""
+    """Deal full hands, clear points, and turn up the first prize."""
     full = (1 << params.cards) - 1
     for seat in range(params.seats):
         state.hand[seat] = full
@@ -100,7 +100,7 @@ def reset(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def award(state: Any, params: Any) -> None:
-    """Spend the bids in ``state.bid``, and give the prize to the highest alone."""
+    """Spend the bids in ``state.bid``, and give the prize to the highest bidder unless there is a tie."""
     best, winner, ties = -1, 0, 0
     for seat in range(params.seats):
         bid = state.bid[seat]
@@ -117,7 +117,7 @@ def award(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def pay(state: Any, params: Any, rewards: Any) -> None:
-    """What the game was worth to each."""
+    """Write the rewards of a finished game."""
     seats = params.seats
     most, total, winners = 0, 0, 0
     for seat in range(seats):
@@ -138,7 +138,7 @@ def pay(state: Any, params: Any, rewards: Any) -> None:
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """One prize; and the last card for the last prize, where they are next."""
+    """Play for one prize; if one card is left afterwards, play that for the last prize."""
     for seat in range(params.seats):
         state.bid[seat] = actions[seat]
     award(state, params)
@@ -157,7 +157,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Hands, points, prizes, and what has been won, from one's own seat."""
+    """Hands, points, prizes, and prizes won, ordered from this seat."""
     cards, seats = params.cards, params.seats
     at = 0
     for k in range(seats if params.full != 0 else 1):
@@ -196,11 +196,11 @@ def goofspiel(
     """A game of Goofspiel.
 
     Args:
-        cards: cards a hand, and prizes, n, 2 to 32.
-        seats: players, 2 to 10.
-        prizes: the order in which they are turned up: "random", "ascending" or "descending".
+        cards: number n of cards per hand, and of prizes, 2 to 32.
+        seats: number of players, 2 to 10.
+        prizes: the order in which prizes are turned up: "random", "ascending" or "descending".
         returns: "win_loss", "point_difference" or "total_points".
-        observation: "full", or "winners" where bids stay hidden.
+        observation: "full", or "winners", which hides the bids.
 
     Raises:
         GameError: for a setting out of range.
@@ -235,7 +235,7 @@ def goofspiel(
 
 
 def _held(cards: Any, count: int) -> list[int]:
-    """The faces, 1 to n, of a set of cards."""
+    """The values, 1 to n, of a set of cards."""
     return [card + 1 for card in range(count) if int(cards) >> card & 1]
 
 
@@ -244,7 +244,7 @@ def _title(state: Any) -> str:
 
 
 def _text(state: Any, params: Any) -> str:
-    """The prize, then a line a seat."""
+    """The prize, then one line per seat."""
     count = int(params.cards)
     left = " ".join(map(str, _held(state.prizes, count)))
     lines = [f"{_title(state)}, still to come: {left or 'none'}"]
@@ -256,7 +256,7 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A row of prizes in the colour of who won them, a row of cards a seat with the last bid in yellow, and a key."""
+    """A row of prizes in the winners' colours, a row of cards per seat with its last bid in yellow, and a key."""
     count, seats = int(params.cards), int(params.seats)
     wide, high, left = 34, 44, 130
     bottom = 12 + (seats + 1) * (high + 14)

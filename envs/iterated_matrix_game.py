@@ -1,37 +1,37 @@
-"""IteratedMatrixGame: a game in normal form played again and again, each round seen by all.
+"""IteratedMatrixGame: a normal-form game played repeatedly; all players observe each round's actions.
 
 Description:
-    All seats choose at once, are paid, see what everybody chose, and play again: for a number of rounds, or for as
-    long as a coin of the probability ``continuation`` says, or both. Any payoff tensor, as for
+    All seats act simultaneously, are paid, observe everyone's actions, and play again: for a number of rounds, or
+    as long as a coin with probability ``continuation`` allows, or both. Any payoff tensor, as for
     :mod:`mlbits.envs.matrix_game`; the default is the Prisoner's Dilemma.
 
     Source: Axelrod, "The Evolution of Cooperation" (1984); the last joint action as the observation is that of
     Foerster et al., "Learning with opponent-learning awareness" (2018), section 4.1.
 
 Actions:
-    Discrete(the most actions A that a seat has), with masks where seats have different numbers of them.
+    Discrete(A), where A is the largest number of actions of any seat; with masks if seats have different numbers.
 
 Observations:
     MultiDiscrete [3]:
 
     | index | meaning | values |
     |---|---|---|
-    | 0 | the last joint action as one number; A^n where nothing has been played | A^n + 1 |
-    | 1 | the rounds played; always 0 where ``rounds`` is None | rounds + 1, or 1 |
-    | 2 | one's own seat; always 0 with ``see_seat=False`` | n, or 1 |
+    | 0 | the last joint action as one number; A^n before the first round | A^n + 1 |
+    | 1 | the number of rounds played; always 0 if ``rounds`` is None | rounds + 1, or 1 |
+    | 2 | the player's own seat; always 0 with ``see_seat=False`` | n, or 1 |
 
-    Its digits in base A are one's own action, then those of the seats after one's own, wrapping around. In the
-    Prisoner's Dilemma it is 0 after both cooperated, 1 after the other defected, 2 after oneself did, 3
-    after both did, and 4 at the start.
+    The digits of the joint action in base A are the player's own action, then those of the following seats, wrapping
+    around. In the Prisoner's Dilemma it is 0 if both cooperated, 1 if only the other defected, 2 if only the player
+    itself did, 3 if both did, and 4 at the start.
 
 Rewards:
     payoffs[seat, action of seat 0, action of seat 1, ...] of each round.
 
 Start:
-    Nothing played.
+    No actions played.
 
 End:
-    Termination after ``rounds`` rounds; before that with probability 1 - continuation after each.
+    Termination after ``rounds`` rounds, and after each round with probability 1 - continuation.
 
 Version history:
     v0: first version.
@@ -62,14 +62,14 @@ MAX_ROUNDS, MAX_JOINT = 10**6, 2**20
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Nobody has played."""
+    """Clear the actions played."""
     clear(state, params)
     state.rounds_played = 0
 
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Play a round, and toss the coin where there is one."""
+    """Play a round, and draw whether another one follows."""
     pay(state, params, actions, rewards)
     state.rounds_played += 1
     ended = state.rounds_played == params.rounds
@@ -80,7 +80,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The last joint action from one's own seat, the rounds played, one's own seat."""
+    """The last joint action seen from this seat, the rounds played, and the seat."""
     joint = 0
     for k in range(params.seats):
         joint = joint * params.most + state.played[(seat + k) % params.seats]
@@ -96,17 +96,17 @@ def iterated_matrix_game(
     continuation: float = 1.0,
     see_seat: bool = True,
 ) -> Game:
-    """A game in normal form, again and again.
+    """A repeated normal-form game.
 
     Args:
-        payoffs: a name or a tensor, as for :func:`mlbits.envs.matrix_game.matrix_game`.
-        rounds: rounds after which the game terminates, 1 to 1,000,000; None for no such limit, which wants a
-            continuation below 1.
-        continuation: probability, from 0 to 1, that another round follows a round.
-        see_seat: whether a seat observes which it is.
+        payoffs: a name or a tensor, see :func:`mlbits.envs.matrix_game.matrix_game`.
+        rounds: rounds after which the game terminates, 1 to 1,000,000; None for no limit, which requires
+            ``continuation`` below 1.
+        continuation: probability, from 0 to 1, that another round follows.
+        see_seat: whether a player observes its own seat.
 
     Raises:
-        GameError: for payoffs that are none, a setting out of range, or a game that would never end.
+        GameError: for invalid payoffs, a setting out of range, or a game that would never end.
     """
     table = payoff_table(payoffs)
     if rounds is not None:
@@ -150,7 +150,7 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """The one-shot game's picture under a line that counts the rounds."""
+    """The one-shot game's picture below a line with the number of rounds."""
     game = draw_game(state, params)
     canvas = Canvas(game.shape[1], 28)
     canvas.text(12, 14, _title(state, params), fill=INK, anchor="lm")

@@ -1,41 +1,41 @@
-"""Knapsack: put items of the greatest total value into a sack of limited capacity, one at a time.
+"""Knapsack: fill a sack of limited capacity with the most valuable items, one at a time.
 
 Description:
     There are n items of integer weight and positive value. Each can be packed at most once, and not every
-    item is there in every episode: each is available with probability ``availability`` (where no item that
-    fits into the empty sack would be, one of those is made available, each as likely). Weights, values and
-    capacity are one instance fixed for the game, drawn from ``instance_seed`` or given; copies of one batch
-    may each have their own.
+    item is present in every episode: each is available with probability ``availability`` (if no item that
+    fits into the empty sack would be, one of those is made available, drawn uniformly). Weights, values and
+    capacity form one instance, fixed for the game, either drawn from ``instance_seed`` or given; copies of one batch
+    may have different instances.
 
     Source: the 0/1 knapsack problem, Kellerer, Pferschy and Pisinger, "Knapsack Problems" (2004), chapter 1,
-    packed item by item. Drawn instances are what they call uncorrelated: weights and values are uniform and
+    packed item by item. Drawn instances are of the kind called uncorrelated there: weights and values are uniform and
     independent.
 
 Actions:
-    Discrete(n): the item to pack. Legal are those that are available, not packed yet, and fit into what is
-    left.
+    Discrete(n): the item to pack. Legal are items that are available, not packed yet, and fit into the remaining
+    capacity.
 
 Observations:
-    Box float32 [3 n + 1], one row so that any network takes it:
+    Box float32 [3 n + 1], a flat vector that suits any network:
 
     | index | meaning | low | high |
     |---|---|---|---|
-    | 0 | capacity left, in units of the unit weight | 0 | 1 |
-    | 1 + 3 i | 1 if item i is available and not packed yet (it may be too heavy by now) | 0 | 1 |
+    | 0 | remaining capacity, in units of the unit weight | 0 | 1 |
+    | 1 + 3 i | 1 if item i is available and not packed yet (it may be too heavy) | 0 | 1 |
     | 2 + 3 i | weight of item i, in units of the unit weight | 0 | 1 |
-    | 3 + 3 i | value of item i, over that of the most valuable item | 0 | 1 |
+    | 3 + 3 i | value of item i, divided by that of the most valuable item | 0 | 1 |
 
     The unit weight is the capacity, or the heaviest item's weight if that is more.
 
 Rewards:
-    The value of the item packed. In the default instance the best play is worth 65.3 in the mean, and packing
-    at random 51.
+    The value of the packed item. In the default instance the mean return is 65.3 for optimal play and 51 for
+    random play.
 
 Start:
     The sack is empty; the available items are drawn.
 
 End:
-    Termination when no item that is left fits, after n steps at the latest. There is no truncation.
+    Termination when no remaining item fits, after n steps at the latest. There is no truncation.
 
 Version history:
     v0: first version.
@@ -61,7 +61,7 @@ from mlbits.envs.core.settings import integer, number, numbers
 DEFAULT_ITEMS, MAX_ITEMS = 10, 1000
 MAX_WEIGHT = 10**6
 MIN_VALUE, MAX_VALUE = 0.001, 10**6
-DRAWN_UP_TO = 20  # the greatest weight and value of a drawn instance
+DRAWN_UP_TO = 20  # largest weight and value of a drawn instance
 
 
 @rule
@@ -72,7 +72,7 @@ def fits(state: Any, params: Any, item: Any) -> Any:
 
 @rule(inline=False)
 def reset(state: Any, params: Any) -> None:
-    """Empty the sack and draw which items are there."""
+    """Empty the sack and draw which items are available."""
     state.left = params.capacity
     light, packable = 0, 0
     for item in range(params.items):
@@ -109,7 +109,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The capacity left, then whether it is there, its weight and its value for each item."""
+    """The remaining capacity, then for each item whether it is available, its weight and its value."""
     out[0] = state.left / params.unit_weight
     for item in range(params.items):
         out[1 + 3 * item] = state.there[item]
@@ -119,7 +119,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule(inline=False)
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Items that are there and fit."""
+    """Items that are available and fit."""
     for item in range(params.items):
         out[item] = fits(state, params, item)
 
@@ -133,19 +133,19 @@ def knapsack(
     availability: float = 0.8,
     instance_seed: int = 0,
 ) -> Game:
-    """A knapsack.
+    """A knapsack game.
 
     Args:
-        items: number of items n, 1 to 1000; None takes the length of ``weights`` or ``values``, else 10.
+        items: number of items n, 1 to 1000; None means the length of ``weights`` or ``values``, else 10.
         weights: integer weights [n], 1 to 1,000,000; None draws them from 1..20.
         values: values [n], 0.001 to 1,000,000; None draws them from the integers 1..20.
-        capacity: an integer, at least the lightest item's weight; None takes half of the weights' sum,
-            rounded down, or the lightest item's weight if that is more.
-        availability: probability, above 0 up to 1, that an item is there in an episode.
-        instance_seed: which instance, for what is drawn of it.
+        capacity: an integer, at least the lightest item's weight; None means half of the sum of weights,
+            rounded down, or the lightest item's weight if that is larger.
+        availability: probability, above 0 up to 1, that an item is available in an episode.
+        instance_seed: seed of the drawn parts of the instance.
 
     Raises:
-        GameError: for a setting out of range, or lists whose lengths do not fit.
+        GameError: for a setting out of range, or lists of different lengths.
     """
     weight_table, value_table = _instance(items, weights, values, instance_seed)
     items = len(weight_table)
@@ -187,10 +187,10 @@ def knapsack(
 
 
 def _instance(items: Any, weights: Any, values: Any, instance_seed: Any) -> tuple[Any, Any]:
-    """The items' weights, int64 [n], and values, float64 [n], as given or drawn."""
+    """The items' weights, int64 [n], and values, float64 [n], given or drawn."""
     items = _count(items, weights, values)
     seed = integer("instance_seed", instance_seed, 0, 2**63 - 1)
-    # Only `random` of NumPy's generator: its stream has never changed from version to version.
+    # Only `random` of NumPy's generator is used: its stream has never changed between versions.
     drawn = 1 + np.floor(np.random.default_rng(seed).random((2, items)) * DRAWN_UP_TO)
     weight_table = drawn[0] if weights is None else numbers("weights", weights, 1, MAX_WEIGHT)
     value_table = drawn[1] if values is None else numbers("values", values, MIN_VALUE, MAX_VALUE)
@@ -201,7 +201,7 @@ def _instance(items: Any, weights: Any, values: Any, instance_seed: Any) -> tupl
 
 
 def _count(items: int | None, weights: Any, values: Any) -> int:
-    """The number of items that the settings agree on."""
+    """The number of items, on which the settings must agree."""
     known = {} if items is None else {"items": integer("items", items, 1, MAX_ITEMS)}
     for name, given in (("weights", weights), ("values", values)):
         if given is not None:
@@ -209,13 +209,13 @@ def _count(items: int | None, weights: Any, values: Any) -> int:
     for name, count in known.items():
         first, wanted = next(iter(known.items()))
         if count != wanted:
-            raise GameError(f"{name}: got {count} entries; wanted {wanted}, as {first} has it")
+            raise GameError(f"{name}: got {count} entries; wanted {wanted}, the number given by {first}")
         integer(f"length of {name}", count, 1, MAX_ITEMS)
     return next(iter(known.values()), DEFAULT_ITEMS)
 
 
 def _text(state: Any, params: Any) -> str:
-    """One line an item: what it weighs, is worth, and where it is."""
+    """One line per item: its weight, its value and where it is."""
     packed = float(params.values[state.packed != 0].sum())
     lines = [f"capacity left {int(state.left)} of {int(params.capacity)}, value packed {packed:g}"]
     for item in range(int(params.items)):
@@ -232,7 +232,7 @@ def _place(state: Any, params: Any, item: int) -> str:
     return "fits" if params.weights[item] <= state.left else "too heavy"
 
 
-_LOOK = {  # fill, outline, writing
+_LOOK = {  # fill, outline, text
     "packed": (GREEN, INK, PAPER),
     "fits": (PAPER, INK, INK),
     "too heavy": (GRID, GREY, GREY),
@@ -241,7 +241,7 @@ _LOOK = {  # fill, outline, writing
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A bar that fills with what is packed, above the items as boxes."""
+    """A bar that fills with packed items, above the items as boxes."""
     items, capacity = int(params.items), int(params.capacity)
     columns = min(items, 10 if items <= 100 else 40)
     box_w, box_h = (76, 62) if items <= 100 else (24, 20)

@@ -1,36 +1,37 @@
-"""MatrixGame: a game in normal form; all seats choose at once, a table says what each gets, and it is over.
+"""MatrixGame: a normal-form game; all seats act once, simultaneously, and a payoff table gives the rewards.
 
 Description:
-    Any payoff tensor for two to eight seats, given or by name. Among the named are the games that tell learning
-    rules apart: rock-paper-scissors and matching pennies have one equilibrium, and it is mixed; in Shapley's game
-    fictitious play cycles for ever; the Prisoner's Dilemma, stag hunt, chicken and the battle of the sexes are the
-    four ways in which two players' interests may clash and agree.
+    Any payoff tensor for two to eight seats, given or by name. The named games include those on which learning rules
+    behave differently: rock-paper-scissors and matching pennies have a single equilibrium, a mixed one; in Shapley's
+    game fictitious play cycles forever; the Prisoner's Dilemma, stag hunt, chicken and the battle of the sexes are
+    the four classic mixtures of conflict and common interest between two players.
 
     | ``payoffs`` | actions | seat 0's payoffs | seat 1's |
     |---|---|---|---|
     | "rock_paper_scissors" | rock, paper, scissors | 1 for a win, -1 for a loss | minus that |
-    | "matching_pennies" | heads, tails | 1 if both chose alike, else -1 | minus that |
+    | "matching_pennies" | heads, tails | 1 if both chose the same, else -1 | minus that |
     | "prisoners_dilemma" | cooperate, defect | 3 0 / 5 1 | symmetric |
     | "stag_hunt" | stag, hare | 4 0 / 3 3 | symmetric |
     | "chicken" | swerve, straight | 0 -1 / 1 -10 | symmetric |
     | "battle_of_the_sexes" | bach, stravinsky | 3 0 / 0 2 | 2 0 / 0 3 |
     | "shapley" | top, middle, bottom | 1 0 0 / 0 1 0 / 0 0 1 | 0 1 0 / 0 0 1 / 1 0 0 |
 
-    Source: Luce and Raiffa, "Games and Decisions" (1957), chapter 5; the dilemma's payoffs are Axelrod's (1984),
+    Source: Luce and Raiffa, "Games and Decisions" (1957), chapter 5; the dilemma's payoffs are Axelrod's (1984);
     Shapley's game is that of "Some topics in two-person games" (1964).
 
 Actions:
-    Discrete(the most actions that a seat has). Where seats have different numbers of them, a seat's legal actions
-    are its first ones, and masks say so.
+    Discrete(A), where A is the largest number of actions of any seat. If seats have different numbers of actions, a
+    seat's legal actions are its first ones, given by masks.
 
 Observations:
-    Discrete(seats): one's own seat, so that one policy can play all; with ``see_seat=False`` Discrete(1), always 0.
+    Discrete(seats): the player's own seat, so that one policy can play all seats; with ``see_seat=False`` Discrete(1),
+    always 0.
 
 Rewards:
     payoffs[seat, action of seat 0, action of seat 1, ...].
 
 Start:
-    Nothing played.
+    No actions played.
 
 End:
     Termination after one step.
@@ -56,12 +57,12 @@ from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import capacity, choice, flag
 
 MAX_SEATS, MAX_PAYOFFS, MAX_PAYOFF = 8, 2**20, 1e6
-_DRAWN_AS_TABLE = 12  # the most actions a seat of a game that is drawn as a table
+_DRAWN_AS_TABLE = 12  # most actions per seat of a game that is drawn as a table
 
 _DILEMMA, _HUNT, _CHICKEN = (np.array(rows) for rows in ([[3, 0], [5, 1]], [[4, 0], [3, 3]], [[0, -1], [1, -10]]))
 _THROWS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 _PENNIES = np.array([[1, -1], [-1, 1]])
-# By name: the actions' names, and what the two seats get, [2, A, A].
+# For each name: the actions' names, and the payoffs of the two seats, [2, A, A].
 NAMED: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {
     "rock_paper_scissors": (("rock", "paper", "scissors"), np.stack([_THROWS, -_THROWS])),
     "matching_pennies": (("heads", "tails"), np.stack([_PENNIES, -_PENNIES])),
@@ -75,14 +76,14 @@ NAMED: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Nobody has played."""
+    """Clear the actions played."""
     for seat in range(params.seats):
         state.played[seat] = -1
 
 
 @rule
 def pay(state: Any, params: Any, actions: Any, rewards: Any) -> None:
-    """Look up what each seat gets; the table lies seat by seat, the last seat's action fastest."""
+    """Look up each seat's payoff; the table is stored seat by seat, with the last seat's action varying fastest."""
     cell = 0
     for seat in range(params.seats):
         cell = cell * params.counts[seat] + actions[seat]
@@ -93,14 +94,14 @@ def pay(state: Any, params: Any, actions: Any, rewards: Any) -> None:
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Play once."""
+    """Play the game once."""
     pay(state, params, actions, rewards)
     return True, False
 
 
 @rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """One's own seat, or nothing."""
+    """The player's own seat, or 0."""
     out[0] = seat if params.see_seat != 0 else 0
 
 
@@ -116,18 +117,18 @@ def matrix_game(
     *,
     see_seat: bool = True,
 ) -> Game:
-    """A game in normal form.
+    """A normal-form game.
 
     Args:
         payoffs: a name ("rock_paper_scissors", "matching_pennies", "prisoners_dilemma", "stag_hunt", "chicken",
-            "battle_of_the_sexes" or "shapley"); a tensor [n, A_1, ..., A_n] of what each of n seats gets (for two
-            seats a pair of matrices); or one matrix [A_1, A_2], what seat 0 gets of seat 1. Arrays, nested lists, or
-            the text of such lists as JSON.
-        see_seat: whether a seat observes which it is. Without it one policy plays all seats alike, which suits
-            symmetric games.
+            "battle_of_the_sexes" or "shapley"); a tensor [n, A_1, ..., A_n] of the payoffs of n seats (for two
+            seats a pair of matrices); or one matrix [A_1, A_2], the payoffs of seat 0 in a zero-sum game. Arrays,
+            nested lists, or such lists as JSON text.
+        see_seat: whether a player observes its own seat. Without it, one policy plays all seats in the same way, which
+            suits symmetric games.
 
     Raises:
-        GameError: for an unknown name, or payoffs of a wrong shape or that are no finite numbers.
+        GameError: for an unknown name, or payoffs that have a wrong shape or are not finite numbers.
     """
     table = payoff_table(payoffs)
     seats, see_seat = len(table), flag("see_seat", see_seat)
@@ -153,13 +154,13 @@ def payoff_table(payoffs: Any) -> NDArray[np.float64]:
     """Payoffs as a tensor.
 
     Args:
-        payoffs: as for :func:`matrix_game`.
+        payoffs: see :func:`matrix_game`.
 
     Returns:
         float64 [n, A_1, ..., A_n].
 
     Raises:
-        GameError: if they are none.
+        GameError: if they are not valid payoffs.
     """
     wanted = "wanted a tensor [n, A_1, ..., A_n], a pair of matrices, or one matrix"
     if isinstance(payoffs, str) and not payoffs.lstrip().startswith("["):
@@ -167,8 +168,8 @@ def payoff_table(payoffs: Any) -> NDArray[np.float64]:
     try:
         payoffs = json.loads(payoffs) if isinstance(payoffs, str) else payoffs
         table = np.asarray(payoffs, np.float64)
-    except (TypeError, ValueError):  # rows of several lengths, or words
-        raise GameError(f"payoffs: got {str(payoffs)[:80]}, which is no array of numbers; {wanted}") from None
+    except (TypeError, ValueError):  # rows of different lengths, or strings
+        raise GameError(f"payoffs: got {str(payoffs)[:80]}, which is not an array of numbers; {wanted}") from None
     if table.ndim == 2:
         table = np.stack([table, 0.0 - table])
     if not (table.ndim >= 3 and len(table) == table.ndim - 1 <= MAX_SEATS and table.size > 0):
@@ -184,7 +185,7 @@ def payoff_table(payoffs: Any) -> NDArray[np.float64]:
 
 
 def table_params(payoffs: Any, table: NDArray[np.float64]) -> tuple[Fields, dict[str, Any]]:
-    """The fields and values of parameters that hold a table, for :func:`make_params`."""
+    """Parameter fields that hold a payoff table, and their values, for :func:`make_params`."""
     named = list(NAMED).index(payoffs) if isinstance(payoffs, str) and payoffs in NAMED else -1
     fields: Fields = [
         ("seats", "i4"), ("cells", "i4"), ("named", "i4"), ("counts", "i4", (MAX_SEATS,)),
@@ -198,7 +199,7 @@ def table_params(payoffs: Any, table: NDArray[np.float64]) -> tuple[Fields, dict
 
 
 def _table(params: Any) -> NDArray[Any]:
-    """The payoffs [n, A_1, ..., A_n] that parameters hold."""
+    """The payoffs [n, A_1, ..., A_n] stored in the parameters."""
     seats, cells = int(params.seats), int(params.cells)
     return np.asarray(params.payoffs[: seats * cells]).reshape(seats, *map(int, params.counts[:seats]))
 
@@ -208,7 +209,7 @@ def _name(params: Any, action: int) -> str:
 
 
 def text(state: Any, params: Any) -> str:
-    """A line a seat: what it played last, and what that paid."""
+    """One line per seat: its last action and the payoff."""
     played = tuple(int(action) for action in state.played[: params.seats])
     if played[0] < 0:
         return f"{int(params.seats)} seats, nothing played\n"
@@ -216,11 +217,11 @@ def text(state: Any, params: Any) -> str:
     return "".join(f"seat {seat}: {_name(params, action)}, paid {paid[seat]:g}\n" for seat, action in enumerate(played))
 
 
-_CHOSEN = (252, 236, 178)  # pale, so that both seats' colours can be read on it
+_CHOSEN = (252, 236, 178)  # pale, so that text in both seats' colours is readable on it
 
 
 def draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """The table of two seats with the cell last played in yellow; more seats, or many actions, as lines."""
+    """The table of a two-seat game with the last cell played in yellow; other games as lines of text."""
     table = _table(params)
     if len(table) > 2 or max(table.shape[1:]) > _DRAWN_AS_TABLE:
         return _draw_lines(state, params)
@@ -239,7 +240,7 @@ def draw(state: Any, params: Any) -> NDArray[np.uint8]:
             canvas.pen.rectangle([x, y, x + wide, y + high], fill=_CHOSEN if chosen else PAPER, outline=GREY)
             canvas.text(x + wide * 0.3, y + high / 2, f"{table[0, i, j]:.4g}", size=15, fill=BLUE)
             canvas.text(x + wide * 0.7, y + high / 2, f"{table[1, i, j]:.4g}", size=15, fill=RED)
-    canvas.text(12, top + rows * high + 17, "yellow: what was played last", size=12, anchor="lm")
+    canvas.text(12, top + rows * high + 17, "yellow: last actions played", size=12, anchor="lm")
     return canvas.array()
 
 

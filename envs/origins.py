@@ -1,14 +1,15 @@
-"""Where what a user has registered comes from, so that another process can register it again.
+"""Which module and folder registered a user's environment or agent, so that another process can import it again.
 
-An id of one's own is known only once the module that registers it has been imported. A run writes that module down
-("module:id"), and the folder where Python found it, for a process that would not find it there.
+A user's id is known only after the module that registers it has been imported. A run therefore records that module
+("module:id") and the folder where Python found it, for processes that would not find it by themselves.
 
-A script that was itself started (``python mine.py``) can be imported again only where it says ``if __name__ ==
-"__main__":``; without that its training would begin anew. What a notebook registers cannot be found again at all.
+A script that was run directly (``python mine.py``) can be imported again only if it has ``if __name__ == "__main__":``;
+otherwise importing it would start its training again. What a notebook registers cannot be imported at all.
 
-Importing runs code, and a file may come from a stranger. So what a file names is imported only from where Python looks
-without the working folder (installed packages, PYTHONPATH), or from a folder of this user's own list, in which every
-folder stands from which this user has trained something. What a person types is looked for in the working folder too.
+Importing runs code, and run files may come from strangers. A module named in a file is therefore imported only from
+Python's path without the working folder (installed packages, PYTHONPATH), or from a folder on this user's own list,
+which holds the folders from which this user has trained something. Names typed by the user are also looked up in the
+working folder.
 
 Example:
     >>> _ = Path("my_games.py").write_text("import mlbits")
@@ -29,16 +30,16 @@ from types import ModuleType
 
 from mlbits.envs.core.errors import GameError
 
-_OWN = ("mlbits", "gymnasium", "ale_py")  # register themselves
+_OWN = ("mlbits", "gymnasium", "ale_py")  # these register themselves
 
 
 def caller(depth: int = 2) -> str:
-    """The name of the module whose code called the function that calls this."""
+    """The name of the module that called the caller of this function."""
     return str(sys._getframe(depth).f_globals.get("__name__", "__main__"))
 
 
 def importable_name(module: str) -> str:
-    """The name by which another process can import a module; "" where it cannot, or need not."""
+    """The name under which another process can import a module; "" if it cannot, or need not."""
     if module.partition(".")[0] in _OWN:
         return ""
     if module != "__main__":
@@ -51,7 +52,7 @@ def importable_name(module: str) -> str:
 
 
 def folder_of(module: str) -> str | None:
-    """The folder in which Python looks for a module that :func:`importable_name` has named; None where it has none."""
+    """The folder from which Python imports a module named by :func:`importable_name`; None if it has none."""
     root = sys.modules.get(module.partition(".")[0])
     path = getattr(root, "__file__", None)
     if root is None:
@@ -64,15 +65,15 @@ def folder_of(module: str) -> str | None:
 
 
 def import_module(module: str, folders: Sequence[str] | None = None) -> ModuleType:
-    """Import a module that a person or a file has named.
+    """Import a module named by the user or by a file.
 
     Args:
         module: its name.
-        folders: of the module, as a file has them: those of this user's own are looked in, and the working folder is
-            not. None where a person has typed the name: Python's own places, then the working folder.
+        folders: the module's folders as recorded in a file: only those on this user's own list are searched, and the
+            working folder is not. None if the user typed the name: Python's path, then the working folder.
 
     Raises:
-        GameError: if it is in none of them, or cannot be imported.
+        GameError: if it is in none of these, or cannot be imported.
     """
     if module in sys.modules:
         return sys.modules[module]
@@ -110,7 +111,7 @@ def import_module_of(name: str, folders: Sequence[str] | None = None) -> None:
 
 
 def own_folders() -> list[str]:
-    """The folders from which this user has trained something of their own."""
+    """The folders from which this user has trained environments or agents of their own."""
     try:
         found = json.loads(_list_file().read_text())
     except (OSError, ValueError):
@@ -119,7 +120,7 @@ def own_folders() -> list[str]:
 
 
 def remember_folders(folders: Sequence[str]) -> None:
-    """Put folders on this user's list. Where it cannot be written, they have to be on PYTHONPATH another time."""
+    """Add folders to this user's list. If the list cannot be written, they must be on PYTHONPATH next time."""
     known = own_folders()
     new = [folder for folder in folders if folder not in known]
     if not new:

@@ -1,14 +1,14 @@
-"""Pendulum: swing a pendulum up with too weak a motor, and hold it upright.
+"""Pendulum: swing up a pendulum with a weak motor, and balance it upright.
 
 Description:
-    A rod of 1 kg and 1 m on a hinge. The motor cannot lift it at once, so it has to be swung to and fro first. The
+    A rod of 1 kg and 1 m on a hinge. The motor cannot lift it directly, so it has to be swung back and forth first. The
     dynamics are those of Gymnasium's ``Pendulum-v1``, operation by operation: angle and velocity in float64, the
     motor's part in float32, as NumPy computes it there, and the C library's sine. Whole episodes agree to the last
     bit. (They have to: a difference in the last bit grows to a full turn in one episode of balancing.) The angle is 0
-    upright, grows anticlockwise and counts on through full turns.
+    upright, grows anticlockwise and is not reduced to one turn.
 
 Actions:
-    Box float32 [1]: the motor's torque, -2 to 2 N m. (Beyond that Gymnasium's clips; the core does where
+    Box float32 [1]: the motor's torque, -2 to 2 N m. (Gymnasium clips larger torques; here they are clipped with
     ``illegal="replace"``.)
 
 Observations:
@@ -25,7 +25,7 @@ Rewards:
     upright, -16.27 at worst.
 
 Start:
-    The angle uniform on -pi to pi, the velocity on -1 to 1.
+    The angle uniform on [-pi, pi], the velocity uniform on [-1, 1].
 
 End:
     No termination. Truncation after ``horizon`` steps (200).
@@ -51,26 +51,26 @@ from mlbits.envs.core.settings import number
 
 MAX_TORQUE = 2.0  # N m
 MAX_SPEED = 8.0  # rad/s
-TAU = 0.05  # s a step
-TORQUE_GAIN = np.float32(3.0)  # 3 / (m l^2); in Gymnasium's a Python number times a float32, which is a float32
+TAU = 0.05  # s per step
+TORQUE_GAIN = np.float32(3.0)  # 3 / (m l^2); in Gymnasium a Python number times a float32, which is a float32
 TORQUE_COST = np.float32(0.001)
 TWO_PI = 2 * math.pi
-TWO_PI_HIGH = 6.2831853069365025  # its first 31 bits: times a whole number below 2^22 this is exact
+TWO_PI_HIGH = 6.2831853069365025  # its first 31 bits: the product with an integer below 2^22 is exact
 TWO_PI_LOW = 2.430840202602477e-10  # the rest
 
 
 @rule
 def _cos_sin(theta: Any) -> Any:
-    """Cosine and sine to 1e-14, for observations: half a turn by Taylor series at half the angle, then doubled.
+    """Cosine and sine to 1e-14, for observations: Taylor series at half the angle, then the double-angle formulas.
 
-    Without a branch, and summed in pairs so that the sums overlap; two library calls take twice as long.
+    Branch-free, and summed in pairs that can be computed in parallel; two library calls take twice as long.
     """
     turns = math.floor(theta * (1 / TWO_PI) + 0.5)
     x = 0.5 * ((theta - turns * TWO_PI_HIGH) - turns * TWO_PI_LOW)
     q = x * x
     q2 = q * q
     q4 = q2 * q2
-    # To x^18 and x^19: the first terms left out are below 1e-14 at pi / 2.
+    # Up to x^18 and x^19: the first omitted terms are below 1e-14 at pi / 2.
     cos = ((1 - q * (1 / 2)) + q2 * (1 / 24 - q * (1 / 720))) + q4 * (
         ((1 / 40320 - q * (1 / 3628800)) + q2 * (1 / 479001600 - q * (1 / 87178291200)))
         + q4 * (1 / 20922789888000 - q * (1 / 6402373705728000))
@@ -92,7 +92,7 @@ def _reset(state: Any, params: Any) -> None:
 
 @rule
 def _step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    # The order of operations is Gymnasium's, so that the results are too.
+    # The order of operations is Gymnasium's, so that results agree.
     torque = actions[0, 0]
     angle = state.theta - TWO_PI * math.floor(state.theta * (1 / TWO_PI) + 0.5)
     rewards[0] = -(angle * angle + 0.1 * (state.theta_dot * state.theta_dot) + TORQUE_COST * (torque * torque))
@@ -112,10 +112,10 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 
 def pendulum(*, gravity: float = 10.0, horizon: int | None = 200) -> Game:
-    """Pendulum.
+    """A pendulum game.
 
     Args:
-        gravity: m/s^2, 0 to 1000 (Gymnasium's ``g``).
+        gravity: gravity in m/s^2, 0 to 1000 (Gymnasium's ``g``).
         horizon: steps after which the episode is truncated, or None.
 
     Raises:
@@ -151,7 +151,7 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _turned(theta: float) -> float:
-    """The angle within half a turn of upright."""
+    """The angle reduced to within half a turn of upright."""
     return float(theta - TWO_PI * math.floor(theta / TWO_PI + 0.5))
 
 
@@ -170,7 +170,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
 
 
 def _draw_torque(canvas: Canvas, middle: float, torque: float) -> None:
-    """An arc around the hinge, as long as the torque is strong, with its head in the torque's direction."""
+    """An arc around the hinge, with a length proportional to the torque and an arrowhead in its direction."""
     radius, sweep = 44, 150 * abs(torque) / MAX_TORQUE
     # Pillow's degrees start at three o'clock and grow clockwise; positive torque turns anticlockwise.
     start, end = (90 - sweep, 90) if torque > 0 else (90, 90 + sweep)

@@ -1,24 +1,25 @@
-"""PointMass: drive to a goal behind a U-shaped wall, which catches whoever heads straight for it.
+"""PointMass: drive to a goal behind a U-shaped wall, which traps policies that head straight for the goal.
 
 Description:
-    A mass on a plane, 25 m from its goal; between them a wall like a U that is open to the start. Heading for the goal
-    ends in the U, 12 m short of it, and every small change from there costs reward: a deceptive optimum. The way around
-    first leads past the wall's arms.
+    A mass on a plane starts 25 m from its goal; between them is a U-shaped wall that is open towards the start. Heading
+    straight for the goal ends in the U, 12 m short of it, and every small change from there costs reward: a deceptive
+    local optimum. The way around it first leads past the arms of the wall.
 
-    The layout is that of ``point-v0`` of Parker-Holder et al., "Effective diversity in population based reinforcement
-    learning" (2020): start, goal, wall, reward and number of steps. The physics is our own, in place of MuJoCo's:
+    The layout is that of ``point-v0`` in Parker-Holder et al., "Effective diversity in population based reinforcement
+    learning" (2020): start, goal, wall, reward and number of steps. The physics is our own, instead of MuJoCo's:
 
-    - Motion. Motors against drag: ``dv/dt = 5 (25 a - v)`` for the action a, so speed tends to 25 m/s along each axis.
+    - Motion. Motors work against drag: ``dv/dt = 5 (25 a - v)`` for the action a, so speed tends to 25 m/s per axis.
       A step is 0.04 s, over which this is solved exactly: ``v' = 25 a + (v - 25 a) e^-0.2``, and the mass moves by
-      ``25 a 0.04 + (v - 25 a) (1 - e^-0.2) / 5``: 1 m a step at full speed.
+      ``25 a 0.04 + (v - 25 a) (1 - e^-0.2) / 5``: 1 m per step at full speed.
     - Contact. The wall's plates are 1 m thick around the lines from (12, 2) to (14, 2) to (14, -2) to (12, -2), and the
-      body reaches 0.5 m around its middle, along both axes. So the middle keeps out of three rectangles: 13 to 15 by
+      body extends 0.5 m from its centre along both axes. So the centre stays out of three rectangles: 13 to 15 by
       -3 to 3 (the back), 11 to 15 by 1 to 3 and by -3 to -1 (the arms).
-    - A step's way is a straight line, followed to the first side of a rectangle that it meets, however fast. There the
-      speed across that side is lost, and the rest of the way slides along it (to the next side, if it meets one).
+    - The path of a step is a straight line up to the first side of a rectangle that it meets, at any speed. There the
+      velocity across that side becomes zero, and the rest of the path slides along it (to the next side, if it meets
+      one).
 
 Actions:
-    Box float32 [2]: what share of full power the motors along x and y have, -1 to 1.
+    Box float32 [2]: power of the motors along x and y, as a fraction of full power, -1 to 1.
 
 Observations:
     Box float32 [4]:
@@ -56,27 +57,27 @@ from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import flag
 
-TAU = 0.04  # s a step
+TAU = 0.04  # s per step
 TOP_SPEED = 25.0  # m/s
 DRAG = 5.0  # 1/s
 DECAY = math.exp(-DRAG * TAU)
-COAST = (1 - DECAY) / DRAG  # s: how far a speed carries in a step without power
+COAST = (1 - DECAY) / DRAG  # s: distance covered in a step without power, per unit of speed
 GOAL_X, GOAL_Y = 25.0, 0.0  # m
 START_RANGE = 0.1  # m
-REACH = 0.5  # m, of the body around its middle
+REACH = 0.5  # m, from the body's centre to its edge
 THICKNESS = 1.0  # m, of the wall
 PLATES = ((14.0, -2.0, 14.0, 2.0), (12.0, 2.0, 14.0, 2.0), (12.0, -2.0, 14.0, -2.0))  # left, bottom, right, top
 _MARGIN = REACH + THICKNESS / 2
-# Where the middle may not be.
+# Rectangles that the body's centre may not enter.
 _LEFT, _BOTTOM, _RIGHT, _TOP = (
     tuple(plate[side] + sign * _MARGIN for plate in PLATES) for side, sign in ((0, -1), (1, -1), (2, 1), (3, 1))
 )
-_TOUCH = 1e-9  # m: nearer than this is touching, so that rounding never puts the mass inside
+_TOUCH = 1e-9  # m: closer than this counts as touching, so that rounding never puts the mass inside
 
 
 @rule
 def _entering(position: Any, move: Any, low: Any, high: Any) -> Any:
-    """When a move along one axis enters and leaves low..high, in shares of it, and how far away the near side is."""
+    """When a move along one axis enters and leaves low..high, as fractions of the move, and the distance to it."""
     if move > 0:
         return (low - position) / move, (high - position) / move, low - position
     if move < 0:
@@ -88,9 +89,9 @@ def _entering(position: Any, move: Any, low: Any, high: Any) -> Any:
 
 @rule
 def _slide(x: Any, y: Any, dx: Any, dy: Any) -> Any:
-    """Move by (dx, dy) as far as the wall lets: the new position, and whether each axis was blocked."""
+    """Move by (dx, dy) as far as the wall allows: the new position, and whether each axis was blocked."""
     blocked_x, blocked_y = False, False
-    for _ in range(2):  # two blocked axes leave nothing to move
+    for _ in range(2):  # with both axes blocked no movement is left
         first, side, along_x = 2.0, 0.0, True
         for k in range(3):
             enter_x, leave_x, gap_x = _entering(x, dx, _LEFT[k], _RIGHT[k])
@@ -153,14 +154,14 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 
 def point_mass(*, wall: bool = True, horizon: int | None = 50) -> Game:
-    """A point mass.
+    """A point mass game.
 
     Args:
-        wall: whether the wall is there.
+        wall: whether there is a wall.
         horizon: steps after which the episode is truncated, or None.
 
     Raises:
-        GameError: for a setting of another type or out of range.
+        GameError: for a setting of the wrong type or out of range.
     """
     bound = np.array([np.inf, np.inf, TOP_SPEED, TOP_SPEED], np.float32)
     return Game(
@@ -179,7 +180,7 @@ def point_mass(*, wall: bool = True, horizon: int | None = 50) -> Game:
 
 
 def _text(state: Any, params: Any) -> str:
-    """A character a metre along x and y: ``A`` the mass, ``G`` the goal, ``#`` the wall."""
+    """One character per metre: ``A`` the mass, ``G`` the goal, ``#`` the wall."""
     left, top, width, height = -2, 4, 30, 9
     rows = [["."] * width for _ in range(height)]
     if params.wall:
@@ -199,7 +200,7 @@ def _numbers(state: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """The plane from (-3, -6) to (29, 6); a mass beyond it is drawn at the edge."""
+    """The plane from (-3, -6) to (29, 6); a mass outside is drawn at the edge."""
     scale, left, top, width, height = 18, -3, 6, 32, 12
     canvas = Canvas(width * scale, height * scale + 26)
 
@@ -220,7 +221,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     middle_x = max(left + REACH, min(left + width - REACH, float(state.x)))
     middle_y = max(-top + REACH, min(top - REACH, float(state.y)))
     disc(middle_x, middle_y, REACH, BLUE)
-    if math.hypot(state.x_dot, state.y_dot) > 0.5:  # where it will be in 0.08 s
+    if math.hypot(state.x_dot, state.y_dot) > 0.5:  # a line to where it will be in 0.08 s
         tip = at(middle_x + 0.08 * float(state.x_dot), middle_y + 0.08 * float(state.y_dot))
         canvas.line([at(middle_x, middle_y), tip], INK, 3)
     canvas.text(8, height * scale + 12, f"step {int(state.elapsed)}", anchor="lm")

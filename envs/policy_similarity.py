@@ -1,29 +1,30 @@
-"""A one-shot Prisoner's Dilemma between networks, each of which is told how much the other resembles it.
+"""A one-shot Prisoner's Dilemma between networks, each of which observes how similar the other is to it.
 
-Two policies play. Each sees how different the two are, with noise of its own, and a context x, and answers with a
-vector. Cooperating and defecting are functions of the context, f_C and f_D, which have to be learnt. With s_i what seat
-i sees, and d the Euclidean distance, seat i loses
+Two policies play. Each observes how different the two are, with noise of its own, and a context x, and answers with a
+vector. Cooperating and defecting are functions of the context, f_C and f_D, which have to be learnt. With s_i the
+difference observed by seat i, and d the Euclidean distance, the loss of seat i is
 
     d(pi_i(s_i, x), f_D(x)) + gain * d(pi_other(s_other, x), f_C(x))
 
-f_C and f_D are scaled so that their mean distance is 1. So mutual cooperation loses 1 in the mean, mutual defection
-``gain``; a defector loses 0 against a cooperator, who loses gain + 1. The difference is that of behaviour:
+f_C and f_D are scaled so that their mean distance is 1. So mutual cooperation has mean loss 1, mutual defection
+``gain``; a defector has loss 0 against a cooperator, who has gain + 1. The difference is one of behaviour:
 
     difference = E d(pi_0(y, x'), pi_1(y, x')),   s_i = difference + U[0, noise_scale]
 
-over test contexts x' and test differences y from U[0, test_scale]; the noise is drawn for each seat and each play.
+over test contexts x' and test differences y from U[0, test_scale]; the noise is drawn for each seat and play.
 
 Source: Oesterheld et al., "Similarity-based cooperative equilibrium", arXiv 2211.14468 (2023), its high-dimensional
-one-shot Prisoner's Dilemma. The forms are the paper's as we know them; its sizes, its f_C and f_D and its distribution
-of contexts are not known to us. Ours: contexts from U[0, 1]^3, answers in R^3, and f(x) = tanh((2x - 1) W + b) V of 16
-hidden units with normal weights.
+one-shot Prisoner's Dilemma. The form is the paper's as we know it; its sizes, its f_C and f_D and its distribution
+of contexts are not known to us. Ours: contexts from U[0, 1]^3, answers in R^3, and f(x) = tanh((2x - 1) W + b) V with
+16 hidden units and normal weights.
 
-Why it has a door of its own, and no Gymnasium id. An action chosen in a step cannot play it: what a seat sees depends
-on both networks as functions, so seats hold the networks themselves. Nor is it enough to be paid for the outcome: the
-loss is differentiable in both networks, through the difference as well, and without that gradient nobody learns to
-cooperate. :mod:`mlbits.envs.similarity_pd` is the same idea as an ordinary game, its policies boiled down to a number.
+Why it has its own interface and no Gymnasium id: it cannot be played by choosing an action in a step. What a seat
+observes depends on both networks as functions, so seats hold the networks themselves. Nor are rewards enough: the
+loss is differentiable in both networks, also through the difference, and without that gradient networks do not learn to
+cooperate. :mod:`mlbits.envs.similarity_pd` is the same idea as an ordinary game, with policies reduced to one number.
 
-A policy is any callable (difference [..., N], context [..., N, n]) -> [..., N, m], a torch module as well. The axes
+A policy is any callable (difference [..., N], context [..., N, n]) -> [..., N, m], for example a torch module. The axes
+before N belong to a population: S pairs play at once if draws and policies have an axis of size S.
 before N are those of a population: S pairs play at once where draws and policies have an axis of S.
 
 Example:
@@ -51,18 +52,18 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.settings import integer, number
 
 Policy = Callable[[Tensor, Tensor], Tensor]
-HIDDEN, NORMALISING = 16, 65_536  # units of f_C and f_D; contexts over which their mean distance is taken
-SHOWN, SHOWN_CONTEXTS = 61, 256  # a picture's differences, and contexts for each
+HIDDEN, NORMALISING = 16, 65_536  # hidden units of f_C and f_D; contexts over which their mean distance is computed
+SHOWN, SHOWN_CONTEXTS = 61, 256  # differences in a picture, and contexts for each
 
 
 class Draws(NamedTuple):
-    """What chance decides in N plays.
+    """The random numbers of N plays.
 
     Attributes:
-        context: of each play [..., N, n].
-        noise: of each play and seat [..., N, 2].
-        test_context: at which the policies are compared [..., N, n].
-        test_difference: which they are told there [..., N].
+        context: context of each play [..., N, n].
+        noise: noise of each play and seat [..., N, 2].
+        test_context: contexts at which the policies are compared [..., N, n].
+        test_difference: differences that they observe there [..., N].
     """
 
     context: Tensor
@@ -72,13 +73,13 @@ class Draws(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of N plays.
+    """The results of N plays.
 
     Attributes:
-        loss: of each seat [..., N, 2]; lower is better.
-        seen: the difference that each seat was told [..., N, 2].
-        difference: between the two policies, without noise [...].
-        cooperation: how far each seat went from f_D towards f_C [..., N, 2], 0 to 1.
+        loss: loss of each seat [..., N, 2]; lower is better.
+        seen: difference that each seat observes [..., N, 2].
+        difference: difference between the two policies, without noise [...].
+        cooperation: where each seat's answer lies between f_D (0) and f_C (1) [..., N, 2].
     """
 
     loss: Tensor
@@ -88,15 +89,15 @@ class Outcome(NamedTuple):
 
 
 class SimilarityGame:
-    """The game over policies; see the module.
+    """The game between policies; see the module's docstring.
 
     Args:
-        gain: what it costs to be defected against (the paper's G), above 1 up to 1000.
-        context_size: n, 1 to 1000.
-        answer_size: m, 1 to 1000.
+        gain: cost of being defected against (G in the paper), above 1 up to 1000.
+        context_size: size n of contexts, 1 to 1000.
+        answer_size: size m of answers, 1 to 1000.
         noise_scale: each seat's noise is uniform on [0, noise_scale], 0 to 1000.
         test_scale: policies are compared at differences uniform on [0, test_scale], 0 to 1000.
-        seed: of f_C and f_D, 0 or more.
+        seed: seed of f_C and f_D, 0 or more.
 
     Raises:
         GameError: for a setting out of range.
@@ -114,7 +115,7 @@ class SimilarityGame:
     ) -> None:
         self.gain = number("gain", gain, 1.0, 1000.0)
         if self.gain == 1:
-            raise GameError("gain: got 1, where mutual cooperation is worth nothing; wanted more than 1")
+            raise GameError("gain: got 1, where mutual cooperation has no benefit; wanted more than 1")
         self.context_size = integer("context_size", context_size, 1, 1000)
         self.answer_size = integer("answer_size", answer_size, 1, 1000)
         self.noise_scale = number("noise_scale", noise_scale, 0.0, 1000.0)
@@ -141,18 +142,18 @@ class SimilarityGame:
         return torch.tanh((2 * context - 1) @ first + bias) @ last
 
     def draw(self, plays: int, generator: torch.Generator | Sequence[torch.Generator]) -> Draws:
-        """Draw what chance decides.
+        """Draw the random numbers of N plays.
 
         Args:
             plays: N, at least 1.
-            generator: the source; of several, each draws for one member of a population, so that a member's draws do
-                not depend on who else is there.
+            generator: the source; a list has one generator per member of a population, so that a member's draws do
+                not depend on the other members.
 
         Returns:
-            Draws, with an axis in front for the members where there are several generators.
+            Draws, with a leading axis of members if there are several generators.
 
         Raises:
-            GameError: for a number of plays that is none, or no generators.
+            GameError: for an invalid number of plays, or an empty list of generators.
         """
         integer("plays", plays, 1, 2**31)
         n = self.context_size
@@ -167,10 +168,10 @@ class SimilarityGame:
         return Draws(context, self.noise_scale * noise, test_context, self.test_scale * test.squeeze(-1))
 
     def difference(self, policies: Sequence[Policy], draws: Draws) -> Tensor:
-        """How different two policies are [...], by their answers to the test pairs; 0 for a policy and itself.
+        """How different two policies are [...], from their answers to the test pairs; 0 for a policy and itself.
 
         Raises:
-            GameError: if there are not two policies, or one does not fit the game.
+            GameError: if there are not two policies, or one does not match the game.
         """
         self._check_seats(policies)
         if policies[0] is policies[1]:
@@ -182,13 +183,13 @@ class SimilarityGame:
         """Let two policies play N times.
 
         Args:
-            policies: of seat 0 and seat 1.
-            draws: of :meth:`draw`.
-            cut_gradient: take the difference for a constant, so that no gradient flows through it.
+            policies: policies of seat 0 and seat 1.
+            draws: from :meth:`draw`.
+            cut_gradient: treat the difference as a constant, so that no gradient flows through it.
 
         Raises:
-            GameError: if there are not two policies, or one does not fit the game: it cannot be called with what is
-                seen, or its answers have a wrong shape or are not finite.
+            GameError: if there are not two policies, or one does not match the game: it cannot be called with a
+                difference and a context, or its answers have a wrong shape or are not finite.
         """
         difference = self.difference(policies, draws)
         if cut_gradient:
@@ -201,28 +202,28 @@ class SimilarityGame:
         )
         loss = from_defecting + self.gain * from_cooperating.flip(-1)
         with torch.no_grad():
-            cooperation = _share(from_cooperating, from_defecting)
+            cooperation = _cooperation(from_cooperating, from_defecting)
         return Outcome(loss, seen, difference, cooperation)
 
     @torch.no_grad()
     def response(self, policy: Policy, seen: Tensor, context: Tensor) -> Tensor:
-        """How much a policy cooperates when it sees some differences: 1 is f_C, 0 is f_D, the mean over contexts.
+        """How much a policy cooperates at given differences: 1 is f_C, 0 is f_D; averaged over contexts.
 
         Args:
-            policy: without an axis for members.
+            policy: a policy without an axis of members.
             seen: differences [D].
             context: contexts [N, n].
 
         Returns:
-            Shares [D].
+            Cooperation from 0 to 1, [D].
 
         Raises:
-            GameError: if the policy does not fit the game.
+            GameError: if the policy does not match the game.
         """
-        told, at = seen.repeat_interleave(len(context)), context.repeat(len(seen), 1)
-        answer = self._ask([policy], 0, told, at)
-        share = _share(_distance(answer, self.cooperate(at)), _distance(answer, self.defect(at)))
-        return share.view(len(seen), len(context)).mean(1)
+        at_seen, at = seen.repeat_interleave(len(context)), context.repeat(len(seen), 1)
+        answer = self._ask([policy], 0, at_seen, at)
+        cooperation = _cooperation(_distance(answer, self.cooperate(at)), _distance(answer, self.defect(at)))
+        return cooperation.view(len(seen), len(context)).mean(1)
 
     def _check_seats(self, policies: Sequence[Policy]) -> None:
         if len(policies) != 2:
@@ -234,8 +235,8 @@ class SimilarityGame:
         try:
             answer = policies[seat](seen, context)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            told = f"a difference {list(seen.shape)} and a context {list(context.shape)}"
-            raise GameError(f"{name}: got {type(error).__name__} ({error}); wanted a network of {told}") from error
+            inputs = f"a difference {list(seen.shape)} and a context {list(context.shape)}"
+            raise GameError(f"{name}: got {type(error).__name__} ({error}); wanted a network of {inputs}") from error
         wanted = [*context.shape[:-1], self.answer_size]
         if not isinstance(answer, Tensor) or list(answer.shape) != wanted:
             got = f"shape {list(answer.shape)}" if isinstance(answer, Tensor) else repr(answer)
@@ -245,13 +246,13 @@ class SimilarityGame:
         return answer
 
     def render(self, policies: Sequence[Policy]) -> NDArray[np.uint8]:
-        """A picture [H, W, 3] of both response curves, and of the range that the two see when they meet.
+        """A picture [H, W, 3] of both response curves, and of the range of differences that the two observe.
 
         Args:
-            policies: of seat 0 and seat 1, without an axis for members.
+            policies: policies of seat 0 and seat 1, without an axis of members.
 
         Raises:
-            GameError: as :meth:`play`.
+            GameError: as for :meth:`play`.
         """
         draws = self.draw(SHOWN_CONTEXTS, torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -263,12 +264,12 @@ class SimilarityGame:
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
-    """Euclidean, over the last axis; its gradient at 0 is 0."""
+    """Euclidean distance over the last axis; its gradient at 0 is 0."""
     return torch.linalg.vector_norm(one - other, dim=-1)
 
 
-def _share(from_cooperating: Tensor, from_defecting: Tensor) -> Tensor:
-    """Where an answer stands between f_D (0) and f_C (1)."""
+def _cooperation(from_cooperating: Tensor, from_defecting: Tensor) -> Tensor:
+    """Where an answer lies between f_D (0) and f_C (1)."""
     total = from_cooperating + from_defecting
     return torch.where(total > 0, from_defecting / total.clamp(min=1e-12), 0.5)
 
@@ -276,7 +277,7 @@ def _share(from_cooperating: Tensor, from_defecting: Tensor) -> Tensor:
 def _draw(
     seen: list[float], curves: list[list[float]], band: tuple[float, float], loss: list[float]
 ) -> NDArray[np.uint8]:
-    """Cooperation over the difference seen, a line a seat."""
+    """Plot cooperation over the observed difference, one line per seat."""
     left, right, top, bottom = 60, 540, 40, 250
     canvas = Canvas(560, 300)
 
@@ -284,9 +285,9 @@ def _draw(
         return left + (right - left) * x / seen[-1], bottom - (bottom - top) * y
 
     canvas.pen.rectangle([*at(band[0], 1), *at(band[1], 0)], fill=(232, 232, 222))
-    for share in (0.0, 0.5, 1.0):
-        canvas.pen.line([at(0, share), at(seen[-1], share)], fill=GREY, width=1)
-        canvas.text(left - 8, at(0, share)[1], f"{share:g}", size=11, anchor="rm")
+    for level in (0.0, 0.5, 1.0):
+        canvas.pen.line([at(0, level), at(seen[-1], level)], fill=GREY, width=1)
+        canvas.text(left - 8, at(0, level)[1], f"{level:g}", size=11, anchor="rm")
     for curve, colour in zip(curves, (BLUE, RED), strict=True):
         points: Any = [at(x, y) for x, y in zip(seen, curve, strict=True)]
         canvas.line(points, colour, 3)
@@ -294,6 +295,6 @@ def _draw(
         canvas.text(at(x, 0)[0], bottom + 12, f"{x:.2g}", size=11)
     for seat, colour in enumerate((BLUE, RED)):
         canvas.text(left + 170 * seat, 20, f"seat {seat} loses {loss[seat]:.2f}", fill=colour, size=13, anchor="lm")
-    words = f"cooperation over the difference seen; shaded: what the two see of each other, {band[0]:.3f} and noise"
+    words = f"cooperation over the observed difference; shaded: what the two observe, {band[0]:.3f} plus noise"
     canvas.text(left, bottom + 34, words, size=11, fill=INK, anchor="lm")
     return canvas.array()

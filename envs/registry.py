@@ -1,8 +1,8 @@
-"""The registry: one line a game opens every door.
+"""The registry of games: one registration makes a game available through every door.
 
 ``register("mlbits/GridWorld-v0", "mlbits.envs.gridworld:gridworld")`` makes the id known to ``make_game`` and
 ``make_batch``, to Gymnasium (``gym.make``, ``gym.make_vec``) and, where it is installed, to PettingZoo's own registry
-(``pettingzoo.make``, parallel and AEC). The factory is imported at first use, so ``import mlbits`` stays quick.
+(``pettingzoo.make``, parallel and AEC). The factory is imported at first use, so that ``import mlbits`` is fast.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Entry:
 
     Attributes:
         id: "namespace/Name-vN".
-        factory: the function that makes the game from keyword settings, or "module:function".
-        summary: one line for lists.
+        factory: a function that makes the game from keyword settings, or "module:function".
+        summary: one line for listings.
         reward_threshold: mean return at which the game counts as solved under its default settings, or None.
-        defaults: settings that differ from the factory's own.
+        defaults: settings that override the factory's own defaults.
     """
 
     id: str
@@ -64,14 +64,14 @@ def register(
     reward_threshold: float | None = None,
     **defaults: Any,
 ) -> None:
-    """Make a game known everywhere.
+    """Register a game, here and with Gymnasium and PettingZoo.
 
     Args:
         game_id: "namespace/Name-vN".
         factory: a function of keyword settings that returns a Game, or "module:function" to import it at first use.
         summary: one line for ``mlbits list``.
         reward_threshold: mean return at which the game counts as solved.
-        **defaults: settings handed to the factory unless the user gives others.
+        **defaults: settings passed to the factory unless the user gives others.
 
     Raises:
         GameError: if the id is malformed, or taken by another game.
@@ -99,9 +99,9 @@ def register(
 
 
 class GameSpec(gym.envs.registration.EnvSpec):
-    """Gymnasium's spec of a game. Its ``max_episode_steps`` is the game's default horizon, found out when it is asked.
+    """Gymnasium's spec of a game, whose ``max_episode_steps`` is by default the game's default horizon.
 
-    Until somebody sets another, that is; finding it out imports the game's factory.
+    The horizon is looked up on demand, which imports the game's factory.
     """
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class GameSpec(gym.envs.registration.EnvSpec):
 
 
 def default_horizon(game_id: str) -> int | None:
-    """The horizon that a game has under its default settings; None if its factory has no such setting, or no limit.
+    """The horizon of a game under its default settings; None if its factory has no such setting, or no limit.
 
     Raises:
         UnknownIdError: if there is no such id.
@@ -145,12 +145,12 @@ def _register_with_pettingzoo(game_id: str) -> None:
 
 
 def registered() -> dict[str, Entry]:
-    """All registered games by id, in the order of their registration."""
+    """All registered games by id, in order of registration."""
     return dict(_entries)
 
 
 def plain_id(env_id: str) -> str:
-    """A game's id as it is registered, where it is written with this package as Gymnasium takes it; any other as it is.
+    """A game's id without the prefix "mlbits:" that Gymnasium accepts; any other id unchanged.
 
     Example:
         >>> plain_id("mlbits:mlbits/GridWorld-v0"), plain_id("minigrid:MiniGrid-Empty-5x5-v0")
@@ -164,7 +164,7 @@ def entry(game_id: str) -> Entry:
     """One registered game.
 
     Raises:
-        UnknownIdError: with the nearest known id.
+        UnknownIdError: if there is no such id; the message names the nearest.
     """
     return _entries[plain_id(game_id)]
 
@@ -179,7 +179,7 @@ def make_game(game_id: str, **settings: Any) -> Game:
 
     Args:
         game_id: a registered id.
-        **settings: what the game's factory takes; see its docstring.
+        **settings: settings of the game's factory; see its docstring.
 
     Raises:
         UnknownIdError: if there is no such id; the message names the nearest.
@@ -212,17 +212,17 @@ def make_batch(
         game_id: a registered id.
         num_envs: number of copies B.
         device: "cpu", "cuda" or "auto".
-        settings_per_copy: B dicts of settings, one a copy (each its own map), over ``settings``.
+        settings_per_copy: B dicts of settings, one per copy (for example a map each), which override ``settings``.
         seed: see GameBatch.
         autoreset: see GameBatch.
         illegal: see GameBatch.
         threads: see GameBatch.
-        **settings: what the game's factory takes, for all copies.
+        **settings: settings of the game's factory, for all copies.
 
     Raises:
         UnknownIdError: if there is no such id; the message names the nearest.
-        GameError: if a setting is unknown or out of range, or the copies' games do not fit together.
-        DeviceError: if the device is not there.
+        GameError: if a setting is unknown or out of range, or the copies' games are incompatible.
+        DeviceError: if the device is not available.
     """
     from mlbits.envs.engine.batch import GameBatch
 
@@ -230,7 +230,7 @@ def make_batch(
     if settings_per_copy is None:
         games = make_game(game_id, **settings)
     elif len(settings_per_copy) != num_envs:
-        raise GameError(f"settings_per_copy: got {len(settings_per_copy)} for {num_envs} copies; wanted one a copy")
+        raise GameError(f"settings_per_copy: got {len(settings_per_copy)} for {num_envs} copies; wanted one per copy")
     else:
         games = [make_game(game_id, **{**settings, **own}) for own in settings_per_copy]
     return GameBatch(games, num_envs, device=device, seed=seed, autoreset=autoreset, illegal=illegal, threads=threads)
@@ -255,7 +255,7 @@ def make_sb3(
         illegal: see there.
         render_mode: see there.
         threads: see there.
-        **settings: what the game's factory takes.
+        **settings: settings of the game's factory.
 
     Raises:
         UnknownIdError: if there is no such id; the message names the nearest.

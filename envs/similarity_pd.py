@@ -1,20 +1,22 @@
-"""SimilarityPD: a Prisoner's Dilemma in which each player is told how much the other resembles it.
+"""SimilarityPD: a Prisoner's Dilemma in which each player observes how similar the other is to it.
 
 Description:
-    The threshold meta-game of similarity-based cooperation. Each seat i names a threshold t_i. The two are compared:
-    seat i sees the difference |t_0 - t_1| with noise of its own, cooperates if what it sees is at most t_i, and else
-    defects. Then the Prisoner's Dilemma pays: cooperating gives ``gain`` to the other, defecting gives 1 to oneself.
+    The threshold meta-game of similarity-based cooperation. Each seat i chooses a threshold t_i. The two are compared:
+    seat i observes the difference |t_0 - t_1| with noise of its own, cooperates if the observed value is at most t_i,
+    and defects otherwise. In the Prisoner's Dilemma, cooperating gives ``gain`` to the other and defecting gives 1 to
+    oneself.
 
     | | other cooperates | other defects |
     |---|---|---|
     | cooperate | gain | 0 |
     | defect | gain + 1 | 1 |
 
-    Whoever lowers its threshold to defect more looks different at once, and meets more defection. With uniform noise
-    and a gain of 2 or more every t_0 = t_1 = t in (0, noise_scale] is an equilibrium, in which both cooperate with
-    probability t / noise_scale, however large the noise; with less gain only defection is one. With Gaussian noise
-    the best equilibrium is partial: by the gain 0 below 2, 0.955 at 3, 0.993 at 5, whatever the noise's scale.
-    Everybody defecting always is one too. :func:`expected_payoffs` has the payoffs in closed form.
+    A player that lowers its threshold to defect more becomes less similar, and meets more defection. With uniform noise
+    and a gain of 2 or more, every t_0 = t_1 = t in (0, noise_scale] is an equilibrium, in which both cooperate with
+    probability t / noise_scale, however large the noise; with a smaller gain only defection is one. With Gaussian noise
+    the best equilibrium is partial: its probability of cooperating is 0 for a gain below 2, 0.955 at 3, 0.993 at 5,
+    for any noise scale. That all players always defect is an equilibrium too. :func:`expected_payoffs` gives the
+    payoffs in closed form.
 
     Source: Oesterheld et al., "Similarity-based cooperative equilibrium", arXiv 2211.14468 (2023).
 
@@ -22,13 +24,13 @@ Actions:
     Box [1]: the threshold, from -limit to limit.
 
 Observations:
-    Discrete(1): nothing is seen before choosing, always 0. The game is the same from both seats.
+    Discrete(1): always 0, as nothing is observed before choosing. The game is the same from both seats.
 
 Rewards:
-    As in the table, of the actions that the noise led to.
+    As in the table, for the actions that result from the thresholds and the noise.
 
 Start:
-    No thresholds.
+    No thresholds chosen.
 
 End:
     Termination after one step.
@@ -57,14 +59,14 @@ from mlbits.envs.core.settings import choice, number
 Noise = Literal["uniform", "gaussian"]
 NOISES = ("uniform", "gaussian")
 MIN_SCALE, MAX_SCALE = 1e-6, 1e6
-LIMIT = 4.0  # the largest threshold, in units of the noise's scale
+LIMIT = 4.0  # default largest threshold, in units of the noise scale
 _HALF, _LOW, _UNIT = np.uint64(32), np.uint64(2**32 - 1), 2.0**-32
 _TWO_PI = 2.0 * math.pi
 
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Nobody has chosen."""
+    """Clear thresholds, observed differences and actions."""
     for seat in range(2):
         state.threshold[seat] = 0.0
         state.seen[seat] = 0.0
@@ -73,20 +75,20 @@ def reset(state: Any, params: Any) -> None:
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Compare, look, and play the dilemma."""
+    """Compare the thresholds, add noise, and play the dilemma."""
     mine, theirs = actions[0, 0], actions[1, 0]
     difference = abs(mine - theirs)
-    if params.gaussian != 0:  # both numbers of Box and Muller's pair, which are independent
+    if params.gaussian != 0:  # Box-Muller gives two independent numbers
         radius = math.sqrt(-2.0 * math.log(1.0 - uniform(state)))
         angle = _TWO_PI * uniform(state)
         noise, other_noise = radius * math.cos(angle), radius * math.sin(angle)
-    else:  # one draw's two halves: 32 bits each, which is more than float32 tells apart
+    else:  # the halves of one draw: 32 bits each, more than float32 resolves
         bits = random_bits(state)
         noise = np.float64(bits >> _HALF) * _UNIT
         other_noise = np.float64(bits & _LOW) * _UNIT
     seen = np.float32(difference + params.noise_scale * noise)
     other_seen = np.float32(difference + params.noise_scale * other_noise)
-    # Arithmetic in place of branches, which nobody could predict.
+    # Arithmetic instead of branches, which would be unpredictable.
     own, other = np.int32(seen <= mine), np.int32(other_seen <= theirs)
     state.threshold[0], state.threshold[1] = mine, theirs
     state.seen[0], state.seen[1] = seen, other_seen
@@ -98,7 +100,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Nothing to see."""
+    """Observe nothing."""
     out[0] = 0
 
 
@@ -109,13 +111,13 @@ def similarity_pd(
     noise_scale: float = 1.0,
     limit: float | None = None,
 ) -> Game:
-    """The threshold meta-game.
+    """A threshold meta-game.
 
     Args:
-        gain: what cooperating gives to the other (the paper's G), above 1 up to 1000.
-        noise: "uniform" on [0, noise_scale], or "gaussian" of mean 0.
-        noise_scale: the uniform noise's width, or the Gaussian's standard deviation, 1e-6 to 1e6.
-        limit: thresholds lie from -limit to limit; None takes four times the noise's scale.
+        gain: what cooperating gives to the other (G in the paper), above 1 up to 1000.
+        noise: "uniform" on [0, noise_scale], or "gaussian" with mean 0.
+        noise_scale: width of the uniform noise, or standard deviation of the Gaussian, 1e-6 to 1e6.
+        limit: thresholds lie from -limit to limit; None means four times the noise scale.
 
     Raises:
         GameError: for a setting out of range.
@@ -144,17 +146,17 @@ def similarity_pd(
 
 
 def _checked(gain: Any, noise: Any, noise_scale: Any) -> tuple[bool, float, float]:
-    """Whether the noise is Gaussian, the gain, and the noise's scale."""
+    """Check the settings; return whether the noise is Gaussian, the gain, and the noise scale."""
     gaussian = choice("noise", noise, NOISES) == "gaussian"
     if number("gain", gain, 1.0, 1000.0) == 1:
-        raise GameError("gain: got 1, where cooperating is worth nothing; wanted more than 1")
+        raise GameError("gain: got 1, where cooperating has no benefit; wanted more than 1")
     return gaussian, float(gain), number("noise_scale", noise_scale, MIN_SCALE, MAX_SCALE)
 
 
 def cooperation_probabilities(
     thresholds: ArrayLike, *, noise: Noise = "uniform", noise_scale: float = 1.0
 ) -> NDArray[np.float64]:
-    """With which probability each seat cooperates: that of its noise being at most t_i - |t_0 - t_1|.
+    """Each seat's probability of cooperating: that its noise is at most t_i - |t_0 - t_1|.
 
     Args:
         thresholds: [..., 2], any finite numbers.
@@ -165,7 +167,7 @@ def cooperation_probabilities(
         float64 [..., 2].
 
     Raises:
-        GameError: for thresholds that are no finite numbers or no pairs, or a setting out of range.
+        GameError: for thresholds that are not finite numbers or not pairs, or a setting out of range.
     """
     gaussian, _, scale = _checked(2.0, noise, noise_scale)
     try:
@@ -185,7 +187,7 @@ def cooperation_probabilities(
 def expected_payoffs(
     thresholds: ArrayLike, gain: float = 5.0, *, noise: Noise = "uniform", noise_scale: float = 1.0
 ) -> NDArray[np.float64]:
-    """What each seat gets in the mean, in closed form: gain p_other + 1 - p_own, p the probability of cooperating.
+    """Each seat's mean payoff in closed form: gain p_other + 1 - p_own, where p is the probability of cooperating.
 
     Args:
         thresholds: [..., 2].
@@ -197,7 +199,7 @@ def expected_payoffs(
         float64 [..., 2].
 
     Raises:
-        GameError: as :func:`cooperation_probabilities`, and for a gain out of range.
+        GameError: as for :func:`cooperation_probabilities`, and for a gain out of range.
     """
     _, gain, _ = _checked(gain, noise, noise_scale)
     probability = cooperation_probabilities(thresholds, noise=noise, noise_scale=noise_scale)
@@ -213,7 +215,7 @@ def _paid(state: Any, params: Any, seat: int) -> float:
 
 
 def _text(state: Any, params: Any) -> str:
-    """A line a seat."""
+    """One line per seat."""
     if state.cooperates[0] < 0:
         return f"gain {float(params.gain):g}, no thresholds yet\n"
     lines = [
@@ -225,10 +227,10 @@ def _text(state: Any, params: Any) -> str:
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A line a seat: the threshold as a bar, up to which it cooperates, and what it saw as a dot."""
+    """One line per seat: a bar up to its threshold, where it cooperates, and a dot at the difference it observed."""
     width, left, right = 560, 90, 530
     canvas = Canvas(width, 210)
-    reach = 2 * float(params.limit) + float(params.noise_scale)  # the largest difference and noise
+    reach = 2 * float(params.limit) + float(params.noise_scale)  # the largest difference plus noise
     middle = (left + right) / 2
 
     def at(value: float) -> float:
@@ -247,6 +249,6 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
             canvas.disc(dot, y, 6, (BLUE, RED)[seat], outline=INK)
             words = f"{_played(state, seat)}, paid {_paid(state, params, seat):g}"
             canvas.text(left, y - 24, words, size=13, anchor="lm")
-    canvas.text(12, 190, "green: where a seat cooperates; dot: the difference that it sees", size=13, anchor="lm")
+    canvas.text(12, 190, "green: where a seat cooperates; dot: the difference it observes", size=13, anchor="lm")
     canvas.text(12, 18, f"gain {float(params.gain):g}", anchor="lm")
     return canvas.array()

@@ -1,1 +1,1 @@
-"""The core: what a game is declared with (rules, randomness, spaces, settings, drawing). Nothing here runs a game."""
+"""What a game is declared with: rules, random draws, spaces, settings, errors, drawing. Nothing here steps a game."""

@@ -1,7 +1,7 @@
-"""Random continuous actions, as Gymnasium's ``Box.sample`` draws them, from a torch generator on any device.
+"""Random continuous actions with the distribution of Gymnasium's ``Box.sample``, on any device.
 
-A dimension that is bounded on both sides is uniform; one without bounds is a standard normal; one with a single bound
-is that bound plus or minus an exponential draw of mean 1. A Box of integers gives each integer the same probability.
+A dimension bounded on both sides is uniform; an unbounded one is standard normal; one with a single bound is that bound
+plus or minus an exponential draw of mean 1. For a Box of integers every integer has the same probability.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlbits.envs.core.spaces import action_layout
 
 
 class BoxSampler:
-    """Draws actions of a Box of one axis, and knows their density.
+    """Draws actions of a Box with one axis and computes their log density.
 
     Args:
         space: Box [k].
@@ -30,8 +30,8 @@ class BoxSampler:
         self.integers = not np.issubdtype(np.dtype(space.dtype), np.floating)
         below, above = torch.isfinite(self.low), torch.isfinite(self.high)
         self._bounded, self._one_sided, self._free = below & above, below ^ above, ~(below | above)
-        # Where a dimension is not bounded on both sides, its draw is added to what these say.
-        half = 0.5 if self.integers else 0.0  # integers are rounded to
+        # Half-unit margins make rounded integers uniform; dimensions not bounded on both sides get 0 here.
+        half = 0.5 if self.integers else 0.0
         self._bottom = torch.where(self._bounded, self.low - half, torch.zeros(()))
         self._top = torch.where(self._bounded, self.high + half, torch.zeros(()))
         self._bound = torch.where(below, self.low, self.high)
@@ -43,7 +43,7 @@ class BoxSampler:
         unit = torch.rand(shape, generator=generator, device=device)
         bottom, top, low, high = (part.to(device) for part in (self._bottom, self._top, self.low, self.high))
         width = top - bottom
-        # A width beyond float32's range is infinite, though neither bound is.
+        # top - bottom can overflow float32 although both bounds are finite.
         drawn = torch.where(torch.isfinite(width), bottom + unit * width, bottom * (1 - unit) + top * unit)
         if bool(self._one_sided.any()):
             away = torch.empty(shape, device=device).exponential_(generator=generator)
@@ -57,7 +57,7 @@ class BoxSampler:
         return torch.minimum(torch.maximum(drawn, low), high)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log density (of integers: log probability) of actions [..., k] that were drawn here, float32 [...]."""
+        """Log density of actions [..., k] drawn here (log probability for integers), float32 [...]."""
         parts = (self._bounded, self._one_sided, self._bound, self._top, self._bottom)
         bounded, one_sided, bound, top, bottom = (part.to(action.device) for part in parts)
         uniform = -torch.log((top.double() - bottom.double()).clamp_min(torch.finfo(torch.float32).tiny))

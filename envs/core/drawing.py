@@ -1,6 +1,6 @@
-"""Drawing with Pillow: a canvas on which games paint themselves, in one palette.
+"""Drawing with Pillow: a canvas with anti-aliased shapes and the suite's colour palette.
 
-Pillow's own shapes have jagged edges; what is round or slanted is painted at four times the size and reduced.
+Pillow's own shapes have jagged edges, so round and slanted shapes are painted at four times the size and reduced.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ BLUE, GREEN, RED, YELLOW, GREY, BROWN = (
 )  # fmt: skip
 
 
-# One for each of up to ten seats; all can be read on paper, and paper on them.
+# One colour for each of up to ten seats, all readable as text on PAPER and as background of PAPER-coloured text.
 SEATS = (BLUE, RED, GREEN, BROWN, (128, 82, 168), (22, 132, 142), (190, 84, 136), GREY, (116, 122, 36), (176, 104, 22))
-SMALLEST_TEXT = 11  # pixels of a font that can still be read
-_FINE = 4  # sub-pixels a pixel and side
+SMALLEST_TEXT = 11  # smallest readable font size, in pixels
+_FINE = 4  # sub-pixels per pixel and axis
 _Point = tuple[float, float]
 
 
@@ -47,7 +47,7 @@ class Canvas:
         self.polygon([tip, left, right], fill)
 
     def disc(self, x: float, y: float, radius: float, fill: Any, outline: Any = None, width: float = 1) -> None:
-        """A disc around (x, y), with a ring of ``width`` in ``outline`` at its edge."""
+        """A disc around (x, y), with an edge of ``width`` in ``outline``."""
         for size, colour in ((radius, outline or fill), (radius - width, fill))[: 1 if outline is None else 2]:
             corners = [(x - size, y - size), (x + size, y + size)]
             self._smooth(corners, 1, colour, lambda pen, points: pen.ellipse(points, fill=255))
@@ -68,7 +68,7 @@ class Canvas:
         self._smooth(points, 1, fill, lambda pen, fine: pen.polygon(fine, fill=255))
 
     def arc(self, x: float, y: float, radius: float, start: float, end: float, fill: Any, width: float = 2) -> None:
-        """An arc around (x, y) between two angles in degrees, from three o'clock on and clockwise."""
+        """An arc around (x, y) between two angles in degrees, clockwise from three o'clock."""
         corners = [(x - radius, y - radius), (x + radius, y + radius)]
         self._smooth(
             corners, width, fill, lambda pen, fine: pen.arc(fine, start, end, fill=255, width=round(width * _FINE))
@@ -77,7 +77,7 @@ class Canvas:
     def _smooth(
         self, points: Sequence[_Point], margin: float, fill: Any, paint: Callable[[ImageDraw.ImageDraw, Any], None]
     ) -> None:
-        """Paint a shape at ``_FINE`` times its size and lay it over the image, its edges mixed with what is there."""
+        """Paint a shape at ``_FINE`` times its size and blend it into the image."""
         (left, top), (right, bottom) = (
             (bound(x for x, _ in points) + side, bound(y for _, y in points) + side)
             for bound, side in ((min, -margin), (max, margin))
@@ -95,5 +95,5 @@ class Canvas:
 
 @cache
 def font(size: int) -> Any:
-    """Pillow's own scalable font."""
+    """Pillow's built-in scalable font."""
     return ImageFont.load_default(size)

@@ -1,4 +1,4 @@
-"""The errors that the environments raise. Each message names the argument, what was got and what was wanted."""
+"""Errors raised by the environments. Each message names the argument, the value got and what was wanted."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 
 
 class MlbitsError(Exception):
-    """A mistake that the user can mend; the command line prints it as one line, without a traceback."""
+    """An error that the user can correct; the command line prints it as one line, without a traceback."""
 
 
 class GameError(MlbitsError, ValueError):
-    """A game that is declared or set up wrongly: a bad map, size, space or parameter."""
+    """A game was declared or configured wrongly: a bad map, size, space or parameter."""
 
 
 class IllegalActionError(MlbitsError, ValueError):
-    """An action of a wrong shape, dtype or range, or one that the rules forbid."""
+    """An action has the wrong shape, dtype or range, or the rules forbid it."""
 
 
 class UnknownIdError(MlbitsError, KeyError):
     """A name that is not registered.
 
     Args:
-        kind: what it would be the name of.
-        name: the one that was got.
-        known: those that there are.
-        argument: the argument that it was given to, where that is not plain from the kind.
+        kind: what kind of thing was looked up ("environment").
+        name: the unknown name.
+        known: the registered names.
+        argument: the argument that held the name, where ``kind`` does not make it clear.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], argument: str = "") -> None:
         known = sorted(known)
-        # Of several with the same last part the first is meant: CartPole-v1 before phys2d/CartPole-v1.
+        # If several share the last part, the first one wins: CartPole-v1 before phys2d/CartPole-v1.
         short = {entry.rsplit("/", 1)[-1].lower(): entry for entry in reversed(known)}
         near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), short, n=1, cutoff=0.4)
         hint = f"did you mean {short[near[0]]!r}?" if near else f"known: {', '.join(known)}"
@@ -41,4 +41,4 @@ class UnknownIdError(MlbitsError, KeyError):
 
 
 class DeviceError(MlbitsError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """The requested device is not available."""

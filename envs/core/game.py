@@ -1,23 +1,23 @@
-"""What a game declares. Everything that games share (seeding, autoreset, masks, time limits) is the core's.
+"""``Game``: what a game declares. Seeding, autoreset, masks and time limits come from the core.
 
-A game is its rules, three to five small functions written for ONE copy and marked ``@rule``:
+A game consists of three to five small functions ("rules") written for ONE copy and marked ``@rule``:
 
-| function | duty |
+| function | what it does |
 |---|---|
-| ``reset(state, params)`` | write a first state; draw from ``uniform(state)`` and the like |
+| ``reset(state, params)`` | write an initial state; random numbers come from ``uniform(state)`` and the like |
 | ``step(state, params, actions, rewards)`` | play ``actions[seat]``, write ``rewards[seat]``; return two flags |
-| ``observe(state, params, seat, out)`` | write all of ``out``, one seat's observation |
+| ``observe(state, params, seat, out)`` | write all of ``out``, the observation of one seat |
 | ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
-| ``acts(state, params, seat)`` | optional: whether the seat has anything to do now; without it every seat always acts |
+| ``acts(state, params, seat)`` | optional: whether the seat acts now (otherwise it passes); default: always |
 
-``step`` returns ``(terminated, truncated)`` and finds the rewards at zero. ``out`` is an array of the observation's
-shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with a field a key.
+``step`` returns ``(terminated, truncated)``; rewards are zero when it is called. ``out`` is an array of the
+observation's shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with one field per key.
 
-``state`` and ``params`` are records of the game's own dtypes behind a header that the core owns. A seat that does
-not act has one legal action, index 0, which stands for "pass"; whatever it plays is ignored.
+``state`` and ``params`` are records with the game's own dtypes, preceded by a header that the core owns. A seat that
+does not act has one legal action, index 0, which means "pass"; whatever it plays is ignored.
 
 Rules may use what Numba compiles for both CPU and GPU: arithmetic, ``math``, loops, fields and sub-arrays of the
-two records, module constants, other rules. They may not allocate, raise or call Python.
+two records, module constants, other rules. They may not allocate memory, raise or call Python.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, ObservationLayout, action_layout, observation_layout
 
 STATE_HEADER = [("rng_key", "u8"), ("rng_counter", "u8"), ("elapsed", "i4"), ("over", "u1")]
-# ``horizon`` is for rules to read; episodes are cut after ``cut_after`` steps, which a door may lower or raise.
+# ``horizon`` is for rules to read; the core truncates after ``cut_after`` steps, which a door may lower or raise.
 PARAMS_HEADER = [("horizon", "i4"), ("cut_after", "i4")]
 
 Rule = Callable[..., Any]
@@ -48,7 +48,7 @@ def make_params(fields: Fields, values: Mapping[str, Any], horizon: int | None =
 
     Args:
         fields: the game's own fields, as for ``numpy.dtype``: (name, type) or (name, type, shape).
-        values: a value for each field; a sub-array may be shorter than its field, the rest stays zero.
+        values: a value for each field; an array smaller than its sub-array field is padded with zeros.
         horizon: steps after which the core truncates an episode, or None for no limit.
 
     Returns:
@@ -91,10 +91,10 @@ def _check_names(argument: str, fields: Fields, header: list[tuple[str, str]]) -
 
 @dataclass(frozen=True, kw_only=True)
 class Game:
-    """A game, declared: what it is called, who sits at it, what its records hold, and its rules.
+    """The declaration of a game: name, seats, spaces, fields of state and parameters, and rules.
 
     Attributes:
-        name: a short name, a Python identifier ("GridWorld").
+        name: a short name and a Python identifier ("GridWorld").
         seats: number of players P, at least 1.
         state_fields: the game's own fields of a copy's state, as for ``numpy.dtype``.
         params: the parameters, from :func:`make_params`, shape [1].
@@ -108,8 +108,8 @@ class Game:
         text: draws a copy as text, ``text(state, params) -> str``.
         draw: draws a copy as an image, ``draw(state, params) -> uint8 [H, W, 3]``.
         reward_threshold: mean return at which the game counts as solved, or None.
-        frames_per_second: speed of videos.
-        layout: facts for tools that lay something over the drawing (a gridworld's shape, say).
+        frames_per_second: frame rate of videos.
+        layout: facts for tools that draw on top of the image (for example the shape of a gridworld).
     """
 
     name: str
@@ -153,10 +153,10 @@ class Game:
         return int(self.params["cut_after"][0]) or None
 
     def limited_to(self, steps: int | None) -> Game:
-        """This game with its horizon lowered to ``steps``, where that is sooner; None changes nothing.
+        """This game with its horizon lowered to ``steps`` if that is shorter; None changes nothing.
 
         Raises:
-            GameError: if ``steps`` is no positive integer.
+            GameError: if ``steps`` is not a positive integer.
         """
         if steps is None:
             return self
@@ -165,7 +165,7 @@ class Game:
         return self._cut_after(min(int(steps), self.horizon or int(steps)))
 
     def unlimited(self) -> Game:
-        """This game without its horizon, for a door that counts steps itself; what rules read of it stays."""
+        """This game without truncation, for a door that counts steps itself; rules still read the same ``horizon``."""
         return self._cut_after(0)
 
     def _cut_after(self, steps: int) -> Game:
@@ -175,15 +175,15 @@ class Game:
 
     @cached_property
     def observation(self) -> ObservationLayout:
-        """How an observation lies in memory."""
+        """Memory layout of an observation."""
         return observation_layout(self.observation_space)
 
     @cached_property
     def action(self) -> ActionLayout:
-        """How an action lies in memory."""
+        """Memory layout of an action."""
         return action_layout(self.action_space)
 
     @cached_property
     def masked(self) -> bool:
-        """Whether copies carry a legal-action mask: the game has ``legal``, or seats that may have to pass."""
+        """Whether copies have a legal mask: the game has ``legal``, or ``acts`` (seats that may have to pass)."""
         return self.action.kind != "continuous" and (self.legal is not None or self.acts is not None)

@@ -1,7 +1,7 @@
-"""Actions that are orders about a graph: MultiDiscrete, with what the choices mean.
+"""``OrderSpace``: a MultiDiscrete action space of orders on a graph, with what each choice means.
 
-A plain agent uses it as the MultiDiscrete that it is. A network that knows graphs takes from it which areas border each
-other, and which areas each order is about.
+Ordinary agents treat it as a plain MultiDiscrete. A graph network can read from it which areas are adjacent and which
+areas each order refers to.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 
 class OrderSpace(spaces.MultiDiscrete):
-    """K slots, each a choice from one of C lists of orders; the observation's key "slots" holds 1 + the list, or 0.
+    """K slots, each a choice from one of C lists of orders; the observation's "slots" holds 1 + the list's index, or 0.
 
     Args:
         slots: K.
-        list_start: first entry of each list and the end of the last, [C + 1].
-        entries: what each order is: {"kind": numbers from 0 [V], "actor": area that acts, "other": area that is helped,
-            "target": area that it goes to; -1 where there is none}.
-        adjacency: whether a unit can step from one area to another, bool [N, N].
+        list_start: index of the first entry of each list, then the end of the last list, [C + 1].
+        entries: what each of the V orders is: {"kind": integers from 0 [V], "actor": the area that acts, "other": the
+            area that is helped, "target": the destination; -1 where there is none}.
+        adjacency: whether a unit can move from one area to another in one step, bool [N, N].
 
     Attributes:
         list_start: int64 [C + 1].

@@ -1,11 +1,11 @@
-"""Randomness that lives in each copy's state: SplitMix64, counter-based.
+"""Random numbers from each copy's own state: SplitMix64 in counter-based form.
 
 Draw ``n`` of a copy is ``mix64(key + n * GOLDEN)``, where the key is hashed from (seed, copy index). Nothing is
 shared between copies, so a trajectory depends only on (seed, copy index, actions): the same bit for bit in a
 batch of any size, through any door, and on the GPU.
 
 Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), figure 16; the
-finaliser is their variant 13 of MurmurHash3's. Differs in that the counter is kept apart from the key, so that
+finaliser is their variant 13 of MurmurHash3's. Unlike the source, the counter is stored apart from the key, so that
 a state can be read, copied and rewound.
 
 Inside a rule:
@@ -51,41 +51,41 @@ def random_bits(state: Any) -> Any:
 
 @rule
 def uniform(state: Any) -> Any:
-    """A float64 uniform on [0, 1), of 53 bits."""
+    """A float64 uniform on [0, 1) with 53 random bits."""
     return np.float64(random_bits(state) >> _S11) * _UNIT
 
 
 @rule
 def randint(state: Any, n: Any) -> Any:
-    """An int64 uniform on 0..n-1, for 1 <= n < 2**32 (by multiplication; its bias is below n / 2**32)."""
+    """An int64 uniform on 0..n-1, for 1 <= n < 2**32 (by multiplication; bias below n / 2**32)."""
     return np.int64(((random_bits(state) >> _S32) * np.uint64(n)) >> _S32)
 
 
 @rule
 def normal(state: Any) -> Any:
-    """A standard normal float64 (Box and Muller; two draws, one used, so that the count is always the same)."""
+    """A standard normal float64 by Box-Muller (two draws, one result used, so that the number of draws is constant)."""
     radius = math.sqrt(-2.0 * math.log(1.0 - uniform(state)))
     return radius * math.cos(_TWO_PI * uniform(state))
 
 
 def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
-    """The key of each copy.
+    """The random key of each copy.
 
     Args:
-        seed: one seed for the batch (copy b gets the key of (seed, b)), or one seed a copy (copy b gets the key
-            of (seed[b], 0), which is what a single environment seeded with seed[b] has).
+        seed: one seed for the batch (copy b gets the key of (seed, b)), or one seed per copy (copy b gets the key
+            of (seed[b], 0), the key of a single environment seeded with seed[b]).
         num_envs: number of copies B.
 
     Returns:
         uint64 array [B].
 
     Raises:
-        GameError: if a seed is no integer from 0 to 2**64 - 1, or the list's length is not B.
+        GameError: if a seed is not an integer from 0 to 2**64 - 1, or the list's length is not B.
     """
     several = isinstance(seed, (list, tuple, range, np.ndarray))
     seeds = [integer("seed", one, 0, 2**64 - 1) for one in (seed if several else [seed])]  # type: ignore[union-attr]
     if several and len(seeds) != num_envs:
-        raise GameError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one, or one a copy")
+        raise GameError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one seed, or one per copy")
     index = np.zeros(num_envs, np.uint64) if several else np.arange(num_envs, dtype=np.uint64)
     base = np.asarray(seeds, np.uint64)
     with np.errstate(over="ignore"):
@@ -93,7 +93,7 @@ def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
 
 
 def _mix_array(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """:func:`mix64` on an array, without compiling anything."""
+    """:func:`mix64` on an array, in NumPy."""
     value = (value ^ (value >> _S30)) * _MIX_1
     value = (value ^ (value >> _S27)) * _MIX_2
     return value ^ (value >> _S31)

@@ -1,14 +1,14 @@
-"""The decorator that marks a function as a rule: plain Python, compiled by Numba, the same text on CPU and GPU.
+"""``@rule``: compiles a function of a game's rules with Numba, from the same source for CPU and GPU.
 
-``rule`` is ``numba.njit`` with the three settings that a game's inner loop wants:
+``rule`` is ``numba.njit`` with three settings for a game's inner loop:
 
-* inlined into the driver before type inference. Measured on an 8x8 gridworld this is 2.8 times as fast as
-  leaving the choice to LLVM, which sees the functions only after Numba has wrapped each in error handling;
+* functions are inlined into the driver before type inference. Measured on an 8x8 gridworld this is 2.8 times as fast
+  as leaving the choice to LLVM, which sees the functions only after Numba has wrapped each in error handling;
 * no reference counting (``_nrt=False``): a view of a batch array costs no atomic operation, and a rule that
   allocates fails to compile here, as it would on a GPU;
-* NumPy's error model: dividing by zero gives inf or 0 as on the GPU, in place of a branch and an exception.
+* NumPy's error model: dividing by zero gives inf or 0 as on the GPU, instead of a branch and an exception.
 
-A large function that several places call is better left a function: ``@rule(inline=False)``.
+A large function that is called in several places is better not inlined: ``@rule(inline=False)``.
 
 Example:
     >>> @rule
@@ -28,13 +28,13 @@ from numba import njit, types
 
 
 def _layout_number(record: Any) -> tuple[str, tuple[int]]:
-    """What stands for a record type in the names of compiled functions: a hash of its fields and offsets."""
+    """What identifies a record type in the names of compiled functions: a hash of its fields and offsets."""
     return "Record", (int(hashlib.sha256(record.name.encode()).hexdigest()[:15], 16),)
 
 
-# Numba names a compiled function after its argument types, and a record type after a number that it counts up in each
-# process. Two layouts compiled in two processes then have one name in the disk cache, and a third process that loads
-# both calls one's rules on the other's records. The layout itself is the same in every process.
+# Numba names a compiled function after its argument types, and a record type after a per-process counter. Two layouts
+# compiled in two processes could then get the same name in the disk cache, and a third process that loads both would
+# call one game's rules on the other's records. A hash of the layout is the same in every process.
 _record_type: Any = types.Record
 _record_type.mangling_args = property(_layout_number)
 
@@ -48,7 +48,7 @@ def rule(function: Callable[..., Any] | None = None, *, inline: bool = True) -> 
 
     Args:
         function: the function, when the decorator is written without brackets.
-        inline: whether each call is replaced by the function's text.
+        inline: whether calls are replaced by the function's body.
 
     Returns:
         A Numba dispatcher; with ``NUMBA_DISABLE_JIT=1`` the function itself.

@@ -1,6 +1,6 @@
-"""What factories of games do with their settings: check them, and size their records' arrays.
+"""Helpers for game factories: check settings, and size the arrays of records.
 
-Each check names the setting, the value got and the one wanted.
+Each error names the setting, the value got and what was wanted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mlbits.envs.core.errors import GameError
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, as int.
+    """Return an integer from ``low`` to ``high`` as int.
 
     Raises:
-        GameError: for any other value; True and 2.0 are none.
+        GameError: for any other value, including True and 2.0.
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not low <= value <= high:
@@ -28,7 +28,7 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False.
+    """Return True or False as bool.
 
     Raises:
         GameError: for any other value.
@@ -39,7 +39,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite number from ``low`` to ``high``, as float.
+    """Return a finite number from ``low`` to ``high`` as float.
 
     Raises:
         GameError: for any other value, NaN and infinities included.
@@ -52,10 +52,10 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
 
 
 def numbers(name: str, values: Any, low: float = -math.inf, high: float = math.inf) -> NDArray[np.float64]:
-    """A list of finite numbers from ``low`` to ``high``, as float64 [n] with n at least 1.
+    """Return a non-empty list of finite numbers from ``low`` to ``high`` as float64 [n].
 
     Raises:
-        GameError: if it is no list, is empty, or one of its entries is out of range (named by its place).
+        GameError: if it is not a list, is empty, or an entry is out of range (the message gives its index).
     """
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise GameError(f"{name}: got {values!r}; wanted a list of numbers")
@@ -66,7 +66,7 @@ def numbers(name: str, values: Any, low: float = -math.inf, high: float = math.i
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """One of several words.
+    """Return one of the given strings.
 
     Raises:
         GameError: for any other value.
@@ -78,9 +78,9 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def capacity(count: int) -> int:
-    """The size of a record's array for ``count`` entries: 16, 64, 256 and so on.
+    """The array size for ``count`` entries of a record: 16, 64, 256 and so on.
 
-    Records of few sizes let games of different settings share compiled code, and copies of one batch too.
+    With few distinct sizes, games of different settings share compiled code and fit into one batch.
     """
     size = 16
     while size < count:

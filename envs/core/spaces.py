@@ -1,10 +1,10 @@
-"""How spaces lie in memory: the shapes and dtypes of observation, action and mask buffers.
+"""Memory layouts of spaces: shapes and dtypes of observation, action and mask buffers.
 
-| space (one seat) | buffer of one seat | face at the batch |
+| space (one seat) | buffer of one seat | in a batch |
 |---|---|---|
 | observation Discrete(n) | int32 [1] | int32 [B, P] |
 | observation Box, MultiBinary, MultiDiscrete | its shape, in its dtype (MultiDiscrete: int32) | [B, P, *shape] |
-| observation Dict of those | one record with a field a key | dict of [B, P, *shape] |
+| observation Dict of those | one record with a field per key | dict of [B, P, *shape] |
 | action Discrete(n) | int64 scalar | int64 [B, P] |
 | action MultiDiscrete(nvec) | int64 [k] | int64 [B, P, k] |
 | action Box [k] | float32 [k] | float32 [B, P, k] |
@@ -25,12 +25,12 @@ from mlbits.envs.core.errors import GameError, IllegalActionError
 
 @dataclass(frozen=True, slots=True)
 class ObservationLayout:
-    """How one seat's observation lies in memory.
+    """Memory layout of one seat's observation.
 
     Attributes:
         dtype: element type; structured for a Dict space.
         shape: shape of the buffer of one seat, () for a Dict space's single record.
-        scalar: whether the face drops the trailing axis of length 1 (Discrete).
+        scalar: whether users see it without the trailing axis of length 1 (Discrete).
         keys: the keys of a Dict space, else None.
     """
 
@@ -39,27 +39,27 @@ class ObservationLayout:
     scalar: bool
     keys: tuple[str, ...] | None
 
-    def face(self, buffer: NDArray[Any]) -> Any:
-        """View a buffer [..., *shape] as users see it: an array, or a dict of arrays."""
+    def user_view(self, buffer: NDArray[Any]) -> Any:
+        """View a buffer [..., *shape] as users see it: an array, or for a Dict space a dict of arrays."""
         if self.keys is not None:
             return {key: buffer[key] for key in self.keys}
         return buffer[..., 0] if self.scalar else buffer
 
 
-# What Numba and torch both compute with, on the CPU and on GPUs.
+# The dtypes that both Numba and torch support, on the CPU and on GPUs.
 _BOX_DTYPES = tuple(
     np.dtype(name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 )
 
 
 def _check_size(argument: str, space: gym.Space[Any]) -> None:
-    """Refuse a space of no numbers, or one that counts further than int32."""
+    """Refuse an empty space, or one with 2^31 values or more."""
     if isinstance(space, spaces.Dict):
         empty = not space.spaces
     else:
         empty = 0 in (space.shape or ())
     if empty:
-        raise GameError(f"{argument}: got {space}, which is empty; wanted one of at least one number")
+        raise GameError(f"{argument}: got {space}, which is empty; wanted at least one number")
     most = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", np.zeros(1)).max()
     if most >= 2**31:
         raise GameError(f"{argument}: got {space}; wanted fewer than {2**31} values")
@@ -75,7 +75,7 @@ def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
 
     Raises:
         GameError: if the space is not Discrete, Box, MultiDiscrete, MultiBinary or a flat Dict of those, does not
-            start at 0, is empty, counts to 2^31 or further, or has a dtype that torch lacks.
+            start at 0, is empty, has 2^31 values or more, or has a dtype that torch lacks.
     """
     _check_size("observation_space", space)
     if isinstance(space, spaces.Dict):
@@ -106,15 +106,15 @@ def observation_layout(space: gym.Space[Any]) -> ObservationLayout:
 
 @dataclass(frozen=True, slots=True)
 class ActionLayout:
-    """How one seat's action lies in memory.
+    """Memory layout of one seat's action.
 
     Attributes:
         kind: "discrete", "multi_discrete" or "continuous".
         dtype: int64 or float32.
         shape: shape of one seat's action, () for Discrete.
         nvec: number of choices of each sub-action (empty for continuous).
-        low: lower bounds [k], for continuous actions; the least float32 that is not below the space's.
-        high: upper bounds [k], for continuous actions; the greatest float32 that is not above the space's.
+        low: lower bounds [k] for continuous actions: the space's, rounded up to float32.
+        high: upper bounds [k] for continuous actions: the space's, rounded down to float32.
     """
 
     kind: str
@@ -126,7 +126,7 @@ class ActionLayout:
 
     @property
     def mask_size(self) -> int:
-        """Number of entries of a legal mask: the choices of all sub-actions one after another."""
+        """Length of a legal mask: the choices of all sub-actions, concatenated."""
         return sum(self.nvec)
 
 
@@ -134,8 +134,8 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
     """The memory layout of an action space.
 
     Raises:
-        GameError: if the space is not Discrete, MultiDiscrete (one axis) or a Box of one axis, is empty, or counts to
-            2^31 or further.
+        GameError: if the space is not Discrete, MultiDiscrete (one axis) or a Box of one axis, is empty, or has 2^31
+            values or more.
     """
     _check_size("action_space", space)
     empty = np.zeros(1, np.float32)
@@ -152,8 +152,8 @@ def action_layout(space: gym.Space[Any]) -> ActionLayout:
 
 
 def _float32_bounds(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The bounds rounded into the space, so that no float32 between them is out of it."""
-    with np.errstate(over="ignore"):  # a bound beyond float32's range: the last number before infinity is taken
+    """The bounds rounded inwards, so that every float32 between them is in the space."""
+    with np.errstate(over="ignore"):  # a bound beyond float32's range becomes the largest finite number
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     inner_low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
     inner_high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
@@ -162,12 +162,12 @@ def _float32_bounds(space: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.
 
 
 def cast_action(action: NDArray[Any], space: gym.Space[Any], layout: ActionLayout) -> NDArray[Any]:
-    """Actions [..., *shape] in the layout's dtype; what the space contains stays within the layout's bounds.
+    """Cast actions [..., *shape] to the layout's dtype; actions in the space stay within the layout's bounds.
 
     Args:
-        action: of any dtype that casts to the layout's.
+        action: any dtype that casts to the layout's.
         space: the action space of one seat.
-        layout: its layout.
+        layout: the memory layout of ``space``.
     """
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes inf, which is out of bounds
         cast = action.astype(layout.dtype)
@@ -179,20 +179,20 @@ def cast_action(action: NDArray[Any], space: gym.Space[Any], layout: ActionLayou
 
 
 def checked_action(action: Any, space: gym.Space[Any], layout: ActionLayout, who: str = "action") -> NDArray[Any]:
-    """One seat's action as an array of the layout's shape and dtype; its values are for the driver to check.
+    """One seat's action as an array of the layout's shape and dtype; the driver checks the values.
 
     Args:
-        action: what the user gave; integers of any size, and floats where the space is continuous.
+        action: what the user gave: integers of any dtype; also floats if the space is continuous.
         space: the action space, for the message.
-        layout: its layout.
-        who: how the message begins.
+        layout: the memory layout of ``space``.
+        who: start of the error message.
 
     Raises:
-        IllegalActionError: for another shape or a dtype that would lose its meaning.
+            IllegalActionError: for a wrong shape or a dtype that cannot be cast safely.
     """
     try:
         array = np.asarray(action)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         array = np.asarray(None)
     fits = np.can_cast(array.dtype, layout.dtype, "same_kind") and array.dtype != np.bool_
     if array.shape != layout.shape or not fits:
@@ -201,14 +201,14 @@ def checked_action(action: Any, space: gym.Space[Any], layout: ActionLayout, who
     return cast_action(array, space, layout)
 
 
-def own_observation(space: gym.Space[Any], face: Any) -> Any:
-    """One seat's observation as the caller's own: arrays (an integer for Discrete) in the space's dtypes.
+def own_observation(space: gym.Space[Any], view: Any) -> Any:
+    """One seat's observation as a copy the caller may keep: arrays (an integer for Discrete) in the space's dtypes.
 
     Args:
         space: the observation space.
-        face: the observation as :meth:`ObservationLayout.face` shows it.
+        view: the observation as shown by :meth:`ObservationLayout.user_view`.
     """
     if isinstance(space, spaces.Dict):
-        return {key: own_observation(part, face[key]) for key, part in space.items()}
-    array = np.array(face, space.dtype)
+        return {key: own_observation(part, view[key]) for key, part in space.items()}
+    array = np.array(view, space.dtype)
     return array[()] if isinstance(space, spaces.Discrete) else array

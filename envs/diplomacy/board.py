@@ -1,23 +1,23 @@
-"""The map of a Diplomacy game: provinces, coasts, who borders whom, centres, powers and the first position.
+"""The map of a Diplomacy game: provinces, coasts, adjacency, centres, powers and the initial position.
 
-A map is a JSON file of the form of ``standard_map.json``:
+A map is a JSON file with the format of ``standard_map.json``:
 
 | key | content |
 |---|---|
 | ``format`` | "diplomacy-map/1" |
 | ``powers`` | names, in the order of the seats |
-| ``victory_centers`` | centres that win the game alone |
+| ``victory_centers`` | number of centres with which a power wins |
 | ``first_phase`` | "S1901M" |
 | ``provinces`` | a list of {id, name, type: land, sea or coast, sc, home: a power or null, coasts: their names} |
 | ``army_adjacency`` | {province: [provinces]}, symmetric |
-| ``fleet_adjacency`` | {location: [locations]}, symmetric; locations are provinces, or coasts as "STP/NC" |
+| ``fleet_adjacency`` | {location: [locations]}, symmetric; locations are provinces, or coasts such as "STP/NC" |
 | ``initial_units`` | {power: ["A PAR", "F STP/SC"]} |
 | ``initial_centers`` | {power: [provinces]} |
-| ``impassable`` | ids that only the drawing shows; optional |
+| ``impassable`` | ids that are only drawn; optional |
 | ``coordinates`` | {viewBox, points: {location: {unit: [x, y], dislodged: [x, y], sc: [x, y] or null}}}; optional |
 
-Everything is numbered: provinces 0..N-1 in the order of the file, then named coasts up to L-1 ("locations"), powers
-0..P-1.
+Everything is numbered: provinces 0..N-1 in the order of the file, named coasts after them up to L-1 ("locations"),
+powers 0..P-1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_PROVINCES, MAX_LOCATIONS, MAX_POWERS, MAX_NEIGHBOURS = 120, 160, 16, 30
 
 @dataclass(frozen=True, slots=True)
 class Province:
-    """One province as the map file has it.
+    """One province of a map file.
 
     Attributes:
         id: short name ("PAR").
@@ -53,7 +53,7 @@ class Province:
         type: LAND, SEA or COAST.
         center: whether it is a supply centre.
         home: the power (0..P-1) whose home it is, or None.
-        coasts: names of its coasts ("NC"), empty where it has one coast or none.
+        coasts: names of its coasts ("NC"); empty if it has one coast or none.
     """
 
     id: str
@@ -66,21 +66,21 @@ class Province:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """A map, checked.
+    """A checked map.
 
     Attributes:
-        powers: names.
-        provinces: N of them.
+        powers: names of the powers.
+        provinces: the N provinces.
         locations: names of the L locations: the provinces, then their named coasts ("STP/NC").
         province_of: province of each location, int64 [L].
         army_neighbours: for each province, the provinces that an army can move to, in the order of the file.
-        fleet_neighbours: for each location, the locations that a fleet can move to; empty where no fleet can be.
-        victory_centers: centres that win alone.
-        first_year: of the first phase, a spring.
-        initial_units: (power, ARMY or FLEET, location) of each.
-        initial_centers: owner of each province, -1 where it is nobody's or no centre, int64 [N].
-        coordinates: for the drawing, or None.
-        impassable: ids that only the drawing shows.
+        fleet_neighbours: for each location, the locations that a fleet can move to; empty if no fleet can be there.
+        victory_centers: number of centres with which a power wins.
+        first_year: year of the first phase, a spring.
+        initial_units: (power, ARMY or FLEET, location) of each unit.
+        initial_centers: owner of each province's centre, -1 if it has none or is not owned, int64 [N].
+        coordinates: coordinates for the drawing, or None.
+        impassable: ids that are only drawn.
     """
 
     powers: tuple[str, ...]
@@ -99,12 +99,12 @@ class Board:
 
     @cached_property
     def location_index(self) -> Mapping[str, int]:
-        """Number of each location by its name."""
+        """Location numbers by name."""
         return {name: i for i, name in enumerate(self.locations)}
 
     @cached_property
     def power_index(self) -> Mapping[str, int]:
-        """Number of each power by its name."""
+        """Power numbers by name."""
         return {name: i for i, name in enumerate(self.powers)}
 
     @cached_property
@@ -119,7 +119,7 @@ class Board:
         return self.army_neighbours[location] if location < len(self.provinces) else ()
 
     def can_stand(self, kind: int, location: int) -> bool:
-        """Whether a unit of the kind can be at the location (a fleet in a province of several coasts is at one)."""
+        """Whether a unit of the kind can be at the location (in a province with several coasts, a fleet is on one)."""
         province = self.provinces[self.province_of[location]]
         if kind == ARMY:
             return province.type != SEA and location < len(self.provinces)
@@ -138,10 +138,10 @@ def load_board(source: str | Path | Mapping[str, Any] = "standard") -> Board:
     """Read a map.
 
     Args:
-        source: "standard", "mini", the path of a JSON file, or its content.
+        source: "standard", "mini", the path of a JSON file, or its parsed content.
 
     Raises:
-        GameError: naming the key (and for broken JSON the line) and what was wanted.
+        GameError: naming the key (for invalid JSON the line) and what was wanted.
     """
     where = "map"
     if isinstance(source, Mapping):
@@ -200,7 +200,7 @@ def _board(content: Any, where: str) -> Board:
 
 
 def _is(provinces: Sequence[Province], index: Mapping[str, int], name: str, kind: int) -> bool:
-    """Whether the kind can be at the location, for rows of the adjacency tables."""
+    """Whether a unit of the kind can be at the location; for rows of the adjacency tables."""
     province = provinces[index[name.partition("/")[0]]]
     if kind == ARMY:
         return province.type != SEA
@@ -208,7 +208,7 @@ def _is(provinces: Sequence[Province], index: Mapping[str, int], name: str, kind
 
 
 class _Reader:
-    """Takes a map's keys one by one and names what is wrong."""
+    """Reads a map's keys one by one; errors name the key."""
 
     def __init__(self, content: Any, where: str) -> None:
         self.where = where
@@ -275,7 +275,7 @@ class _Reader:
         if not isinstance(row.get("sc"), bool):
             self.fail(f"{key}.sc", f"got {row.get('sc')!r}"[:80], "true or false")
         if home is not None and (home not in powers or not row["sc"]):
-            self.fail(f"{key}.home", f"got {home!r}"[:80], "null, or a power where there is a centre")
+            self.fail(f"{key}.home", f"got {home!r}"[:80], "null, or a power if there is a centre")
         coasts = row.get("coasts")
         if not isinstance(coasts, list) or not all(isinstance(c, str) for c in coasts):
             self.fail(f"{key}.coasts", f"got {coasts!r}"[:80], "a list of names")
@@ -320,7 +320,7 @@ class _Reader:
                 kind, location = (ARMY if words[0] == "A" else FLEET), board.location_index[words[1]]
                 province = int(board.province_of[location])
                 if not board.can_stand(kind, location) or province in taken:
-                    self.fail(key, f"got {text!r}", "a place for such a unit, one unit a province")
+                    self.fail(key, f"got {text!r}", "a place for such a unit, one unit per province")
                 taken.add(province)
                 found.append((board.power_index[power], kind, location))
         return tuple(found)
@@ -336,7 +336,7 @@ class _Reader:
                 if not known or not board.provinces[board.location_index[name]].center:
                     self.fail(key, f"got {name!r}"[:80], "a supply centre")
                 if owners[board.location_index[name]] >= 0:
-                    self.fail(key, f"got {name!r} again", "one owner a centre")
+                    self.fail(key, f"got {name!r} again", "one owner per centre")
                 owners[board.location_index[name]] = board.power_index[power]
         return owners
 

@@ -1,16 +1,16 @@
-"""The numbers that stand for units, phases, orders and their fates in a Diplomacy record."""
+"""Numeric codes of units, phases, orders and fates in a Diplomacy record."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# What stands in a province.
+# Units in a province.
 NO_UNIT: Final = 0
 ARMY: Final = 1
 FLEET: Final = 2
 UNIT_LETTERS: Final = " AF"
 
-# What a province is made of.
+# Types of provinces.
 LAND: Final = 0
 SEA: Final = 1
 COAST: Final = 2
@@ -23,7 +23,7 @@ FALL_RETREATS: Final = 3
 ADJUSTMENTS: Final = 4
 PHASE_NAMES: Final = ("S{}M", "S{}R", "F{}M", "F{}R", "W{}A")
 
-# Orders. A unit without an order holds (dislodged: disbands).
+# Orders. A unit without an order holds; a dislodged unit disbands.
 NO_ORDER: Final = 0
 HOLD: Final = 1
 MOVE: Final = 2
@@ -34,11 +34,11 @@ RETREAT: Final = 6
 DISBAND: Final = 7
 BUILD: Final = 8
 WAIVE: Final = 9
-# Two kinds more in action spaces, where a build of an army and a move over land or by one's own fleet keep the above.
+# Two more kinds, used in action spaces; builds of armies and moves without a convoy keep the codes above.
 BUILD_FLEET: Final = 10
 MOVE_BY_CONVOY: Final = 11
 
-# Fates: bits, so that one order can have several. None of them: the order succeeded.
+# Fates: bits, so that one order can have several. 0: the order succeeded.
 BOUNCE: Final = 1
 CUT: Final = 2
 VOID: Final = 4

@@ -1,7 +1,7 @@
-"""One order's decision: what follows for it from all that is decided about others, by bounds on strengths.
+"""Decides a single order from what is decided about others, by bounds on strengths.
 
-See :mod:`~mlbits.envs.diplomacy.adjudicator`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and defence
-against a unit that comes the opposite way.
+Used by :mod:`~mlbits.envs.diplomacy.adjudicator`. Strengths are DATC's (chapter 5.B): attack, hold, prevent, and
+defence against a unit that moves in the opposite direction.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import CONVOY, MOVE, NO_UNIT, SUPPORT_MOVE
 
-OPEN, YES, NO = 0, 1, 2  # a decision
-PARADOX, NO_ROUTE = 1, 2  # why an army is sealed
-NOBODY = -1
+OPEN, YES, NO = 0, 1, 2  # values of a decision
+PARADOX, NO_ROUTE = 1, 2  # why an army's convoy is blocked
+NONE = -1
 
 
 def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
-    """Working memory of the adjudicator in a copy's state, by province; it holds nothing between two steps."""
+    """Working memory of the adjudicator in a copy's state, by province; it holds nothing between steps."""
     shape = (provinces,)
     return [
-        ("standing", "i2", shape),  # provinces with a unit, one after another
+        ("standing", "i2", shape),  # provinces with a unit, in order
         ("goal", "i2", shape),  # province that the unit moves to, or -1
         ("verdict", "u1", shape),
-        ("path", "u1", shape),  # for moves: whether the army's convoy holds; YES by land
+        ("path", "u1", shape),  # for moves: whether the army's convoy is intact; YES by land
         ("convoyed", "u1", shape),
-        ("sealed", "u1", shape),  # PARADOX (stopped by Szykman's rule) or NO_ROUTE (no convoy was ordered)
-        ("head_on", "i2", shape),  # where the unit stands that comes the opposite way, or -1
+        ("blocked", "u1", shape),  # PARADOX (stopped by Szykman's rule) or NO_ROUTE (no convoy was ordered)
+        ("head_on", "i2", shape),  # province of the unit that moves in the opposite direction, or -1
         ("first_mover", "i2", shape),
         ("next_mover", "i2", shape),
         ("first_support", "i2", shape),
@@ -37,11 +37,11 @@ def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
         ("next_convoy", "i2", shape),
         ("mark", "u1", shape),
         ("queue", "i2", shape),
-        ("core", "i2", shape),
+        ("cycle", "i2", shape),
         ("trail", "i2", shape),
         ("guessed", "u1", shape),
         ("answer", "u1", shape),
-        ("beaten_from", "i2", shape),  # province of the unit that dislodges this one, or -1
+        ("dislodged_by", "i2", shape),  # province of the unit that dislodges this one, or -1
         ("contested", "u1", shape),
         ("new_power", "i1", shape),
         ("new_kind", "u1", shape),
@@ -51,16 +51,16 @@ def scratch_fields(provinces: int) -> list[tuple[Any, ...]]:
 
 @rule(inline=False)
 def route(state: Any, params: Any, army: Any, sure: Any) -> Any:
-    """Whether the fleets that convoy an army make a way, counting those that stay, or those that may."""
+    """Whether the fleets that convoy an army form a route: those that surely stay, or else all that may stay."""
     head, tail = 0, 0
     reached = False
     goal = np.int64(state.goal[army])
     fleet = state.first_convoy[army]
-    while fleet != NOBODY:
+    while fleet != NONE:
         state.mark[fleet] = 0
         fleet = state.next_convoy[fleet]
     fleet = state.first_convoy[army]
-    while fleet != NOBODY:
+    while fleet != NONE:
         verdict = state.verdict[fleet]
         if params.coastal[fleet, army] and (verdict == YES or (verdict == OPEN and not sure)):
             state.mark[fleet] = 1
@@ -72,7 +72,7 @@ def route(state: Any, params: Any, army: Any, sure: Any) -> Any:
         head += 1
         reached = params.coastal[here, goal] != 0
         fleet = state.first_convoy[army]
-        while fleet != NOBODY:
+        while fleet != NONE:
             verdict = state.verdict[fleet]
             if state.mark[fleet] == 0 and params.coastal[here, fleet]:
                 if verdict == YES or (verdict == OPEN and not sure):
@@ -84,9 +84,9 @@ def route(state: Any, params: Any, army: Any, sure: Any) -> Any:
 
 
 @rule(inline=False)
-def look_for_path(state: Any, params: Any, p: Any) -> None:
-    """Write ``path`` of a convoyed army from what is decided about its fleets."""
-    if state.sealed[p] != 0 or not route(state, params, p, False):
+def update_path(state: Any, params: Any, p: Any) -> None:
+    """Write ``path`` of a convoyed army from the decisions on its fleets."""
+    if state.blocked[p] != 0 or not route(state, params, p, False):
         state.path[p] = NO
     elif route(state, params, p, True):
         state.path[p] = YES
@@ -96,10 +96,10 @@ def look_for_path(state: Any, params: Any, p: Any) -> None:
 
 @rule(inline=False)
 def supports(state: Any, p: Any, without: Any, sure: Any) -> Any:
-    """Supports of the order of ``p`` from units of other powers than ``without`` that are given, or may be."""
+    """Count supports for ``p`` by powers other than ``without``: those surely given, or else all that may be."""
     count = 0
     s = state.first_support[p]
-    while s != NOBODY:
+    while s != NONE:
         verdict = state.verdict[s]
         if (verdict == YES or (verdict == OPEN and not sure)) and state.unit_power[s] != without:
             count += 1
@@ -109,7 +109,7 @@ def supports(state: Any, p: Any, without: Any, sure: Any) -> Any:
 
 @rule(inline=False)
 def decide(state: Any, p: Any) -> Any:
-    """What follows for one order from all that is decided so far: OPEN, YES or NO."""
+    """Decide one order from all that is decided so far: OPEN, YES or NO."""
     kind = state.order_kind[p]
     if kind == MOVE:
         return _decide_move(state, p)
@@ -126,44 +126,44 @@ def _decide_move(state: Any, p: Any) -> Any:
     low, high = 1, 1
     resist_low, resist_high = 0, 0
     if state.unit_kind[goal] == NO_UNIT:
-        low += supports(state, p, NOBODY, True)
-        high += supports(state, p, NOBODY, False)
+        low += supports(state, p, NONE, True)
+        high += supports(state, p, NONE, False)
     else:
         there = np.int64(state.unit_power[goal])
         own = there == state.unit_power[p]
         leaves = NO
-        if state.head_on[p] != NOBODY or state.goal[goal] == NOBODY:
-            resist_low = 1 + supports(state, goal, NOBODY, True)
-            resist_high = 1 + supports(state, goal, NOBODY, False)
+        if state.head_on[p] != NONE or state.goal[goal] == NONE:
+            resist_low = 1 + supports(state, goal, NONE, True)
+            resist_high = 1 + supports(state, goal, NONE, False)
         else:
             leaves = state.verdict[goal]
             resist_low = 1 if leaves == NO else 0
             resist_high = 0 if leaves == YES else 1
-        # Against a unit that stays: no attack on one's own, and no help from its own power.
+        # Against a unit that stays: no attack on an own unit, and no support by that unit's power.
         if leaves == YES:
-            low += supports(state, p, NOBODY, True)
+            low += supports(state, p, NONE, True)
         else:
             low = 0 if own else 1 + supports(state, p, there, True)
         if leaves == NO:
             high = 0 if own else 1 + supports(state, p, there, False)
         else:
-            high += supports(state, p, NOBODY, False)
+            high += supports(state, p, NONE, False)
     if high <= resist_low:
         return NO
     sure = state.path[p] == YES and low > resist_high
     other = np.int64(state.first_mover[goal])
-    while other != NOBODY:
+    while other != NONE:
         if other != p and state.path[other] != NO:
-            beaten = OPEN  # whether the unit that it meets head on gets past it: then it prevents nothing
-            if state.head_on[other] != NOBODY:
+            beaten = OPEN  # whether the unit that it meets head on dislodges it: then it prevents nothing
+            if state.head_on[other] != NONE:
                 beaten = state.verdict[goal]
             else:
                 beaten = NO
             if beaten != YES:
                 if beaten == NO and state.path[other] == YES:
-                    if high <= 1 + supports(state, other, NOBODY, True):
+                    if high <= 1 + supports(state, other, NONE, True):
                         return NO
-                if sure and low <= 1 + supports(state, other, NOBODY, False):
+                if sure and low <= 1 + supports(state, other, NONE, False):
                     sure = False
         other = np.int64(state.next_mover[other])
     return YES if sure else OPEN
@@ -171,12 +171,12 @@ def _decide_move(state: Any, p: Any) -> Any:
 
 @rule(inline=False)
 def _decide_support(state: Any, p: Any) -> Any:
-    against = NOBODY  # the province that the support is directed into: an attack from there cuts only by dislodging
+    against = NONE  # the province into which the support is directed: an attack from there only cuts by dislodging
     if state.order_kind[p] == SUPPORT_MOVE:
         against = state.goal[state.order_other[p]]
     doubt = False
     k = state.first_mover[p]
-    while k != NOBODY:
+    while k != NONE:
         if state.unit_power[k] != state.unit_power[p]:
             attacked = state.verdict[k] if k == against else state.path[k]
             if attacked == YES:
@@ -191,7 +191,7 @@ def _decide_support(state: Any, p: Any) -> Any:
 def _decide_convoy(state: Any, p: Any) -> Any:
     doubt = False
     k = state.first_mover[p]
-    while k != NOBODY:
+    while k != NONE:
         if state.verdict[k] == YES:
             return NO
         if state.verdict[k] == OPEN:

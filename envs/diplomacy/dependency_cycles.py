@@ -1,6 +1,6 @@
-"""Rings of orders that depend on each other: found, searched for answers that agree, and broken by the backup rule.
+"""Cycles of orders that depend on each other: finding them, searching for consistent answers, and the backup rule.
 
-See :mod:`~mlbits.envs.diplomacy.adjudicator`.
+Used by :mod:`~mlbits.envs.diplomacy.adjudicator`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 
 from mlbits.envs.core.rules import rule
 from mlbits.envs.diplomacy.codes import CONVOY, MOVE, SUPPORT_MOVE
-from mlbits.envs.diplomacy.decisions import NO, OPEN, PARADOX, YES, decide, look_for_path
+from mlbits.envs.diplomacy.decisions import NO, OPEN, PARADOX, YES, decide, update_path
 
 
 @rule(inline=False)
 def _reads(state: Any, i: Any, j: Any) -> Any:
-    """Whether the decision on ``i`` looks at the open decision on ``j``."""
+    """Whether the decision on ``i`` reads the open decision on ``j``."""
     kind, other_kind = state.order_kind[i], state.order_kind[j]
     helped = state.order_other[j] if other_kind != MOVE else i
     goal = state.goal[i] if kind == MOVE else i
@@ -34,7 +34,7 @@ def _reads(state: Any, i: Any, j: Any) -> Any:
 
 @rule(inline=False)
 def _spread(state: Any, units: Any, start: Any) -> Any:
-    """Collect in ``queue`` every open decision that ``start`` depends on, itself included; returns how many."""
+    """Write into ``queue`` every open decision that ``start`` depends on, itself included; return how many."""
     for i in range(units):
         state.mark[state.standing[i]] = 0
     state.mark[start] = 1
@@ -53,10 +53,10 @@ def _spread(state: Any, units: Any, start: Any) -> Any:
 
 
 @rule(inline=False)
-def find_core(state: Any, units: Any) -> Any:
-    """Write a component of open decisions without a way out into ``core``; returns its size.
+def find_cycle(state: Any, units: Any) -> Any:
+    """Write a sink component of the open decisions into ``cycle``; return its size.
 
-    The open decision that depends on the fewest lies in one, and what it depends on is all of it.
+    The open decision with the fewest dependencies lies in one, and its dependencies are the whole component.
     """
     smallest, best = units + 1, np.int64(0)
     for i in range(units):
@@ -67,25 +67,25 @@ def find_core(state: Any, units: Any) -> Any:
                 smallest, best = size, p
     size = _spread(state, units, best)
     for i in range(size):
-        state.core[i] = state.queue[i]
+        state.cycle[i] = state.queue[i]
     return size
 
 
 @rule(inline=False)
 def search(state: Any, params: Any, size: Any) -> Any:
-    """Count answers for the core that agree with themselves, up to two; the first is kept in ``answer``."""
+    """Count consistent answers for the cycle, up to two; the first is kept in ``answer``."""
     found, known = 0, 0
     while True:
         clash = _entail(state, params, size, known)
         known = 0
         for i in range(size):
-            if state.verdict[state.core[i]] != OPEN:
+            if state.verdict[state.cycle[i]] != OPEN:
                 known += 1
         if not clash and known == size:
             found += 1
             if found == 1:
                 for i in range(size):
-                    state.answer[i] = state.verdict[state.core[i]]
+                    state.answer[i] = state.verdict[state.cycle[i]]
         if clash or known == size:
             if found == 2:
                 break
@@ -98,7 +98,7 @@ def search(state: Any, params: Any, size: Any) -> Any:
             state.guessed[known - 1] = 2
         else:
             for i in range(size):
-                p = np.int64(state.core[i])
+                p = np.int64(state.cycle[i])
                 if state.verdict[p] == OPEN:
                     state.verdict[p] = YES
                     state.trail[known] = p
@@ -106,29 +106,29 @@ def search(state: Any, params: Any, size: Any) -> Any:
                     known += 1
                     break
     for i in range(size):
-        state.verdict[state.core[i]] = OPEN
-    _look_for_paths(state, params, size)
+        state.verdict[state.cycle[i]] = OPEN
+    _update_paths(state, params, size)
     return found
 
 
 @rule(inline=False)
-def _look_for_paths(state: Any, params: Any, size: Any) -> None:
-    """Look again at the armies that the core's fleets convoy."""
+def _update_paths(state: Any, params: Any, size: Any) -> None:
+    """Update the paths of the armies that the cycle's fleets convoy."""
     for i in range(size):
-        p = np.int64(state.core[i])
+        p = np.int64(state.cycle[i])
         if state.order_kind[p] == CONVOY and state.convoyed[state.order_other[p]] != 0:
-            look_for_path(state, params, np.int64(state.order_other[p]))
+            update_path(state, params, np.int64(state.order_other[p]))
 
 
 @rule(inline=False)
 def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
-    """Follow what the core's answers so far entail, noting them on the trail; returns whether they contradict."""
+    """Derive what follows from the cycle's answers so far, extending the trail; return whether they contradict."""
     changed = True
     while changed:
         changed = False
-        _look_for_paths(state, params, size)
+        _update_paths(state, params, size)
         for i in range(size):
-            p = np.int64(state.core[i])
+            p = np.int64(state.cycle[i])
             verdict = decide(state, p)
             if verdict != OPEN:
                 if state.verdict[p] == OPEN:
@@ -138,22 +138,22 @@ def _entail(state: Any, params: Any, size: Any, known: Any) -> Any:
                     known += 1
                     changed = True
                 elif state.verdict[p] != verdict:
-                    # Later entries of the trail stand; the caller counts them and steps back.
+                    # The trail keeps its later entries; the caller counts them and backtracks.
                     return True
     return False
 
 
 @rule(inline=False)
-def break_tie(state: Any, size: Any) -> None:
-    """The backup rule: Szykman's where convoys are part of the ring, else a circular movement goes round."""
+def apply_backup_rule(state: Any, size: Any) -> None:
+    """The backup rule: Szykman's if convoys are part of the cycle; otherwise a circular movement succeeds."""
     fleets = False
     for i in range(size):
-        p = np.int64(state.core[i])
+        p = np.int64(state.cycle[i])
         if state.order_kind[p] == CONVOY:
             fleets = True
-            state.sealed[state.order_other[p]] = PARADOX
+            state.blocked[state.order_other[p]] = PARADOX
             state.path[state.order_other[p]] = NO
     if not fleets:
         for i in range(size):
-            if state.order_kind[state.core[i]] == MOVE:
-                state.verdict[state.core[i]] = YES
+            if state.order_kind[state.cycle[i]] == MOVE:
+                state.verdict[state.cycle[i]] = YES

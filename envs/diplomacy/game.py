@@ -1,25 +1,25 @@
-"""Diplomacy without press: write orders at once with everybody else, take supply centres, on boards of any size.
+"""Diplomacy without press: all players write orders simultaneously and compete for supply centres, on any board.
 
 Description:
-    Powers with armies and fleets order all their units at the same time; then the orders are carried out together: a
-    unit alone never gets past another, so powers need each other's support. Whoever holds enough supply centres
-    after a fall wins alone. A year has up to five phases: spring moves and retreats, fall moves and retreats, builds
-    and disbands; one step is one phase, and phases in which nobody has anything to order are skipped.
+    Powers with armies and fleets order all their units at the same time; then the orders are carried out together. A
+    unit alone never dislodges another, so powers need each other's support. A power that holds enough supply centres
+    after a fall wins. A year has up to five phases: spring moves and retreats, fall moves and retreats, builds
+    and disbands; one step is one phase, and phases in which no power has anything to order are skipped.
 
     Rules: Avalon Hill's of 2000, as tested by the Diplomacy Adjudicator Test Cases (DATC) 2.4; ``rules="datc-3.0"``
-    takes those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.adjudicator`. Boards are JSON
+    uses those of 2023 where they differ. The adjudicator is :mod:`~mlbits.envs.diplomacy.adjudicator`. Boards are JSON
     files (:mod:`~mlbits.envs.diplomacy.board`).
 
 Actions:
-    MultiDiscrete([W] * K): a choice for each unit that must be ordered, in the order of the provinces; K is the most
-    units that a power can have. In an adjustment phase the first slots are builds (or disbands owed), one each. A
-    choice is an index into the list of the vocabulary that belongs to what the slot orders
-    (:mod:`~mlbits.envs.diplomacy.vocabulary`); the mask allows exactly the legal orders, and in slots that order
-    nothing 0 alone. Two builds in one place or one unit disbanded twice count once: the other build is waived, civil
-    disorder disbands another unit. Seats without anything to order pass.
+    MultiDiscrete([W] * K): one choice for each unit that must be ordered, in the order of the provinces; K is the most
+    units that a power can have. In an adjustment phase the first slots are the builds (or disbands) due, one each. A
+    choice is an index into the vocabulary's list for what the slot orders
+    (:mod:`~mlbits.envs.diplomacy.vocabulary`); the mask allows exactly the legal orders, and only 0 in slots that
+    order nothing. Two builds in one place, or one unit disbanded twice, count once: the other build is waived, and
+    civil disorder disbands another unit. Seats without anything to order pass.
 
 Observations:
-    A Dict. "R" is a power counted from the seat: 0 oneself, 1 the next one and so on (P powers).
+    A Dict. "R" is a power counted from the seat: 0 is the player itself, 1 the next power and so on (P powers).
 
     ``areas``, int8 [N, 22 + 4 P], by province:
 
@@ -27,39 +27,39 @@ Observations:
     |---|---|---|
     | 0, 1, 2 | land, sea, coast | 0, 1 |
     | 3, 4 | supply centre; one of my home centres | 0, 1 |
-    | 5, 6 | an army, a fleet stands there | 0, 1 |
+    | 5, 6 | an army, a fleet is there | 0, 1 |
     | 7 | its named coast, counted from 1; 0 for none | 0 to 8 |
-    | 8 + R | whose unit | 0, 1 |
+    | 8 + R | owner of the unit | 0, 1 |
     | 8 + P, 9 + P | a dislodged army, fleet is there | 0, 1 |
-    | 10 + P + R | whose dislodged unit | 0, 1 |
-    | 10 + 2 P + R | whose centre | 0, 1 |
+    | 10 + P + R | owner of the dislodged unit | 0, 1 |
+    | 10 + 2 P + R | owner of the centre | 0, 1 |
     | 10 + 3 P | I can build there now | 0, 1 |
-    | 11 + 3 P to 18 + 3 P | last phase's order to its unit, one column a kind (below) | 0, 1 |
-    | 19 + 3 P | it failed | 0, 1 |
+    | 11 + 3 P to 18 + 3 P | last phase's order to its unit, one column per kind (below) | 0, 1 |
+    | 19 + 3 P | the order failed | 0, 1 |
     | 20 + 3 P | province of the unit that it helped, counted from 1 | 0 to N |
-    | 21 + 3 P | province that it went, or helped to go, to, counted from 1 | 0 to N |
-    | 22 + 3 P + R | whose order | 0, 1 |
+    | 21 + 3 P | province that it moved to, or helped to move to, counted from 1 | 0 to N |
+    | 22 + 3 P + R | power that gave the order | 0, 1 |
 
     Kinds of orders: hold, move, support of a unit that stays, support of a move, convoy, retreat, disband, build.
 
-    ``status``, float32 [8 + 2 P]: which of the five phases (5), years left over years in all (1), builds (positive) or
-    disbands due over K (1), whether this is the last year (1), centres of each power R over the centres that win (P),
-    its units likewise (P).
+    ``status``, float32 [8 + 2 P]: which of the five phases (5), years left divided by all years (1), builds (positive)
+    or disbands due divided by K (1), whether this is the last year (1), centres of each power R divided by the centres
+    that win (P), its units likewise (P).
 
-    ``slots``, MultiDiscrete [K]: 1 + number of the list that the slot chooses from, 0 for none.
+    ``slots``, MultiDiscrete [K]: 1 + index of the list that the slot chooses from, 0 for none.
 
 Rewards:
-    0 until the end; then shares that sum to 1: all of it to a power that won alone, else by ``scoring``: "draw_size"
-    (the same to every survivor), "sum_of_squares" (of the centres) or "centers". ``variant="welfare"`` (Welfare
-    Diplomacy) pays every power its centres less its units each year in place of that, lets powers disband what they
-    like in adjustment phases, and has no winner.
+    0 until the end; then rewards that sum to 1: all of it to a winner, else divided by ``scoring``: "draw_size"
+    (equally among survivors), "sum_of_squares" (of the centres) or "centers". ``variant="welfare"`` (Welfare
+    Diplomacy) instead pays every power its centres minus its units each year, lets powers disband any units
+    in adjustment phases, and has no winner.
 
 Start:
-    The board's first position, or ``start``.
+    The board's initial position, or ``start``.
 
 End:
     Termination when a power has ``victory_centers`` after a fall, when one power is left, or after the fall of
-    ``last_year`` (welfare: after its builds), an agreed draw. Truncation only by a time limit of the user's.
+    ``last_year`` (welfare: after its builds) as a draw. Truncation only by a time limit set by the user.
 
 Version history:
     v0: first version.
@@ -103,7 +103,7 @@ from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
 DEFAULT_YEARS = 20
-# What of the first position is kept in the parameters and copied at a reset.
+# Fields of the initial position that are stored in the parameters and copied at a reset.
 _START = (
     "owner",
     "unit_kind",
@@ -129,22 +129,22 @@ def diplomacy(
     """Diplomacy on a board.
 
     Args:
-        map: "standard", "mini" or the path of a map file; in Python also its content, a dict.
-        last_year: the year after whose fall the game is a draw; None takes 20 years (1920 on the standard board).
-        scoring: how a draw is shared: "draw_size", "sum_of_squares" or "centers".
+        map: "standard", "mini" or the path of a map file; in Python also its parsed content, a dict.
+        last_year: the year after whose fall the game is a draw; None means 20 years (1920 on the standard board).
+        scoring: how a draw is divided: "draw_size", "sum_of_squares" or "centers".
         variant: "standard" or "welfare".
         rules: "datc-2.4" or "datc-3.0".
-        start: a position to start from, as a line of text (:mod:`~mlbits.envs.diplomacy.files.position_line`); in
-            Python also in its JSON form, a dict; None takes the board's.
+        start: initial position, as a line of text (:mod:`~mlbits.envs.diplomacy.files.position_line`); in
+            Python also in JSON form, a dict; None means the board's.
 
     Raises:
-        GameError: for a setting out of range, or a map or position that is none.
+        GameError: for a setting out of range, or an invalid map or position.
     """
     return game_on(load_board(map), last_year, scoring, variant, rules, start)
 
 
 def diplomacy_fva(last_year: int | None = None, scoring: str = "draw_size", rules: str = "datc-2.4") -> Game:
-    """France against Austria: the standard board, nobody plays the other five, 24 centres win.
+    """France against Austria: the standard board without the other five powers; 24 centres win.
 
     Args:
         last_year: see :func:`diplomacy`.
@@ -158,7 +158,7 @@ def diplomacy_mini(last_year: int | None = None, scoring: str = "centers", rules
     """A small board for three powers, on which learning takes minutes.
 
     Args:
-        last_year: see :func:`diplomacy`; None takes 8 years.
+        last_year: see :func:`diplomacy`; None means 8 years.
         scoring: see :func:`diplomacy`.
         rules: see :func:`diplomacy`.
     """
@@ -168,7 +168,7 @@ def diplomacy_mini(last_year: int | None = None, scoring: str = "centers", rules
 
 
 def fva_board() -> Board:
-    """The standard board with two powers."""
+    """The standard board with only France and Austria."""
     source = dict(load_board("standard").source)
     played = ["FRANCE", "AUSTRIA"]
     source["powers"] = played
@@ -190,7 +190,7 @@ def game_on(
     start: str | Mapping[str, Any] | None,
     name: str = "Diplomacy",
 ) -> Game:
-    """The game on a board that has been read; arguments as :func:`diplomacy` has them."""
+    """The game on a loaded board; for the arguments see :func:`diplomacy`."""
     if start is None:
         position = first_position(board)
     else:
@@ -220,14 +220,14 @@ def game_on(
         },
     )  # fmt: skip
     lists = len(words.start)
-    high = np.ones((n, 22 + 4 * powers), np.int8)  # columns of flags, but for three of numbers
+    high = np.ones((n, 22 + 4 * powers), np.int8)  # flags, except for three columns of numbers
     high[:, 7], high[:, 20 + 3 * powers : 22 + 3 * powers] = 8, n
     return Game(
         name=name,
         seats=powers,
         state_fields=[
             *fields, ("order_power", "i1", (n,)), ("centers", "i2", (powers,)), ("units", "i2", (powers,)),
-            ("ousted", "i2", (powers,)), ("due", "i2", (powers,)), *legal_fields(words),
+            ("to_retreat", "i2", (powers,)), ("due", "i2", (powers,)), *legal_fields(words),
         ],
         params=params,
         observation_space=spaces.Dict(
@@ -251,17 +251,17 @@ def game_on(
 
 
 def order_space(words: Vocabulary, slots: int) -> OrderSpace:
-    """The action space: the vocabulary's lists, and who borders whom."""
+    """The action space: the vocabulary's lists, and the adjacency of provinces."""
     board, locations = words.board, len(words.board.locations)
-    place = np.append(board.province_of, -1)  # of location -1, none
+    place = np.append(board.province_of, -1)  # entry -1 is for no location
     actor = np.full(len(words.entries), -1)
     for number in range(4 * locations):
         actor[words.start[number] : words.start[number + 1]] = board.province_of[number % locations]
     kind, other, target, via = words.entries.T.astype(np.int64)
     target = place[target]
     builds = kind == BUILD
-    # Builds of armies and fleets are two kinds, and so are moves by convoy and others; the province of a build acts,
-    # and that of a unit that is disbanded.
+    # Builds of armies and of fleets are different kinds, as are moves with and without a convoy. The actor of a build
+    # or a disband is its province.
     kind = np.where(builds & (other == FLEET), BUILD_FLEET, np.where(via > 0, MOVE_BY_CONVOY, kind))
     actor = np.where(builds | (actor < 0), target, actor)
     adjacency = np.zeros((len(board.provinces),) * 2, bool)
@@ -272,15 +272,15 @@ def order_space(words: Vocabulary, slots: int) -> OrderSpace:
 
 
 def _slots(board: Board, position: Position, welfare: bool) -> int:
-    """The most units that a power can have to order: one less than wins, without a winner one a centre."""
+    """The most units that a power can have to order: one fewer than centres that win; without a winner all centres."""
     most = len(board.centers) if welfare else min(board.victory_centers - 1, len(board.centers))
     counts = [sum(unit.power == power for unit in position.units.values()) for power in range(len(board.powers))]
-    ousted = [sum(d.unit.power == p for d in position.dislodged.values()) for p in range(len(board.powers))]
-    return max(1, most, *counts, *ousted)
+    to_retreat = [sum(d.unit.power == p for d in position.dislodged.values()) for p in range(len(board.powers))]
+    return max(1, most, *counts, *to_retreat)
 
 
 def _plain(board: Board) -> NDArray[np.int8]:
-    """Areas of the empty board, as nobody sees them."""
+    """The columns of ``areas`` that never change: terrain and supply centres."""
     plain = np.zeros((len(board.provinces), 22 + 4 * len(board.powers)), np.int8)
     for p, province in enumerate(board.provinces):
         plain[p, (LAND, SEA, COAST).index(province.type)] = 1

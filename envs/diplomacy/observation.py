@@ -1,4 +1,4 @@
-"""What a seat sees: the tables in :mod:`mlbits.envs.diplomacy.game`."""
+"""Observations of a seat, as in the tables of :mod:`mlbits.envs.diplomacy.game`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlbits.envs.diplomacy.codes import (
     NO_UNIT,
     SPRING_RETREATS,
 )
-from mlbits.envs.diplomacy.decisions import NOBODY
-from mlbits.envs.diplomacy.phases import in_turn, list_of
+from mlbits.envs.diplomacy.decisions import NONE
+from mlbits.envs.diplomacy.phases import has_order, list_index
 
 
 @rule(inline=False)
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """Areas, status and slots as a seat sees them."""
+    """Write areas, status and slots as seen from a seat."""
     powers = params.powers
     for p in range(params.provinces):
         row = out.areas[p]
@@ -34,7 +34,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
         if state.out_kind[p] != NO_UNIT:
             row[7 + powers + state.out_kind[p]] = 1
             row[10 + powers + (state.out_power[p] - seat) % powers] = 1
-        if state.owner[p] != NOBODY:
+        if state.owner[p] != NONE:
             row[10 + 2 * powers + (state.owner[p] - seat) % powers] = 1
             open_home = params.home[p] == seat and state.owner[p] == seat and state.unit_kind[p] == NO_UNIT
             row[10 + 3 * powers] = open_home and state.due[seat] > 0
@@ -44,7 +44,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
             row[19 + 3 * powers] = state.fate[p] != 0
             if kind != BUILD:
                 row[20 + 3 * powers] = 1 + state.order_other[p]
-            if state.order_target[p] != NOBODY:
+            if state.order_target[p] != NONE:
                 row[21 + 3 * powers] = 1 + params.province_of[state.order_target[p]]
             row[22 + 3 * powers + (state.order_power[p] - seat) % powers] = 1
     _observe_status(state, params, seat, out.status)
@@ -80,8 +80,8 @@ def _observe_slots(state: Any, params: Any, seat: Any, out: Any) -> None:
     else:
         retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
         for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                out[slot] = 1 + list_of(state, params, p, retreats)
+            if slot < params.slots and has_order(state, p, seat, retreats):
+                out[slot] = 1 + list_index(state, params, p, retreats)
                 slot += 1
     while slot < params.slots:
         out[slot] = 0

@@ -1,8 +1,9 @@
-"""Which orders a position allows: the same statement as :mod:`~mlbits.envs.diplomacy.order_reasons`, compiled.
+"""Legal orders, compiled: the same rules as :mod:`~mlbits.envs.diplomacy.order_reasons`, for masks and random play.
 
-``list_moves`` and its like write the legal choices of one unit into ``state.choices`` as indices into its list of the
-vocabulary; masks are made of them, and random play draws from them. Where nothing tells beforehand whether an order is
-legal, it is written in any case and the count goes on only if it is: a mispredicted branch costs more than the write.
+``list_moves`` and the other list functions write the legal choices of one unit into ``state.choices`` as indices into
+its list of the vocabulary; masks are made from these, and random play draws from them. Where it is not clear in advance
+whether an order is legal, it is always written, and the count only grows if it is: a mispredicted branch costs more
+than the write.
 """
 
 from __future__ import annotations
@@ -13,29 +14,29 @@ from typing import Any
 import numpy as np
 
 from mlbits.envs.core.rules import rule
-from mlbits.envs.diplomacy.aftermath import neighbour_row
 from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, NO_UNIT
-from mlbits.envs.diplomacy.decisions import NOBODY
+from mlbits.envs.diplomacy.decisions import NONE
+from mlbits.envs.diplomacy.phase_resolution import neighbour_row
 from mlbits.envs.diplomacy.vocabulary import Vocabulary
 
 _ONE = np.uint64(1)
 
 
 def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
-    """Fields of a copy's state: what :func:`find_ways` finds out, and working memory."""
+    """Fields of a copy's state: the results of :func:`find_connections`, and working memory."""
     n = len(vocabulary.board.provinces)
     return [
-        ("chain", "i2", (n,)),  # number of the connected group of fleets at sea, or -1
-        ("touch", "u8", (n,)),  # bits: groups that border the province
+        ("chain", "i2", (n,)),  # index of the connected group of fleets at sea, or -1
+        ("touch", "u8", (n,)),  # bits: groups adjacent to the province
         ("touch_without", "u8", (n,)),
         ("chains", "i2"),
-        ("landed", "i2", (n,)),  # provinces of armies that some fleet at sea borders
+        ("landed", "i2", (n,)),  # provinces of armies that are adjacent to a fleet at sea
         ("landed_count", "i2"),
-        ("shores", "i2", (n,)),  # coastal provinces that some fleet at sea borders
+        ("shores", "i2", (n,)),  # coastal provinces adjacent to a fleet at sea
         ("shore_count", "i2"),
-        ("entrants", "i2", (n, _most_near(vocabulary))),  # provinces of the units that can move here by themselves
+        ("entrants", "i2", (n, _most_near(vocabulary))),  # provinces of the units that can move here without a convoy
         ("entrant_count", "u1", (n,)),
-        ("sea_entrants", "u1", (n, n)),  # provinces of the armies that fleets could bring here, and nothing else
+        ("sea_entrants", "u1", (n, n)),  # provinces of the armies that can come here only by convoy
         ("sea_entrant_count", "u1", (n,)),
         ("flow_next", "i2", (n,)),
         ("flow_last", "i2", (n,)),
@@ -43,7 +44,7 @@ def legal_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
         ("seen_out", "u1", (n,)),
         ("cameout", "i2", (2 * n,)),
         ("agenda", "i2", (2 * n,)),
-        ("choices", "i2", (vocabulary.width + 1,)),  # one more: what is not legal is written too, and then over
+        ("choices", "i2", (vocabulary.width + 1,)),  # one extra: illegal choices are overwritten
     ]
 
 
@@ -74,7 +75,7 @@ def vocabulary_fields(vocabulary: Vocabulary) -> list[tuple[Any, ...]]:
 
 
 def _most_near(vocabulary: Vocabulary) -> int:
-    """From how many provinces units may enter one without a convoy, at most."""
+    """The largest number of provinces from which units may enter one without a convoy."""
     locations = len(vocabulary.board.locations)
     near: list[set[int]] = [set() for _ in vocabulary.board.provinces]
     for row, reach in enumerate(vocabulary.reach_list):
@@ -103,17 +104,17 @@ def vocabulary_values(vocabulary: Vocabulary) -> Mapping[str, Any]:
         "via_index": vocabulary.via_index,
         "convoy_index": vocabulary.convoy_index,
         "sea_number": vocabulary.sea_number,
-        "coast_start": [coasts[0] if coasts else NOBODY for coasts in board.coasts_of],
+        "coast_start": [coasts[0] if coasts else NONE for coasts in board.coasts_of],
         "coast_count": [len(coasts) for coasts in board.coasts_of],
         "is_coast": [province.type == COAST for province in board.provinces],
     }
 
 
 @rule(inline=False)
-def find_ways(state: Any, params: Any) -> None:
-    """Group the fleets at sea that are connected, and list who can enter where; call it when units have moved."""
+def find_connections(state: Any, params: Any) -> None:
+    """Group connected fleets at sea, and list which units can enter each province; called after units have moved."""
     for p in range(params.provinces):
-        state.chain[p] = NOBODY
+        state.chain[p] = NONE
         state.touch[p] = 0
         state.entrant_count[p] = 0
         state.sea_entrant_count[p] = 0
@@ -126,12 +127,12 @@ def find_ways(state: Any, params: Any) -> None:
                 state.entrant_count[z] += 1
     groups = 0
     for p in range(params.provinces):
-        if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY:
-            _flood(state, params, p, groups, NOBODY)
+        if params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NONE:
+            _flood(state, params, p, groups, NONE)
             groups += 1
     state.chains = groups
     for p in range(params.provinces):
-        if state.chain[p] != NOBODY:
+        if state.chain[p] != NONE:
             bit = _ONE << np.uint64(state.chain[p])
             for q in range(params.provinces):
                 if params.coastal[p, q] != 0:
@@ -157,7 +158,7 @@ def find_ways(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> None:
-    """Give every fleet that is connected to ``start`` a group's number."""
+    """Give every fleet that is connected to ``start`` the group's index."""
     state.chain[start] = group
     state.queue[0] = start
     head, tail = 0, 1
@@ -167,7 +168,7 @@ def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> Non
         row = params.locations + here
         for i in range(params.degree[row]):
             q = params.province_of[params.neighbour[row, i]]
-            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.chain[q] == NOBODY and q != without:
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.chain[q] == NONE and q != without:
                 state.chain[q] = group
                 state.queue[tail] = q
                 tail += 1
@@ -175,7 +176,7 @@ def _flood(state: Any, params: Any, start: Any, group: Any, without: Any) -> Non
 
 @rule(inline=False)
 def _touch_without(state: Any, params: Any, x: Any) -> None:
-    """Write ``touch_without``: which coasts are connected by fleets other than ``x``; its group falls into parts."""
+    """Write ``touch_without``: as ``touch``, but without the fleet ``x``, whose group may split."""
     group = np.int64(state.chain[x])
     bit = _ONE << np.uint64(group)
     for p in range(params.provinces):
@@ -183,9 +184,9 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
     part = np.int64(state.chains)
     for p in range(params.provinces):
         if state.chain[p] == group:
-            state.chain[p] = NOBODY
+            state.chain[p] = NONE
     for p in range(params.provinces):
-        left = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NOBODY and p != x
+        left = params.sea[p] != 0 and state.unit_kind[p] != NO_UNIT and state.chain[p] == NONE and p != x
         if left:
             _flood(state, params, p, part, x)
             part += 1
@@ -200,19 +201,19 @@ def _touch_without(state: Any, params: Any, x: Any) -> None:
 
 
 @rule(inline=False)
-def _ways_on(state: Any, params: Any, s: Any) -> Any:
-    """How many fleets at sea are next to the one in ``s``."""
+def _adjacent_fleets(state: Any, params: Any, s: Any) -> Any:
+    """Number of fleets at sea that are adjacent to the one in ``s``."""
     ways = 0
     row = params.locations + s
     for i in range(params.degree[row]):
-        if state.chain[params.province_of[params.neighbour[row, i]]] != NOBODY:
+        if state.chain[params.province_of[params.neighbour[row, i]]] != NONE:
             ways += 1
     return ways
 
 
 @rule(inline=False)
 def list_moves(state: Any, params: Any, p: Any) -> Any:
-    """Legal choices of the unit in ``p`` in a movement phase; returns how many were written."""
+    """List legal choices of the unit in ``p`` in a movement phase; return their number."""
     kind, place = state.unit_kind[p], state.unit_place[p]
     row = neighbour_row(params, kind, place)
     count = 1 + params.degree[row]
@@ -224,10 +225,10 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
             state.choices[count] = params.via_index[p, z]
             count += int((z != p) & (state.touch[z] & state.touch[p] != 0))
     at_sea = state.landed_count > 0 and kind == FLEET and params.sea[p] != 0
-    joined, own_chain = False, np.uint64(0)  # whether it is one of several fleets; the bit of its group
+    joined, own_chain = False, np.uint64(0)  # whether its group has other fleets; the bit of its group
     if at_sea:
         own_chain = _ONE << np.uint64(state.chain[p])
-        joined = _ways_on(state, params, p) > 0
+        joined = _adjacent_fleets(state, params, p) > 0
         if joined:
             _touch_without(state, params, p)
     for j in range(params.reach_count[row]):
@@ -236,7 +237,7 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
             state.choices[count] = params.hold_base[row] + j
             count += 1
         base = np.int64(params.move_base[row, j])
-        own = np.int64(params.source_count[z, p])  # entries of the unit's own moves are left out of its list
+        own = np.int64(params.source_count[z, p])  # the unit's own moves are left out of its list
         coasts = params.coast_count[z] > 0
         for i in range(state.entrant_count[z]):
             y = np.int64(state.entrants[z, i])
@@ -261,7 +262,7 @@ def list_moves(state: Any, params: Any, p: Any) -> Any:
 
 @rule(inline=False)
 def _list_coasts(state: Any, params: Any, y: Any, z: Any, base: Any, count: Any) -> Any:
-    """Choices for the support of a fleet's move that name the coast of ``z``."""
+    """List choices that support a fleet's move and name the coast of ``z``."""
     row = neighbour_row(params, FLEET, state.unit_place[y])
     for i in range(params.degree[row]):
         place = params.neighbour[row, i]
@@ -273,10 +274,10 @@ def _list_coasts(state: Any, params: Any, y: Any, z: Any, base: Any, count: Any)
 
 @rule(inline=False)
 def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
-    """Choices for convoys by the fleet at sea in ``s``."""
+    """List convoys by the fleet at sea in ``s``."""
     bit = _ONE << np.uint64(state.chain[s])
     number = params.sea_number[s]
-    ways = _ways_on(state, params, s)  # a way that only passes s needs two
+    ways = _adjacent_fleets(state, params, s)  # a route that only passes through s needs two
     shores = 0
     for k in range(state.shore_count):
         state.trail[shores] = state.shores[k]
@@ -298,24 +299,24 @@ def _list_convoys(state: Any, params: Any, s: Any, count: Any) -> Any:
 
 @rule(inline=False)
 def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
-    """Whether fleets make a way from y to z that passes ``s`` and no sea twice, where ``s`` borders neither.
+    """Whether fleets form a path from y to z through ``s`` that visits no sea twice; ``s`` is adjacent to neither.
 
-    There is one if two ways without a common sea lead from ``s`` to y and to z: a flow of two. The first way is found
-    by search, the second by search that may also undo steps of the first (Menger; Ford and Fulkerson).
+    There is one if two vertex-disjoint paths lead from ``s`` to y and to z: a flow of two. The first path is found
+    by search, the second by a search that may also undo steps of the first (Menger; Ford and Fulkerson).
     """
-    if not _first_way(state, params, s, y):
+    if not _first_path(state, params, s, y):
         return False
     for p in range(params.provinces):
         state.seen_in[p] = 0
         state.seen_out[p] = 0
-    # The agenda holds 2 p for "about to enter p", 2 p + 1 for "about to leave p".
+    # The agenda holds 2 p for "entering p" and 2 p + 1 for "leaving p".
     state.agenda[0] = 2 * s + 1
     state.seen_out[s] = 1
     head, tail = 0, 1
     while head < tail:
         here, leaving = state.agenda[head] // 2, state.agenda[head] % 2
         head += 1
-        used = state.flow_last[here] != NOBODY and here != s
+        used = state.flow_last[here] != NONE and here != s
         if leaving == 0:
             if not used:
                 if state.seen_out[here] == 0:
@@ -329,11 +330,11 @@ def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
             continue
         if params.coastal[here, z] != 0 and here != s:
             return True
-        if used and state.seen_in[here] == 0:  # undo the passage itself
+        if used and state.seen_in[here] == 0:  # undo the passage
             state.seen_in[here] = 1
             state.agenda[tail] = 2 * here
             tail += 1
-        if params.coastal[here, y] != 0 and state.seen_out[state.flow_last[y]] == 0:  # end the first way here instead
+        if params.coastal[here, y] != 0 and state.seen_out[state.flow_last[y]] == 0:  # end the first path here instead
             state.seen_out[state.flow_last[y]] = 1
             state.agenda[tail] = 2 * state.flow_last[y] + 1
             tail += 1
@@ -349,12 +350,12 @@ def _passes(state: Any, params: Any, s: Any, y: Any, z: Any) -> Any:
 
 
 @rule(inline=False)
-def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
-    """Find a way of fleets from ``s`` to ``y``; writes the successor and predecessor of each sea on it."""
+def _first_path(state: Any, params: Any, s: Any, y: Any) -> Any:
+    """Find a path of fleets from ``s`` to ``y``; write the successor and predecessor of each sea on it."""
     for p in range(params.provinces):
-        state.flow_next[p] = NOBODY
-        state.flow_last[p] = NOBODY
-        state.cameout[p] = NOBODY
+        state.flow_next[p] = NONE
+        state.flow_last[p] = NONE
+        state.cameout[p] = NONE
     state.agenda[0] = s
     state.cameout[s] = s
     head, tail = 0, 1
@@ -372,7 +373,7 @@ def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
         row = params.locations + here
         for i in range(params.degree[row]):
             q = params.province_of[params.neighbour[row, i]]
-            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.cameout[q] == NOBODY:
+            if params.sea[q] != 0 and state.unit_kind[q] != NO_UNIT and state.cameout[q] == NONE:
                 state.cameout[q] = here
                 state.agenda[tail] = q
                 tail += 1
@@ -381,7 +382,7 @@ def _first_way(state: Any, params: Any, s: Any, y: Any) -> Any:
 
 @rule(inline=False)
 def list_retreats(state: Any, params: Any, p: Any) -> Any:
-    """Legal choices of the unit that was dislodged from ``p``; returns how many were written."""
+    """List legal choices of the unit that was dislodged from ``p``; return their number."""
     state.choices[0] = 0
     count = 1
     row = neighbour_row(params, state.out_kind[p], state.out_place[p])
@@ -394,7 +395,7 @@ def list_retreats(state: Any, params: Any, p: Any) -> Any:
 
 @rule(inline=False)
 def list_builds(state: Any, params: Any, power: Any) -> Any:
-    """Legal choices of a build of a power; returns how many were written."""
+    """List legal choices for a build of a power; return their number."""
     start = params.list_start[4 * params.locations + power]
     end = params.list_start[4 * params.locations + power + 1]
     state.choices[0] = 0
@@ -409,7 +410,7 @@ def list_builds(state: Any, params: Any, power: Any) -> Any:
 
 @rule(inline=False)
 def list_disbands(state: Any, params: Any, power: Any) -> Any:
-    """Legal choices of a disband that a power owes; returns how many were written."""
+    """List legal choices for a disband that a power owes; return their number."""
     count = 0
     for p in range(params.provinces):
         if state.unit_kind[p] != NO_UNIT and state.unit_power[p] == power:

@@ -1,19 +1,19 @@
-"""Which orders a position allows, said in plain Python with the reason where it does not.
+"""Explains whether a position allows an order, and if not, why not; in plain Python.
 
-The masks of the environments come from compiled code; this is the same rule for people to read, and the reason that
-a player is told. The rules are those of the Diplomacy Adjudicator Test Cases (DATC, Kruijf) 2.4 and 3.0:
+The masks of the environments come from compiled code (``order_masks``); this is the same rule in readable form, and the
+reason shown to a player. The rules are those of the Diplomacy Adjudicator Test Cases (DATC, Kruijf) 2.4 and 3.0:
 
-- a move goes to a neighbour, or, of an army, along a chain of fleets that are at sea now, each fleet once;
-- a support helps a unit towards a province that the supporter could move to without a convoy, and that the helped
-  unit can reach without the supporter's own help (6.D.31);
-- a convoy order names an army on a coast, another coast, and a chain of fleets between them that goes through this
-  fleet (4.E.1: an order that cannot possibly work is no order);
-- retreats go to a listed place; builds go to an owned, empty home centre; only as many as there are to do.
+- a move goes to a neighbour, or, for an army, along a chain of fleets that are at sea now, using each fleet once;
+- a support helps a unit towards a province that the supporting unit could move to without a convoy, and that the helped
+  unit can reach without a convoy by the supporting unit (6.D.31);
+- a convoy order names an army on a coast, another coast, and there is a chain of fleets between them through this
+  fleet (4.E.1: an order that cannot possibly work is not an order);
+- retreats go to a listed place; builds go to an owned, empty home centre; only as many as are due.
 
-Whether a fleet of the chain will be ordered to convoy makes an order succeed or fail, not legal.
+Whether the fleets of the chain are ordered to convoy decides whether the order succeeds, not whether it is legal.
 
 >>> from mlbits.envs.diplomacy.board import load_board
->>> from mlbits.envs.diplomacy.notation import parse_order
+>>> from mlbits.envs.diplomacy.order_parser import parse_order
 >>> from mlbits.envs.diplomacy.position import first_position
 >>> position = first_position(load_board())
 >>> why_illegal(position, position.board.power_index["FRANCE"], parse_order("A PAR - MUN", position.board))
@@ -47,19 +47,19 @@ from mlbits.envs.diplomacy.position import Position, Unit
 
 _MOVES = (HOLD, MOVE, SUPPORT, SUPPORT_MOVE, CONVOY)
 _KINDS = {ARMY: "army", FLEET: "fleet"}
-MAX_ROUTES = 20_000  # chains of fleets that are tried before one is taken to be needed
+MAX_ROUTES = 20_000  # chains of fleets that are tried before a fleet is assumed to be needed
 
 
 def why_illegal(position: Position, power: int, order: Order, rules: str = "datc-2.4") -> str | None:
-    """Why the position does not allow an order, or None where it does.
+    """Why the position does not allow an order, or None if it does.
 
-    One order is judged by itself; that a power may build or disband only so many times is for who counts them.
+    Each order is judged by itself; the caller counts how many builds or disbands are due.
 
     Args:
-        position: of any phase.
-        power: who orders, 0..P-1.
-        order: with locations of the position's board.
-        rules: "datc-2.4", or "datc-3.0", which also refuses to convoy with a fleet that no route needs (6.G.19).
+        position: a position in any phase.
+        power: the power that gives the order, 0..P-1.
+        order: an order with locations of the position's board.
+        rules: "datc-2.4", or "datc-3.0", which also refuses convoys by a fleet that no route needs (6.G.19).
     """
     board = position.board
     places, provinces = len(board.locations), len(board.provinces)
@@ -68,7 +68,7 @@ def why_illegal(position: Position, power: int, order: Order, rules: str = "datc
     if position.phase in (SPRING_MOVES, FALL_MOVES):
         why = _why_no_move(position, power, order)
         if why is None and order.kind == CONVOY and rules != "datc-2.4" and not _needed(position, order):
-            return "every chain of fleets through it does without it"
+            return "every chain of fleets through it also works without it"
         return why
     if position.phase == ADJUSTMENTS:
         return _why_no_adjustment(position, power, order)
@@ -78,14 +78,14 @@ def why_illegal(position: Position, power: int, order: Order, rules: str = "datc
 def convoy_route(
     position: Position, start: int, end: int, *, through: int | None = None, without: int | None = None
 ) -> bool:
-    """Whether fleets that are at sea now make a chain from one coastal province to another, each fleet once.
+    """Whether fleets that are at sea now form a chain between two coastal provinces, using each fleet once.
 
     Args:
         position: where the fleets are.
         start: a province.
-        end: another.
+        end: another province.
         through: a sea province that must be in the chain.
-        without: a province whose fleet does not count.
+        without: a province whose fleet is ignored.
     """
     board = position.board
     if start == end or any(board.provinces[p].type != COAST for p in (start, end)):
@@ -102,10 +102,10 @@ def convoy_route(
 
 
 def _two_ways_out(board: Board, fleets: set[int], through: int, first: set[int], second: set[int]) -> bool:
-    """Whether two chains from one fleet reach the one set and the other and share only that fleet.
+    """Whether chains from one fleet reach both sets and share only that fleet.
 
-    Two units of flow, each other fleet holding one: an augmenting path found twice (Menger's theorem), so the time is
-    linear in the fleets, where trying all chains would grow without bound.
+    A flow of two units with unit capacity at each other fleet: two augmenting paths (Menger's theorem). The time is
+    linear in the number of fleets, whereas enumerating chains could take unbounded time.
     """
     goals = {-1: first, -2: second}
     graph: dict[object, set[object]] = {}
@@ -133,10 +133,10 @@ def _two_ways_out(board: Board, fleets: set[int], through: int, first: set[int],
 
 
 def _needed(position: Position, order: Order) -> bool:
-    """Whether some route needs the fleet: a chain through it of which no part would do.
+    """Whether some route needs the fleet: a minimal chain through it.
 
-    In such a chain only the first fleet borders on the start, only the last on the end, and only those next to each
-    other border on each other. All are tried from the start on, up to a bound that no map for people comes near.
+    In a minimal chain only the first fleet is adjacent to the start, only the last one to the end, and only consecutive
+    fleets to each other. All are enumerated from the start, up to a bound that no realistic map reaches.
     """
     board = position.board
     fleets = {p for p in position.units if board.provinces[p].type == SEA}
@@ -158,7 +158,7 @@ def _needed(position: Position, order: Order) -> bool:
 
 
 def _bordering(board: Board, province: int) -> set[int]:
-    """Provinces that a fleet in the province, on whichever coast, can move to."""
+    """Provinces that a fleet in the province, on any of its coasts, can move to."""
     return {int(board.province_of[n]) for place in _places(board, province) for n in board.fleet_neighbours[place]}
 
 
@@ -167,12 +167,12 @@ def _places(board: Board, province: int) -> tuple[int, ...]:
 
 
 def _reaches(board: Board, unit: Unit, province: int) -> bool:
-    """Whether the unit can move to the province, on whichever coast, without a convoy."""
+    """Whether the unit can move to the province, to any of its coasts, without a convoy."""
     return any(board.province_of[place] == province for place in board.neighbours(unit.kind, unit.location))
 
 
 def _ordered_unit(position: Position, power: int, order: Order) -> Unit | str:
-    """The unit that is ordered, or why it cannot be."""
+    """The unit that is ordered, or why it cannot be ordered."""
     board = position.board
     if order.location < 0:
         return "it names no unit"
@@ -194,7 +194,7 @@ def _ordered_unit(position: Position, power: int, order: Order) -> Unit | str:
 def _why_no_move(position: Position, power: int, order: Order) -> str | None:
     board = position.board
     if order.kind not in _MOVES:
-        return "it is no order for a movement phase"
+        return "it is not an order for a movement phase"
     unit = _ordered_unit(position, power, order)
     if isinstance(unit, str) or order.kind == HOLD:
         return unit if isinstance(unit, str) else None
@@ -229,7 +229,7 @@ def _why_no_move(position: Position, power: int, order: Order) -> str | None:
 
 
 def _why_no_way(position: Position, unit: Unit, target: int, via: bool) -> str | None:
-    """Why a unit cannot move to a location."""
+    """Why a unit cannot move to a location, or None."""
     board = position.board
     if target < 0:
         return "it names no place to go to"
@@ -237,7 +237,7 @@ def _why_no_way(position: Position, unit: Unit, target: int, via: bool) -> str |
     if start == end:
         return "a unit cannot move to its own province"
     if not board.can_stand(unit.kind, target):
-        wanted = "; one of its coasts has to be named" if unit.kind == FLEET and board.provinces[end].coasts else ""
+        wanted = "; one of its coasts must be named" if unit.kind == FLEET and board.provinces[end].coasts else ""
         return f"{'an' if unit.kind == ARMY else 'a'} {_KINDS[unit.kind]} cannot be in {name[target]}{wanted}"
     if unit.kind == FLEET and via:
         return "a fleet is not convoyed"
@@ -274,7 +274,7 @@ def _why_no_convoy(position: Position, unit: Unit, helped: Unit, start: int, end
 def _why_no_retreat(position: Position, power: int, order: Order) -> str | None:
     board = position.board
     if order.kind not in (RETREAT, DISBAND):
-        return "it is no order for a retreat phase"
+        return "it is not an order for a retreat phase"
     unit = _ordered_unit(position, power, order)
     if isinstance(unit, str):
         return unit
@@ -290,7 +290,7 @@ def _why_no_retreat(position: Position, power: int, order: Order) -> str | None:
 def _why_no_adjustment(position: Position, power: int, order: Order) -> str | None:
     board = position.board
     if order.kind not in (BUILD, DISBAND, WAIVE):
-        return "it is no order for an adjustment phase"
+        return "it is not an order for an adjustment phase"
     due = position.adjustments().get(power, 0)
     if order.kind == DISBAND:
         unit = _ordered_unit(position, power, order)
@@ -305,13 +305,13 @@ def _why_no_adjustment(position: Position, power: int, order: Order) -> str | No
         return "it names no unit to build"
     province, here = int(board.province_of[order.location]), board.locations[order.location]
     if board.provinces[province].home != power:
-        return f"{here} is no home centre of {board.powers[power]}"
+        return f"{here} is not a home centre of {board.powers[power]}"
     if position.centers.get(province) != power:
         return f"{here} is not owned"
     if province in position.units:
         return f"{board.provinces[province].id} is occupied"
     if not board.can_stand(order.unit, order.location):
         if order.unit == FLEET and board.provinces[province].type != LAND:
-            return f"one of the coasts of {here} has to be named"
+            return f"one of the coasts of {here} must be named"
         return f"{'an army' if order.unit == ARMY else 'a fleet'} cannot be in {here}"
     return None

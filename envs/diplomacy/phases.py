@@ -1,4 +1,4 @@
-"""The rules of a turn: first positions, whose turn it is, masks, choices turned into orders, ends and rewards."""
+"""The rules of the game: initial positions, which seats act, masks, orders from actions, ends and rewards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mlbits.envs.core.rules import rule
-from mlbits.envs.diplomacy.aftermath import clear_orders, neighbour_row, resolve, to_adjust
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
     DISBAND,
@@ -19,27 +18,28 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     WAIVE,
 )
-from mlbits.envs.diplomacy.decisions import NOBODY
+from mlbits.envs.diplomacy.decisions import NONE
 from mlbits.envs.diplomacy.order_masks import (
-    find_ways,
+    find_connections,
     list_builds,
     list_disbands,
     list_moves,
     list_retreats,
 )
+from mlbits.envs.diplomacy.phase_resolution import clear_orders, neighbour_row, resolve, to_adjust
 
 DRAW_SIZE, SUM_OF_SQUARES, CENTERS = 0, 1, 2
 
 
 @rule(inline=False)
 def reset(state: Any, params: Any) -> None:
-    """Set up the first position."""
+    """Set up the initial position."""
     state.year = params.start_year
     state.phase = params.start_phase
     clear_orders(state, params)
     for p in range(params.provinces):
-        state.gone[p] = 0
-        state.order_power[p] = NOBODY
+        state.destroyed[p] = 0
+        state.order_power[p] = NONE
         state.owner[p] = params.start_owner[p]
         state.unit_kind[p] = params.start_unit_kind[p]
         state.unit_power[p] = params.start_unit_power[p]
@@ -54,19 +54,19 @@ def reset(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def prepare(state: Any, params: Any) -> None:
-    """Find out what the position's masks and observations need, once a phase."""
-    find_ways(state, params)
+    """Compute what masks and observations need, once per phase."""
+    find_connections(state, params)
     for seat in range(params.powers):
         state.centers[seat] = 0
         state.units[seat] = 0
-        state.ousted[seat] = 0
+        state.to_retreat[seat] = 0
     for p in range(params.provinces):
-        if state.owner[p] != NOBODY:
+        if state.owner[p] != NONE:
             state.centers[state.owner[p]] += 1
         if state.unit_kind[p] != NO_UNIT:
             state.units[state.unit_power[p]] += 1
         if state.out_kind[p] != NO_UNIT:
-            state.ousted[state.out_power[p]] += 1
+            state.to_retreat[state.out_power[p]] += 1
     for seat in range(params.powers):
         state.due[seat] = to_adjust(state, params, seat) if state.phase == ADJUSTMENTS else 0
 
@@ -77,21 +77,21 @@ def acts(state: Any, params: Any, seat: Any) -> Any:
     if state.phase == ADJUSTMENTS:
         return state.due[seat] != 0 or (params.welfare != 0 and state.units[seat] > 0)
     if state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS:
-        return state.ousted[seat] > 0
+        return state.to_retreat[seat] > 0
     return state.units[seat] > 0
 
 
 @rule
-def in_turn(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
-    """Whether a seat has a unit to order in a province: one that stands there, or was dislodged from there."""
+def has_order(state: Any, p: Any, seat: Any, retreats: Any) -> Any:
+    """Whether a seat has a unit to order in a province: one that is there, or was dislodged from there."""
     if retreats:
         return state.out_kind[p] != NO_UNIT and state.out_power[p] == seat
     return state.unit_kind[p] != NO_UNIT and state.unit_power[p] == seat
 
 
 @rule(inline=False)
-def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
-    """Number of the list that a unit's order is chosen from."""
+def list_index(state: Any, params: Any, p: Any, retreats: Any) -> Any:
+    """Index of the vocabulary's list for a unit's order."""
     if retreats:
         return 2 * params.locations + neighbour_row(params, state.out_kind[p], state.out_place[p])
     return neighbour_row(params, state.unit_kind[p], state.unit_place[p])
@@ -99,7 +99,7 @@ def list_of(state: Any, params: Any, p: Any, retreats: Any) -> Any:
 
 @rule(inline=False)
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The legal choices of each slot."""
+    """Mark the legal choices of each slot."""
     slot = 0
     if state.phase == ADJUSTMENTS:
         due = state.due[seat]
@@ -117,7 +117,7 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     else:
         retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
         for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
+            if slot < params.slots and has_order(state, p, seat, retreats):
                 count = list_retreats(state, params, p) if retreats else list_moves(state, params, p)
                 for i in range(count):
                     out[slot * params.width + state.choices[i]] = True
@@ -129,10 +129,10 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule(inline=False)
 def read_orders(state: Any, params: Any, actions: Any) -> None:
-    """Turn the seats' choices into orders."""
+    """Turn the seats' actions into orders."""
     clear_orders(state, params)
     for p in range(params.provinces):
-        state.order_power[p] = NOBODY
+        state.order_power[p] = NONE
     retreats = state.phase == SPRING_RETREATS or state.phase == FALL_RETREATS
     for seat in range(params.powers):
         slot = 0
@@ -140,14 +140,14 @@ def read_orders(state: Any, params: Any, actions: Any) -> None:
             _read_adjustments(state, params, seat, actions[seat])
             continue
         for p in range(params.provinces):
-            if slot < params.slots and in_turn(state, p, seat, retreats):
-                give_order(state, params, p, seat, list_of(state, params, p, retreats), actions[seat, slot])
+            if slot < params.slots and has_order(state, p, seat, retreats):
+                give_order(state, params, p, seat, list_index(state, params, p, retreats), actions[seat, slot])
                 slot += 1
 
 
 @rule(inline=False)
 def give_order(state: Any, params: Any, p: Any, seat: Any, number: Any, index: Any) -> None:
-    """Write the order to the unit in ``p`` that an index in a list stands for."""
+    """Write the order to the unit in ``p`` that has the given index in a list."""
     entry = params.list_start[number] + index
     state.order_kind[p] = params.entry_kind[entry]
     state.order_other[p] = params.entry_other[entry]
@@ -186,7 +186,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def advance(state: Any, params: Any, rewards: Any) -> Any:
-    """Carry out the orders in the record; returns whether the game is over."""
+    """Carry out the orders in the record; return whether the game is over."""
     phase, year = state.phase, state.year
     if phase == ADJUSTMENTS and params.welfare != 0:
         _disband_freely(state, params)
@@ -202,17 +202,17 @@ def advance(state: Any, params: Any, rewards: Any) -> Any:
     elif fall_is_over:
         prepare(state, params)
         ended = year >= params.last_year
-        alive, winner = 0, NOBODY
+        alive, winner = 0, NONE
         for seat in range(params.powers):
             if state.centers[seat] + state.units[seat] > 0:
                 alive += 1
             if state.centers[seat] >= params.victory:
                 winner = seat
-        if winner == NOBODY and alive == 1:
+        if winner == NONE and alive == 1:
             for seat in range(params.powers):
                 if state.centers[seat] + state.units[seat] > 0:
                     winner = seat
-        ended = ended or winner != NOBODY or alive == 0
+        ended = ended or winner != NONE or alive == 0
         if ended:
             _score(state, params, winner, alive, rewards)
     else:
@@ -222,23 +222,23 @@ def advance(state: Any, params: Any, rewards: Any) -> Any:
 
 @rule(inline=False)
 def _disband_freely(state: Any, params: Any) -> None:
-    """Welfare: carry out disbands that are not owed."""
+    """Welfare: carry out disbands that are not due."""
     for p in range(params.provinces):
         if state.order_kind[p] == DISBAND and state.due[state.order_power[p]] >= 0:
             state.unit_kind[p] = NO_UNIT
-            state.unit_power[p] = NOBODY
-            state.unit_place[p] = NOBODY
+            state.unit_power[p] = NONE
+            state.unit_place[p] = NONE
 
 
 @rule(inline=False)
 def _score(state: Any, params: Any, winner: Any, alive: Any, rewards: Any) -> None:
-    """Share 1 out: to the winner, or among those who agree on a draw."""
+    """Divide 1: to the winner, or among the survivors of a draw."""
     total = 0
     for seat in range(params.powers):
         total += state.centers[seat] ** 2 if params.scoring == SUM_OF_SQUARES else state.centers[seat]
     for seat in range(params.powers):
         centers = state.centers[seat]
-        if winner != NOBODY:
+        if winner != NONE:
             rewards[seat] = 1.0 if seat == winner else 0.0
         elif params.scoring == DRAW_SIZE or total == 0:
             rewards[seat] = 1.0 / max(alive, 1) if centers + state.units[seat] > 0 else 0.0

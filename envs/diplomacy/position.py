@@ -2,7 +2,7 @@
 
 The JSON form is that of the test vectors: ``{"phase": "F1901M", "units": {"FRANCE": ["A PAR", "F STP/SC"]}, "centers":
 {"FRANCE": ["PAR"]}, "dislodged": {"A BUR": {"power": "GERMANY", "from": "PAR", "retreats": ["RUH"]}}, "adjust":
-{"FRANCE": 1}}``; the last two only where the phase has them.
+{"FRANCE": 1}}``; the last two only if the phase has them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Unit(NamedTuple):
     Attributes:
         power: its owner, 0..P-1.
         kind: ARMY or FLEET.
-        location: where it stands, a location of the board.
+        location: its location on the board.
     """
 
     power: int
@@ -39,9 +39,9 @@ class Dislodged(NamedTuple):
     """A unit that has to retreat.
 
     Attributes:
-        unit: which, and where it was.
-        attacker: the province that its attacker came from, or -1 where that is not known.
-        retreats: the locations it may go to.
+        unit: the unit and where it was dislodged.
+        attacker: the province that its attacker came from, or -1 if that is not known.
+        retreats: the locations to which it may retreat.
     """
 
     unit: Unit
@@ -84,7 +84,7 @@ class Position:
         return unit_name(self.board, unit)
 
     def adjustments(self) -> dict[int, int]:
-        """Centres less units of each power that has either."""
+        """Centres minus units of each power."""
         counts = dict.fromkeys(range(len(self.board.powers)), 0)
         for owner in self.centers.values():
             counts[owner] += 1
@@ -93,7 +93,7 @@ class Position:
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form, everything sorted."""
+        """The JSON form, with everything sorted."""
         board, names = self.board, self.board.powers
         units: dict[str, list[str]] = {}
         for unit in self.units.values():
@@ -124,8 +124,8 @@ class Position:
     def from_json(form: Any, board: Board) -> Position:
         """Read the JSON form.
 
-        ``retreats_rules`` goes before ``retreats`` where both are there; ``adjust`` is counted, not read. Powers
-        without units or centres may be left out.
+        If both ``retreats_rules`` and ``retreats`` are given, the former is used; ``adjust`` is counted, not read.
+        Powers without units or centres may be left out.
 
         Raises:
             GameError: naming the field and what was wanted.
@@ -138,7 +138,7 @@ class Position:
             for text in texts:
                 unit = _unit(f"units[{power!r}]", text, _power("units", power, board), board)
                 if units.setdefault(int(board.province_of[unit.location]), unit) is not unit:
-                    raise GameError(f"position, units[{power!r}]: got {text!r}; wanted one unit a province")
+                    raise GameError(f"position, units[{power!r}]: got {text!r}; wanted one unit per province")
         centers: dict[int, int] = {}
         for power, names in _lists(form, "centers"):
             owner = _power("centers", power, board)
@@ -154,7 +154,7 @@ class Position:
 
 
 def first_position(board: Board) -> Position:
-    """Where a game on the board starts."""
+    """The initial position of a game on the board."""
     units = {
         int(board.province_of[location]): Unit(power, kind, location) for power, kind, location in board.initial_units
     }
@@ -232,5 +232,5 @@ def _dislodged(table: Any, board: Board) -> dict[int, Dislodged]:
             found.setdefault(int(board.province_of[unit.location]), Dislodged(unit, attacker, retreats)).unit
             is not unit
         ):
-            raise GameError(f"position, {key}: wanted one dislodged unit a province")
+            raise GameError(f"position, {key}: wanted one dislodged unit per province")
     return found

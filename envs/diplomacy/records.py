@@ -1,4 +1,4 @@
-"""The record of a Diplomacy copy and of its board, and the way between records and positions."""
+"""Records of positions, orders and boards, and conversions between records and positions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import MAX_NEIGHBOURS, Board
 from mlbits.envs.diplomacy.codes import ARMY, BUILD, FLEET, MOVE, NO_UNIT, SEA
-from mlbits.envs.diplomacy.decisions import NOBODY, scratch_fields
+from mlbits.envs.diplomacy.decisions import NONE, scratch_fields
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 
-# What a rule book may decide otherwise: land_fallback, disorder_owned, coasts_match.
+# Switches that differ between rule books: land_fallback, disorder_owned, coasts_match.
 RULES: Mapping[str, tuple[int, int, int]] = {"datc-2.4": (1, 0, 0), "datc-3.0": (0, 1, 1)}
 
 
@@ -23,7 +23,7 @@ def check_rules(rules: Any) -> tuple[int, int, int]:
     """The switches of a rule book.
 
     Raises:
-        GameError: for a name that is none.
+        GameError: for an unknown rule book.
     """
     if not isinstance(rules, str) or rules not in RULES:
         raise GameError(f"rules: got {rules!r}; wanted one of {', '.join(map(repr, RULES))}")
@@ -31,12 +31,12 @@ def check_rules(rules: Any) -> tuple[int, int, int]:
 
 
 def position_fields(board: Board) -> list[tuple[Any, ...]]:
-    """Fields of a copy's state that hold the position, its orders and what became of them, by province."""
+    """Fields of a copy's state that hold the position, its orders and their fates, by province."""
     shape = (len(board.provinces),)
     return [
         ("year", "i2"),
         ("phase", "u1"),
-        ("owner", "i1", shape),  # of the centre, or -1
+        ("owner", "i1", shape),  # owner of the centre, or -1
         ("unit_kind", "u1", shape),
         ("unit_power", "i1", shape),
         ("unit_place", "i2", shape),  # location
@@ -44,13 +44,13 @@ def position_fields(board: Board) -> list[tuple[Any, ...]]:
         ("out_power", "i1", shape),
         ("out_place", "i2", shape),
         ("out_from", "i2", shape),  # province of the attacker, or -1
-        ("out_open", "u4", shape),  # bit i: may retreat to its neighbour i
+        ("out_open", "u4", shape),  # bit i: may retreat to the unit's neighbour i
         ("order_kind", "u1", shape),
-        ("order_other", "i2", shape),  # province of the unit that is helped; BUILD: ARMY or FLEET
+        ("order_other", "i2", shape),  # province of the helped unit; BUILD: ARMY or FLEET
         ("order_target", "i2", shape),  # location
         ("order_via", "u1", shape),
         ("fate", "u1", shape),
-        ("gone", "u1", shape),  # a unit of this province was destroyed in the last phase
+        ("destroyed", "u1", shape),  # a unit of this province was destroyed in the last phase
         *scratch_fields(len(board.provinces)),
     ]
 
@@ -64,18 +64,18 @@ def board_fields(board: Board) -> list[tuple[Any, ...]]:
         ("powers", "i4"),
         ("land_fallback", "u1"),
         ("disorder_owned", "u1"),
-        ("coasts_match", "u1"),  # whether a fleet's support that names another coast than the move is void
-        ("every_winter", "u1"),  # whether adjustment phases come when nobody has builds or disbands due
+        ("coasts_match", "u1"),  # whether a fleet's support is void if it names a coast other than the move's
+        ("every_winter", "u1"),  # whether adjustment phases occur when no builds or disbands are due
         ("province_of", "i2", (locations,)),
         ("degree", "u1", (2 * locations,)),  # rows: armies by location, then fleets
         ("neighbour", "i2", (2 * locations, MAX_NEIGHBOURS)),
-        ("reach", "u1", (2 * locations, n)),  # whether it can move there: the province, any coast
-        ("coastal", "u1", (n, n)),  # whether a fleet in that sea borders the province
-        ("steps", "u1", (2, n, n)),  # neighbours for counting the distances of armies, of fleets
+        ("reach", "u1", (2 * locations, n)),  # whether the unit can move to the province, on any coast
+        ("coastal", "u1", (n, n)),  # whether a fleet in that sea is adjacent to the province
+        ("steps", "u1", (2, n, n)),  # adjacency for distances of armies and of fleets
         ("sea", "u1", (n,)),
         ("center", "u1", (n,)),
         ("home", "i1", (n,)),
-        ("rank", "i2", (n,)),  # of the province's name
+        ("rank", "i2", (n,)),  # alphabetical rank of the province's id
     ]
 
 
@@ -83,7 +83,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
     """Values of :func:`board_fields`."""
     n, locations = len(board.provinces), len(board.locations)
     degree = np.zeros(2 * locations, np.int64)
-    neighbour = np.full((2 * locations, MAX_NEIGHBOURS), NOBODY)
+    neighbour = np.full((2 * locations, MAX_NEIGHBOURS), NONE)
     reach = np.zeros((2 * locations, n), np.int64)
     steps = np.zeros((2, n, n), np.int64)
     for kind in (ARMY, FLEET):
@@ -94,7 +94,7 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
             neighbour[row, : len(others)] = others
             reach[row, board.province_of[list(others)]] = 1
             steps[kind - 1, board.province_of[place], board.province_of[list(others)]] = 1
-    steps[0] |= steps[1]  # armies: over sea too
+    steps[0] |= steps[1]  # armies' distances also go over sea
     sea = np.array([province.type == SEA for province in board.provinces])
     fallback, owned, coasts_match = check_rules(rules)
     by_name = np.argsort(np.array([province.id for province in board.provinces]), kind="stable")
@@ -114,13 +114,13 @@ def board_values(board: Board, rules: str) -> dict[str, Any]:
         "steps": steps,
         "sea": sea,
         "center": [province.center for province in board.provinces],
-        "home": [NOBODY if province.home is None else province.home for province in board.provinces],
+        "home": [NONE if province.home is None else province.home for province in board.provinces],
         "rank": np.argsort(by_name),
     }
 
 
 def write_position(position: Position, record: Any) -> None:
-    """Write a position into a record: all of its fields, with no orders."""
+    """Write a position into all of a record's fields, with no orders."""
     board = position.board
     record["year"], record["phase"] = position.year, position.phase
     for name in (
@@ -133,8 +133,8 @@ def write_position(position: Position, record: Any) -> None:
         "order_other",
         "order_target",
     ):
-        record[name] = NOBODY
-    for name in ("unit_kind", "out_kind", "out_open", "order_kind", "order_via", "fate", "gone"):
+        record[name] = NONE
+    for name in ("unit_kind", "out_kind", "out_open", "order_kind", "order_via", "fate", "destroyed"):
         record[name] = 0
     for province, owner in position.centers.items():
         record["owner"][province] = owner
@@ -152,7 +152,7 @@ def write_position(position: Position, record: Any) -> None:
 
 
 def read_position(record: Any, board: Board) -> Position:
-    """The position that a record holds."""
+    """The position stored in a record."""
     units = {
         int(p): Unit(int(record["unit_power"][p]), int(record["unit_kind"][p]), int(record["unit_place"][p]))
         for p in np.flatnonzero(record["unit_kind"] != NO_UNIT)
@@ -168,7 +168,7 @@ def read_position(record: Any, board: Board) -> Position:
 
 
 def write_orders(orders: Mapping[int, Order], record: Any) -> None:
-    """Write orders, by the province of the unit, over those that are there."""
+    """Write orders, by the province of the unit, replacing those in the record."""
     record["order_kind"] = 0
     record["order_via"] = 0
     for province, order in orders.items():
@@ -179,7 +179,7 @@ def write_orders(orders: Mapping[int, Order], record: Any) -> None:
 
 
 def read_orders(record: Any) -> dict[int, Order]:
-    """The orders to units that a record of a movement or retreat phase holds, by province."""
+    """The orders stored in a record of a movement or retreat phase, by province."""
     which = "out" if (record["out_kind"] != NO_UNIT).any() else "unit"
     return {
         int(p): Order(
@@ -191,12 +191,12 @@ def read_orders(record: Any) -> dict[int, Order]:
 
 
 def board_dtype(board: Board) -> np.dtype[Any]:
-    """Dtype of a record that holds one position, for use outside a game."""
+    """Dtype of a record of one position, for use outside a game."""
     return np.dtype(position_fields(board), align=True)
 
 
 def board_record(board: Board, rules: str) -> NDArray[Any]:
-    """The board's parameters, shape [1], for use outside a game."""
+    """The board's parameters [1], for use outside a game."""
     record = np.zeros(1, np.dtype(board_fields(board), align=True))
     for name, value in board_values(board, rules).items():
         record[name] = value

@@ -1,19 +1,19 @@
-"""Orders carried out, with what became of each and why.
+"""Adjudicates orders given as text, and reports the fate of each order with the reason in words.
 
-The compiled adjudicator (:mod:`mlbits.envs.diplomacy.engine`) takes legal orders and gives bits; here are the words
-around it: orders as people write them go in, the fate of each comes out. What cannot be read or is not allowed is told
-so, and the unit does what it does without an order: it holds, disbands in place of retreating, is not built. Of
-several orders to one unit the last that is allowed counts; of builds and disbands the first ones, as many as are due
-(DATC 6.I.1, 6.J.1), the same one once (6.I.7, 6.J.2).
+The compiled adjudicator (:mod:`mlbits.envs.diplomacy.compiled_adjudicator`) takes legal orders and returns bits. Here
+orders are read as text, and the fate of each is explained. An order that cannot be read or is not allowed is
+reported as such, and the unit acts as without an order: it holds, disbands instead of retreating, is not built. Of
+several orders to one unit the last allowed one counts; of builds and disbands the first ones, as many as are due
+(DATC 6.I.1, 6.J.1), and repeated ones once (6.I.7, 6.J.2).
 
-Where a support names the coast that a fleet moves to and the fleet moves to another (DATC 4.B.4, 6.B.9): by "datc-2.4"
-a fleet's support counts whatever the coast, an army's does not; by "datc-3.0" neither does.
+If a support names the coast that a fleet moves to and the fleet moves to another (DATC 4.B.4, 6.B.9): under "datc-2.4"
+a fleet's support counts for any coast, an army's does not; under "datc-3.0" neither does.
 
 >>> from mlbits.envs.diplomacy.board import load_board
 >>> from mlbits.envs.diplomacy.position import first_position
 >>> orders = {"FRANCE": ["A PAR - BUR", "F BRE - PAR"], "GERMANY": ["MUN - BUR"]}
->>> told = adjudicate(first_position(load_board()), orders)
->>> for fate in told.fates:
+>>> result = adjudicate(first_position(load_board()), orders)
+>>> for fate in result.fates:
 ...     print(f"{fate.power} {fate.text}: {fate.reason}")
 FRANCE A PAR - BUR: bounced with A MUN
 FRANCE F BRE - PAR: not allowed: a fleet cannot be in PAR; it holds
@@ -49,8 +49,8 @@ from mlbits.envs.diplomacy.codes import (
     VOID,
     WAIVE,
 )
-from mlbits.envs.diplomacy.engine import Resolution, resolve
-from mlbits.envs.diplomacy.notation import NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.compiled_adjudicator import Resolution, resolve
+from mlbits.envs.diplomacy.order_parser import NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit
@@ -59,14 +59,14 @@ from mlbits.envs.diplomacy.records import check_rules
 
 @dataclass(frozen=True, slots=True)
 class OrderFate:
-    """What became of one order.
+    """The fate of one order.
 
     Attributes:
-        power: who gave it.
-        text: as it was given.
-        order: as it was understood; None where it could not be read.
+        power: the power that gave it.
+        text: the text as given.
+        order: the parsed order; None if it could not be read.
         fates: bits of :mod:`mlbits.envs.diplomacy.codes` from BOUNCE to DISBANDED; 0 for success.
-        reason: the same in words.
+        reason: the fate in words.
     """
 
     power: str
@@ -78,14 +78,14 @@ class OrderFate:
 
 @dataclass(frozen=True, slots=True)
 class Adjudication:
-    """A phase carried out.
+    """The result of a phase.
 
     Attributes:
-        before: the position.
-        after: the next one.
-        fates: one for each order, powers in the board's order and each power's orders as given.
-        unit_fates: bits of every unit that could be ordered, by province; those without orders too.
-        destroyed: units taken off the board.
+        before: the position before.
+        after: the next position.
+        fates: one for each order; powers in the board's order, each power's orders as given.
+        unit_fates: bits of every unit that could be ordered, by province; also of those without orders.
+        destroyed: units removed from the board.
     """
 
     before: Position
@@ -98,15 +98,15 @@ class Adjudication:
 def adjudicate(
     position: Position, orders: Mapping[str, Sequence[str | Order]], rules: str = "datc-2.4"
 ) -> Adjudication:
-    """Carry out orders, whatever they are, and tell what became of each.
+    """Carry out any orders, legal or not, and report the fate of each.
 
     Args:
-        position: where things stand.
-        orders: by power; a power or a unit without orders does what the rules say of it.
-        rules: "datc-2.4" or "datc-3.0", where they differ.
+        position: the position.
+        orders: by power; powers and units may be left without orders.
+        rules: "datc-2.4" or "datc-3.0".
 
     Raises:
-        GameError: for a power that is not on the board, orders that are no list, or unknown rules.
+        GameError: for a power that is not on the board, orders that are not a list, or unknown rules.
     """
     check_rules(rules)
     entries = _read(position, orders, rules)
@@ -119,29 +119,30 @@ def adjudicate(
             chosen[p] = Order(HOLD, chosen[p].unit, chosen[p].location)
         chosen = {p: _to_province(order, position) for p, order in chosen.items()}
     resolution = resolve(position, chosen, rules)
-    told = _Teller(position, chosen, resolution)
+    reasons = _Reasons(position, chosen, resolution)
     units = dict(resolution.fates)
     for entry in entries:
         if entry.fates and entry.province >= 0 and (entry.province not in counted or counted[entry.province] is entry):
             units[entry.province] = units.get(entry.province, 0) | entry.fates
+    explained = [reasons.failed(entry) if entry.fates else reasons.fate(entry) for entry in entries]
     fates = tuple(
-        OrderFate(entry.power, entry.text, entry.order, *(told.failed(entry) if entry.fates else told.fate(entry)))
-        for entry in entries
+        OrderFate(entry.power, entry.text, entry.order, bits, reason)
+        for entry, (bits, reason) in zip(entries, explained, strict=True)
     )
     return Adjudication(position, resolution.after, fates, MappingProxyType(units), resolution.destroyed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An order as it was given.
+    """An order as given.
 
     Attributes:
-        index: its number among all.
-        power: who gave it.
-        text: as given.
-        order: as understood, or None.
-        province: of the power's own unit that it is to (builds: where), or -1.
-        fates: VOID where it does not count, else 0.
+        index: its index among all orders.
+        power: the power that gave it.
+        text: the text as given.
+        order: the parsed order, or None.
+        province: province of the power's own unit that is ordered (builds: of the new unit), or -1.
+        fates: VOID if it does not count, else 0.
         reason: why it does not count.
     """
 
@@ -155,7 +156,7 @@ class _Entry:
 
 
 def _read(position: Position, orders: Mapping[str, Sequence[str | Order]], rules: str) -> list[_Entry]:
-    """All orders with their first judgement: read, allowed, the one that counts."""
+    """All orders with a first decision: whether they are readable, allowed, and the one that counts."""
     board = position.board
     if not isinstance(orders, Mapping):
         raise GameError(f"orders: got {type(orders).__name__}; wanted lists of orders by power")
@@ -180,7 +181,7 @@ def _judge(position: Position, number: int, text: str | Order, index: int, rules
     except NotationError as error:
         return _Entry(index, power, str(text), None, -1, VOID, f"not understood: {error.why}")
     why = why_illegal(position, number, order, rules)
-    said = text if isinstance(text, str) else _said(order, position)
+    shown = text if isinstance(text, str) else _text(order, position)
     province = -1
     if 0 <= order.location < len(board.locations):
         province = int(board.province_of[order.location])
@@ -189,11 +190,11 @@ def _judge(position: Position, number: int, text: str | Order, index: int, rules
         if why is not None and (standing is None or standing.power != number):
             province = -1
     if why is not None:
-        return _Entry(index, power, said, order, province, VOID, f"not allowed: {why}")
-    return _Entry(index, power, said, order, province)
+        return _Entry(index, power, shown, order, province, VOID, f"not allowed: {why}")
+    return _Entry(index, power, shown, order, province)
 
 
-def _said(order: Order, position: Position) -> str:
+def _text(order: Order, position: Position) -> str:
     try:
         return order_text(order, position.board, position)
     except (IndexError, KeyError):
@@ -201,7 +202,7 @@ def _said(order: Order, position: Position) -> str:
 
 
 def _last(own: list[_Entry]) -> list[_Entry]:
-    """Of several orders to one unit the last one counts."""
+    """The last of several allowed orders to one unit counts."""
     last = {entry.province: entry.index for entry in own if not entry.fates}
     return [
         replace(entry, fates=VOID, reason="another order to the unit came after it")
@@ -212,7 +213,7 @@ def _last(own: list[_Entry]) -> list[_Entry]:
 
 
 def _first_due(position: Position, number: int, own: list[_Entry]) -> list[_Entry]:
-    """Builds, waives and disbands: the first ones, as many as are due, each province once."""
+    """The first builds, waives and disbands count, as many as are due, each province once."""
     due = abs(position.adjustments().get(number, 0))
     taken: set[int] = set()
     counted, result = 0, []
@@ -229,7 +230,7 @@ def _first_due(position: Position, number: int, own: list[_Entry]) -> list[_Entr
 
 
 def _to_province(order: Order, position: Position) -> Order:
-    """The order as the adjudicator has it: who helps a move helps it to a province."""
+    """The order in the adjudicator's form, in which supports of moves and convoys name a province."""
     if order.kind not in (SUPPORT_MOVE, CONVOY):
         return order
     return order._replace(target=int(position.board.province_of[order.target]))
@@ -238,7 +239,7 @@ def _to_province(order: Order, position: Position) -> Order:
 def _other_coasts(
     position: Position, chosen: Mapping[int, Order], counted: Mapping[int, _Entry], rules: str
 ) -> list[tuple[int, str]]:
-    """Supporters whose support names another coast than the one that the fleet moves to."""
+    """Units whose support names a different coast from the one that the fleet moves to."""
     board, found = position.board, []
     for p, entry in counted.items():
         order = entry.order
@@ -253,8 +254,8 @@ def _other_coasts(
     return found
 
 
-class _Teller:
-    """Finds the words for fates."""
+class _Reasons:
+    """Explains fates in words."""
 
     def __init__(self, position: Position, orders: Mapping[int, Order], resolution: Resolution) -> None:
         self.position, self.orders, self.resolution = position, orders, resolution
@@ -262,31 +263,31 @@ class _Teller:
         self.moving = position.phase in (SPRING_MOVES, FALL_MOVES)
 
     def unit(self, province: int) -> str:
-        """Name of the unit that was there."""
+        """Name of the unit that was there before the phase."""
         if not self.moving and province in self.position.dislodged:
             return self.position.unit_name(self.position.dislodged[province].unit)
         return self.position.unit_name(self.position.units[province])
 
     def units(self, provinces: Sequence[int]) -> str:
-        """Several, as in a sentence."""
+        """Names of several units, as in a sentence."""
         names = sorted(self.unit(p) for p in provinces)
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
     def goal(self, province: int) -> int:
-        """Province that the unit of a province was ordered to, or -1."""
+        """The province to which a province's unit was ordered, or -1."""
         order = self.orders.get(province)
         return int(self.board.province_of[order.target]) if order and order.kind in (MOVE, RETREAT) else -1
 
     def moved(self, province: int) -> bool:
-        """Whether the unit of a province moved away."""
+        """Whether a province's unit moved away."""
         return self.goal(province) >= 0 and not self.bits[province] & (BOUNCE | NO_CONVOY | VOID)
 
     def comers(self, province: int) -> list[int]:
-        """Where units came from that got as far as the border of a province."""
+        """Provinces from which units attacked or entered a province."""
         return [p for p in self.orders if self.goal(p) == province and not self.bits[p] & NO_CONVOY]
 
     def failed(self, entry: _Entry) -> tuple[int, str]:
-        """Fate of an order that did not count, and of the unit it was for."""
+        """The fate of an order that did not count, and of its unit."""
         if entry.province < 0 or (entry.province in self.orders and self.orders[entry.province].kind != HOLD):
             return entry.fates, entry.reason
         bits = self.bits.get(entry.province, 0)
@@ -298,7 +299,7 @@ class _Teller:
         return entry.fates | bits, reason
 
     def fate(self, entry: _Entry) -> tuple[int, str]:
-        """Fate of an order that counted."""
+        """The fate of an order that counted."""
         order, p = entry.order, entry.province
         assert order is not None
         bits = self.bits.get(p, 0) if order.kind != WAIVE else 0
@@ -312,11 +313,11 @@ class _Teller:
                 return bits, "retreated"
             others = [q for q in self.orders if q != p and self.goal(q) == self.goal(p)]
             return bits, f"{self.units(others)} retreated there too; it disbands"
-        told = {HOLD: self.hold, MOVE: self.move, CONVOY: self.convoy}.get(order.kind, self.support)(p, order, bits)
-        return bits, told + self.dislodgement(p)
+        explain = {HOLD: self.hold, MOVE: self.move, CONVOY: self.convoy}.get(order.kind, self.support)
+        return bits, explain(p, order, bits) + self.dislodgement(p)
 
     def dislodgement(self, p: int) -> str:
-        """Half a sentence on who dislodged the unit of a province, if anybody did."""
+        """Part of a sentence on who dislodged a province's unit, or ""."""
         if not self.bits.get(p, 0) & DISLODGED:
             return ""
         winners = [q for q in self.comers(p) if self.moved(q)]
@@ -335,7 +336,7 @@ class _Teller:
             return "moved"
         others = [q for q in self.comers(target) if q != p]
         if target in self.position.units and (not self.moved(target) or self.goal(target) == p):
-            others.append(target)  # it stayed, or came head-on
+            others.append(target)  # it stayed, or moved in the opposite direction
         if not others:
             return "bounced"
         own = len(others) == 1 and self.position.units[others[0]].power == self.position.units[p].power
@@ -350,7 +351,7 @@ class _Teller:
             return f"no convoy: {self.units(lost)} {'was' if len(lost) == 1 else 'were'} dislodged"
         if any(self.bits[q] & DISRUPTED for q in fleets):
             return "no convoy: it would have decided about itself (Szykman's rule)"
-        return "no convoy: the fleets that convoyed it make no chain" if fleets else "no convoy: no fleet convoyed it"
+        return "no convoy: the fleets that convoyed it form no chain" if fleets else "no convoy: no fleet convoyed it"
 
     def support(self, p: int, order: Order, bits: int) -> str:
         helped = self.unit(order.other)
@@ -363,7 +364,7 @@ class _Teller:
             return "supported"
         target, does = order.target, self.goal(order.other)
         if order.kind == SUPPORT:
-            return f"void: {helped} was ordered to move" if does >= 0 else f"void: {helped} took no help"
+            return f"void: {helped} was ordered to move" if does >= 0 else f"void: {helped} could not be supported"
         if does != target:
             return f"void: {helped} was not ordered to {self.board.locations[target]}"
         if target in self.position.units and self.position.units[target].power == self.position.units[p].power:

@@ -1,20 +1,20 @@
-"""The fixed vocabulary of orders of a board: every order that some position allows, numbered in lists.
+"""A board's vocabulary of orders: every order that some position allows, numbered in lists.
 
-A slot of an action chooses from one list, which depends on what it orders:
+A slot of an action chooses from one list, which depends on what the slot orders:
 
 | list | entries |
 |---|---|
 | a unit in a movement phase: army or fleet, at a location | hold; moves; by convoy; supports; convoys |
 | a dislodged unit: army or fleet, at a location | disband; retreats |
 | a build of a power | waive; an army or a fleet (at a coast) in each of its home centres |
-| a disband | waive (nothing goes); one unit, by province |
+| a disband | waive (disbands nothing); one unit, by province |
 
-So a choice is a number below the length of the longest list (W, about 1,400 on the standard board), and with the list's
-start it is a number in the whole vocabulary. Masks are [slots, W]: 60 times smaller than with the whole vocabulary
-a slot.
+So a choice is a number below the length W of the longest list (about 1,400 on the standard board), and adding the
+list's start gives a number in the whole vocabulary. Masks are [slots, W]: 60 times smaller than with the whole
+vocabulary per slot.
 
-A convoy by a fleet in sea ``s`` from ``y`` to ``z`` is in the vocabulary if some way over sea from ``y`` to ``z``
-passes ``s`` and no sea twice: 9,022 orders on the standard board.
+A convoy by a fleet in sea ``s`` from ``y`` to ``z`` is in the vocabulary if some path over sea from ``y`` to ``z``
+passes through ``s`` and through no sea twice: 9,022 orders on the standard board.
 """
 
 from __future__ import annotations
@@ -49,23 +49,24 @@ Entry = tuple[int, int, int, int]  # kind, other, target, via
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The lists, one after another, and the tables that find an order in them.
+    """The lists, concatenated, and the tables that find an order in them.
 
     Attributes:
         board: the map.
-        start: first entry of each list, and the end of the last, int64 [C + 1]. Lists are numbered: movement of armies
-            by location, of fleets by location (2 L), retreats likewise (2 L), builds of each power (P), disbands (1).
+        start: index of the first entry of each list, then the end of the last, int64 [C + 1]. Order of lists: movement
+            of armies by location, of fleets by location (2 L), retreats likewise (2 L), builds of each power (P),
+            disbands (1).
         entries: kind, other, target, via of each entry, int16 [V, 4]; a build's ``other`` is its unit's kind, a
             disband's ``target`` its province.
-        reach_list: provinces that a unit can move to, int16 [2 L, D], -1 beyond.
+        reach_list: provinces that a unit can move to, int16 [2 L, D], padded with -1.
         hold_base: index of a list's first support of a unit that stays, [2 L]; they follow ``reach_list``.
         move_base: index of a list's first support of moves into its j-th reachable province, [2 L, D].
-        source_rank: place of the move y to z (variant 0: coast left open, v: the v-th coast of z) among the moves into
-            z, int16 [N (z), N (y), variants], -1 where there is none.
+        source_rank: index of the move y to z (variant 0: without a coast, v: the v-th coast of z) among the moves into
+            z, int16 [N (z), N (y), variants], -1 if there is none.
         source_count: how many entries ``y`` has among the moves into ``z``, [N, N].
-        via_index: index of the convoyed move in the army's list, [N, N], -1 where there is none.
-        convoy_index: index of the convoy in the list of the fleet in each sea, [seas, N (y), N (z)], -1 where none.
-        sea_number: number of each sea, [N], -1 elsewhere.
+        via_index: index of the convoyed move in the army's list, [N, N], -1 if there is none.
+        convoy_index: index of the convoy in the list of the fleet in each sea, [seas, N (y), N (z)], -1 if none.
+        sea_number: index of each sea, [N], -1 for other provinces.
     """
 
     board: Board
@@ -95,29 +96,29 @@ class Vocabulary:
         return numbers
 
     def moving(self, unit: int, location: int) -> int:
-        """Number of the list of a unit in a movement phase."""
+        """Index of the list of a unit in a movement phase."""
         return location + (len(self.board.locations) if unit == FLEET else 0)
 
     def retreating(self, unit: int, location: int) -> int:
-        """Number of the list of a dislodged unit."""
+        """Index of the list of a dislodged unit."""
         return 2 * len(self.board.locations) + self.moving(unit, location)
 
     def building(self, power: int) -> int:
-        """Number of the list of a power's builds."""
+        """Index of the list of a power's builds."""
         return 4 * len(self.board.locations) + power
 
     @property
     def disbanding(self) -> int:
-        """Number of the list of disbands."""
+        """Index of the list of disbands."""
         return 4 * len(self.board.locations) + len(self.board.powers)
 
     def order(self, context: int, choice: int, unit: int = 0, location: int = -1) -> Order:
-        """The order that a choice from a list stands for.
+        """The order for a choice from a list.
 
         Args:
-            context: number of the list.
-            choice: index in it.
-            unit: kind of the unit that a disband orders (other lists know theirs).
+            context: index of the list.
+            choice: index in the list.
+            unit: kind of the unit that a disband orders (not needed for other lists).
             location: its location, likewise.
         """
         if not 0 <= choice < self.start[context + 1] - self.start[context]:
@@ -134,7 +135,7 @@ class Vocabulary:
         return Order(DISBAND, unit, target if location < 0 else location)
 
     def find(self, context: int, order: Order) -> int:
-        """Index of an order in a list, -1 where it is not in it."""
+        """Index of an order in a list, -1 if it is not in it."""
         other, target = order.other, order.target
         if order.kind == BUILD:
             other, target = order.unit, order.location
@@ -150,7 +151,7 @@ def vocabulary(board: Board) -> Vocabulary:
 
 
 class _Maker:
-    """Writes the lists of one board."""
+    """Builds the lists of one board."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -158,7 +159,7 @@ class _Maker:
         types = np.array([province.type for province in board.provinces])
         self.seas = [int(p) for p in np.flatnonzero(types == SEA)]
         self.coasts = [int(p) for p in np.flatnonzero(types == COAST)]
-        self.through = convoy_ways(board)
+        self.through = convoy_paths(board)
         self.convoyed = {(y, z) for ways in self.through.values() for y, z in ways}
         self.depth = 1 + max((len(coasts) for coasts in board.coasts_of), default=0)
 
@@ -226,7 +227,7 @@ class _Maker:
         return list(dict.fromkeys(int(self.board.province_of[place]) for place in places))
 
     def _sources(self) -> tuple[list[list[tuple[int, int]]], NDArray[np.int64], NDArray[np.int64]]:
-        """For each province z, the moves into it as (y, target), and where to find them."""
+        """For each province z, the moves into it as (y, target), and the tables that find them."""
         rank = np.full((self.n, self.n, self.depth), -1)
         count = np.zeros((self.n, self.n), np.int64)
         board, sources = self.board, []
@@ -258,11 +259,11 @@ class _Maker:
 
 
 @lru_cache(maxsize=8)
-def convoy_ways(board: Board) -> dict[int, set[tuple[int, int]]]:
-    """For each sea, the pairs (y, z) of coastal provinces with a way over sea that passes it and no sea twice.
+def convoy_paths(board: Board) -> dict[int, set[tuple[int, int]]]:
+    """For each sea, the pairs (y, z) of coastal provinces with a path over sea through it that visits no sea twice.
 
-    A sea lies on such a way if and only if it is in one block (biconnected component) with the edge y-z that is added
-    to the graph of y, z and the seas.
+    A sea lies on such a path if and only if it is in the same block (biconnected component) as the edge y-z when that
+    edge is added to the graph of y, z and the seas.
     """
     seas = [p for p, province in enumerate(board.provinces) if province.type == SEA]
     touching = {sea: {int(board.province_of[to]) for to in board.fleet_neighbours[sea]} for sea in seas}
@@ -297,7 +298,7 @@ def _block_of_edge(graph: dict[int, list[int]], first: int, second: int) -> set[
                 mark = len(nodes)
                 visit(other, node)
                 low[node] = min(low[node], low[other])
-                if low[other] >= depth[node]:  # what hangs below is a block of its own
+                if low[other] >= depth[node]:  # the subtree below is a block of its own
                     del nodes[mark:]
 
     visit(second, first)

@@ -1,9 +1,9 @@
-"""The actions that B copies of an environment have played since each was last seeded, so that they can be replayed.
+"""A log of the actions that B copies of an environment have played since they were last seeded, for replaying them.
 
-An environment that cannot save its state, but is deterministic given its seed, is brought back by seeding it and
-playing the same actions again. The copies step together, so the log is one array [T, B, ...] in chunks, of which the
-oldest are dropped as soon as no copy needs them. It is bounded: a copy whose actions no longer fit is ``lost`` until it
-is seeded again.
+An environment that cannot save its state, but is deterministic given its seed, is restored by seeding it and
+playing the same actions again. The copies step together, so the log is one array [T, B, ...] in chunks; the oldest
+chunks are dropped as soon as no copy needs them. Its size is bounded: a copy whose actions no longer fit is ``lost``
+until it is seeded again.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# 64 copies of a Discrete environment: 16 million steps each; of HalfCheetah (six float32): 700 thousand.
+# 64 copies of a Discrete environment: 16 million steps each; 64 of HalfCheetah (six float32): 700 thousand.
 MOST_BYTES = 2**30
 _CHUNK_BYTES = 2**18
 
 
 class ActionLog:
-    """What B copies have played since they were last seeded.
+    """Actions that B copies have played since they were last seeded.
 
     Args:
         num_envs: number of copies B.
-        shape: of one copy's action.
-        dtype: of the actions as they are kept.
-        most_bytes: memory that the log may take.
+        shape: shape of one copy's action.
+        dtype: dtype in which actions are stored.
+        most_bytes: upper bound on the log's memory.
 
     Attributes:
-        resets: of each copy, after how many of its actions it was reset without an episode having ended.
-        lost: bool [B], the copies whose log is incomplete.
+        resets: for each copy, after how many of its actions it was reset before its episode had ended.
+        lost: bool [B], copies whose log is incomplete.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ActionLog:
         self.lost = np.zeros(num_envs, bool)
 
     def add(self, actions: NDArray[Any]) -> None:
-        """Note one step of all copies, [B, ...]."""
+        """Record one step of all copies, [B, ...]."""
         row = (self._time - self._base) % self._rows
         if row == 0:
             self._make_room()
@@ -65,20 +65,20 @@ class ActionLog:
         self._chunks.append(np.empty((self._rows, self.num_envs, *self.shape), self.dtype))
 
     def restart(self, b: int) -> None:
-        """Forget copy b's actions: it was seeded."""
+        """Drop copy b's actions, because it was seeded."""
         self._began[b], self.lost[b] = self._time, False
         self.resets[b].clear()
 
     def note_reset(self, b: int) -> None:
-        """Note that copy b was reset now, although its episode had not ended."""
+        """Record that copy b was reset now, before its episode had ended."""
         self.resets[b].append(self.length(b))
 
     def length(self, b: int) -> int:
-        """How many steps ago copy b was seeded."""
+        """Number of steps since copy b was seeded."""
         return self._time - int(self._began[b])
 
     def actions(self, b: int) -> NDArray[Any]:
-        """Copy b's actions since it was seeded, [T, ...]; none where they are lost."""
+        """Copy b's actions since it was seeded, [T, ...]; empty if they are lost."""
         if self.lost[b] or self.length(b) == 0:
             return np.empty((0, *self.shape), self.dtype)
         first = int(self._began[b]) - self._base
@@ -86,7 +86,7 @@ class ActionLog:
         return np.concatenate(parts)[first : self._time - self._base]
 
     def load(self, actions: list[NDArray[Any]], resets: list[list[int]], lost: NDArray[np.bool_]) -> None:
-        """Go on from what :meth:`actions`, ``resets`` and ``lost`` were, a list of B each."""
+        """Continue from saved :meth:`actions`, ``resets`` and ``lost`` of B copies."""
         longest = max(len(played) for played in actions)
         self._chunks.clear()
         for start in range(0, longest, self._rows):

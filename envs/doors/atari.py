@@ -1,16 +1,17 @@
-"""Atari games with the usual preprocessing, by Gymnasium's own wrappers.
+"""Atari games with the usual preprocessing, built from Gymnasium's wrappers.
 
-Around the emulator, from the inside out (Mnih et al., "Human-level control through deep reinforcement learning", 2015):
+Wrappers around the emulator, innermost first (Mnih et al., "Human-level control through deep reinforcement learning",
+2015):
 
-1. ``AtariPreprocessing``: up to 30 steps without action at the start, every action for 4 frames, the maximum of the
+1. ``AtariPreprocessing``: up to 30 no-op steps at the start, every action for 4 frames, the maximum of the
    last two frames, grey, 84 x 84;
-2. :class:`Lives`: FIRE where a game waits for it; in training the loss of a life ends the episode;
-3. in training the sign of the reward in its place;
+2. :class:`Lives`: presses FIRE where a game waits for it; in training, losing a life ends the episode;
+3. in training, the reward is replaced by its sign;
 4. ``FrameStackObservation``: the last 4 observations, uint8 [4, 84, 84].
 
-In evaluation an episode is the whole game and its return the true score.
+In evaluation an episode is the whole game and its return is the true score.
 
-Differs from ``AtariPreprocessing(terminal_on_life_loss=True)`` in that a lost life does not begin a new game: then only
+Unlike ``AtariPreprocessing(terminal_on_life_loss=True)``, a lost life does not restart the game: with that setting only
 first lives would ever be played. Gymnasium has no wrapper that presses FIRE.
 
 Example:
@@ -29,22 +30,22 @@ import gymnasium as gym
 
 from mlbits.envs.core.settings import flag, integer
 
-FIRE = 1  # its place among a game's actions, where it has it
-_FIRST_PRESSES = (1, 2)  # as in OpenAI's baselines: some games wait for the second
+FIRE = 1  # its index among a game's actions, if the game has it
+_FIRST_PRESSES = (1, 2)  # as in OpenAI's baselines: some games need the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtariSettings:
-    """Settings beside the emulator's own (``mode``, ``difficulty``, ``repeat_action_probability``, ...).
+    """Preprocessing settings, in addition to the emulator's own (``mode``, ``repeat_action_probability``, ...).
 
     Attributes:
-        preprocess: False opens the game as Gymnasium does, without any of this.
-        noop_max: most steps without action at a game's start.
-        frame_skip: frames that each action lasts.
-        screen_size: pixels a side of the observation.
-        frame_stack: observations shown at once.
-        terminal_on_life_loss: whether a lost life ends an episode, in training alone.
-        clip_reward: whether rewards are replaced by their sign, in training alone.
+        preprocess: False opens the game as Gymnasium does, without any preprocessing.
+        noop_max: most no-op steps at the start of a game.
+        frame_skip: number of frames that each action is repeated.
+        screen_size: height and width of the observation in pixels.
+        frame_stack: number of stacked observations.
+        terminal_on_life_loss: whether a lost life ends the episode (in training only).
+        clip_reward: whether rewards are replaced by their sign (in training only).
     """
 
     preprocess: bool = True
@@ -64,7 +65,7 @@ class AtariSettings:
 
 
 def is_atari(spec: gym.envs.registration.EnvSpec) -> bool:
-    """Whether an environment is one of ale-py's."""
+    """Whether an environment comes from ale-py."""
     return str(spec.entry_point).startswith("ale_py")
 
 
@@ -73,18 +74,18 @@ def make_atari(env_id: str, settings: Mapping[str, Any], training: bool) -> gym.
 
     Args:
         env_id: a Gymnasium id of ale-py's.
-        settings: those of :class:`AtariSettings` and of the emulator, ``render_mode`` included.
-        training: whether lost lives end episodes and rewards are clipped, where the settings say so.
+        settings: settings of :class:`AtariSettings` and of the emulator, ``render_mode`` included.
+        training: whether lost lives end episodes and rewards are clipped, if the settings say so.
 
     Raises:
-        GameError: for a setting of :class:`AtariSettings` out of range.
+        GameError: if a setting of :class:`AtariSettings` is out of range.
     """
     own = {field.name for field in fields(AtariSettings)}
     chosen = AtariSettings(**{name: value for name, value in settings.items() if name in own})
     emulator = {name: value for name, value in settings.items() if name not in own}
     if not chosen.preprocess:
         return gym.make(env_id, **emulator)
-    # The frames between are looked at by AtariPreprocessing itself; grey ones cost the emulator least.
+    # AtariPreprocessing skips frames itself and wants grey ones, which cost the emulator least.
     env: gym.Env[Any, Any] = gym.make(env_id, **{"obs_type": "grayscale", **emulator, "frameskip": 1})
     env = gym.wrappers.AtariPreprocessing(
         env, noop_max=chosen.noop_max, frame_skip=chosen.frame_skip, screen_size=chosen.screen_size
@@ -95,8 +96,8 @@ def make_atari(env_id: str, settings: Mapping[str, Any], training: bool) -> gym.
     return gym.wrappers.FrameStackObservation(env, chosen.frame_stack) if chosen.frame_stack > 1 else env
 
 
-def steps_a_game(env: gym.Env[Any, Any], settings: Mapping[str, Any]) -> int | None:
-    """The most steps that a game can take before the emulator truncates it, or None."""
+def max_steps_per_game(env: gym.Env[Any, Any], settings: Mapping[str, Any]) -> int | None:
+    """Most steps of a game before the emulator truncates it, or None."""
     spec = env.unwrapped.spec
     frames = None if spec is None else spec.kwargs.get("max_num_frames_per_episode")
     skip = int(settings.get("frame_skip", AtariSettings().frame_skip)) if settings.get("preprocess", True) else 1
@@ -117,12 +118,12 @@ def _sign(reward: Any) -> float:
 
 
 class Lives(gym.Wrapper[Any, Any, Any, Any]):
-    """Press FIRE where a game or a life waits for it, and end an episode with a life where that is asked for.
+    """Press FIRE where a game or a life waits for it, and end the episode when a life is lost if asked to.
 
-    An episode that ended with a life is followed by the rest of the same game.
+    After an episode that ended with a lost life, the next one continues the same game.
 
     Args:
-        env: an Atari game, preprocessed.
+        env: a preprocessed Atari game.
         ends_episode: whether losing a life that is not the last terminates the episode.
     """
 
@@ -137,11 +138,11 @@ class Lives(gym.Wrapper[Any, Any, Any, Any]):
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next reset without a seed goes on with the present game."""
+        """Whether the next reset without a seed continues the current game."""
         return self._goes_on
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Begin a game; after a lost life, and without a seed, go on with the present one."""
+        """Start a game; after a lost life, and without a seed, continue the current one."""
         if self._goes_on and seed is None:
             obs, _, terminated, truncated, info = self.env.step(0)
             if terminated or truncated:
@@ -158,7 +159,7 @@ class Lives(gym.Wrapper[Any, Any, Any, Any]):
         return obs, info
 
     def step(self, action: Any) -> Any:
-        """Play an action; what FIRE earns after a lost life counts in the same step."""
+        """Play an action; if FIRE is pressed after a lost life, its reward counts in the same step."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         lives = self._emulator.ale.lives()
         lost, self._lives = 0 < lives < self._lives, lives

@@ -1,13 +1,15 @@
-"""Any Gymnasium environment as a batch with the face of :class:`~mlbits.envs.engine.batch.GameBatch`.
+"""Any Gymnasium environment as a batch with the interface of :class:`~mlbits.envs.engine.batch.GameBatch`.
 
-``open_batch`` is the one way in for training: an id of ours gives a GameBatch, any other id copies of a Gymnasium
-environment, stepped one after another. Gymnasium's ``SyncVectorEnv`` plays the same, seed for seed; it takes 50 to 130
-microseconds more a call (a copy of every array, a dictionary of every copy's infos), as much as a step of MuJoCo's.
+``open_batch`` opens any environment for training: an id of ours gives a GameBatch, any other id copies of a Gymnasium
+environment, stepped one after another. Gymnasium's ``SyncVectorEnv`` plays the same trajectories for the same seeds; it
+takes 50 to 130 microseconds more per call (a copy of every array, a dictionary of all copies' infos), as much as a
+step of MuJoCo.
 
-A wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it keeps what each
-copy has played since it was last seeded (:mod:`~mlbits.envs.doors.action_log`), and a copy is seeded anew at the first
-end of an episode after ``SEED_EVERY`` steps. Seeding it and playing that again brings it back, bit for bit where the
-environment is deterministic given its seed. Where it is not, the copy ends up elsewhere; its episode then starts anew.
+The state of a wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it
+keeps the actions that each copy has played since it was last seeded (:mod:`~mlbits.envs.doors.action_log`), and a copy
+is reseeded at the first end of an episode after ``SEED_EVERY`` steps. Seeding the copy and replaying its actions
+restores it, bit for bit if the environment is deterministic given its seed. If the replay ends in another state, the
+copy's episode is restarted.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action, observation_layout
 from mlbits.envs.doors.action_log import ActionLog
-from mlbits.envs.doors.atari import is_atari, lives_of, steps_a_game
+from mlbits.envs.doors.atari import is_atari, lives_of, max_steps_per_game
 from mlbits.envs.doors.gymnasium_ids import check_env_id, make_copy, reward_threshold
 from mlbits.envs.doors.outcome_checks import OutcomeChecks
 from mlbits.envs.engine import modes
@@ -39,12 +41,12 @@ from mlbits.envs.engine.batch import GameBatch, Step, parse_device
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
 from mlbits.envs.registry import make_game, registered
 
-# Steps of a copy after which it is seeded anew at the next end of an episode: that bounds what resuming plays again.
-# Seeding loads an Atari game's ROM, 0.1 s, 5% of the time of as many steps.
+# A copy is reseeded at the first end of an episode after this many steps, which bounds what resuming has to replay.
+# Seeding loads an Atari game's ROM: 0.1 s, 5% of the time of 4,096 steps.
 SEED_EVERY = 4096
-_SAY_EVERY = 10.0  # seconds, while copies are replayed
+_REPORT_EVERY = 10.0  # seconds between progress messages while copies are replayed
 
-# Arrays [B, ...] by the key of a Dict space; one under None for any other space.
+# Arrays [B, ...] by the key of a Dict space; a single one under None for any other space.
 _Parts = dict[str | None, NDArray[Any]]
 
 __all__ = ["AnyBatch", "GymnasiumBatch", "check_env_id", "open_batch", "reward_threshold"]
@@ -53,25 +55,24 @@ __all__ = ["AnyBatch", "GymnasiumBatch", "check_env_id", "open_batch", "reward_t
 class GymnasiumBatch:
     """B copies of a Gymnasium environment; one seat, no masks.
 
-    On the CPU the tensors are the batch's own memory, which the next step writes over. Observations of float64 become
-    float32, in the space too.
+    On the CPU the tensors are the batch's own memory, which the next step overwrites. Observations of float64 become
+    float32, and so does the observation space.
 
     Args:
         env_id: a Gymnasium id, or "module:id".
         num_envs: number of copies B.
-        device: where the tensors go; the environments run on the CPU.
-        seed: of the first episodes: copy b gets ``seed + b``.
+        device: device of the tensors; the environments run on the CPU.
+        seed: seed of the first episodes: copy b gets ``seed + b``.
         settings: keyword arguments of the environment.
         render_mode: None or "rgb_array".
         autoreset: "same_step", "next_step" or "disabled", as for GameBatch.
-        training: whether the copies are for training; see :mod:`mlbits.envs.doors.atari`, the one kind that it matters
-            to.
-        recorded: whether actions are kept, so that ``state_dict`` and ``load_state_dict`` can bring the copies back.
+        training: whether the copies are for training; only matters for Atari, see :mod:`mlbits.envs.doors.atari`.
+        recorded: whether actions are kept, so that ``state_dict`` and ``load_state_dict`` can restore the copies.
 
     Raises:
         UnknownIdError: if Gymnasium does not know the id.
-        GameError: if its spaces are of a kind that agents cannot take, a setting is not accepted, a package is
-            missing, or what it gives is not what its spaces say.
+        GameError: if agents do not support its spaces, a setting is not accepted, a package is missing, or
+            observations do not match the observation space.
     """
 
     can_save_state = False
@@ -101,10 +102,10 @@ class GymnasiumBatch:
         first = self.envs[0]
         self.observation_space, self.action_space = _single_precision(first.observation_space), first.action_space
         self.action: ActionLayout = action_layout(self.action_space)
-        spec = first.spec  # that of the copy: the settings may say another limit than the id's
+        spec = first.spec  # of the copy: settings may change the time limit of the id
         self.horizon: int | None = None if spec is None else spec.max_episode_steps
         if self.horizon is None and spec is not None and is_atari(spec):
-            self.horizon = steps_a_game(first, own)
+            self.horizon = max_steps_per_game(first, own)
         self._actions_shape = (num_envs, 1, *self.action.shape)
         self._shared = self.device.type == "cpu"
         self._allocate()
@@ -112,14 +113,14 @@ class GymnasiumBatch:
         self._lives = [lives_of(env) for env in self.envs]
         self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
         self._replaying = False
-        self._seeds, self._seedings = [0] * num_envs, [0] * num_envs  # first seed, and how often one followed
-        self._paid = [0.0] * num_envs  # since the last seeding
+        self._seeds, self._seedings = [0] * num_envs, [0] * num_envs  # first seed, and number of reseedings
+        self._paid = [0.0] * num_envs  # sum of rewards since the last seeding
         self._generator = torch.Generator().manual_seed(seed)
-        self._sampled = copy.deepcopy(self.action_space)  # the copies may draw from their own
+        self._sampled = copy.deepcopy(self.action_space)  # the copies may sample from their own
         self.reset(seed=seed)
 
     def _allocate(self) -> None:
-        """NumPy memory that the copies write, and the tensors that show it (on the CPU without copying)."""
+        """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""
         count, layout = self.num_envs, observation_layout(self.observation_space)
         kinds: dict[str | None, np.dtype[Any]] = {key: layout.dtype[key] for key in layout.keys or ()}
         if layout.keys is None:
@@ -136,11 +137,11 @@ class GymnasiumBatch:
         """Start new episodes; returns observations [B, 1, ...].
 
         Args:
-            seed: copy b gets ``seed + b``; None goes on with the copies' present random streams.
+            seed: copy b gets ``seed + b``; None continues the copies' current random streams.
             which: bool [B], the copies to reset; None resets all.
 
         Raises:
-            GameError: if a copy's observation has not the shape that its space says.
+            GameError: if an observation does not have the shape of its space.
         """
         chosen = range(self.num_envs) if which is None else np.flatnonzero(which.cpu().numpy()).tolist()
         for b in chosen:
@@ -155,11 +156,11 @@ class GymnasiumBatch:
         return self.obs
 
     def step(self, actions: torch.Tensor) -> Step:
-        """Play one action a copy, [B, 1] or [B, 1, k].
+        """Play one action per copy, [B, 1] or [B, 1, k].
 
         Raises:
-            IllegalActionError: for another shape.
-            GameError: if an environment gives what its spaces do not say, or no number as a reward.
+            IllegalActionError: for a wrong shape.
+            GameError: if an observation does not match its space, or a reward is not a number.
         """
         array, any_ended = self._array(actions), False
         if self._log is not None:
@@ -171,11 +172,11 @@ class GymnasiumBatch:
         return self._result
 
     def _advance(self, b: int, action: Any) -> bool:
-        """Step copy b; returns whether its episode ended."""
+        """Step copy b; return whether its episode ended."""
         if self._over[b]:
-            self._stand(b)
+            self._step_ended(b)
             return False
-        obs, reward, terminated, truncated = self._checks.stepped(self.envs[b].step(action))
+        obs, reward, terminated, truncated = self._checks.check_step(self.envs[b].step(action))
         self._rewards[b], self._terminated[b], self._truncated[b] = reward, terminated, truncated
         self._paid[b] += reward
         ended = terminated or truncated
@@ -187,40 +188,40 @@ class GymnasiumBatch:
             self._checks.write(self._obs, b, obs)
         return ended
 
-    def _stand(self, b: int) -> None:
-        """A step of a copy whose episode is over, under "disabled" or "next_step"."""
+    def _step_ended(self, b: int) -> None:
+        """Step a copy whose episode is over, under "disabled" or "next_step"."""
         self._rewards[b] = 0
         if self._autoreset == modes.NEXT_STEP:
             self._begin(b)
             self._clear(b)
 
     def _restart(self, b: int) -> None:
-        """Start an episode in copy b whether or not the last has ended."""
+        """Start an episode in copy b, whether or not the last one has ended."""
         if not self._begin(b) and self._log is not None and not self._replaying:
             self._log.note_reset(b)
         self._clear(b)
 
     def _begin(self, b: int) -> bool:
-        """Start an episode in copy b, from a new seed where that is due; returns whether it was."""
+        """Start an episode in copy b, reseeding it if that is due; return whether it was."""
         log = self._log
         if log is not None and not self._replaying and log.length(b) >= SEED_EVERY and not self._goes_on(b):
             self._seedings[b] += 1
             self._seed(b)
             return True
-        self._checks.write(self._obs, b, self._checks.started(self.envs[b].reset()))
+        self._checks.write(self._obs, b, self._checks.check_reset(self.envs[b].reset()))
         return False
 
     def _goes_on(self, b: int) -> bool:
-        """Whether the next episode is a part of a game that has begun, as an Atari game's after a lost life."""
+        """Whether the next episode continues a game, as after a lost life in Atari."""
         lives = self._lives[b]
         return lives is not None and lives.goes_on
 
     def _seed(self, b: int) -> None:
-        """Start an episode in copy b from its seed, a function of the first one, the copy and how many followed."""
+        """Start an episode in copy b from a seed, a function of its first seed, b and the number of reseedings."""
         seed, count = self._seeds[b], self._seedings[b]
         if count > 0:
             seed = int(np.random.SeedSequence([seed, b, count]).generate_state(1)[0]) % 2**31
-        self._checks.write(self._obs, b, self._checks.started(self.envs[b].reset(seed=seed)))
+        self._checks.write(self._obs, b, self._checks.check_reset(self.envs[b].reset(seed=seed)))
         self._paid[b] = 0.0
         if self._log is not None and not self._replaying:
             self._log.restart(b)
@@ -234,28 +235,28 @@ class GymnasiumBatch:
         return (actions if self._shared else actions.cpu()).numpy()[:, 0]
 
     def _played(self, actions: NDArray[Any]) -> Any:
-        """What the environment is given for each of N actions [N, ...]: the type and dtype of its space's samples."""
+        """The arguments of ``env.step`` for N actions [N, ...], with the type and dtype of the space's samples."""
         if self.action.kind != "continuous":
-            # A copy of rows, which the environments may keep; the elements of one axis are NumPy's scalars.
+            # astype copies, because environments may keep a row; rows of a one-axis array are NumPy scalars.
             return list(actions.astype(self.action_space.dtype))
         space: Any = self.action_space
         if space.dtype == np.float32:
             return actions.astype(np.float32)
         if not np.issubdtype(space.dtype, np.floating):
             actions = np.rint(actions)
-        # The layout's bounds are rounded into the space; in the space's own dtype they are the space's.
+        # Float32 bounds are rounded inwards; an action on a bound becomes the space's exact bound.
         cast = actions.astype(space.dtype)
         cast = np.where(actions == self.action.low, space.low, cast)
         return np.where(actions == self.action.high, space.high, cast)
 
     def sample_actions(self) -> torch.Tensor:
-        """Actions drawn from the action space, [B, 1] or [B, 1, k]."""
+        """Sample actions from the action space, [B, 1] or [B, 1, k]."""
         self._sampled.seed(int(torch.randint(2**31, (), generator=self._generator)))
         drawn = np.stack([self._sampled.sample() for _ in range(self.num_envs)])
         return torch.from_numpy(cast_action(drawn, self.action_space, self.action)).to(self.device)[:, None]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What bringing a recorded batch back to this step takes: seeds, what was played since, and what it led to."""
+        """The state of a recorded batch: seeds, actions since, and the observations and rewards they led to."""
         log = self._log
         assert log is not None, "state_dict: wanted a batch made with recorded=True"
         every = range(self.num_envs)
@@ -277,19 +278,19 @@ class GymnasiumBatch:
     def load_state_dict(
         self, state: Mapping[str, torch.Tensor], say: Callable[[str], None] = lambda text: None
     ) -> list[int]:
-        """Bring a recorded batch to where another one was, by seeding its copies and playing the same again.
+        """Restore a recorded batch by seeding its copies and replaying their actions.
 
         Args:
             state: from :meth:`state_dict`.
-            say: is given lines for the user: how far it has come, where that takes long, and which copies failed.
+            say: receives messages for the user: progress, and which copies failed.
 
         Returns:
-            The copies that came out elsewhere, in which new episodes were started: the environment is not
-            deterministic given its seed, or has changed, or their actions were too many to be kept.
+            The copies whose replay failed, in which new episodes were started: the environment is not
+            deterministic given its seed, or has changed, or the copy had too many actions to keep.
 
         Raises:
-            KeyError: if something is missing.
-            ValueError: if it does not fit this batch.
+            KeyError: if an entry is missing.
+            ValueError: if an entry does not fit this batch.
         """
         log, count = self._log, self.num_envs
         assert log is not None, "load_state_dict: wanted a batch made with recorded=True"
@@ -299,19 +300,19 @@ class GymnasiumBatch:
         if len(lengths) != count or saved["action"].shape != shape or resets.sum() != len(saved["reset"]):
             raise ValueError(f"got actions {saved['action'].shape} of {len(lengths)} copies; wanted {shape} of {count}")
         actions = np.split(saved["action"].astype(log.dtype), np.cumsum(lengths)[:-1])
-        marks = [own.tolist() for own in np.split(saved["reset"], np.cumsum(resets)[:-1])]
+        reset_times = [own.tolist() for own in np.split(saved["reset"], np.cumsum(resets)[:-1])]
         self._seeds, self._seedings = saved["seed"].tolist(), saved["seedings"].tolist()
-        log.load(actions, marks, saved["lost"])
+        log.load(actions, reset_times, saved["lost"])
         wanted = {key: saved[_obs_name(key)] for key in self._obs}
         progress = _Progress(self.env_id, int(lengths.sum()), say)
-        failed = dict.fromkeys(np.flatnonzero(log.lost).tolist(), "its actions were too many to be kept")
+        failed = dict.fromkeys(np.flatnonzero(log.lost).tolist(), "it had too many actions to keep")
         for b in range(count):
             if b not in failed:
-                why = self._replay(b, actions[b], marks[b], progress)
+                why = self._replay(b, actions[b], reset_times[b], progress)
                 same = all(part[b].tobytes() == wanted[key][b].tobytes() for key, part in self._obs.items())
                 same = same and self._paid[b] == saved["paid"][b] and self._over[b] == saved["over"][b]
                 if why is None and not same:
-                    why = "what it showed or paid is not what it had"
+                    why = "its observation or rewards differ from the saved ones"
                 if why is not None:
                     failed[b] = why
         for b, why in sorted(failed.items()):
@@ -319,8 +320,8 @@ class GymnasiumBatch:
             self._seed(b)
             self._clear(b)
             say(
-                f"{self.env_id}: copy {b} could not be brought back ({why}); its episode starts anew. "
-                "A resumed run equals one left alone where an environment is deterministic given its seed."
+                f"{self.env_id}: copy {b} could not be restored ({why}); its episode is restarted. "
+                "A resumed run equals an uninterrupted one only if the environment is deterministic given its seed."
             )
         self._rewards[:] = 0
         if not self._shared:
@@ -328,7 +329,7 @@ class GymnasiumBatch:
         return sorted(failed)
 
     def _replay(self, b: int, actions: NDArray[Any], resets: list[int], progress: _Progress) -> str | None:
-        """Seed copy b and play what it has played; returns why that was not possible, or None."""
+        """Seed copy b and replay its actions; return an error message, or None."""
         self._replaying, at = True, 0
         try:
             self._seed(b)
@@ -341,7 +342,7 @@ class GymnasiumBatch:
                 progress.step()
             for _ in resets[at:]:
                 self._restart(b)
-        except Exception as error:  # whatever another's code says where it is not in the state that it was in
+        except Exception as error:  # any error of an environment in an unexpected state
             return (str(error).splitlines() or [type(error).__name__])[0]
         finally:
             self._replaying = False
@@ -350,17 +351,17 @@ class GymnasiumBatch:
         return None
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:
-        """The image of one copy, where it was made with render_mode="rgb_array"; None where it draws nothing.
+        """The image of one copy, if made with render_mode="rgb_array"; None if the environment draws nothing.
 
         Raises:
-            GameError: if it cannot be drawn: a package or a display is missing.
+            GameError: if drawing fails because a package or a display is missing.
         """
         try:
-            with _without_display():  # what matters is raised
-                frame: Any = self.envs[copy].render()  # not all of them: drawing costs far more than stepping
-        except Exception as error:  # whatever another's drawing says of what it lacks
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise GameError(f"{self.env_id}: cannot be drawn ({said})") from None
+            with _without_display():  # warnings are suppressed; errors are raised
+                frame: Any = self.envs[copy].render()  # only this copy: drawing costs far more than stepping
+        except Exception as error:  # any error of the environment's drawing code
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise GameError(f"{self.env_id}: cannot be drawn ({reason})") from None
         return None if frame is None else np.asarray(frame)
 
     def close(self) -> None:
@@ -369,7 +370,7 @@ class GymnasiumBatch:
             env.close()
 
     def _show(self, any_ended: bool) -> None:
-        """Make the tensors of what the copies wrote; on the CPU once, for they are the memory itself."""
+        """Update the tensors from the memory that the copies wrote; on the CPU once, because they share it."""
         self.obs = self._shown(self._obs)
         self.reward = self._tensor(self._rewards)[:, None]
         self.terminated, self.truncated = self._tensor(self._terminated), self._tensor(self._truncated)
@@ -402,23 +403,23 @@ def open_batch(
     start: bool = True,
     recorded: bool = False,
 ) -> AnyBatch:
-    """A batch of any environment: a registered game, or any Gymnasium id, wrapped.
+    """A batch of any environment: a registered game, or a wrapped Gymnasium environment.
 
     Args:
-        env_id: of ours, or Gymnasium's, or "module:id".
+        env_id: an id of ours or Gymnasium's, or "module:id".
         num_envs: number of copies B.
         device: "cpu", "cuda" or a torch device.
-        seed: of the copies.
+        seed: seed of the copies.
         settings: keyword settings of the environment.
-        illegal: see GameBatch; wrapped environments deal with illegal actions themselves.
+        illegal: see GameBatch; wrapped environments handle illegal actions themselves.
         autoreset: see GameBatch.
         render_mode: for wrapped environments, None or "rgb_array"; ours can always be drawn.
-        training: whether rewards and ends are for learning from, or (False) the true ones; they differ for Atari.
+        training: True for the rewards and episode ends of training, False for the true ones; they differ for Atari.
         start: see GameBatch; False compiles nothing. Wrapped environments always start.
         recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
 
     Raises:
-        UnknownIdError: naming the nearest id.
+        UnknownIdError: if there is no such id; the message names the nearest.
         GameError: for settings out of range.
     """
     name = check_env_id(env_id)
@@ -432,23 +433,23 @@ def open_batch(
 
 
 class _Progress:
-    """Says how far a replay has come, every few seconds."""
+    """Reports the progress of a replay every few seconds."""
 
     def __init__(self, env_id: str, total: int, say: Callable[[str], None]) -> None:
         self._env_id, self._total, self._say = env_id, total, say
-        self._done, self._said = 0, time.monotonic()
+        self._done, self._reported = 0, time.monotonic()
 
     def step(self) -> None:
         self._done += 1
-        if self._done % 256 == 0 and time.monotonic() - self._said >= _SAY_EVERY:
-            self._said = time.monotonic()
-            share = self._done / self._total
-            self._say(f"{self._env_id}: {self._done:,} of {self._total:,} steps played again ({share:.0%})")
+        if self._done % 256 == 0 and time.monotonic() - self._reported >= _REPORT_EVERY:
+            self._reported = time.monotonic()
+            fraction = self._done / self._total
+            self._say(f"{self._env_id}: {self._done:,} of {self._total:,} steps replayed ({fraction:.0%})")
 
 
 @contextlib.contextmanager
 def _without_display() -> Iterator[None]:
-    """Let libraries draw into memory in peace: pygame's looks for a display, and complains on stderr of none."""
+    """Let libraries draw into memory: without a display, pygame needs SDL's dummy driver, and warns on stderr."""
     headless = sys.platform == "linux" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     chosen = headless and "SDL_VIDEODRIVER" not in os.environ
     if chosen:
@@ -463,7 +464,7 @@ def _without_display() -> Iterator[None]:
 
 
 def _kept_dtype(action: ActionLayout) -> np.dtype[Any]:
-    """The smallest dtype that holds an environment's actions."""
+    """The smallest dtype that can hold an environment's actions."""
     if action.kind == "continuous":
         return action.dtype
     kinds = (np.uint8, np.int16, np.int32, np.int64)
@@ -475,7 +476,7 @@ def _obs_name(key: str | None) -> str:
 
 
 def _single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
-    """The space with float32 in place of float64 (MuJoCo's), as networks take it."""
+    """The space with float32 instead of float64 (as in MuJoCo), as networks need it."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: _single_precision(part) for key, part in space.items()})
     if isinstance(space, spaces.Box) and space.dtype == np.float64:

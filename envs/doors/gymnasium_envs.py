@@ -1,4 +1,4 @@
-"""Gymnasium's doors: ``gym.make`` (one copy) and ``gym.make_vec`` (one loop over the copies, one call)."""
+"""Gymnasium's doors: ``gym.make`` (one copy) and ``gym.make_vec`` (B copies, stepped in one call)."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ RENDER_MODES = ["rgb_array", "ansi"]
 def make_env(
     game_id: str, render_mode: str | None = None, illegal: IllegalActions = "error", **settings: Any
 ) -> GymnasiumEnv:
-    """The entry point behind ``gym.make``, which puts a ``TimeLimit`` around what it returns."""
+    """The entry point of ``gym.make``, which wraps the result in a ``TimeLimit``."""
     return GymnasiumEnv(_for_gymnasium(game_id, settings), render_mode, illegal)
 
 
-# By this ``gym.make`` makes the modes "human" and "rgb_array_list" out of "rgb_array".
+# From these, ``gym.make`` derives the modes "human" and "rgb_array_list".
 make_env.metadata = {"render_modes": RENDER_MODES}  # type: ignore[attr-defined]
 
 
 def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> GymnasiumVectorEnv:
-    """The entry point behind ``gym.make_vec``."""
+    """The entry point of ``gym.make_vec``."""
     names = ("render_mode", "autoreset_mode", "copy", "threads", "illegal")
     own = {name: settings.pop(name) for name in names if name in settings}
-    # Gymnasium leaves the time limit of such a door to the door: the user's, or the registered one.
+    # Gymnasium passes the user's time limit to a vector entry point, which must apply it or the registered one.
     steps = settings.pop("max_episode_steps", None)
     steps = default_horizon(game_id) if steps is None else steps
     game = _for_gymnasium(game_id, settings)
@@ -47,10 +47,10 @@ def make_vector_env(game_id: str, num_envs: int = 1, **settings: Any) -> Gymnasi
 
 
 def _for_gymnasium(game_id: str, settings: dict[str, Any]) -> Game:
-    """The game with its time limit left to Gymnasium where that is the registered one.
+    """The game, without its own time limit if that is the registered one, which Gymnasium enforces.
 
     Raises:
-        GameError: if the settings ask for a longer horizon: Gymnasium would cut episodes before.
+        GameError: if the settings ask for a longer horizon, because Gymnasium would truncate episodes earlier.
     """
     game, registered = make_game(game_id, **settings), default_horizon(game_id)
     if registered is None:
@@ -58,8 +58,8 @@ def _for_gymnasium(game_id: str, settings: dict[str, Any]) -> Game:
     if game.horizon is None or game.horizon > registered:
         wanted = -1 if game.horizon is None else game.horizon
         raise GameError(
-            f"horizon: got {game.horizon}, and Gymnasium cuts episodes of {game_id} after {registered} steps; "
-            f"wanted max_episode_steps={wanted} in its place"
+            f"horizon: got {game.horizon}, but Gymnasium truncates episodes of {game_id} after {registered} steps; "
+            f"wanted max_episode_steps={wanted} instead"
         )
     return game.unlimited() if game.horizon == registered else game
 
@@ -67,7 +67,7 @@ def _for_gymnasium(game_id: str, settings: dict[str, Any]) -> Game:
 def _single_seat(game: Game, door: str) -> None:
     if game.seats != 1:
         raise GameError(
-            f"{door}: {game.name} has {game.seats} seats and Gymnasium knows one; "
+            f"{door}: {game.name} has {game.seats} seats and Gymnasium supports one; "
             "use pettingzoo.make(...) or mlbits.make_batch(...)"
         )
 
@@ -78,12 +78,13 @@ class GymnasiumEnv(gym.Env[Any, Any]):
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
-        illegal: what an action does that the mask forbids: "error", "replace" (the lowest-numbered legal action is
-            played: for learners that know no masks) or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
+        illegal: what happens on an action that the mask forbids: "error", "replace" (the lowest-numbered legal action
+            is played; for learners without action masks) or "forfeit"; see
+            :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
-    Where the game has masks, ``info`` carries "action_mask" (int8 [A], as ``action_space.sample(mask)`` takes it) and
+    If the game has masks, ``info`` has "action_mask" (int8 [A], as for ``action_space.sample(mask)``) and
     ``action_space.sample()`` draws legal actions. An illegal action raises ``IllegalActionError`` and changes nothing.
-    Stepping on after the end raises ``gym.error.ResetNeeded``.
+    Stepping after the end of an episode raises ``gym.error.ResetNeeded``.
     """
 
     def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
@@ -105,7 +106,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         self._bind()
 
     def _bind(self) -> None:
-        """Views of the copy's memory, so that a step looks up nothing twice."""
+        """Create views of the copy's memory, which make a step faster."""
         self._obs, self._reward = self._copies.obs[0, 0], self._copies.rewards[0]
         watch_mask(self.action_space, self._copies.legal[0, 0])
 
@@ -115,7 +116,7 @@ class GymnasiumEnv(gym.Env[Any, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """What Gymnasium knows of the environment; its ``max_episode_steps`` is at most the game's own limit."""
+        """Gymnasium's spec of the environment; its ``max_episode_steps`` is at most the game's own limit."""
         return self._spec
 
     @spec.setter
@@ -139,10 +140,10 @@ class GymnasiumEnv(gym.Env[Any, Any]):
 
         Raises:
             IllegalActionError: for an action that is not in the action space, or that the mask forbids.
-            gym.error.ResetNeeded: if the episode is over, or none was begun.
+            gym.error.ResetNeeded: if the episode is over, or none has begun.
         """
         if self._over:
-            raise gym.error.ResetNeeded(f"{self.game.name}: the episode is over or not begun; call reset() first")
+            raise gym.error.ResetNeeded(f"{self.game.name}: the episode is over or has not begun; call reset() first")
         try:
             if self._discrete and type(action) in _INTEGERS:
                 self._actions[0, 0] = action
@@ -155,15 +156,15 @@ class GymnasiumEnv(gym.Env[Any, Any]):
         terminated, truncated = copies.terminated.item(), copies.truncated.item()
         self._over = terminated or truncated
         if self._masked and truncated:
-            copies.look_on()
+            copies.write_truncated_masks()
         return self._observation(), self._reward.item(), terminated, truncated, self._info() if self._masked else {}
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are legal now, bool [A], as sb3-contrib asks for them; all where the game has no masks."""
+        """Which actions are legal now, bool [A], for sb3-contrib; all True if the game has no masks."""
         return self._copies.legal[0, 0].copy() if self._masked else np.ones(self.game.action.mask_size, bool)
 
     def render(self) -> Any:
-        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        """An image uint8 [H, W, 3] or a string, depending on the render mode."""
         if self.render_mode is None:
             gym.logger.warn('render() needs a mode: gym.make(id, render_mode="rgb_array") or "ansi"')
             return None
@@ -177,14 +178,14 @@ class GymnasiumEnv(gym.Env[Any, Any]):
             return self._obs.item()
         if self._plain:
             return self._obs.copy()
-        return own_observation(self.observation_space, self.game.observation.face(self._copies.obs[0, 0]))
+        return own_observation(self.observation_space, self.game.observation.user_view(self._copies.obs[0, 0]))
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self._copies.legal[0, 0].astype(np.int8)} if self._masked else {}
 
 
 class _LimitedSpec(EnvSpec):
-    """The spec of an environment that ends its episodes by itself, whatever longer limit is set around it."""
+    """The spec of an environment that truncates its own episodes, even if a longer limit is set outside."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "max_episode_steps" and name in vars(self):
@@ -209,14 +210,14 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         num_envs: number of copies B.
         render_mode: None, "rgb_array" or "ansi".
         autoreset_mode: Gymnasium's AutoresetMode or its name; NEXT_STEP, as in Gymnasium, by default.
-        copy: whether arrays handed out are the caller's own; with False the next step writes over them.
-        threads: CPU threads; None takes one a 8,192 copies.
-        illegal: as for :class:`GymnasiumEnv`.
+        copy: whether returned arrays are copies; with False the next step overwrites them.
+        threads: CPU threads; None uses one per 8,192 copies.
+        illegal: see :class:`GymnasiumEnv`.
 
-    Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]``, and
-    ``info["final_info"]`` holds what belongs to it. Where the game has masks, both infos have an "action_mask", int8
-    [B, A]; that of an episode that was cut says what could be played next, that of one that terminated allows all.
-    Under NEXT_STEP and DISABLED it is in the info of the step that ended the episode.
+    Under SAME_STEP, ``info["final_obs"]`` is an array [B, ...] whose rows are valid where ``info["_final_obs"]`` is
+    True, and ``info["final_info"]`` holds the corresponding infos. If the game has masks, both infos have an
+    "action_mask", int8 [B, A]. For a truncated episode it marks the actions that would be legal next, for a terminated
+    one all actions. Under NEXT_STEP and DISABLED it is in the info of the step that ended the episode.
     """
 
     def __init__(
@@ -244,7 +245,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.game, self.num_envs, self.render_mode = game, num_envs, render_mode
         self._spec: EnvSpec | None = None
         self.autoreset_mode = mode
-        # The driver's own reset writes over the mask of the last observation, so with masks it is done here.
+        # The driver's own reset would overwrite the mask of the last observation, so with masks we reset here.
         self._resets = game.masked and mode == AutoresetMode.SAME_STEP
         autoreset: Autoreset = "disabled" if self._resets else names[mode]
         self._copies = Copies(game, num_envs, autoreset=autoreset, illegal=illegal, threads=threads)
@@ -258,9 +259,9 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._bind()
 
     def _bind(self) -> None:
-        """Views of the copies' memory as users see it."""
-        self._obs = self.game.observation.face(self._copies.obs[:, 0])
-        self._final_obs = self.game.observation.face(self._copies.final_obs[:, 0])
+        """Create views of the copies' memory as users see it."""
+        self._obs = self.game.observation.user_view(self._copies.obs[:, 0])
+        self._final_obs = self.game.observation.user_view(self._copies.final_obs[:, 0])
         watch_mask(self.action_space, self._copies.legal[:, 0])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -269,7 +270,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     @property
     def spec(self) -> EnvSpec | None:
-        """What Gymnasium knows of the environment; its ``max_episode_steps`` is the limit of these copies."""
+        """Gymnasium's spec of the environment; its ``max_episode_steps`` is the time limit of these copies."""
         return self._spec
 
     @spec.setter
@@ -281,7 +282,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start episodes in all copies, or in those of ``options={"reset_mask": bool [B]}``.
+        """Start episodes in all copies, or only in those of ``options={"reset_mask": bool [B]}``.
 
         A single seed gives copy b the random stream of (seed, b); a list gives each copy that of (seed[b], 0).
         Copies that are not reset keep their streams.
@@ -306,10 +307,10 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._handed_out(self._obs), self._info()
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Play one action a copy, [B] or [B, k].
+        """Play one action per copy, [B] or [B, k].
 
         Raises:
-            IllegalActionError: for a wrong shape, dtype or range; nothing is stepped then.
+            IllegalActionError: for a wrong shape, dtype or range; then no copy is stepped.
         """
         copies, layout = self._copies, self.game.action
         array = np.asarray(actions)
@@ -321,7 +322,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"actions: got {array.dtype} {array.shape}; wanted {layout.dtype} {self._shape}, in {self.action_space}"
             )
         if not self._seeded:
-            raise gym.error.ResetNeeded(f"{self.game.name}: no episode was begun; call reset() first")
+            raise gym.error.ResetNeeded(f"{self.game.name}: no episode has begun; call reset() first")
         if array.dtype != layout.dtype:
             array = cast_action(array, self.single_action_space, layout)
         copies.step(np.ascontiguousarray(array)[:, None])
@@ -336,21 +337,21 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 final = {"final_obs": self._handed_out(self._final_obs), "_final_obs": ended}
                 final |= {"final_info": last, "_final_info": ended.copy()}
         elif self.game.masked:
-            copies.look_on()
+            copies.write_truncated_masks()
         return self._handed_out(self._obs), reward, terminated, truncated, self._info() | final
 
     def _begin_anew(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        """Keep the last observations of episodes that ended, and start new ones; returns the last infos."""
+        """Store the last observations of ended episodes and start new ones; return the last infos."""
         copies = self._copies
-        copies.look_on()
+        copies.write_truncated_masks()
         copies.final_obs[ended] = copies.obs[ended]
         mask = copies.legal[:, 0].astype(np.int8)
-        mask[~ended] = 0  # as in Gymnasium's vectors: rows that say nothing are zeros
+        mask[~ended] = 0  # as in Gymnasium's vector environments: rows without meaning are zero
         copies.reset(ended)
         return {"action_mask": mask, "_action_mask": ended.copy()}
 
     def render(self) -> Any:
-        """A picture of each copy: a tuple of B images or strings, by the render mode."""
+        """A tuple of B images or strings, depending on the render mode."""
         if self.render_mode is None:
             gym.logger.warn('render() needs a mode: gym.make_vec(id, num_envs, render_mode="rgb_array") or "ansi"')
             return None
@@ -367,7 +368,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return obs.astype(space.dtype)
 
     def _info(self) -> dict[str, Any]:
-        """The masks of all copies, whichever of them were reset."""
+        """The masks of all copies, reset or not."""
         if not self.game.masked:
             return {}
         mask = self._copies.legal[:, 0].astype(np.int8)

@@ -1,11 +1,11 @@
-"""Environments that are not ours: finding them by id, making one copy, and saying what is missing.
+"""Gymnasium's environments by id: finding the id, making one copy, and error messages for what is missing.
 
-Beside the ids that Gymnasium knows there are those of ale-py ("ALE/Pong-v5"), registered here where it is installed,
-and "module:id", for which the module is imported first (it registers the id, as MiniGrid's and many others do).
+Besides the ids that Gymnasium knows there are those of ale-py ("ALE/Pong-v5"), registered here if it is installed,
+and "module:id", where the module is imported first (it registers the id, as MiniGrid and many others do).
 
-Spaces that no network here takes are translated: observations of tuples and nested dictionaries are flattened
-(Gymnasium's ``FlattenObservation``), Discrete and MultiDiscrete actions start at 0, MultiBinary actions are choices of
-two, and actions of several axes get one.
+Spaces that our networks do not take are converted: tuples and nested dictionaries of observations are flattened
+(Gymnasium's ``FlattenObservation``), Discrete and MultiDiscrete actions start at 0, MultiBinary actions become
+MultiDiscrete with two choices each, and actions with several axes are flattened to one.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from mlbits.envs.doors.outcome_checks import check_parts
 from mlbits.envs.origins import import_module_of, importable_name
 from mlbits.envs.registry import game_module, registered
 
-# Where an environment's code begins, and the extra of this package that brings what it stands on.
+# Where an environment's code comes from, and the extra of this package that installs what it needs.
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
-_named: dict[str, str] = {}  # the module that was written before an id
+_named: dict[str, str] = {}  # for each id, the module that was given with it ("module:id")
 
 
 def check_env_id(env_id: str, folders: Sequence[str] | None = None) -> str:
-    """Refuse an id that neither mlbits nor Gymnasium knows.
+    """Raise an error for an id that neither mlbits nor Gymnasium knows.
 
     Args:
-        env_id: an id, or "module:id" for one that is known once the module has been imported.
-        folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
+        env_id: an id, or "module:id" for one that is registered when the module is imported.
+        folders: the module's folders, if a file has named it; see :func:`mlbits.envs.origins.import_module`.
 
     Returns:
         The id without the module.
 
     Raises:
-        UnknownIdError: naming the nearest id.
+        UnknownIdError: if the id is unknown; the message names the nearest.
         GameError: if the package or module that registers the id cannot be imported.
     """
     module, colon, name = env_id.rpartition(":")
@@ -64,10 +64,10 @@ def check_env_id(env_id: str, folders: Sequence[str] | None = None) -> str:
 
 
 def env_module(env_id: str) -> str:
-    """The module that another process imports to know an id; "" where it is known without, or cannot be.
+    """The module that another process must import to know an id; "" if none is needed, or none can be imported.
 
     Args:
-        env_id: an id that is known.
+        env_id: a known id.
     """
     if env_id in registered():
         return game_module(env_id)
@@ -75,8 +75,8 @@ def env_module(env_id: str) -> str:
         return _named[env_id]
     made: Any = gym.registry[env_id].entry_point
     module = made.partition(":")[0] if isinstance(made, str) else getattr(made, "__module__", "gymnasium")
-    # A package registers all it has when it is imported, whichever of its modules the class is in; a class of a module
-    # that registers nothing was registered by the script that was started.
+    # A package registers all its ids when it is imported, whichever of its modules the class is in. A class of a
+    # module that registers nothing was registered by the script that was run.
     root = module.partition(".")[0]
     path = getattr(sys.modules.get(root), "__file__", None)
     if module == "__main__" or (path and "." not in module and "register" not in Path(path).read_text()):
@@ -85,10 +85,10 @@ def env_module(env_id: str) -> str:
 
 
 def _register_atari(env_id: str) -> None:
-    """Make ale-py's ids known, where it is installed.
+    """Register ale-py's ids, if it is installed.
 
     Raises:
-        GameError: if the id can only be one of its own, and it is not.
+        GameError: if the id must be one of ale-py's and it is not installed.
     """
     if importlib.util.find_spec("ale_py") is not None:
         gym.register_envs(importlib.import_module("ale_py"))
@@ -103,18 +103,18 @@ def reward_threshold(env_id: str) -> float | None:
 
 
 def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) -> gym.Env[Any, Any]:
-    """One copy of a Gymnasium environment, with spaces that agents take.
+    """One copy of a Gymnasium environment, with spaces that agents support.
 
     Args:
         env_id: a Gymnasium id.
         settings: keyword arguments of the environment; for Atari also those of
             :class:`~mlbits.envs.doors.atari.AtariSettings`.
-        training: whether it is for training: Atari games then clip rewards and end episodes with lives.
+        training: whether it is for training: Atari games then clip rewards and end episodes when a life is lost.
 
     Raises:
         UnknownIdError: if Gymnasium does not know the id.
-        GameError: if a package is missing (the message names the extra that brings it), a setting is not accepted, or
-            the spaces are of a kind that agents cannot take.
+        GameError: if a package is missing (the message names the extra that installs it), a setting is not accepted,
+            or agents do not support its spaces.
     """
     check_env_id(env_id)
     spec = gym.spec(env_id.rpartition(":")[2])
@@ -122,20 +122,20 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
         env = make_atari(spec.id, settings, training) if is_atari(spec) else gym.make(spec.id, **settings)
     except GameError as error:
         raise GameError(f"{env_id}: {error}") from None
-    except Exception as error:  # whatever another's constructor says of settings that it does not like
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # any error of the environment's constructor, for example about its settings
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, (gym.error.DependencyNotInstalled, ImportError)):
             extra = next((extra for code, extra in _EXTRAS.items() if str(spec.entry_point).startswith(code)), None)
-            raise GameError(_missing(env_id, _package(error, said), extra)) from error
+            raise GameError(_missing(env_id, _package(error, reason), extra)) from error
         given = f" with the settings {dict(settings)}" if settings else ""
-        raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {said})") from error
+        raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {reason})") from error
     return _with_plain_actions(_with_plain_observations(env))
 
 
-def _package(error: Exception, said: str) -> str:
-    """The package that is missing: the one that Python names, or the one that Gymnasium's message begins with."""
+def _package(error: Exception, message: str) -> str:
+    """The name of the missing package, from Python's error or from the start of Gymnasium's message."""
     cause = error if isinstance(error, ImportError) else error.__cause__ or error.__context__
-    return getattr(cause, "name", None) or said.partition(" ")[0]
+    return getattr(cause, "name", None) or message.partition(" ")[0]
 
 
 def _missing(env_id: str, package: str, extra: str | None) -> str:
@@ -144,7 +144,7 @@ def _missing(env_id: str, package: str, extra: str | None) -> str:
 
 
 class _Checked(gym.ObservationWrapper[Any, Any, Any]):
-    """The environment, with observations refused that are not of its space."""
+    """Raises an error for observations that are not in the environment's observation space."""
 
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         super().__init__(env)
@@ -167,7 +167,7 @@ def _with_plain_observations(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 def _with_plain_actions(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """The environment with actions of a kind that agents play, given what its own space's ``sample`` would give."""
+    """The environment with a kind of action space that agents support; actions are converted to its own space."""
     space = env.action_space
     plain: gym.Space[Any]
     if isinstance(space, spaces.Discrete) and space.start != 0:

@@ -1,7 +1,7 @@
-"""Action spaces of Gymnasium's doors whose ``sample()`` draws legal actions alone, by the copies' present masks.
+"""Action spaces whose ``sample()`` draws only actions that are legal now, for Gymnasium's and PettingZoo's doors.
 
-Random play, exploration that draws from the action space (DQN's epsilon) and Gymnasium's own checkers then need to know
-nothing of masks. They equal the plain spaces, and ``sample(mask=...)`` is Gymnasium's.
+Random play, exploration that samples the action space (epsilon-greedy DQN) and Gymnasium's own checkers then need not
+know about masks. These spaces equal the plain ones, and ``sample(mask=...)`` works as in Gymnasium.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mlbits.envs.core.game import Game
 
 def _draw(random: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For masks [..., n], indices [...] drawn uniformly from the True ones."""
-    return np.where(mask, random.random(mask.shape), -1.0).argmax(-1)  # not times the mask: a draw may be 0
+    return np.where(mask, random.random(mask.shape), -1.0).argmax(-1)  # -1, because a legal draw may be exactly 0
 
 
 class LegalDiscrete(spaces.Discrete):
-    """Discrete(n) over a live mask bool [n]."""
+    """Discrete(n) with a live mask bool [n]."""
 
     def __init__(self, n: int, mask: NDArray[np.bool_]) -> None:
         super().__init__(n)
         self._legal = mask
 
     def sample(self, mask: Any = None, probability: Any = None) -> np.int64:
-        """An action: legal now, or by Gymnasium's mask or probabilities where they are given."""
+        """Sample an action that is legal now, or by Gymnasium's mask or probabilities if given."""
         if mask is not None or probability is not None:
             return super().sample(mask, probability)
         return np.int64(_draw(self.np_random, self._legal))
@@ -39,14 +39,14 @@ class LegalDiscrete(spaces.Discrete):
 
 
 class LegalMultiDiscrete(spaces.MultiDiscrete):
-    """MultiDiscrete(nvec) over live masks: the flat bool [..., sum of one row's nvec] that the driver writes."""
+    """MultiDiscrete(nvec) with live masks: the driver's flat bool [..., sum of one row's nvec]."""
 
     def __init__(self, nvec: NDArray[np.int64], parts: tuple[int, ...], mask: NDArray[np.bool_]) -> None:
         super().__init__(nvec)
         self._parts, self._legal = parts, mask
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int64]:
-        """Actions: legal now, or by Gymnasium's masks or probabilities where they are given."""
+        """Sample actions that are legal now, or by Gymnasium's masks or probabilities if given."""
         if mask is not None or probability is not None:
             return super().sample(mask, probability)
         split = np.split(self._legal, np.cumsum(self._parts)[:-1], axis=-1)
@@ -55,17 +55,17 @@ class LegalMultiDiscrete(spaces.MultiDiscrete):
 
 
 def watch_mask(space: Any, mask: NDArray[np.bool_]) -> None:
-    """Let a space of this module draw by another mask; nothing happens to other spaces."""
+    """Make a space of this module use another mask; other spaces are left unchanged."""
     if isinstance(space, (LegalDiscrete, LegalMultiDiscrete)):
         space._legal = mask
 
 
 def legal_action_space(game: Game, mask: NDArray[np.bool_]) -> Any:
-    """The action space of one copy; the game's own where it has no masks.
+    """The action space of one copy; the game's own if it has no masks.
 
     Args:
         game: the game.
-        mask: bool [A], written over by every step.
+        mask: bool [A], overwritten by every step.
     """
     if not game.masked:
         return game.action_space
@@ -75,11 +75,11 @@ def legal_action_space(game: Game, mask: NDArray[np.bool_]) -> Any:
 
 
 def legal_batch_space(game: Game, mask: NDArray[np.bool_], num_envs: int) -> Any:
-    """The action space of B copies; Gymnasium's batched space where the game has no masks.
+    """The action space of B copies; Gymnasium's batched space if the game has no masks.
 
     Args:
         game: the game.
-        mask: bool [B, A], written over by every step.
+        mask: bool [B, A], overwritten by every step.
         num_envs: number of copies B.
     """
     if not game.masked:

@@ -1,9 +1,9 @@
-"""What another's environment gives back, checked before it is written into arrays that would take almost anything.
+"""Checks what a wrapped environment returns before it is written into arrays.
 
-NumPy spreads an observation of a wrong shape over the array that it is assigned to, and cuts fractions off where that
-is of integers; a number beyond those that a Discrete space counts reads another's row of a table, or none. All of it is
-refused, with the environment's name, what came, and what its space says. A Box's bounds are not enforced: environments
-overstep them, as by a last bit, and nothing here reads by them.
+NumPy broadcasts an observation of a wrong shape to the array it is assigned to, and truncates fractions in integer
+arrays; a number outside a Discrete space's range would index another row of a table, or none. All of these raise an
+error with the environment's name, the value got and what its space allows. The bounds of a Box are not enforced:
+environments exceed them, for example by rounding, and nothing here indexes by them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class OutcomeChecks:
 
     Args:
         env_id: the environment's name in messages.
-        parts: arrays [B, ...] by the key of a Dict space, or one under None: shapes and dtypes that are wanted.
-        space: of one observation; those that count start at 0.
+        parts: arrays [B, ...] by the key of a Dict space, or one under None: the shapes and dtypes wanted.
+        space: space of one observation; Discrete and MultiDiscrete start at 0.
     """
 
     def __init__(self, env_id: str, parts: Mapping[str | None, NDArray[Any]], space: gym.Space[Any]) -> None:
@@ -39,13 +39,13 @@ class OutcomeChecks:
         self._shapes = {key: part.shape[1:] for key, part in parts.items()}
         self._keys = None if None in parts else frozenset(parts)
         self._dtypes = {key: part.dtype for key, part in parts.items()}
-        self._taken = {key: {part.dtype} for key, part in parts.items()}  # written as they are
+        self._taken = {key: {part.dtype} for key, part in parts.items()}  # dtypes written without a further check
 
     def write(self, parts: Mapping[str | None, NDArray[Any]], b: int, obs: Any) -> None:
         """Write copy b's observation.
 
         Raises:
-            GameError: if its shape, dtype or keys are not those of the space.
+            GameError: if its shape, dtype or keys do not match the space.
         """
         if self._keys is None:
             parts[None][b] = obs if self._fits(None, obs) else self._converted(None, obs)
@@ -68,11 +68,11 @@ class OutcomeChecks:
         )
 
     def _converted(self, key: str | None, value: Any) -> NDArray[Any]:
-        """An observation as an array of the right shape and a dtype that loses nothing of consequence."""
+        """An observation as an array of the right shape, with a dtype that can be cast without relevant loss."""
         shape, dtype, count = self._shapes[key], self._dtypes[key], self._counts[key]
         try:
             array = np.asarray(value)
-        except ValueError:  # rows of several lengths
+        except ValueError:  # rows of different lengths
             array = np.asarray(None)
         place = "" if key is None else f"[{key!r}]"
         if array.shape != shape:
@@ -98,29 +98,30 @@ class OutcomeChecks:
         if not isinstance(obs, Mapping):
             return GameError(f"{self._env_id}: got an observation of {type(obs).__name__}; wanted a dict of {wanted}")
         missing, more = sorted(map(repr, self._keys - obs.keys())), sorted(map(repr, obs.keys() - self._keys))
-        said = [f"without {', '.join(missing)}"] if missing else []
-        said += [f"with {', '.join(more)}"] if more else []
-        return GameError(f"{self._env_id}: got an observation {' and '.join(said)}; wanted the keys {wanted}")
+        parts = [f"without {', '.join(missing)}"] if missing else []
+        parts += [f"with {', '.join(more)}"] if more else []
+        return GameError(f"{self._env_id}: got an observation {' and '.join(parts)}; wanted the keys {wanted}")
 
-    def started(self, result: Any) -> Any:
-        """The observation of ``reset``'s (observation, info).
+    def check_reset(self, result: Any) -> Any:
+        """The observation from ``reset``'s (observation, info).
 
         Raises:
             GameError: for anything else.
         """
         if not isinstance(result, tuple) or len(result) != 2:
-            raise GameError(f"{self._env_id}: reset gave {_kind(result)}; wanted (observation, info)")
+            raise GameError(f"{self._env_id}: reset returned {_kind(result)}; wanted (observation, info)")
         return result[0]
 
-    def stepped(self, result: Any) -> tuple[Any, float, bool, bool]:
-        """Observation, reward and both flags of ``step``'s five values.
+    def check_step(self, result: Any) -> tuple[Any, float, bool, bool]:
+        """Observation, reward and both flags from ``step``'s five values.
 
         Raises:
-            GameError: if there are not five, the reward is no single number, or a flag is no bool.
+            GameError: if there are not five, the reward is not a single number, or a flag is not a bool.
         """
         if type(result) is not tuple or len(result) != 5:
             raise GameError(
-                f"{self._env_id}: step gave {_kind(result)}; wanted (observation, reward, terminated, truncated, info)"
+                f"{self._env_id}: step returned {_kind(result)}; wanted (observation, reward, terminated, truncated, "
+                "info)"
             )
         obs, reward, terminated, truncated, _ = result
         if type(reward) not in _NUMBERS:
@@ -145,16 +146,16 @@ class OutcomeChecks:
 
 
 def check_parts(env_id: str, space: gym.Space[Any], obs: Any, place: str = "") -> None:
-    """Refuse what flattening would take for something else: counts out of range, other shapes, parts too few.
+    """Raise an error for observations that flattening would misread: values out of range, wrong shapes, missing parts.
 
     Args:
         env_id: the environment's name in messages.
-        space: any that can be flattened.
+        space: any flattenable space.
         obs: an observation.
-        place: of the part in the whole, for messages.
+        place: path of this part within the observation, for messages.
 
     Raises:
-        GameError: naming the part, what came, and what its space says.
+        GameError: naming the part, the value got and what its space allows.
     """
     if isinstance(space, spaces.Dict) and isinstance(obs, Mapping) and obs.keys() == space.keys():
         for key, part in space.items():
@@ -169,12 +170,12 @@ def check_parts(env_id: str, space: gym.Space[Any], obs: Any, place: str = "") -
 def _shape(obs: Any) -> tuple[int, ...] | None:
     try:
         return np.shape(obs)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         return None
 
 
 def _count(space: gym.Space[Any]) -> int | NDArray[np.int64] | None:
-    """How many values a space that counts has; None for a Box."""
+    """The number of values of a discrete space, per entry; None for a Box."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
@@ -187,7 +188,7 @@ def _counted(array: NDArray[Any], count: int | NDArray[np.int64]) -> bool:
 
 
 def _line(value: Any) -> str:
-    """What is written of a value in an error: its beginning, in one line."""
+    """A value for an error message: the first 80 characters of its repr, in one line."""
     return f"{' '.join(repr(value).split()):.80}"
 
 

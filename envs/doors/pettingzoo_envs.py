@@ -1,14 +1,14 @@
 """PettingZoo's doors: ``pettingzoo.make("parallel", id)`` and ``pettingzoo.make("aec", id)``, one copy.
 
-Agents are ``player_0``, ``player_1``, ... in seat order. Where the game has masks, an observation is
-``{"observation": ..., "action_mask": ...}``; the mask is what ``action_space(agent).sample(mask)`` takes:
-int8 [A] for Discrete, and for MultiDiscrete a tuple with one int8 array a sub-action. Without it, ``sample()`` draws
-what is legal now. A seat that has nothing to do has one legal action, 0. Both doors end for all agents at once, with
-termination and truncation apart; after a truncation masks say what could be played next, after a termination they
-allow all.
+Agents are ``player_0``, ``player_1``, ... in seat order. If the game has masks, an observation is
+``{"observation": ..., "action_mask": ...}``; the mask has the form that ``action_space(agent).sample(mask)`` takes:
+int8 [A] for Discrete, and for MultiDiscrete a tuple with one int8 array per sub-action. Without an argument,
+``sample()`` draws actions that are legal now. A seat that has to pass has one legal action, 0. Episodes end for all
+agents at once, with termination and truncation kept apart; after a truncation masks show the actions that would be
+legal next, after a termination they allow all.
 
-In the AEC door the seats that act are asked in seat order, each seeing the state before anyone moved; the
-game steps once, when the last of them has answered.
+In the AEC door the acting seats are asked in seat order, each observing the state before anyone moved; the
+game steps once, after the last of them has answered.
 
 Example:
     >>> import mlbits, pettingzoo
@@ -48,14 +48,14 @@ def make_parallel(
     illegal: IllegalActions = "error",
     **settings: Any,
 ) -> PettingZooParallelEnv:
-    """The entry point behind ``pettingzoo.make("parallel", ...)``.
+    """The entry point of ``pettingzoo.make("parallel", ...)``.
 
     Args:
         game_id: a registered id.
         render_mode: None, "rgb_array" or "ansi".
-        max_cycles: truncates after so many steps of the game, if that is sooner than the game's own horizon.
+        max_cycles: truncates after this many steps of the game, if that is sooner than the game's own horizon.
         illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
-        **settings: what the game's factory takes.
+        **settings: settings of the game's factory.
     """
     return PettingZooParallelEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode, illegal)
 
@@ -67,12 +67,12 @@ def make_aec(
     illegal: IllegalActions = "error",
     **settings: Any,
 ) -> PettingZooAECEnv:
-    """The entry point behind ``pettingzoo.make("aec", ...)``; see :func:`make_parallel`."""
+    """The entry point of ``pettingzoo.make("aec", ...)``; see :func:`make_parallel`."""
     return PettingZooAECEnv(make_game(game_id, **settings).limited_to(max_cycles), render_mode, illegal)
 
 
-class _Table:
-    """One copy of a game as both doors need it: agents by name, their spaces, observations and actions."""
+class _Copy:
+    """One copy of a game as both doors need it: agents by name, with their spaces, observations and actions."""
 
     def __init__(self, game: Game, render_mode: str | None, illegal: IllegalActions) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
@@ -80,7 +80,7 @@ class _Table:
         self.game, self.render_mode = game, render_mode
         self.agents = [f"player_{seat}" for seat in range(game.seats)]
         self.seat = {agent: seat for seat, agent in enumerate(self.agents)}
-        # A space a seat, so that seeding one agent's sampling leaves the others' alone.
+        # Each seat has its own space, so that seeding one agent's sampling does not affect the others.
         self.observation_spaces = {agent: copy.deepcopy(_observation_space(game)) for agent in self.agents}
         self.metadata = {
             "name": game.name,
@@ -109,7 +109,7 @@ class _Table:
         self._watch()
 
     def reset(self, seed: int | None) -> None:
-        """Begin an episode; a seed gives the copy the random stream of (seed, copy 0)."""
+        """Start an episode; a seed gives the copy the random stream of (seed, copy 0)."""
         if seed is None and not self._seeded:
             seed = int(np.random.default_rng().integers(2**31))
         if seed is not None:
@@ -118,16 +118,16 @@ class _Table:
         self.copies.reset()
 
     def acting(self) -> list[str]:
-        """The agents that have something to do now, in seat order."""
+        """The agents that act now (the others pass), in seat order."""
         if self.game.acts is None:
             return list(self.agents)
         active = self.copies.active[0, : self.game.seats].tolist()
         return [agent for agent, asked in zip(self.agents, active, strict=True) if asked]
 
     def observe(self, agent: str) -> Any:
-        """One agent's observation, the caller's own."""
+        """A copy of one agent's observation."""
         seat = self.seat[agent]
-        face = self.game.observation.face(self.copies.obs[0, seat])
+        face = self.game.observation.user_view(self.copies.obs[0, seat])
         obs = own_observation(self.game.observation_space, face)
         return {"observation": obs, "action_mask": self._mask(seat)} if self.game.masked else obs
 
@@ -135,29 +135,29 @@ class _Table:
         mask = self.copies.legal[0, seat].astype(np.int8)
         return mask if self.game.action.kind == "discrete" else tuple(np.split(mask, self._cuts))
 
-    def give(self, agent: str, action: Any) -> None:
-        """Lay an agent's action on the table.
+    def set_action(self, agent: str, action: Any) -> None:
+        """Store an agent's action for the next step.
 
         Raises:
-            IllegalActionError: naming the agent, for a wrong shape or dtype; under illegal="error" for
-                an action that is not legal now, too.
+            IllegalActionError: for a wrong shape or dtype, and under illegal="error" for an action that is not legal
+                now; the message names the agent.
         """
         seat, game = self.seat[agent], self.game
         self.actions[0, seat] = checked_action(action, game.action_space, game.action, f"action of {agent}")
         fault = self.copies.check(self.actions) if self.copies.illegal == modes.ERROR else -1
-        if fault == seat:  # seats before it were checked when they gave theirs; those after are still to come
+        if fault == seat:  # earlier seats were checked when their actions were set; later ones are still to come
             raise illegal_action_error(game, agent, self.actions[0, seat], self._legal(seat))
 
     def step(self) -> tuple[list[float], bool, bool]:
-        """Step the game once with the actions on the table: rewards a seat, terminated, truncated."""
+        """Step the game once with the stored actions; return rewards by seat, terminated, truncated."""
         copies = self.copies
         copies.step(self.actions)
-        copies.look_on()
+        copies.write_truncated_masks()
         self.actions[:] = 0
         return copies.rewards[0].tolist(), copies.terminated.item(), copies.truncated.item()
 
     def render(self) -> Any:
-        """An image uint8 [H, W, 3] or a string, by the render mode."""
+        """An image uint8 [H, W, 3] or a string, depending on the render mode."""
         if self.render_mode is None:
             gym.logger.warn('render() needs a mode: make(kind, id, render_mode="rgb_array") or "ansi"')
             return None
@@ -167,8 +167,8 @@ class _Table:
         draw = self.game.draw if self.render_mode == "rgb_array" else self.game.text
         return draw(state, params)
 
-    def reset_needed(self, why: str = "the episode is over or not begun") -> gym.error.ResetNeeded:
-        """The error for what cannot be done outside an episode."""
+    def reset_needed(self, why: str = "the episode is over or has not begun") -> gym.error.ResetNeeded:
+        """The error for calls outside an episode."""
         return gym.error.ResetNeeded(f"{self.game.name}: {why}; call reset() first")
 
 
@@ -181,62 +181,61 @@ def _observation_space(game: Game) -> gym.Space[Any]:
 
 
 class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
-    """One copy of a game in which all seats are asked at once.
+    """One copy of a game in which all acting seats are asked at once.
 
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
         illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
-    An agent that has nothing to do now may be left out of the actions; whatever it plays is ignored. Where a
-    game has such turns, ``infos[agent]["active"]`` says who is asked. An illegal action raises
-    ``IllegalActionError`` and changes nothing.
+    An agent that has to pass may be left out of the actions; whatever it plays is ignored. If the game has such turns,
+    ``infos[agent]["active"]`` says who acts. An illegal action raises ``IllegalActionError`` and changes nothing.
     """
 
     def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
-        self._table = table = _Table(game, render_mode, illegal)
-        self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
-        self.possible_agents = list(table.agents)
+        self._copy = game_copy = _Copy(game, render_mode, illegal)
+        self.game, self.render_mode, self.metadata = game, render_mode, game_copy.metadata
+        self.possible_agents = list(game_copy.agents)
         self.agents: list[str] = []
-        self.observation_spaces, self.action_spaces = table.observation_spaces, table.action_spaces
+        self.observation_spaces, self.action_spaces = game_copy.observation_spaces, game_copy.action_spaces
 
     def observation_space(self, agent: str) -> gym.Space[Any]:
-        """One agent's observations."""
+        """The observation space of one agent."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> gym.Space[Any]:
-        """One agent's actions."""
+        """The action space of one agent."""
         return self.action_spaces[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Start an episode; a seed gives the trajectory that ``gym.make`` and copy 0 of a batch have."""
-        self._table.reset(seed)
+        """Start an episode; a seed gives the same trajectory as ``gym.make`` and as copy 0 of a batch."""
+        self._copy.reset(seed)
         self.agents = list(self.possible_agents)
         return self._observations(), self._infos()
 
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Play one action an acting agent.
+        """Play one action per acting agent.
 
         Raises:
             IllegalActionError: if an agent's action is missing or illegal, or an agent is unknown.
-            gym.error.ResetNeeded: if the episode is over, or none was begun.
+            gym.error.ResetNeeded: if the episode is over, or none has begun.
         """
-        table = self._table
+        game_copy = self._copy
         if not self.agents:
-            raise table.reset_needed()
-        asked = table.acting()
+            raise game_copy.reset_needed()
+        asked = game_copy.acting()
         missing = [agent for agent in asked if actions.get(agent) is None]
-        unknown = [agent for agent in actions if agent not in table.seat]
+        unknown = [agent for agent in actions if agent not in game_copy.seat]
         if missing or unknown:
             named = f"none for {missing[0]!r}" if missing else f"one for {unknown[0]!r}"
             raise IllegalActionError(f"actions: got {named}; wanted one for each of {asked}")
         for agent in asked:
-            table.give(agent, actions[agent])
-        rewards, terminated, truncated = table.step()
+            game_copy.set_action(agent, actions[agent])
+        rewards, terminated, truncated = game_copy.step()
         if terminated or truncated:
             self.agents = []
         everyone = self.possible_agents
@@ -245,57 +244,57 @@ class PettingZooParallelEnv(pettingzoo.ParallelEnv[str, Any, Any]):
         return self._observations(), paid, *ends, self._infos()
 
     def render(self) -> Any:
-        """An image uint8 [H, W, 3] or a string, by the render mode."""
-        return self._table.render()
+        """An image uint8 [H, W, 3] or a string, depending on the render mode."""
+        return self._copy.render()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
     def _observations(self) -> dict[str, Any]:
-        return {agent: self._table.observe(agent) for agent in self.possible_agents}
+        return {agent: self._copy.observe(agent) for agent in self.possible_agents}
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         if self.game.acts is None:
             return {agent: {} for agent in self.possible_agents}
-        asked = self._table.acting() if self.agents else []
+        asked = self._copy.acting() if self.agents else []
         return {agent: {"active": agent in asked} for agent in self.possible_agents}
 
 
 class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
-    """One copy of a game in which seats are asked one after another.
+    """One copy of a game in which acting seats are asked one after another.
 
     Args:
         game: the game.
         render_mode: None, "rgb_array" or "ansi".
         illegal: "error", "replace" or "forfeit"; see :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
-    Seats with nothing to do are never asked; where no seat has, the game goes on until one does. An illegal
+    Seats that have to pass are never asked; when all seats pass, the game is stepped until one acts. An illegal
     action raises ``IllegalActionError`` at once and changes nothing.
     """
 
     def __init__(self, game: Game, render_mode: str | None = None, illegal: IllegalActions = "error") -> None:
         super().__init__()
-        self._table = table = _Table(game, render_mode, illegal)
-        self.game, self.render_mode, self.metadata = game, render_mode, table.metadata
-        self.possible_agents = list(table.agents)
+        self._copy = game_copy = _Copy(game, render_mode, illegal)
+        self.game, self.render_mode, self.metadata = game, render_mode, game_copy.metadata
+        self.possible_agents = list(game_copy.agents)
         self.agents: list[str] = []
-        self.observation_spaces, self.action_spaces = table.observation_spaces, table.action_spaces
-        self.agent_selection = table.agents[0]
+        self.observation_spaces, self.action_spaces = game_copy.observation_spaces, game_copy.action_spaces
+        self.agent_selection = game_copy.agents[0]
         self.infos: dict[str, dict[str, Any]] = {}
         self._to_ask: list[str] = []
         self._skip_agent_selection: str | None = None
 
     def observation_space(self, agent: str) -> gym.Space[Any]:
-        """One agent's observations."""
+        """The observation space of one agent."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> gym.Space[Any]:
-        """One agent's actions."""
+        """The action space of one agent."""
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Start an episode; a seed gives the trajectory that ``gym.make`` and copy 0 of a batch have."""
-        self._table.reset(seed)
+        """Start an episode; a seed gives the same trajectory as ``gym.make`` and as copy 0 of a batch."""
+        self._copy.reset(seed)
         self.agents = list(self.possible_agents)
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
@@ -308,23 +307,23 @@ class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
         self._deads_step_first()
 
     def observe(self, agent: str) -> Any:
-        """One agent's observation of the present state."""
-        return self._table.observe(agent)
+        """One agent's observation of the current state."""
+        return self._copy.observe(agent)
 
     def step(self, action: Any) -> None:
-        """Play the action of ``agent_selection``; None for an agent whose episode has ended.
+        """Play the action of ``agent_selection``; None if that agent's episode has ended.
 
         Raises:
-            IllegalActionError: for an illegal action; the same agent is still to act then.
-            gym.error.ResetNeeded: if the episode is over for all, or none was begun.
+            IllegalActionError: for an illegal action; the same agent stays selected.
+            gym.error.ResetNeeded: if the episode is over for all agents, or none has begun.
         """
         if not self.agents:
-            raise self._table.reset_needed()
+            raise self._copy.reset_needed()
         agent = self.agent_selection
         if self.terminations[agent] or self.truncations[agent]:
             self._was_dead_step(action)
             return
-        self._table.give(agent, action)
+        self._copy.set_action(agent, action)
         self._cumulative_rewards[agent] = 0.0
         self._clear_rewards()
         if self._to_ask:
@@ -336,18 +335,18 @@ class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
         self._deads_step_first()
 
     def _play(self) -> None:
-        """Step the game once with the actions on the table."""
-        rewards, terminated, truncated = self._table.step()
+        """Step the game once with the stored actions."""
+        rewards, terminated, truncated = self._copy.step()
         for agent, reward in zip(self.agents, rewards, strict=True):
             self.rewards[agent] += reward
         self.terminations = dict.fromkeys(self.agents, terminated)
         self.truncations = dict.fromkeys(self.agents, truncated)
 
     def _ask_next(self) -> None:
-        """Select the first seat of the next turn, after whatever turns no seat has anything to do in."""
+        """Step the game until a seat acts or the episode ends, and select the first acting seat."""
         first = self.agents[0]
         while not (self.terminations[first] or self.truncations[first]):
-            self._to_ask = self._table.acting()
+            self._to_ask = self._copy.acting()
             if self._to_ask:
                 self.agent_selection = self._to_ask.pop(0)
                 return
@@ -355,8 +354,8 @@ class PettingZooAECEnv(pettingzoo.AECEnv[str, Any, Any]):
         self.agent_selection = first
 
     def render(self) -> Any:
-        """An image uint8 [H, W, 3] or a string, by the render mode."""
-        return self._table.render()
+        """An image uint8 [H, W, 3] or a string, depending on the render mode."""
+        return self._copy.render()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""Stable-Baselines3's door: B copies of a one-seat game behind its ``VecEnv`` interface, stepped in one call.
+"""Stable-Baselines3's door: B copies of a one-seat game as a ``VecEnv``, stepped in one call.
 
-The same play as ``DummyVecEnv`` over ``gym.make``, seed for seed and step for step, without its loop over the copies:
-Python looks only at those whose episode has ended. Every array handed out is the caller's own, because SB3 keeps
-references to them, and adds to rewards in place.
+Plays the same trajectories as ``DummyVecEnv`` over ``gym.make`` for the same seeds, without its loop over the copies:
+Python handles only copies whose episode has ended. All returned arrays are copies, because SB3 keeps references to
+them and adds to rewards in place.
 
 Example:
     >>> import mlbits
@@ -38,15 +38,15 @@ class SB3VecEnv(VecEnv):
     Args:
         game: the game.
         num_envs: number of copies B.
-        seed: copy b gets the stream of ``gym.make(id).reset(seed=seed + b)``; None draws one from the system.
-        illegal: what an action does that the mask forbids; SB3's algorithms know no masks, so "replace" (the
-            lowest-numbered legal action, or the nearest bound, is played) by default. See
+        seed: copy b gets the random stream of ``gym.make(id).reset(seed=seed + b)``; None draws a seed from the system.
+        illegal: what happens on an action that the mask forbids. The default is "replace" (the lowest-numbered legal
+            action, or the nearest bound, is played), because SB3's algorithms do not use masks. See
             :class:`~mlbits.envs.engine.cpu_copies.Copies`.
         render_mode: None, "rgb_array" or "ansi".
-        threads: CPU threads; None takes one a 8,192 copies.
+        threads: CPU threads; None uses one per 8,192 copies.
 
-    As with a ``Monitor`` around each copy, ``infos[b]["episode"]`` holds the return "r", the length "l" and the time
-    "t" in seconds of an episode that has ended. sb3-contrib's MaskablePPO finds the masks by
+    As with a ``Monitor`` around each copy, ``infos[b]["episode"]`` holds the return "r", length "l" and time
+    "t" (seconds) of an episode that has ended. sb3-contrib's MaskablePPO gets the masks by
     ``env_method("action_masks")``.
 
     Raises:
@@ -65,7 +65,7 @@ class SB3VecEnv(VecEnv):
     ) -> None:
         if game.seats != 1:
             raise GameError(
-                f"make_sb3: {game.name} has {game.seats} seats and Stable-Baselines3 knows one; "
+                f"make_sb3: {game.name} has {game.seats} seats and Stable-Baselines3 supports one; "
                 "use mlbits.make_batch(...), in which an SB3 model can hold a seat"
             )
         if render_mode not in (None, "rgb_array", "ansi"):
@@ -85,9 +85,9 @@ class SB3VecEnv(VecEnv):
             self.seed(seed)
 
     def _bind(self) -> None:
-        """Views of the copies' memory as SB3 sees it."""
-        self._obs = self.game.observation.face(self._copies.obs[:, 0])
-        self._final_obs = self.game.observation.face(self._copies.final_obs[:, 0])
+        """Create views of the copies' memory as SB3 sees it."""
+        self._obs = self.game.observation.user_view(self._copies.obs[:, 0])
+        self._final_obs = self.game.observation.user_view(self._copies.final_obs[:, 0])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -100,7 +100,7 @@ class SB3VecEnv(VecEnv):
         return super().seed(seed)
 
     def reset(self) -> Any:
-        """Start an episode in every copy; observations [B, ...]."""
+        """Start an episode in every copy; return observations [B, ...]."""
         if self._seeds[0] is None and not self._seeded:
             self.seed()
         if self._seeds[0] is not None:
@@ -113,7 +113,7 @@ class SB3VecEnv(VecEnv):
         return _own(self._obs, self.observation_space)
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take actions [B] or [B, k].
+        """Set the actions [B] or [B, k] of the next step.
 
         Raises:
             IllegalActionError: for a wrong shape or dtype.
@@ -132,17 +132,17 @@ class SB3VecEnv(VecEnv):
         self._actions = np.ascontiguousarray(array)
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Play them.
+        """Play the actions set by :meth:`step_async`.
 
         Returns:
-            Observations [B, ...] (of the new episode where one ended), rewards float32 [B], dones [B] and an info a
+            Observations [B, ...] (of the new episode if one ended), rewards float32 [B], dones [B] and one info per
             copy.
 
         Raises:
-            gym.error.ResetNeeded: if no episode was begun.
+            gym.error.ResetNeeded: if no episode has begun.
         """
         if not self._seeded:
-            raise gym.error.ResetNeeded(f"{self.game.name}: no episode was begun; call reset() first")
+            raise gym.error.ResetNeeded(f"{self.game.name}: no episode has begun; call reset() first")
         copies = self._copies
         copies.step(self._actions[:, None])
         rewards = copies.rewards[:, 0].copy()
@@ -167,21 +167,21 @@ class SB3VecEnv(VecEnv):
         self._returns[ended], self._lengths[ended] = 0, 0
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are legal now, [B, A]: the choices of all sub-actions one after another."""
+        """Which actions are legal now, [B, A]: the choices of all sub-actions, concatenated."""
         if self.game.masked:
             return self._copies.legal[:, 0].copy()
         return np.ones((self.num_envs, self.game.action.mask_size), bool)
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """An attribute of each copy: what it was given by :meth:`set_attr`, or ``game``, ``render_mode``, ...
+        """An attribute of each copy: a value set by :meth:`set_attr`, or ``game``, ``render_mode``, ...
 
         Raises:
-            AttributeError: if there is none.
+            AttributeError: if a copy has no such attribute.
         """
         return [getattr(self._copy(b), attr_name) for b in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
-        """Keep an attribute for each copy. The game does not read it: its settings are fixed when it is made."""
+        """Set an attribute of each copy. The game does not read it: its settings are fixed when it is made."""
         for b in self._get_indices(indices):
             setattr(self._copy(b), attr_name, value)
 
@@ -197,15 +197,15 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None
     ) -> list[bool]:
-        """True for SB3's ``Monitor``, whose work is done here, and False for any other wrapper."""
+        """True for SB3's ``Monitor``, whose work this class does itself; False for any other wrapper."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        """A picture of each copy; None each without ``render_mode="rgb_array"``."""
+        """An image of each copy; None for each unless ``render_mode="rgb_array"``."""
         return [one if isinstance(one, np.ndarray) else None for one in self.env_method("render")]
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
     def _copy(self, b: int) -> _Copy:
         b = range(self.num_envs)[b]
@@ -229,7 +229,7 @@ class _Copy:
         return self._envs.action_masks()[self._b]
 
     def render(self) -> Any:
-        """An image uint8 [H, W, 3] or a string, by the render mode; None without one."""
+        """An image uint8 [H, W, 3] or a string, depending on the render mode; None without one."""
         if self.render_mode is None:
             return None
         state, params = self._envs._copies.record(self._b)

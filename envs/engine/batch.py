@@ -1,9 +1,9 @@
-"""GameBatch: B copies of a game as torch tensors on one device, for agents, searches and dynamic programming.
+"""GameBatch: B copies of a game as torch tensors on one device, for agents, search and dynamic programming.
 
 Shapes: obs [B, P, ...] (a dict of those for a Dict space), reward [B, P], terminated and truncated [B],
-legal_mask [B, P, A], active [B, P] (None where every seat always acts), final_active [B, P], who would have acted at
+legal_mask [B, P, A], active [B, P] (None if every seat always acts), final_active [B, P]: who would have acted at
 final_obs where the last step truncated an episode under "same_step" (stale elsewhere). The tensors are views of the
-game's own memory: nothing is copied, and the next step writes over them. Clone what is to be kept.
+game's own memory: nothing is copied, and the next step overwrites them. Clone what you want to keep.
 
 Example:
     >>> import mlbits
@@ -43,14 +43,14 @@ _TORCH_DTYPES = {
 
 
 class Step(NamedTuple):
-    """What one step gave. The tensors are the batch's own memory.
+    """The result of one step. The tensors are the batch's own memory.
 
     Attributes:
-        obs: [B, P, ...], the first of the new episode in copies that were reset.
+        obs: [B, P, ...]; in copies that were reset, the first observation of the new episode.
         reward: float32 [B, P].
-        terminated: bool [B], the game's end; its value is zero.
-        truncated: bool [B], cut by a time limit; its value is that of ``final_obs``. Both may be set at once.
-        final_obs: [B, P, ...], last observation of the episodes that ended in this step (stale elsewhere).
+        terminated: bool [B], the game is over; the value of ``final_obs`` is zero.
+        truncated: bool [B], a time limit cut the episode; ``final_obs`` has a value. Both flags may be set at once.
+        final_obs: [B, P, ...], the last observation of episodes that ended in this step (stale elsewhere).
     """
 
     obs: Any
@@ -64,22 +64,22 @@ class GameBatch:
     """B copies of a game on a device.
 
     Args:
-        games: one game for all copies, or one a copy that differ in parameters alone (each its own map).
+        games: one game for all copies, or one per copy that differ only in their parameters (for example a map each).
         num_envs: number of copies B.
         device: "cpu", "cuda" or a torch device.
-        seed: a trajectory depends on (seed, copy index, actions) alone.
-        autoreset: "same_step" (an ended copy is reset in the step that ends it and ``final_obs`` keeps the last
+        seed: a trajectory depends only on (seed, copy index, actions).
+        autoreset: "same_step" (an ended copy is reset in the step that ends it, and ``final_obs`` keeps the last
             observation), "next_step" or "disabled".
         illegal: "error" (nothing is stepped, IllegalActionError; on a GPU this waits for the device), "replace" (the
             lowest-numbered legal action, or the nearest bound) or "forfeit" (the episode ends with reward -1 for
             that seat).
-        threads: CPU threads; None takes one a 8,192 copies, up to the machine's cores.
-        start: whether the first episodes begin at once; without it :meth:`reset` begins them, which may compile the
-            rules, and until then there are shapes and spaces alone.
+        threads: CPU threads; None uses one per 8,192 copies, up to the number of cores.
+        start: whether to begin the first episodes now. Otherwise :meth:`reset` begins them (and may compile the
+            rules); until then only shapes and spaces are available.
 
     Raises:
-        GameError: if a setting is out of range or the games do not fit together.
-        DeviceError: if the device is not there.
+        GameError: if a setting is out of range or the games are incompatible.
+        DeviceError: if the device is not available.
     """
 
     can_save_state = True
@@ -114,10 +114,10 @@ class GameBatch:
             self.reset(seed=seed)
 
     def _bind(self) -> None:
-        """The tensors: views of the copies' memory."""
+        """Create the tensors as views of the copies' memory."""
         game, num_envs = self.game, self.num_envs
-        self.obs: Any = self._face("obs")
-        self.final_obs: Any = self._face("final_obs")
+        self.obs: Any = self._observation_views("obs")
+        self.final_obs: Any = self._observation_views("final_obs")
         flags = {"terminated": (num_envs,), "truncated": (num_envs,)}
         self.reward = self._tensor("rewards", np.dtype(np.float32), (num_envs, game.seats))
         self.terminated, self.truncated = (self._tensor(k, np.dtype(np.bool_), v) for k, v in flags.items())
@@ -157,7 +157,7 @@ class GameBatch:
         """Start new episodes.
 
         Args:
-            seed: gives the copies to reset new random streams first; None goes on with the present ones.
+            seed: first gives the copies that are reset new random streams; None continues the present ones.
             which: bool [B], the copies to reset; None resets all.
 
         Returns:
@@ -165,7 +165,7 @@ class GameBatch:
 
         Raises:
             GameError: if ``which`` is not a bool tensor [B].
-            GameError: if a seed is out of range, or there is not one a copy.
+            GameError: if a seed is out of range, or the number of seeds is not B.
         """
         if which is not None:
             if not isinstance(which, torch.Tensor) or which.dtype != torch.bool or which.shape != (self.num_envs,):
@@ -187,17 +187,17 @@ class GameBatch:
         return self.obs
 
     def step(self, actions: torch.Tensor | NDArray[Any]) -> Step:
-        """Play one action a seat in every copy.
+        """Play one action per seat in every copy.
 
         Args:
-            actions: [B, P] int64 for Discrete, [B, P, k] int64 for MultiDiscrete or float32 for Box. Without the
-                axis P where the game has one seat. Other integer and float types are converted.
+            actions: [B, P] int64 for Discrete, [B, P, k] int64 for MultiDiscrete or float32 for Box; the axis P may be
+                left out if the game has one seat. Other integer and float types are converted.
 
         Returns:
             Views of the batch's memory.
 
         Raises:
-            IllegalActionError: for a wrong shape or dtype; under illegal="error" for illegal values too.
+            IllegalActionError: for a wrong shape or dtype; under illegal="error" also for illegal values.
         """
         actions = self._actions(actions)
         if isinstance(self.copies, Copies):
@@ -207,7 +207,7 @@ class GameBatch:
         return self._result
 
     def sample_actions(self) -> torch.Tensor:
-        """Actions drawn uniformly from the legal ones, [B, P] or [B, P, k]; continuous ones as ``Box.sample`` does."""
+        """Draw actions uniformly from the legal ones, [B, P] or [B, P, k]; continuous ones as ``Box.sample`` does."""
         layout, shape = self.game.action, (self.num_envs, self.num_seats)
         if layout.kind == "continuous":
             return BoxSampler(self.action_space).sample(shape, self._generator)
@@ -216,24 +216,24 @@ class GameBatch:
         for n in layout.nvec:
             score = torch.rand((*shape, n), generator=self._generator, device=self.device)
             if self.legal_mask is not None:
-                # Not times the mask: a draw may be 0, and then what is masked would do as well.
+                # Multiplying by the mask would not do: a legal draw of exactly 0 would tie with illegal actions.
                 score = score.masked_fill(~self.legal_mask[..., start : start + n], -1)
             parts.append(score.argmax(-1))
             start += n
         return parts[0] if layout.kind == "discrete" else torch.stack(parts, -1)
 
     def state(self) -> torch.Tensor:
-        """A copy of every copy's whole state, random stream included: uint8 [B, state bytes]."""
+        """A copy of the complete state of every copy, random stream included: uint8 [B, state bytes]."""
         if isinstance(self.copies, CudaCopies):
             return self.copies.memory["states"].view(self.num_envs, -1).clone()
         return torch.from_numpy(self.copies.states.view(np.uint8).reshape(self.num_envs, -1).copy())
 
     def set_state(self, state: torch.Tensor | NDArray[Any]) -> Any:
-        """Go on from saved states: restore a batch, or step copies from states that a search has chosen.
+        """Continue from saved states: restore a batch, or step copies from states chosen by a search.
 
         Args:
-            state: uint8 [B, state bytes] from :meth:`state` (its rows in any order and number that makes B), or a
-                NumPy array [B] of the game's ``state_dtype``.
+            state: uint8 [B, state bytes]: B rows from :meth:`state`, in any order and with repetition; or a NumPy
+                array [B] of the game's ``state_dtype``.
 
         Returns:
             The observations of those states [B, P, ...]. Rewards and flags are cleared.
@@ -258,7 +258,7 @@ class GameBatch:
             self.copies.states.view(np.uint8).reshape(self.num_envs, size)[:] = state.cpu().numpy()
         for tensor in (self.reward, self.terminated, self.truncated):
             tensor.zero_()
-        self.copies.look()
+        self.copies.refresh()
         return self.obs
 
     def records(self) -> NDArray[Any]:
@@ -275,7 +275,7 @@ class GameBatch:
         return self.game.draw(state, params) if mode == "rgb_array" else self.game.text(state, params)
 
     def close(self) -> None:
-        """Nothing to release; present because wrapped environments have it."""
+        """Do nothing; present because wrapped environments have it."""
 
     def _actions(self, actions: torch.Tensor | NDArray[Any]) -> torch.Tensor:
         layout = self.game.action
@@ -310,7 +310,7 @@ class GameBatch:
             return self.copies.memory[name].view(_TORCH_DTYPES[dtype]).view(shape)
         return torch.from_numpy(getattr(self.copies, name)).view(shape)
 
-    def _face(self, name: str) -> Any:
+    def _observation_views(self, name: str) -> Any:
         layout, lead = self.game.observation, (self.num_envs, self.num_seats)
         if layout.keys is None:
             tensor = self._tensor(name, layout.dtype, (*lead, *layout.shape))
@@ -341,7 +341,7 @@ def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[in
 
 
 def parse_device(device: str | torch.device) -> torch.device:
-    """A torch device of type cpu or cuda; "auto" takes a GPU where there is one and compiled rules can run on it.
+    """A torch device of type cpu or cuda; "auto" is the GPU if there is one on which compiled rules can run.
 
     Raises:
         DeviceError: for any other device.

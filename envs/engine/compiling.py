@@ -1,15 +1,15 @@
-"""Says what Numba compiles, before it does: which part, whether once or in every process, and about how long.
+"""Announces what Numba is about to compile: which part, whether once or in every process, and about how long.
 
-Numba itself says when it compiles, and nothing is said of what it finds in its cache. The messages go to the logger
-"mlbits.compiling" at the level INFO, which Python shows nobody who has not asked; the command line prints them.
+Numba reports its own compilations, so what it finds in its cache is not announced. The messages go to the logger
+"mlbits.compiling" at level INFO, which Python does not show by default; the command line prints them.
 
-The estimate is from the size of all Python code that is compiled together: seconds on one core of the machine that it
-was measured on (Zen 4; 1.3 s measured for GridWorld, 29 for Diplomacy, 2 to 20% off in between), times how much slower
-this machine is at a short Python loop.
+The estimate comes from the size of all Python code that is compiled together: seconds on one core of the machine on
+which it was measured (Zen 4; 1.3 s measured for GridWorld, 29 for Diplomacy, 2 to 20% off in between), times how much
+slower this machine runs a short Python loop.
 
 Example:
     >>> import logging
-    >>> logging.basicConfig(level=logging.INFO)  # shows the messages, in a program of one's own
+    >>> logging.basicConfig(level=logging.INFO)  # shows the messages in your own program
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from mlbits.envs.core.rules import python_function
 DRIVER = "mlbits_driver_"
 logger = logging.getLogger("mlbits.compiling")
 
-# Seconds a byte of Python's byte code, and of a compilation of nothing; the loop's CPU time there.
+# Seconds per byte of Python bytecode, offset, and minimum; iterations of the timing loop and its CPU time there.
 _SECONDS_A_BYTE, _SECONDS_LESS, _SHORTEST = 7.0e-4, 0.5, 0.5
 _LOOP, _LOOP_SECONDS = 100_000, 0.0050
-_SEVERAL_CORES = 2.0  # what run_parallel takes, whose loop over copies is compiled by then
+_SEVERAL_CORES = 2.0  # seconds for run_parallel; the loop over copies that it calls is compiled by then
 
 
 def code_size(function: Callable[..., Any]) -> int:
-    """Bytes of byte code of a function and of all compiled functions that it reaches, each once."""
+    """Bytes of bytecode of a function and of all compiled functions that it calls, each counted once."""
     seen: dict[int, int] = {}
 
     def reach(found: Any) -> None:
@@ -58,18 +58,18 @@ def code_size(function: Callable[..., Any]) -> int:
 
 
 def seconds_for(size: int, slowness: float = 1.0) -> float:
-    """About how long it takes to compile so much.
+    """Estimated compile time in seconds.
 
     Args:
-        size: bytes, see :func:`code_size`.
-        slowness: of this machine, see :func:`slowness_here`.
+        size: bytes of bytecode, see :func:`code_size`.
+        slowness: factor for this machine, see :func:`slowness_here`.
     """
     return max(_SHORTEST, _SECONDS_A_BYTE * size - _SECONDS_LESS) * slowness
 
 
 @functools.cache
 def slowness_here() -> float:
-    """How many times longer Python takes on this machine than where the estimate was measured (takes some 10 ms)."""
+    """How many times slower Python is on this machine than where the estimate was measured (takes some 10 ms)."""
 
     def once() -> float:
         began, total = time.process_time(), 0
@@ -81,7 +81,7 @@ def slowness_here() -> float:
 
 
 def message(dispatcher: Any) -> str:
-    """What is said of a function that is about to be compiled."""
+    """The announcement for a function that is about to be compiled."""
     plain = dispatcher.py_func
     module, slowness = plain.__module__, slowness_here()
     if not module.startswith(DRIVER):
@@ -107,14 +107,14 @@ def _round(seconds: float) -> int:
 
 
 class _Listener(event.Listener):
-    """Hears of every compilation; those within another are part of it."""
+    """Announces every compilation except those nested in another one."""
 
     def __init__(self) -> None:
         self._local = threading.local()
         self._said: set[str] = set()
 
     def on_start(self, event: Any) -> None:
-        """A function is about to be compiled."""
+        """Announce a function that is about to be compiled."""
         depth = getattr(self._local, "depth", 0)
         self._local.depth = depth + 1
         dispatcher = event.data["dispatcher"]
@@ -127,7 +127,7 @@ class _Listener(event.Listener):
             logger.info(message(dispatcher))
 
     def on_end(self, event: Any) -> None:
-        """It has been, or could not be."""
+        """Leave one level of nested compilations."""
         self._local.depth = max(0, getattr(self._local, "depth", 1) - 1)
 
 

@@ -1,14 +1,14 @@
-"""From rules to a compiled driver that steps, resets and observes all copies of a game.
+"""Compiles a game's rules into a driver that resets, steps and observes all its copies, and caches it on disk.
 
-The driver is one small module of generated text (``driver_text``): the loop over copies and all that games share, with
-the game's own rules called by name. On the CPU it is compiled by
-Numba with its disk cache on; on the GPU the very same functions are the body of a kernel, one thread a copy.
+The driver is a small module of generated source (``driver_text``): the loop over copies and all that games share, with
+calls of the game's own rules. On the CPU it is compiled by Numba with its disk cache on; on the GPU the same functions
+are the body of a kernel with one thread per copy.
 
-Why a generated module: a closure over the rules is compiled anew in every process (Numba's cache keys on the
+Why a generated module: a closure over the rules is recompiled in every process (Numba's cache keys on the
 captured objects' identities), and functions cached one by one go stale when a function that they call in another
-file is edited. So the text is written to the user's cache folder under a name hashed from itself and from all that its
-rules depend on (``fingerprint``), with ``cache=True`` on the driver alone. Rules that cannot be imported by name, or
-that depend on what cannot be hashed, are compiled in memory.
+file is edited. So the source is written to the user's cache folder under a name hashed from itself and from everything
+its rules depend on (``fingerprint``), with ``cache=True`` on the driver only. Rules that cannot be imported by name, or
+that depend on something that cannot be hashed, are compiled in memory.
 The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.cache/mlbits``.
 """
 
@@ -38,7 +38,7 @@ _UNUSED_AFTER_SECONDS = 30 * 24 * 3600
 
 
 def cache_folder() -> Path:
-    """Where generated drivers and their machine code are kept."""
+    """The folder of generated drivers and their machine code."""
     if chosen := os.environ.get("MLBITS_CACHE_DIR"):
         return Path(chosen) / "drivers"
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -46,17 +46,17 @@ def cache_folder() -> Path:
 
 
 _loaded: dict[str, ModuleType] = {}
-# What each compiled function read when a driver that calls it was last loaded.
+# Digest of each compiled function and what it reads, from when a driver that calls it was last loaded.
 _read: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _loaded_in_memory: dict[tuple[Any, ...], tuple[ModuleType, Fingerprint]] = {}
 
 
 def load_driver(game: Game, target: str = "cpu") -> ModuleType:
-    """Compile, or load from the cache, the driver of a game.
+    """Compile the driver of a game, or load it from the cache.
 
     Args:
         game: the game.
-        target: "cpu", or "cuda" (which needs the package numba-cuda).
+        target: "cpu", or "cuda" (needs the package numba-cuda).
 
     Returns:
         The generated module; ``run`` is the driver, ``run_parallel`` (CPU) the driver on several cores.
@@ -65,16 +65,16 @@ def load_driver(game: Game, target: str = "cpu") -> ModuleType:
 
 
 def load_generated(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleType:
-    """Compile, or load from the cache, a module of generated text that calls rules.
+    """Compile a generated module that calls rules, or load it from the cache.
 
     Args:
-        name: what it is called, a Python identifier; a hash is added.
+        name: a Python identifier; a hash is appended.
         text: its source, with ``cache=True`` on what it compiles.
-        rules: the rules it calls, by the names it calls them by. Those that can be imported the text imports itself.
+        rules: the rules it calls, by the names used in ``text``, which itself imports those that can be imported.
     """
     found = fingerprint({**rules, "the driver's own decorator": rule}, text)
     name = f"mlbits_driver_{name}_{found.digest[:20]}"
-    _compile_changed_anew(found)
+    _recompile_changed(found)
     if found.unhashable:
         _log.debug("%s: compiled in memory, not cached: cannot hash %s", name, "; ".join(found.unhashable))
     elif all(importable(function) for function in rules.values()):
@@ -83,18 +83,18 @@ def load_generated(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleTyp
         return _loaded[name]
     else:
         _log.debug("%s: compiled in memory, not cached: its rules cannot be imported by name", name)
-    # Rules of one text may close over different values or functions, whose identity tells them apart in this process.
+    # Rules with equal text may close over different values or functions; identity distinguishes them in this process.
     key = (name, *rules.values())
     if key not in _loaded_in_memory:
         _loaded_in_memory[key] = (_load_in_memory(name, text, rules), found)
     return _loaded_in_memory[key][0]
 
 
-def _compile_changed_anew(found: Fingerprint) -> None:
-    """Compile functions anew that Numba has compiled in this process before something that they read was changed.
+def _recompile_changed(found: Fingerprint) -> None:
+    """Recompile functions that Numba compiled in this process before something that they read changed.
 
-    Numba compiles a function that is not inlined once and keeps the constants of then; a driver that calls it would
-    hold the old ones, and would go to the disk cache under the new ones' name.
+    Numba compiles a function that is not inlined once, with the constants of that moment. A driver that calls it would
+    contain the old constants, and would be cached on disk under the hash of the new ones.
     """
     changed = [one for one, digest in found.dispatchers if _read.setdefault(one, digest) != digest]
     if changed:
@@ -121,7 +121,7 @@ def _load_from_folder(name: str, text: str) -> ModuleType:
             with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
                 file.write(text)
             Path(file.name).replace(path)
-    except OSError:  # a home that cannot be written: compile in memory
+    except OSError:  # the folder cannot be written: compile in memory
         return _load_in_memory(name, text, {})
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -133,7 +133,7 @@ def _load_from_folder(name: str, text: str) -> ModuleType:
 
 
 def _forget_unused(folder: Path) -> None:
-    """Delete drivers whose machine code nobody has read for a month, so that edits do not pile up."""
+    """Delete drivers whose machine code has not been read for a month, so that old versions do not accumulate."""
     oldest = time.time() - _UNUSED_AFTER_SECONDS
     for path in [*folder.glob("mlbits_driver_*.py"), *folder.glob("__pycache__/mlbits_driver_*")]:
         with contextlib.suppress(OSError):

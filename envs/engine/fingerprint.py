@@ -1,9 +1,9 @@
-"""What compiled functions depend on, as one hash: their code and all that Numba freezes into machine code.
+"""A hash of everything that compiled functions depend on: their code and all values Numba freezes into machine code.
 
-Numba reads globals, closures, default arguments and attributes of modules once, when it compiles, so a function's own
-source file says too little: an edit of a constant in another file, of an enumeration that another module fills, or of
-the function that a name stands for must give a new hash. The walk therefore goes by value, from each function through
-every name that its bytecode loads, and takes in
+Numba reads globals, closures, default arguments and attributes of modules once, when it compiles. Hashing a function's
+own source file is therefore not enough: editing a constant in another file, an enumeration that another module fills,
+or the function that a name refers to must change the hash. The walk therefore goes by value, from each function
+through every name that its bytecode loads, and includes
 
 * bytecode and constants of every function reached (compiled or not), Numba's options for it, its source file's bytes,
 * default arguments, closures, globals, attributes of modules and classes, also through containers and other names,
@@ -11,9 +11,9 @@ every name that its bytecode loads, and takes in
 * what ``numba.extending`` has registered for a function (overloads, intrinsics),
 * versions of Python, NumPy, Numba, llvmlite and mlbits, and Numba's settings that change code.
 
-The processor is in the index of Numba's own cache. Two processes find the same hash for the same text: no address and
-no order of a set or of imports enters. What cannot be hashed so (a function pointer, an object of a class that the walk
-does not know) is listed; machine code that depends on it must not outlive the process.
+The processor is part of Numba's own cache index. Two processes find the same hash for the same source: neither
+addresses nor the order of sets or imports enter it. What cannot be hashed this way (a function pointer, an object of a
+class that the walk does not know) is listed; machine code that depends on it must not outlive the process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from numba.core.typing.templates import builtin_registry
 
 from mlbits.version import __version__
 
-# Modules whose contents their version tells, which is hashed: their members go by name.
+# Modules identified by a version, which is hashed: their members are hashed by name.
 _VERSIONED = frozenset({"builtins", "cmath", "llvmlite", "math", "numba", "numpy", "operator", "random"})
 _SETTINGS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "DISABLE_JIT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX",
              "DISABLE_INTEL_SVML")  # fmt: skip
@@ -51,14 +51,14 @@ _ABSENT = object()
 
 
 class Fingerprint(NamedTuple):
-    """What functions depend on.
+    """The hash of functions and their dependencies.
 
     Attributes:
-        digest: 64 hexadecimal digits; the same in every process where ``unhashable`` is empty, else in this one.
-        unhashable: what could not be hashed by value, and the names that lead to it.
-        kept: those objects; while they live, no other object has their identity.
+        digest: 64 hexadecimal digits; equal across processes if ``unhashable`` is empty, else valid in this one only.
+        unhashable: what could not be hashed by value, with the names that lead to it.
+        kept: those objects, kept alive so that no other object gets their identity.
         dispatchers: the compiled functions reached, callees first, each with a digest of its own code and of what it
-            reads, less that of other functions: the same wherever the walk began.
+            reads, without that of other functions: independent of where the walk began.
     """
 
     digest: str
@@ -68,11 +68,11 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(functions: Mapping[str, Any], *texts: str) -> Fingerprint:
-    """Hash functions with all that their compiled form depends on.
+    """Hash functions with everything that their compiled form depends on.
 
     Args:
-        functions: by any names; compiled by Numba or plain.
-        texts: what else is hashed.
+        functions: functions by name (any names), compiled by Numba or plain.
+        texts: further strings to hash.
     """
     walk = _Walk()
     for text in (*texts, sys.version, np.__version__, numba.__version__, llvmlite.__version__, __version__):
@@ -90,7 +90,7 @@ def fingerprint(functions: Mapping[str, Any], *texts: str) -> Fingerprint:
 
 
 class _Walk:
-    """Goes from value to value and hashes what it finds, in an order that is a function of the text alone."""
+    """Walks from value to value and hashes what it finds, in an order that depends only on the source."""
 
     def __init__(self) -> None:
         self.hash = hashlib.sha256()
@@ -98,15 +98,15 @@ class _Walk:
         self.unhashable: list[str] = []
         self.kept: list[Any] = []
         self.dispatchers: list[tuple[Any, str]] = []
-        self._own = hashlib.sha256()  # of the function that is being walked, without those that it calls
+        self._own = hashlib.sha256()  # of the function being walked, without those that it calls
         self._seen: dict[int, tuple[int, Any]] = {}  # functions and classes, by identity, with their numbers
-        self._inside: set[int] = set()  # containers that are being walked
+        self._inside: set[int] = set()  # containers being walked
         self._modules: list[ModuleType] = []  # reached as values: any function may read their members
-        self._attributes: set[str] = set()  # that any function loads, or names in a text as for getattr
+        self._attributes: set[str] = set()  # attributes that any function loads, or strings that getattr could take
         self._by_function, self._by_attribute = _registered_outside_numba(*map(len, _REGISTERED))
 
     def put(self, tag: str, data: str | bytes) -> None:
-        """Hash one piece; tag and length keep pieces apart."""
+        """Hash one piece; tag and length separate it from the next."""
         data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
         data = f"{tag}:{len(data)}:".encode() + data
         self.hash.update(data)
@@ -157,7 +157,7 @@ class _Walk:
             for field in dataclasses.fields(value):
                 self.put("field", field.name)
                 self.value(f"{name}.{field.name}", getattr(value, field.name))
-        elif isinstance(value, (int, float, complex, str, bytes)):  # of a class of its own
+        elif isinstance(value, (int, float, complex, str, bytes)):  # an instance of a subclass
             self._class_name("subclass", kind)
             base: Any = next(base for base in (int, float, complex, str, bytes) if isinstance(value, base))
             self.value(name, base(value))
@@ -165,7 +165,7 @@ class _Walk:
             self._unknown(name, value)
 
     def members_of_modules(self) -> None:
-        """Hash what functions may read of modules that are default arguments, arguments or locals somewhere."""
+        """Hash what functions may read from modules that are default arguments, arguments or local variables."""
         done: set[tuple[int, str]] = set()
         while True:
             found = [
@@ -181,7 +181,7 @@ class _Walk:
                 self._found(f"{self._modules[k].__name__}.{attribute}", vars(self._modules[k])[attribute])
 
     def _unknown(self, name: str, value: Any) -> None:
-        """Something that only this process can tell from others."""
+        """Hash the identity of something that cannot be hashed by value."""
         self.unhashable.append(f"{name} ({type(value).__module__}.{type(value).__qualname__})")
         self.kept.append(value)
         self.put("identity", str(id(value)))
@@ -198,7 +198,7 @@ class _Walk:
             self._unknown(name, value)
             return
         self._class_name("array", type(value))
-        if isinstance(value, np.ndarray):  # the parts of its type that machine code depends on, and its bytes
+        if isinstance(value, np.ndarray):  # the parts of its type that machine code depends on
             self.put("shape", repr(value.shape))
             self.put("flags", repr(value.flags))
         self.put("bytes", value.tobytes())
@@ -216,7 +216,7 @@ class _Walk:
             self._dtype(dtype.fields[field][0])
 
     def _numba_type(self, name: str, value: Any) -> None:
-        """Numba's types are identified by their names, but for those of objects, which are named after an address."""
+        """Hash a Numba type by its name, except types of objects, which are named after an address."""
         if " at 0x" in str(value):
             self._unknown(name, value)
         else:
@@ -247,7 +247,7 @@ class _Walk:
         self._inside.discard(id(value))
 
     def _apart(self, name: str, value: Any) -> str:
-        """A value's own digest, whatever has been hashed before it."""
+        """A value's own digest, independent of what was hashed before it."""
         outer, seen = self.hash, self._seen
         self.hash, self._seen = hashlib.sha256(), {}
         self.value(name, value)
@@ -256,7 +256,7 @@ class _Walk:
         return digest
 
     def _again(self, value: Any) -> bool:
-        """Whether a function or class has been walked; it is then named by its number."""
+        """Whether a function or class was walked before; it is then hashed by its number."""
         if id(value) in self._seen:
             self.hash.update(f"again:{self._seen[id(value)][0]}:".encode())
             return True
@@ -276,7 +276,7 @@ class _Walk:
             self.value(f"{name}._field_defaults", getattr(value, "_field_defaults", {}))
         elif type(value) is type or dataclasses.is_dataclass(value):
             self._file(value)
-        else:  # a class made by a class of its own, as Numba's jitclass
+        else:  # a class with a metaclass, such as Numba's jitclass
             self._unknown(name, value)
 
     def _file(self, value: Any) -> None:
@@ -288,7 +288,7 @@ class _Walk:
             self.files.add(path)
 
     def _function(self, name: str, value: Any, function: Any) -> None:
-        """A plain function, or what Numba made of one."""
+        """Hash a plain function, or Numba's compiled form of one."""
         self.put("function", f"{function.__module__}.{function.__qualname__}")
         if self._again(function):
             return
@@ -296,7 +296,7 @@ class _Walk:
         options = _options(value)
         self._container(f"{name}'s options", {key: options[key] for key in sorted(options)})
         self.put("class", type(value).__name__)
-        if id(value) not in self._by_function:  # else what is registered for it is compiled in its stead
+        if id(value) not in self._by_function:  # otherwise the function registered for it is compiled instead
             self._code(name, function)
         if hasattr(value, "targetoptions"):
             self.dispatchers.append((value, self._own.hexdigest()))
@@ -320,7 +320,7 @@ class _Walk:
             self._container(f"overloads of .{attribute}", self._by_attribute[attribute])
 
     def _chain(self, name: str, chain: tuple[str, ...], value: Any, attributes: frozenset[str]) -> None:
-        """What a dotted name leads to; the rest of it is an attribute of a value that is hashed whole."""
+        """Hash what a dotted name refers to; the value is hashed as a whole, with its attributes."""
         name = f"{name}.{chain[0]}"
         for k, attribute in enumerate(chain[1:], 1):
             if not (isinstance(value, ModuleType) or inspect.isclass(value)):
@@ -332,12 +332,12 @@ class _Walk:
                 self._registered(name, value)
                 return
         if isinstance(value, ModuleType) and not _has_version(value):
-            for attribute in sorted(attributes & vars(value).keys()):  # a module by another name
+            for attribute in sorted(attributes & vars(value).keys()):  # a module under another name
                 self._found(f"{name}.{attribute}", vars(value)[attribute])
         self._found(name, value)
 
     def _registered(self, name: str, value: Any) -> None:
-        """What ``numba.extending.overload`` has registered for a function."""
+        """Hash what ``numba.extending.overload`` has registered for a function."""
         for other in self._by_function.get(id(value), ()):
             self.put("overload", name)
             self.value(f"overload of {name}", other)
@@ -364,12 +364,12 @@ class _Walk:
 def _contents(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # not assigned yet
+    except ValueError:  # not yet assigned
         return _ABSENT
 
 
 def _function_of(value: Any) -> Any:
-    """The Python function behind a function, a Numba dispatcher, ufunc or intrinsic; None behind anything else."""
+    """The Python function behind a function, Numba dispatcher, ufunc or intrinsic; None for anything else."""
     for candidate in (value, getattr(value, "py_func", None), getattr(value, "_defn", None)):
         if inspect.isfunction(candidate):
             return candidate
@@ -377,9 +377,9 @@ def _function_of(value: Any) -> Any:
 
 
 def _options(value: Any) -> dict[str, Any]:
-    """What Numba was asked for: options, types of locals, and the signatures, of which there are no others then."""
-    made_by = getattr(value, "_dispatcher", value)  # of a ufunc
-    builder = getattr(value, "gufunc_builder", None)  # which has a generalised ufunc's own options
+    """Numba's compile options, types of locals, and the signatures if these are fixed."""
+    made_by = getattr(value, "_dispatcher", value)  # for a ufunc
+    builder = getattr(value, "gufunc_builder", None)  # has the options of a generalised ufunc
     options = {**getattr(made_by, "targetoptions", {}), **getattr(builder, "targetoptions", {})}
     options["locals"] = getattr(made_by, "locals", {})
     if not getattr(value, "_can_compile", True):
@@ -391,7 +391,7 @@ def _options(value: Any) -> dict[str, Any]:
 
 
 def _is_versioned(value: Any) -> bool:
-    """Whether a module of a hashed version has this very object under its name."""
+    """Whether this very object is found under its own name in a module whose version is hashed."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)) or module.partition(".")[0] not in _VERSIONED:
         return False
@@ -407,10 +407,10 @@ def _has_version(value: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def _registered_outside_numba(*sizes: int) -> tuple[dict[int, list[Any]], dict[str, list[Any]]]:
-    """What users of ``numba.extending`` have registered, by the function's identity and by the attribute's name.
+    """What users of ``numba.extending`` have registered, by function identity and by attribute name.
 
     Args:
-        sizes: of the registries, which only grow.
+        sizes: sizes of the registries, which only grow; used as cache key.
     """
     by_function: dict[int, list[Any]] = {}
     by_attribute: dict[str, list[Any]] = {}
@@ -432,9 +432,9 @@ def _registered_function(template: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def _loads(code: CodeType) -> tuple[tuple[tuple[str, ...], ...], frozenset[str]]:
-    """The dotted names that begin with a global or a closed variable, sorted, and all attributes that may be loaded.
+    """Dotted names that begin with a global or a closure variable, sorted, and all attributes that may be loaded.
 
-    A text that could be an attribute's name is one: ``getattr(module, "X")``.
+    A string that could be an attribute's name counts as one, because of ``getattr(module, "X")``.
     """
     chains: set[tuple[str, ...]] = set()
     attributes: set[str] = set()

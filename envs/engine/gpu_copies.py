@@ -1,11 +1,11 @@
-"""The GPU's side of the driver: B copies in torch memory on the device, one thread a copy.
+"""B copies of a game on a GPU, in torch memory, stepped by the driver's kernel with one thread per copy.
 
-The kernel's body is the very text that runs on the CPU (see ``driver``). Views of torch tensors are made once, so a
-step is one launch on torch's current stream, without copies and without waiting for the device; only
-``illegal="error"`` has to wait, for the check's answer.
+The kernel's body has the same source as the CPU's driver (see ``driver``). Views of torch tensors are made once, so a
+step is one launch on torch's current stream, without copying and without waiting for the device; only
+``illegal="error"`` has to wait for the result of the check.
 
 With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba's simulator on the CPU, and
-:func:`compile_to_ptx` compiles a game for a GPU that is not there; both are how games are tested on any machine.
+:func:`compile_to_ptx` compiles a game without a GPU; both are used to test games on any machine.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _THREADS_A_BLOCK = 128
 
 @functools.cache
 def simulated() -> bool:
-    """Whether Numba's CUDA simulator stands in for a GPU in this process."""
+    """Whether Numba's CUDA simulator replaces the GPU in this process."""
     from numba import cuda
 
     return "simulator" in type(cuda.jit(lambda: None)).__module__
 
 
 def check_kernels() -> None:
-    """Refuse where compiled rules cannot run on a GPU.
+    """Raise an error if compiled rules cannot run on a GPU.
 
     Raises:
         DeviceError: if numba-cuda is not installed.
@@ -50,10 +50,10 @@ def check_kernels() -> None:
 
 
 def check_cuda(device: torch.device) -> torch.device:
-    """The torch device for what is asked for: the present GPU, or the CPU under the simulator.
+    """The torch device to use for a requested CUDA device: the current GPU, or the CPU under the simulator.
 
     Raises:
-        DeviceError: if there is no such GPU, or it is not the process's present one.
+        DeviceError: if there is no such GPU, or it is not the process's current one.
     """
     if importlib.util.find_spec("numba_cuda") is not None and simulated():
         return torch.device("cpu")
@@ -66,16 +66,16 @@ def check_cuda(device: torch.device) -> torch.device:
     current = torch.cuda.current_device()
     if device.index not in (None, current):
         raise DeviceError(
-            f"device: got {str(device)!r}, but kernels run on the process's present GPU, {current}; "
+            f"device: got {str(device)!r}, but kernels run on the process's current GPU, {current}; "
             f"wanted 'cuda', with CUDA_VISIBLE_DEVICES={device.index} set before the start"
         )
     return torch.device("cuda", current)
 
 
 class CudaCopies:
-    """B copies of a game on a GPU; the attributes and methods of :class:`~mlbits.envs.engine.cpu_copies.Copies`.
+    """B copies of a game on a GPU, with the interface of :class:`~mlbits.envs.engine.cpu_copies.Copies`.
 
-    Each array is a torch tensor of bytes in ``memory`` (by the attribute's name) and a Numba view for the kernel.
+    Each array is a torch tensor of bytes in ``memory`` (under the attribute's name) and a Numba view for the kernel.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CudaCopies:
         self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
-        # A small batch does not fill a GPU, which its user knows.
+        # Numba warns that a small batch does not fill the GPU.
         warnings.filterwarnings("ignore", message="Grid size")
         self._run = load_driver(game, "cuda").run
         self._stride = int(len(params) > 1)
@@ -162,7 +162,7 @@ class CudaCopies:
         self._call(modes.RESET, self._views["no_actions"], view)
 
     def step(self, actions: torch.Tensor) -> None:
-        """Play one action a seat; ``actions`` [B, P, ...] is contiguous, on this device."""
+        """Play one action per seat; ``actions`` [B, P, ...] is contiguous, on this device."""
         view = self._view_of(actions, self.game.action.dtype)
         if self.illegal == modes.ERROR:
             self._call(modes.CHECK, view, self._views["everyone"])
@@ -172,9 +172,9 @@ class CudaCopies:
                 raise self._illegal_action(actions, fault)
         self._call(modes.STEP, view, self._views["everyone"])
 
-    def look(self) -> None:
-        """Write observations and masks afresh from the states."""
-        self._call(modes.LOOK, self._views["no_actions"], self._views["everyone"])
+    def refresh(self) -> None:
+        """Rewrite observations and masks from the states."""
+        self._call(modes.REFRESH, self._views["no_actions"], self._views["everyone"])
 
     def _illegal_action(self, actions: torch.Tensor, fault: int) -> IllegalActionError:
         b, seat = divmod(fault, self.game.seats)
@@ -184,7 +184,7 @@ class CudaCopies:
         return illegal_action_error(self.game, f"copy {b}, seat {seat}", actions[b, seat].cpu().numpy(), mask)
 
     def record(self, b: int = 0) -> tuple[Any, Any]:
-        """Copy ``b``'s (state, params) on the host, for drawing."""
+        """The (state, params) of copy ``b`` on the host, for drawing."""
         states = host_records(self.memory["states"], self.game.state_dtype)
         params = host_records(self.memory["params"], self.game.params.dtype)
         return states.view(np.recarray)[b], params.view(np.recarray)[b if self._stride else 0]
@@ -207,7 +207,7 @@ def kernel_view(memory: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ..
 
 
 def _stream(device: torch.device) -> Any:
-    """Torch's current stream, so that kernels and tensor operations keep their order (and graphs capture both)."""
+    """Torch's current stream, so that kernels and tensor operations run in order (and graphs capture both)."""
     from numba import cuda
 
     if simulated():
@@ -216,11 +216,11 @@ def _stream(device: torch.device) -> Any:
 
 
 def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> str:
-    """Compile a game's kernel to PTX, with or without a GPU in the machine.
+    """Compile a game's kernel to PTX; this needs no GPU.
 
     Args:
         game: the game.
-        compute_capability: the GPU's generation; (9, 0) is Hopper.
+        compute_capability: of the GPU; (9, 0) is Hopper.
 
     Returns:
         The PTX text.

@@ -1,12 +1,12 @@
-"""``njit`` for kernels outside games, whose machine code on the disk is read only where nothing that it holds changed.
+"""``njit`` for kernels outside games, with a disk cache that notices every change of what the kernel depends on.
 
-With ``cache=True`` Numba looks at the function's own file alone, so that a kernel which calls one of another file
-keeps the old one after that is edited, or after an upgrade. Here the key of the cache holds the kernel's
-:func:`~mlbits.envs.engine.fingerprint.fingerprint`, found when the kernel is first called; one that depends on what
-cannot be hashed is compiled in every process.
+With ``cache=True`` Numba checks only the function's own file. A kernel that calls one in another file
+therefore stays stale after that file is edited, or after an upgrade. Here the cache key includes the kernel's
+:func:`~mlbits.envs.engine.fingerprint.fingerprint`, computed when the kernel is first called; a kernel that depends on
+something that cannot be hashed is compiled in every process.
 
 Example:
-    >>> @njit()  # in a file, whose kernels can be kept: @njit(cache=True)
+    >>> @njit()  # in a file, where kernels can be cached: @njit(cache=True)
     ... def double(x):
     ...     return 2 * x
     >>> double(4)
@@ -30,11 +30,11 @@ _numba_config: Any = numba.config  # its attributes are set at run time
 
 
 def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.njit``, its cache keyed on all that the kernel depends on.
+    """``numba.njit`` with a cache keyed on everything the kernel depends on.
 
     Args:
-        cache: whether machine code is kept on the disk.
-        options: of ``numba.njit``.
+        cache: whether machine code is cached on disk.
+        options: options of ``numba.njit``.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -63,10 +63,10 @@ class _Cache(FunctionCache):
         return not unhashable
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The machine code of a signature, or None where there is none to be had."""
+        """The cached machine code of a signature, or None."""
         return _numbas.load_overload(self, sig, target_context) if self._hashed() else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the machine code of a signature."""
+        """Cache the machine code of a signature."""
         if self._hashed():
             _numbas.save_overload(self, sig, data)

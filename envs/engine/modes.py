@@ -1,4 +1,4 @@
-"""The numbers by which the driver is told what to do, and the names by which users say it."""
+"""Driver operations, autoreset modes and illegal-action modes: their numbers, and the names that users give."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from mlbits.envs.core.errors import GameError
 Autoreset = Literal["same_step", "next_step", "disabled"]
 IllegalActions = Literal["error", "replace", "forfeit"]
 
-# What a call of the driver does.
-# CHECKED_STEP checks all its copies before it steps the first.
-RESET, STEP, LOOK, CHECK, CHECKED_STEP = range(5)
+# Operations of the driver. CHECKED_STEP checks all its copies before it steps the first.
+RESET, STEP, REFRESH, CHECK, CHECKED_STEP = range(5)
 # What happens to a copy whose episode has ended (Gymnasium's three modes).
 DISABLED, NEXT_STEP, SAME_STEP = range(3)
-# What happens to an illegal action; ERROR is caught by CHECK before anything is stepped.
+# What happens to an illegal action; under ERROR, CHECK finds it before anything is stepped.
 ERROR, REPLACE, FORFEIT = range(3)
 
 AUTORESET = {"disabled": DISABLED, "next_step": NEXT_STEP, "same_step": SAME_STEP}

@@ -1,9 +1,9 @@
-"""What the processor is and what it does well: its name, its widest vector instructions, whether bfloat16 is fast.
+"""Describes the processor: name, widest vector instructions, whether bfloat16 matrix products are fast.
 
-Matrix products in bfloat16 take half the time of float32 only where the processor multiplies bfloat16 itself
-(AVX512-BF16 or AMX). Elsewhere they are emulated, ten times slower than float32, so agents and benchmarks ask here
-first. The libraries' own limits count as the processor's: with ``ONEDNN_MAX_CPU_ISA=AVX2`` (oneDNN multiplies torch's
-matrices) or ``ATEN_CPU_CAPABILITY=avx2`` (torch's other kernels) a wider machine is measured as one with AVX2 alone.
+Matrix products in bfloat16 take half the time of float32 only if the processor has bfloat16 instructions
+(AVX512-BF16 or AMX). Elsewhere they are emulated, ten times slower than float32, so agents and benchmarks check here
+first. Limits set in the libraries count: with ``ONEDNN_MAX_CPU_ISA=AVX2`` (oneDNN multiplies torch's
+matrices) or ``ATEN_CPU_CAPABILITY=avx2`` (torch's other kernels) a wider machine is described as one with AVX2 only.
 
 Example:
     >>> describe().cores >= 1
@@ -33,7 +33,7 @@ _numba_config: Any = numba.config  # its attributes are set at run time
 # Names of instruction sets, widest first, with the LLVM feature that each needs.
 _X86 = (("amx_bf16", "amx-bf16"), ("avx512_bf16", "avx512bf16"), ("avx512", "avx512bw"), ("avx2", "avx2"))
 _ARM = (("sve", "sve"), ("neon", "neon"))
-# How wide ONEDNN_MAX_CPU_ISA and torch's capability let the libraries be; names that are not here set no limit.
+# The widest instructions that ONEDNN_MAX_CPU_ISA and torch's capability allow; names not listed here set no limit.
 _ONEDNN = {
     "SSE41": "baseline", "AVX": "baseline", "AVX2": "avx2", "AVX2_VNNI": "avx2", "AVX2_VNNI_2": "avx2",
     "AVX512_CORE": "avx512", "AVX512_CORE_VNNI": "avx512",
@@ -47,11 +47,11 @@ class Processor:
     """A processor.
 
     Attributes:
-        name: the maker's name of it, with LLVM's name of the design where it has one.
+        name: the vendor's name, with LLVM's name of the microarchitecture if known.
         isa: the widest instruction set in use: "amx_bf16", "avx512_bf16", "avx512", "avx2" (x86-64), "sve", "neon"
             (ARM) or "baseline".
-        fast_bfloat16: whether products in bfloat16 are faster than in float32.
-        cores: how many this process may run on.
+        fast_bfloat16: whether matrix products in bfloat16 are faster than in float32.
+        cores: how many cores this process may use.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Processor:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether torch's products in bfloat16 are faster than in float32 here: with AVX512-BF16 or AMX, not emulated.
+    """Whether torch's matrix products in bfloat16 are faster than in float32 here: AVX512-BF16 or AMX.
 
     ARM's bfloat16 has not been measured and counts as not fast.
     """
@@ -72,7 +72,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def compiles_for_avx512() -> bool:
-    """Whether Numba compiles for 512-bit vectors: on a processor that has them, unless its settings name another."""
+    """Whether Numba compiles for 512-bit vectors: the processor has them, and Numba's settings name no other target."""
     if _numba_config.CPU_FEATURES is not None:
         return "+avx512f" in str(_numba_config.CPU_FEATURES).split(",")
     return _numba_config.CPU_NAME is None and bool(binding.get_host_cpu_features().get("avx512f"))
@@ -80,7 +80,7 @@ def compiles_for_avx512() -> bool:
 
 @cache
 def describe() -> Processor:
-    """The processor of this machine, as the process sees it; found once a process."""
+    """The processor of this machine as this process sees it; determined once per process."""
     features = binding.get_host_cpu_features()
     isa = instruction_set(features, torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
     return Processor(_name(), isa, isa in ("amx_bf16", "avx512_bf16"), usable_cores())
@@ -90,7 +90,7 @@ def instruction_set(features: Mapping[str, bool], torch_capability: str, onednn_
     """The widest instruction set that the processor has and the libraries may use.
 
     Args:
-        features: LLVM's names of the processor's features, and whether it has each.
+        features: LLVM's names of processor features, and whether the processor has each.
         torch_capability: ``torch.backends.cpu.get_cpu_capability()``.
         onednn_limit: the value of ``ONEDNN_MAX_CPU_ISA``; "" for none.
 
@@ -106,7 +106,7 @@ def instruction_set(features: Mapping[str, bool], torch_capability: str, onednn_
 
 
 def _name() -> str:
-    """The maker's name and LLVM's, as "AMD EPYC 9354 (znver4)"."""
+    """The vendor's name and LLVM's, such as "AMD EPYC 9354 (znver4)"."""
     made, design = "", binding.get_host_cpu_name()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if sys.platform == "linux":

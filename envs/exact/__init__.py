@@ -1,1 +1,4 @@
-"""Exact models of games, read off their rules: transition tables, joint states, sequence and normal forms."""
+"""Exact models of games, built from their rules: transition tables, sequence forms and normal forms.
+
+Solving these models (dynamic programming, best responses, equilibria) does not belong here.
+"""

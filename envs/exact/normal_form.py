@@ -1,4 +1,4 @@
-"""The normal form of one-shot games: what every joint action pays, by playing all of them under the game's own rules.
+"""Normal forms of one-shot games: the payoffs of every joint action, found by playing each under the game's own rules.
 
 Example:
     >>> import mlbits
@@ -24,18 +24,18 @@ _COPIES = 2**16
 
 
 def payoff_tensor(game: Game) -> NDArray[np.float64]:
-    """What each seat gets for every joint action of a game of one step without chance.
+    """The payoff of each seat for every joint action of a one-step game without chance.
 
     Args:
-        game: the game; its seats act at once, by Discrete actions.
+        game: the game; its seats act simultaneously, with Discrete actions.
 
     Returns:
-        float64 [n, A_1, ..., A_n], where A_i counts the legal actions of seat i, in their order. The rules pay in
-        float32, so a payoff like 1/3 is as exact as that.
+        float64 [n, A_1, ..., A_n], where A_i is the number of legal actions of seat i, in their order. The rules pay in
+        float32, so a payoff like 1/3 has float32 precision.
 
     Raises:
-        GameError: if the actions are no Discrete ones, seats take turns, there are more than 2**24 joint actions, the
-            game draws at random, or it goes on after one step.
+        GameError: if the actions are not Discrete, seats take turns, there are more than 2**24 joint actions, the
+            game draws random numbers, or it continues after one step.
     """
     if game.action.kind != "discrete" or game.acts is not None:
         raise GameError(f"game: got {game.name}, of {game.action_space}; wanted Discrete actions of all seats at once")
@@ -50,22 +50,22 @@ def payoff_tensor(game: Game) -> NDArray[np.float64]:
     batch = GameBatch(game, size, autoreset="disabled")
     payoffs = np.empty((total, game.seats))
     for start in range(0, total, size):
-        # The last part is filled up with joint actions that were played already.
+        # The last batch is padded with joint actions that were played already.
         joint = np.unravel_index(np.arange(start, start + size) % total, counts)
         batch.reset()
         before = batch.records()["rng_counter"].copy()
         step = batch.step(np.stack([np.asarray(actions)[at] for actions, at in zip(legal, joint, strict=True)], -1))
         if before.any() or batch.records()["rng_counter"].any():
-            raise GameError(f"game: {game.name} draws at random; wanted a game without chance")
+            raise GameError(f"game: {game.name} draws random numbers; wanted a game without chance")
         if not bool((step.terminated | step.truncated).all()):
-            raise GameError(f"game: {game.name} goes on after one step; wanted a game of one step")
+            raise GameError(f"game: {game.name} continues after one step; wanted a game of one step")
         part = payoffs[start : start + size]
         part[:] = step.reward[: len(part)].double().numpy()
     return np.ascontiguousarray(payoffs.T).reshape(game.seats, *counts)
 
 
 def _seats(batch: GameBatch) -> list[torch.Tensor]:
-    """Each seat's mask, [A]; of a game without masks something for each seat."""
+    """Each seat's mask [A]; for a game without masks an empty tensor per seat."""
     if batch.legal_mask is None:
         return [torch.empty(0)] * batch.num_seats
     return list(batch.legal_mask[0])

@@ -1,16 +1,16 @@
-"""All outcomes of a rule that draws at random, each with its exact probability; nothing is sampled.
+"""Enumerates all outcomes of a rule that draws random numbers, with exact probabilities; nothing is sampled.
 
-The rule's plain-Python text is run with every draw replaced by a number that is not known yet. Such a number can be
-scaled, shifted and added up. Only where the rule asks something of it (compares it, makes it an index or an integer)
-is the question answered, once in each possible way, each way a run of its own from the start: the answers narrow the
-range in which the number lies, and the ratio of the ranges is the probability. So ``uniform(state) < params.slip``
-gives two outcomes of slip and 1 - slip whatever else the rule does, and ``randint(state, 4)`` as an index gives four
-of a quarter each. A reward in which a draw is left over counts by its mean. What is left over in a field of the state
-that the rules never read back is dropped; in a field that they do read, integers are told apart and anything else is
-refused: a draw from a continuum has no table.
+The rule's Python code is run with every draw replaced by a symbolic number whose value is not yet known. Such a number
+can be scaled, shifted and added. Only where the rule branches on it (compares it, or uses it as an index or an integer)
+is the draw resolved: each possible answer is followed in a run of its own from the start. An answer narrows
+the range in which the draw lies, and the ratio of the ranges is its probability. So ``uniform(state) < params.slip``
+gives two outcomes, of probability slip and 1 - slip, whatever else the rule does, and ``randint(state, 4)`` as an index
+gives four of a quarter each. A reward that still depends on a draw counts by its mean. A draw left in a field of the
+state that the rules never read back is dropped; in a field that they do read, integers are enumerated and
+everything else is refused, since a draw from a continuum has no table.
 
-A rule that puts a key of its own into ``state.rng_key`` (a level's number, say) draws from a stream that is known;
-such draws are made for good, until the copy's own key is back.
+A rule that sets ``state.rng_key`` to a key of its own (a level's number, for example) draws from a known stream;
+such draws are made for real, until the copy's own key is restored.
 
 Example:
     >>> from mlbits.envs.registry import make_game
@@ -37,15 +37,15 @@ from mlbits.envs.exact.unresolved_draws import Continuum, Tape, TooMany, Unknown
 
 
 class Outcome(NamedTuple):
-    """One way that a rule may go.
+    """One possible outcome of a rule.
 
     Attributes:
-        probability: above 0; those of all outcomes add up to 1.
-        reward: seat 0's, the mean over what the outcome leaves open.
+        probability: above 0; the probabilities of all outcomes add up to 1.
+        reward: seat 0's reward, averaged over draws that the outcome leaves unresolved.
         terminated: whether the game is over.
         truncated: whether the rules cut the episode.
-        record: the state after it, of the game's ``state_dtype``; fields that were not asked for may be stale.
-        rewards: every seat's, as ``reward`` is seat 0's.
+        record: the next state, of the game's ``state_dtype``; fields that were not asked for may be stale.
+        rewards: every seat's reward, averaged in the same way.
     """
 
     probability: float
@@ -57,12 +57,12 @@ class Outcome(NamedTuple):
 
 
 class Chance:
-    """The outcomes of one game's ``reset`` and ``step``.
+    """Enumerates the outcomes of a game's ``reset`` and ``step``.
 
     Args:
-        game: of any number of seats.
-        fields: names of the state's fields that have to be known after a rule, those that rules read back.
-        limit: outcomes of one call beyond which it is refused.
+        game: a game with any number of seats.
+        fields: names of the state's fields that must be known after a rule: those that rules read back.
+        limit: most outcomes of one call; beyond it the call is refused.
     """
 
     def __init__(self, game: Game, fields: Collection[str], limit: int = 100_000) -> None:
@@ -73,7 +73,7 @@ class Chance:
         self._params = _Record(game.params[0])
 
     def resets(self) -> list[Outcome]:
-        """The states in which an episode may begin.
+        """The possible initial states of an episode.
 
         Raises:
             GameError: if there are more than ``limit``, or a field is drawn from a continuum.
@@ -82,11 +82,11 @@ class Chance:
         return list(self._outcomes("reset", empty, lambda state, rewards: rule(state, self._params)))
 
     def steps(self, record: Any, action: Any) -> list[Outcome]:
-        """What an action may lead to.
+        """The possible outcomes of an action.
 
         Args:
             record: the state, of the game's ``state_dtype``.
-            action: an integer, or integers [k] for MultiDiscrete; of several seats, one such of each.
+            action: an integer, or integers [k] for MultiDiscrete; with several seats, one of these for each.
 
         Raises:
             GameError: if there are more than ``limit`` outcomes, or a field is drawn from a continuum.
@@ -100,7 +100,7 @@ class Chance:
     def _outcomes(self, name: str, record: Any, run: Callable[[Any, Any], Any]) -> Iterator[Outcome]:
         tape, before = self._tape, _Record(record)
         more, count = tape.rewind(), 0
-        with np.errstate(over="ignore"):  # the generator's own arithmetic wraps round
+        with np.errstate(over="ignore"):  # the generator's arithmetic wraps around
             while more:
                 count += 1
                 if count > self.limit:
@@ -112,13 +112,11 @@ class Chance:
                 except TooMany as error:
                     raise GameError(f"{self.game.name}: {name} {error}; wanted at most {self.limit:,}") from None
                 except (TypeError, AttributeError, ArithmeticError) as error:
-                    raise GameError(
-                        f"{self.game.name}: {name} cannot be followed outcome by outcome ({error})"
-                    ) from error
+                    raise GameError(f"{self.game.name}: {name} cannot be run with symbolic draws ({error})") from error
                 more = tape.next()
 
     def _one(self, before: _Record, run: Callable[[Any, Any], Any]) -> Outcome:
-        """Run the rule once, as the tape's answers have it."""
+        """Run the rule once, with the answers on the tape."""
         state = _State(before)
         rewards = _Array(np.zeros(self.game.seats, object), np.dtype(np.float32))
         terminated, truncated = (bool(flag) for flag in run(state, rewards) or (False, False))
@@ -130,14 +128,14 @@ class Chance:
 
 
 class _Stream:
-    """Stands for the key and the counter of a copy's own random stream, which differ from copy to copy."""
+    """Stands for the key and counter of a copy's own random stream, which differ between copies."""
 
 
 _STREAM = _Stream()
 
 
 class _Record:
-    """A record in plain Python: a field is read when a rule first asks for it."""
+    """A record in plain Python; a field is read when a rule first uses it."""
 
     def __init__(self, record: Any) -> None:
         vars(self)["_record"] = record
@@ -153,9 +151,9 @@ class _Record:
 
 
 class _State:
-    """The state of a copy in plain Python, to be written to.
+    """The state of a copy in plain Python, writable.
 
-    Integers are Python's, so that they do not wrap round in between; what is stored is fitted to its field.
+    Integers are Python's, so that intermediate results do not wrap around; a stored value is cast to its field's type.
     """
 
     def __init__(self, before: _Record) -> None:
@@ -171,35 +169,35 @@ class _State:
         vars(self)[name] = value if value is _STREAM else _fitted(value, kind)
 
     def write(self, target: NDArray[Any], fields: Collection[str]) -> None:
-        """Write what was changed into a record of NumPy's, telling apart what draws have left open in ``fields``."""
+        """Write changed fields into a NumPy record, resolving draws that are left in ``fields``."""
         for name, value in vars(self).items():
             if value is _STREAM or name == "_before" or (isinstance(value, _Array) and not value.changed):
                 continue
             entries = list(value.values.reshape(-1)) if isinstance(value, _Array) else [value]
             if name in fields:
-                entries = [_settled(entry, name) for entry in entries]
+                entries = [_resolved(entry, name) for entry in entries]
             elif any(isinstance(entry, Unknown) for entry in entries):
                 continue
             target[name] = np.array(entries).reshape(value.shape) if isinstance(value, _Array) else entries[0]
 
 
-def _settled(value: Any, name: str) -> Any:
+def _resolved(value: Any, name: str) -> Any:
     if not isinstance(value, Unknown):
         return value
     try:
-        return value.settled()
+        return value.resolve()
     except Continuum:
         raise Continuum(f"draws the field {name!r} of the state from a continuum") from None
 
 
 class _Array:
-    """A field of several entries, or the actions or rewards, as rules index it."""
+    """A field with several entries, or the actions or rewards, as rules index it."""
 
     __slots__ = ("_changed", "dtype", "values")
 
     def __init__(self, values: NDArray[Any], dtype: np.dtype[Any], changed: list[bool] | None = None) -> None:
         self.values, self.dtype = values, dtype
-        self._changed = [False] if changed is None else changed  # shared with its parts
+        self._changed = [False] if changed is None else changed  # shared with its slices
 
     @property
     def changed(self) -> bool:
@@ -236,13 +234,13 @@ def _index(index: Any) -> Any:
 
 
 def _python(value: Any) -> Any:
-    """A scalar as Python has it; 64 bits without a sign stay NumPy's, for they are meant to wrap round."""
+    """A scalar as a Python number; uint64 stays NumPy's, because it is meant to wrap around."""
     return value if value.dtype == np.uint64 else value.item()
 
 
 def _objects(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.names:
-        raise GameError("a field of records cannot be followed outcome by outcome; wanted fields of numbers")
+        raise GameError("a field of records cannot be run with symbolic draws; wanted fields of numbers")
     if values.dtype != np.uint64:
         return values.astype(object)
     flat = np.empty(values.size, object)
@@ -251,7 +249,7 @@ def _objects(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fitted(value: Any, kind: np.dtype[Any]) -> Any:
-    """A value as its field stores it."""
+    """A value cast to its field's type."""
     if isinstance(value, Unknown):
         return value if kind.kind == "f" or value.whole else int(value)
     try:
@@ -262,11 +260,11 @@ def _fitted(value: Any, kind: np.dtype[Any]) -> Any:
 
 
 class _Plain:
-    """Rules as plain Python functions that call each other, with the draws taken from a tape."""
+    """Rules as plain Python functions that call each other, with draws taken from a tape."""
 
     def __init__(self, tape: Tape) -> None:
         self._made: dict[int, Any] = {}
-        self._kept: list[Any] = []  # so that no address is used twice
+        self._kept: list[Any] = []  # keeps objects alive, so that no id is used twice
         draws: dict[Rule, Callable[..., Any]] = {
             random.random_bits: lambda: tape.integer(2**64),
             random.uniform: tape.uniform,
@@ -286,7 +284,7 @@ class _Plain:
         return value
 
     def _swapped(self, value: Any) -> Any:
-        """What stands in the place of something that a rule's text names."""
+        """The replacement of an object that a rule's code names."""
         if id(value) in self._made:
             return self._made[id(value)]
         if isinstance(value, ModuleType):
@@ -304,7 +302,7 @@ class _Plain:
         )  # fmt: skip
         made.__kwdefaults__ = plain.__kwdefaults__
         if key is not None:
-            self._put(key, made)  # before what it calls: rules may call each other in a circle
+            self._put(key, made)  # before the functions it calls: rules may be mutually recursive
         for name in _names(plain.__code__):
             if name in plain.__globals__:
                 names[name] = self._swapped(plain.__globals__[name])
@@ -314,7 +312,7 @@ class _Plain:
 
 
 def _draw(unknown: Callable[..., Any], known: Callable[..., Any]) -> Callable[..., Any]:
-    """A draw: open from the copy's own stream, known from one that a rule has put in its place."""
+    """A draw: symbolic from the copy's own stream, real from a stream that a rule has put in its place."""
 
     def draw(state: Any, *arguments: Any) -> Any:
         if state.rng_key is _STREAM:
@@ -325,7 +323,7 @@ def _draw(unknown: Callable[..., Any], known: Callable[..., Any]) -> Callable[..
 
 
 class _Names:
-    """A module as rules see it."""
+    """A module as rules see it, with its rules replaced."""
 
     def __init__(self, module: ModuleType, swapped: Callable[[Any], Any]) -> None:
         self._module, self._swap = module, swapped

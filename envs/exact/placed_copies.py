@@ -1,4 +1,4 @@
-"""Copies of a game that are put into given states: what reading a whole game stands on, a batch of states at a time."""
+"""Batches of copies placed in given states, for enumerating a whole game."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from numpy.typing import NDArray
 from mlbits.envs.core.game import Game
 from mlbits.envs.engine.cpu_copies import Copies
 
-_SIZES = (64, 1024, 16384)  # of the pools of copies
-_OBSERVED_BYTES = 2**26  # that observations of one pool may take
+_SIZES = (64, 1024, 16384)  # numbers of copies of the pools
+_OBSERVED_BYTES = 2**26  # upper bound on the observations of one pool
 
 
 class StateCopies:
-    """Copies in several sizes, made when they are first wanted.
+    """Pools of copies of several sizes, created on demand.
 
     Args:
-        game: of any number of seats.
-        timed: whether its rules look at the time; if not, copies are out of the time limit's reach.
+        game: a game with any number of seats.
+        timed: whether its rules read the elapsed time; if not, the copies never reach the time limit.
 
     Attributes:
-        most: how many states are taken at once.
+        max_states: most states in one call.
     """
 
     def __init__(self, game: Game, *, timed: bool) -> None:
         self._game, self._timed = game, timed
         self._pools: dict[int, Copies] = {}
         observed = game.seats * game.observation.dtype.itemsize * int(np.prod(game.observation.shape))
-        self.most = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
+        self.max_states = max(_SIZES[0], min(_SIZES[-1], _OBSERVED_BYTES // observed))
 
     def at(self, records: NDArray[Any]) -> Copies:
-        """Copies that are in the given states, at most ``most``; those left over are over, and stand still."""
-        size = next(size for size in (*_SIZES[:-1], self.most) if size >= len(records))
+        """Copies in the given states (at most ``max_states``); the remaining copies are over and do not change."""
+        size = next(size for size in (*_SIZES[:-1], self.max_states) if size >= len(records))
         if size not in self._pools:
             self._pools[size] = Copies(self._game, size, autoreset="disabled", illegal="replace", threads=1)
         copies = self._pools[size]
@@ -41,14 +41,14 @@ class StateCopies:
         copies.states[: len(records)] = records
         if not self._timed:
             copies.states["elapsed"] = -1
-        copies.look()
+        copies.refresh()
         return copies
 
 
 def state_keys(records: NDArray[Any], key: np.dtype[Any]) -> NDArray[Any]:
-    """What tells states apart, as packed records of the fields of ``key`` (whose first is a filler)."""
+    """Keys that identify states: packed records of the fields of ``key`` (whose first field is a filler)."""
     keys = np.zeros(len(records), key)
     for name in (key.names or ())[1:]:
-        # Adding 0 makes -0.0 the 0.0 that it equals.
+        # Adding 0 turns -0.0 into the equal 0.0.
         keys[name] = records[name] + 0 if key[name].base.kind == "f" else records[name]
     return keys

@@ -1,25 +1,25 @@
-"""The sequence form of a small finite game, read off its own rules: what exact best responses are computed on.
+"""Sequence forms of small finite games, built from their rules, for computing exact best responses.
 
 Von Stengel 1996, "Efficient computation of behavior strategies" (Games and Economic Behavior 14), section 3. A seat's
-sequence is what it has seen and done so far, its information set what it has seen besides its last action. With x_i(s)
+sequence is what it has observed and done so far; its information set is that without its last action. With x_i(s)
 the product of seat i's own probabilities along its sequence s, and g the payoffs times the probability of chance,
 
     u_j(x) = sum over outcomes of g_j(s_1, ..., s_P) prod_i x_i(s_i)
 
 which is linear in each x_i. A mixture that draws one of several policies for a whole game has the mean of their x_i,
-and no other number of it matters (Kuhn's theorem). A best response of seat j is found by going back through its
-information sets: the value of a sequence is what it is paid at once and the best of each set I that follows,
+and nothing else about it matters (Kuhn's theorem). A best response of seat j is found by backward induction over its
+information sets: the value of a sequence is what it is paid directly plus the best of each set I that follows,
 
     v_j(s) = sum over outcomes with s_j = s of g_j prod_{i != j} x_i + sum over I after s of max over a of v_j(I, a)
 
-Information is the sequence of one's own observations, legal actions and actions (perfect recall), whatever the policies
-look at; rewards are not seen until the game is over. Seats may act at once or in turns. What moves lead to, chance
-included, is found by :mod:`mlbits.envs.exact.joint_states`.
+A seat's information is the sequence of its own observations, legal actions and actions (perfect recall), whatever its
+policy uses; rewards are not observed until the game is over. Seats may act simultaneously or in turns. Outcomes of
+moves, chance included, come from :mod:`mlbits.envs.exact.joint_states`.
 
 Example:
     >>> from mlbits.envs.registry import make_game
     >>> form = read_sequence_form(make_game("mlbits/Goofspiel-v0", cards=3))
-    >>> [len(seat.parent) for seat in form.seats], form.payoffs.shape  # information sets; outcomes that pay somebody
+    >>> [len(seat.parent) for seat in form.seats], form.payoffs.shape  # information sets; outcomes that pay a seat
     ([57, 57], (2, 156))
 """
 
@@ -44,14 +44,14 @@ MAX_MOVES = 2**22  # joint moves of the tree: 100 MB of payoffs for two seats
 
 @dataclass(frozen=True, eq=False)
 class SeatForm:
-    """One seat's information sets [I] and sequences [Q], both in the order of time; sequence 0 is the empty one.
+    """One seat's information sets [I] and sequences [Q], both in order of time; sequence 0 is the empty one.
 
     Attributes:
-        parent: the sequence after which an information set is met, [I].
-        state: number of a state of the game in which it is met, [I].
-        infoset: the information set at which a sequence ends, [Q], -1 for the empty one.
-        action: the action with which it ends, [Q], -1 for the empty one.
-        rounds: (first information set, first sequence) of each round, and a last pair of the numbers of both.
+        parent: sequence that leads to an information set, [I].
+        state: number of a state of the game in that information set, [I].
+        infoset: information set at which a sequence ends, [Q], -1 for the empty one.
+        action: action with which a sequence ends, [Q], -1 for the empty one.
+        rounds: (first information set, first sequence) of each round; a last pair holds the total numbers.
     """
 
     parent: NDArray[np.int64]
@@ -64,7 +64,7 @@ class SeatForm:
         """The product of a policy's probabilities along each sequence, x [Q].
 
         Args:
-            policy: probabilities of the actions in each state of the game, [S, A].
+            policy: action probabilities in each state of the game, [S, A].
         """
         plan = np.ones(len(self.infoset))
         for (_, begin), (_, end) in itertools.pairwise(self.rounds):
@@ -73,7 +73,7 @@ class SeatForm:
         return plan
 
     def best(self, paid: NDArray[np.float64]) -> float:
-        """The value of a best response, where each sequence is paid ``paid`` [Q] against the others' plans."""
+        """The value of a best response, if each sequence is paid ``paid`` [Q] against the others' plans."""
         value = paid.copy()
         for (first, begin), (last, end) in reversed(list(itertools.pairwise(self.rounds))):
             if last > first:
@@ -85,12 +85,12 @@ class SeatForm:
 
 @dataclass(frozen=True, eq=False)
 class SequenceForm:
-    """A game of P seats in sequence form, whose states are numbered to S.
+    """A game of P seats in sequence form, with S numbered states.
 
     Attributes:
         seats: each seat's information sets and sequences.
-        sequences: the sequences of all seats that lead to an outcome, int32 [P, E].
-        payoffs: what it pays each seat, times the probability of chance, float64 [P, E].
+        sequences: each seat's sequence that leads to an outcome, int32 [P, E].
+        payoffs: each seat's payoff of an outcome times the probability of chance, float64 [P, E].
         obs: observations [S, P, ...], or a dict of those.
         legal: bool [S, P, A].
     """
@@ -102,29 +102,29 @@ class SequenceForm:
     legal: NDArray[np.bool_]
 
     def values(self, plans: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What each seat earns, and what its best response to the others would, both [P].
+        """Each seat's expected return, and that of its best response to the others, both [P].
 
         Args:
             plans: each seat's realisation probabilities, [Q_i].
         """
-        shares = [plan[of] for plan, of in zip(plans, self.sequences, strict=True)]
+        reach = [plan[of] for plan, of in zip(plans, self.sequences, strict=True)]
         now, best = np.zeros(len(plans)), np.zeros(len(plans))
         for seat, plan in enumerate(plans):
-            others = math.prod((share for other, share in enumerate(shares) if other != seat), start=self.payoffs[seat])
+            others = math.prod((x for other, x in enumerate(reach) if other != seat), start=self.payoffs[seat])
             paid = np.bincount(self.sequences[seat], others, len(plan)).astype(np.float64)
             now[seat], best[seat] = plan @ paid, self.seats[seat].best(paid)
         return now, best
 
 
 def read_sequence_form(game: Game, *, move_limit: int = MAX_MOVES) -> SequenceForm:
-    """Go through all that can happen in a game.
+    """Enumerate all histories of a game.
 
     Args:
-        game: of one seat or more, with Discrete actions.
-        move_limit: joint moves, over all histories, beyond which the game is refused.
+        game: a game of one seat or more, with Discrete actions.
+        move_limit: most joint moves over all histories; beyond it the game is refused.
 
     Raises:
-        GameError: if the actions are no Discrete ones, or there is too much that can happen.
+        GameError: if the actions are not Discrete, or a limit is exceeded.
     """
     if game.action.kind != "discrete":
         raise GameError(f"{game.name}: got {game.action_space}; wanted Discrete actions")
@@ -132,7 +132,7 @@ def read_sequence_form(game: Game, *, move_limit: int = MAX_MOVES) -> SequenceFo
 
 
 class _Tree:
-    """Grows all histories round by round."""
+    """Enumerates all histories round by round."""
 
     def __init__(self, game: Game, move_limit: int) -> None:
         self.game, self.limit, self.states = game, move_limit, States(game, move_limit)
@@ -141,7 +141,7 @@ class _Tree:
         self._payoffs: list[NDArray[np.float64]] = []
 
     def grow(self) -> SequenceForm:
-        """The whole game."""
+        """Enumerate the whole game."""
         state, reach = self.states.begin()
         sequence = np.zeros((len(state), self.game.seats), np.int64)
         moves, rounds = 0, 0
@@ -149,7 +149,7 @@ class _Tree:
             rounds += 1
             present, of = np.unique(state, return_inverse=True)
             records = self.states.records(present)
-            seen, legal = self.states.look(records)
+            seen, legal = self.states.observe(records)
             first = np.stack(
                 [seat.meet(present, of, sequence[:, k], seen[:, k], legal[:, k]) for k, seat in enumerate(self._seats)],
                 -1,
@@ -166,22 +166,22 @@ class _Tree:
     def _spread(
         self, table: Moves, of: NDArray[np.int64], reach: NDArray[np.float64], first: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        """Note what all histories of a round are paid; gives those of the next: states, probabilities, sequences."""
+        """Record the payoffs of a round; return states, probabilities and sequences of the next round's histories."""
         counts = table.rows[of]
         node = np.repeat(np.arange(len(of)), counts)
         row = np.arange(len(node)) - np.repeat(np.cumsum(counts) - counts, counts)
         row += (np.cumsum(table.rows) - table.rows)[of][node]
-        sequence, share = first[node] + table.action[row], reach[node] * table.share[row]
+        sequence, probability = first[node] + table.action[row], reach[node] * table.probability[row]
         paid = table.reward[row].any(1)
         self._sequences.append(sequence[paid].T.astype(np.int32))
-        self._payoffs.append((table.reward[row[paid]] * share[paid, None]).T)
+        self._payoffs.append((table.reward[row[paid]] * probability[paid, None]).T)
         on = table.after[row] >= 0
-        state, share, sequence = table.after[row[on]], share[on], sequence[on]
-        same = state  # histories that are one in all but draws that nobody has seen
+        state, probability, sequence = table.after[row[on]], probability[on], sequence[on]
+        same = state  # merge histories that differ only in draws that no seat has observed
         for column in sequence.T:
             same = np.unique(same * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1].reshape(-1)
         _, place = np.unique(same, return_index=True)
-        return state[place], np.bincount(same, share, len(place)).astype(np.float64), sequence[place]
+        return state[place], np.bincount(same, probability, len(place)).astype(np.float64), sequence[place]
 
     def _assemble(self) -> SequenceForm:
         total = len(self.states)
@@ -208,21 +208,21 @@ class _Seat:
         self, present: NDArray[np.int64], of: NDArray[np.int64], sequence: NDArray[np.int64], seen: NDArray[np.uint8],
         legal: NDArray[np.bool_],
     ) -> NDArray[np.int64]:  # fmt: skip
-        """A round's information sets.
+        """Number the information sets of a round.
 
         Args:
-            present: numbers of the states, [n].
-            of: the place of each history's state among them, [N].
-            sequence: of each history, [N].
-            seen: what the seat sees in each state, [n, bytes].
+            present: numbers of the round's distinct states, [n].
+            of: index into ``present`` of each history's state, [N].
+            sequence: sequence of each history, [N].
+            seen: the seat's observation in each state, [n, bytes].
             legal: its legal actions in each state, [n, A].
 
         Returns:
-            The number of the first of the sequences that go on from each history, [N].
+            The first of the sequences that continue each history, [N].
         """
-        looks = np.ascontiguousarray(np.concatenate([seen, legal.astype(np.uint8)], 1))
-        distinct, look = np.unique(looks.view(np.dtype((np.void, looks.shape[1])))[:, 0], return_inverse=True)
-        key = sequence * len(distinct) + look.reshape(-1)[of]
+        infos = np.ascontiguousarray(np.concatenate([seen, legal.astype(np.uint8)], 1))
+        distinct, info = np.unique(infos.view(np.dtype((np.void, infos.shape[1])))[:, 0], return_inverse=True)
+        key = sequence * len(distinct) + info.reshape(-1)[of]
         _, place, number = np.unique(key, return_index=True, return_inverse=True)
         begin, start = self._rounds[-1]
         infoset, action = np.nonzero(legal[of[place]])
@@ -235,7 +235,7 @@ class _Seat:
         return (start + np.cumsum(counts) - counts)[number.reshape(-1)]
 
     def done(self) -> SeatForm:
-        """All of them."""
+        """The seat's information sets and sequences."""
         return SeatForm(
             np.concatenate(self._parent), np.concatenate(self._state), np.concatenate(self._infoset),
             np.concatenate(self._action), tuple(self._rounds),

@@ -1,9 +1,9 @@
-"""Which fields of a copy's state its rules read back: those make up the state, in the sense of a decision process.
+"""Finds the fields of a copy's state that its rules read back: these make up the state of the decision process.
 
-A field that no rule reads before it writes it anew has no part in what will happen, however often ``observe`` or a
-picture shows it (the arm that a bandit pulled last; a counter that is only counted up). Two states that differ in such
-fields alone have one future. The fields are found in the rules' text, without running it: what is listed here may be
-more than is needed, never less.
+A field that no rule reads before writing it again does not affect the future, however often ``observe`` or a picture
+shows it (a bandit's last arm; a counter that is only incremented). Two states that differ only in such fields have the
+same future. The fields are found by static analysis of the rules' source code; the result may contain more fields
+than necessary, never fewer.
 
 Example:
     >>> from mlbits.envs.registry import make_game
@@ -28,19 +28,19 @@ _DRAWS = (random.random_bits, random.uniform, random.randint, random.normal)
 
 
 class _AnyField(Exception):
-    """The text does not tell which fields are read."""
+    """The source code does not show which fields are read."""
 
 
 def fields_read(game: Game, rules: Iterable[Rule | None] | None = None) -> frozenset[str]:
-    """Names of the fields of a copy's state whose values the future depends on.
+    """Names of the fields of a copy's state that the future depends on.
 
     Args:
         game: the game.
-        rules: which of its rules to look at; None takes ``step``, ``legal`` and ``acts``.
+        rules: which of its rules to analyse; None means ``step``, ``legal`` and ``acts``.
 
     Returns:
-        Fields of ``game.state_dtype``, the core's header included where rules read it; all of them where the rules'
-        text cannot be had, or does something with the state that is not looked through.
+        Fields of ``game.state_dtype``, including the core's header if rules read it; all of them if the rules'
+        source is not available or uses the state in a way that is not analysed.
     """
     found: set[str] = set()
     try:
@@ -53,9 +53,9 @@ def fields_read(game: Game, rules: Iterable[Rule | None] | None = None) -> froze
 
 
 def _read_by(rule: Any, position: int | str, above: frozenset[tuple[int, int | str]]) -> set[str]:
-    """Fields that a function reads of the state that it is given as one of its arguments."""
+    """Fields of the state that a function reads; the state is its argument ``position``."""
     function = python_function(rule)
-    if (id(function), position) in above:  # rules that call each other in a circle
+    if (id(function), position) in above:  # mutually recursive rules
         return set()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
@@ -74,7 +74,7 @@ def _read_by(rule: Any, position: int | str, above: frozenset[tuple[int, int | s
 
 
 class _Reader:
-    """Goes through a function's text with the set of fields that have been written on the way."""
+    """Walks a function's syntax tree with the set of fields written so far."""
 
     def __init__(self, function: Any, state: str, above: frozenset[tuple[int, int | str]]) -> None:
         self._state, self._above = state, above
@@ -83,7 +83,7 @@ class _Reader:
         self.found: set[str] = set()
 
     def block(self, statements: list[ast.stmt], written: set[str]) -> set[str] | None:
-        """Read statements in turn; returns what is written after them, None where they lead elsewhere."""
+        """Read statements in order; return the fields written after them, or None if control leaves the block."""
         for statement in statements:
             after = self._statement(statement, written)
             if after is None:
@@ -96,7 +96,7 @@ class _Reader:
             self._expression(node.value, written)
             return written.union(*(self._target(target, written) for target in node.targets))
         if isinstance(node, ast.AugAssign):
-            # ``state.count += 1`` alone tells nobody how much there was.
+            # ``state.count += 1`` alone does not reveal the field's value.
             self._expression(node.value, written)
             if not self._is_field(node.target):
                 self._expression(node.target, written)
@@ -122,7 +122,7 @@ class _Reader:
         if self._is_field(node):
             return {node.attr}  # type: ignore[attr-defined]
         if isinstance(node, ast.Subscript) and self._is_field(node.value):
-            self._expression(node.slice, written)  # one entry of several: nothing is read, and not all written
+            self._expression(node.slice, written)  # a single entry: nothing is read, and the field not fully written
         else:
             self._expression(node, written)
         return set()
@@ -133,14 +133,14 @@ class _Reader:
                 self.found.add(node.attr)  # type: ignore[attr-defined]
             return
         if isinstance(node, ast.Name) and node.id == self._state:
-            raise _AnyField  # another name for the state, or something done with it as a whole
+            raise _AnyField  # an alias of the state, or a use of it as a whole
         if isinstance(node, ast.Call) and self._call(node, written):
             return
         for child in ast.iter_child_nodes(node):
             self._expression(child, written)
 
     def _call(self, node: ast.Call, written: set[str]) -> bool:
-        """Look into a call that is given the state; False for any other."""
+        """Analyse a call that takes the state as an argument; False for any other call."""
         given: list[tuple[int | str, ast.expr]] = list(enumerate(node.args))
         given += [(keyword.arg or "", keyword.value) for keyword in node.keywords]
         places = [place for place, value in given if isinstance(value, ast.Name) and value.id == self._state]
@@ -158,7 +158,7 @@ class _Reader:
         return True
 
     def _resolved(self, node: ast.expr) -> Any:
-        """The function that an expression names, or None."""
+        """The function that an expression refers to, or None."""
         if isinstance(node, ast.Name):
             return self._known.get(node.id)
         if isinstance(node, ast.Attribute):

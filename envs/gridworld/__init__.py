@@ -1,8 +1,8 @@
-"""Gridworlds on a fixed map: GridWorld, FourRooms and CliffWalk, one set of rules.
+"""Gridworlds on a fixed map: GridWorld, FourRooms and CliffWalk, which share their rules.
 
 Description:
     An agent walks on a map of floor, walls, goals, pits and cliffs. With the slip probability a move goes in a
-    direction drawn uniformly from the four. Moving into a wall or off the map stays in place.
+    direction drawn uniformly from the four. Moves into a wall or off the map leave the agent where it is.
 
 Actions:
     Discrete(4): 0 up, 1 right, 2 down, 3 left.
@@ -11,17 +11,17 @@ Observations (setting ``observation``):
 
     | value | space | meaning |
     |---|---|---|
-    | "index" | Discrete(H * W) | the agent's cell, row by row |
+    | "index" | Discrete(H * W) | the agent's cell, numbered row by row |
     | "one_hot" | Box(0, 1, [H * W], uint8) | 1 at the agent's cell |
     | "planes" | Box(0, 1, [5, H, W], uint8) | agent, walls, goals, pits, cliffs |
     | "pixels" | Box(0, 255, [8 H, 8 W, 3], uint8) | a small image |
 
 Rewards:
-    ``-step_cost`` for every step; in place of it ``goal_reward`` on reaching a goal, ``pit_reward`` on falling into
-    a pit and ``cliff_reward`` on stepping off a cliff.
+    ``-step_cost`` for every step; instead of it ``goal_reward`` for reaching a goal, ``pit_reward`` for falling into
+    a pit and ``cliff_reward`` for stepping off a cliff.
 
 Start:
-    One of the start cells, each as likely.
+    One of the start cells, drawn uniformly.
 
 End:
     Termination in a goal or a pit. Truncation after ``horizon`` steps. A cliff does not end the episode.
@@ -54,7 +54,7 @@ _OBSERVE = {
 
 
 def observation_space(observation: str, height: int, width: int) -> Any:
-    """The space of one kind of gridworld observation.
+    """The observation space of one kind of gridworld observation.
 
     Raises:
         GameError: if there is no such kind.
@@ -84,14 +84,14 @@ def gridworld(
     """A gridworld on a fixed map.
 
     Args:
-        map: a map's name ("8x8", "empty_8x8", "russell_norvig", "four_rooms", "cliff_walk", "maze") or its rows as
+        map: the name of a map ("8x8", "empty_8x8", "russell_norvig", "four_rooms", "cliff_walk", "maze") or its rows as
             text, separated by newlines or "/": floor ``.``, wall ``#``, start ``S``, goal ``G``, pit ``X``,
             cliff ``C``.
         slip: probability 0..1 that a move goes in a uniformly drawn direction.
-        step_cost: what each step costs, in reward.
-        goal_reward: reward of reaching a goal.
-        pit_reward: reward of falling into a pit.
-        cliff_reward: reward of stepping off a cliff.
+        step_cost: cost of each step, subtracted from the reward.
+        goal_reward: reward for reaching a goal.
+        pit_reward: reward for falling into a pit.
+        cliff_reward: reward for stepping off a cliff.
         observation: "index", "one_hot", "planes" or "pixels".
         horizon: steps after which the episode is truncated, or None.
 
@@ -104,13 +104,13 @@ def gridworld(
 def four_rooms(
     *, slip: float = 0.0, step_cost: float = 0.01, observation: ObservationKind = "index", horizon: int | None = 200
 ) -> Game:
-    """Four rooms joined by hallways, start anywhere, goal in a corner.
+    """Four rooms connected by hallways; start anywhere, goal in a corner.
 
     The map is that of Sutton, Precup and Singh, "Between MDPs and semi-MDPs" (1999), figure 2.
 
     Args:
         slip: probability 0..1 that a move goes in a uniformly drawn direction.
-        step_cost: what each step costs, in reward.
+        step_cost: cost of each step, subtracted from the reward.
         observation: "index", "one_hot", "planes" or "pixels".
         horizon: steps after which the episode is truncated, or None.
     """
@@ -120,7 +120,7 @@ def four_rooms(
 def cliff_walk(*, slip: float = 0.0, observation: ObservationKind = "index", horizon: int | None = 200) -> Game:
     """The cliff of Sutton and Barto, "Reinforcement Learning" (2018), example 6.6.
 
-    Every step costs 1, the goal included; stepping off the cliff costs 100 and leads back to the start.
+    Every step costs 1, the one into the goal included; stepping off the cliff costs 100 and leads back to the start.
 
     Args:
         slip: probability 0..1 that a move goes in a uniformly drawn direction.

@@ -1,4 +1,4 @@
-"""Pictures of gridworlds, and the overlay of a value map and policy arrows."""
+"""Draws gridworlds as text and images, with an optional overlay of state values and policy arrows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BIGGEST_SIDE = 512
 
 
 def text(kinds: NDArray[Any], agent: int) -> str:
-    """A map as letters, ``A`` where the agent stands."""
+    """A map as letters, with ``A`` at the agent's cell."""
     height, width = kinds.shape
     letters = [_LETTER[int(kind)] for kind in kinds.reshape(-1)]
     letters[agent] = "A"
@@ -33,9 +33,9 @@ def draw(
 
     Args:
         kinds: [H, W] kinds of cells.
-        agent: the agent's cell, or None.
+        agent: cell of the agent, or None.
         values: [H * W] numbers shown as a heat map (blue low, yellow high), NaN for none.
-        policy: [H * W, 4] probabilities of up, right, down, left, drawn as arrows of that area.
+        policy: [H * W, 4] probabilities of up, right, down, left, drawn as arrows with area proportional to them.
 
     Returns:
         uint8 [side H, side W, 3].
@@ -55,7 +55,7 @@ def draw(
             if kind in (GOAL, PIT) and side // 2 >= SMALLEST_TEXT:
                 canvas.text(x + side / 2, y + side / 2, _LETTER[kind], size=side // 2, fill=PAPER)
             if policy is not None and kind == EMPTY:
-                aside = side * 0.06 if heat is not None else 0.0  # clear of the number in the corner
+                aside = side * 0.06 if heat is not None else 0.0  # keeps clear of the number in the corner
                 _draw_arrows(canvas, x + side / 2 + aside, y + side / 2 - aside, side, policy[cell])
             if heat is not None and kind == EMPTY and side >= 40 and not np.isnan(heat[cell, 0]):
                 number = f"{round(float(values[cell]), 2) + 0.0:.2f}"  # type: ignore[index]
@@ -67,7 +67,7 @@ def draw(
 
 
 def draw_overlay(game: Game, values: ArrayLike | None = None, policy: ArrayLike | None = None) -> NDArray[np.uint8]:
-    """A gridworld's map with a value heat map and policy arrows laid over it.
+    """A gridworld's map with an overlay of a value heat map and policy arrows.
 
     Args:
         game: a gridworld with a fixed map.
@@ -75,11 +75,11 @@ def draw_overlay(game: Game, values: ArrayLike | None = None, policy: ArrayLike 
         policy: [H * W] best actions (negative for none) or [H * W, 4] probabilities, or None.
 
     Raises:
-        GameError: if the game has no fixed map, or a shape does not fit it.
+        GameError: if the game has no fixed map, or a shape does not match it.
     """
     kinds = game.layout.get("kinds")
     if kinds is None:
-        raise GameError(f"game: {game.name} has no fixed map; wanted a gridworld that has one")
+        raise GameError(f"game: {game.name} has no fixed map; wanted a gridworld with one")
     cells = kinds.size
     if values is not None and np.shape(values) != (cells,):
         raise GameError(f"values: got shape {np.shape(values)}; wanted {(cells,)}")
@@ -95,11 +95,11 @@ def draw_overlay(game: Game, values: ArrayLike | None = None, policy: ArrayLike 
 
 
 def _heat(values: NDArray[Any], kinds: NDArray[Any]) -> NDArray[Any]:
-    """Colours [H * W, 3] from pale blue (lowest floor cell) to yellow (highest)."""
+    """Colours [H * W, 3] from pale blue (lowest value of a floor cell) to yellow (highest)."""
     floor = values[(kinds.reshape(-1) == EMPTY) & np.isfinite(values)]
     low, high = (float(floor.min()), float(floor.max())) if floor.size else (0.0, 1.0)
-    share = ((values - low) / (high - low if high > low else 1.0))[:, None]
-    return np.array([190.0, 208.0, 240.0]) * (1 - share) + np.array([252.0, 214.0, 92.0]) * share
+    fraction = ((values - low) / (high - low if high > low else 1.0))[:, None]
+    return np.array([190.0, 208.0, 240.0]) * (1 - fraction) + np.array([252.0, 214.0, 92.0]) * fraction
 
 
 def _draw_arrows(canvas: Canvas, x: float, y: float, side: int, probabilities: NDArray[Any]) -> None:

@@ -1,10 +1,10 @@
-"""Maps: their letters, the named ones, and how text becomes parameters.
+"""Gridworld maps: their letters, the named maps, and how text is turned into parameters.
 
 | letter | cell |
 |---|---|
 | ``.`` or space | floor |
 | ``#`` | wall |
-| ``S`` | floor, a start cell (without any, every floor cell is one) |
+| ``S`` | floor, a start cell (if a map has none, every floor cell is one) |
 | ``G`` | goal: ends the episode |
 | ``X`` | pit: ends the episode |
 | ``C`` | cliff: back to the first start cell |
@@ -90,20 +90,20 @@ MAX_SIDE = 128
 
 
 def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Read a map.
+    """Parse a map.
 
     Args:
         text: the name of a map, or rows of letters separated by newlines or "/".
 
     Returns:
-        kinds uint8 [H, W], and the start cells' numbers int16 [S], row by row.
+        kinds uint8 [H, W], and the start cells int16 [S], numbered row by row.
 
     Raises:
-        UnknownIdError: for a single word that is no map's name and not made of map letters.
-        GameError: for ragged rows, unknown letters, no goal that can be reached, no start, or a side beyond 128.
+        UnknownIdError: for a single word that is neither a map's name nor made of map letters.
+        GameError: for rows of different lengths, unknown letters, no reachable goal, no start, or a side above 128.
     """
     if not isinstance(text, str):
-        raise GameError(f"map: got {text!r}; wanted a map's name, or its rows as one text")
+        raise GameError(f"map: got {text!r}; wanted the name of a map, or its rows as one string")
     if text in MAPS:
         text = MAPS[text]
     elif re.fullmatch(r"[a-z0-9_ -]{2,}", text.lower()) and set(text) - set(LETTERS):
@@ -137,7 +137,7 @@ def read_map(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
 
 
 def _reached(kinds: NDArray[np.uint8], starts: NDArray[Any]) -> set[int]:
-    """The cells to which moves lead from the start cells."""
+    """The cells that can be reached from the start cells."""
     table, reached, edge = neighbours(kinds), {int(cell) for cell in starts}, [int(cell) for cell in starts]
     while edge:
         for cell in table[edge.pop()].tolist():
@@ -148,7 +148,7 @@ def _reached(kinds: NDArray[np.uint8], starts: NDArray[Any]) -> set[int]:
 
 
 def neighbours(kinds: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """Where each move leads from each cell, int16 [H * W, 4]; into a wall or off the map it stays."""
+    """The cell to which each move leads, int16 [H * W, 4]; moves into a wall or off the map stay."""
     height, width = kinds.shape
     table = np.empty((height * width, 4), np.int16)
     for row in range(height):
@@ -161,7 +161,7 @@ def neighbours(kinds: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def capacity(cells: int) -> int:
-    """The size that parameter arrays get, in few steps so that maps share compiled code."""
+    """The size of the parameter arrays, one of a few so that maps share compiled code."""
     return next(size for size in _CAPACITIES if size >= cells)
 
 

@@ -1,15 +1,15 @@
-"""RandomGridWorld: a new map every episode, and maps that training has never seen.
+"""RandomGridWorld: a new map every episode, with test maps never seen in training.
 
 Description:
-    The gridworld of :mod:`mlbits.envs.gridworld` on a map drawn for each episode: walls (and pits, if asked for) at
-    random, a start and a goal anywhere. Every episode draws a level number, and the whole map with its start and goal
-    is a function of that number, the map's size, densities and split alone. The splits "train" and "test" never meet:
-    their levels are different numbers, and each map belongs to one of them by a hash of its cells, so that a level
-    whose map is the other split's draws again. Every map can be solved: start and goal are drawn first, then walls
-    until there is a way (at most 8 times), and as a last resort a way of random steps towards the goal is cleared.
+    The gridworld of :mod:`mlbits.envs.gridworld` on a map drawn for each episode: random walls (and pits, if asked
+    for), a random start and a random goal. Every episode draws a level number; the map with its start and goal is a
+    function only of that number, the map's size, the densities and the split. The splits "train" and "test" are
+    disjoint: their level numbers differ, and a hash of its cells assigns each map to one split, so that a level
+    whose map belongs to the other split is drawn again. Every map can be solved: start and goal are drawn first, then
+    walls until a path exists (at most 8 times); if none does, a path of random steps towards the goal is cleared.
 
     Source: the protocol of Cobbe et al., "Leveraging procedural generation to benchmark reinforcement
-    learning" (2020): train on a number of levels (``levels``), test on others.
+    learning" (2020): train on a fixed number of levels (``levels``), test on others.
 
 Actions:
     Discrete(4): 0 up, 1 right, 2 down, 3 left.
@@ -18,15 +18,15 @@ Observations (setting ``observation``):
 
     | value | space | meaning |
     |---|---|---|
-    | "planes" | Box(0, 1, [5, H, W], uint8) | agent, walls, goals, pits, cliffs (of which there are none) |
+    | "planes" | Box(0, 1, [5, H, W], uint8) | agent, walls, goals, pits, cliffs (there are none) |
     | "pixels" | Box(0, 255, [8 H, 8 W, 3], uint8) | a small image |
 
-    There is no "index" or "one_hot", which would show the agent's cell and hide the map.
+    "index" and "one_hot" are not offered: they show the agent's cell but not the map.
 
 Rewards:
-    ``-step_cost`` for every step; in place of it ``goal_reward`` on reaching the goal and ``pit_reward`` on
+    ``-step_cost`` for every step; instead of it ``goal_reward`` for reaching the goal and ``pit_reward`` for
     falling into a pit. Without slips the best return is goal_reward - step_cost * (shortest - 1), where
-    ``shortest``, a field of the state, is the number of moves on the shortest way from start to goal.
+    ``shortest``, a field of the state, is the length of the shortest path from start to goal.
 
 Start:
     The start cell of the episode's level.
@@ -58,17 +58,17 @@ MIN_SIDE, MAX_SIDE = 3, 32
 LEVELS_A_SPLIT = 2**31
 FIRST_LEVEL = {"train": 0, "test": LEVELS_A_SPLIT}
 MAX_DENSITY = 0.6
-ATTEMPTS = 8  # times that walls are drawn before a way is cleared
-# Times that a level draws again until its map belongs to its split; all fail once in 2**64 (or where a split has none).
+ATTEMPTS = 8  # draws of walls before a path is cleared
+# Most redraws of a level whose map belongs to the other split; all fail once in 2**64 (or if a split has no maps).
 REDRAWS = 64
 _ONE, _HASH_FACTOR = np.uint64(1), np.uint64(0x100000001B3)
-# Keeps the levels' random streams apart from those of the copies.
+# Separates the random streams of levels from those of copies.
 _LEVEL_STREAM = np.uint64(0x4D41505F4C56454C)
 
 
 @rule(inline=False)
 def reset(state: Any, params: Any) -> None:
-    """Draw a level from the copy's stream, then build its map from the level's own."""
+    """Draw a level from the copy's random stream, then build its map from the level's own stream."""
     level = np.uint64(params.first_level) + np.uint64(randint(state, params.num_levels))
     state.level = level
     key, counter = state.rng_key, state.rng_counter
@@ -86,7 +86,7 @@ def reset(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def build(state: Any, params: Any) -> None:
-    """Draw start, goal and map, so that there is a way from one to the other."""
+    """Draw start, goal and map, such that a path connects start and goal."""
     cells = params.height * params.width
     state.goal = randint(state, cells)
     start = randint(state, cells - 1)
@@ -102,7 +102,7 @@ def build(state: Any, params: Any) -> None:
 
 @rule
 def side_of(state: Any, params: Any) -> Any:
-    """The split to which a map belongs, 0 or 1: a bit of a hash of its cells, wherever the agent starts."""
+    """The split to which a map belongs, 0 or 1: one bit of a hash of its cells (the start does not matter)."""
     code = np.uint64(params.width)
     for cell in range(params.height * params.width):
         code = code * _HASH_FACTOR + np.uint64(state.kind[cell]) + _ONE
@@ -113,15 +113,15 @@ def side_of(state: Any, params: Any) -> Any:
 def scatter(state: Any, params: Any, cells: Any) -> None:
     """Draw the kind of every cell."""
     for cell in range(cells):
-        share = uniform(state)
-        state.kind[cell] = WALL if share < params.wall_below else PIT if share < params.pit_below else EMPTY
+        u = uniform(state)
+        state.kind[cell] = WALL if u < params.wall_below else PIT if u < params.pit_below else EMPTY
     state.kind[state.cell] = EMPTY
     state.kind[state.goal] = GOAL
 
 
 @rule(inline=False)
 def flood(state: Any, params: Any, cells: Any) -> None:
-    """Write every cell's number of moves to the goal around walls and pits, -1 where there is no way."""
+    """Write each cell's distance to the goal in moves, avoiding walls and pits; -1 if there is no path."""
     for cell in range(cells):
         state.distance[cell] = -1
     state.distance[state.goal] = 0
@@ -141,7 +141,7 @@ def flood(state: Any, params: Any, cells: Any) -> None:
 
 @rule
 def clear_way(state: Any, params: Any) -> None:
-    """Clear a way from start to goal, each move towards the goal, in a random order of moves."""
+    """Clear a shortest path from start to goal, with its moves in random order."""
     row, column = state.cell // params.width, state.cell % params.width
     goal_row, goal_column = state.goal // params.width, state.goal % params.width
     while row != goal_row or column != goal_column:
@@ -156,7 +156,7 @@ def clear_way(state: Any, params: Any) -> None:
 
 @rule
 def neighbour(cell: Any, direction: Any, height: Any, width: Any) -> Any:
-    """The cell up, right, down or left of one, or the same cell at the map's edge."""
+    """The cell above, right of, below or left of a cell; the same cell at the edge of the map."""
     row, column = cell // width, cell % width
     if direction == 0:
         row = max(row - 1, 0)
@@ -223,13 +223,13 @@ def random_gridworld(
         size: side of a square map or (height, width), each 3 to 32.
         split: "train" or "test"; no map is in both.
         levels: number of different levels, or None for all 2**31 of the split.
-        first_level: where the levels begin within the split; with ``levels=1`` it is the one that is played.
+        first_level: index of the first level within the split; with ``levels=1`` the only one.
         wall_density: probability 0..0.6 that a cell is a wall.
-        pit_density: probability that a cell is a pit; together with wall_density at most 0.6.
+        pit_density: probability that a cell is a pit; at most 0.6 together with ``wall_density``.
         slip: probability 0..1 that a move goes in a uniformly drawn direction.
-        step_cost: what each step costs, in reward.
-        goal_reward: reward of reaching the goal.
-        pit_reward: reward of falling into a pit.
+        step_cost: cost of each step, subtracted from the reward.
+        goal_reward: reward for reaching the goal.
+        pit_reward: reward for falling into a pit.
         observation: "planes" or "pixels".
         horizon: steps after which the episode is truncated, or None.
 
@@ -287,7 +287,7 @@ def _densities(wall_density: Any, pit_density: Any) -> dict[str, float]:
 
 
 def _rewards(step_cost: Any, goal_reward: Any, pit_reward: Any) -> list[float]:
-    """Rewards by the kind of cell that is entered: floor, wall (never), goal, pit, cliff (there is none)."""
+    """Rewards by the kind of cell entered: floor, wall (never), goal, pit, cliff (there are none)."""
     given = {"step_cost": step_cost, "goal_reward": goal_reward, "pit_reward": pit_reward}
     cost, goal, pit = (number(name, value, -1e6, 1e6) for name, value in given.items())
     return [-cost, -cost, goal, pit, -cost]

@@ -1,4 +1,4 @@
-"""The rules of gridworlds: one agent on a map, four moves, walls, goals and pits, slips, a cost a step."""
+"""The rules of gridworlds with a fixed map, and the observations of all gridworlds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mlbits.envs.core.rules import rule
 
 EMPTY, WALL, GOAL, PIT, CLIFF = range(5)
 NUM_PLANES = 5  # the agent, then walls, goals, pits and cliffs
-TILE = 8  # pixels of a cell's side in the "pixels" observation
+TILE = 8  # width and height of a cell in the "pixels" observation
 
 
 @rule
 def reset(state: Any, params: Any) -> None:
-    """Put the agent on one of the start cells, each as likely."""
+    """Put the agent on a uniformly drawn start cell."""
     start = randint(state, params.num_starts) if params.num_starts > 1 else 0
     state.cell = params.starts[start]
 
@@ -35,13 +35,13 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe_index(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """The number of the agent's cell, row by row."""
+    """The agent's cell, numbered row by row."""
     out[0] = state.cell
 
 
 @rule
 def observe_one_hot(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """One entry a cell, 1 where the agent stands."""
+    """One entry per cell, 1 at the agent's cell."""
     for cell in range(out.shape[0]):
         out[cell] = 0
     out[state.cell] = 1
@@ -49,7 +49,7 @@ def observe_one_hot(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule(inline=False)
 def write_planes(kinds: Any, agent: Any, out: Any) -> None:
-    """Planes [5, H, W] of 0 and 1: the agent, walls, goals, pits, cliffs (``kinds`` goes row by row)."""
+    """Planes [5, H, W] of 0 and 1: the agent, walls, goals, pits, cliffs (``kinds`` is in row-major order)."""
     width = out.shape[2]
     for row in range(out.shape[1]):
         for column in range(width):
@@ -61,7 +61,7 @@ def write_planes(kinds: Any, agent: Any, out: Any) -> None:
 
 @rule(inline=False)
 def write_pixels(kinds: Any, agent: Any, out: Any) -> None:
-    """A small image [8 H, 8 W, 3]: a colour a kind of cell, the agent a blue square within its cell."""
+    """A small image [8 H, 8 W, 3]: one colour per kind of cell, and the agent as a blue square within its cell."""
     width = out.shape[1] // TILE
     for cell in range(width * (out.shape[0] // TILE)):
         top, left, kind, here = cell // width * TILE, cell % width * TILE, kinds[cell], agent == cell
@@ -81,7 +81,7 @@ def observe_planes(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule
 def observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """A small image [8 H, 8 W, 3]: a colour a kind of cell, the agent a blue square within its cell."""
+    """A small image [8 H, 8 W, 3]: one colour per kind of cell, and the agent as a blue square within its cell."""
     write_pixels(params.kind, state.cell, out)
 
 

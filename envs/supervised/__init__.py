@@ -1,33 +1,33 @@
-"""Supervised: a labelled data set as an environment of one step; to answer is to act, and answers are paid.
+"""Supervised: a labelled dataset as a one-step environment, in which the action is an answer and is rewarded.
 
 Description:
-    An example is drawn, its features are shown, one of the labels is answered and paid for: a contextual bandit
-    whose reward is R(answer | features). With the default rewards, 1 for the right label and else 0, the mean
+    An example is drawn, its features are observed, one of the labels is answered and rewarded: a contextual bandit
+    with the reward R(answer | features). With the default rewards, 1 for the right label and 0 for others, the mean
     return of a policy is its accuracy, and supervised learning is reinforcement learning in which every action's
     reward is known. :func:`supervised` makes the game from arrays or from a torch Dataset, :func:`register_supervised`
-    gives it an id, and ``mlbits/Digits-v0`` (:mod:`mlbits.envs.digits`) is one that is there already.
+    registers it under an id, and ``mlbits/Digits-v0`` (:mod:`mlbits.envs.digits`) is a ready-made one.
 
     Source: Kaplan, "Notes on Contemporary Machine Learning for Physicists", section 8.4.
 
 Actions:
-    Discrete(A): the label answered, of A labels.
+    Discrete(A): the label to answer, of A labels.
 
 Observations (setting ``feedback``):
 
     | value | space | meaning |
     |---|---|---|
     | "bandit" | Box of the features' shape, float32 or uint8 | the example's features |
-    | "full" | Dict: "features" as above, "feedback" Box float32 [A] | the features, and what each answer pays |
+    | "full" | Dict: "features" as above, "feedback" Box float32 [A] | the features, and the reward of each answer |
 
-    "feedback" is 0 before the answer and holds the rewards of all answers in the episode's last observation. So "full"
-    tells, once the answer is given, what "bandit" keeps to itself: the label. Whoever acts knows no more than before; a
-    learner that reads it is a supervised one.
+    "feedback" is 0 before the answer and holds the rewards of all answers in the episode's last observation. So after
+    the answer, "full" reveals the label, which "bandit" does not. The policy has the same information in both; a
+    learner that uses the feedback is a supervised one.
 
 Rewards:
-    ``rewards[label, answer]``, or ``rewards[example, answer]`` where each example has its own.
+    ``rewards[label, answer]``, or ``rewards[example, answer]`` if each example has its own.
 
 Start:
-    An example drawn uniformly from the split; nothing answered.
+    An example drawn uniformly from the split; no answer yet.
 
 End:
     Termination after one step.
@@ -72,32 +72,31 @@ def supervised(
     classes: Sequence[int] | None = None,
     rewards: Any = None,
     split: Literal["all", "train", "test"] = "all",
-    test_share: float = 0.2,
+    test_fraction: float = 0.2,
     split_seed: int = 0,
     feedback: Literal["bandit", "full"] = "bandit",
     name: str = "Supervised",
 ) -> Game:
-    """A labelled data set as a game of one step.
+    """A labelled dataset as a one-step game.
 
     Args:
-        features: [N, ...] of one to three axes an example, numbers (a column [N] counts as [N, 1]); bool and integers
-            of 0..255 become uint8, the rest float32. Or, without ``labels``, a torch Dataset or any other sequence of
-            pairs (features, label).
-        labels: integers [N] from 0 on.
-        num_classes: number of labels there are; None takes the largest label and one more.
-        classes: which labels take part, at least two, in this order: the answer k stands for the label classes[k].
-            None takes all.
-        rewards: what answers pay: None for 1 if right and else 0; a matrix [A, A] of label and answer, or its rows one
-            after another; or a table [N, A] of example and answer. A is the number of labels that take part; where N is
-            A too, it is a matrix.
+        features: [N, ...] with one to three axes per example, numbers (a column [N] counts as [N, 1]); bool and
+            integers 0..255 become uint8, the rest float32. Or, without ``labels``, a torch Dataset or any other
+            sequence of pairs (features, label).
+        labels: non-negative integers [N].
+        num_classes: number of labels; None means the largest label plus one.
+        classes: labels in use, at least two; answer k stands for the label classes[k]. None means all.
+        rewards: rewards of answers: None means 1 for the right answer and 0 for others; a matrix [A, A] of label and
+            answer, also flattened row by row; or a table [N, A] of example and answer. A is the number of labels in
+            use; if N equals A, it is read as the matrix.
         split: "all", "train" or "test".
-        test_share: share of each label's examples that are the test split, above 0 and below 1.
-        split_seed: which examples these are.
+        test_fraction: fraction of each label's examples in the test split, above 0 and below 1.
+        split_seed: seed of the split.
         feedback: "bandit" or "full", see the module's docstring.
         name: the game's name, a Python identifier.
 
     Raises:
-        GameError: naming what is wrong with the data: no examples, lengths that differ, NaN, labels that are no
+        GameError: naming what is wrong with the data: no examples, lengths that differ, NaN, labels that are not
             integers or out of range, a single class, more than 2 GiB; or a setting out of range.
     """
     choice("split", split, SPLITS)
@@ -107,7 +106,7 @@ def supervised(
     shown = read_classes(classes, given, num_classes)
     pay = read_rewards(rewards, len(shown), len(given))
     check_size(table, table.dtype, pay.nbytes)
-    train, test = split_examples(given, shown, split, test_share, split_seed)
+    train, test = split_examples(given, shown, split, test_fraction, split_seed)
     first = len(train) if split == "test" else 0
     count = {"all": len(train) + len(test), "train": len(train), "test": len(test)}[split]
     answer_of = np.full(MAX_CLASSES, -1)
@@ -127,7 +126,7 @@ def supervised(
         },
     )  # fmt: skip
     return Game(
-        name=name,  # state.example is the row of the user's arrays
+        name=name,  # state.example is the row index in the user's arrays
         state_fields=[("example", "i4"), ("answer", "i4")],
         params=params,
         observation_space=_observation_space(table, pay, feedback),
@@ -142,19 +141,19 @@ def supervised(
 
 
 def register_supervised(game_id: str, features: Any, labels: Any = None, *, summary: str = "", **settings: Any) -> None:
-    """Give a data set an id, so that it is known to every door and to training in this process.
+    """Register a dataset under an id, for all doors and for training in this process.
 
-    Its settings at the doors are ``split``, by default "train", and ``feedback``.
+    The settings that remain are ``split`` ("train" by default) and ``feedback``.
 
     Args:
         game_id: "namespace/Name-vN".
         features: see :func:`supervised`.
         labels: see :func:`supervised`.
-        summary: one line for lists.
+        summary: one line for listings.
         **settings: further settings of :func:`supervised`, fixed for this id.
 
     Raises:
-        GameError: as :func:`supervised`, at once; or if the id is malformed or taken.
+        GameError: as for :func:`supervised`, at once; or if the id is malformed or taken.
     """
 
     def factory(
@@ -172,5 +171,5 @@ def _observation_space(table: NDArray[Any], pay: NDArray[np.float32], feedback: 
     seen = spaces.Box(0 if kind == np.uint8 else table.min(), high, shape, kind.type)
     if feedback == "bandit":
         return seen
-    told = spaces.Box(min(pay.min(), 0.0), max(pay.max(), 0.0), pay.shape[1:], np.float32)
-    return spaces.Dict({"features": seen, "feedback": told})
+    rewards = spaces.Box(min(pay.min(), 0.0), max(pay.max(), 0.0), pay.shape[1:], np.float32)
+    return spaces.Dict({"features": seen, "feedback": rewards})

@@ -1,6 +1,6 @@
-"""A user's data, checked: features, labels, which labels take part, rewards and the split.
+"""Checks and converts a user's dataset: features, labels, classes in use, rewards and the split.
 
-Each check names what is wrong, what was got and what is wanted.
+Each error names what is wrong, the value got and what was wanted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.settings import integer, number
 
 MAX_CLASSES = 1000
-MAX_BYTES = 2**31 - 2**16  # of a record, by NumPy's own limit, less room for its small fields
+MAX_BYTES = 2**31 - 2**16  # NumPy's limit on a record, minus room for its small fields
 
 
 def read_data(features: Any, labels: Any, num_classes: int | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The features as float32 or uint8 [N, ...] and the labels int64 [N], checked."""
+    """Check features and labels; return float32 or uint8 [N, ...] and int64 [N]."""
     if labels is None:
         try:
-            if hasattr(features, "dtype"):  # an array's rows might pass for pairs
+            if hasattr(features, "dtype"):  # the rows of an array could be mistaken for pairs
                 raise TypeError
             pairs = [features[i] for i in range(len(features))]
             features, labels = [np.asarray(x) for x, _ in pairs], [y for _, y in pairs]
@@ -42,9 +42,9 @@ def read_data(features: Any, labels: Any, num_classes: int | None) -> tuple[NDAr
     if table.ndim == 1:
         table = table[:, None]
     if not 2 <= table.ndim <= 4 or 0 in table.shape[1:]:
-        raise GameError(f"features: got shape {table.shape}; wanted [N, ...] with one to three axes an example")
+        raise GameError(f"features: got shape {table.shape}; wanted [N, ...] with one to three axes per example")
     if len(table) != len(given):
-        raise GameError(f"labels: got {len(given)} for {len(table)} examples; wanted one an example")
+        raise GameError(f"labels: got {len(given)} for {len(table)} examples; wanted one per example")
     if len(table) == 0:
         raise GameError("features: got no examples; wanted at least two")
     if num_classes is not None:
@@ -56,8 +56,8 @@ def read_data(features: Any, labels: Any, num_classes: int | None) -> tuple[NDAr
 
 
 def check_size(table: NDArray[Any], kind: np.dtype[Any], pay_bytes: int) -> None:
-    """Refuse what a record cannot hold, before it is copied."""
-    size = table.size * kind.itemsize + pay_bytes + len(table) * 6  # a label and a member's number take 6 bytes
+    """Refuse data that do not fit into a record, before they are copied."""
+    size = table.size * kind.itemsize + pay_bytes + len(table) * 6  # 6 bytes for a label and an index per example
     if size > MAX_BYTES:
         rewards = " and their rewards" if pay_bytes else ""
         raise GameError(
@@ -70,9 +70,9 @@ def _labels(labels: Any) -> NDArray[np.int64]:
     """Labels as int64 [N]."""
     given = np.asarray(labels)
     if given.ndim != 1:
-        raise GameError(f"labels: got shape {given.shape}; wanted [N], one integer an example")
+        raise GameError(f"labels: got shape {given.shape}; wanted [N], one integer per example")
     if given.dtype.kind not in "biuf" and len(given):
-        raise GameError(f"labels: got {given.dtype}, as in {given[0]!r}; wanted integers from 0 on")
+        raise GameError(f"labels: got {given.dtype}, as in {given[0]!r}; wanted non-negative integers")
     if given.dtype.kind == "f":
         for i in np.flatnonzero(~np.isfinite(given) | (given != np.floor(given)))[:1]:
             raise GameError(f"labels[{i}]: got {given[i]}; wanted an integer")
@@ -80,7 +80,7 @@ def _labels(labels: Any) -> NDArray[np.int64]:
 
 
 def _numbers(table: NDArray[Any]) -> NDArray[Any]:
-    """Features as uint8 where they fit, else as float32."""
+    """Features as uint8 if they fit, else as float32."""
     small = table.dtype == np.bool_ or (table.dtype.kind in "iu" and table.min() >= 0 and table.max() <= 255)
     kind = np.dtype(np.uint8 if small else np.float32)
     check_size(table, kind, 0)
@@ -95,7 +95,7 @@ def _numbers(table: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_classes(classes: Any, given: NDArray[np.int64], num_classes: int | None) -> tuple[int, ...]:
-    """The labels that take part."""
+    """The labels in use."""
     present = np.unique(given)
     if len(present) == 1:
         raise GameError(f"labels: got one class, {present[0]}; wanted at least two")
@@ -113,7 +113,7 @@ def read_classes(classes: Any, given: NDArray[np.int64], num_classes: int | None
 
 
 def read_rewards(rewards: Any, classes: int, examples: int) -> NDArray[np.float32]:
-    """What answers pay, float32 [A, A] by label or [N, A] by example."""
+    """The rewards of answers, float32 [A, A] by label or [N, A] by example."""
     if rewards is None:
         return np.eye(classes, dtype=np.float32)
     try:
@@ -134,22 +134,22 @@ def read_rewards(rewards: Any, classes: int, examples: int) -> NDArray[np.float3
 
 
 def split_examples(
-    given: NDArray[np.int64], shown: tuple[int, ...], split: str, test_share: Any, split_seed: int
+    given: NDArray[np.int64], shown: tuple[int, ...], split: str, test_fraction: Any, split_seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training's examples and the test's, of those that take part.
+    """The indices of the training and the test examples, among those whose labels are in use.
 
-    An example's split depends on the seed and on the labels of its own class alone, not on which classes take part.
+    An example's split depends only on the seed and on the labels of its own class, not on which classes are in use.
     """
-    share = number("test_share", test_share, 0.0, 1.0)
-    if share in (0.0, 1.0):
-        raise GameError(f"test_share: got {share:g}; wanted a share above 0 and below 1")
+    fraction = number("test_fraction", test_fraction, 0.0, 1.0)
+    if fraction in (0.0, 1.0):
+        raise GameError(f"test_fraction: got {fraction:g}; wanted a number above 0 and below 1")
     key = np.random.default_rng(split_seed).random(len(given))
     tested = np.zeros(len(given), bool)
     for label in shown:
         members = np.flatnonzero(given == label)
         if len(members) == 1 and split != "all":
             raise GameError(f"split: got {split!r}, with one example of the label {label}; wanted two or more of each")
-        count = min(max(round(share * len(members)), 1), len(members) - 1) if len(members) else 0
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1) if len(members) else 0
         tested[members[np.argsort(key[members])[:count]]] = True
     part = np.isin(given, shown)
     return np.flatnonzero(part & ~tested), np.flatnonzero(part & tested)

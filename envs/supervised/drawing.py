@@ -1,4 +1,4 @@
-"""Drawing of a data set's games: the example as an image, the labels, and the answer that was given."""
+"""Draws datasets' games: the example as an image, the labels, and the answer given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlbits.envs.supervised.rules import paid
 
 
 def text(state: Any, params: Any) -> str:
-    """One line: the example, its label, the answer and what it paid."""
+    """One line: the example, its label, the answer and its reward."""
     label = params.classes[params.labels[state.example]]
     if state.answer < 0:
         return f"example {int(state.example)}: label {label}, no answer yet\n"
@@ -24,12 +24,12 @@ def text(state: Any, params: Any) -> str:
 
 
 def draw(state: Any, params: Any, *, ink: bool = False) -> NDArray[np.uint8]:
-    """The example as an image, and the labels below: the right one framed, the answer filled.
+    """The example as an image, with the labels below: the right one framed, the answer filled.
 
     Args:
-        state: the copy's.
-        params: the game's.
-        ink: whether the highest value is ink on paper, and drawn dark; else it is light.
+        state: the copy's state.
+        params: the game's parameters.
+        ink: whether high values are drawn dark, as ink on paper; otherwise they are light.
     """
     image = _image(params, int(state.example))
     if ink:
@@ -45,7 +45,7 @@ def draw(state: Any, params: Any, *, ink: bool = False) -> NDArray[np.uint8]:
     canvas = Canvas(width, top + -(-len(classes) // columns) * 30 + 10)
     corner = ((width - image.shape[1]) // 2, 34)
     canvas.image.paste(Image.fromarray(image), corner)
-    if ink:  # the paper's edge
+    if ink:  # an outline of the paper
         x, y = corner
         canvas.pen.rectangle([x - 1, y - 1, x + image.shape[1], y + image.shape[0]], outline=GRID)
     canvas.text(10, 17, text(state, params).split(": ")[1].strip(), size=13, anchor="lm")
@@ -60,7 +60,7 @@ def draw(state: Any, params: Any, *, ink: bool = False) -> NDArray[np.uint8]:
 
 
 def _image(params: Any, example: int) -> NDArray[np.uint8]:
-    """An example as uint8 [H, W, 3]; a vector as rows of a square."""
+    """An example as uint8 [H, W, 3]; a vector is arranged row by row in a square."""
     axes = [int(size) for size in params.axes if size]
     low, high = float(params.low), float(params.high)
     values = np.asarray(params.features[example], np.float64)
@@ -71,7 +71,7 @@ def _image(params: Any, example: int) -> NDArray[np.uint8]:
         return np.repeat(np.pad(grey, (0, rows * side - axes[0])).reshape(rows, side, 1), 3, 2)
     if len(axes) == 2:
         return np.repeat(grey.reshape(*axes, 1), 3, 2)
-    channels_last = axes[2] in (1, 3, 4) and min(axes[:2]) > 4  # as networks take it
+    channels_last = axes[2] in (1, 3, 4) and min(axes[:2]) > 4  # the rule by which networks decide
     planes = grey.reshape(axes) if channels_last else np.moveaxis(grey.reshape(axes), 0, 2)
     colours = planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
     return np.repeat(colours, 3 // colours.shape[2], 2)

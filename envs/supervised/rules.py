@@ -1,4 +1,4 @@
-"""The rules of a data set as a game: draw an example, show it, pay for the answer."""
+"""The rules of datasets as games: draw an example, show it, reward the answer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def reset(state: Any, params: Any) -> None:
 
 @rule
 def paid(state: Any, params: Any, answer: Any) -> Any:
-    """What an answer to the present example pays."""
+    """The reward of an answer to the current example."""
     row = state.example if params.by_example != 0 else params.labels[state.example]
     return params.rewards[row, answer]
 
 
 @rule
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
-    """Take the answer and pay for it; there is no second one."""
+    """Reward the answer and end the episode."""
     state.answer = actions[0]
     rewards[0] = paid(state, params, state.answer)
     return True, False
@@ -56,7 +56,7 @@ def write_3(example: Any, params: Any, out: Any) -> None:
 
 @rule
 def write_feedback(state: Any, params: Any, out: Any) -> None:
-    """What each answer pays, once one was given."""
+    """The reward of each answer, once an answer has been given; 0 before."""
     for answer in range(out.shape[0]):
         out[answer] = paid(state, params, answer) if state.answer >= 0 else 0.0
 
@@ -100,7 +100,7 @@ def observe_all_3(state: Any, params: Any, seat: Any, out: Any) -> None:
     write_feedback(state, params, out.feedback)
 
 
-# By feedback, and by the number of axes that an example has.
+# Rules by feedback, and by the number of axes of an example.
 OBSERVE = {
     "bandit": (observe_1, observe_2, observe_3),
     "full": (observe_all_1, observe_all_2, observe_all_3),

@@ -18,10 +18,10 @@ import numpy as np
 from mlbits.envs.core.random import copy_keys
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FALL_MOVES, SPRING_MOVES
-from mlbits.envs.diplomacy.engine import Adjudicator
+from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator
 from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy
-from mlbits.envs.diplomacy.notation import order_text
+from mlbits.envs.diplomacy.order_parser import order_text
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.random_play import RandomGames

@@ -1,4 +1,4 @@
-"""Playing a game through any door by one script of actions, as transitions that can be compared."""
+"""Plays a game through any door with one script of actions, and records comparable transitions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mlbits.envs.registry import entry, make_game
 from tests.games import register_test_games
 
 register_test_games()
-# Diplomacy's larger boards take half a minute to compile each: the small one stands for their rules here, and they have
-# tests of their own (tests/envs/diplomacy).
+# Diplomacy's larger boards take half a minute each to compile: the small one is tested here instead, and they
+# have separate tests (tests/envs/diplomacy).
 LARGE_BOARDS = {"mlbits/Diplomacy-v0", "mlbits/DiplomacyFvA-v0"}
 GAME_IDS = [game_id for game_id in mlbits.registered() if game_id not in LARGE_BOARDS]
 SEED = 1234
@@ -31,10 +31,10 @@ COPIES = 7
 
 
 class Transition(NamedTuple):
-    """One step of one copy: what was seen before, what the step gave, and what was seen after it.
+    """One step of one copy: the observation before, the results of the step, and the observation after it.
 
-    obs, mask and next_obs have the leading axis P (obs: a dict of such for a Dict space); reward is [P].
-    next_obs is the episode's own last observation where the step ended it.
+    obs, mask and next_obs have the leading axis P (for a Dict space, obs is a dict of such arrays); reward is [P].
+    next_obs is the last observation of the episode if the step ended it.
     """
 
     obs: Any
@@ -51,7 +51,7 @@ def one_seat(game_id: str) -> bool:
 
 @cache
 def settings_of(game_id: str) -> dict[str, Any]:
-    """A short time limit where the game takes one, so that episodes end within a test."""
+    """A short time limit if the game has one, so that episodes end within a test."""
     if "horizon" in inspect.signature(entry(game_id).load()).parameters:
         try:
             make_game(game_id, horizon=9)
@@ -87,7 +87,7 @@ def rows(value: Any, b: int) -> Any:
 
 
 def assert_same(got: Any, wanted: Any, where: str) -> None:
-    """Equal bit for bit, in value and shape (a face may widen an integer type)."""
+    """Equal bit for bit, in value and shape (a door may widen an integer type)."""
     if isinstance(wanted, dict):
         assert got.keys() == wanted.keys(), where
         for key, part in wanted.items():
@@ -102,7 +102,7 @@ def assert_same(got: Any, wanted: Any, where: str) -> None:
 
 
 def assert_same_play(got: list[Transition], wanted: list[Transition], where: str) -> None:
-    """All that both recorded is equal, and it is at least STEPS transitions."""
+    """Both recordings are equal as far as both go, which is at least STEPS transitions."""
     assert min(len(got), len(wanted)) >= STEPS, where
     for t, (mine, theirs) in enumerate(zip(got, wanted, strict=False)):
         for name, a, b in zip(Transition._fields, mine, theirs, strict=True):
@@ -110,9 +110,9 @@ def assert_same_play(got: list[Transition], wanted: list[Transition], where: str
 
 
 class Script(NamedTuple):
-    """Random legal play by a batch under same_step: the reference that every door must repeat.
+    """Random legal play by a batch under same_step: the reference for every door.
 
-    actions: [T, B, P, ...]; active: bool [T, B, P], who had anything to do; play: transitions of each copy.
+    actions: [T, B, P, ...]; active: bool [T, B, P], which seats acted; play: transitions of each copy.
     """
 
     actions: NDArray[Any]
@@ -158,7 +158,7 @@ def script_of(game_id: str) -> Script:
 
 
 class Door(NamedTuple):
-    """Many copies through one door, for :func:`play_copies`.
+    """Several copies behind one door, for :func:`play_copies`.
 
     reset() -> (obs, mask); step(actions) -> (obs, mask, reward, terminated, truncated, final_obs);
     restart(which bool [B]) -> (obs, mask). All with the axes [B, P].
@@ -232,7 +232,7 @@ def play_copies(door: Door, autoreset: str, script: Script, num_envs: int) -> li
             ended[:] = False
         after, after_mask, reward, terminated, truncated, final = door.step(actions)
         for b in range(num_envs):
-            if ended[b]:  # next_step: this call has only begun the new episode
+            if ended[b]:  # next_step: this call has only started the new episode
                 assert autoreset == "next_step"
                 assert not terminated[b] and not truncated[b] and not reward[b].any()
                 continue
@@ -247,7 +247,7 @@ def play_copies(door: Door, autoreset: str, script: Script, num_envs: int) -> li
 
 
 def with_axis(value: Any) -> Any:
-    """Put the seat axis before an observation of one seat."""
+    """Add the seat axis to an observation of one seat."""
     if isinstance(value, dict):
         return {key: np.asarray(part)[None] for key, part in value.items()}
     return None if value is None else np.asarray(value)[None]

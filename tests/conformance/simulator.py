@@ -1,8 +1,8 @@
 """Plays games on Numba's CUDA simulator, for ``test_gpu``: ``-m tests.conformance.simulator OUT.npz ID...``
 
-A process of its own, since the simulator is chosen when Numba is imported (``NUMBA_ENABLE_CUDASIM=1``), and
-with ``NUMBA_DISABLE_JIT=1`` so that the rules run as plain Python. One file holds the plays of all games: for
-each (game, mode) the actions given and all that the batch showed; what failed is there as text: "ID|error".
+A separate process, since the simulator is chosen when Numba is imported (``NUMBA_ENABLE_CUDASIM=1``), and
+with ``NUMBA_DISABLE_JIT=1`` so that the rules run as plain Python. One file holds the results of all games: for
+each (game, mode) the actions and everything the batch showed; failures are stored as text: "ID|error".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODES = {
 
 
 def simulated_play(game_id: str, illegal: str) -> dict[str, Any]:
-    """Play random actions, legal ones under "error", and collect [STEPS, ...] of all that is to be seen."""
+    """Play random actions, legal ones under "error", and collect [STEPS, ...] of everything visible."""
     from mlbits.envs.core.errors import IllegalActionError
     from tests.conformance.play import as_numpy, batch_of, game_of, legal_actions
 
@@ -43,7 +43,7 @@ def simulated_play(game_id: str, illegal: str) -> dict[str, Any]:
 
 
 def check_illegal(batch: Any, actions: Any, error: type[Exception]) -> None:
-    """An action out of range raises, naming the copy, and leaves the states alone."""
+    """An action out of range raises an error that names the copy, and does not change the states."""
     before, bad = batch.state(), actions.copy()
     bad[1] = np.nan if bad.dtype.kind == "f" else -1
     if batch.active is not None and not batch.active[1].any():
@@ -65,8 +65,8 @@ def visible(batch: Any) -> dict[str, Any]:
     shown |= {"terminated": batch.terminated, "truncated": batch.truncated}
     shown |= {name: value for name in ("legal_mask", "active") if (value := getattr(batch, name)) is not None}
     for name in ("obs", "final_obs"):
-        face = getattr(batch, name)
-        shown |= {f"{name}.{key}": part for key, part in face.items()} if isinstance(face, dict) else {name: face}
+        value = getattr(batch, name)
+        shown |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     return {name: as_numpy(value) for name, value in shown.items()}
 
 

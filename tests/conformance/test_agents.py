@@ -1,8 +1,8 @@
-"""Every registered agent on every kind of space that it says it takes.
+"""Every registered agent on every kind of space that it supports.
 
-It acts within its space, learns without a number that is none, goes on from its state as if nothing had happened, is
-the same for the same seed, and its deep copies are agents of their own. Agents of one's own, registered by a plugin
-(``pytest -p MODULE``), are tried too.
+It acts within its space, learns without NaN, continues from a saved state as if uninterrupted, is
+the same for the same seed, and its deep copies are independent. Users' agents, registered by a plugin
+(``pytest -p MODULE``), are tested too.
 """
 
 import copy
@@ -36,16 +36,16 @@ OBSERVATIONS = {
         )
     ],
 }
-LARGE_IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)  # Stable-Baselines3's convolutions want 36 pixels
+LARGE_IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)  # Stable-Baselines3's convolutions need 36 pixels
 ACTIONS = {
     "discrete": spaces.Discrete(3),
     "multi_discrete": spaces.MultiDiscrete([2, 3]),
     "orders": None,  # BOARD's
     "continuous": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 3], np.float32)),
 }
-# Orders on a graph go with observations of their own.
+# Orders on a graph need their own observations.
 BOARD = make_game("mlbits/DiplomacyMini-v0")
-# Small enough to be quick, for whichever of them an agent has.
+# Small values for speed, of the settings that an agent has.
 SETTINGS = {
     "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
     "epochs": 2, "n_steps": 8, "epsilon_start": 0.5,
@@ -54,20 +54,20 @@ T, B = 6, 4
 
 
 def cases():
-    """Every agent with all its actions on the first of its observations, and with one of them on all others."""
+    """Every agent with all its action spaces on its first observation space, and with one of them on all others."""
     for name, entry in AGENTS.items():
         for number, kind in enumerate(entry.observations):
             for k, space in enumerate(OBSERVATIONS[kind]):
                 plain = [actions for actions in entry.actions if actions != "orders"]
                 for actions in plain if number + k == 0 else plain[-1:]:
-                    used = LARGE_IMAGE if kind == "image" and not heeds_masks(name) else space
+                    used = LARGE_IMAGE if kind == "image" and not uses_masks(name) else space
                     yield pytest.param(name, used, ACTIONS[actions], id=f"{name}-{kind}{k}-{actions}")
-        if "dict" in entry.observations and {"orders", "multi_discrete"} & set(entry.actions) and heeds_masks(name):
+        if "dict" in entry.observations and {"orders", "multi_discrete"} & set(entry.actions) and uses_masks(name):
             yield pytest.param(name, BOARD.observation_space, BOARD.action_space, id=f"{name}-board")
 
 
-def heeds_masks(name):
-    return not name.startswith("sb3-")  # Stable-Baselines3 knows none; batches replace what is illegal
+def uses_masks(name):
+    return not name.startswith("sb3-")  # Stable-Baselines3 does not use masks; batches replace illegal actions
 
 
 every_case = pytest.mark.parametrize(("name", "observations", "actions"), list(cases()))
@@ -80,7 +80,7 @@ def make(name, observations, actions, seed=0):
 
 
 def seen(space, lead, generator):
-    """Observations [*lead, ...] of a space, as batches have them."""
+    """Random observations [*lead, ...] of a space, as in batches."""
     if isinstance(space, spaces.Dict):
         return {key: seen(part, lead, generator) for key, part in space.items()}
     if isinstance(space, spaces.Discrete):
@@ -96,7 +96,7 @@ def seen(space, lead, generator):
 
 
 def legal(space, lead, generator):
-    """A mask [*lead, A] with something legal in every part; None for continuous actions."""
+    """A mask [*lead, A] with a legal choice in every part; None for continuous actions."""
     layout = action_layout(space)
     if layout.kind == "continuous":
         return None
@@ -119,7 +119,7 @@ def is_legal(space, mask, action):
 
 
 def rollout(agent, observations, actions, seed, masked, seats):
-    """What an agent met in T steps of B copies: its own actions, all else at random."""
+    """A rollout of T steps of B copies with the agent's own actions and everything else random."""
     generator, spec = draw(seed), agent.experience
     lead = (T, B, seats)
     obs = seen(observations, lead, generator)
@@ -149,13 +149,13 @@ def rollout(agent, observations, actions, seed, masked, seats):
 
 
 class Lessons:
-    """The same experience for any agent that is taught by it."""
+    """The same experience for every agent that learns from it."""
 
     def __init__(self, observations, actions, masked=False, seats=1):
         self.spaces, self.masked, self.seats = (observations, actions), masked, seats
 
     def __call__(self, agent, numbers, replay=None):
-        """Teach an agent; returns its metrics and its replay."""
+        """Let an agent learn; return its metrics and its replay buffer."""
         metrics = {}
         for number in numbers:
             experience = rollout(agent, *self.spaces, number, self.masked, self.seats)
@@ -183,7 +183,7 @@ def equal(one, two):
 
 
 def decisions(agent, observations, actions, masked=False):
-    """What it does in 20 situations, drawn and greedy."""
+    """Its actions for 20 observations, sampled and greedy."""
     obs = seen(observations, (20,), draw(7))
     mask = legal(actions, (20,), draw(8)) if masked else None
     return [agent.act(obs, mask, draw(9), greedy=greedy).action for greedy in (False, True)]
@@ -195,7 +195,7 @@ def test_it_acts_within_its_space(name, observations, actions):
     layout = action_layout(actions)
     count = 50
     obs = seen(observations, (count,), draw(1))
-    some = legal(actions, (count,), draw(2)) if heeds_masks(name) else None
+    some = legal(actions, (count,), draw(2)) if uses_masks(name) else None
     kept = copy.deepcopy(obs)
     for mask, greedy in ((None, False), (None, True), (some, False), (some, True)):
         decision = agent.act(obs, mask, draw(3), greedy=greedy)
@@ -207,14 +207,14 @@ def test_it_acts_within_its_space(name, observations, actions):
         assert decision.log_prob is None or (decision.log_prob.shape == (count,) and decision.log_prob.isfinite().all())
         assert not decision.action.requires_grad
         again = agent.act(obs, mask, draw(3), greedy=greedy)
-        assert torch.equal(again.action, decision.action)  # its draws are those of the generator
+        assert torch.equal(again.action, decision.action)  # it draws only from the generator
     pairs = [(obs, kept)] if not isinstance(obs, dict) else [(obs[key], kept[key]) for key in obs]
     assert all(torch.equal(now, before) for now, before in pairs)
 
 
 @every_case
 @pytest.mark.parametrize(("masked", "seats"), [(False, 1), (True, 3)])
-def test_it_learns_numbers(name, observations, actions, masked, seats):
+def test_it_learns_without_nan(name, observations, actions, masked, seats):
     agent = make(name, observations, actions)
     lessons = Lessons(observations, actions, masked, seats)
     if agent.experience is None:
@@ -224,7 +224,7 @@ def test_it_learns_numbers(name, observations, actions, masked, seats):
     before = state_of(agent)
     metrics, _ = lessons(agent, range(3))
     assert metrics
-    assert not any(np.isinf(value) for value in metrics.values()), metrics  # NaN is a report of nothing
+    assert not any(np.isinf(value) for value in metrics.values()), metrics  # NaN means no value
     after = state_of(agent)
     assert before.keys() <= after.keys()
     assert not equal(before, {key: after[key] for key in before})
@@ -234,7 +234,7 @@ def test_it_learns_numbers(name, observations, actions, masked, seats):
 
 
 @every_case
-def test_the_same_seed_makes_the_same_agent_and_touches_nothing_else(name, observations, actions):
+def test_the_same_seed_makes_the_same_agent_and_global_generators_are_not_used(name, observations, actions):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one, two = make(name, observations, actions, seed=3), make(name, observations, actions, seed=3)
@@ -245,7 +245,7 @@ def test_the_same_seed_makes_the_same_agent_and_touches_nothing_else(name, obser
 
 
 @every_case
-def test_it_goes_on_from_its_state_bit_for_bit(name, observations, actions):
+def test_it_continues_from_its_state_bit_for_bit(name, observations, actions):
     one, two = make(name, observations, actions, seed=1), make(name, observations, actions, seed=2)
     lessons, replay = Lessons(observations, actions, seats=2), None
     if one.experience is not None:
@@ -267,7 +267,7 @@ def test_it_goes_on_from_its_state_bit_for_bit(name, observations, actions):
 
 
 @every_case
-def test_deep_copies_are_agents_of_their_own(name, observations, actions):
+def test_deep_copies_are_independent(name, observations, actions):
     agent = make(name, observations, actions)
     if agent.experience is None:
         copied = copy.deepcopy(agent)
@@ -284,7 +284,7 @@ def test_deep_copies_are_agents_of_their_own(name, observations, actions):
 
 
 @pytest.mark.parametrize("name", list(AGENTS))
-def test_spaces_that_it_does_not_take_are_refused_naming_who_does(name):
+def test_unsupported_spaces_are_refused_naming_agents_that_support_them(name):
     entry = agent_entry(name)
     assert entry.summary
     assert entry.actions

@@ -1,4 +1,4 @@
-"""What every registered game's batch keeps to: invariance, saved states, illegal actions, clean rules."""
+"""Properties of every registered game's batch: invariance, saved states, illegal actions, clean rules."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.conformance.play import (
 )
 
 every_game = pytest.mark.parametrize("game_id", GAME_IDS)
-# The driver on several cores takes seconds to compile, and differs by the kind of actions alone.
+# The driver for several cores takes seconds to compile, and differs only by the kind of actions.
 one_game_a_kind = pytest.mark.parametrize("game_id", {game_of(name).action.kind: name for name in GAME_IDS}.values())
 
 
 def play(batch: GameBatch, actions: np.ndarray) -> list[dict[str, Any]]:
-    """All that a batch shows in each of the steps [T, B, P, ...]."""
+    """Everything a batch shows in each of the steps [T, B, P, ...]."""
     return [shown(batch) for step in actions if batch.step(torch.from_numpy(step))]
 
 
@@ -66,7 +66,7 @@ def test_a_copy_is_the_same_in_a_batch_of_any_size(game_id: str) -> None:
 
 
 @one_game_a_kind
-def test_threads_change_nothing(game_id: str) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(game_id: str) -> None:
     actions = script_of(game_id).actions[:STEPS]
     for t, (one, two) in enumerate(
         zip(
@@ -79,7 +79,7 @@ def test_threads_change_nothing(game_id: str) -> None:
 
 
 @every_game
-def test_a_list_of_seeds_gives_each_copy_the_play_of_a_lone_one(game_id: str) -> None:
+def test_a_list_of_seeds_gives_each_copy_the_trajectory_of_a_single_copy(game_id: str) -> None:
     actions = script_of(game_id).actions[:STEPS, :1]
     lone = play(batch_of(game_id, 1), actions)
     pair = play(batch_of(game_id, 2, seed=[SEED, SEED]), np.repeat(actions, 2, 1))
@@ -89,13 +89,13 @@ def test_a_list_of_seeds_gives_each_copy_the_play_of_a_lone_one(game_id: str) ->
 
 
 @every_game
-def test_saved_states_go_on_identically(game_id: str) -> None:
+def test_saved_states_continue_identically(game_id: str) -> None:
     actions = script_of(game_id).actions[:STEPS]
     batch = batch_of(game_id)
     play(batch, actions[:10])
     saved, obs, mask = batch.state(), as_numpy(batch.obs), as_numpy(batch.legal_mask)
     wanted = play(batch, actions[10:])
-    for other in (batch, batch_of(game_id, seed=99)):  # the same one rewound, and another one
+    for other in (batch, batch_of(game_id, seed=99)):  # the same batch rewound, and another one
         assert_same(as_numpy(other.set_state(saved)), obs, "obs")
         assert_same(as_numpy(other.legal_mask), mask, "legal_mask")
         assert not other.reward.any() and not other.terminated.any() and not other.truncated.any()
@@ -121,7 +121,7 @@ def test_records_and_states_agree(game_id: str) -> None:
 
 
 @every_game
-def test_observations_fit_their_space_and_somebody_may_always_move(game_id: str) -> None:
+def test_observations_are_in_their_space_and_every_seat_has_a_legal_action(game_id: str) -> None:
     batch, game = batch_of(game_id), game_of(game_id)
     for step in script_of(game_id).actions[:STEPS]:
         for obs in (batch.obs, batch.step(torch.from_numpy(step)).final_obs):
@@ -159,13 +159,13 @@ def test_observe_writes_all_of_its_output(game_id: str) -> None:
     assert isinstance(copies, Copies)
     for garbage in (0x55, 0xAA):
         copies.obs.view(np.uint8)[:] = garbage
-        copies.look()
+        copies.refresh()
         assert_same(as_numpy(batch.obs), wanted, "obs")
 
 
 @every_game
-def test_reset_leaves_nothing_of_the_last_episode(game_id: str) -> None:
-    """A field that reset forgets would carry an episode's remains into the next."""
+def test_reset_clears_the_last_episode(game_id: str) -> None:
+    """A field that reset does not write would carry values from one episode into the next."""
     actions = script_of(game_id).actions[:STEPS]
     wanted = play(batch_of(game_id), actions)
     batch = batch_of(game_id)
@@ -178,7 +178,7 @@ def test_reset_leaves_nothing_of_the_last_episode(game_id: str) -> None:
     batch.reset(seed=SEED)
     for t, (got, want) in enumerate(zip(play(batch, actions), wanted, strict=True)):
         for snapshot in (got, want):
-            del snapshot["state"]  # scratch fields may differ where nothing reads them
+            del snapshot["state"]  # working memory that is not read may differ
         assert_same(got, want, f"step {t}")
 
 
@@ -192,7 +192,7 @@ def test_rules_do_not_write_the_parameters(game_id: str) -> None:
 
 
 def illegal_for(batch: GameBatch, b: int, seat: int) -> list[Any]:
-    """Actions of one seat that are illegal now: beyond the range, and forbidden by the mask."""
+    """Actions of one seat that are illegal now: out of range, and forbidden by the mask."""
     layout = batch.game.action
     if layout.kind == "continuous":
         bad = [np.full(layout.shape, value, np.float32) for value in (np.nan, np.inf, -np.inf)]
@@ -268,7 +268,7 @@ def test_a_replaced_action_is_the_lowest_legal_one_or_the_nearest_finite_bound(g
                 wanted[b, seats[-1]] = np.reshape(lowest, layout.shape)
         kept = given.copy()
         replacing.step(given)
-        np.testing.assert_array_equal(given, kept, err_msg="the caller's actions were written over")
+        np.testing.assert_array_equal(given, kept, err_msg="the caller's actions were overwritten")
         strict.step(wanted)
         assert_same(shown(replacing), shown(strict), f"step {t}")
 
@@ -287,13 +287,13 @@ def test_an_illegal_action_forfeits_the_episode(game_id: str) -> None:
     wanted[seats[-1]] = -1
     assert batch.terminated[1]
     np.testing.assert_array_equal(batch.reward[1].numpy(), wanted)
-    assert_same(rows(as_numpy(batch.final_obs), 1), rows(before, 1), "the state that the illegal action met")
+    assert_same(rows(as_numpy(batch.final_obs), 1), rows(before, 1), "the state before the illegal action")
     rest = [b for b in range(COPIES) if b != 1]
     assert_same(of_copies(shown(batch), rest), of_copies(shown(other), rest), "the other copies")
 
 
 @pytest.mark.parametrize("game_id", [name for name in GAME_IDS if game_of(name).acts is not None])
-def test_whatever_a_passing_seat_plays_is_ignored(game_id: str) -> None:
+def test_actions_of_passing_seats_are_ignored(game_id: str) -> None:
     script = script_of(game_id)
     assert not script.active.all()
     nonsense = np.nan if game_of(game_id).action.kind == "continuous" else 10**9
@@ -306,7 +306,7 @@ def test_whatever_a_passing_seat_plays_is_ignored(game_id: str) -> None:
 
 
 @every_game
-def test_a_disabled_copy_stands_still_until_it_is_reset(game_id: str) -> None:
+def test_a_disabled_copy_does_not_change_until_it_is_reset(game_id: str) -> None:
     script = script_of(game_id).actions
     game = game_of(game_id).limited_to(len(script))
     batch = GameBatch(game, 1, seed=SEED, autoreset="disabled")

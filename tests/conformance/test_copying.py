@@ -1,4 +1,4 @@
-"""Every door can be copied and pickled in the middle of an episode; the copy goes on alike and on its own memory."""
+"""Every door can be copied and pickled in the middle of an episode; the copy continues equally, in its own memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_gymnasium_env(game_id: str, way: str) -> None:
     env.reset(seed=5)
     env.action_space.seed(1)
     first = env.step(env.action_space.sample())
-    if first[2] or first[3]:  # an episode of one step
+    if first[2] or first[3]:  # an episode with one step
         env.reset()
     twin = WAYS[way](env)
     kept = env._copies.states.copy()
@@ -39,7 +39,7 @@ def test_gymnasium_env(game_id: str, way: str) -> None:
         step = twin.step(action)
         if step[2] or step[3]:
             break
-    assert (env._copies.states == kept).all(), "the copy plays on the original's memory"
+    assert (env._copies.states == kept).all(), "the copy uses the original's memory"
     twin = WAYS[way](env)
     for _ in range(3):
         action = twin.action_space.sample()
@@ -65,7 +65,7 @@ def test_vector_env(game_id: str, way: str) -> None:
 @every_way
 @pytest.mark.parametrize("game_id", GAME_IDS)
 def test_batch_and_table(game_id: str, way: str) -> None:
-    batch = batch_of(game_id, 4, autoreset="disabled")  # a game of one step would be back at its start
+    batch = batch_of(game_id, 4, autoreset="disabled")  # otherwise a one-step game would be reset
     actions = batch.sample_actions()
     twin = WAYS[way](batch)
     ours = batch.step(actions)

@@ -1,4 +1,4 @@
-"""Every registered game through every door: the ecosystem's own checkers, and equal play through all."""
+"""Every registered game through every door: the libraries' own checkers, and equal trajectories through all doors."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tests.conformance.play import (
 AUTORESETS = ("same_step", "next_step", "disabled")
 every_game = pytest.mark.parametrize("game_id", GAME_IDS)
 every_solo = pytest.mark.parametrize("game_id", [name for name in GAME_IDS if one_seat(name)])
-every_table = pytest.mark.parametrize("game_id", [name for name in GAME_IDS if not one_seat(name)])
+several_seats = pytest.mark.parametrize("game_id", [name for name in GAME_IDS if not one_seat(name)])
 every_autoreset = pytest.mark.parametrize("autoreset", AUTORESETS)
 
 
-@pytest.mark.parametrize("game_id", [name for name in GAME_IDS if settings_of(name)])  # those that take a time limit
+@pytest.mark.parametrize("game_id", [name for name in GAME_IDS if settings_of(name)])  # games with a time limit
 def test_episodes_end_within_the_script(game_id: str) -> None:
     ends = sum(step.terminated or step.truncated for step in script_of(game_id).play[0][:STEPS])
     assert ends >= 1, "nothing below would see an episode end"
@@ -49,7 +49,7 @@ def test_episodes_end_within_the_script(game_id: str) -> None:
 @every_game
 @every_autoreset
 @pytest.mark.parametrize("num_envs", [1, COPIES])
-def test_batch_plays_alike_under_every_autoreset(game_id: str, autoreset: str, num_envs: int) -> None:
+def test_batch_plays_equally_under_every_autoreset(game_id: str, autoreset: str, num_envs: int) -> None:
     script = script_of(game_id)
     play = play_copies(batch_door(batch_of(game_id, num_envs, autoreset=autoreset)), autoreset, script, num_envs)
     for b in range(num_envs):
@@ -59,7 +59,7 @@ def test_batch_plays_alike_under_every_autoreset(game_id: str, autoreset: str, n
 @every_solo
 @every_autoreset
 @pytest.mark.parametrize("num_envs", [1, COPIES])
-def test_make_vec_plays_as_the_batch(game_id: str, autoreset: str, num_envs: int) -> None:
+def test_make_vec_plays_like_the_batch(game_id: str, autoreset: str, num_envs: int) -> None:
     script = script_of(game_id)
     kwargs = {"autoreset_mode": autoreset, **settings_of(game_id)}
     env = gym.make_vec(game_id, num_envs, **kwargs)
@@ -70,7 +70,7 @@ def test_make_vec_plays_as_the_batch(game_id: str, autoreset: str, num_envs: int
 
 
 @every_solo
-def test_make_vec_hands_out_members_of_its_spaces(game_id: str) -> None:
+def test_make_vec_returns_members_of_its_spaces(game_id: str) -> None:
     env = gym.make_vec(game_id, 3, autoreset_mode="same_step", **settings_of(game_id))
     script = script_of(game_id)
     obs, _ = env.reset(seed=SEED)
@@ -86,8 +86,8 @@ def test_make_vec_hands_out_members_of_its_spaces(game_id: str) -> None:
             assert info["final_obs"] in env.observation_space
             assert np.array_equal(info["_final_obs"], terminated | truncated)
         kept.append((obs, _copied(obs)))
-    for handed_out, copied in kept:
-        assert_same(handed_out, copied, "an observation changed after it was handed out")
+    for returned, copied in kept:
+        assert_same(returned, copied, "an observation changed after it was returned")
 
 
 def _copied(obs: Any) -> Any:
@@ -95,31 +95,31 @@ def _copied(obs: Any) -> Any:
 
 
 @every_solo
-def test_gym_make_plays_as_copy_0(game_id: str) -> None:
+def test_gym_make_plays_like_copy_0(game_id: str) -> None:
     script = script_of(game_id)
     assert_same_play(play_gymnasium(gym.make(game_id, **settings_of(game_id)), script), script.play[0], "gym.make")
 
 
 @every_game
-def test_pettingzoo_parallel_plays_as_copy_0(game_id: str) -> None:
+def test_pettingzoo_parallel_plays_like_copy_0(game_id: str) -> None:
     script = script_of(game_id)
     env = pettingzoo.make("parallel", game_id, **settings_of(game_id))
     assert_same_play(play_parallel(env, script), script.play[0], "parallel")
 
 
 @every_game
-def test_pettingzoo_aec_plays_as_copy_0(game_id: str) -> None:
+def test_pettingzoo_aec_plays_like_copy_0(game_id: str) -> None:
     follow_aec(pettingzoo.make("aec", game_id, **settings_of(game_id)), script_of(game_id))
 
 
 @every_solo
 def test_gymnasium_check_env(game_id: str) -> None:
-    # The checker plays what it drew before a reset: legal then, maybe not after.
+    # The checker plays actions sampled before a reset, which may be illegal after it.
     env = gym.make(game_id, render_mode="rgb_array", illegal="replace", **settings_of(game_id)).unwrapped
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         check_env(env)
-    # Advice on what is a game's own choice: an unbounded observation, actions in units of their own.
+    # Advice on a game's own choices: unbounded observations, actions in physical units.
     advice = ("infinity", "symmetric and normalized")
     wrong = [text for text in (str(warning.message) for warning in said) if not any(part in text for part in advice)]
     assert wrong == []
@@ -143,7 +143,7 @@ def test_gymnasium_action_spaces_draw_legal_actions(game_id: str) -> None:
     assert env.action_space == game_of(game_id).action_space
 
 
-@every_table
+@several_seats
 def test_gymnasium_doors_name_the_right_one(game_id: str) -> None:
     with pytest.raises(GameError, match="pettingzoo"):
         gym.make(game_id)
@@ -160,8 +160,8 @@ def test_pettingzoo_checkers(game_id: str) -> None:
 
 
 @every_game
-def test_pettingzoo_is_determined_by_the_seed(game_id: str) -> None:
-    """PettingZoo's own parallel_seed_test stops after one step; this goes on over several episodes."""
+def test_pettingzoo_trajectories_are_determined_by_the_seed(game_id: str) -> None:
+    """PettingZoo's own parallel_seed_test stops after one step; this test covers several episodes."""
     plays = []
     for _ in range(2):
         env = pettingzoo.make("parallel", game_id, **settings_of(game_id))
@@ -185,7 +185,7 @@ def test_pettingzoo_is_determined_by_the_seed(game_id: str) -> None:
 
 
 @every_game
-def test_spaces_are_the_same_object_on_each_call_and_one_an_agent(game_id: str) -> None:
+def test_spaces_are_one_object_per_agent(game_id: str) -> None:
     for kind in ("parallel", "aec"):
         env = pettingzoo.make(kind, game_id)
         spaces = [env.action_space(agent) for agent in env.possible_agents]

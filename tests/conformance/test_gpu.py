@@ -1,4 +1,4 @@
-"""The GPU's side of every registered game, without a GPU: Numba's simulator, and compiling to PTX."""
+"""The GPU code of every registered game, without a GPU: Numba's simulator, and compiling to PTX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """All games' plays on the simulator, from one process."""
+    """All games' results on the simulator, from one process."""
     path = tmp_path_factory.mktemp("simulator") / "plays.npz"
     environment = {
         **os.environ,
@@ -39,7 +39,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
 
 @every_game
 @pytest.mark.parametrize("illegal", MODES)
-def test_the_simulated_gpu_plays_as_the_cpu(game_id: str, illegal: str, simulated: dict[str, np.ndarray]) -> None:
+def test_the_simulated_gpu_agrees_with_the_cpu(game_id: str, illegal: str, simulated: dict[str, np.ndarray]) -> None:
     """Integers, flags and masks are equal bit for bit; floats to rounding, as on a GPU."""
     assert f"{game_id}|error" not in simulated, str(simulated[f"{game_id}|error"])
     wanted = {name.split("|")[2]: part for name, part in simulated.items() if name.startswith(f"{game_id}|{illegal}|")}
@@ -67,7 +67,7 @@ def assert_close(got: Any, wanted: Any, where: str) -> None:
         np.testing.assert_array_equal(got, wanted, err_msg=where)
 
 
-# Compiling for a GPU is not cached: by default a few of the suite's games, and those from outside it.
+# Compiling for a GPU is not cached: by default only a few of the suite's games, and games registered from outside.
 QUICK = {"mlbits/GridWorld-v0", "mlbits/PointMass-v0", "mlbits/Goofspiel-v0"}
 SLOW = {game_id for game_id in GAME_IDS if game_id.startswith("mlbits/")} - QUICK
 

@@ -1,4 +1,4 @@
-"""Bandit: what arms pay, fixed and redrawn means, what is observed, and bad settings."""
+"""Bandit: rewards of arms, fixed and redrawn means, observations, and bad settings."""
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,7 @@ def test_an_arm_without_noise_pays_its_mean():
         assert pull(batch, arm).reward[:, 0].tolist() == [mean] * 3
 
 
-def test_gaussian_pay_has_the_arms_mean_and_the_given_deviation():
+def test_gaussian_rewards_have_the_arms_mean_and_the_given_deviation():
     batch = mlbits.make_batch(ID, 40_000, means=[2.0, 0.0], reward_std=0.5, seed=1)
     pay = pull(batch, 0).reward.numpy()
     assert abs(pay.mean() - 2.0) < 5 * 0.5 / np.sqrt(40_000)
@@ -53,7 +53,7 @@ def test_the_default_instance_is_fixed_and_stays_the_same_in_every_version():
     assert not np.allclose(other.layout["means"], wanted, atol=0.1)
 
 
-def test_random_means_are_drawn_anew_every_episode_and_hidden_from_the_layout():
+def test_random_means_are_drawn_in_every_episode_and_hidden_from_the_layout():
     batch = mlbits.make_batch(ID, 4000, means="random", horizon=2, seed=3)
     first = batch.records()["means"][:, :10]
     pull(batch, 0)

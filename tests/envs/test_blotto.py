@@ -23,7 +23,7 @@ THREE_PLAYERS = {
 
 
 def returns_by_hand(allocations):
-    """The rules again, over lists."""
+    """The rules once more, on lists."""
     fields = [0] * len(allocations)
     for coins in zip(*allocations, strict=True):
         if coins.count(max(coins)) == 1:
@@ -41,16 +41,16 @@ def test_the_divisions_are_all_and_in_lexicographic_order():
         assert len(wanted) == math.comb(coins + fields - 1, fields - 1) == blotto(coins, fields).action_space.n
 
 
-def test_three_players_get_what_openspiel_gives_them():
+def test_three_players_get_openspiels_returns():
     batch = mlbits.make_batch(ID, len(THREE_PLAYERS), coins=3, fields=2, seats=3)
-    for turn in (1, -1):  # and the next episode of a copy, with other actions, knows nothing of the last
+    for turn in (1, -1):  # and the copy's next episode, with other actions, is not affected
         step = batch.step(torch.tensor(list(THREE_PLAYERS)[::turn]))
         assert step.reward.tolist() == [list(returns) for returns in THREE_PLAYERS.values()][::turn]
         assert bool(step.terminated.all())
 
 
 @pytest.mark.parametrize(("coins", "fields", "seats"), [(5, 3, 2), (6, 3, 5)])
-def test_random_games_pay_what_the_rules_over_lists_say(coins, fields, seats):
+def test_random_games_agree_with_the_rules_on_lists(coins, fields, seats):
     batch = mlbits.make_batch(ID, 400, coins=coins, fields=fields, seats=seats, seed=1)
     table, actions = divisions(coins, fields), batch.sample_actions()
     reward = batch.step(actions).reward.numpy()
@@ -60,7 +60,7 @@ def test_random_games_pay_what_the_rules_over_lists_say(coins, fields, seats):
 
 
 @pytest.mark.parametrize(("coins", "uniform"), [(10, 0.318), (5, 0.286)])
-def test_uniform_play_can_be_exploited_by_as_much_as_is_known(coins, uniform):
+def test_uniform_play_has_its_known_exploitability(coins, uniform):
     payoffs = payoff_tensor(blotto(coins, 3))
     assert np.array_equal(payoffs[0], -payoffs[1])
     assert np.array_equal(payoffs[1], payoffs[0].T)
@@ -68,17 +68,17 @@ def test_uniform_play_can_be_exploited_by_as_much_as_is_known(coins, uniform):
 
 
 @pytest.mark.parametrize("coins", [5, 10])
-def test_best_responses_to_one_another_go_in_circles_for_ever(coins):
+def test_pure_best_responses_cycle(coins):
     payoffs, action, seen = payoff_tensor(blotto(coins, 3))[0], 0, []
     for _ in range(200):
-        assert payoffs[:, action].max() == 1  # every pure play can be exploited to the full
+        assert payoffs[:, action].max() == 1  # every pure strategy is fully exploitable
         action = int(payoffs[:, action].argmax())
         seen.append(action)
     assert len(set(seen[100:])) == 3
     assert seen[100:-3] == seen[103:]
 
 
-def test_nothing_is_seen():
+def test_nothing_is_observed():
     batch = mlbits.make_batch(ID, 2, coins=3, fields=2, seats=3)
     assert batch.obs.tolist() == [[0, 0, 0]] * 2
     assert batch.legal_mask is None
@@ -93,7 +93,7 @@ def test_the_pictures():
     assert (batch.render() != before).any()
     for settings in ({"coins": 3, "fields": 9, "seats": 10}, {"coins": 1000, "fields": 2}):
         game = blotto(**settings)
-        state = np.zeros(1, game.state_dtype).view(np.recarray)[0]  # everybody has put all on the last field
+        state = np.zeros(1, game.state_dtype).view(np.recarray)[0]  # all players have put all coins on the last field
         assert game.draw(state, game.params.view(np.recarray)[0]).shape[1] < 4000
 
 

@@ -13,7 +13,7 @@ NAMES = ("x", "x_dot", "theta", "theta_dot")
 
 
 def started(starts, **settings):
-    """A batch whose copies start from the states [B, 4], and as many of Gymnasium's."""
+    """A batch whose copies start from the states [B, 4], and Gymnasium's environments in the same states."""
     batch = mlbits.make_batch(ID, len(starts), autoreset="disabled", **settings)
     states = batch.records()
     for name, column in zip(NAMES, np.array(starts).T, strict=True):
@@ -27,7 +27,7 @@ def started(starts, **settings):
 
 
 @pytest.mark.parametrize("sutton_barto_reward", [False, True])
-def test_whole_episodes_are_gymnasiums(sutton_barto_reward):
+def test_whole_episodes_equal_gymnasiums(sutton_barto_reward):
     """Half of the copies balance, most of them to the limit of 500 steps; the rest push at random and fall."""
     rng = np.random.default_rng(2)
     batch, peers = started(rng.uniform(-0.05, 0.05, (12, 4)), sutton_barto_reward=sutton_barto_reward)
@@ -51,7 +51,7 @@ def test_whole_episodes_are_gymnasiums(sutton_barto_reward):
 
 
 def test_large_angles_are_computed_as_well():
-    """Beyond 0.4 rad, where the series is not used: states that only a search or a test sets."""
+    """Beyond 0.4 rad, where the series is not used: states set only by searches and tests."""
     rng = np.random.default_rng(4)
     batch, peers = started(rng.uniform([-2, -3, -6, -3], [2, 3, 6, 3], (50, 4)))
     actions = rng.integers(0, 2, 50)
@@ -62,7 +62,7 @@ def test_large_angles_are_computed_as_well():
         np.testing.assert_allclose([after[name][b] for name in NAMES], peer.unwrapped.state, rtol=1e-12, atol=1e-12)
 
 
-def test_spaces_and_starts_are_gymnasiums():
+def test_spaces_and_starts_equal_gymnasiums():
     ours, theirs = gym.make(ID), gym.make("CartPole-v1")
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
@@ -72,7 +72,7 @@ def test_spaces_and_starts_are_gymnasiums():
         assert states[name].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.03)
 
 
-def test_a_bad_horizon_is_named():
+def test_a_bad_horizon_is_refused():
     with pytest.raises(GameError, match="horizon: got 0"):
         mlbits.make_game(ID, horizon=0)
 

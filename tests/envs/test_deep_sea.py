@@ -1,4 +1,4 @@
-"""DeepSea: the way to the treasure, its cost, the noisy kind against backward induction, and bad settings."""
+"""DeepSea: the path to the treasure, its cost, the stochastic variant against backward induction, and bad settings."""
 
 import gymnasium as gym
 import numpy as np
@@ -23,11 +23,11 @@ def dive(batch, moves):
     return total, bool(step.terminated[0]), bool(step.truncated[0])
 
 
-def test_only_all_rights_reach_the_treasure():
+def test_only_moving_right_every_time_reaches_the_treasure():
     batch = mlbits.make_batch(ID, 1, size=10)
     assert dive(batch, "R" * 10) == (pytest.approx(0.99), True, False)
     assert batch.game.layout["optimal_return"] == pytest.approx(0.99)
-    # Nine rights and a left, wherever it comes: nine tenths of the cost and nothing else.
+    # Nine moves right and one left, in any order: nine tenths of the cost and no reward.
     for k in range(10):
         assert dive(batch, "R" * k + "L" + "R" * (9 - k)) == (pytest.approx(-0.009), True, False)
     assert dive(batch, "L" * 10) == (0.0, True, False)
@@ -45,7 +45,7 @@ def test_moves_and_edges_cell_by_cell():
     assert rewards == [0, -0.1, 0, -0.1]
 
 
-def test_the_treasures_cell_has_the_last_number():
+def test_the_treasures_cell_has_the_last_index():
     batch = mlbits.make_batch(ID, 1, size=3, instance_seed=None, autoreset="disabled")
     seen = []
     for _ in range(3):  # after the last step the column within the bottom row
@@ -64,12 +64,12 @@ def test_the_mapping_depends_on_the_seed_alone():
     first, again, other = (mlbits.make_game(ID, instance_seed=seed).layout["right"] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert 25 <= np.sum(first != other) <= 75
-    assert 25 <= first.sum() <= 75  # 0 is a seed like any other
+    assert 25 <= first.sum() <= 75  # 0 is an ordinary seed
     assert mlbits.make_game(ID, instance_seed=None).layout["right"].all()
 
 
 @pytest.mark.parametrize("size", [2, 5, 10])
-def test_the_stated_optimum_of_the_noisy_kind_is_that_of_backward_induction(size):
+def test_the_documented_optimum_of_the_stochastic_variant_is_that_of_backward_induction(size):
     value = np.zeros((size + 1, size))
     for row in reversed(range(size)):
         for column in range(size):
@@ -81,7 +81,7 @@ def test_the_stated_optimum_of_the_noisy_kind_is_that_of_backward_induction(size
     assert game.layout["optimal_return"] == pytest.approx(value[0, 0], abs=1e-12)
 
 
-def test_noise_and_failing_rights_have_their_rates():
+def test_noise_and_failing_moves_right_have_their_rates():
     copies, size = 40_000, 4
     batch = mlbits.make_batch(ID, copies, size=size, stochastic=True, instance_seed=None, autoreset="disabled", seed=1)
     right = torch.ones(copies, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""DelayedChain: only the first action counts, a lifetime's length and answer are fixed, and bad settings."""
+"""DelayedChain: only the first action counts, length and correct action are fixed, and bad settings."""
 
 import gymnasium as gym
 import numpy as np
@@ -43,7 +43,7 @@ def test_the_first_action_alone_decides_the_reward_of_the_last_step(correct, fir
     assert batch.game.observation_space.n == 11
 
 
-def test_length_and_correct_action_stay_the_same_over_a_lifetime():
+def test_length_and_correct_action_stay_the_same_over_episodes():
     batch = mlbits.make_batch(ID, 1, length=(2, 6), instance_seed=3)
     length, correct = batch.game.layout["length"], batch.game.layout["correct_action"]
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_length_and_correct_action_stay_the_same_over_a_lifetime():
         assert steps[-1][1] == (1.0 if actions[0] == correct else -1.0)
 
 
-def test_instances_cover_all_lengths_and_both_answers_evenly():
+def test_instances_cover_all_lengths_and_both_actions_evenly():
     drawn = [mlbits.make_game(ID, length=(5, 30), instance_seed=seed) for seed in range(520)]
     lengths = np.bincount([game.layout["length"] for game in drawn], minlength=31)
     assert lengths[:5].sum() == 0
@@ -64,7 +64,7 @@ def test_instances_cover_all_lengths_and_both_answers_evenly():
     assert 200 < sum(game.layout["correct_action"] for game in drawn) < 320
 
 
-def test_lifetimes_of_different_length_share_a_batch():
+def test_chains_of_different_length_share_a_batch():
     batch = mlbits.make_batch(
         ID, 2, length=(1, 9), correct_action=1, settings_per_copy=[{"instance_seed": s} for s in (0, 1)]
     )
@@ -88,7 +88,7 @@ def test_noise_is_a_fair_sign_in_every_step_but_the_last():
     assert torch.all(batch.step(torch.zeros(10_000, dtype=torch.int64)).reward == 1)
 
 
-def test_distraction_shows_two_true_bits_among_twenty_coins():
+def test_distraction_shows_two_relevant_bits_among_twenty_coins():
     batch = mlbits.make_batch(ID, 5000, length=4, observation="distraction", seed=2, autoreset="disabled")
     assert batch.obs.shape == (5000, 1, 22)
     assert batch.obs[:, 0, :2].tolist() == [[1, 0]] * 5000
@@ -104,7 +104,7 @@ def test_distraction_shows_two_true_bits_among_twenty_coins():
     assert np.abs(np.corrcoef(before.numpy().T) - np.eye(20)).max() < 0.1
 
 
-def test_looking_again_does_not_toss_the_coins_again():
+def test_refreshing_observations_does_not_toss_the_coins_again():
     batch = mlbits.make_batch(ID, 3, observation="distraction")
     before = batch.obs.clone()
     assert torch.equal(batch.set_state(batch.state()), before)

@@ -1,4 +1,4 @@
-"""Digits: scikit-learn's images as they are, a fixed split, the digits that take part, and bad settings."""
+"""Digits: scikit-learn's images, unchanged; a fixed split; the digits in use; and bad settings."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_the_split_is_fixed_and_stratified():
     assert len(train[1]) + len(test[1]) == 1797
     assert np.bincount(test[1]).tolist() == [round(0.2 * n) for n in np.bincount(DATA.target)]
     assert not {row.tobytes() for row in train[0]} & {row.tobytes() for row in test[0]}
-    # The very images, so that accuracies compare from version to version.
+    # The exact images, so that accuracies are comparable between versions.
     assert (test[0] * 16).sum(0).astype(int)[[2, 10, 20, 36]].tolist() == FINGERPRINT
 
 
@@ -59,7 +59,7 @@ def test_the_image_shows_the_same_pixels():
 
 
 @pytest.mark.parametrize("rewards", [[[1, -1], [-2, 3]], (1, -1, -2, 3)])
-def test_a_matrix_of_rewards_whole_or_row_after_row(rewards):
+def test_a_matrix_of_rewards_nested_or_flattened(rewards):
     batch = mlbits.make_batch(ID, 40, classes=2, rewards=rewards, autoreset="disabled")
     label = batch.game.params["labels"][0, batch.records()["example"]]
     reward = batch.step(torch.arange(40) % 2).reward[:, 0].numpy()

@@ -1,4 +1,4 @@
-"""Goofspiel: OpenSpiel's returns, a game by hand, what each seat sees, the order of prizes, and bad settings."""
+"""Goofspiel: OpenSpiel's returns, a game by hand, observations by seat, the order of prizes, and bad settings."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ OPENSPIEL = [
 
 
 def put_prize(batch, prize):
-    """Turn up this prize in place of the one that chance chose."""
+    """Turn up this prize instead of the one drawn."""
     states = batch.records().copy()
     states["prizes"] |= 1 << states["prize"]
     states["prizes"] &= ~(1 << prize)
@@ -41,7 +41,7 @@ def put_prize(batch, prize):
 
 
 @pytest.mark.parametrize(("returns", "prizes", "drawn", "bids", "wanted"), OPENSPIEL)
-def test_games_pay_what_openspiel_paid(returns, prizes, drawn, bids, wanted):
+def test_games_have_openspiels_returns(returns, prizes, drawn, bids, wanted):
     seats = len(wanted)
     batch = mlbits.make_batch(ID, 1, cards=5, seats=seats, prizes=prizes, returns=returns, autoreset="disabled")
     for k, bid in enumerate(bids):
@@ -67,7 +67,7 @@ def test_a_game_by_hand():
     with pytest.raises(IllegalActionError, match=r"seat 0 in Goofspiel: got 0; wanted one of \[1, 2, 3, 4\]"):
         batch.step(torch.tensor([[0, 2]]))
     batch.step(torch.tensor([[1, 0]]))
-    batch.step(torch.tensor([[2, 2]]))  # a tie: nobody gets the prize of 3
+    batch.step(torch.tensor([[2, 2]]))  # a tie: no one gets the prize of 3
     step = batch.step(torch.tensor([[3, 4]]))  # and then the last cards for the prize of 1
     assert step.reward[0].tolist() == [-1, 1]
     assert np.allclose(step.obs[0, 0], [*[0] * 10, 5 / 15, 7 / 15, *[0] * 10])
@@ -90,7 +90,7 @@ def test_bids_may_stay_hidden():
 
 
 @pytest.mark.parametrize("observation", ["full", "winners"])
-def test_an_episode_begins_as_the_first_did(observation):
+def test_every_episode_begins_in_the_same_way(observation):
     batch = mlbits.make_batch(ID, 4, cards=4, seats=3, prizes="ascending", observation=observation, seed=2)
     first = batch.obs.clone()
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_prizes_in_order(prizes, wanted):
     assert seen == wanted
 
 
-def test_random_prizes_come_in_every_order_alike():
+def test_random_prizes_come_in_every_order_equally_often():
     copies = 24_000
     batch = mlbits.make_batch(ID, copies, cards=5, seed=5, threads=1)
     orders = []
@@ -121,7 +121,7 @@ def test_random_prizes_come_in_every_order_alike():
 
 
 @pytest.mark.parametrize(("cards", "seats"), [(13, 2), (32, 3)])
-def test_random_games_give_out_each_card_and_each_prize_once(cards, seats):
+def test_random_games_use_each_card_and_each_prize_once(cards, seats):
     batch = mlbits.make_batch(ID, 50, cards=cards, seats=seats, returns="total_points", autoreset="disabled", seed=6)
     for k in range(cards - 1):
         assert (batch.legal_mask.sum(-1) == cards - k).all()

@@ -32,7 +32,7 @@ def walk(env: Any, actions: list[int]) -> list[int]:
     return [env.step(action)[0] for action in actions]
 
 
-def test_moves_walls_and_rims() -> None:
+def test_moves_walls_and_edges() -> None:
     env = env_of("...G/.S../.#../....", max_episode_steps=-1)
     #  0  1  2  G
     #  4 S5  6  7
@@ -48,7 +48,7 @@ def test_moves_walls_and_rims() -> None:
 def test_rewards_and_ends_of_each_kind_of_cell() -> None:
     rewards = {"step_cost": 0.125, "goal_reward": 3.0, "pit_reward": -2.0, "cliff_reward": -5.0}
     env = env_of("SC/XG", **rewards)
-    assert env.step(LEFT)[:4] == (0, -0.125, False, False), "into the rim: stays, and pays"
+    assert env.step(LEFT)[:4] == (0, -0.125, False, False), "at the edge: stays, and pays"
     assert env.step(RIGHT)[:4] == (0, -5.0, False, False), "off the cliff: back to the start"
     assert env.step(DOWN)[:4] == (2, -2.0, True, False)
     env = env_of(".G/S#", **rewards)
@@ -156,7 +156,7 @@ def test_every_named_map_can_be_solved(name: str) -> None:
                 new = set(table[cell].tolist()) - seen
                 seen |= new
                 front += new
-        assert any(kinds.reshape(-1)[cell] == GOAL for cell in seen), f"no way from {start}"
+        assert any(kinds.reshape(-1)[cell] == GOAL for cell in seen), f"no path from {start}"
         reached |= seen
     assert reached <= set(np.flatnonzero(kinds.reshape(-1) != WALL).tolist())
 
@@ -189,7 +189,7 @@ def test_bad_maps(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "near"), [("8x9", "8x8"), ("four_room", "four_rooms"), ("Maze", "maze")])
-def test_an_unknown_name_of_a_map(name: str, near: str) -> None:
+def test_an_unknown_map_name(name: str, near: str) -> None:
     with pytest.raises(UnknownIdError, match=f"unknown map '{name}'; did you mean '{near}'"):
         gridworld(name)
 
@@ -214,7 +214,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         gridworld(**settings)
 
 
-def test_the_biggest_map_has_room() -> None:
+def test_the_largest_map_fits() -> None:
     side = 128
     env = env_of(
         "\n".join(["S" + "." * (side - 1), *["." * side] * (side - 2), "." * (side - 1) + "G"]), max_episode_steps=-1
@@ -255,7 +255,7 @@ def test_pixels_by_hand() -> None:
     assert pixels.shape == (16, 24, 3)
     corners = [pixels[8 * row, 8 * column].tolist() for row in range(2) for column in range(3)]
     middles = [pixels[8 * row + 4, 8 * column + 4].tolist() for row in range(2) for column in range(3)]
-    assert len({tuple(colour) for colour in corners}) == 5, "a colour a kind of cell"
+    assert len({tuple(colour) for colour in corners}) == 5, "one colour per kind of cell"
     assert corners[0] == corners[3], "floor"
     assert middles[3] == [30, 90, 220], "the agent"
     assert [middle == corner for middle, corner in zip(middles, corners, strict=True)] == [True] * 3 + [False] + [
@@ -273,14 +273,14 @@ def test_pixels_have_the_documented_colours() -> None:
     assert corners == [floor, grey, red, floor, brown, green]
 
 
-def test_the_agent_does_not_hide_the_goal_that_it_stands_on() -> None:
+def test_the_agent_does_not_hide_the_goal_below_it() -> None:
     batch = mlbits.make_batch("mlbits/GridWorld-v0", 1, map="SG", observation="planes", autoreset="disabled")
     batch.step([[1]])  # right
     agent, _, goals, _, _ = batch.obs[0, 0].tolist()
     assert agent == goals == [[0, 1]]
 
 
-def test_all_kinds_of_observation_follow_one_walk() -> None:
+def test_all_kinds_of_observation_agree_on_one_walk() -> None:
     batches = [
         mlbits.make_batch("mlbits/GridWorld-v0", 6, observation=kind, slip=0.3, seed=9)
         for kind in ("index", "one_hot", "planes", "pixels")
@@ -331,7 +331,7 @@ def test_the_overlay_shows_values_as_heat_and_the_policy_as_arrows() -> None:
     assert (low, high) == ((190, 208, 240), (252, 214, 92))
     assert all(low[2] > colour[2] > high[2] for colour in middle)
     assert colour_at(heat, 1, 1) == colour_at(plain, 1, 1), "no value, no colour"
-    assert colour_at(heat, 1, 3) == GREEN, "the goal keeps its own"
+    assert colour_at(heat, 1, 3) == GREEN, "the goal keeps its colour"
     arrows = draw_overlay(game, policy=np.array([RIGHT, LEFT, UP, DOWN, -1, -1, -1, RIGHT]))
     assert [ink_in(arrows, column) for column in range(4)] == ["right", "left", "up", "down"]
     assert np.array_equal(arrows[49:], plain[49:]), "negative actions and goals have no arrow"
@@ -341,7 +341,7 @@ def test_the_overlay_shows_values_as_heat_and_the_policy_as_arrows() -> None:
 
 
 def ink_in(image: np.ndarray, column: int) -> str:
-    """Towards which side of a cell of the first row its arrow lies."""
+    """The side of a cell in the first row to which its arrow points."""
     cell = (image[:48, column * 48 : (column + 1) * 48] == INK).all(-1)
     rows, columns = np.nonzero(cell)
     down, right = rows.mean() - 24, columns.mean() - 24

@@ -1,4 +1,4 @@
-"""IteratedMatrixGame: what is seen from each seat, how long it goes on, and bad settings."""
+"""IteratedMatrixGame: observations of each seat, lengths of episodes, and bad settings."""
 
 import itertools
 
@@ -15,7 +15,7 @@ COOPERATE, DEFECT = 0, 1
 
 
 def test_a_game_of_tit_for_tat_against_a_defector():
-    """Tit for tat by its observation alone: the last digit of the joint action is the other's."""
+    """Tit for tat from the observation only: the last digit of the joint action is the other's."""
     batch = mlbits.make_batch(ID, 1, rounds=4, autoreset="disabled")
     assert batch.obs[0].tolist() == [[4, 0, 0], [4, 0, 1]]
     total, seen = np.zeros(2), []
@@ -26,7 +26,7 @@ def test_a_game_of_tit_for_tat_against_a_defector():
         total += step.reward[0].numpy()
         seen.append(batch.obs[0].tolist())
     assert total.tolist() == [0 + 1 + 1 + 1, 5 + 1 + 1 + 1]
-    assert seen[0] == [[1, 1, 0], [2, 1, 1]]  # own action first: the one was defected on, the other defected
+    assert seen[0] == [[1, 1, 0], [2, 1, 1]]  # own action first: seat 0 was defected on, seat 1 defected
     assert seen[1:] == [[[3, k, 0], [3, k, 1]] for k in (2, 3, 4)]
     assert (bool(step.terminated[0]), bool(step.truncated[0])) == (True, False)
 
@@ -43,7 +43,7 @@ def test_every_joint_action_of_three_seats_is_seen_from_each_as_its_digits():
     assert batch.legal_mask[0].tolist() == [[True, True, False], [True, True, True], [True, True, False]]
 
 
-def test_it_ends_after_its_rounds_and_begins_anew():
+def test_it_ends_after_its_rounds_and_is_reset():
     batch = mlbits.make_batch(ID, 2, rounds=3)
     ends = []
     for _ in range(6):
@@ -55,7 +55,7 @@ def test_it_ends_after_its_rounds_and_begins_anew():
 
 
 @pytest.mark.parametrize(("continuation", "rounds"), [(0.75, None), (0.5, None), (0.9, 4), (0.0, None)])
-def test_it_goes_on_with_the_given_probability(continuation, rounds):
+def test_it_continues_with_the_given_probability(continuation, rounds):
     copies = 20_000
     settings = {"rounds": rounds, "continuation": continuation}
     batch = mlbits.make_batch(ID, copies, autoreset="disabled", seed=3, threads=1, **settings)

@@ -1,4 +1,4 @@
-"""Knapsack: hand-played episodes, the optimum by dynamic programming, what is available, and bad settings."""
+"""Knapsack: episodes by hand, the optimum by dynamic programming, availability of items, and bad settings."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def dynamic_programming(weights, values, capacity):
 
 
 def search(batch, state, memory):
-    """The greatest value still to be had from a state, by stepping every legal action from it."""
+    """The greatest value that can still be packed from a state, by stepping every legal action."""
     batch.set_state(state)
     record = batch.records()[0]
     key = (record["there"].tobytes(), int(record["left"]))
@@ -40,7 +40,7 @@ def search(batch, state, memory):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_the_best_play_found_by_stepping_is_the_dynamic_programs_optimum(seed):
+def test_search_by_stepping_finds_the_optimum_of_dynamic_programming(seed):
     batch = mlbits.make_batch(ID, 1, items=5, instance_seed=seed, autoreset="disabled", seed=seed)
     layout, there = batch.game.layout, batch.records()["there"][0][:5] != 0
     optimum = dynamic_programming(
@@ -78,10 +78,10 @@ def test_the_episode_ends_when_the_last_item_is_packed():
     assert (float(step.reward[0, 0]), bool(step.terminated[0])) == (4.0, True)
 
 
-def test_items_are_available_at_their_rate_and_anew_every_episode():
+def test_items_are_drawn_with_their_availability_in_every_episode():
     batch = mlbits.make_batch(ID, 20_000, items=5, availability=0.3, seed=1)
     first = batch.records()["there"][:, :5]
-    lone = 0.7**5  # nothing is there by chance, so one item is added
+    lone = 0.7**5  # no item is drawn, so one is added
     wanted = 0.3 + lone / 5
     assert abs(first.mean() - wanted) < 5 * np.sqrt(0.21 / first.size)
     assert (first.sum(1) >= 1).all()
@@ -89,7 +89,7 @@ def test_items_are_available_at_their_rate_and_anew_every_episode():
     assert 0.9 < (batch.records()["there"][:, :5] != first).any(1).mean() <= 1
 
 
-def test_some_fitting_item_is_always_there_and_each_as_likely():
+def test_some_fitting_item_is_always_available_and_drawn_uniformly():
     settings = {"weights": [9, 1, 9, 2, 3], "values": [1.0] * 5, "capacity": 3, "availability": 1e-9}
     batch = mlbits.make_batch(ID, 3000, seed=2, **settings)
     there = batch.records()["there"][:, :5]
@@ -144,7 +144,7 @@ def test_the_pictures():
     )
     batch.reset()
     assert batch.render("ansi").startswith("capacity left 6 of 6, value packed 0\n")
-    for items in (1, 10, 1000):  # nothing packed, nothing there
+    for items in (1, 10, 1000):  # nothing packed, nothing available
         game = mlbits.make_game(ID, items=items)
         state, params = np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0]
         assert game.draw(state, params).dtype == np.uint8
@@ -157,8 +157,8 @@ def test_the_pictures():
         ({"items": 0}, "items: got 0; wanted an integer from 1 to 1000"),
         ({"items": -2}, "items: got -2"),
         ({"items": 10**7}, "items: got 10000000"),
-        ({"weights": [1, 2], "values": [1.0]}, "values: got 1 entries; wanted 2, as weights has it"),
-        ({"items": 3, "weights": [1, 2]}, "weights: got 2 entries; wanted 3, as items has it"),
+        ({"weights": [1, 2], "values": [1.0]}, "values: got 1 entries; wanted 2, the number given by weights"),
+        ({"items": 3, "weights": [1, 2]}, "weights: got 2 entries; wanted 3, the number given by items"),
         ({"weights": [1] * 1001}, "length of weights: got 1001"),
         ({"weights": []}, "weights: got an empty list"),
         ({"weights": "12"}, "weights: got '12'; wanted a list of numbers"),

@@ -1,4 +1,4 @@
-"""MatrixGame: the named tables, tensors of any size, masks, what is seen, and bad payoffs."""
+"""MatrixGame: the named tables, tensors of any size, masks, observations, and bad payoffs."""
 
 import json
 
@@ -15,8 +15,8 @@ ID = "mlbits/MatrixGame-v0"
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_what_is_played_pays_what_the_table_says(name):
-    """By simulation: random play of many copies, each reward looked up in the table by hand."""
+def test_rewards_are_those_of_the_table(name):
+    """Random play of many copies; each reward is looked up in the table."""
     batch = mlbits.make_batch(ID, 200, payoffs=name, seed=1)
     actions = batch.sample_actions()
     step = batch.step(actions)
@@ -50,11 +50,11 @@ def best_responses(payoffs):
         ("shapley", []),
     ],
 )
-def test_the_named_games_have_the_pure_equilibria_that_they_are_known_for(name, pure):
+def test_the_named_games_have_their_known_pure_equilibria(name, pure):
     assert best_responses(payoff_tensor(matrix_game(name))) == pure
 
 
-def test_the_named_games_are_the_games_of_their_names():
+def test_the_named_games_have_their_defining_payoff_orders():
     dilemma = payoff_tensor(matrix_game("prisoners_dilemma"))
     assert dilemma[0, 1, 0] > dilemma[0, 0, 0] > dilemma[0, 1, 1] > dilemma[0, 0, 1]  # T > R > P > S
     hunt = payoff_tensor(matrix_game("stag_hunt"))
@@ -72,7 +72,7 @@ def test_the_named_games_are_the_games_of_their_names():
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), (3, 2, 3, 4), (8, *[2] * 8)])
-def test_a_tensor_of_any_size_comes_back_from_playing_it(shape):
+def test_a_tensor_of_any_size_is_recovered_by_playing_it(shape):
     payoffs = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     game = matrix_game(payoffs)
     assert (game.seats, game.action_space.n) == (shape[0], max(shape[1:]))
@@ -80,7 +80,7 @@ def test_a_tensor_of_any_size_comes_back_from_playing_it(shape):
     assert np.array_equal(game.layout["payoffs"], payoffs)
 
 
-def test_one_matrix_is_a_zero_sum_game_and_text_is_read_as_json():
+def test_one_matrix_is_a_zero_sum_game_and_text_is_parsed_as_json():
     matrix = [[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]]
     wanted = np.stack([matrix, -np.array(matrix)])
     for payoffs in (matrix, np.array(matrix), json.dumps(matrix), json.dumps(wanted.tolist()), wanted):
@@ -97,7 +97,7 @@ def test_seats_with_fewer_actions_are_masked():
     assert mlbits.make_batch(ID, 1).legal_mask is None
 
 
-def test_a_seat_sees_which_it_is_or_nothing():
+def test_a_seat_observes_itself_or_nothing():
     batch = mlbits.make_batch(ID, 2, payoffs=np.zeros((3, 2, 3, 4)))
     assert batch.obs.tolist() == [[0, 1, 2]] * 2
     batch = mlbits.make_batch(ID, 2, see_seat=False)
@@ -121,7 +121,7 @@ def test_the_pictures():
     for payoffs in (np.zeros((3, 2, 2, 2)), np.zeros((20, 30)), np.zeros((2, 1, 1))):
         game = matrix_game(payoffs)
         state, params = np.zeros(1, game.state_dtype).view(np.recarray)[0], game.params.view(np.recarray)[0]
-        after = game.draw(state, params)  # everybody has played 0
+        after = game.draw(state, params)  # all seats have played 0
         assert game.text(state, params).startswith("seat 0: 0, paid 0\nseat 1: 0, paid 0\n")
         state.played[:] = -1
         before = game.draw(state, params)
@@ -133,9 +133,9 @@ def test_the_pictures():
     ("payoffs", "message"),
     [
         ("rock", "payoffs: got 'rock'; wanted one of 'rock_paper_scissors', 'matching_pennies'"),
-        ("[[1, 2], [3]]", r"payoffs: got \[\[1, 2\], \[3\]\], which is no array of numbers; wanted a tensor"),
-        ("[[1, 2", "payoffs: got .*which is no array of numbers"),
-        ([["a", "b"]], "which is no array of numbers"),
+        ("[[1, 2], [3]]", r"payoffs: got \[\[1, 2\], \[3\]\], which is not an array of numbers; wanted a tensor"),
+        ("[[1, 2", "payoffs: got .*which is not an array of numbers"),
+        ([["a", "b"]], "which is not an array of numbers"),
         (None, r"payoffs: got shape \(\); wanted a tensor"),
         ([1.0, 2.0], r"payoffs: got shape \(2,\); wanted a tensor"),
         ([], r"payoffs: got shape \(0,\)"),
@@ -155,6 +155,6 @@ def test_bad_payoffs_are_refused(payoffs, message):
         mlbits.make_game(ID, payoffs=payoffs)
 
 
-def test_a_flag_that_is_none_is_refused():
+def test_a_flag_that_is_not_a_bool_is_refused():
     with pytest.raises(GameError, match="see_seat: got 1; wanted True or False"):
         mlbits.make_game(ID, see_seat=1)

@@ -1,4 +1,4 @@
-"""Environments and agents of one's own are found again by another process, wherever it runs."""
+"""Users' own environments and agents are found again by another process, wherever it runs."""
 
 import json
 import subprocess
@@ -70,7 +70,7 @@ def script(file, words, cwd):
 
 
 def commands(cwd, *lines, statuses=None):
-    """Run commands one after another in one process; gives what it prints."""
+    """Run commands one after another in one process; returns its output."""
     given = json.dumps([[str(word) for word in words] for words in lines])
     done = subprocess.run([sys.executable, "-c", MANY, given], cwd=cwd, capture_output=True, text=True)
     got = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("status ")]
@@ -86,7 +86,7 @@ def code(tmp_path):
 
 
 def test_a_module_that_registers_both(code, tmp_path):
-    """Trained as module:name from the module's folder; used from another one."""
+    """Trained as module:name from the module's folder; used from another folder."""
     (code / "my_games.py").write_text(GAME)
     out = tmp_path / "run"
     commands(code, ["train", "my_games:mine", "my_games:mine/Duel-v0", *FLAGS, "--pool", "uniform", "--out", out])
@@ -108,7 +108,7 @@ def test_a_module_that_registers_both(code, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_that_registers_and_trains(code, tmp_path):
-    """Neither the game nor the environment has a module that registers it but the script itself."""
+    """Only the script itself registers the game and the environment."""
     (code / "my_script.py").write_text(WALK + GAME + START)
     walk, duel = tmp_path / "walk", tmp_path / "duel"
     for env, out in (("mine/Walk-v0", walk), ("mine/Duel-v0", duel)):
@@ -119,7 +119,7 @@ def test_a_script_that_registers_and_trains(code, tmp_path):
 
 
 def test_a_script_that_would_train_again_is_not_imported(code, tmp_path):
-    """It trains as soon as it is imported: it is not named, and the message says what is unknown."""
+    """Importing it would start its training: it is not recorded, and the error names the unknown id."""
     out = tmp_path / "run"
     start = f"\nfrom mlbits.cli import main\n\nmain({['train', 'ppo', 'mine/Walk-v0', *FLAGS, '--out', str(out)]})\n"
     (code / "my_script.py").write_text(WALK + start)
@@ -133,7 +133,7 @@ def test_builtin_names_need_no_module():
     assert names_to("ppo", "mlbits/GridWorld-v0") == {"agent": "ppo", "env": "mlbits/GridWorld-v0"}
 
 
-def test_modules_are_looked_for_in_the_working_folder_and_those_named(code, tmp_path, monkeypatch):
+def test_modules_are_searched_in_the_working_folder_and_in_recorded_folders(code, tmp_path, monkeypatch):
     (code / "found_by_name.py").write_text("VALUE = 3\n")
     (tmp_path / "found_here.py").write_text("VALUE = 4\n")
     monkeypatch.chdir(tmp_path)
@@ -143,7 +143,7 @@ def test_modules_are_looked_for_in_the_working_folder_and_those_named(code, tmp_
         GameError, match=r"cannot be imported \(No module named 'found_by_name'\); wanted its folder on"
     ):
         import_module("found_by_name")
-    with pytest.raises(GameError, match="cannot be imported"):  # a file may say what it likes
+    with pytest.raises(GameError, match="cannot be imported"):  # whatever folders a file names
         import_module("found_by_name", [str(code)])
     remember_folders([str(code)])
     assert import_module("found_by_name", [str(code)]).VALUE == 3
@@ -151,8 +151,8 @@ def test_modules_are_looked_for_in_the_working_folder_and_those_named(code, tmp_
     assert folder_of("mlbits.envs.core") == str(Path(mlbits.__file__).parents[1].resolve())
 
 
-def test_a_run_from_a_stranger_runs_no_code_of_its_own(code, tmp_path, monkeypatch, capsys):
-    """Its config names a module beside it, and the folder; neither the folder nor standing in it makes it run."""
+def test_code_beside_a_strangers_run_is_not_executed(code, tmp_path, monkeypatch, capsys):
+    """Its config names a module beside it and its folder; it is not run, not even from inside that folder."""
     (code / "my_games.py").write_text(GAME)
     out = tmp_path / "run"
     commands(code, ["train", "my_games:mine", "my_games:mine/Duel-v0", *FLAGS, "--out", out])
@@ -167,7 +167,7 @@ def test_a_run_from_a_stranger_runs_no_code_of_its_own(code, tmp_path, monkeypat
     assert not (out / "has_run").exists()
 
 
-def test_the_own_list_keeps_what_it_has_and_a_broken_one_is_empty(tmp_path, monkeypatch):
+def test_the_users_list_of_folders_grows_and_a_broken_one_counts_as_empty(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert own_folders() == []
     remember_folders(["/one"])

@@ -11,13 +11,13 @@ import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
 
 ID = "mlbits/Pendulum-v0"
-# Balanced at the top with all but no speed, hanging, against the speed limit both ways, and many full turns away.
+# Nearly still at the top, hanging, at the speed limit in both directions, and many full turns away.
 SPECIAL = [(0.0, 0.0), (1e-9, 0.0), (math.pi, 0.0), (-math.pi, 1.0), (2, 8), (-2, -8), (-95.0, 0.1)]
 COPIES = 22
 
 
 def started(starts, **settings):
-    """A batch whose copies start from (theta, theta_dot), and as many of Gymnasium's."""
+    """A batch whose copies start from (theta, theta_dot), and Gymnasium's environments in the same states."""
     batch = mlbits.make_batch(ID, len(starts), **settings)
     states = batch.records()
     states["theta"], states["theta_dot"] = np.array(starts).T
@@ -30,12 +30,12 @@ def started(starts, **settings):
 
 
 def balancing(theta, theta_dot):
-    """A torque that holds the pendulum up once it is there, where the smallest difference would grow most."""
+    """A torque that keeps the pendulum upright, where the smallest difference grows fastest."""
     return np.clip(-10 * ((theta + np.pi) % (2 * np.pi) - np.pi) - 2 * theta_dot, -2, 2)
 
 
 @pytest.mark.parametrize("gravity", [10.0, 9.81])
-def test_whole_episodes_are_gymnasiums_to_the_last_bit(gravity):
+def test_whole_episodes_equal_gymnasiums_to_the_last_bit(gravity):
     rng = np.random.default_rng(3)
     drawn = zip(rng.uniform(-np.pi, np.pi, COPIES), rng.uniform(-1, 1, COPIES), strict=True)
     batch, peers = started(SPECIAL + list(drawn), gravity=gravity, autoreset="disabled")
@@ -54,7 +54,7 @@ def test_whole_episodes_are_gymnasiums_to_the_last_bit(gravity):
     assert step.truncated.all()
 
 
-def test_spaces_and_starts_are_gymnasiums():
+def test_spaces_and_starts_equal_gymnasiums():
     ours, theirs = gym.make(ID), gym.make("Pendulum-v1")
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
@@ -77,7 +77,7 @@ def test_torque_out_of_range_is_refused_or_clipped():
     assert clipped.records() == batch.records()
 
 
-def test_the_horizon_truncates_and_is_no_end():
+def test_the_horizon_truncates_and_does_not_terminate():
     batch = mlbits.make_batch(ID, 2, horizon=3)
     flags = [(step.terminated.any(), step.truncated.all()) for step in (batch.step(torch.zeros(2, 1)) for _ in "abc")]
     assert [(bool(a), bool(b)) for a, b in flags] == [(False, False), (False, False), (False, True)]
@@ -92,7 +92,7 @@ def test_the_horizon_truncates_and_is_no_end():
         ({"g": 9.8}, "unknown setting 'g'; wanted any of gravity, horizon"),
     ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_refused(settings, message):
     with pytest.raises(GameError, match=message):
         mlbits.make_game(ID, **settings)
 

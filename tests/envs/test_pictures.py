@@ -1,4 +1,4 @@
-"""Every picture can be read: text is large enough, stands out, is whole, and is clear of other text and of marks."""
+"""Every picture is readable: text is large enough, has contrast, is not cut off, and overlaps nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlbits.envs.core.drawing import BLUE, INK, PAPER, SEATS, SMALLEST_TEXT, Can
 from mlbits.envs.gridworld.drawing import draw_overlay
 from mlbits.envs.policy_similarity import SimilarityGame
 
-# Games with the settings that change their pictures; Diplomacy's boards have a drawing and tests of their own.
+# Games with the settings that change their pictures; Diplomacy's boards are drawn and tested separately.
 SHOWN: list[tuple[str, dict[str, Any]]] = [
     *((env, {}) for env in mlbits.registered() if "Diplomacy" not in env),
     ("mlbits/GridWorld-v0", {"map": "empty_8x8"}),
@@ -34,7 +34,7 @@ SHOWN: list[tuple[str, dict[str, Any]]] = [
 
 
 class Written(NamedTuple):
-    """A piece of text, the box that it takes, and the picture beneath it."""
+    """A piece of text, its bounding box, and the picture below it."""
 
     text: str
     size: int
@@ -45,7 +45,7 @@ class Written(NamedTuple):
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Canvas, Written]]:
-    """All text that any canvas gets from now on."""
+    """All text written to any canvas from now on."""
     found: list[tuple[Canvas, Written]] = []
     original = Canvas.text
 
@@ -87,7 +87,7 @@ def check(written: list[tuple[Canvas, Written]]) -> None:
 
 
 @pytest.mark.parametrize(("env", "settings"), SHOWN, ids=str)
-def test_text_can_be_read(env: str, settings: dict[str, Any], written: list[tuple[Canvas, Written]]) -> None:
+def test_text_is_readable(env: str, settings: dict[str, Any], written: list[tuple[Canvas, Written]]) -> None:
     batch = mlbits.make_batch(env, 1, seed=1, autoreset="disabled", **settings)
     for _ in range(3):
         written.clear()
@@ -98,7 +98,7 @@ def test_text_can_be_read(env: str, settings: dict[str, Any], written: list[tupl
             batch.step(batch.sample_actions())
 
 
-def test_text_of_values_and_of_policies_can_be_read(written: list[tuple[Canvas, Written]]) -> None:
+def test_text_of_values_and_policies_is_readable(written: list[tuple[Canvas, Written]]) -> None:
     draw_overlay(mlbits.make_game("mlbits/GridWorld-v0"), np.linspace(-100, 100, 64), np.arange(64) % 4)
     check(written)
     written.clear()
@@ -108,7 +108,7 @@ def test_text_of_values_and_of_policies_can_be_read(written: list[tuple[Canvas, 
 
 
 def test_the_last_pull_covers_no_number(written: list[tuple[Canvas, Written]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it paid, and whatever its mean is."""
+    """For any reward and any mean."""
     discs: list[tuple[float, float, float]] = []
     original = Canvas.disc
     monkeypatch.setattr(
@@ -157,7 +157,7 @@ def test_digits_are_ink_on_paper() -> None:
 
 
 def test_edges_are_smooth() -> None:
-    """A slanted edge mixes its colour with the ground, and covers as much as its geometry says."""
+    """A slanted edge mixes its colour with the ground, and covers the area of its geometry."""
     canvas = Canvas(100, 100)
     canvas.line([(10, 10), (80, 55)], BLUE, 10)
     canvas.disc(25, 75, 15, BLUE)
@@ -170,7 +170,7 @@ def test_edges_are_smooth() -> None:
 @pytest.mark.parametrize(
     "env", ["mlbits/CartPole-v0", "mlbits/Pendulum-v0", "mlbits/PointMass-v0", "mlbits/GridWorld-v0"]
 )
-def test_what_is_round_or_slanted_in_games_has_smooth_edges(env: str) -> None:
+def test_round_and_slanted_shapes_have_smooth_edges(env: str) -> None:
     image = mlbits.make_batch(env, 1, seed=1).render()
     sharp = np.unique(image.reshape(-1, 3), axis=0)
     assert len(sharp) > 40
@@ -183,7 +183,7 @@ def test_goofspiel_names_its_colours(written: list[tuple[Canvas, Written]]) -> N
         assert part in words
 
 
-def test_seats_have_colours_of_their_own_that_can_be_read() -> None:
+def test_seats_have_distinct_readable_colours() -> None:
     assert len(set(SEATS)) == 10
     assert min(contrast(colour, PAPER) for colour in SEATS) >= 3
     assert min(np.abs(np.subtract(a, b)).sum() for a, b in itertools.combinations(SEATS, 2)) >= 60

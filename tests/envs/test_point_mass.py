@@ -1,4 +1,4 @@
-"""PointMass: its motion against an ODE solver, contact against plain geometry, the trap and the way around it."""
+"""PointMass: motion against an ODE solver, contact against geometry, the trap and the path around it."""
 
 import math
 
@@ -12,9 +12,9 @@ from mlbits.envs.core.errors import GameError
 
 ID = "mlbits/PointMass-v0"
 GOAL = np.array([25.0, 0.0])
-# Where the middle of the body may not be: the back and the arms, left, bottom, right, top.
+# Rectangles the body's centre may not enter, the back and the arms: left, bottom, right, top.
 KEPT_OUT = np.array([[13, -3, 15, 3], [11, 1, 15, 3], [11, -3, 15, -1]], float)
-COAST = 0.2 * (1 - math.exp(-0.2))  # m that a speed of 1 m/s carries in a step without power
+COAST = 0.2 * (1 - math.exp(-0.2))  # m covered in a step without power at a speed of 1 m/s
 
 
 def placed(positions, velocities=(0.0, 0.0), **settings):
@@ -29,7 +29,7 @@ def placed(positions, velocities=(0.0, 0.0), **settings):
 
 
 def moved(positions, moves, **settings):
-    """Where copies without power end that would move by ``moves`` [B, 2] were there no wall, and their velocities."""
+    """End points and velocities of copies without power that would move by ``moves`` [B, 2] without the wall."""
     batch = placed(positions, np.asarray(moves, float) / COAST, **settings)
     batch.step(torch.zeros(batch.num_envs, 1, 2))
     after = batch.records()
@@ -45,7 +45,7 @@ def inside(points, slack=0.0):
 
 
 def played(policy, copies=32, **settings):
-    """Returns [B], last states and the way of each copy [51, B, 2] under ``policy(obs [B, 4]) -> [B, 2]``."""
+    """Returns [B], last states and path of each copy [51, B, 2] under ``policy(obs [B, 4]) -> [B, 2]``."""
     batch = mlbits.make_batch(ID, copies, seed=3, autoreset="disabled", **settings)
     total, way = np.zeros(copies), [batch.obs[:, 0, :2].numpy().copy()]
     for _ in range(50):
@@ -57,12 +57,12 @@ def played(policy, copies=32, **settings):
 
 
 def straight(obs):
-    """For the goal, braking before it."""
+    """Head for the goal, braking before it."""
     return ((GOAL - obs[:, :2]) * 5 - obs[:, 2:]) / 25
 
 
 def around(obs):
-    """To a corner of the wall, along its arm, and then straight."""
+    """Head for a corner of the wall, along its arm, and then straight for the goal."""
     corner = np.where(obs[:, :1] < 10.9, [[11.0, 3.05]], [[15.2, 3.05]])
     ahead = corner - obs[:, :2]
     ahead = ahead / np.abs(ahead).max(1, keepdims=True)
@@ -75,13 +75,13 @@ def heading(degrees):
     return played(lambda obs: np.broadcast_to(power, (len(obs), 2)))[0]
 
 
-def test_motion_is_that_of_motors_against_drag():
+def test_motion_agrees_with_an_ode_solver():
     power, start = np.array([0.3, -0.8], np.float32), [0.2, -0.1, 7.0, -3.0]
 
-    def slope(_, state):
+    def derivative(_, state):
         return [*state[2:], *(5 * (25 * power.astype(float) - state[2:]))]
 
-    solved = solve_ivp(slope, (0, 0.12), start, rtol=1e-10, atol=1e-12, t_eval=[0.04, 0.08, 0.12]).y.T
+    solved = solve_ivp(derivative, (0, 0.12), start, rtol=1e-10, atol=1e-12, t_eval=[0.04, 0.08, 0.12]).y.T
     batch = placed([start[:2]], start[2:])
     for wanted in solved:
         step = batch.step(power[None])
@@ -91,7 +91,7 @@ def test_motion_is_that_of_motors_against_drag():
         assert float(step.reward) == pytest.approx(-math.dist(wanted[:2], GOAL), rel=1e-6)
 
 
-def test_full_power_carries_a_metre_a_step_in_the_end():
+def test_full_power_reaches_a_metre_per_step():
     batch = placed([[0, 0]], wall=False, horizon=None)
     before = 0.0
     for _ in range(60):
@@ -104,8 +104,8 @@ def test_full_power_carries_a_metre_a_step_in_the_end():
 @pytest.mark.parametrize(
     ("start", "move", "end", "stopped"),
     [
-        ((12.5, 0.0), (2.0, 0.5), (13.0, 0.5), "x"),  # against the back, on along it
-        ((12.5, 0.0), (2.0, 3.0), (13.0, 1.0), "xy"),  # and into the corner with the arm
+        ((12.5, 0.0), (2.0, 0.5), (13.0, 0.5), "x"),  # against the back, then along it
+        ((12.5, 0.0), (2.0, 3.0), (13.0, 1.0), "xy"),  # then into the corner with the arm
         ((12.0, 0.5), (0.5, 2.0), (12.5, 1.0), "y"),  # against an arm from within
         ((13.0, 0.0), (1.0, 0.0), (13.0, 0.0), "x"),  # touching already
         ((13.0, 0.0), (-1.0, 0.5), (12.0, 0.5), ""),  # and away
@@ -115,7 +115,7 @@ def test_full_power_carries_a_metre_a_step_in_the_end():
         ((10.0, 3.0), (6.0, 0.0), (16.0, 3.0), ""),  # along the outer side
         ((10.0, 3.5), (6.0, -1.5), (16.0, 3.0), "y"),  # down to it, and on
         ((16.0, 0.0), (-2.0, 0.0), (15.0, 0.0), "x"),  # from behind
-        ((10.0, 0.0), (1000.0, 0.0), (13.0, 0.0), "x"),  # however fast
+        ((10.0, 0.0), (1000.0, 0.0), (13.0, 0.0), "x"),  # at any speed
         ((0.0, 300.0), (20.0, -600.0), (20.0, -300.0), ""),  # past the wall: at y = 3 it is at x = 9.9, at -3 at 10.1
     ],
 )
@@ -130,8 +130,8 @@ def test_contact_by_hand(start, move, end, stopped):
         assert free[0] == pytest.approx([start[0] + move[0], mirror * (start[1] + move[1])])
 
 
-def test_nothing_passes_through_the_wall_at_any_speed():
-    """Random moves of up to kilometres: free ones end where they would, all others short of it and never within."""
+def test_no_move_passes_through_the_wall_at_any_speed():
+    """Random moves of up to kilometres: free ones are not affected, all others end earlier, never inside the wall."""
     rng = np.random.default_rng(8)
     starts = rng.uniform([8, -6], [18, 6], (15_000, 2))
     starts = starts[~inside(starts)][:4000]
@@ -148,15 +148,17 @@ def test_nothing_passes_through_the_wall_at_any_speed():
     assert (velocities[free] != 0).all()
     assert ((velocities[crosses] == 0).any(1)).all()
     assert not inside(reached, 1e-12).any()
-    # A line that crosses is held up at the side that it meets first.
+    # A line that crosses the wall is stopped at the first side that it meets.
     first = inside(line[:, crosses], 0.0).argmax(0)
     met = np.take_along_axis(line[:, crosses], first[None, :, None], 0)[0]
     slid = np.abs(reached[crosses] - met).min(1)
     step = np.minimum(20, length[crosses, 0]) / 1000
-    assert (slid < np.maximum(2 * step, 1e-9)).mean() > 0.9  # the rest met a second side, or passed the first one's end
+    assert (
+        slid < np.maximum(2 * step, 1e-9)
+    ).mean() > 0.9  # the rest met a second side, or slid past the end of the first
 
 
-def test_driving_about_for_long_never_gets_within():
+def test_long_random_driving_never_gets_inside_the_wall():
     batch = placed(np.tile([12.5, 0.0], (256, 1)), horizon=None)
     rng = np.random.default_rng(0)
     heading = rng.uniform(-1, 1, (256, 1, 2))
@@ -182,7 +184,7 @@ def test_straight_for_the_goal_ends_in_the_trap():
     assert way[..., 0].max() <= 13.0
 
 
-def test_the_way_around_is_far_better_and_small_steps_towards_it_are_worse():
+def test_the_path_around_is_far_better_and_small_steps_towards_it_are_worse():
     threshold = mlbits.registered()[ID].reward_threshold
     total, states, _ = played(around)
     assert total.min() > threshold
@@ -190,12 +192,12 @@ def test_the_way_around_is_far_better_and_small_steps_towards_it_are_worse():
     trapped = played(straight)[0]
     assert total.min() > trapped.max() + 250
 
-    # Turned a little aside, one is caught all the same, and it costs: nothing near the trap points out of it.
+    # Slightly different headings are trapped too, and cost reward: no small change leads out of the trap.
     returns = [heading(degrees).mean() for degrees in (0, 2, 4, 6)]
     assert returns == sorted(returns, reverse=True)
     assert returns[3] < returns[0] - 5
 
-    # Around it and on at full speed is not solved either: one has to stop at the goal.
+    # Going around at full speed does not solve it either: the mass has to stop at the goal.
     def onward(obs):
         return np.where(obs[:, :1] < 15, around(obs), [[1.0, 0.0]])
 
@@ -217,7 +219,7 @@ def test_starts_and_spaces():
     ("settings", "message"),
     [({"wall": 1}, "wall: got 1; wanted True or False"), ({"horizon": -3}, "horizon: got -3")],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_refused(settings, message):
     with pytest.raises(GameError, match=message):
         mlbits.make_game(ID, **settings)
 

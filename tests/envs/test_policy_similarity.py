@@ -1,4 +1,4 @@
-"""The game over policies: losses worked by hand, the difference and its gradient, noise, populations, bad input."""
+"""The game between policies: losses by hand, the difference and its gradient, noise, populations, bad input."""
 
 import math
 
@@ -29,20 +29,20 @@ def defector(game):
 
 
 class Between(nn.Module):
-    """Goes a share of the way from f_D to f_C, whatever it sees; or, with a slope, less of it the more it sees."""
+    """Answers between f_D and f_C; with a ``slope``, cooperation falls with the observed difference."""
 
-    def __init__(self, game, share, slope=0.0):
+    def __init__(self, game, cooperation, slope=0.0):
         super().__init__()
-        self.game, self.slope, self.share = game, slope, nn.Parameter(torch.tensor(share))
+        self.game, self.slope, self.cooperation = game, slope, nn.Parameter(torch.tensor(cooperation))
 
     def forward(self, seen, context):
-        share = (self.share - self.slope * seen).unsqueeze(-1)
-        return share * self.game.cooperate(context) + (1 - share) * self.game.defect(context)
+        weight = (self.cooperation - self.slope * seen).unsqueeze(-1)
+        return weight * self.game.cooperate(context) + (1 - weight) * self.game.defect(context)
 
 
 @pytest.mark.parametrize("gain", [1.5, 5.0, 20.0])
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 1), (7, 2)])
-def test_exact_play_loses_what_the_dilemma_says(gain, sizes):
+def test_exact_play_has_the_losses_of_the_dilemma(gain, sizes):
     game = SimilarityGame(gain, context_size=sizes[0], answer_size=sizes[1], seed=3)
     draws = game.draw(50_000, generator(1))
     nice, nasty = cooperator(game), defector(game)
@@ -57,7 +57,7 @@ def test_exact_play_loses_what_the_dilemma_says(gain, sizes):
 
 
 def test_losses_by_hand(game):
-    """On one context: each part is a distance, and cooperation is where an answer stands between the two."""
+    """On one context: each part is a distance, and cooperation is where an answer lies between the two."""
     draws = game.draw(1, generator())
     good, bad = game.cooperate(draws.context)[0], game.defect(draws.context)[0]
     apart = math.dist(good.tolist(), bad.tolist())
@@ -77,7 +77,7 @@ def test_a_policy_and_its_copy_do_not_differ(game):
     outcome = game.play((one, copy), draws)
     assert torch.equal(outcome.seen, draws.noise)
     outcome.loss.sum().backward()
-    assert bool(torch.isfinite(one.share.grad))  # d has no slope at 0; none is invented
+    assert bool(torch.isfinite(one.cooperation.grad))  # d is not differentiable at 0; its gradient there is 0
     apart = (game.cooperate(draws.test_context) - game.defect(draws.test_context)).norm(dim=-1).mean()
     with torch.no_grad():
         difference = game.difference((one, other), draws)
@@ -85,8 +85,8 @@ def test_a_policy_and_its_copy_do_not_differ(game):
         assert game.difference((other, one), draws) == difference
 
 
-def test_the_difference_is_of_what_is_answered_to_small_differences():
-    """Policies that part only beyond the test's range are alike; within it, they are not."""
+def test_the_difference_compares_answers_to_small_differences():
+    """Policies that differ only beyond the test range count as equal; within it, they do not."""
     game = SimilarityGame(test_scale=0.1, noise_scale=0.5)
     draws = game.draw(4096, generator())
     assert 0.09 < float(draws.test_difference.max()) <= 0.1
@@ -100,17 +100,19 @@ def test_the_difference_is_of_what_is_answered_to_small_differences():
 
 
 def test_the_gradient_flows_through_the_difference_unless_cut(game):
-    """Seat 1 cooperates less the more it sees, so that seat 0 loses more by differing: that slope is the point."""
+    """Seat 1 cooperates less the more it sees, so that seat 0 loses more by being different: the gradient shows it."""
     draws = game.draw(256, generator())
     gradients = {}
     for cut in (False, True):
         mine = Between(game, 0.6)
         outcome = game.play((mine, Between(game, 1.0, slope=2.0)), draws, cut_gradient=cut)
         outcome.loss[:, 0].mean().backward()
-        gradients[cut] = float(mine.share.grad)
+        gradients[cut] = float(mine.cooperation.grad)
     apart = (game.cooperate(draws.context) - game.defect(draws.context)).norm(dim=-1).mean()
-    assert gradients[True] == pytest.approx(float(apart), rel=1e-4)  # cooperating costs, and nothing else is felt
-    with torch.no_grad():  # against a difference quotient
+    assert gradients[True] == pytest.approx(
+        float(apart), rel=1e-4
+    )  # cooperating has a cost, and there is no other effect
+    with torch.no_grad():  # compared with a finite difference
         up, down = (
             game.play((Between(game, 0.6 + h), Between(game, 1.0, slope=2.0)), draws).loss[:, 0].mean()
             for h in (0.01, -0.01)
@@ -135,12 +137,12 @@ def test_each_seats_noise_is_its_own(game):
 
 def test_a_population_plays_as_its_members_do(game):
     together = game.draw(128, [generator(4), generator(5)])
-    shares = torch.tensor([0.3, 0.9])
+    weights = torch.tensor([0.3, 0.9])
 
     def population(slope):
         def play(seen, x):
-            share = (shares.view(2, *[1] * (seen.dim() - 1)) - slope * seen).unsqueeze(-1)
-            return share * game.cooperate(x) + (1 - share) * game.defect(x)
+            weight = (weights.view(2, *[1] * (seen.dim() - 1)) - slope * seen).unsqueeze(-1)
+            return weight * game.cooperate(x) + (1 - weight) * game.defect(x)
 
         return play
 
@@ -149,7 +151,9 @@ def test_a_population_plays_as_its_members_do(game):
     for member, seed in enumerate((4, 5)):
         draws = game.draw(128, generator(seed))
         assert torch.equal(draws.context, together.context[member])
-        alone = game.play((Between(game, float(shares[member]), 1.0), Between(game, float(shares[member]), 2.0)), draws)
+        alone = game.play(
+            (Between(game, float(weights[member]), 1.0), Between(game, float(weights[member]), 2.0)), draws
+        )
         for name in ("loss", "seen", "difference", "cooperation"):
             assert torch.allclose(getattr(alone, name), getattr(both, name)[member], atol=1e-6), name
 
@@ -184,7 +188,7 @@ def test_responses_and_pictures(game):
     [
         ({"gain": 0.0}, "gain: got 0.0; wanted a finite number from 1"),
         ({"gain": -5}, "gain: got -5"),
-        ({"gain": 1}, "gain: got 1, where mutual cooperation is worth nothing"),
+        ({"gain": 1}, "gain: got 1, where mutual cooperation has no benefit"),
         ({"gain": float("nan")}, "gain: got nan"),
         ({"gain": float("inf")}, "gain: got inf"),
         ({"context_size": 0}, "context_size: got 0; wanted an integer from 1"),
@@ -212,7 +216,7 @@ def test_bad_settings_are_refused(settings, message):
         (0.5, r"policies\[1\]: got TypeError"),
     ],
 )
-def test_networks_that_do_not_fit_are_refused(game, policy, message):
+def test_networks_that_do_not_match_are_refused(game, policy, message):
     draws = game.draw(8, generator())
     with pytest.raises(GameError, match=message):
         game.play((cooperator(game), policy), draws)

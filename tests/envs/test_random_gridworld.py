@@ -1,4 +1,4 @@
-"""RandomGridWorld: maps are solvable functions of their level, splits never meet, moves go by the map."""
+"""RandomGridWorld: maps are solvable functions of their level, splits are disjoint, moves follow the map."""
 
 from collections import deque
 
@@ -32,7 +32,7 @@ def maps(batch):
 
 
 def distances(kinds):
-    """Moves to the goal from each cell, by a breadth-first search of this test's own; unreachable: -1."""
+    """Moves to the goal from each cell, by an independent breadth-first search; unreachable: -1."""
     found = np.full(kinds.shape, -1)
     goal = tuple(np.argwhere(kinds == GOAL)[0])
     found[goal] = 0
@@ -75,7 +75,7 @@ def test_walls_and_pits_have_their_densities_and_start_and_goal_may_be_anywhere(
 
 
 def test_a_map_depends_on_its_level_alone():
-    """Two batches of other seeds and numbers of copies meet the same levels, on the same maps."""
+    """Two batches with different seeds and numbers of copies have the same maps for the same levels."""
     met = {}
     for seed, num_envs in ((0, 40), (99, 7)):
         batch = mlbits.make_batch(ID, num_envs, levels=4, first_level=1000, seed=seed, horizon=1, slip=0.5)
@@ -89,7 +89,7 @@ def test_a_map_depends_on_its_level_alone():
     assert len(set(met.values())) == 4
 
 
-def test_the_copys_stream_moves_by_one_draw_a_reset_whatever_the_map():
+def test_the_copys_stream_advances_by_one_draw_per_reset():
     batch = mlbits.make_batch(ID, 5, wall_density=0.6)
     assert batch.records()["rng_counter"].tolist() == [1] * 5
     batch.reset()
@@ -97,7 +97,7 @@ def test_the_copys_stream_moves_by_one_draw_a_reset_whatever_the_map():
     assert len(set(batch.records()["rng_key"].tolist())) == 5
 
 
-def test_train_and_test_levels_never_meet():
+def test_train_and_test_levels_are_disjoint():
     train = mlbits.make_batch(ID, 5000, split="train").records()["level"]
     test = mlbits.make_batch(ID, 5000, split="test").records()["level"]
     assert train.max() < 2**31 <= test.min()
@@ -123,8 +123,8 @@ def test_level_zero_stays_the_same_in_every_version():
     assert batch.render("ansi") == LEVEL_ZERO
 
 
-def test_moves_go_by_the_map():
-    """Step a batch at random and follow it with rules written on arrays."""
+def test_moves_follow_the_map():
+    """Step a batch at random and compare it with rules written on arrays."""
     batch = mlbits.make_batch(ID, 300, size=(4, 7), pit_density=0.1, step_cost=0.25, pit_reward=-2.0, goal_reward=3.0)
     generator = torch.Generator().manual_seed(0)
     ends = 0
@@ -149,7 +149,7 @@ def test_moves_go_by_the_map():
     assert ends > 50
 
 
-def test_following_the_distances_downhill_earns_the_stated_optimum():
+def test_following_the_distances_earns_the_documented_optimum():
     batch = mlbits.make_batch(ID, 50, autoreset="disabled", wall_density=0.3, seed=3)
     _, start = maps(batch)
     total = np.zeros(50)

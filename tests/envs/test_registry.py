@@ -1,4 +1,4 @@
-"""The registry: ids, settings and what a user is told who mistypes them."""
+"""The registry: ids, settings and error messages for typing mistakes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ register_test_games()
 
 @pytest.fixture
 def fresh_id(request: pytest.FixtureRequest) -> Any:
-    """An id that is forgotten everywhere after the test."""
+    """An id that is unregistered everywhere after the test."""
     game_id = "fresh/Game-v0"
     yield game_id
     registry._entries.pop(game_id, None)
@@ -111,7 +111,7 @@ def test_an_id_like_no_other_lists_all() -> None:
         lambda **settings: pettingzoo.make("aec", "mlbits/GridWorld-v0", **settings),
     ],
 )
-def test_an_unknown_setting_is_named_at_every_door(make: Any) -> None:
+def test_an_unknown_setting_is_refused_at_every_door(make: Any) -> None:
     with pytest.raises(GameError, match="unknown setting 'slipp'; wanted any of map, slip"):
         make(slipp=0.5)
 
@@ -156,7 +156,7 @@ def test_bad_settings_per_copy(own: Any, message: str) -> None:
 
 
 def test_import_registers_with_both_libraries_and_loads_no_torch() -> None:
-    """A person exploring with ``gym.make`` should not wait for torch."""
+    """Using ``gym.make`` should not require loading torch."""
     code = (
         "import sys, mlbits, gymnasium, pettingzoo\n"
         "env = gymnasium.make('mlbits/GridWorld-v0'); env.reset(seed=0); env.step(1)\n"
@@ -179,7 +179,7 @@ def test_gymnasium_can_import_the_suite_itself(call: str, shown: str) -> None:
     assert done.stdout.strip() == shown
 
 
-def test_ids_that_name_the_suite_as_gymnasium_takes_them_are_taken_by_its_own_doors() -> None:
+def test_our_own_doors_accept_ids_with_gymnasiums_module_prefix() -> None:
     assert mlbits.make_game("mlbits:mlbits/GridWorld-v0", map="S.G").observation_space == gym.spaces.Discrete(3)
     assert mlbits.make_batch("mlbits:mlbits/CartPole-v0", 2).obs.shape == (2, 1, 4)
     assert mlbits.make_sb3("mlbits:mlbits/CartPole-v0", 2).num_envs == 2

@@ -1,4 +1,4 @@
-"""The checks that factories share: what passes, what is refused, and how array sizes grow."""
+"""Shared checks of game factories: accepted and refused values, and array sizes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.settings import capacity, choice, flag, integer, number, numbers
 
 
-def test_good_values_come_back_in_plain_types():
+def test_valid_values_are_returned_in_plain_types():
     assert integer("n", np.int16(3), 3, 3) == 3
     assert type(integer("n", np.int16(3), 0, 9)) is int
     assert type(number("x", np.float32(0.5))) is float
@@ -37,7 +37,7 @@ def test_flags_are_true_or_false(value):
         flag("on", value)
 
 
-def test_choices_name_what_there_is():
+def test_the_error_of_a_choice_lists_the_choices():
     for value in ("c", None, 1, ["a"]):
         with pytest.raises(GameError, match=r"word: got .*; wanted one of 'a', 'b'"):
             choice("word", value, ("a", "b"))

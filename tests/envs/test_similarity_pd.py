@@ -19,7 +19,7 @@ PAIRS = [(0.7, 0.7), (1.0, 0.8), (-0.5, 0.5), (0.3, 0.9), (2.0, 1.5), (0.0, 0.0)
 
 
 def gain_of_deviating(threshold, other, gain, scale, noise):
-    """The most that seat 0 gains by another threshold, of 3,201 out to eight scales either way."""
+    """The most that seat 0 gains by another threshold, out of 3,201 up to eight noise scales away."""
     grid = np.linspace(-8, 8, 3201) * scale
     now = expected_payoffs([threshold, other], gain, noise=noise, noise_scale=scale)[0]
     pairs = np.stack([grid, np.full_like(grid, other)], -1)
@@ -29,7 +29,7 @@ def gain_of_deviating(threshold, other, gain, scale, noise):
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("gain", [1.5, 3.0, 5.0])
-def test_simulated_play_pays_the_closed_form(noise, scale, gain):
+def test_simulated_payoffs_agree_with_the_closed_form(noise, scale, gain):
     copies = 20_000
     batch = mlbits.make_batch(ID, copies, gain=gain, noise=noise, noise_scale=scale, seed=1, threads=1)
     for pair in PAIRS:
@@ -54,7 +54,7 @@ def test_the_closed_form_by_hand():
 
 @every_scale
 @every_gain
-def test_everybody_defecting_is_an_equilibrium_under_uniform_noise(scale, gain):
+def test_mutual_defection_is_an_equilibrium_under_uniform_noise(scale, gain):
     for threshold, other in ((0.0, 0.0), (-1.0, 0.0), (-0.3, -2.0)):
         assert gain_of_deviating(threshold * scale, other * scale, gain, scale, "uniform") <= 1e-12
         assert gain_of_deviating(other * scale, threshold * scale, gain, scale, "uniform") <= 1e-12
@@ -71,7 +71,7 @@ def test_with_uniform_noise_equal_thresholds_cooperate_in_equilibrium_from_a_gai
     assert payoff == pytest.approx([1 + (gain - 1) * share] * 2)
     best = gain_of_deviating(threshold, threshold, gain, scale, "uniform")
     assert best <= 1e-9 if gain >= 2 else best > 0.4 * (2 - gain) * share
-    # Lowering the threshold by d costs 2 d of one's own cooperation and d of the other's, while there is so much.
+    # Lowering the threshold by d costs 2 d of the seat's own cooperation and d of the other's, down to 0.
     for down in (share * scale / 8, share * scale / 2):
         moved = expected_payoffs([threshold - down, threshold], gain, noise_scale=scale)[0]
         assert moved - payoff[0] == pytest.approx((2 - gain) * down / scale, abs=1e-9)
@@ -97,7 +97,7 @@ def test_no_equilibrium_cooperates_with_unequal_thresholds(gain):
 
 @every_scale
 @pytest.mark.parametrize(("gain", "wanted"), [(1.5, 0.0), (2.0, 0.5), (3.0, 0.955), (5.0, 0.993), (10.0, 0.999)])
-def test_with_gaussian_noise_the_best_symmetric_equilibrium_cooperates_in_part(scale, gain, wanted):
+def test_with_gaussian_noise_the_best_symmetric_equilibrium_cooperates_partially(scale, gain, wanted):
     thresholds = np.linspace(-4, 4, 401) * scale
     stable = [t for t in thresholds if gain_of_deviating(t, t, gain, scale, "gaussian") <= 1e-9]
     p = [cooperation_probabilities([t, t], noise="gaussian", noise_scale=scale)[0] for t in stable]
@@ -162,7 +162,7 @@ def test_bad_thresholds_are_refused_in_closed_form(thresholds, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gain": 1.0}, "gain: got 1, where cooperating is worth nothing"),
+        ({"gain": 1.0}, "gain: got 1, where cooperating has no benefit"),
         ({"gain": 0.5}, "gain: got 0.5; wanted a finite number from 1 to 1000"),
         ({"gain": float("nan")}, "gain: got nan"),
         ({"noise": "cauchy"}, "noise: got 'cauchy'; wanted one of 'uniform', 'gaussian'"),

@@ -1,4 +1,4 @@
-"""Data sets as games: what is shown and paid, splits, feedback after the answer, drawings, and bad data."""
+"""Datasets as games: observations and rewards, splits, feedback after the answer, drawings, and bad data."""
 
 import gymnasium as gym
 import numpy as np
@@ -36,7 +36,7 @@ def test_an_episode_is_one_example_one_answer_and_its_reward():
     assert np.array_equal(examples_of(batch), example)
 
 
-def test_examples_are_drawn_uniformly_and_anew_each_episode():
+def test_examples_are_drawn_uniformly_in_each_episode():
     batch = GameBatch(supervised(X, Y), 20_000, seed=2)
     first = examples_of(batch)
     batch.step(batch.sample_actions())
@@ -57,7 +57,7 @@ def test_rewards_by_label_and_by_example():
         assert np.array_equal(reward, wanted(examples_of(batch), answer))
 
 
-def test_the_table_of_rewards_stays_with_its_examples_in_a_split():
+def test_rewards_by_example_stay_with_their_examples_in_a_split():
     table = np.repeat(np.arange(20.0)[:, None], 4, 1)  # every answer to example i pays i
     for split in ("train", "test"):
         batch = GameBatch(supervised(X, Y, rewards=table, split=split), 200, autoreset="disabled")
@@ -65,11 +65,11 @@ def test_the_table_of_rewards_stays_with_its_examples_in_a_split():
         assert torch.equal(reward, batch.obs[:, 0, 0] / 2)
 
 
-def test_train_and_test_share_no_example_and_every_label_its_share():
+def test_train_and_test_are_disjoint_and_stratified():
     x, y = np.arange(1000.0), np.repeat([0, 1, 2], [700, 290, 10])
     seen = {}
     for split in ("train", "test", "all"):
-        game = supervised(x, y, split=split, test_share=0.25, split_seed=7)
+        game = supervised(x, y, split=split, test_fraction=0.25, split_seed=7)
         params = game.params[0]
         part = params["members"][params["first"] :][: params["examples"]]
         seen[split] = params["features"][part, 0]
@@ -79,20 +79,20 @@ def test_train_and_test_share_no_example_and_every_label_its_share():
         assert np.bincount(labels).tolist() == counts
     assert not set(seen["train"]) & set(seen["test"])
     assert set(seen["train"]) | set(seen["test"]) == set(seen["all"]) == set(range(1000))
-    again = supervised(x, y, split="test", test_share=0.25, split_seed=7)
-    other = supervised(x, y, split="test", test_share=0.25, split_seed=8)
-    assert again.params.tobytes() == supervised(x, y, split="test", test_share=0.25, split_seed=7).params.tobytes()
+    again = supervised(x, y, split="test", test_fraction=0.25, split_seed=7)
+    other = supervised(x, y, split="test", test_fraction=0.25, split_seed=8)
+    assert again.params.tobytes() == supervised(x, y, split="test", test_fraction=0.25, split_seed=7).params.tobytes()
     assert again.params.tobytes() != other.params.tobytes()
 
 
-def test_an_examples_split_does_not_depend_on_which_classes_take_part():
+def test_an_examples_split_does_not_depend_on_the_classes_in_use():
     both = [supervised(X, Y, split="test", classes=classes).params[0] for classes in (None, (3, 1))]
     of_all, of_two = (params["members"][params["first"] :][: params["examples"]].tolist() for params in both)
     assert of_two == [i for i in of_all if Y[i] in (1, 3)]
     assert len(of_two) == 2
 
 
-def test_classes_pick_labels_and_number_the_answers_in_their_order():
+def test_classes_select_labels_and_order_the_answers():
     batch = GameBatch(supervised(X, Y, classes=(3, 1)), 100, autoreset="disabled")
     assert batch.action_space == spaces.Discrete(2)
     label = Y[examples_of(batch)]
@@ -101,13 +101,13 @@ def test_classes_pick_labels_and_number_the_answers_in_their_order():
     assert batch.game.layout["classes"] == (3, 1)
 
 
-def test_labels_without_examples_are_answers_all_the_same():
+def test_labels_without_examples_are_answers_too():
     assert supervised(X, Y, num_classes=7).action_space == spaces.Discrete(7)
     assert supervised(X, Y * 2).action_space == spaces.Discrete(7)
 
 
 @pytest.mark.parametrize(("shape", "feedback"), [((6,), "full"), ((2, 3), "bandit"), ((3, 1, 2), "full")])
-def test_features_of_any_shape_are_shown_as_they_are(shape, feedback):
+def test_features_of_any_shape_are_observed_unchanged(shape, feedback):
     x = np.random.default_rng(0).integers(0, 256, (12, *shape))
     batch = GameBatch(supervised(x, np.arange(12) % 3, feedback=feedback), 50)
     seen = batch.obs["features"] if feedback == "full" else batch.obs
@@ -115,7 +115,7 @@ def test_features_of_any_shape_are_shown_as_they_are(shape, feedback):
     assert np.array_equal(seen[:, 0].numpy(), x[examples_of(batch)])
 
 
-def test_full_feedback_tells_what_every_answer_pays_but_only_after_the_answer():
+def test_full_feedback_shows_all_rewards_but_only_after_the_answer():
     rewards = np.random.default_rng(0).random((20, 4)).astype(np.float32) - 0.5
     batch = GameBatch(supervised(X, Y, rewards=rewards, feedback="full"), 64, seed=4)
     example = examples_of(batch)
@@ -159,13 +159,13 @@ def test_numbers_keep_their_meaning():
     assert supervised(X[:, 0], Y > 1).observation_space == spaces.Box(0, 38, (1,), np.float32)
 
 
-def test_a_data_set_with_an_id_enters_through_every_door_and_trains(monkeypatch, tmp_path):
+def test_a_registered_dataset_works_at_every_door_and_trains(monkeypatch, tmp_path):
     from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.training import train
 
     monkeypatch.setattr(registry, "_entries", registry._entries.copy())
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
-    register_supervised("mine/Data-v0", X, Y, summary="my data", test_share=0.4)
+    register_supervised("mine/Data-v0", X, Y, summary="my data", test_fraction=0.4)
     assert mlbits.registered()["mine/Data-v0"].summary == "my data"
     check_env(gym.make("mine/Data-v0", feedback="full").unwrapped)
     assert gym.make_vec("mine/Data-v0", 3).reset(seed=0)[0].shape == (3, 2)
@@ -214,7 +214,7 @@ def test_any_features_can_be_drawn(shape):
     assert max(image.shape) < 1000
 
 
-def test_colours_are_drawn_as_they_are():
+def test_colours_are_drawn_unchanged():
     x = np.zeros((2, 8, 8, 3), np.uint8)
     x[..., 0] = 255
     for table in (x, np.moveaxis(x, 3, 1)):
@@ -233,10 +233,10 @@ GOOD = {"features": X, "labels": Y}
         ({"features": X + np.where(X == 7, np.nan, 0)}, r"features\[3, 1\]: got nan; wanted a finite number"),
         ({"features": X + np.where(X == 4, np.inf, 0)}, r"features\[2, 0\]: got inf; wanted a finite number"),
         ({"features": X.astype(float) * 1e300}, r"features\[0, 1\]: got 1e\+300; wanted .* \(as float32\)"),
-        ({"labels": Y[:19]}, "labels: got 19 for 20 examples; wanted one an example"),
+        ({"labels": Y[:19]}, "labels: got 19 for 20 examples; wanted one per example"),
         ({"labels": Y + 0.5}, r"labels\[0\]: got 0.5; wanted an integer"),
         ({"labels": np.where(Y == 2, np.nan, Y)}, r"labels\[2\]: got nan; wanted an integer"),
-        ({"labels": [str(y) for y in Y]}, "labels: got <U1, as in .*'0'.*; wanted integers from 0 on"),
+        ({"labels": [str(y) for y in Y]}, "labels: got <U1, as in .*'0'.*; wanted non-negative integers"),
         ({"labels": Y[:, None]}, r"labels: got shape \(20, 1\); wanted \[N\]"),
         ({"labels": Y - 1}, r"labels\[0\]: got -1; wanted an integer from 0 to 999"),
         ({"num_classes": 3}, r"labels\[3\]: got 3; wanted an integer from 0 to 2"),
@@ -261,19 +261,19 @@ GOOD = {"features": X, "labels": Y}
         ({"rewards": "accuracy"}, "rewards: got 'accuracy'; wanted numbers"),
         ({"split": "valid"}, "split: got 'valid'; wanted one of 'all', 'train', 'test'"),
         ({"split": "test", "labels": np.arange(20)}, "split: got 'test', with one example of the label 0"),
-        ({"test_share": 0}, "test_share: got 0; wanted a share above 0 and below 1"),
-        ({"test_share": 1.5}, "test_share: got 1.5"),
+        ({"test_fraction": 0}, "test_fraction: got 0; wanted a number above 0 and below 1"),
+        ({"test_fraction": 1.5}, "test_fraction: got 1.5"),
         ({"split_seed": -1}, "split_seed: got -1"),
         ({"feedback": "some"}, "feedback: got 'some'; wanted one of 'bandit', 'full'"),
         ({"name": "my data"}, "name: got 'my data'"),
     ],
 )
-def test_bad_data_are_refused_by_name(settings, message):
+def test_bad_data_are_refused(settings, message):
     with pytest.raises(GameError, match=message):
         supervised(**(GOOD | settings))
 
 
-def test_more_than_a_record_holds_is_refused_with_its_size():
-    x = np.broadcast_to(np.float32(1), (600_000, 1000))  # no memory of its own
+def test_data_too_large_for_a_record_are_refused_with_their_size():
+    x = np.broadcast_to(np.float32(1), (600_000, 1000))  # takes no memory
     with pytest.raises(GameError, match=r"600,000 examples of 1,000 numbers \(float32\) take 2.2 GiB; wanted less"):
         supervised(x, np.arange(600_000) % 2)

@@ -1,9 +1,9 @@
-"""Golden transcripts: a random game of every environment as text, kept beside this file.
+"""Golden transcripts: a random game of every environment as text, stored beside this file.
 
-A change of rules, observations, masks, rewards, drawings or random streams shows as a difference between texts. After
-one that is meant, ``python -m tests.golden`` writes all of them anew, ``python -m tests.golden NAME...`` some.
+A change of rules, observations, masks, rewards, drawings or random streams shows as a difference in the text. After an
+intended change, ``python -m tests.golden`` rewrites all of them, ``python -m tests.golden NAME...`` some.
 
-Actions are drawn here, by Python's own generator, whose stream stays the same from version to version.
+Actions are drawn here, by Python's own generator, whose stream is the same in all versions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mlbits.envs.engine.cpu_copies import Copies
 FOLDER = Path(__file__).parent
 SEED = 2024
 STEPS = 40  # at most
-LENGTH = 4000  # characters after which a transcript ends with the step under way
-WIDE = 24  # numbers that are written out; of more, how many are not 0 and a checksum
+LENGTH = 4000  # characters after which a transcript ends with the current step
+WIDE = 24  # most numbers that are written out; otherwise the count of non-zeros and a checksum
 
-# Settings besides the defaults, by the name of their file.
+# Settings other than the defaults, by file name.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GridWorld-v0-slippery-maze": ("mlbits/GridWorld-v0", {"map": "maze", "slip": 0.2}),
     "GridWorld-v0-cut": ("mlbits/GridWorld-v0", {"horizon": 5}),
@@ -36,13 +36,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def games() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every transcript: the name of its file, the id and the settings."""
+    """Every transcript: its file name, the id and the settings."""
     own = [game_id for game_id in mlbits.registered() if game_id.startswith("mlbits/")]
     return {game_id.partition("/")[2]: (game_id, {}) for game_id in own} | VARIANTS
 
 
 def numbers(values: Any) -> str:
-    """Numbers as text, six significant digits, 0 without a sign; many as how many are not 0 and a checksum."""
+    """Numbers as text with six significant digits, 0 without a sign; many as a count of non-zeros and a checksum."""
     flat = np.asarray(values).ravel()
     texts = [f"{0.0 if value == 0 else value:.6g}" for value in flat.astype(float).tolist()]
     if len(texts) <= WIDE:
@@ -51,13 +51,13 @@ def numbers(values: Any) -> str:
 
 
 def fields(values: Any) -> list[tuple[str, str]]:
-    """An observation [...] as (key, numbers), a key each where it is a record."""
+    """An observation [...] as (key, numbers) pairs, one per key of a record."""
     names = values.dtype.names
     return [("", numbers(values))] if names is None else [(f".{name}", numbers(values[name])) for name in names]
 
 
 def choose(copies: Copies, generator: random.Random) -> np.ndarray:
-    """Actions [1, P, ...], uniform over what is legal; continuous ones over the bounds, at most 2 from 0."""
+    """Actions [1, P, ...], uniform over the legal ones; continuous ones uniform within the bounds, at most 2 from 0."""
     layout, seats = copies.game.action, copies.game.seats
     actions = np.zeros((1, seats, *layout.shape), layout.dtype)
     for seat in range(seats):
@@ -79,7 +79,7 @@ def choose(copies: Copies, generator: random.Random) -> np.ndarray:
 
 
 def position(copies: Copies) -> list[str]:
-    """What is there to see: the drawing, each seat's observation and mask, and who acts."""
+    """The visible position: the drawing, each seat's observation and mask, and who acts."""
     game = copies.game
     lines = ["  | " + line for line in game.text(*copies.record()).splitlines()]
     for seat in range(game.seats):
@@ -92,7 +92,7 @@ def position(copies: Copies) -> list[str]:
 
 
 def transcript(name: str) -> str:
-    """One game, from its start to its end or as far as a transcript goes."""
+    """One game, from its start to its end or to the transcript's maximal length."""
     game_id, settings = games()[name]
     copies, generator = Copies(mlbits.make_game(game_id, **settings), autoreset="disabled"), random.Random(SEED)
     copies.seed(SEED)
@@ -115,5 +115,5 @@ def transcript(name: str) -> str:
 
 
 def path_of(name: str) -> Path:
-    """Where a transcript is kept."""
+    """The path of a transcript."""
     return FOLDER / f"{name}.txt"

@@ -1,4 +1,4 @@
-"""``python -m tests.golden [NAME...]`` writes golden transcripts anew."""
+"""``python -m tests.golden [NAME...]`` rewrites golden transcripts."""
 
 import sys
 

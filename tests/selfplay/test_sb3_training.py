@@ -260,7 +260,7 @@ def test_what_was_saved_outlives_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("sb3-ddpg", "CartPole-v1", {}, {}, AgentError, r"got the action space Discrete\(2\); wanted .*sb3-ppo"),
         ("sb3-dqn", "Pendulum-v1", {}, {}, AgentError, r"got the action space Box.*; wanted one that is discrete"),
-        ("sb3-ppo", "test/Nim-v0", {}, {}, GameError, "Nim has 2 seats and Stable-Baselines3 knows one"),
+        ("sb3-ppo", "test/Nim-v0", {}, {}, GameError, "Nim has 2 seats and Stable-Baselines3 supports one"),
         ("sb3-ppo", "test/Signs-v0", {}, {}, AgentError, "for the picture 'image' in a Dict; wanted 36 pixels"),
         ("sb3-ppo", GRID, {"normalize": True}, {}, AgentError, r"normalize: got the observation space Discrete"),
         ("sb3-ppo", GRID, {"use_sde": True}, {}, AgentError, r"use_sde: got the action space Discrete"),

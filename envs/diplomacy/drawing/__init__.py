@@ -1,1 +1,1 @@
-"""Pictures of Diplomacy positions: PNG, SVG and text."""
+"""Drawings of Diplomacy positions: images, SVG and text. Reading and writing games and rules do not belong here."""

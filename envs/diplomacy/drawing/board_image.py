@@ -1,7 +1,7 @@
-"""Boards as pictures, with Pillow.
+"""Draws positions as images with Pillow.
 
-The board without its pieces is painted once for each board and size, as an image of indices: what a province's colour
-is, is then a matter of the palette. It is painted at twice the size and halved, which smooths all lines.
+The board without pieces is painted once per board and size as a palette image, so that changing a province's
+colour only changes the palette. It is painted at twice the size and halved, which smooths all lines.
 
     picture = draw_position(first_position(load_board("standard")))
 """
@@ -49,7 +49,7 @@ from mlbits.envs.diplomacy.drawing.palette import (
     power_colours,
 )
 from mlbits.envs.diplomacy.drawing.palette import SEA as SEA_COLOUR
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH
 from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, SHORE, geometry_of
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
@@ -65,20 +65,20 @@ def draw_position(
     powers: Mapping[int, int] | None = None,
     size: int = 1000,
 ) -> NDArray[np.uint8]:
-    """A position as a picture.
+    """Draw a position as an image.
 
     Args:
-        position: what the board shows.
-        orders: given in that position, by the province of the unit.
-        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
-        powers: who gave each order, where they were given in the phase before: the units have moved since.
+        position: the position to show.
+        orders: orders given in that position, by the province of the unit.
+        fates: fates of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
+        powers: the power that gave each order, if the orders are from the phase before (the units have moved since).
         size: width in pixels, 200 to 4000.
 
     Returns:
         uint8 [H, size, 3]; H follows from the board.
 
     Raises:
-        GameError: for another size.
+        GameError: for a size out of range.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise GameError(f"size: got {size!r}; wanted {SIZES[0]} to {SIZES[1]} pixels")
@@ -102,7 +102,7 @@ def draw_position(
 
 
 def province_colours(position: Position) -> list[RGB]:
-    """What each province is painted in: land, sea, or a tint of its centre's owner."""
+    """The colour of each province: land, sea, or a tint of its centre's owner."""
     colours = [SEA_COLOUR if province.type == SEA else LAND for province in position.board.provinces]
     tones = power_colours(position.board.powers)
     for province, owner in position.centers.items():
@@ -111,21 +111,21 @@ def province_colours(position: Position) -> list[RGB]:
 
 
 class _Sheet:
-    """A board at a size, without what changes."""
+    """The unchanging parts of a board at one size."""
 
     def __init__(self, board: Board, size: int) -> None:
         geometry = geometry_of(board)
         self.scale, self.top = size / WIDTH, heading_height(len(board.powers))
         self.centers = [(float(x), float(y)) for x, y in geometry.center_points]
         self.center_radius = CENTER_RADIUS * geometry.scale
-        # Indices: the provinces, then these.
+        # Palette indices: the provinces, then these.
         self.line_colours: list[RGB] = [WASTE, INLAND_LINE, SHORE_LINE, SEA_LINE, PAPER]
         first, fine = len(board.provinces), self.scale * _FINER
         height = round((self.top + geometry.height + KEY_HEIGHT) * self.scale)
         self.indices = Image.new("P", (size * _FINER, height * _FINER), first + 4)
         pen = ImageDraw.Draw(self.indices)
         for province, ring in geometry.areas:
-            fill = first if province == NOBODY else province
+            fill = first if province == IMPASSABLE else province
             pen.polygon([((x * fine), (y + self.top) * fine) for x, y in ring], fill=fill)
         for kind, line in sorted(geometry.borders, key=lambda border: -border[0]):
             width = 1.5 if kind == SHORE else 0.9
@@ -154,14 +154,14 @@ def _sheet(board: Board, size: int) -> _Sheet:
 
 
 class _Painter:
-    """Paints marks on an image of ``scale`` pixels a unit, whose top is ``top`` units above the board's."""
+    """Paints marks on an image of ``scale`` pixels per unit, whose top is ``top`` units above the board's."""
 
     def __init__(self, image: Image.Image, scale: float, top: float) -> None:
         self.image, self.scale, self.top = image, scale, top
         self.pen = ImageDraw.Draw(image)
 
     def paint(self, marks: Marks) -> None:
-        """Strokes, chips, pieces and signs; words are written on the finished picture."""
+        """Paint strokes, chips, pieces and signs; text is written on the finished image."""
         for stroke in marks.strokes:
             self.stroke(stroke)
         for chip in marks.chips:
@@ -183,13 +183,13 @@ class _Painter:
         self.pen.ellipse([x - r, y - r, x + r, y + r], fill=fill, outline=rim, width=self.thick(width))
 
     def center(self, at: Point, radius: float, owner: RGB | None) -> None:
-        """The mark of a supply centre: a ring around the owner's colour, or around white."""
+        """A supply centre: a circle filled with the owner's colour, or with white."""
         self.disc(at, radius, WHITE, INK, 1.2)
         if owner is not None:
             self.disc(at, 0.72 * radius, owner)
 
     def stroke(self, stroke: Stroke) -> None:
-        """First the rim, then the line, so that crossing pieces of one line have no rim between them."""
+        """Paint the rim first, then the line, so that crossing parts of a line have no rim between them."""
         points = list(stroke.points)
         tip = points[-1]
         if stroke.arrow:
@@ -206,13 +206,13 @@ class _Painter:
                 self.pen.polygon([self.at(point) for point in head], fill=colour)
 
     def piece(self, piece: Piece) -> None:
-        """An army is a square, a fleet a ship; both bear their letter."""
+        """An army is a square, a fleet a ship; both carry their letter."""
         for colour, more in ((WHITE, 1.8), (piece.rim, 0.8), (piece.colour, -0.6)):
             for outline in piece_outlines(piece, more):
                 self.pen.polygon([self.at(point) for point in outline], fill=colour)
 
     def sign(self, sign: Sign) -> None:
-        """A ring, cross, plus, dot or burst."""
+        """A circle, cross, plus, dot or burst."""
         if sign.kind in ("ring", "dot"):
             self.disc(sign.at, sign.radius, sign.colour if sign.kind == "dot" else None, INK, sign.width)
             return
@@ -224,7 +224,7 @@ class _Painter:
 
 
 def _write(picture: Image.Image, marks: Marks, scale: float, top: float) -> None:
-    """Words, and the letters of the pieces."""
+    """Write text, and the letters of pieces."""
     pen = ImageDraw.Draw(picture)
     for word in marks.words:
         place = (word.at[0] * scale, (word.at[1] + top) * scale)
@@ -240,14 +240,14 @@ def _text_size(size: float) -> int:
 
 
 def _back(start: Point, end: Point, length: float) -> Point:
-    """The point a length before the end."""
+    """The point at a given distance before the end."""
     distance = math.hypot(end[0] - start[0], end[1] - start[1])
-    share = 1 - min(1.0, length / distance) if distance > 0 else 0.0
-    return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
+    fraction = 1 - min(1.0, length / distance) if distance > 0 else 0.0
+    return start[0] + fraction * (end[0] - start[0]), start[1] + fraction * (end[1] - start[1])
 
 
 def arrow_head(start: Point, tip: Point, length: float, rim: float = 0.0) -> list[Point]:
-    """The triangle at the end of an arrow, larger by a rim."""
+    """The triangle at the end of an arrow, enlarged by a rim."""
     x, y = tip[0] - start[0], tip[1] - start[1]
     distance = math.hypot(x, y) or 1.0
     x, y = x / distance, y / distance
@@ -258,7 +258,7 @@ def arrow_head(start: Point, tip: Point, length: float, rim: float = 0.0) -> lis
 
 
 def piece_outlines(piece: Piece, rim: float = 0.0) -> list[list[Point]]:
-    """Polygons of a unit, larger by a rim: a square, or a hull below a sail."""
+    """Polygons of a unit, enlarged by a rim: a square, or a hull below a sail."""
     x, y, r = piece.at[0], piece.at[1], piece.radius
     if piece.kind == ARMY:
         a, c = 0.84 * r + rim, 0.5 * r + rim  # a square with its corners cut
@@ -282,7 +282,7 @@ def sign_lines(sign: Sign) -> list[list[Point]]:
 
 
 def pieces_of(points: list[Point], style: str, width: float) -> Iterator[list[Point]]:
-    """A line as it is drawn: whole, in dashes, or in dots (lists of one point)."""
+    """Split a line for drawing: whole, dashes, or dots (lists of one point)."""
     if style == SOLID:
         yield points
         return
@@ -291,6 +291,6 @@ def pieces_of(points: list[Point], style: str, width: float) -> Iterator[list[Po
     step = (2.7 if style == DOTTED else 4.5) * width
     count = max(1, round(distance / step))
     for i in range(count):
-        share, end = i / count, (i + 0.6) / count
-        start = (x0 + share * (x1 - x0), y0 + share * (y1 - y0))
+        begin, end = i / count, (i + 0.6) / count
+        start = (x0 + begin * (x1 - x0), y0 + begin * (y1 - y0))
         yield [start] if style == DOTTED else [start, (x0 + end * (x1 - x0), y0 + end * (y1 - y0))]

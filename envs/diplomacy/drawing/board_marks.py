@@ -1,18 +1,18 @@
-"""What is drawn on a board: lines, signs, pieces and words, from a position, the orders given in it and their fates.
+"""The marks drawn on a board (lines, signs, pieces, text) for a position, its orders and their fates.
 
 | order | mark |
 |---|---|
-| hold | a ring round the unit |
-| move | an arrow to where it goes |
+| hold | a circle around the unit |
+| move | an arrow to the destination |
 | support | a dotted line to the supported unit, or to its arrow, ending in a dot |
 | convoy | a wavy line to the arrow of the army |
 | retreat | a dashed arrow |
-| build | the new unit and a plus |
+| build | the new unit with a plus |
 | disband | a cross on the unit |
 
-What failed is pale, with a small cross on it; a unit that is dislodged by these orders gets a burst. Coordinates are
-those of :mod:`mlbits.envs.diplomacy.drawing.province_shapes`; the heading lies above the board at negative y, the key
-below it. Both ways of drawing, Pillow and SVG, paint just these marks.
+Failed orders are pale, with a small cross; a unit that these orders dislodge gets a burst. Coordinates are
+those of :mod:`mlbits.envs.diplomacy.drawing.province_shapes`; the heading is above the board at negative y, the key
+below it. Pillow and SVG drawings both paint exactly these marks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DASHED: Final = "dashed"
 TITLE_HEIGHT: Final = 28.0
 ROW_HEIGHT: Final = 22.0
 KEY_HEIGHT: Final = 26.0
-_CHIPS = 7  # powers in a row of the heading
+_CHIPS = 7  # powers per row of the heading
 PHASE_TITLES: Final = ("Spring {}, moves", "Spring {}, retreats", "Fall {}, moves", "Fall {}, retreats", "Winter {}")
 
 
@@ -57,12 +57,12 @@ class Stroke(NamedTuple):
     """A line with a rim.
 
     Attributes:
-        points: two or more.
-        colour: of the line.
+        points: two or more points.
+        colour: colour of the line.
         rim: colour of its rim.
-        width: of the line without its rim.
+        width: width of the line without its rim.
         style: SOLID, DOTTED or DASHED.
-        arrow: length of the arrow's head at the last point, or 0.
+        arrow: length of the arrowhead at the last point, or 0.
     """
 
     points: tuple[Point, ...]
@@ -74,7 +74,7 @@ class Stroke(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """A small sign: "ring", "cross", "plus", "dot" or "burst", of a radius, around a point."""
+    """A small sign of a radius around a point: "ring", "cross", "plus", "dot" or "burst"."""
 
     kind: str
     at: Point
@@ -84,7 +84,7 @@ class Sign(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A unit: ARMY or FLEET around a point; dislodged ones have a red rim, ones being built a green one."""
+    """A unit, ARMY or FLEET, around a point; dislodged units have a red rim, units being built a green one."""
 
     kind: int
     at: Point
@@ -103,7 +103,7 @@ class Word(NamedTuple):
 
 
 class Chip(NamedTuple):
-    """A filled square of a side, from its left upper corner."""
+    """A filled square, from its upper left corner."""
 
     at: Point
     side: float
@@ -122,7 +122,7 @@ class Marks:
 
 
 def heading_height(powers: int) -> float:
-    """Of the title and the rows of powers above the board."""
+    """Height of the title and the rows of powers above the board."""
     return TITLE_HEIGHT + ROW_HEIGHT * math.ceil(powers / _CHIPS)
 
 
@@ -135,10 +135,10 @@ def marks_of(
     """All marks on a position's board.
 
     Args:
-        position: what the board shows.
-        orders: given in that position, by the province of the unit; none without it.
-        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`; every order succeeds without it.
-        powers: who gave each order, where they were given in the phase before: the units have moved since.
+        position: the position to show.
+        orders: orders given in that position, by the province of the unit; None for no orders.
+        fates: fates of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`; None if all succeed.
+        powers: the power that gave each order, if the orders are from the phase before (the units have moved since).
     """
     drawing = _Drawing(position, orders or {}, fates or {}, powers)
     for unit in position.units.values():
@@ -181,13 +181,13 @@ class _Drawing:
         self.marks.pieces.append(Piece(unit.kind, at, self.radius, self.colours[unit.power], rim))
 
     def beside(self, location: int) -> Point:
-        """Where a dislodged unit is drawn: to the right and up, or to the left at the edge."""
+        """Where a dislodged unit is drawn: to the upper right of its place, or to the upper left at the edge."""
         x, y = self.points[location]
         aside = 1.25 * self.radius if x + 2.5 * self.radius < WIDTH else -1.25 * self.radius
         return x + aside, max(y - 1.05 * self.radius, self.radius)
 
     def place(self, province: int) -> Point:
-        """Where the unit of a province stands, or stood when the orders were given."""
+        """Where a province's unit is, or was when the orders were given."""
         if self.powers is not None:
             order = self.orders.get(province)
             return self.points[order.location if order else province]
@@ -195,7 +195,7 @@ class _Drawing:
         return self.points[unit.location if unit else province]
 
     def origin(self, province: int, order: Order) -> tuple[Point, RGB]:
-        """Where an order's unit is, and the colour of its power."""
+        """The place of an order's unit, and the colour of its power."""
         at = self.points[order.location]
         if self.powers is not None:
             power = self.powers.get(province, -1)
@@ -207,7 +207,7 @@ class _Drawing:
         return at, self.colours[unit.power] if unit else INK
 
     def goal(self, order: Order) -> int:
-        """Province that a unit is ordered to, or -1."""
+        """The province to which a unit is ordered, or -1."""
         return int(self.position.board.province_of[order.target]) if order.target >= 0 else -1
 
     def order(self, province: int, order: Order) -> None:
@@ -233,7 +233,7 @@ class _Drawing:
             self.marks.signs.append(Sign("cross", at, 0.8 * self.radius, FAILURE, 0.9 * self.width))
 
     def arrow(self, province: int, order: Order, at: Point) -> tuple[Point, Point]:
-        """From the unit to its target; two that change places pass each other on the right."""
+        """The line from a unit to its target; units that swap places pass each other on the right."""
         target = int(self.position.board.province_of[order.target])
         goal = self.points[order.target]
         other = self.orders.get(target)
@@ -252,9 +252,9 @@ class _Drawing:
             goal, own = self.points[order.target], self.orders.get(order.other)
             aim = int(self.position.board.province_of[order.target])
             if own is not None and own.kind == MOVE and self.goal(own) == aim:
-                goal = self.points[own.target]  # the coast that it goes to
-            share = 0.62 if order.kind != CONVOY else 0.5
-            on = (helped[0] + share * (goal[0] - helped[0]), helped[1] + share * (goal[1] - helped[1]))
+                goal = self.points[own.target]  # the coast that it moves to
+            fraction = 0.62 if order.kind != CONVOY else 0.5
+            on = (helped[0] + fraction * (goal[0] - helped[0]), helped[1] + fraction * (goal[1] - helped[1]))
             line = _shortened(at, on, 0.9 * self.radius, 0.0)
         if order.kind == CONVOY:
             self.line(_waves(*line, 0.28 * self.radius, 0.9 * self.radius), colour, failed, SOLID)
@@ -277,18 +277,18 @@ class _Drawing:
 
 
 def _along(start: Point, end: Point, length: float) -> Point:
-    """The vector of a length from start towards end; to the right where they are the same."""
+    """The vector of a given length from start towards end; to the right if they coincide."""
     x, y = end[0] - start[0], end[1] - start[1]
     distance = math.hypot(x, y)
     return (x / distance * length, y / distance * length) if distance > 1e-9 else (length, 0.0)
 
 
 def _shortened(start: Point, end: Point, first: float, last: float) -> tuple[Point, Point]:
-    """The line less a piece at each end, but never less than a third of it."""
+    """The line shortened at both ends, but to no less than a third of it."""
     distance = math.hypot(end[0] - start[0], end[1] - start[1])
-    share = min(1.0, 0.67 * distance / max(first + last, 1e-9))
-    x0, y0 = _along(start, end, first * share)
-    x1, y1 = _along(start, end, last * share)
+    fraction = min(1.0, 0.67 * distance / max(first + last, 1e-9))
+    x0, y0 = _along(start, end, first * fraction)
+    x1, y1 = _along(start, end, last * fraction)
     return (start[0] + x0, start[1] + y0), (end[0] - x1, end[1] - y1)
 
 
@@ -305,7 +305,7 @@ def _waves(start: Point, end: Point, height: float, length: float) -> tuple[Poin
 
 
 def _heading(position: Position, marks: Marks) -> None:
-    """Phase, and centres and units of each power, above the board."""
+    """Add the phase, and the centres and units of each power, above the board."""
     powers = position.board.powers
     colours = power_colours(powers)
     top = -heading_height(len(powers))
@@ -322,38 +322,38 @@ def _heading(position: Position, marks: Marks) -> None:
         row, column = divmod(power, _CHIPS)
         x, y = 10 + column * (WIDTH - 10) / _CHIPS, top + TITLE_HEIGHT + (row + 0.5) * ROW_HEIGHT
         marks.chips.append(Chip((x, y - 7), 14, colours[power]))
-        said = f"{name.replace('_', ' ').title()[:11]} {centers[power]} / {units[power]}"
-        marks.words.append(Word(said, (x + 20, y), 13, "lm"))
+        label = f"{name.replace('_', ' ').title()[:11]} {centers[power]} / {units[power]}"
+        marks.words.append(Word(label, (x + 20, y), 13, "lm"))
 
 
 def key(height: float) -> Marks:
-    """What the signs mean, below a board of a height."""
+    """The key to the marks, below a board of the given height."""
     marks, y, grey = Marks(), height + KEY_HEIGHT / 2, mixed(INK, PAPER, 0.45)
     lines: tuple[tuple[str, str, float], ...] = (
         ("move", SOLID, 9.0), ("support", DOTTED, 0.0), ("convoy", "waves", 0.0), ("retreat", DASHED, 9.0),
         ("failed", SOLID, 9.0),
     )  # fmt: skip
     x = 12.0
-    for said, style, head in lines:
+    for label, style, head in lines:
         points = ((x, y), (x + 34, y)) if style != "waves" else _waves((x, y), (x + 34, y), 2.8, 9)
-        pale = said == "failed"
+        pale = label == "failed"
         rim, tone = (mixed(INK, WHITE, 0.5), mixed(grey, WHITE, 0.4)) if pale else (INK, grey)
         marks.strokes.append(Stroke(points, tone, rim, 2.4, SOLID if style == "waves" else style, head))
         if pale:
             marks.signs.append(Sign("cross", (x + 17, y), 4.2, FAILURE, 2.2))
-        marks.words.append(Word(said, (x + 41, y), 12, "lm"))
-        x += 55 + 7 * len(said)
+        marks.words.append(Word(label, (x + 41, y), 12, "lm"))
+        x += 55 + 7 * len(label)
     signs: tuple[tuple[str, str, RGB], ...] = (
         ("hold", "ring", INK), ("dislodged", "burst", FAILURE), ("build", "plus", SUCCESS),
         ("disband", "cross", FAILURE),
     )  # fmt: skip
     x += 6
-    for said, kind, colour in signs:
+    for label, kind, colour in signs:
         marks.signs.append(Sign(kind, (x, y), 7 if kind in ("ring", "burst") else 5, colour, 1.6))
-        marks.words.append(Word(said, (x + 12, y), 12, "lm"))
-        x += 34 + 7 * len(said)
-    for said, unit in (("army", ARMY), ("fleet", FLEET)):
+        marks.words.append(Word(label, (x + 12, y), 12, "lm"))
+        x += 34 + 7 * len(label)
+    for label, unit in (("army", ARMY), ("fleet", FLEET)):
         marks.pieces.append(Piece(unit, (x, y), 8, grey, INK))
-        marks.words.append(Word(said, (x + 15, y), 12, "lm"))
-        x += 36 + 7 * len(said)
+        marks.words.append(Word(label, (x + 15, y), 12, "lm"))
+        x += 36 + 7 * len(label)
     return marks

@@ -1,4 +1,4 @@
-"""Boards as SVG, self-contained: the marks that ``board_image`` paints, sharp at any size.
+"""Draws positions as self-contained SVG, with the same marks as ``board_image``.
 
 Path("start.svg").write_text(svg(first_position(load_board("standard"))))
 """
@@ -42,7 +42,7 @@ from mlbits.envs.diplomacy.drawing.palette import (
     letter_colour,
     power_colours,
 )
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH
 from mlbits.envs.diplomacy.drawing.province_shapes import CENTER_RADIUS, INLAND, OPEN_SEA, SHORE, geometry_of
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
@@ -51,12 +51,12 @@ _LINES = {INLAND: (INLAND_LINE, 0.9), SHORE: (SHORE_LINE, 1.5), OPEN_SEA: (SEA_L
 
 
 def svg(position: Position, orders: Mapping[int, Order] | None = None, fates: Mapping[int, int] | None = None) -> str:
-    """A position as a whole SVG document.
+    """A position as a complete SVG document.
 
     Args:
-        position: what the board shows.
-        orders: given in that position, by the province of the unit.
-        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
+        position: the position to show.
+        orders: orders given in that position, by the province of the unit.
+        fates: fates of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
     """
     ground = ground_svg(position.board, province_colours(position))
     return opening_svg(position.board, title(position)) + ground + marks_svg(position, orders, fates) + names_svg(
@@ -64,22 +64,22 @@ def svg(position: Position, orders: Mapping[int, Order] | None = None, fates: Ma
     ) + "</svg>\n"  # fmt: skip
 
 
-def opening_svg(board: Board, said: str) -> str:
-    """The opening tag, a title and the paper."""
+def opening_svg(board: Board, heading: str) -> str:
+    """The opening tag and the title."""
     top, height = heading_height(len(board.powers)), geometry_of(board).height + KEY_HEIGHT
     box = f"0 {_n(-top)} {_n(WIDTH)} {_n(top + height)}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-family="sans-serif" fill="{hexadecimal(INK)}" '
-        f'stroke-linecap="round" stroke-linejoin="round"><title>{escape(said)}</title>'
+        f'stroke-linecap="round" stroke-linejoin="round"><title>{escape(heading)}</title>'
     )
 
 
 def ground_svg(board: Board, colours: Sequence[RGB]) -> str:
-    """Provinces (of class "pI" for province I, with their names as tooltips), borders, and the key below."""
+    """Provinces (class "pI" for province I, with their names as tooltips), borders, and the key below."""
     geometry = geometry_of(board)
     parts = []
     for province, ring in geometry.areas:
-        if province == NOBODY:
+        if province == IMPASSABLE:
             parts.append(f'<path fill="{hexadecimal(WASTE)}" d="{_path(ring)}Z"/>')
         else:
             name, fill = escape(board.provinces[province].name), hexadecimal(colours[province])
@@ -98,7 +98,7 @@ def ground_svg(board: Board, colours: Sequence[RGB]) -> str:
 def marks_svg(
     position: Position, orders: Mapping[int, Order] | None = None, fates: Mapping[int, int] | None = None
 ) -> str:
-    """What changes from position to position: centres, units, orders and the heading."""
+    """The parts that change between positions: centres, units, orders and the heading."""
     geometry = geometry_of(position.board)
     radius, tones = CENTER_RADIUS * geometry.scale, power_colours(position.board.powers)
     parts = []
@@ -112,7 +112,7 @@ def marks_svg(
 
 
 def names_svg(board: Board) -> str:
-    """The provinces' short names; the pointer passes through them, to the tooltips."""
+    """The provinces' short names; they ignore the pointer, so that tooltips work below them."""
     geometry = geometry_of(board)
     style = 'pointer-events="none" paint-order="stroke" stroke="#ffffff" stroke-opacity="0.6" stroke-width="3"'
     words = (
@@ -136,10 +136,10 @@ def _stroke(stroke: Stroke) -> str:
     points, tip = list(stroke.points), stroke.points[-1]
     if stroke.arrow:
         # The line ends inside the head.
-        share = max(0.0, 1 - 0.8 * stroke.arrow / max(float(np.hypot(*np.subtract(tip, points[-2]))), 1e-9))
+        fraction = max(0.0, 1 - 0.8 * stroke.arrow / max(float(np.hypot(*np.subtract(tip, points[-2]))), 1e-9))
         points[-1] = (
-            points[-2][0] + share * (tip[0] - points[-2][0]),
-            points[-2][1] + share * (tip[1] - points[-2][1]),
+            points[-2][0] + fraction * (tip[0] - points[-2][0]),
+            points[-2][1] + fraction * (tip[1] - points[-2][1]),
         )
     gaps = {DOTTED: (0.0, 2.7), DASHED: (2.7, 1.8)}.get(stroke.style)
     dashes = f' stroke-dasharray="{_n(gaps[0] * stroke.width)} {_n(gaps[1] * stroke.width)}"' if gaps else ""
@@ -183,7 +183,7 @@ def _disc(at: Point, radius: float, fill: RGB | None, rim: RGB | None = None, wi
 def _word(word: Word, colour: RGB | None = None) -> str:
     anchor = {"lm": "start", "mm": "middle", "rm": "end"}[word.anchor]
     fill = "" if colour is None else f' fill="{hexadecimal(colour)}"'
-    # 0.35 of the size below the middle is the line that letters stand on; not every viewer knows dominant-baseline.
+    # The baseline is 0.35 of the size below the middle; not every viewer supports dominant-baseline.
     place = f'x="{_n(word.at[0])}" y="{_n(word.at[1] + 0.35 * word.size)}"'
     return f'<text {place} font-size="{_n(word.size)}" text-anchor="{anchor}"{fill}>{escape(word.text)}</text>'
 
@@ -193,5 +193,5 @@ def _path(points: Sequence[Point] | NDArray[np.float64]) -> str:
 
 
 def _n(number: float) -> str:
-    """At most one decimal, for short files."""
+    """A number with at most one decimal, for short files."""
     return f"{number:.1f}".removesuffix(".0").replace("-0.0", "0") if abs(number) >= 0.05 else "0"

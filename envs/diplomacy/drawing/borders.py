@@ -1,4 +1,4 @@
-"""Borders of a grid of labels, traced once for both sides and smoothed, and outlines put together from them."""
+"""Traces the borders of a grid of labels, smooths them, and joins them to outlines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SMOOTHING: Final = 2.0  # cells
 
 
 class Border(NamedTuple):
-    """A line between two labels, or between one and the outside.
+    """A line between two labels, or between a label and the outside.
 
     Attributes:
         points: float64 [K, 2], x right and y down; a closed line ends where it starts.
-        left: label to the left of the line, seen along it on the screen.
-        right: label to the right.
+        left: label on the left of the line, in its direction, on the screen.
+        right: label on the right.
     """
 
     points: FloatArray
@@ -31,18 +31,18 @@ class Border(NamedTuple):
 
 
 def trace(labels: NDArray[np.int64], cell: float, origin: float = 0.0) -> list[Border]:
-    """Lines between the labels of a grid, from junction to junction.
+    """Trace the lines between the labels of a grid, from junction to junction.
 
     Args:
         labels: int64 [H, W], above OUTSIDE.
         cell: width of a cell.
-        origin: x and y of the grid's first corner.
+        origin: x and y of the grid's upper left corner.
     """
     steps = _steps(np.pad(labels, 1, constant_values=OUTSIDE))
     degree = {corner: len(leaving) for corner, leaving in steps.items()}
     unused = {(corner, after) for corner, leaving in steps.items() for after in leaving}
     lines = []
-    # Lines with ends first, then the closed ones that no junction is on.
+    # Lines with ends first, then closed lines without a junction.
     for starts in ([corner for corner in steps if degree[corner] != 2], list(steps)):
         for start in starts:
             for after in steps[start]:
@@ -52,7 +52,7 @@ def trace(labels: NDArray[np.int64], cell: float, origin: float = 0.0) -> list[B
 
 
 def _steps(padded: NDArray[np.int64]) -> Steps:
-    """For each corner (x, y) the corners one step along a border, with the labels to the left and right."""
+    """For each corner (x, y), the corners one step along a border, with the labels on the left and right."""
     steps: Steps = defaultdict(dict)
     above, below = padded[:-1], padded[1:]
     for y, x in zip(*(above != below).nonzero(), strict=True):
@@ -70,7 +70,7 @@ def _steps(padded: NDArray[np.int64]) -> Steps:
 def _walk(
     start: Corner, after: Corner, steps: Steps, degree: dict[Corner, int], unused: set[tuple[Corner, Corner]]
 ) -> tuple[list[Corner], tuple[int, int]]:
-    """The line from ``start`` over ``after`` to the next junction, or round to ``start``."""
+    """The line from ``start`` via ``after`` to the next junction, or back to ``start``."""
     path, sides = [start], steps[start][after]
     here = start
     while True:
@@ -83,7 +83,7 @@ def _walk(
 
 
 def _smoothed(path: FloatArray) -> FloatArray:
-    """A staircase as a smooth line with the same ends, at half as many points."""
+    """Smooth a staircase line, keeping its ends and half of its points."""
     if len(path) < 4:
         return path
     if (path[0] == path[-1]).all():
@@ -96,7 +96,7 @@ def _smoothed(path: FloatArray) -> FloatArray:
 
 
 def outlines(borders: list[Border]) -> list[tuple[int, FloatArray]]:
-    """Each label's outer outlines (closed, float64 [K, 2]) from its borders, the largest area first."""
+    """Each label's outer outlines (closed, float64 [K, 2]) from its borders, largest area first."""
     pieces: dict[int, list[FloatArray]] = defaultdict(list)
     for border in borders:
         pieces[border.left].append(border.points)
@@ -105,16 +105,16 @@ def outlines(borders: list[Border]) -> list[tuple[int, FloatArray]]:
     for label in sorted(pieces):
         if label == OUTSIDE:
             continue
-        for ring in _rings(pieces[label]):
+        for ring in _closed_outlines(pieces[label]):
             x, y = ring[:, 0], ring[:, 1]
             area = float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2
-            if area < 0:  # the label is inside; a positive one goes round a hole
+            if area < 0:  # the label is inside; a positive area is that of a hole
                 found.append((area, label, ring))
     return [(label, ring) for area, label, ring in sorted(found, key=lambda entry: (entry[0], entry[1]))]
 
 
-def _rings(pieces: list[FloatArray]) -> list[FloatArray]:
-    """Directed pieces, joined end to start."""
+def _closed_outlines(pieces: list[FloatArray]) -> list[FloatArray]:
+    """Join directed pieces end to start."""
     starting: dict[tuple[float, float], list[FloatArray]] = defaultdict(list)
     for piece in pieces:
         starting[float(piece[0, 0]), float(piece[0, 1])].append(piece)

@@ -1,7 +1,7 @@
-"""The colours of a Diplomacy drawing.
+"""Colours of Diplomacy drawings.
 
-The powers' colours start with those of Okabe and Ito (2008), which people with any of the common kinds of colour
-blindness tell apart; they differ in lightness too.
+The powers' colours start with those of Okabe and Ito (2008), which are distinguishable with all common kinds of colour
+blindness; they also differ in lightness.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NAMED: Final = ("AUSTRIA", "ENGLAND", "FRANCE", "GERMANY", "ITALY", "RUSSIA", "
 
 
 def power_colours(powers: Sequence[str]) -> tuple[RGB, ...]:
-    """Of each power: the seven of the standard board have theirs on every board, others the first that are left."""
+    """The colour of each power: fixed for the seven of the standard board, the first unused colours for others."""
     return _colours(tuple(powers))
 
 
@@ -56,20 +56,20 @@ def _colours(powers: tuple[str, ...]) -> tuple[RGB, ...]:
     return tuple(_POWERS[_NAMED.index(name) if name in _NAMED else left.pop(0)] for name in powers)
 
 
-def mixed(one: RGB, other: RGB, share: float) -> RGB:
-    """``share`` of one and the rest of the other."""
-    r, g, b = (round(share * a + (1 - share) * c) for a, c in zip(one, other, strict=True))
+def mixed(one: RGB, other: RGB, weight: float) -> RGB:
+    """A mixture of two colours, with ``weight`` of the first."""
+    r, g, b = (round(weight * a + (1 - weight) * c) for a, c in zip(one, other, strict=True))
     return r, g, b
 
 
 def letter_colour(ground: RGB) -> RGB:
-    """Ink or white, whichever is read better on the ground (Rec. 709 luma)."""
+    """Ink or white, whichever is more readable on the ground (Rec. 709 luma)."""
     luma = 0.2126 * ground[0] + 0.7152 * ground[1] + 0.0722 * ground[2]
     return INK if luma > 140 else WHITE
 
 
 def hexadecimal(colour: RGB) -> str:
-    """As SVG writes it."""
+    """A colour in SVG's notation."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

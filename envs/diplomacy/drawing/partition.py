@@ -1,6 +1,6 @@
-"""A board's box shared out among its provinces: each cell of a grid goes to the province with the nearest site.
+"""Divides a board's area among its provinces: each cell of a grid goes to the province with the nearest site.
 
-See :mod:`mlbits.envs.diplomacy.drawing.province_shapes` for what sites and land outlines are.
+See :mod:`mlbits.envs.diplomacy.drawing.province_shapes` for sites and land outlines.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 WIDTH: Final = 1000.0  # every board is scaled to this width
 CELL: Final = 2.5
-NOBODY: Final = -1  # land that cannot be entered
+IMPASSABLE: Final = -1  # land that cannot be entered
 MOST_OBLONG: Final = 4
-_FAR = 1e7  # no drawing has coordinates beyond
+_FAR = 1e7  # larger coordinates are refused
 _COARSE = 10.0
-_SPECK = 24  # cells
+_SPECK = 24  # cells; smaller pieces are removed
 _MOST_TRIES = 150
-_NEWCOMERS = ((0.35, 0.65), (0.45, 0.55), (0.25, 0.4, 0.6, 0.75))  # where sites are tried between two provinces
+_NEWCOMERS = ((0.35, 0.65), (0.45, 0.55), (0.25, 0.4, 0.6, 0.75))  # positions of sites added between two provinces
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class Layout:
     """A board's points, scaled to WIDTH.
 
     Attributes:
         board: the map.
-        height: of the box.
-        points: of the locations, float64 [L, 2].
-        sites: (owner, x, y) of every site, float64 [S, 3]; the owner is a province or NOBODY.
-        land: where land is, bool [ceil(height), WIDTH], or None where seas and lands compete.
+        height: height of the drawing.
+        points: points of the locations, float64 [L, 2].
+        sites: (owner, x, y) of every site, float64 [S, 3]; the owner is a province or IMPASSABLE.
+        land: where land is, bool [ceil(height), WIDTH], or None if land and sea provinces are divided together.
     """
 
     board: Board
@@ -53,17 +53,17 @@ class Ground:
     land: NDArray[np.bool_] | None
 
 
-def ground_of(board: Board) -> Ground:
-    """Read a board's coordinates, or lay it out where it has none.
+def layout_of(board: Board) -> Layout:
+    """Read a board's coordinates, or compute a layout if it has none.
 
     Raises:
-        GameError: for a wrong ``coordinates.land`` or ``coordinates.sites``.
+        GameError: for invalid ``coordinates.land`` or ``coordinates.sites``.
     """
     coordinates = board.coordinates
     if coordinates is None:
-        points, height = _laid_out(board)
+        points, height = _compute_layout(board)
         owners = np.asarray(board.province_of, float)
-        return Ground(board, height, points, np.column_stack([owners, points]), None)
+        return Layout(board, height, points, np.column_stack([owners, points]), None)
     left, top, width, height = (float(part) for part in str(coordinates["viewBox"]).split())
     if not (width > 0 and MOST_OBLONG * width >= height >= width / MOST_OBLONG):
         wanted = f"a width and height above 0, neither over {MOST_OBLONG} times the other"
@@ -80,12 +80,12 @@ def ground_of(board: Board) -> Ground:
         return (table - (left, top)) * scale
 
     points = scaled("coordinates.points", [coordinates["points"][name]["unit"] for name in board.locations])
-    points = np.clip(points, 0, (WIDTH, height * scale))  # what lies outside the box is drawn at its edge
+    points = np.clip(points, 0, (WIDTH, height * scale))  # points outside are drawn at the edge
     sites = [np.column_stack([board.province_of, points])]
     for name, rows in _object(coordinates, "sites").items():
         if name not in board.location_index and name not in board.impassable:
             raise GameError(f"map, coordinates.sites: got {name!r}; wanted a province or an impassable place")
-        owner = int(board.province_of[board.location_index[name]]) if name in board.location_index else NOBODY
+        owner = int(board.province_of[board.location_index[name]]) if name in board.location_index else IMPASSABLE
         places = scaled(f"coordinates.sites[{name!r}]", rows)
         sites.append(np.column_stack([np.full(len(places), owner), places]))
     outlines = coordinates.get("land")
@@ -98,7 +98,7 @@ def ground_of(board: Board) -> Ground:
             if len(ring) < 3:
                 raise GameError(f"map, coordinates.land[{i}]: got {len(ring)} points; wanted 3 or more")
         land = _filled(rings, int(np.ceil(height * scale)))
-    return Ground(board, height * scale, points, np.concatenate(sites), land)
+    return Layout(board, height * scale, points, np.concatenate(sites), land)
 
 
 def _object(coordinates: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -109,7 +109,7 @@ def _object(coordinates: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _filled(rings: list[FloatArray], height: int) -> NDArray[np.bool_]:
-    """What lies inside an odd number of the rings."""
+    """The area inside an odd number of the outlines."""
     whole = Image.new("1", (int(WIDTH), height))
     for ring in rings:
         one = Image.new("1", whole.size)
@@ -118,8 +118,8 @@ def _filled(rings: list[FloatArray], height: int) -> NDArray[np.bool_]:
     return np.asarray(whole, bool)
 
 
-def _laid_out(board: Board) -> tuple[FloatArray, float]:
-    """Points for a board without any, by the distances in steps; also the box's height."""
+def _compute_layout(board: Board) -> tuple[FloatArray, float]:
+    """Points for a board without coordinates, from distances in steps; also the height of the drawing."""
     count = len(board.locations)
     near = np.zeros((count, count))
     for table in (board.army_neighbours, board.fleet_neighbours):
@@ -129,13 +129,13 @@ def _laid_out(board: Board) -> tuple[FloatArray, float]:
         near[location, board.province_of[location]] = near[board.province_of[location], location] = 0.5
     steps = shortest_path(csr_array(near), directed=False)
     steps[np.isinf(steps)] = steps[np.isfinite(steps)].max() + 1
-    # Classical scaling: the two largest eigenvectors of the centred squares; a sign is chosen so that it is always one.
+    # Classical scaling: the two largest eigenvectors of the centred squared distances, with a fixed choice of signs.
     centring = np.eye(count) - 1 / count
     values, vectors = np.linalg.eigh(-0.5 * centring @ steps**2 @ centring)
     points = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
     points *= np.where(points[np.abs(points).argmax(0), [0, 1]] < 0, -1, 1)
     points += 1e-3 * np.column_stack([np.cos(np.arange(count)), np.sin(np.arange(count))])
-    # Stress majorization with weights 1/d^2: each point goes to the mean of where the others want it.
+    # Stress majorization with weights 1/d^2: each point moves to the weighted mean of the positions wanted by others.
     weights = 1 / np.maximum(steps, 0.25) ** 2
     np.fill_diagonal(weights, 0)
     for _ in range(300):
@@ -150,24 +150,24 @@ def _laid_out(board: Board) -> tuple[FloatArray, float]:
     return margin + (points - low) / spread * (np.array([WIDTH, height]) - 2 * margin), height
 
 
-def share_out(ground: Ground, sites: FloatArray, cell: float) -> IntArray:
-    """Owner of each cell of the box, a province or NOBODY, int64 [H, W]."""
-    columns, rows = round(WIDTH / cell), max(1, round(ground.height / cell))
+def assign_cells(layout: Layout, sites: FloatArray, cell: float) -> IntArray:
+    """The owner of each cell, a province or IMPASSABLE, int64 [H, W]."""
+    columns, rows = round(WIDTH / cell), max(1, round(layout.height / cell))
     x, y = np.meshgrid((np.arange(columns) + 0.5) * cell, (np.arange(rows) + 0.5) * cell)
-    # Borders are bent a little, so that they look grown, not drawn with a ruler.
+    # Borders are slightly bent, so that they look natural.
     bent_x = x + 3 * np.sin(y / 17 + 1.3 * np.sin(x / 29)) + 1.5 * np.sin(y / 7 + x / 11)
     bent_y = y + 3 * np.sin(x / 19 + 1.7 * np.sin(y / 23)) + 1.5 * np.sin(x / 8 - y / 13)
     cells = np.stack([bent_x, bent_y], -1)
     owners = sites[:, 0].astype(np.int64)
-    if ground.land is None:
+    if layout.land is None:
         return np.asarray(owners[cKDTree(sites[:, 1:]).query(cells)[1]])
-    height, width = ground.land.shape
-    inside = ground.land[
+    height, width = layout.land.shape
+    inside = layout.land[
         np.clip(bent_y.astype(int), 0, height - 1),
         np.clip(bent_x.astype(int), 0, width - 1),
     ]
-    sea = np.array([province.type == SEA for province in ground.board.provinces] + [False])[owners]
-    labels = np.full(inside.shape, NOBODY)
+    sea = np.array([province.type == SEA for province in layout.board.provinces] + [False])[owners]
+    labels = np.full(inside.shape, IMPASSABLE)
     for where, who in ((inside, ~sea), (~inside, sea)):
         if who.any():
             labels[where] = owners[who][cKDTree(sites[who, 1:]).query(cells[where])[1]]
@@ -175,12 +175,12 @@ def share_out(ground: Ground, sites: FloatArray, cell: float) -> IntArray:
 
 
 def touching(labels: IntArray) -> frozenset[tuple[int, int]]:
-    """Pairs of owners (low, high) with cells side by side."""
+    """Pairs of owners (low, high) with adjacent cells."""
     pairs: set[tuple[int, int]] = set()
     for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
         found = np.unique(np.stack([a[a != b], b[a != b]], -1), axis=0)
         pairs |= {(min(int(p), int(q)), max(int(p), int(q))) for p, q in found}
-    return frozenset(pair for pair in pairs if pair[0] != NOBODY)
+    return frozenset(pair for pair in pairs if pair[0] != IMPASSABLE)
 
 
 def adjacent_pairs(board: Board) -> frozenset[tuple[int, int]]:
@@ -190,33 +190,33 @@ def adjacent_pairs(board: Board) -> frozenset[tuple[int, int]]:
     return frozenset((min(pair), max(pair)) for pair in pairs)
 
 
-def joined(ground: Ground) -> FloatArray:
-    """The sites, and more of them between adjacent provinces for as long as more of those touch."""
-    wanted, sites = adjacent_pairs(ground.board), ground.sites
+def connect_neighbours(layout: Layout) -> FloatArray:
+    """The sites, plus sites between adjacent provinces as long as these make more of them touch."""
+    wanted, sites = adjacent_pairs(layout.board), layout.sites
 
-    def worth(candidate: FloatArray) -> tuple[float, frozenset[tuple[int, int]]]:
-        labels = share_out(ground, candidate, _COARSE)
+    def evaluate(candidate: FloatArray) -> tuple[float, frozenset[tuple[int, int]]]:
+        labels = assign_cells(layout, candidate, _COARSE)
         pairs = touching(labels)
         return len(pairs & wanted) - 0.4 * len(pairs - wanted) - 0.7 * _pieces(labels), pairs
 
-    best, pairs = worth(sites)
+    best, pairs = evaluate(sites)
     tries = 0
-    for shares in _NEWCOMERS:
+    for fractions in _NEWCOMERS:
         for a, b in sorted(wanted - pairs):
             tries += 1
-            if tries > _MOST_TRIES:  # no map of a plane: there is no end to it
+            if tries > _MOST_TRIES:  # probably not a planar map: stop trying
                 return sites
-            gap = ground.points[b] - ground.points[a]
-            extra = [(a if share < 0.5 else b, *(ground.points[a] + share * gap)) for share in shares]
+            gap = layout.points[b] - layout.points[a]
+            extra = [(a if x < 0.5 else b, *(layout.points[a] + x * gap)) for x in fractions]
             candidate = np.concatenate([sites, extra])
-            score, found = worth(candidate)
+            score, found = evaluate(candidate)
             if score > best:
                 sites, best, pairs = candidate, score, found
     return sites
 
 
 def _pieces(labels: IntArray) -> int:
-    """Number of connected pieces of one owner."""
+    """Number of connected pieces of all owners."""
     cells = np.arange(labels.size).reshape(labels.shape)
     down, right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
     starts, ends = np.r_[cells[1:][down], cells[:, 1:][right]], np.r_[cells[:-1][down], cells[:, :-1][right]]
@@ -224,11 +224,11 @@ def _pieces(labels: IntArray) -> int:
     return int(connected_components(graph, directed=False, return_labels=False))
 
 
-def tidy(ground: Ground, labels: IntArray, sites: FloatArray) -> IntArray:
-    """Every owner in pieces that hold a site of its own; a province without a cell gets a patch at its point."""
+def remove_loose_pieces(layout: Layout, labels: IntArray, sites: FloatArray) -> IntArray:
+    """Remove pieces without a site of their owner; give a province without cells a patch at its point."""
     labels = labels.copy()
     rows, columns = labels.shape
-    for province, (x, y) in enumerate(ground.points[: len(ground.board.provinces)]):
+    for province, (x, y) in enumerate(layout.points[: len(layout.board.provinces)]):
         if (labels == province).sum() < _SPECK:
             down, right = np.ogrid[:rows, :columns]
             labels[(down - y / CELL) ** 2 + (right - x / CELL) ** 2 < 40] = province
@@ -240,11 +240,11 @@ def tidy(ground: Ground, labels: IntArray, sites: FloatArray) -> IntArray:
         kept = set(pieces[at[:, 0], at[:, 1]].tolist()) - {0}
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)
         kept = kept or {int(sizes[1:].argmax()) + 1}
-        is_land = owner == NOBODY or ground.board.provinces[owner].type != SEA
+        is_land = owner == IMPASSABLE or layout.board.provinces[owner].type != SEA
         for piece in set(range(1, count + 1)) - kept:
-            if is_land and ground.land is not None and sizes[piece] >= _SPECK:
-                labels[pieces == piece] = NOBODY  # an island that is no province
-            elif owner != NOBODY or sizes[piece] < _SPECK:
+            if is_land and layout.land is not None and sizes[piece] >= _SPECK:
+                labels[pieces == piece] = IMPASSABLE  # an island that belongs to no province
+            elif owner != IMPASSABLE or sizes[piece] < _SPECK:
                 loose |= pieces == piece
     if loose.any():
         nearest = ndimage.distance_transform_edt(loose, return_distances=False, return_indices=True)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import BUILD, FATE_NAMES, WAIVE
 from mlbits.envs.diplomacy.drawing.board_marks import title
-from mlbits.envs.diplomacy.notation import order_text
+from mlbits.envs.diplomacy.order_parser import order_text
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
@@ -29,9 +29,9 @@ def board_text(
     """A position as text, without control codes.
 
     Args:
-        position: what is described.
-        orders: given in that position, by the province of the unit.
-        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
+        position: the position to describe.
+        orders: orders given in that position, by the province of the unit.
+        fates: fates of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
     """
     board = position.board
     width = max(len(name) for name in board.powers)
@@ -39,8 +39,8 @@ def board_text(
     for power, name in enumerate(board.powers):
         count = sum(owner == power for owner in position.centers.values())
         units = sorted(position.unit_name(unit) for unit in position.units.values() if unit.power == power)
-        said = f"{count} centre{'s' if count != 1 else ' '}  {', '.join(units)}"
-        lines.append(f"{name:<{width}}  {said}".rstrip())
+        summary = f"{count} centre{'s' if count != 1 else ' '}  {', '.join(units)}"
+        lines.append(f"{name:<{width}}  {summary}".rstrip())
     if position.dislodged:
         lines += ["", "dislodged:"]
         for _, dislodged in sorted(position.dislodged.items()):
@@ -50,8 +50,8 @@ def board_text(
             lines.append(f"{unit}, attacked{attacker}, can go to {places}")
     if orders:
         lines += ["", "orders:"]
-        told = sorted((order_power(position, p, order), p, order) for p, order in orders.items())
-        for power, province, order in told:
+        rows = sorted((order_power(position, p, order), p, order) for p, order in orders.items())
+        for power, province, order in rows:
             name = board.powers[power] if power >= 0 else "nobody"
             text, fate = order_text(order, board, position), fate_text((fates or {}).get(province, 0))
             lines.append(f"{name:<{width}}  {text}" + (f"  ({fate})" if fate else ""))
@@ -59,12 +59,12 @@ def board_text(
 
 
 def fate_text(fate: int) -> str:
-    """Names of an order's fates, such as "cut, dislodged"; empty where it succeeded."""
+    """Names of an order's fates, such as "cut, dislodged"; "" if it succeeded."""
     return ", ".join(name for bit, name in FATE_NAMES.items() if fate & bit)
 
 
 def order_power(position: Position, province: int, order: Order) -> int:
-    """Whose order it is, or -1 where that cannot be told."""
+    """The power that gave an order, or -1 if unknown."""
     if order.kind == WAIVE:
         return _home(position.board, province)
     if order.kind == BUILD:
@@ -75,6 +75,6 @@ def order_power(position: Position, province: int, order: Order) -> int:
 
 
 def _home(board: Board, province: int) -> int:
-    """The power whose home a province is, or -1."""
+    """The power whose home centre is in a province, or -1."""
     home = board.provinces[province].home if 0 <= province < len(board.provinces) else None
     return -1 if home is None else home

@@ -1,15 +1,15 @@
-"""The shapes of a board's provinces, and where units, names and centres go in them.
+"""Computes the shapes of a board's provinces, and the places of units, names and centres in them.
 
-A map file has points at most; the shapes are made from them. Every cell of a grid over the box goes to the province
-with the nearest site (a Voronoi partition, Aurenhammer 1991), where a province's sites are its own point, those of its
-coasts, and what the optional key ``coordinates.sites`` adds ({province or impassable place: [[x, y]]}). Where adjacent
-provinces do not touch, sites are added between them for as long as that helps. With the optional key
-``coordinates.land`` (a list of outlines, even-odd) land provinces share out the land and seas the rest; land that holds
-no site belongs to nobody. A map without coordinates is laid out first: classical scaling of the distances in steps,
-then stress majorization (Gansner, Koren and North 2005). Borders are traced once for both neighbours and then
-smoothed, so that no gap opens between them.
+A map file has at most points; the shapes are computed from them. Every cell of a grid goes to the province
+with the nearest site (a Voronoi partition, Aurenhammer 1991). A province's sites are its own point, those of its
+coasts, and those in the optional key ``coordinates.sites`` ({province or impassable place: [[x, y]]}). If adjacent
+provinces do not touch, sites are added between them as long as that helps. With the optional key
+``coordinates.land`` (a list of outlines, even-odd) land provinces divide the land and seas the rest; land without a
+site belongs to no province. For a map without coordinates a layout is computed first: classical scaling of the
+distances in steps, then stress majorization (Gansner, Koren and North 2005). Borders are traced once for both
+neighbours and then smoothed, so that no gap opens between them.
 
-Everything is computed from the map alone, in the same way each time, and kept for each board.
+Everything is computed deterministically from the map alone, and cached for each board.
 
     geometry = geometry_of(load_board("standard"))
     geometry.unit_points[board.location_index["STP/NC"]]
@@ -29,16 +29,25 @@ from scipy import ndimage
 from mlbits.envs.diplomacy.board import Board
 from mlbits.envs.diplomacy.codes import SEA
 from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.drawing.partition import CELL, WIDTH, Ground, ground_of, joined, share_out, tidy, touching
+from mlbits.envs.diplomacy.drawing.partition import (
+    CELL,
+    WIDTH,
+    Layout,
+    assign_cells,
+    connect_neighbours,
+    layout_of,
+    remove_loose_pieces,
+    touching,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-# Sizes on a board of WIDTH and as many provinces as the standard one has, in the units of all coordinates here.
+# Sizes on a board of WIDTH with as many provinces as the standard one, in the units of all coordinates here.
 UNIT_RADIUS: Final = 10.0
 CENTER_RADIUS: Final = 4.5
 LETTER_WIDTH: Final = 8.0
 LABEL_HEIGHT: Final = 12.0
-# What a border separates.
+# Kinds of borders.
 INLAND: Final = 0
 SHORE: Final = 1
 OPEN_SEA: Final = 2
@@ -46,17 +55,17 @@ OPEN_SEA: Final = 2
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """What a drawing of a board is made from; x goes right, y down, the box is WIDTH (1,000) by ``height``.
+    """The geometry of a board's drawing; x goes right, y down, the size is WIDTH (1,000) by ``height``.
 
     Attributes:
-        height: of the box.
-        scale: of units, names and marks: above 1 on a board of few, large provinces.
-        areas: (province, or NOBODY for land that cannot be entered; closed outline float64 [K, 2]), the largest
-            first: what lies inside another comes after it.
+        height: height of the drawing.
+        scale: scale of units, names and marks: above 1 on a board with few, large provinces.
+        areas: (province, or IMPASSABLE for land that cannot be entered; closed outline float64 [K, 2]), the largest
+            first: areas inside another come after it.
         borders: (INLAND, SHORE or OPEN_SEA; line float64 [K, 2]), each once.
-        unit_points: where a unit stands, float64 [L, 2].
-        label_points: middle of each province's name, float64 [N, 2].
-        center_points: of the mark of a supply centre, float64 [N, 2].
+        unit_points: where units are drawn, float64 [L, 2].
+        label_points: centre of each province's name, float64 [N, 2].
+        center_points: centre of each supply centre's mark, float64 [N, 2].
         touching: pairs of provinces (low, high) with a common border.
     """
 
@@ -71,15 +80,15 @@ class Geometry:
 
 
 _KEPT: WeakKeyDictionary[Board, Geometry] = WeakKeyDictionary()
-_BY_CONTENT: dict[str, Geometry] = {}  # a map that is loaded again has the same shapes
+_BY_CONTENT: dict[str, Geometry] = {}  # a map that is loaded again has the same geometry
 _MOST_CONTENTS = 16
 
 
 def geometry_of(board: Board) -> Geometry:
-    """The shapes of a board, computed at the first call for its map.
+    """The geometry of a board, computed at the first call for its map.
 
     Raises:
-        GameError: for a wrong ``coordinates.land`` or ``coordinates.sites``.
+        GameError: for invalid ``coordinates.land`` or ``coordinates.sites``.
     """
     if board not in _KEPT:
         content = json.dumps(board.source, sort_keys=True, default=repr)
@@ -92,18 +101,18 @@ def geometry_of(board: Board) -> Geometry:
 
 
 def compute_geometry(board: Board) -> Geometry:
-    """As :func:`geometry_of`, computed anew."""
-    ground = ground_of(board)
-    sites = joined(ground)
-    labels = tidy(ground, share_out(ground, sites, CELL), sites)
-    # One cell more on every side keeps the rounded corners of the box out of sight.
+    """As :func:`geometry_of`, but without the cache."""
+    layout = layout_of(board)
+    sites = connect_neighbours(layout)
+    labels = remove_loose_pieces(layout, assign_cells(layout, sites, CELL), sites)
+    # One extra cell on every side moves the rounded corners out of the drawing.
     lines = trace(np.pad(labels, 1, mode="edge"), CELL, origin=-CELL)
-    sea = np.array([province.type == SEA for province in board.provinces] + [False])  # NOBODY is the last
-    scale = float(np.clip(np.sqrt(WIDTH * ground.height / len(board.provinces)) / 100, 0.6, 1.8))
-    units = _unit_points(ground, labels, UNIT_RADIUS * scale)
-    names, centers = _label_points(ground, labels, units, scale)
+    sea = np.array([province.type == SEA for province in board.provinces] + [False])  # IMPASSABLE is the last
+    scale = float(np.clip(np.sqrt(WIDTH * layout.height / len(board.provinces)) / 100, 0.6, 1.8))
+    units = _unit_points(layout, labels, UNIT_RADIUS * scale)
+    names, centers = _label_points(layout, labels, units, scale)
     return Geometry(
-        height=ground.height,
+        height=layout.height,
         scale=scale,
         areas=tuple(outlines(lines)),
         borders=tuple(
@@ -118,17 +127,17 @@ def compute_geometry(board: Board) -> Geometry:
     )
 
 
-def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
-    """Near each location's point, with room around and clear of the others."""
-    board, points = ground.board, ground.points.copy()
+def _unit_points(layout: Layout, labels: IntArray, radius: float) -> FloatArray:
+    """Place units near their locations' points, with room around them and apart from each other."""
+    board, points = layout.board, layout.points.copy()
     boxes = ndimage.find_objects(labels + 1)
     sizes = np.bincount(labels[labels >= 0], minlength=len(board.provinces))
     placed: list[FloatArray] = []
     for province in sorted(range(len(board.provinces)), key=lambda province: (sizes[province], province)):
         box = boxes[province] if province < len(boxes) else None
-        if box is None:  # another province has the very same point
+        if box is None:  # another province has the same point
             continue
-        # Beyond the box is not the province: a unit is not cut off by the edge of the drawing.
+        # Outside the box counts as outside the province, so that no unit is cut off at the edge of the drawing.
         room = ndimage.distance_transform_edt(np.pad(labels[box] == province, 1))[1:-1, 1:-1] * CELL
         down, right = (np.mgrid[box] + 0.5) * CELL
         crowd = np.zeros(room.shape)
@@ -144,9 +153,9 @@ def _unit_points(ground: Ground, labels: IntArray, radius: float) -> FloatArray:
     return points
 
 
-def _label_points(ground: Ground, labels: IntArray, units: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
-    """Where names and centres go: in their province, close to the unit, on nothing else."""
-    board, count = ground.board, len(ground.board.provinces)
+def _label_points(layout: Layout, labels: IntArray, units: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
+    """Place names and centres inside their province, close to the unit, without overlaps."""
+    board, count = layout.board, len(layout.board.provinces)
     taken = np.zeros(labels.shape)
     down, right = np.mgrid[: labels.shape[0], : labels.shape[1]] * CELL + CELL / 2
     for x, y in units:
@@ -168,7 +177,7 @@ def _label_points(ground: Ground, labels: IntArray, units: FloatArray, scale: fl
 def _free_place(
     inside: NDArray[np.bool_], taken: FloatArray, size: tuple[float, float], near: FloatArray
 ) -> tuple[float, float]:
-    """Middle of a box of ``size`` (height, width) that is in the province, on nothing taken, and close to ``near``."""
+    """Centre of a box of ``size`` (height, width) in the province, without overlaps, and close to ``near``."""
     reach = 90.0
     top, left = (max(0, int((c - reach) / CELL)) for c in near[::-1])
     bottom, end = (int((c + reach) / CELL) for c in near[::-1])
@@ -179,7 +188,7 @@ def _free_place(
     down, right = np.mgrid[: mask.shape[0], : mask.shape[1]] * CELL + CELL / 2
     x, y = right + left * CELL, down + top * CELL
     cost = 60 * (1 - within) + 150 * covered + 0.35 * np.hypot(x - near[0], y - near[1])
-    # Off the edge of the drawing a name could not be read.
+    # A name beyond the edge of the drawing would not be readable.
     height, width = inside.shape[0] * CELL, inside.shape[1] * CELL
     cost += 500 * ((x < size[1] / 2) | (x > width - size[1] / 2) | (y < size[0] / 2) | (y > height - size[0] / 2))
     row, column = np.unravel_index(cost.argmin(), cost.shape)

@@ -1,1 +1,1 @@
-"""Diplomacy files: saved games, test positions, one-line positions and replay pages."""
+"""Diplomacy files: saved games, test vectors, one-line positions and replay pages. Drawings are in ``drawing``."""

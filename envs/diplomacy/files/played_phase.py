@@ -1,4 +1,4 @@
-"""One phase of a game that was played, as saved games hold it."""
+"""``PlayedPhase``: one phase of a recorded game."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlbits.envs.diplomacy.position import Position
 
 @dataclass(frozen=True, slots=True)
 class PlayedPhase:
-    """One phase of a game.
+    """One phase of a recorded game.
 
     Attributes:
-        position: at its beginning.
-        orders: as given, by powers that gave any; in the last phase those given so far.
-        fates: bits of units that had orders to get, by province; None where nothing is known.
-        saved: what a file has of the phase beyond these: its "results" and "messages" as they are, and the fields of
+        position: the position at its beginning.
+        orders: the orders as given, by power; only powers that gave any; in the last phase those given so far.
+        fates: bits of the units that could be ordered, by province; None if unknown.
+        saved: further contents of a file: the phase's "results" and "messages" as they are, and the fields of
             its "state" that a position does not have; empty for a phase that was adjudicated here. Not compared.
     """
 

@@ -1,14 +1,14 @@
-"""A position as one line of text, as FEN is for chess.
+"""A position as one line of text, like FEN in chess.
 
-Four fields, a space between: the phase; the units; the owned centres; the dislodged units. Fields but the first are
-lists by power, powers parted by ``;``, their own items by ``,``; ``-`` is an empty field. A dislodged unit has the
-province of its attacker between ``<`` and ``>`` (``?`` where it is not known) and then the places it may retreat to,
-with ``+`` between::
+Four fields, separated by spaces: the phase; the units; the owned centres; the dislodged units. All fields except the
+first are lists by power; powers are separated by ``;``, their items by ``,``; ``-`` is an empty field. A dislodged unit
+has the province of its attacker between ``<`` and ``>`` (``?`` if unknown), and then the places to which it may
+retreat, joined by ``+``::
 
     F1901R FRANCE:ABUR,FSPA/SC;GERMANY:AMUN FRANCE:PAR,SPA;GERMANY:MUN FRANCE:AMUN<BUR>BOH+TYR
 
-Powers are written in the order of the board, places in the order of their numbers, so a position has one text; read is
-any order. Both ways nothing is lost.
+Powers are written in the order of the board, places in the order of their numbers, so a position has one text; any
+order can be read. No information is lost in either direction.
 
 >>> from mlbits.envs.diplomacy.board import load_board
 >>> board = load_board()
@@ -34,7 +34,7 @@ _OUT = re.compile(r"([AF])([A-Z0-9]+(?:/[A-Z]{2})?)<([A-Z0-9]+|\?)>((?:[A-Z0-9/]
 
 
 def position_text(position: Position) -> str:
-    """A position in one line."""
+    """Write a position as one line."""
     board = position.board
     units = sorted((unit.power, unit.location, _unit(board, unit)) for unit in position.units.values())
     centers = sorted((owner, p, board.provinces[p].id) for p, owner in position.centers.items())
@@ -51,7 +51,7 @@ def read_position_text(text: str, board: Board) -> Position:
     """Read what :func:`position_text` writes.
 
     Raises:
-        GameError: naming the field, what was got and what was wanted.
+        GameError: naming the field, the value got and what was wanted.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
         _fail("text", type(text).__name__, f"a text of at most {MAX_LENGTH} characters")

@@ -1,4 +1,4 @@
-"""A game to step through: one HTML page without outside references, or an animated GIF.
+"""Replays of games: a self-contained HTML page to step through, or an animated GIF.
 
 frames = [Frame(position, orders, fates), ...]
 Path("game.html").write_text(html_page(frames))
@@ -24,7 +24,7 @@ from mlbits.envs.diplomacy.drawing.board_svg import ground_svg, marks_svg, names
 from mlbits.envs.diplomacy.drawing.palette import hexadecimal
 from mlbits.envs.diplomacy.drawing.position_text import board_text, order_power
 from mlbits.envs.diplomacy.files.saved_games import GameRecord
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
@@ -79,12 +79,12 @@ show(0);
 
 
 class Frame(NamedTuple):
-    """A position with what was ordered in it.
+    """A position with the orders given in it.
 
     Attributes:
-        position: of a phase.
-        orders: by the province of the unit.
-        fates: of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
+        position: the position of a phase.
+        orders: orders by the province of the unit.
+        fates: fates of those orders, bits of :mod:`mlbits.envs.diplomacy.codes`.
     """
 
     position: Position
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
 
 
 def frames_of(game: GameRecord) -> list[Frame]:
-    """The phases of a recorded game; an order that cannot be read, or not to a unit of its power, is not drawn."""
+    """The phases of a recorded game; orders that cannot be read, or to units of another power, are not drawn."""
     frames = []
     for phase in game.phases:
         position, orders = phase.position, dict[int, Order]()
@@ -112,14 +112,14 @@ def draw_game(game: GameRecord, out: Path, phase: str = "", size: int = 1000, se
     """Draw a recorded game.
 
     Args:
-        game: the record.
-        out: file to write: ``.html`` and ``.gif`` show the whole game, ``.png`` and ``.svg`` one phase.
-        phase: which phase, such as "F1903M"; empty takes the last one.
-        size: width in pixels, of PNG and GIF.
-        seconds: that each frame of a GIF stays.
+        game: the recorded game.
+        out: output file: ``.html`` and ``.gif`` show the whole game, ``.png`` and ``.svg`` one phase.
+        phase: the phase to draw, such as "F1903M"; "" means the last one.
+        size: width in pixels, for PNG and GIF.
+        seconds: duration of each frame of a GIF.
 
     Raises:
-        GameError: for another kind of file, a phase that the game has not, or a size or time out of range.
+        GameError: for an unknown file type, a phase that the game does not have, or a size or time out of range.
     """
     frames, kind = frames_of(game), out.suffix.lower()
     if kind not in (".html", ".gif", ".png", ".svg"):
@@ -143,7 +143,7 @@ def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
     """A page to step through a game by buttons, a slider, the arrow keys, Home, End and P (play).
 
     Args:
-        frames: of one board, one or more.
+        frames: one or more frames of one board.
         heading: title of the page.
 
     Raises:
@@ -160,15 +160,15 @@ def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
         }
         for frame in frames
     ]
-    # "<" as an escape: no content can end the script element.
+    # "<" is escaped, so that no content can end the script element.
     content = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
     picture = (
         opening_svg(board, heading) + ground_svg(board, province_colours(first))
         + f'<g id="marks">{marks_svg(*frames[0])}</g>' + names_svg(board) + "</svg>"
     )  # fmt: skip
     buttons = "".join(
-        f'<button id="{name}" type="button" title="{key}">{said}</button>'
-        for name, said, key in (
+        f'<button id="{name}" type="button" title="{key}">{label}</button>'
+        for name, label, key in (
             ("first", "first", "Home"), ("back", "back", "left arrow"), ("play", "play", "P"),
             ("next", "next", "right arrow"), ("last", "last", "End"),
         )
@@ -186,13 +186,13 @@ def html_page(frames: Sequence[Frame], heading: str = "Diplomacy") -> str:
 
 
 def gif(frames: Sequence[Frame], path: Path, size: int = 800, seconds: float = 1.5) -> None:
-    """Write an animation that repeats; equal pictures in a row become one that stays longer.
+    """Write an animation that repeats; consecutive equal images are merged into one that is shown longer.
 
     Args:
-        frames: of one board, one or more.
-        path: the file.
+        frames: one or more frames of one board.
+        path: the output file.
         size: width in pixels.
-        seconds: that each frame stays.
+        seconds: duration of each frame.
 
     Raises:
         GameError: for no frames, frames of several boards, or a wrong size or time.

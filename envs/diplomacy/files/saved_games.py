@@ -1,23 +1,24 @@
-"""Whole games in the saved-game JSON of the ``diplomacy`` package, read and written.
+"""Saved games: reads and writes whole games in the JSON format of the ``diplomacy`` package.
 
-One game is one object ``{id, map, rules, phases: [{name, state, orders, results, messages}]}``; a file is one game, or
-one a line. The last phase is where the game stands, "COMPLETED" where it is over; it has no results, and no orders but
-those that were already given. Of ``state`` we read ``name``, ``note``, ``units`` (dislodged ones with a star),
-``retreats`` and ``centers``. What the format lacks, which province an attacker came from (and in version 1.0 of the
-package the ``retreats``), is found in the orders and results before. All else is kept as it is
-(:attr:`PlayedPhase.saved`) and written back, so a game that is read and written is the same game. Where there is
-nothing to write back, ``influence`` is who stood last in a province, ``zobrist_hash`` is "0" and ``timestamp`` the
-number of the phase.
+A game is an object ``{id, map, rules, phases: [{name, state, orders, results, messages}]}``; a file is one game, or
+one game per line. The last phase is the current state of the game, named "COMPLETED" if it is over; it has no results,
+and only orders that were already given. From ``state`` we read ``name``, ``note``, ``units`` (dislodged ones with a
+star), ``retreats`` and ``centers``. What the format lacks, the province an attacker came from (and in version 1.0 of
+the package the ``retreats``), is derived from the previous phase's orders and results. Everything else is kept as it is
+(:attr:`PlayedPhase.saved`) and written back, so reading and writing a game leaves it unchanged. If there is
+nothing to write back, ``influence`` lists the provinces a power's units visited last, ``zobrist_hash`` is "0" and
+``timestamp`` is the index of the phase.
 
-A unit that is dislodged with nowhere to go is destroyed at once. The package tells so in the results of the next phase
-if that one is of retreats or adjustments, ``"A TRI": ["disband"]``, where the unit is no longer on the board; another
-``A TRI`` may be, the one that dislodged it. Such a result is no unit's fate in that phase, and is kept only.
+A unit that is dislodged without a place to retreat is destroyed at once. The package reports this in the results of
+the next phase if that is one of retreats or adjustments, as ``"A TRI": ["disband"]``, when the unit is no longer on the
+board; another ``A TRI`` may be there, namely the one that dislodged it. Such a result is not a fate of a unit in that
+phase, and is only kept.
 
 >>> from mlbits.envs.diplomacy.report import adjudicate
 >>> from mlbits.envs.diplomacy.board import load_board
 >>> from mlbits.envs.diplomacy.position import first_position
->>> told = adjudicate(first_position(load_board()), {"FRANCE": ["A PAR - BUR"]})
->>> game = GameRecord.of([told], id="example")
+>>> result = adjudicate(first_position(load_board()), {"FRANCE": ["A PAR - BUR"]})
+>>> game = GameRecord.of([result], id="example")
 >>> game_to_json(game)["phases"][0]["results"]["A PAR"]
 []
 >>> game_from_json(game_to_json(game)).phases[1].position.phase_name
@@ -57,16 +58,16 @@ _AFTER = {"S": "F{year}M", "F": "W{year}A", "W": "S{next}M"}
 
 @dataclass(frozen=True, slots=True)
 class GameRecord:
-    """A game.
+    """A recorded game.
 
     Attributes:
         board: the map.
-        phases: in order; the last one is where the game stands.
-        id: its name.
-        rules: as the ``diplomacy`` package names them.
-        note: on how it ended.
-        over: whether it is.
-        map_name: of the board.
+        phases: the phases in order; the last one is the current state of the game.
+        id: name of the game.
+        rules: rules as named by the ``diplomacy`` package.
+        note: a note on how it ended.
+        over: whether it is over.
+        map_name: name of the board.
     """
 
     board: Board
@@ -78,33 +79,33 @@ class GameRecord:
     map_name: str = "standard"
 
     @staticmethod
-    def of(told: Sequence[Adjudication], **details: Any) -> GameRecord:
-        """The record of phases that were adjudicated one after another; ``details`` are further attributes."""
-        if not told:
+    def of(results: Sequence[Adjudication], **details: Any) -> GameRecord:
+        """The record of consecutive adjudicated phases; ``details`` are further attributes."""
+        if not results:
             raise GameError("record: got no phases; wanted one or more")
         phases = []
-        for phase in told:
+        for phase in results:
             orders: dict[str, list[str]] = {}
             for fate in phase.fates:
                 orders.setdefault(fate.power, []).append(fate.text)
             phases.append(PlayedPhase(phase.before, {p: tuple(texts) for p, texts in orders.items()}, phase.unit_fates))
-        return GameRecord(told[0].before.board, (*phases, PlayedPhase(told[-1].after)), **details)
+        return GameRecord(results[0].before.board, (*phases, PlayedPhase(results[-1].after)), **details)
 
 
 def save_games(path: str | Path, games: Iterable[GameRecord]) -> None:
-    """Write games, one a line, as ``diplomacy.utils.export.load_saved_games_from_disk`` reads them."""
+    """Write games, one per line, as ``diplomacy.utils.export.load_saved_games_from_disk`` reads them."""
     Path(path).write_text("".join(json.dumps(game_to_json(game)) + "\n" for game in games), encoding="utf-8")
 
 
 def load_games(path: str | Path, board: Board | None = None) -> tuple[GameRecord, ...]:
-    """Read a file of games: one object, or one a line.
+    """Read a file of games: one object, or one per line.
 
     Args:
         path: the file.
-        board: the map where it is not the standard one.
+        board: the map, if it is not the standard one.
 
     Raises:
-        GameError: naming line, column and field.
+        GameError: naming the line, column and field.
     """
     path = Path(path)
     try:
@@ -117,10 +118,10 @@ def load_games(path: str | Path, board: Board | None = None) -> tuple[GameRecord
 
 
 def read_games(text: str, board: Board | None = None, name: str = "game") -> tuple[GameRecord, ...]:
-    """Read the text of such a file; ``name`` is for messages.
+    """Read games from text in this format; ``name`` is used in messages.
 
     Raises:
-        GameError: naming line, column and field.
+        GameError: naming the line, column and field.
     """
     decoder, at = json.JSONDecoder(), 0
     games: list[GameRecord] = []
@@ -143,7 +144,7 @@ def read_games(text: str, board: Board | None = None, name: str = "game") -> tup
 
 
 def game_to_json(game: GameRecord) -> dict[str, Any]:
-    """A game as the ``diplomacy`` package's ``to_saved_game_format`` has it."""
+    """A game in the format of the ``diplomacy`` package's ``to_saved_game_format``."""
     board, phases = game.board, []
     seen: dict[int, int] = {}
     for number, phase in enumerate(game.phases):
@@ -204,7 +205,7 @@ def _state(position: Position, seen: Mapping[int, int], over: bool) -> dict[str,
 
 
 def _results(phase: PlayedPhase) -> dict[str, list[str]]:
-    """Names of fates by unit; on adjustments "" for done, as the package writes it."""
+    """Names of fates by unit; in adjustments "" for success, as the package writes it."""
     position = phase.position
     results = {}
     for p, bits in (phase.fates or {}).items():
@@ -230,11 +231,11 @@ def _built(phase: PlayedPhase, province: int) -> str:
 
 
 def game_from_json(form: Any, board: Board | None = None) -> GameRecord:
-    """Read a game's JSON.
+    """Read a game from its JSON form.
 
     Args:
-        form: the object.
-        board: the map where it is not the standard one.
+        form: the JSON object.
+        board: the map, if it is not the standard one.
 
     Raises:
         GameError: naming the field.
@@ -269,7 +270,7 @@ def game_from_json(form: Any, board: Board | None = None) -> GameRecord:
 
 @cache
 def _standard_board() -> Board:
-    """One for all games, for positions are equal only on the same board."""
+    """One board for all games, since positions are equal only on the same board."""
     return load_board()
 
 
@@ -312,7 +313,7 @@ def _phase_after(name: str) -> str:
 
 
 def _units(state: Mapping[str, Any], board: Board) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Units by power, and the powers of those with a star, which have to retreat."""
+    """Units by power, and the powers of starred units, which have to retreat."""
     starred: dict[str, str] = {}
     table = _lists(state, "units", board)
     for power, names in table.items():
@@ -328,7 +329,7 @@ def _retreats(
     state: Mapping[str, Any], starred: Mapping[str, str], before: PlayedPhase | None
 ) -> dict[str, dict[str, Any]]:
     table = state.get("retreats")
-    if table is None and before is not None:  # then the phase before says where they may go
+    if table is None and before is not None:  # with_retreats then derives them from the phase before
         return {unit: {"power": power, "retreats": []} for unit, power in starred.items()}
     table = {} if table is None else table
     if not isinstance(table, Mapping):
@@ -347,7 +348,7 @@ def _retreats(
 
 
 def _lists(table: Mapping[str, Any], key: str, board: Board) -> dict[str, list[str]]:
-    """A table of lists of texts by power; null is an empty list."""
+    """A table of lists of strings by power; null counts as an empty list."""
     value = table.get(key) or {}
     where = key if key == "orders" else f"state.{key}"
     if not isinstance(value, Mapping):

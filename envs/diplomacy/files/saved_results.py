@@ -1,6 +1,6 @@
-"""What the orders and results of a saved game say beyond its positions: fates of units, attackers, retreats.
+"""Derives fates of units, attackers and retreats from the orders and results of a saved game.
 
-For :mod:`mlbits.envs.diplomacy.files.saved_games`, which has the format.
+Used by :mod:`mlbits.envs.diplomacy.files.saved_games`, which describes the format.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlbits.envs.diplomacy.codes import (
     VOID,
 )
 from mlbits.envs.diplomacy.files.played_phase import PlayedPhase
-from mlbits.envs.diplomacy.notation import NotationError, parse_order
+from mlbits.envs.diplomacy.order_parser import NotationError, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 
@@ -32,7 +32,7 @@ _DISBAND, _VOID = FATE_NAMES[DISBANDED], FATE_NAMES[VOID]
 
 
 def order_of(text: str, position: Position) -> Order | None:
-    """The order that a text is, or None."""
+    """The parsed order, or None if it cannot be parsed."""
     try:
         return parse_order(text, position.board, position)
     except NotationError:
@@ -40,7 +40,7 @@ def order_of(text: str, position: Position) -> Order | None:
 
 
 def _orders(phase: PlayedPhase) -> Iterator[tuple[int, Order]]:
-    """Orders of a phase that can be read, each with the number of the power that gave it."""
+    """The readable orders of a phase, each with the number of the power that gave it."""
     for power, texts in phase.orders.items():
         for text in texts:
             order = order_of(text, phase.position)
@@ -49,7 +49,7 @@ def _orders(phase: PlayedPhase) -> Iterator[tuple[int, Order]]:
 
 
 def with_attackers(position: Position, before: PlayedPhase | None) -> Position:
-    """The position with the provinces that attackers came from, as far as orders and results before tell."""
+    """The position with its attackers' origins, as far as the previous orders and results show them."""
     if not position.dislodged or before is None:
         return position
     board, came = position.board, {}
@@ -64,10 +64,10 @@ def with_attackers(position: Position, before: PlayedPhase | None) -> Position:
 
 
 def with_retreats(position: Position, before: PlayedPhase | None) -> Position:
-    """The position with the places that dislodged units may go to, by the orders and results before.
+    """The position with the places to which dislodged units may retreat, from the previous orders and results.
 
-    A place must be empty, no standoff may have left it so, and the attacker may not have come from there, unless it
-    came by sea.
+    A place must be empty, must not have been left empty by a standoff, and must not be the attacker's origin, unless
+    the attacker came by sea.
     """
     if not position.dislodged or before is None:
         return position
@@ -85,7 +85,7 @@ def with_retreats(position: Position, before: PlayedPhase | None) -> Position:
                 by_sea.add(start)
     contested = set()
     for start, end in moves.items():
-        beaten = start in out and out[start].attacker == end and end not in by_sea  # by the unit that it met
+        beaten = start in out and out[start].attacker == end and end not in by_sea  # by the unit that it met head on
         if fates.get(start, 0) & BOUNCE and not beaten:
             contested.add(end)
     found = {}
@@ -97,12 +97,12 @@ def with_retreats(position: Position, before: PlayedPhase | None) -> Position:
 
 
 def fates_of(results: Any, position: Position, before: PlayedPhase | None) -> dict[int, int]:
-    """Bits of units that had orders to get, by province.
+    """Fates (bits) of the units that could be ordered, by province.
 
     Args:
-        results: names by unit, of the phase.
-        position: at its beginning.
-        before: the phase before it, if known.
+        results: the phase's results: names of fates by unit.
+        position: the position at its beginning.
+        before: the phase before, if known.
 
     Raises:
         GameError: naming the unit.
@@ -131,14 +131,14 @@ def fates_of(results: Any, position: Position, before: PlayedPhase | None) -> di
         elif unit in ordered:
             fates[p] = sum({_BITS[word] for word in words})
         elif set(words) == {_VOID} or (retreats and (unit in standing or (words == [_DISBAND] and unit in gone))):
-            continue  # an order that was none, or no order at all
+            continue  # not a legal order, or no order at all
         else:
             _fail(key, unit, f"a unit that is on the board in {position.phase_name}")
     return fates
 
 
 def _destroyed(before: PlayedPhase | None, position: Position) -> set[str]:
-    """Names of units that were dislodged in the phase before; of all units where that is not known."""
+    """Names of units that were dislodged in the phase before; of all possible units if that is not known."""
     if before is None or not before.fates:
         return {f"{letter} {name}" for name in position.board.locations for letter in "AF"}
     units, fates = before.position.units, before.fates
@@ -146,14 +146,14 @@ def _destroyed(before: PlayedPhase | None, position: Position) -> set[str]:
 
 
 def _adjusted(words: Sequence[str], standing: bool, gone: bool) -> int | None:
-    """Bits of a build or a disband; None where the result is not about one.
+    """Fates (bits) of a build or a disband; None if the result is about neither.
 
     Args:
-        words: of the result.
-        standing: whether the unit is on the board, so that it is a disband that can be done.
+        words: words of the result.
+        standing: whether the unit is on the board, so that it can be disbanded.
         gone: whether a unit of that name was destroyed in the phase before.
     """
-    if any(word in ("", "ok") for word in words):  # done once; a second order for the same was void
+    if any(word in ("", "ok") for word in words):  # done once; a second order for it was void
         return DISBANDED if standing else 0
     if _DISBAND in words and (gone or not standing):
         words = [word for word in words if word != _DISBAND]

@@ -1,21 +1,21 @@
-"""Files of test vectors: positions, orders and what a right adjudicator makes of them, checked one by one.
+"""Test vectors: positions, orders and the expected results, to check an adjudicator against.
 
-A file is JSON, ``{"vectors": [...]}`` or a list, or JSON lines, one vector a line; either may be gzipped. A vector:
+A file is JSON, ``{"vectors": [...]}`` or a list, or JSON lines, one vector per line; it may be gzipped. A vector:
 
 | key | content |
 |---|---|
 | ``id`` | a name |
 | ``before`` | the position, in the JSON form of :mod:`mlbits.envs.diplomacy.position` |
 | ``orders`` | {power: [texts]} |
-| ``ignored`` | {power: [texts]}: orders that are not allowed and therefore told nothing of; optional |
+| ``ignored`` | {power: [texts]}: orders that are not allowed, so that results do not mention them; optional |
 | ``results`` | {unit: names}, none for success; adjustments: ok or void |
-| ``after`` | the next position, and ``destroyed``: [units] where there are any, ``outcome`` where the game is over |
+| ``after`` | the next position, and ``destroyed``: [units] if there are any, ``outcome`` if the game is over |
 | ``deviation`` | why the vector is not counted; optional |
 
 What is on the board counts: units, dislodged units and their attackers, centres, phase, retreats (by ``retreats_rules``
-where it is there), units destroyed, what was built. Results, which are names for how it came about, are compared too
-and told apart: adjudicators name the same fate otherwise (is a support void that was also attacked?), and a fault of
-the source that moved nothing is in its results all the same. ``results=True`` counts them with the rest.
+if present), destroyed units, and what was built. Results, which are names of how it came about, are compared as well
+but reported separately: adjudicators name the same fate differently (is a support void that was also attacked?), and
+an error of the source that moved no unit still shows in its results. ``results=True`` counts them with the rest.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ PHASE_TYPES = {"M": "movement", "R": "retreats", "A": "adjustments"}
 
 @dataclass(frozen=True, slots=True)
 class VectorReport:
-    """How a file of vectors went.
+    """The result of checking a file of vectors.
 
     Attributes:
-        agree: vectors that agree, by the letter of their phase: M, R, A.
-        counted: vectors that count, by the same.
-        differences: (id and phase, what differs) of each that counts and differs.
-        deviations: (id and phase, its deviation, what differs) of each that does not count.
-        told: results compared, in vectors that count.
-        told_otherwise: (id and phase, what differs) where results differ and are not counted.
+        agree: number of vectors that agree, by the letter of their phase: M, R, A.
+        counted: number of vectors that count, by the same letters.
+        differences: (id and phase, what differs) of each vector that counts and differs.
+        deviations: (id and phase, its deviation, what differs) of each vector that does not count.
+        results: number of results compared, in vectors that count.
+        result_differences: (id and phase, what differs) where results differ and are not counted.
     """
 
     agree: Mapping[str, int]
     counted: Mapping[str, int]
     differences: tuple[tuple[str, tuple[str, ...]], ...]
     deviations: tuple[tuple[str, str, tuple[str, ...]], ...]
-    told: int
-    told_otherwise: tuple[tuple[str, tuple[str, ...]], ...]
+    results: int
+    result_differences: tuple[tuple[str, tuple[str, ...]], ...]
 
     @property
     def good(self) -> bool:
-        """Whether nothing that counts differs."""
+        """Whether no vector that counts differs."""
         return not self.differences
 
     def text(self) -> str:
-        """For people: each difference, each deviation, how many of how many agree."""
-        lines = [f"{name}, told otherwise: {line}" for name, found in self.told_otherwise for line in found]
+        """A report in words: differences, deviations, and how many vectors agree."""
+        lines = [f"{name}, other result: {line}" for name, found in self.result_differences for line in found]
         lines += [f"{name}: {line}" for name, found in self.differences for line in found]
         for name, why, found in self.deviations:
             lines.append(f"{name}, not counted ({why}): {'; '.join(found) or 'agrees'}")
@@ -78,29 +78,29 @@ class VectorReport:
         if self.deviations:
             same = sum(not found for *_, found in self.deviations)
             lines.append(f"not counted: {len(self.deviations)} with a deviation, of which {same} agree")
-        otherwise = sum(len(found) for _, found in self.told_otherwise)
-        lines.append(f"results: {self.told - otherwise} of {self.told} told alike")
+        other = sum(len(found) for _, found in self.result_differences)
+        lines.append(f"results: {self.results - other} of {self.results} agree")
         return "\n".join([*lines, f"all: {sum(self.agree.values())} of {sum(self.counted.values())} agree"])
 
 
 def check_vectors(
     path: str | Path, rules: str = "datc-2.4", board: Board | None = None, *, results: bool = False
 ) -> VectorReport:
-    """Adjudicate every vector of a file and compare.
+    """Adjudicate every vector of a file and compare with the expected results.
 
     Args:
         path: the file.
         rules: "datc-2.4" or "datc-3.0".
-        board: the map; None is the standard one.
-        results: whether a vector whose results alone differ counts as different.
+        board: the map; None means the standard one.
+        results: whether a vector that differs only in its results counts as different.
 
     Raises:
-        GameError: for a file that cannot be read, or is no file of vectors; naming line and field.
+        GameError: for a file that cannot be read, or is not a file of vectors; naming line and field.
     """
     check_rules(rules)
     board = load_board() if board is None else board
     agree, counted = dict.fromkeys(PHASE_TYPES, 0), dict.fromkeys(PHASE_TYPES, 0)
-    differences, deviations, otherwise, told = [], [], [], 0
+    differences, deviations, result_differences, compared = [], [], [], 0
     for vector in read_vectors(path, board):
         letter = vector.before.phase_name[-1]
         outcome = adjudicate(vector.before, vector.orders, rules)
@@ -109,30 +109,30 @@ def check_vectors(
         if vector.deviation is not None:
             deviations.append((name, vector.deviation, found))
             continue
-        told += len(vector.results)
+        compared += len(vector.results)
         if results:
             found += named
         elif named:
-            otherwise.append((name, named))
+            result_differences.append((name, named))
         counted[letter] += 1
         agree[letter] += not found
         if found:
             differences.append((name, found))
-    return VectorReport(agree, counted, tuple(differences), tuple(deviations), told, tuple(otherwise))
+    return VectorReport(agree, counted, tuple(differences), tuple(deviations), compared, tuple(result_differences))
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One vector, read.
+    """One parsed vector.
 
     Attributes:
         id: its name.
         before: the position.
-        orders: by power.
-        ignored: provinces of units whose order is not allowed, of which results tell nothing.
-        results: expected names by unit.
+        orders: orders by power.
+        ignored: provinces of units whose order is not allowed; results do not mention that.
+        results: expected names of fates by unit.
         after: the expected position.
-        destroyed: names of the units expected to be taken off the board.
+        destroyed: names of the units expected to be removed from the board.
         deviation: why it does not count, or None.
     """
 
@@ -151,7 +151,7 @@ def read_vectors(path: str | Path, board: Board) -> Iterator[Vector]:
     """Read a file of vectors.
 
     Raises:
-        GameError: naming the line (of JSON lines) or number of the vector, and the field.
+        GameError: naming the line (in JSON lines) or index of the vector, and the field.
     """
     path = Path(path)
     for where, form in _forms(path):
@@ -166,13 +166,13 @@ def movement_phases(path: str | Path, board: Board) -> list[tuple[Position, dict
     phases = []
     for vector in read_vectors(path, board):
         if vector.before.phase_name.endswith("M"):
-            told = [f.order for f in adjudicate(vector.before, vector.orders).fates if f.order is not None]
-            phases.append((vector.before, {int(board.province_of[order.location]): order for order in told}))
+            orders = [f.order for f in adjudicate(vector.before, vector.orders).fates if f.order is not None]
+            phases.append((vector.before, {int(board.province_of[order.location]): order for order in orders}))
     return phases
 
 
 def _forms(path: Path) -> Iterator[tuple[str, Any]]:
-    """The objects of the file and where each stands."""
+    """The file's objects, each with its place in the file."""
     text = _text(path)
     first = text.lstrip().partition("\n")[0]
     try:
@@ -296,9 +296,9 @@ def _province(unit: str, board: Board) -> int | None:
     return int(board.province_of[board.location_index[words[1]]])
 
 
-def _differences(vector: Vector, told: Adjudication) -> Iterator[str]:
-    """What differs, in the order in which it is to be looked at."""
-    got, wanted = told.after.to_json(), vector.after.to_json()
+def _differences(vector: Vector, result: Adjudication) -> Iterator[str]:
+    """What differs on the board, most important first."""
+    got, wanted = result.after.to_json(), vector.after.to_json()
     if vector.over:
         wanted["phase"] = got["phase"]
     for key in ("phase", "units", "centers"):
@@ -310,9 +310,9 @@ def _differences(vector: Vector, told: Adjudication) -> Iterator[str]:
     retreats = [{unit: row["retreats"] for unit, row in form.get("dislodged", {}).items()} for form in (got, wanted)]
     yield from _table("retreats", *retreats)
     if vector.before.phase == ADJUSTMENTS:
-        yield from _adjustments(vector, told)
+        yield from _adjustments(vector, result)
         return
-    destroyed = tuple(sorted(vector.before.unit_name(unit) for unit in told.destroyed))
+    destroyed = tuple(sorted(vector.before.unit_name(unit) for unit in result.destroyed))
     yield from _table("destroyed", {"units": destroyed}, {"units": vector.destroyed})
 
 
@@ -324,8 +324,8 @@ def _table(key: str, got: Any, wanted: Any) -> Iterator[str]:
             yield f"{key}{f' {name}' if name else ''}: got {got.get(name)}, wanted {wanted.get(name)}"
 
 
-def _results(vector: Vector, told: Adjudication) -> Iterator[str]:
-    """Results of units; those whose order was dropped as not allowed are not void in the vectors."""
+def _results(vector: Vector, result: Adjudication) -> Iterator[str]:
+    """Differing results of units; in the vectors, orders dropped as not allowed are not void."""
     if vector.before.phase == ADJUSTMENTS:
         return
     names = {vector.before.unit_name(unit): p for p, unit in vector.before.units.items()}
@@ -335,8 +335,8 @@ def _results(vector: Vector, told: Adjudication) -> Iterator[str]:
     for unit, words in vector.results.items():
         if unit in names:
             wanted[names[unit]] = sum(_BITS[word] for word in set(words) if word in _BITS)
-    for p in sorted(told.unit_fates.keys() | wanted.keys()):
-        got = told.unit_fates.get(p, 0)
+    for p in sorted(result.unit_fates.keys() | wanted.keys()):
+        got = result.unit_fates.get(p, 0)
         if p in vector.ignored:
             got &= ~VOID
         if got != wanted.get(p, 0):
@@ -347,11 +347,11 @@ def _say(bits: int) -> str:
     return ", ".join(name for bit, name in FATE_NAMES.items() if bits & bit) or "success"
 
 
-def _adjustments(vector: Vector, told: Adjudication) -> Iterator[str]:
-    """Which units are ok: built, or disbanded. A void WAIVE moves nothing."""
+def _adjustments(vector: Vector, result: Adjudication) -> Iterator[str]:
+    """Differences in which units were built or disbanded (ok). A void WAIVE changes nothing."""
     for unit, words in vector.results.items():
         p = _province(unit, vector.before.board)
         if p is not None:
-            got = (p in told.before.units) != (p in told.after.units)
+            got = (p in result.before.units) != (p in result.after.units)
             if got != ("ok" in words):
                 yield f"result of {unit}: got {'ok' if got else 'void'}, wanted {', '.join(words)}"

@@ -72,7 +72,7 @@ def test_bad_games(change: dict[str, Any], message: str) -> None:
         dataclasses.replace(throws(), **change)
 
 
-def test_what_a_game_knows_of_itself() -> None:
+def test_derived_properties_of_a_game() -> None:
     assert (nim().horizon, throws(horizon=4).horizon) == (None, 4)
     assert (nim().masked, throws().masked, signs().masked, point().masked) == (True, False, True, False)
     assert nim().action.mask_size == 9
@@ -81,7 +81,7 @@ def test_what_a_game_knows_of_itself() -> None:
     assert nim().state_dtype.isalignedstruct
 
 
-def test_passes_make_a_mask_but_not_for_continuous_actions() -> None:
+def test_games_with_passes_have_a_mask_unless_actions_are_continuous() -> None:
     from tests.games import tug
 
     turns_without_a_rule_for_legal = dataclasses.replace(nim(), legal=None)
@@ -95,12 +95,12 @@ def test_limiting_a_game() -> None:
     assert game.limited_to(4).horizon == 4
     assert game.limited_to(40).horizon == 10
     assert throws(horizon=None).limited_to(4).horizon == 4
-    assert game.horizon == 10, "the game itself is left alone"
+    assert game.horizon == 10, "the game itself is unchanged"
     with pytest.raises(GameError, match="time limit: got 0"):
         game.limited_to(0)
 
 
-def test_errors_are_of_one_family() -> None:
+def test_errors_share_a_base_class() -> None:
     """The command line prints MlbitsError as one line; libraries catch the usual built-in ones."""
     with pytest.raises(MlbitsError):
         make_params([], {"x": 1})
@@ -109,6 +109,6 @@ def test_errors_are_of_one_family() -> None:
 
 
 @pytest.mark.parametrize("name", ["size", "shape", "max", "item", "fill"])
-def test_field_names_that_records_have_are_refused(name: str) -> None:
+def test_field_names_of_record_attributes_are_refused(name: str) -> None:
     with pytest.raises(GameError, match="attributes of NumPy's records"):
         make_params([(name, "i4")], {name: 1})

@@ -73,7 +73,7 @@ def test_the_published_values_of_splitmix64() -> None:
 
 
 @pytest.mark.parametrize("key", [0, 1, 2**63, 2**64 - 1])
-def test_bits_wrap_around_as_they_should(key: int) -> None:
+def test_bits_wrap_around(key: int) -> None:
     out = np.empty(200, np.uint64)
     states = state_of(key)
     draw_bits(states, out)
@@ -96,7 +96,7 @@ def test_uniform_is_uniform() -> None:
     assert abs(np.corrcoef(out[:-1], out[1:])[0, 1]) < 4 / math.sqrt(N)
 
 
-def test_normal_is_standard_normal_and_takes_two_draws() -> None:
+def test_normal_is_standard_normal_and_uses_two_draws() -> None:
     out, states = np.empty(N), state_of(7)
     draw_normal(states, out)
     assert states["rng_counter"][0] == 2 * N
@@ -138,7 +138,7 @@ def test_keys_by_hand(seed: int) -> None:
     assert copy_keys(seed, 4).tolist() == [key_of(seed, copy) for copy in range(4)]
 
 
-def test_keys_do_not_depend_on_the_batch_size_and_lists_are_lone_copies() -> None:
+def test_keys_do_not_depend_on_the_batch_size_and_lists_give_keys_of_single_copies() -> None:
     assert copy_keys(3, 5).tolist() == copy_keys(3, 9)[:5].tolist()
     assert copy_keys([3, 8, 3], 3).tolist() == [key_of(3, 0), key_of(8, 0), key_of(3, 0)]
     assert copy_keys(np.array([3, 8]), 2).tolist() == [key_of(3, 0), key_of(8, 0)]

@@ -1,4 +1,4 @@
-"""How spaces lie in memory, and the check of an action's shape and dtype."""
+"""Memory layouts of spaces, and checks of an action's shape and dtype."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlbits.envs.core.spaces import action_layout, checked_action, observation_l
 
 
 @pytest.mark.parametrize(
-    ("space", "dtype", "shape", "face_shape"),
+    ("space", "dtype", "shape", "view_shape"),
     [
         (spaces.Discrete(5), np.int32, (1,), (2, 3)),
         (spaces.Box(0, 255, (4, 5), np.uint8), np.uint8, (4, 5), (2, 3, 4, 5)),
@@ -23,23 +23,23 @@ from mlbits.envs.core.spaces import action_layout, checked_action, observation_l
         (spaces.MultiBinary(6), np.int8, (6,), (2, 3, 6)),
     ],
 )
-def test_observation_layouts(space: Any, dtype: Any, shape: tuple[int, ...], face_shape: tuple[int, ...]) -> None:
+def test_observation_layouts(space: Any, dtype: Any, shape: tuple[int, ...], view_shape: tuple[int, ...]) -> None:
     layout = observation_layout(space)
     assert (layout.dtype, layout.shape, layout.keys) == (dtype, shape, None)
-    assert layout.face(np.zeros((2, 3, *shape), dtype)).shape == face_shape
+    assert layout.user_view(np.zeros((2, 3, *shape), dtype)).shape == view_shape
 
 
-def test_a_dict_is_one_record_a_seat() -> None:
+def test_a_dict_is_one_record_per_seat() -> None:
     space = spaces.Dict({"far": spaces.Box(0, 1, (2, 3), np.float64), "id": spaces.Discrete(9)})
     layout = observation_layout(space)
     assert layout.shape == ()
     assert layout.dtype.isalignedstruct
     buffer = np.zeros((4, 1), layout.dtype)
-    face = layout.face(buffer)
-    assert face["far"].shape == (4, 1, 2, 3)
-    assert face["id"].shape == (4, 1)
-    face["id"][2] = 7
-    assert buffer["id"][2, 0] == 7, "the face is a view"
+    view = layout.user_view(buffer)
+    assert view["far"].shape == (4, 1, 2, 3)
+    assert view["id"].shape == (4, 1)
+    view["id"][2] = 7
+    assert buffer["id"][2, 0] == 7, "it is a view, not a copy"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ DISCRETE, SEVERAL, BOX = spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), space
         (DISCRETE, 3, 3),
         (DISCRETE, np.int8(3), 3),
         (DISCRETE, np.array(3, np.uint16), 3),
-        (DISCRETE, 9, 9),  # the range is the driver's to check
+        (DISCRETE, 9, 9),  # the driver checks the range
         (SEVERAL, [1, 2], [1, 2]),
         (SEVERAL, (1, 2), [1, 2]),
         (SEVERAL, np.array([1, 2], np.int32), [1, 2]),
@@ -104,7 +104,7 @@ DISCRETE, SEVERAL, BOX = spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), space
         (BOX, np.array([1e300, 0]), [np.inf, 0]),
     ],
 )
-def test_actions_are_brought_to_the_layout(space: Any, action: Any, wanted: Any) -> None:
+def test_actions_are_cast_to_the_layout(space: Any, action: Any, wanted: Any) -> None:
     layout = action_layout(space)
     got = checked_action(action, space, layout)
     assert (got.dtype, got.shape) == (layout.dtype, layout.shape)
@@ -131,7 +131,7 @@ def test_actions_are_brought_to_the_layout(space: Any, action: Any, wanted: Any)
         (BOX, ["a", "b"]),
     ],
 )
-def test_actions_of_a_wrong_shape_or_dtype_are_named(space: Any, action: Any) -> None:
+def test_actions_of_a_wrong_shape_or_dtype_are_refused(space: Any, action: Any) -> None:
     with pytest.raises(IllegalActionError, match=r"^move of Ann: got .*; wanted (Multi|Disc|Box)"):
         checked_action(action, space, action_layout(space), "move of Ann")
 
@@ -140,7 +140,7 @@ def test_own_observations_have_the_dtypes_of_the_space_and_are_copies() -> None:
     space = spaces.Dict({"id": spaces.Discrete(9), "pair": spaces.MultiDiscrete([3, 3])})
     layout = observation_layout(space)
     buffer = np.ones(1, layout.dtype)
-    own = own_observation(space, layout.face(buffer[0]))
+    own = own_observation(space, layout.user_view(buffer[0]))
     assert type(own["id"]) is np.int64
     assert own["pair"].dtype == np.int64
     assert own in space
@@ -149,7 +149,7 @@ def test_own_observations_have_the_dtypes_of_the_space_and_are_copies() -> None:
 
 
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (2, 0)), spaces.Dict({})])
-def test_spaces_of_no_numbers_are_refused(space):
+def test_empty_spaces_are_refused(space):
     with pytest.raises(GameError, match=f"^observation_space: got {re.escape(str(space))}, which is empty; wanted"):
         observation_layout(space)
     if not isinstance(space, spaces.Dict):
@@ -157,7 +157,7 @@ def test_spaces_of_no_numbers_are_refused(space):
             action_layout(space)
 
 
-def test_counts_beyond_int32_are_refused():
+def test_spaces_with_too_many_values_for_int32_are_refused():
     for space in (spaces.Discrete(2**31), spaces.MultiDiscrete([2, 2**31])):
         for layout in (observation_layout, action_layout):
             with pytest.raises(GameError, match=r"_space: got .*; wanted fewer than 2147483648 values"):

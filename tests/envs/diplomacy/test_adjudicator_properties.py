@@ -1,4 +1,4 @@
-"""Properties of the adjudicator that hold in every position, and the same answer in any batch and on the GPU's side."""
+"""Properties of the adjudicator in every position, and equal results in any batch and on the (simulated) GPU."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from mlbits.envs.diplomacy.codes import (
     SUPPORT,
     SUPPORT_MOVE,
 )
-from mlbits.envs.diplomacy.engine import Adjudicator, resolve
+from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator, resolve
 from mlbits.envs.diplomacy.game import diplomacy
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 from mlbits.envs.diplomacy.random_play import RandomGames
@@ -68,7 +68,7 @@ def test_what_holds_after_every_phase(phase: tuple[Position, dict[int, Any]]) ->
     assert all(int(BOARD.province_of[unit.location]) == p for p, unit in after.units.items())
     assert all(BOARD.can_stand(unit.kind, unit.location) for unit in after.units.values())
     count = lambda position: len(position.units) + len(position.dislodged)  # noqa: E731
-    assert count(after) + len(result.destroyed) == count(before)  # nothing is born outside builds
+    assert count(after) + len(result.destroyed) == count(before)  # no unit appears except by a build
     for p, dislodged in after.dislodged.items():
         assert p not in {int(BOARD.province_of[place]) for place in dislodged.retreats}
         bounced = [q for q, order in orders.items() if result.fates[q] & 1]
@@ -112,14 +112,14 @@ def test_names_and_the_order_of_orders_do_not_matter(
     assert dict(got.after.centers) == dict(wanted.centers)
     assert got.destroyed == tuple(map(renamed, plain.destroyed))
     assert got.fates == plain.fates
-    # Whose homes are whose decides on builds, so a year may have a winter under other names and none under these.
+    # Home centres decide on builds, so with renamed powers a year may have a winter that it otherwise has not.
     spring = before.phase in (SPRING_MOVES, SPRING_RETREATS)
     assert got.after.phase == plain.after.phase or (not spring and got.after.phase in (SPRING_MOVES, ADJUSTMENTS))
 
 
 @cache
 def other_board() -> tuple[Board, list[int], list[int]]:
-    """The same map with other names, in another order; where each location and each province of it went."""
+    """The same map with other names, in another order; and the new index of each location and province."""
     source = json.loads(json.dumps(dict(BOARD.source)))
     ids = [province.id for province in BOARD.provinces]
     new_names = ids[37:] + ids[:37]
@@ -144,14 +144,14 @@ def test_names_and_numbers_of_provinces_do_not_matter(phase: tuple[Position, dic
         return unit._replace(location=places[unit.location])
 
     def elsewhere(position: Position) -> Position:
-        def gone(d: Dislodged) -> Dislodged:
+        def renamed(d: Dislodged) -> Dislodged:
             attacker = provinces[d.attacker] if d.attacker >= 0 else -1
             return Dislodged(moved(d.unit), attacker, tuple(sorted(places[place] for place in d.retreats)))
 
         return Position(
             board, position.year, position.phase,
             {provinces[p]: moved(unit) for p, unit in position.units.items()},
-            {provinces[p]: gone(d) for p, d in position.dislodged.items()},
+            {provinces[p]: renamed(d) for p, d in position.dislodged.items()},
             {provinces[p]: owner for p, owner in position.centers.items()},
         )  # fmt: skip
 
@@ -186,7 +186,7 @@ def records(count: int) -> np.ndarray[Any, Any]:
 RESULTS = ("year", "phase", "owner", "unit_kind", "unit_power", "unit_place", "out_kind", "out_open", "fate")
 
 
-def test_a_batch_of_any_size_gives_the_same() -> None:
+def test_results_do_not_depend_on_the_batch_size() -> None:
     states = records(96)
     many = Adjudicator(states, BOARD)
     many.run()
@@ -194,13 +194,13 @@ def test_a_batch_of_any_size_gives_the_same() -> None:
     for i in range(0, 96, 7):
         one = Adjudicator(states[i : i + 1], BOARD)
         one.run()
-        one.run()  # from the first records again
+        one.run()  # from the initial records again
         for name in RESULTS:
             assert np.array_equal(one.states()[0][name], together[i][name]), (i, name)
 
 
-def test_the_gpu_side_gives_the_same(tmp_path: Path) -> None:
-    """One thread a position, in Numba's CUDA simulator."""
+def test_the_simulated_gpu_gives_the_same_results(tmp_path: Path) -> None:
+    """One thread per position, in Numba's CUDA simulator."""
     states = records(12)
     adjudicator = Adjudicator(states, BOARD)
     adjudicator.run()
@@ -208,7 +208,7 @@ def test_the_gpu_side_gives_the_same(tmp_path: Path) -> None:
     script = f"""
 import numpy as np
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.engine import Adjudicator
+from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator
 states = np.load({str(tmp_path / "states.npy")!r})
 adjudicator = Adjudicator(states, load_board("standard"), device="cuda")
 adjudicator.run()
@@ -220,7 +220,7 @@ np.save({str(tmp_path / "done.npy")!r}, adjudicator.states())
         assert np.array_equal(done[name], adjudicator.states()[name]), name
 
 
-def test_a_ring_without_a_fleet_goes_round() -> None:
+def test_a_circular_movement_succeeds() -> None:
     board = BOARD
     texts = {"TURKEY": ["F ANK - CON", "A CON - SMY", "A SMY - ANK"]}
     units = {"F ANK", "A CON", "A SMY"}
@@ -237,11 +237,11 @@ RING = (
 ).split()
 
 
-def test_thirty_units_that_support_each_other_in_a_ring() -> None:
+def test_thirty_units_that_support_each_other_in_a_cycle() -> None:
     """Each supports the hold of the next, which it does unless it is attacked; fleets attack, alone or with support.
 
-    An attacked unit holds with 2, or with 1 where the unit before it in the ring is attacked as well; a fleet attacks
-    with 1 and one more for each fleet that supports it. All is decided by counting.
+    An attacked unit holds with 2, or with 1 if the unit before it in the cycle is attacked as well; a fleet attacks
+    with 1 and one more for each fleet that supports it. Counting decides everything.
     """
     ring = [BOARD.location_index[name] for name in RING]
     seas = [p for p, province in enumerate(BOARD.provinces) if province.type == SEA]
@@ -281,7 +281,7 @@ def test_thirty_units_that_support_each_other_in_a_ring() -> None:
     assert total >= 20
 
 
-def test_a_full_board_on_the_move_ends() -> None:
+def test_a_full_board_of_moves_terminates() -> None:
     """A unit in every province without named coasts, each moving to its first neighbour; none appears or vanishes."""
     units, orders = {}, {}
     for p, province in enumerate(BOARD.provinces):
@@ -300,7 +300,7 @@ def test_a_full_board_on_the_move_ends() -> None:
     assert len(result.after.units) + len(result.after.dislodged) + len(result.destroyed) == len(units)
     moved = {p for p, bits in result.fates.items() if bits == 0}
     assert {int(BOARD.province_of[orders[p].target]) for p in moved if p in orders} <= set(result.after.units)
-    for p in moved & orders.keys():  # who moved is there, and who was there has left or is beaten
+    for p in moved & orders.keys():  # units that moved are there, and units that were there have left or are dislodged
         q = int(BOARD.province_of[orders[p].target])
         assert result.after.units[q] == units[p]._replace(location=orders[p].target)
         assert q not in units or q in moved or result.fates[q] & DISLODGED

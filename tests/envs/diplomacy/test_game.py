@@ -1,4 +1,4 @@
-"""Diplomacy as a game: its boards through their doors, masks, rewards, ends, observations."""
+"""Diplomacy as a game: boards through their doors, masks, rewards, ends of games, observations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
 from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.position import Position, Unit, first_position
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import read_position, write_position
-from mlbits.envs.diplomacy.vocabulary import convoy_ways, vocabulary
+from mlbits.envs.diplomacy.vocabulary import convoy_paths, vocabulary
 from mlbits.envs.doors.pettingzoo_envs import make_parallel
 from mlbits.envs.engine.batch import GameBatch
 
@@ -45,7 +45,7 @@ def slots_of(position: Any, power: int) -> list[Any]:
 
 
 def idle_coast(position: Any, order: Any) -> bool:
-    """Whether it helps an army to a named coast: the same order as without, which is the one that masks have."""
+    """Whether it helps an army to a named coast: the same order as without the coast, and masks have only that."""
     return (
         order.target >= len(STANDARD.provinces)
         and order.other in position.units
@@ -53,9 +53,9 @@ def idle_coast(position: Any, order: Any) -> bool:
     )
 
 
-def test_the_vocabulary_has_the_convoys_that_are_known() -> None:
-    """DeepMind's vocabulary of the standard board has 9,022 convoys; ways over sea that pass no sea twice."""
-    assert sum(map(len, convoy_ways(STANDARD).values())) == 9022
+def test_the_vocabulary_has_the_known_number_of_convoys() -> None:
+    """DeepMind's vocabulary of the standard board has 9,022 convoys: paths over sea that visit no sea twice."""
+    assert sum(map(len, convoy_paths(STANDARD).values())) == 9022
 
 
 @pytest.mark.slow
@@ -64,14 +64,14 @@ def test_every_order_of_the_vectors_is_in_the_vocabulary() -> None:
     for position, orders in movement_phases(RANDOM_PLAY, STANDARD):
         for province, order in orders.items():
             unit = position.units[province]
-            # A move over land may be written with or without VIA; without, it is the plain move.
+            # A move over land may be written with or without VIA; without it, it is the plain move.
             if words.find(words.moving(unit.kind, unit.location), order) < 0:
                 missing.append((position.phase_name, order))
     assert not missing
 
 
 def test_masks_allow_exactly_the_legal_orders() -> None:
-    """Every entry of every unit's list, against the plain statement of the rules."""
+    """Every entry of every unit's list, compared with the rules in plain Python."""
     played, words = games(), vocabulary(STANDARD)
     slots, width = played.game.layout["slots"], words.width
     one = np.zeros(1, played.game.state_dtype)
@@ -101,7 +101,7 @@ def test_masks_allow_exactly_the_legal_orders() -> None:
 
 
 def test_masks_have_long_convoys() -> None:
-    """Seas full of fleets and an army or two: every order of every fleet and army, against the plain rules."""
+    """Seas full of fleets and an army or two: every order of every unit, compared with the rules in plain Python."""
     rng = np.random.default_rng(4)
     played, words = RandomGames(diplomacy(last_year=1912), 1, seed=5), vocabulary(STANDARD)
     slots, width = played.game.layout["slots"], words.width
@@ -133,7 +133,7 @@ def test_masks_have_long_convoys() -> None:
                         checked += 1
                         if allowed and order.kind == CONVOY:
                             end, near = int(order.target), STANDARD.fleet_neighbours[order.location]
-                            through += order.other not in near and end not in near  # it borders on neither
+                            through += order.other not in near and end not in near  # it is adjacent to neither
     assert checked > 10_000
     assert through > 500
 
@@ -164,10 +164,10 @@ def test_masks_of_builds_and_disbands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scoring", "shares"),
+    ("scoring", "rewards"),
     [("draw_size", (0.5, 0.5)), ("sum_of_squares", (0.9, 0.1)), ("centers", (0.75, 0.25))],
 )
-def test_a_draw_is_shared_by_the_scoring(scoring: str, shares: tuple[float, float]) -> None:
+def test_a_draw_is_divided_by_the_scoring(scoring: str, rewards: tuple[float, float]) -> None:
     start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BIR"]},
              "centers": {"ARDEN": ["ALT", "AVE", "ISL"], "BRENN": ["BIR"]}}  # fmt: skip
     game = diplomacy(map="mini", start=start, last_year=1901, scoring=scoring)
@@ -175,10 +175,10 @@ def test_a_draw_is_shared_by_the_scoring(scoring: str, shares: tuple[float, floa
     step = batch.step(batch.legal_mask.view(2, 3, game.layout["slots"], -1).int().argmax(-1))
     assert step.terminated.all()
     assert not step.truncated.any()
-    assert step.reward[0].tolist() == pytest.approx([*shares, 0.0])
+    assert step.reward[0].tolist() == pytest.approx([*rewards, 0.0])
 
 
-def test_enough_centers_win_alone() -> None:
+def test_enough_centers_win() -> None:
     centers = {"ARDEN": ["ALT", "AVE", "ISL", "BIR", "BAY", "EMA"], "BRENN": ["SMA"]}
     start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BOR"]}, "centers": centers}
     batch = GameBatch(diplomacy(map="mini", start=start), 1)
@@ -196,7 +196,7 @@ def test_a_time_limit_truncates_and_pays_nothing() -> None:
     assert (step.reward == 0).all()
 
 
-def test_welfare_pays_centers_less_units() -> None:
+def test_welfare_pays_centers_minus_units() -> None:
     """Both units of ARDEN are disbanded in the first winter; BRENN keeps its two."""
     game = diplomacy(map="mini", variant="welfare", last_year=1901)
     board, slots = game.layout["board"], game.layout["slots"]
@@ -204,7 +204,7 @@ def test_welfare_pays_centers_less_units() -> None:
     hold = lambda: batch.legal_mask.view(1, 3, slots, -1).int().argmax(-1)  # noqa: E731
     assert not batch.step(hold()).terminated.any()
     assert not batch.step(hold()).terminated.any()
-    assert batch.active.all()  # everybody may disband
+    assert batch.active.all()  # all powers may disband
     action = hold()
     for slot, unit in enumerate(board.initial_units[:2]):
         action[0, 0, slot] = 1 + int(board.province_of[unit[2]])
@@ -213,7 +213,7 @@ def test_welfare_pays_centers_less_units() -> None:
     assert step.reward[0].tolist() == [2.0, 0.0, 0.0]
 
 
-def test_observations_tell_the_position_from_each_seat() -> None:
+def test_observations_show_the_position_from_each_seat() -> None:
     batch = GameBatch(diplomacy(last_year=1910), 1)
     areas, status, slots = (batch.obs[key][0].numpy() for key in ("areas", "status", "slots"))
     position = first_position(STANDARD)
@@ -230,7 +230,7 @@ def test_observations_tell_the_position_from_each_seat() -> None:
         assert not slots[seat, len(own) :].any()
 
 
-def test_orders_are_seen_in_the_next_phase() -> None:
+def test_orders_are_observed_in_the_next_phase() -> None:
     batch = GameBatch(diplomacy(last_year=1910), 1)
     words, position = vocabulary(STANDARD), first_position(STANDARD)
     action = np.zeros((1, 7, batch.game.layout["slots"]), np.int64)
@@ -269,8 +269,8 @@ def test_the_standard_board_through_its_doors() -> None:
         batch.step(bad)
 
 
-def test_a_batch_adjudicates_as_one_copy_does() -> None:
-    """Copy 5 of a batch of 9 plays as it would alone."""
+def test_a_copys_game_does_not_depend_on_the_batch() -> None:
+    """Copy 5 of a batch of 9 plays the same game as alone."""
     many = mlbits.make_batch("mlbits/Diplomacy-v0", 9, last_year=1905, seed=3, autoreset="disabled")
     alone = mlbits.make_batch("mlbits/Diplomacy-v0", 1, last_year=1905, seed=3, autoreset="disabled")
     for _ in range(6):
@@ -316,12 +316,12 @@ def test_pictures() -> None:
         ({"start": {"phase": "X"}}, "phase"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
+def test_bad_settings_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(GameError, match=named):
         diplomacy(**settings)
 
 
-def test_a_map_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_map_file(tmp_path: Path) -> None:
     path = tmp_path / "board.json"
     path.write_text(json.dumps(dict(load_board("mini").source)))
     game = diplomacy(map=str(path))

@@ -1,4 +1,4 @@
-"""The small board: it loads, no seat is favoured, and every rule can come into play on it."""
+"""The small board: it loads, no seat has an advantage, and every rule can apply on it."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import ARMY, FLEET, SEA
 
-# One third of a turn: each place goes to the one in the next power's third.
+# Rotation by a third of a turn: each place moves to the corresponding one of the next power.
 _ORBITS = (
     "ALT BIR COR", "ARN BOR COL", "AVE BAY CAP", "EMA SMA WMA", "ESO SSO WSO", "ISL ISL ISL",
     "ARN/WC BOR/NC COL/SC", "ARN/EC BOR/SC COL/NC", "ARDEN BRENN CORVO",
@@ -28,7 +28,7 @@ def test_size_and_centres(board):
     assert sum(province.coasts != () for province in board.provinces) == 3
 
 
-def test_a_third_of_a_turn_changes_nothing(board):
+def test_rotation_by_a_third_of_a_turn_changes_nothing(board):
     source = board.source
     for table in ("army_adjacency", "fleet_adjacency"):
         turned = {TURN[name]: {TURN[other] for other in row} for name, row in source[table].items()}
@@ -59,7 +59,7 @@ def test_both_kinds_move_support_and_convoy(board):
     assert "SSO" in steps(FLEET, "ESO") and "AVE" in steps(FLEET, "ESO")
 
 
-def test_points_lie_in_thirds_too(board):
+def test_the_coordinates_have_the_same_symmetry(board):
     points = board.coordinates["points"]
     centre = np.array(points["ISL"]["unit"])
     angle = 2 * np.pi / 3

@@ -1,4 +1,4 @@
-"""Which orders a position allows: the vectors, convoy routes by trying all, and the reasons."""
+"""Legality of orders: the test vectors, convoy routes by exhaustive search, and the reasons."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from mlbits.envs.diplomacy.codes import (
     UNIT_LETTERS,
     WAIVE,
 )
-from mlbits.envs.diplomacy.notation import NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.order_parser import NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.order_reasons import convoy_route, why_illegal
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, Unit
@@ -81,19 +81,19 @@ def test_orders_that_the_cases_accept_are_allowed():
         for power, text, reason in judged(vector):
             if text in vector["accepted"].get(power, []) and reason is not None:
                 refused.add((vector["id"], text, reason))
-    # The one order that the source takes and then tells void; DATC says that this support is impossible.
+    # The only order that the source accepts and then voids; by DATC this support is impossible.
     own = "ARM could be reached only with its own convoy, and it cannot do both"
     assert refused == {("6.D.31", "F BLA S A RUM - ARM", own)}
 
 
 def borders(here):
-    """Provinces beside a province, for fleets."""
+    """Provinces adjacent to a province, for fleets."""
     places = [location for location, province in enumerate(BOARD.province_of) if province == here]
     return {int(BOARD.province_of[n]) for location in places for n in BOARD.fleet_neighbours[location]}
 
 
 def routes(fleets, start, end, chain=()):
-    """Every chain of fleets from one province to another, by trying all: nothing but the definition."""
+    """Every chain of fleets from one province to another, by exhaustive search from the definition."""
     here = chain[-1] if chain else start
     beside = borders(here)
     if chain and end in beside:
@@ -102,7 +102,7 @@ def routes(fleets, start, end, chain=()):
         yield from routes(fleets, start, end, (*chain, fleet))
 
 
-def test_convoy_routes_are_those_that_trying_all_finds():
+def test_convoy_routes_agree_with_exhaustive_search():
     rng = random.Random(8)
     seas = [p for p, province in enumerate(BOARD.provinces) if province.type == SEA]
     coasts = [p for p, province in enumerate(BOARD.provinces) if province.type == 2]
@@ -147,8 +147,8 @@ def test_convoy_routes_are_those_that_trying_all_finds():
         ("A PAR S BEL", "there is no unit in BEL"),
         ("A PAR C A MUN - BUR", "an army does not convoy"),
         ("F BRE C A PAR - PIC", "only a fleet at sea convoys"),
-        ("A PAR R BUR", "it is no order for a movement phase"),
-        ("WAIVE", "it is no order for a movement phase"),
+        ("A PAR R BUR", "it is not an order for a movement phase"),
+        ("WAIVE", "it is not an order for a movement phase"),
         ("A PAR - BUR", None),
         ("A PAR S A MAR - BUR", None),
         ("A PAR S A MUN - BUR", None),
@@ -193,11 +193,14 @@ def test_a_fleet_that_no_route_needs():
     """6.G.19: there is a chain MAR - LYO - WES - SPA, but LYO reaches Spain alone."""
     now = position(france=["A MAR", "F WES"], italy=["F LYO", "A SPA"])
     assert why(now, "france", "F WES C A MAR - SPA") is None
-    assert why(now, "france", "F WES C A MAR - SPA", "datc-3.0") == "every chain of fleets through it does without it"
+    assert (
+        why(now, "france", "F WES C A MAR - SPA", "datc-3.0")
+        == "every chain of fleets through it also works without it"
+    )
     assert why(now, "italy", "F LYO C A MAR - SPA", "datc-3.0") is None
 
 
-def test_the_side_of_a_province_matters():
+def test_the_coast_of_a_province_matters():
     now = position(france=["F SPA/NC", "F MAR"], italy=["F LYO"])
     assert why(now, "france", "F SPA/NC S F MAR - LYO") == "it could not move to LYO itself"
     assert why(now, "france", "F MAR S F SPA - LYO") == "F SPA/NC cannot move to LYO"
@@ -211,7 +214,7 @@ def test_the_side_of_a_province_matters():
         ("A VIE R TYR", None),
         ("A VIE D", None),
         ("A VIE R BOH", "it can retreat to GAL, TYR"),
-        ("A VIE H", "it is no order for a retreat phase"),
+        ("A VIE H", "it is not an order for a retreat phase"),
         ("A ROM R TUS", "no unit has to retreat from ROM"),
     ],
 )
@@ -228,11 +231,11 @@ def test_reasons_in_a_retreat_phase(text, reason):
         ("germany", "F KIE B", None),
         ("germany", "WAIVE", None),
         ("germany", "F MUN B", "a fleet cannot be in MUN"),
-        ("germany", "A WAR B", "WAR is no home centre of GERMANY"),
-        ("germany", "A BOH B", "BOH is no home centre of GERMANY"),
+        ("germany", "A WAR B", "WAR is not a home centre of GERMANY"),
+        ("germany", "A BOH B", "BOH is not a home centre of GERMANY"),
         ("germany", "A MUN D", "there is no unit in MUN"),
         ("germany", "F HOL D", "there is nothing to disband"),
-        ("germany", "F HOL H", "it is no order for an adjustment phase"),
+        ("germany", "F HOL H", "it is not an order for an adjustment phase"),
         ("russia", "F STP/NC B", None),
         ("russia", "A STP B", None),
         ("russia", "A MOS B", "MOS is not owned"),
@@ -266,10 +269,10 @@ def test_reasons_in_an_adjustment_phase(power, text, reason):
 def test_a_fleet_built_without_its_coast():
     now = position("W1901A", centers={"RUSSIA": ["STP"]})
     order = Order(BUILD, FLEET, place("STP"))
-    assert why_illegal(now, BOARD.power_index["RUSSIA"], order) == "one of the coasts of STP has to be named"
+    assert why_illegal(now, BOARD.power_index["RUSSIA"], order) == "one of the coasts of STP must be named"
 
 
-def test_orders_with_numbers_out_of_range_are_told_so():
+def test_orders_with_numbers_out_of_range_are_refused():
     rng = random.Random(5)
     now = position(france=["F BRE", "A PAR"], england=["F NTH", "A LON"])
     for phase in range(5):
@@ -282,7 +285,7 @@ def test_orders_with_numbers_out_of_range_are_told_so():
             assert reason is None or len(reason) > 10
 
 
-def test_what_is_allowed_can_be_written_and_read():
+def test_legal_orders_can_be_written_and_parsed():
     """Every order that a position allows keeps its meaning through its text."""
     rng = random.Random(2)
     count = 0

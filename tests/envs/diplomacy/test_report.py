@@ -1,4 +1,4 @@
-"""Orders in words and what becomes of them: reasons, the cases of DATC 3.0, and faults that are not copied."""
+"""Orders as text and their fates: reasons, the cases of DATC 3.0, and errors of another engine that we avoid."""
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BOUNCE, DISBANDED, DISLODGED, NO_CONVOY, VOID
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.report import adjudicate
 
@@ -21,7 +21,7 @@ def position(phase, units, centers=None, dislodged=None):
 
 
 def play(rules="datc-2.4", **orders):
-    """Adjudicate a spring in which just the ordered units are on the board; {power: orders}."""
+    """Adjudicate a spring in which only the ordered units are on the board; {power: orders}."""
     orders = {power.upper(): texts for power, texts in orders.items()}
     units = {power: [" ".join(text.split()[:2]) for text in texts] for power, texts in orders.items()}
     return adjudicate(position("S1901M", units), orders, rules)
@@ -35,7 +35,7 @@ def reasons(result):
     return {fate.text: fate.reason for fate in result.fates}
 
 
-# What is reported
+# Reports
 
 
 def test_every_kind_of_fate_has_its_reason():
@@ -62,7 +62,7 @@ def test_every_kind_of_fate_has_its_reason():
     }
 
 
-def test_dislodgement_is_told_whatever_the_order():
+def test_dislodgement_is_reported_for_any_order():
     result = play(
         austria=["A VEN - TRI", "A TYR S A VEN - TRI"],
         italy=["F TRI - VIE"],
@@ -70,42 +70,42 @@ def test_dislodgement_is_told_whatever_the_order():
         germany=["A BUR - PAR", "A GAS S A BUR - PAR"],
         england=["F BRE - PIC"],
     )
-    told_of = reasons(result)
-    assert told_of["F TRI - VIE"] == "not allowed: a fleet cannot be in VIE; it holds; it was dislodged by A VEN"
-    assert told_of["A PAR - PIC"] == "bounced with F BRE; it was dislodged by A BUR, with nowhere to retreat"
+    explained = reasons(result)
+    assert explained["F TRI - VIE"] == "not allowed: a fleet cannot be in VIE; it holds; it was dislodged by A VEN"
+    assert explained["A PAR - PIC"] == "bounced with F BRE; it was dislodged by A BUR, with nowhere to retreat"
     assert {fate.text: fate.fates for fate in result.fates}["F TRI - VIE"] == VOID | DISLODGED
     assert [result.before.unit_name(unit) for unit in result.destroyed] == ["A PAR"]
 
 
-def test_voids_say_why():
+def test_void_orders_have_a_reason():
     result = play(
         germany=["A BER H", "A MUN S F KIE - BER"],
         england=["F KIE - BER", "F NTH C A LON - BEL", "A LON H", "F HOL S A BEL - RUH"],
         france=["A BEL H"],
     )
-    told_of = reasons(result)
-    assert told_of["A MUN S F KIE - BER"] == "void: it would help to dislodge A BER of its own power"
-    assert told_of["F NTH C A LON - BEL"] == "void: A LON was not ordered to BEL"
-    assert told_of["F HOL S A BEL - RUH"] == "not allowed: it could not move to RUH itself; it holds"
+    explained = reasons(result)
+    assert explained["A MUN S F KIE - BER"] == "void: it would help to dislodge A BER of its own power"
+    assert explained["F NTH C A LON - BEL"] == "void: A LON was not ordered to BEL"
+    assert explained["F HOL S A BEL - RUH"] == "not allowed: it could not move to RUH itself; it holds"
 
 
 @pytest.mark.parametrize(
     ("rival", "voids"),
     [
-        ([], True),  # with the help it would dislodge the unit of the helper's own power
+        ([], True),  # with the support it would dislodge a unit of the supporting power
         (["A BUR - MUN"], True),
-        (["A BUR - MUN", "A RUH S A BUR - MUN"], False),  # a rival as strong bounces it in any case
+        (["A BUR - MUN", "A RUH S A BUR - MUN"], False),  # an equally strong rival bounces it in any case
         (["A RUH S A BOH - MUN"], True),
     ],
 )
-def test_help_against_ones_own_unit_is_void_where_it_would_have_been_enough(rival, voids):
-    """A TYR helps Austria's army against the German one; what others do decides whether that would have mattered."""
+def test_support_against_an_own_unit_is_void_if_it_would_have_been_decisive(rival, voids):
+    """A TYR supports Austria's army against the German one; the others' orders decide whether that would matter."""
     orders = {"austria": ["A BOH - MUN"], "germany": ["A MUN H", "A TYR S A BOH - MUN"], "france": rival}
     result = play(**orders)
     assert {fate.text: fate.fates for fate in result.fates}["A TYR S A BOH - MUN"] == (VOID if voids else 0)
 
 
-def test_help_against_ones_own_unit_is_not_void_where_that_unit_leaves():
+def test_support_against_an_own_unit_is_not_void_if_that_unit_leaves():
     result = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"])
     assert reasons(result)["A TYR S A BOH - MUN"] == "supported"
     result = play(austria=["A BOH - MUN"], germany=["A MUN - BUR", "A TYR S A BOH - MUN"], france=["A BUR H"])
@@ -113,21 +113,21 @@ def test_help_against_ones_own_unit_is_not_void_where_that_unit_leaves():
     assert {fate.text: fate.fates for fate in result.fates}["A BOH - MUN"] == BOUNCE
 
 
-def test_convoys_that_fail_say_why():
+def test_failed_convoys_have_a_reason():
     result = play(
         england=["A LON - BEL", "F NTH C A LON - BEL"],
         germany=["F SKA - NTH", "F HEL S F SKA - NTH"],
         italy=["A TUN - NAP", "F TYS H"],
         turkey=["A SMY - GRE", "F AEG C A SMY - GRE", "F EAS H"],
     )
-    told_of = reasons(result)
-    assert told_of["A LON - BEL"] == "no convoy: F NTH was dislodged"
-    assert told_of["F NTH C A LON - BEL"] == "did not convoy A LON; it was dislodged by F SKA"
-    assert told_of["A TUN - NAP"] == "no convoy: no fleet convoyed it"
-    assert told_of["A SMY - GRE"] == "moved"
+    explained = reasons(result)
+    assert explained["A LON - BEL"] == "no convoy: F NTH was dislodged"
+    assert explained["F NTH C A LON - BEL"] == "did not convoy A LON; it was dislodged by F SKA"
+    assert explained["A TUN - NAP"] == "no convoy: no fleet convoyed it"
+    assert explained["A SMY - GRE"] == "moved"
 
 
-def test_a_paradox_says_so():
+def test_a_paradox_is_reported():
     result = play(
         england=["F LON S F WAL - ENG", "F WAL - ENG"],
         france=["A BRE - LON", "F ENG C A BRE - LON"],
@@ -141,14 +141,14 @@ def test_head_on_losers_bounce_with_the_winner():
     assert reasons(result)["A PRU - BER"] == "bounced with A BER; it was dislodged by A BER"
 
 
-def test_units_without_orders_are_told_of_too():
+def test_units_without_orders_have_fates_too():
     result = adjudicate(FIRST, {"FRANCE": ["A PAR - BUR"]})
     assert len(result.unit_fates) == 22
     assert not any(result.unit_fates.values())
     assert [(fate.power, fate.text, fate.fates) for fate in result.fates] == [("FRANCE", "A PAR - BUR", 0)]
 
 
-def test_what_cannot_be_read_or_is_not_ours_is_told_and_the_unit_holds():
+def test_invalid_orders_are_reported_and_the_unit_holds():
     result = adjudicate(FIRST, {"FRANCE": ["A MUN - BUR", "A PAR - PAR", "PAR", "?", "A BUR - PAR", ""]})
     assert [fate.reason for fate in result.fates] == [
         "not allowed: the unit in MUN belongs to GERMANY",
@@ -213,7 +213,7 @@ def test_retreats():
 
 
 def adjust(due, units, orders):
-    """What is on the board after Russia ordered with so many centres more than units."""
+    """Russia's units after its orders, with ``due`` more centres than units."""
     owned = ["MOS", "SEV", "STP", "WAR", "SWE", "NWY"][: due + len(units)]
     result = adjudicate(position("W1901A", {"RUSSIA": units}, {"RUSSIA": owned}), {"RUSSIA": orders})
     return standing(result).get("RUSSIA", []), [fate.reason for fate in result.fates]
@@ -247,7 +247,7 @@ def test_civil_disorder_disbands_what_was_not_ordered():
 
 
 def test_a_wrong_coast_in_a_support_of_a_fleet():
-    """6.B.9: by 2.4 as in the vectors the coast is passed over, by 3.0 it has to match."""
+    """6.B.9: by 2.4, as in the vectors, the coast is ignored; by 3.0 it has to match."""
     orders = {
         "france": ["F POR S F MAO - SPA/NC", "F MAO - SPA/SC"],
         "italy": ["F LYO S F WES - SPA/SC", "F WES - SPA/SC"],
@@ -263,7 +263,7 @@ def test_a_wrong_coast_in_a_support_of_an_army():
     assert [fate.fates for fate in result.fates] == [VOID, 0]
 
 
-def test_a_convoy_asked_for_that_nobody_ordered():
+def test_a_convoy_asked_for_but_not_ordered():
     """6.G.8: by 2.4 the army goes by land, by 3.0 it stays."""
     orders = {"france": ["A BEL - HOL VIA"], "england": ["F NTH - HEL", "A HOL - KIE"]}
     assert standing(play(**orders))["FRANCE"] == ["A HOL"]
@@ -276,7 +276,7 @@ def test_a_convoy_asked_for_that_nobody_ordered():
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
-def test_6_b_15_a_foreign_fleet_is_supported_though_its_coast_is_left_open(rules):
+def test_6_b_15_a_foreign_fleet_is_supported_without_naming_its_coast(rules):
     result = play(
         rules,
         france=["F POR S F MAO - SPA"],
@@ -287,7 +287,7 @@ def test_6_b_15_a_foreign_fleet_is_supported_though_its_coast_is_left_open(rules
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
-def test_6_c_8_nobody_dislodges_his_own_unit_in_a_broken_circle(rules):
+def test_6_c_8_no_power_dislodges_its_own_unit_in_a_broken_circle(rules):
     result = play(
         rules,
         turkey=["F CON - BLA", "A BUL - CON", "A SMY S A BUL - CON"],
@@ -299,7 +299,7 @@ def test_6_c_8_nobody_dislodges_his_own_unit_in_a_broken_circle(rules):
 
 
 @pytest.mark.parametrize("rules", ["datc-2.4", "datc-3.0"])
-def test_6_c_9_nor_helps_to_dislodge_it(rules):
+def test_6_c_9_nor_supports_dislodging_it(rules):
     result = play(
         rules,
         turkey=["F CON - BLA", "A SMY S A BUL - CON"],
@@ -327,7 +327,7 @@ def test_6_f_25_a_support_that_is_cut_last(rules):
     assert result.after.to_json()["dislodged"].keys() == {"A HOL", "F NWY"}
 
 
-def test_6_g_19_a_fleet_that_the_convoy_does_not_need_says_nothing_of_intent():
+def test_6_g_19_a_fleet_that_the_convoy_does_not_need_shows_no_intent():
     result = play(
         "datc-3.0",
         france=["A MAR - SPA", "F WES C A MAR - SPA"],
@@ -346,7 +346,7 @@ def test_6_g_20_a_convoy_that_was_asked_for_and_broken_leaves_the_army_where_it_
     assert reasons(result)["A PIC - BEL VIA"] == "no convoy: F ENG was dislodged"
 
 
-# Faults of a widely used engine
+# Errors of a widely used engine
 
 
 def test_support_of_the_victims_own_power_does_not_count_in_a_convoyed_attack():
@@ -361,7 +361,7 @@ def test_a_void_support_does_not_disrupt_a_convoy():
     assert reasons(result)["F YOR S F SKA - NTH"] == "void: it would help to dislodge F NTH of its own power"
 
 
-def test_after_a_convoyed_attack_nobody_retreats_to_an_occupied_or_contested_province():
+def test_after_a_convoyed_attack_no_unit_retreats_to_an_occupied_or_contested_province():
     result = play(
         england=["A LON - BEL", "F NTH C A LON - BEL", "A HOL S A LON - BEL"],
         france=["A BEL H", "A PAR - PIC", "F BRE - PIC"],
@@ -371,7 +371,7 @@ def test_after_a_convoyed_attack_nobody_retreats_to_an_occupied_or_contested_pro
     }
 
 
-def test_where_an_attacker_came_from_is_open_when_it_came_by_sea():
+def test_units_may_retreat_to_the_origin_of_an_attacker_that_came_by_sea():
     result = play(
         france=["A GAS - MAR VIA", "A BUR S A GAS - MAR"],
         russia=["F MAO C A GAS - MAR", "F WES C A GAS - MAR", "F LYO C A GAS - MAR"],
@@ -404,7 +404,7 @@ def test_unknown_rules():
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.lists(st.text(max_size=40) | st.none() | st.integers(), max_size=6))
-def test_garbage_is_told_and_the_game_goes_on(texts):
+def test_garbage_is_reported_and_the_game_continues(texts):
     result = adjudicate(FIRST, {"FRANCE": texts})
     assert len(result.fates) == len(texts)
     assert all(fate.reason for fate in result.fates)

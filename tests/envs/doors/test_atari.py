@@ -1,4 +1,4 @@
-"""Atari: the usual preprocessing, lives and FIRE, training's rewards against evaluation's score."""
+"""Atari: the usual preprocessing, lives and FIRE, clipped rewards in training and scores in evaluation."""
 
 import json
 from dataclasses import asdict
@@ -26,7 +26,7 @@ def lives(batch):
 
 
 def idle(batch):
-    """One step without action in every copy."""
+    """One no-op step in every copy."""
     return batch.step(torch.zeros(batch.num_envs, 1, dtype=torch.int64))
 
 
@@ -68,18 +68,18 @@ def test_the_seed_decides():
     assert different
 
 
-def test_a_lost_life_ends_an_episode_of_training_and_the_game_goes_on():
+def test_a_lost_life_ends_an_episode_in_training_and_the_game_continues():
     batch = open_batch(BREAKOUT, 1, training=True)
     left = []
     while len(left) < 6:
-        step = idle(batch)  # FIRE is pressed for the agent, or no ball would ever be lost
+        step = idle(batch)  # FIRE is pressed automatically, or no ball would ever be lost
         assert not step.truncated.any()
         if step.terminated[0]:
             left.append(lives(batch))
-    assert left == [4, 3, 2, 1, 5, 4]  # the fifth end is the game's, and the next one begins
+    assert left == [4, 3, 2, 1, 5, 4]  # the fifth end is that of the game, and the next game starts
 
 
-def test_an_episode_of_evaluation_is_the_whole_game():
+def test_an_episode_in_evaluation_is_the_whole_game():
     batch = open_batch(BREAKOUT, 1)
     seen = [lives(batch)]
     for _ in range(2000):
@@ -96,8 +96,8 @@ def test_an_episode_of_evaluation_is_the_whole_game():
     assert lives(kept) < 5
 
 
-def test_training_sees_the_sign_of_the_reward_and_evaluation_the_score():
-    """The same seed and actions: up to the first lost life the play is the same."""
+def test_training_gets_the_sign_of_the_reward_and_evaluation_the_score():
+    """With the same seed and actions, trajectories are equal up to the first lost life."""
     clipped, full, scored = (
         open_batch(INVADERS, 1, seed=3, training=training, settings=settings)
         for training, settings in ((True, {}), (True, {"clip_reward": False}), (False, {}))
@@ -125,12 +125,12 @@ def test_training_sees_the_sign_of_the_reward_and_evaluation_the_score():
         ({"frame_stak": 2}, "^ALE/Pong-v5: cannot be made with the settings .*frame_stak"),
     ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_refused(settings, message):
     with pytest.raises(GameError, match=message):
         open_batch(PONG, 1, settings=settings)
 
 
-def test_the_page_names_every_setting_with_its_default():
+def test_the_docs_list_every_setting_with_its_default():
     listed = table(section(ENVIRONMENTS, "Any Gymnasium environment"), "Atari setting")
     assert {name: json.loads(cell.strip("`")) for name, cell in listed.items()} == asdict(AtariSettings())
 
@@ -144,7 +144,7 @@ def test_without_preprocessing_it_is_gymnasiums_own():
     assert np.array_equal(idle(batch).obs[0, 0].numpy(), env.step(0)[0])
 
 
-def test_games_that_end_late_are_played_to_their_end():
+def test_long_games_are_played_to_their_end():
     batch = open_batch(PONG, 1)
     played = play_episodes(RandomAgent(batch.observation_space, batch.action_space), PONG, 1, seed=0, max_frames=2)
     assert played.cut == 0

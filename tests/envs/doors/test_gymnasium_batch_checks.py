@@ -1,4 +1,4 @@
-"""What another's environment is given, and what is refused of what it gives back."""
+"""Actions passed to wrapped environments, and checks of what these return."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ TENTH = spaces.Box(-0.1, 0.1, (2,), np.float64)  # float32 has no 0.1: the neare
 
 
 class Recorder(gym.Env):
-    """Remembers what it was given, and gives back what it was made with."""
+    """Records its actions, and returns what it was constructed with."""
 
     def __init__(self, actions, observations=None, gives=None, starts="sampled"):
         self.action_space = actions
@@ -90,7 +90,7 @@ def same_kind(action, space):
 
 
 @pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
-def test_an_environment_is_given_what_its_space_samples(space):
+def test_an_environment_gets_actions_of_the_kind_its_space_samples(space):
     batch, generator = recorder(space), torch.Generator().manual_seed(0)
     agent = RandomAgent(batch.observation_space, batch.action_space)
     for _ in range(40):
@@ -121,7 +121,7 @@ def test_the_bounds_themselves_are_reached(name):
         same_kind(batch.envs[0].unwrapped.got[-1], space)
 
 
-def test_drawing_actions_leaves_the_copies_own_draws_alone():
+def test_sampling_actions_does_not_affect_the_copies_own_samples():
     """An environment may draw from its action space, as for sticky actions, seeded as Gymnasium seeds spaces."""
     batch = recorder(spaces.Discrete(1000), 1)
     own = batch.envs[0].unwrapped.action_space
@@ -157,7 +157,7 @@ def test_bounds_between_which_no_float32_lies():
     assert layout.low == layout.high == np.float32(0.1)
 
 
-# A game of ours with float64 bounds: 0.1 is legal at every door, and no rule sees more than it.
+# A game of ours with float64 bounds: 0.1 is legal at every door, and no rule gets a larger number.
 
 
 def within(action):
@@ -198,7 +198,7 @@ def test_our_doors_take_float64_bounds():
             vector.step(np.tile(wrong, (3, 1)))
 
 
-# What comes back
+# Returned values
 
 IMAGE = spaces.Box(0, 255, (2, 3), np.uint8)
 DICT = spaces.Dict({"a": spaces.Discrete(4), "b": spaces.Box(-1, 1, (2,), np.float32)})
@@ -237,7 +237,7 @@ BAD = [
     (spaces.MultiBinary(3), np.array([0, 2, 0], np.int8), r"observation array\(.*\); wanted MultiBinary\(3\)"),
     (DICT, {**GOOD, "a": 4}, r"got the observation\['a'\] 4; wanted Discrete\(4\)"),
     (spaces.Box(-9, 9, (2,), np.int8), np.array([300, 0]), r"observation array\(\[300, +0\]\); wanted Box"),
-    # Those that are flattened:
+    # Flattened spaces:
     (spaces.Discrete(4, start=1), 0, r"got the observation 0; wanted Discrete\(4, start=1\)"),
     (spaces.MultiDiscrete([3, 4], start=[1, 0]), np.array([0, 0]), r"got the observation array.*; wanted MultiDisc"),
     (spaces.Tuple((spaces.Discrete(4), BOX)), (-1, np.zeros(2)), r"got the observation\[0\] -1; wanted Discrete\(4\)"),
@@ -253,7 +253,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("space", "obs", "message"), BAD)
-def test_observations_that_are_not_those_of_the_space(space, obs, message):
+def test_observations_outside_the_space_are_refused(space, obs, message):
     with pytest.raises(GameError, match=f"^tests/Recorder-v0: .*{message}"):
         recorder(spaces.Discrete(2), observations=space, starts=obs)
     batch = recorder(spaces.Discrete(2), observations=space, gives={"obs": obs})
@@ -277,15 +277,19 @@ def test_observations_that_are_not_those_of_the_space(space, obs, message):
         (spaces.MultiDiscrete([3, 4]), np.array([2, 3]), [2, 3]),
         (spaces.MultiDiscrete([3, 4]), np.array([0, 0], np.uint8), [0, 0]),
         (spaces.Box(-9, 9, (2,), np.int8), np.array([-128, 127]), [-128, 127]),
-        (BOX, np.array([1.0000001, 5.0], np.float32), [np.float32(1.0000001).item(), 5.0]),  # a Box does not count
+        (
+            BOX,
+            np.array([1.0000001, 5.0], np.float32),
+            [np.float32(1.0000001).item(), 5.0],
+        ),  # bounds are not checked
         (spaces.Discrete(4), np.int64(3), 3),
         (spaces.Discrete(4), np.array(3), 3),
         (spaces.MultiBinary(3), np.array([1, 0, 1]), [1, 0, 1]),
     ],
 )
-def test_observations_that_are_as_good_are_taken(space, obs, wanted):
+def test_equivalent_observations_are_accepted(space, obs, wanted):
     batch = recorder(spaces.Discrete(2), observations=space, gives={"obs": obs})
-    for _ in range(2):  # a dtype is looked at once
+    for _ in range(2):  # a dtype is checked once
         assert batch.step(batch.sample_actions()).obs[1, 0].tolist() == wanted
     gives = {"obs": obs if not isinstance(obs, np.ndarray) else obs[..., None]}
     if isinstance(obs, np.ndarray):  # and the shape each time
@@ -296,7 +300,7 @@ def test_observations_that_are_as_good_are_taken(space, obs, wanted):
 
 
 @pytest.mark.parametrize("reward", [np.array([1.0]), np.zeros(2), [1.0], None, "1", 1j, {"a": 1.0}])
-def test_rewards_that_are_no_single_number(reward):
+def test_rewards_that_are_not_a_single_number(reward):
     batch = recorder(spaces.Discrete(2), gives={"reward": reward})
     wanted = rf"^tests/Recorder-v0: got the reward {re.escape(repr(reward))}; wanted a (single|real) number"
     with pytest.raises(GameError, match=wanted):
@@ -304,21 +308,21 @@ def test_rewards_that_are_no_single_number(reward):
 
 
 @pytest.mark.parametrize("reward", [2, 2.0, np.float32(2), np.float64(2), np.int8(2), np.array(2.0), torch.tensor(2.0)])
-def test_rewards_that_are_taken(reward):
+def test_accepted_rewards(reward):
     batch = recorder(spaces.Discrete(2), gives={"reward": reward})
     assert batch.step(batch.sample_actions()).reward.tolist() == [[2.0], [2.0]]
 
 
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 @pytest.mark.parametrize("flag", [1, 0.0, None, {}, np.array([True]), "False", np.int64(0)])
-def test_flags_that_are_no_bool(name, flag):
+def test_flags_that_are_not_bools(name, flag):
     batch = recorder(spaces.Discrete(2), gives={name: flag})
     with pytest.raises(GameError, match=f"^tests/Recorder-v0: got {name} .*; wanted True or False"):
         batch.step(batch.sample_actions())
 
 
 @pytest.mark.parametrize("flag", [True, np.True_, np.array(True)])
-def test_flags_that_are_taken(flag):
+def test_accepted_flags(flag):
     batch = recorder(spaces.Discrete(2), gives={"truncated": flag})
     step = batch.step(batch.sample_actions())
     assert (step.terminated.tolist(), step.truncated.tolist()) == ([False, False], [True, True])
@@ -327,22 +331,22 @@ def test_flags_that_are_taken(flag):
 @pytest.mark.parametrize(
     ("gives", "said"),
     [
-        ((np.zeros(2, np.float32), 0.0, False, {}), "step gave 4 values; wanted .observation, reward, terminated"),
-        (np.zeros(5), "step gave a ndarray; wanted"),
+        ((np.zeros(2, np.float32), 0.0, False, {}), "step returned 4 values; wanted .observation, reward, terminated"),
+        (np.zeros(5), "step returned a ndarray; wanted"),
     ],
 )
-def test_steps_of_another_form(gives, said):
+def test_steps_of_a_wrong_form(gives, said):
     batch = recorder(spaces.Discrete(2))
     batch.envs[0].step = lambda action: gives
     with pytest.raises(GameError, match=f"^tests/Recorder-v0: {said}"):
         batch.step(batch.sample_actions())
 
 
-def test_resets_of_another_form():
+def test_resets_of_a_wrong_form():
     batch = recorder(spaces.Discrete(2))
     for result, said in ((np.zeros(2), "a ndarray"), ((1, 2, 3), "3 values")):
         batch.envs[0].reset = lambda result=result, **settings: result
-        with pytest.raises(GameError, match=f"^tests/Recorder-v0: reset gave {said}; wanted .observation, info"):
+        with pytest.raises(GameError, match=f"^tests/Recorder-v0: reset returned {said}; wanted .observation, info"):
             batch.reset()
 
 
@@ -350,8 +354,8 @@ def test_resets_of_another_form():
     ("found", "dummy"),
     [({}, True), ({"DISPLAY": ":0"}, False), ({"WAYLAND_DISPLAY": "w"}, False), ({"SDL_VIDEODRIVER": "x11"}, False)],
 )
-def test_without_a_display_pygame_is_not_let_look_for_one(monkeypatch, found, dummy):
-    """It complains on stderr where there is none, in the midst of the progress. What the user chose is left alone."""
+def test_without_a_display_pygame_gets_the_dummy_driver(monkeypatch, found, dummy):
+    """Otherwise it would write warnings to stderr, between lines of progress. A driver chosen by the user is kept."""
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Gymnasium's own environments through the batch's face: the same play, step for step."""
+"""Gymnasium's own environments as batches: the same trajectories, step for step."""
 
 import re
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ def drawn(space, count, draw):
         ("HalfCheetah-v5", {"max_episode_steps": 20}, 50),
     ],
 )
-def test_the_same_play_as_gymnasiums_own_vector(env_id, settings, steps):
+def test_the_same_trajectories_as_gymnasiums_vector_environment(env_id, settings, steps):
     batch = open_batch(env_id, 3, seed=11, settings=settings)
     mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
     envs = gym.make_vec(env_id, 3, vectorization_mode="sync", vector_kwargs=mode, **settings)
@@ -65,7 +65,7 @@ def test_the_same_play_as_gymnasiums_own_vector(env_id, settings, steps):
 
 
 @pytest.mark.parametrize("autoreset", ["next_step", "disabled"])
-def test_the_other_ways_of_starting_anew_are_gymnasiums_too(autoreset):
+def test_the_other_autoreset_modes_are_gymnasiums_too(autoreset):
     batch = open_batch("CartPole-v1", 3, seed=2, autoreset=autoreset)
     mode = {"autoreset_mode": AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.DISABLED}
     envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", vector_kwargs=mode)
@@ -87,7 +87,7 @@ def test_the_other_ways_of_starting_anew_are_gymnasiums_too(autoreset):
     assert ends >= 6
 
 
-def test_a_disabled_copy_stands_still_until_it_is_reset():
+def test_a_disabled_copy_does_not_change_until_it_is_reset():
     batch = open_batch("CartPole-v1", 2, autoreset="disabled")
     while not batch.terminated.all():
         batch.step(torch.ones(2, 1, dtype=torch.int64))
@@ -102,13 +102,13 @@ def test_a_disabled_copy_stands_still_until_it_is_reset():
     assert batch.step(torch.zeros(2, 1, dtype=torch.int64)).reward.flatten().tolist() == [0, 1]
 
 
-def test_tensors_of_another_device_show_the_same_play():
-    """The path by which a GPU is sent what the copies wrote, here to the CPU again."""
+def test_tensors_on_another_device_have_the_same_values():
+    """The code path that copies to a GPU, here to the CPU."""
     batch, apart = open_batch("CartPole-v1", 2, seed=1), open_batch("CartPole-v1", 2, seed=1)
     apart._shared = False
     for _ in range(60):
         action = torch.ones(2, 1, dtype=torch.int64)
-        apart.obs, apart.final_obs = apart.obs.clone(), apart.final_obs.clone()  # memory of its own
+        apart.obs, apart.final_obs = apart.obs.clone(), apart.final_obs.clone()  # separate memory
         for one, other in zip(batch.step(action), apart.step(action), strict=True):
             assert torch.equal(one, other)
     assert torch.equal(batch.reset(seed=5), apart.reset(seed=5))
@@ -123,7 +123,7 @@ def test_float64_observations_become_float32_in_the_space_too():
     assert batch.action.low.tolist() == [-1.0] * 6
 
 
-def test_it_has_the_face_of_a_batch():
+def test_it_has_the_interface_of_a_batch():
     batch = open_batch("CartPole-v1", 4)
     assert (batch.num_envs, batch.num_seats, batch.legal_mask, batch.active) == (4, 1, None, None)
     assert batch.horizon == 500
@@ -133,7 +133,7 @@ def test_it_has_the_face_of_a_batch():
     assert isinstance(batch, GymnasiumBatch)
 
 
-def test_the_seed_decides_and_a_reset_with_it_starts_over():
+def test_a_reset_with_the_seed_repeats_the_trajectory():
     one, two, other = (open_batch("CartPole-v1", 2, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(one.obs, two.obs)
     assert not torch.equal(one.obs, other.obs)
@@ -149,21 +149,21 @@ def test_actions_of_a_wrong_shape_are_refused(shape):
         open_batch("CartPole-v1", 2).step(torch.zeros(shape, dtype=torch.int64))
 
 
-def test_what_gymnasium_does_not_know_is_refused_with_the_nearest_id():
+def test_unknown_ids_are_refused_with_the_nearest_id():
     with pytest.raises(UnknownIdError, match=r"unknown environment 'CartPol-v1'; did you mean '.*CartPole-v1'"):
         open_batch("CartPol-v1", 1)
     with pytest.raises(UnknownIdError, match="did you mean 'mlbits/FourRooms-v0'"):
         check_env_id("mlbits/FourRoom-v0")
 
 
-def test_settings_that_it_does_not_take_are_refused_in_one_line():
+def test_unknown_settings_are_refused_in_one_line():
     with pytest.raises(GameError, match=r"^CartPole-v1: .*unexpected keyword argument 'gravity'[^\n]*$"):
         open_batch("CartPole-v1", 1, settings={"gravity": 3})
     with pytest.raises(GameError, match="num_envs: got 0; wanted an integer from 1"):
         open_batch("CartPole-v1", 0)
 
 
-def test_thresholds_are_gymnasiums():
+def test_reward_thresholds_are_gymnasiums():
     assert reward_threshold("CartPole-v1") == 475
     assert reward_threshold("mlbits/CartPole-v0") == 475
     assert reward_threshold("Pendulum-v1") is None
@@ -171,7 +171,7 @@ def test_thresholds_are_gymnasiums():
 
 
 @pytest.mark.parametrize(("limit", "horizon"), [(20, 20), (-1, None)])
-def test_a_time_limit_given_as_a_setting_is_the_one_that_counts(limit, horizon):
+def test_a_time_limit_given_as_a_setting_is_used(limit, horizon):
     batch = open_batch("Pendulum-v1", 1, settings={"max_episode_steps": limit})
     assert batch.horizon == horizon
     agent = RandomAgent(batch.observation_space, batch.action_space)
@@ -233,7 +233,7 @@ class Tool(gym.Env):
 
 
 class Short(Tool):
-    """One whose episodes last as many steps as its seed says, and which must not be stepped after them."""
+    """An environment whose episodes have as many steps as its seed says, and which fails if stepped afterwards."""
 
     def reset(self, *, seed=None, options=None):
         self.left = seed
@@ -247,7 +247,7 @@ class Short(Tool):
 
 
 class Dumb(Tool):
-    """One that has never heard of drawing."""
+    """An environment without drawing."""
 
     def __init__(self):
         super().__init__()
@@ -281,7 +281,7 @@ class Ones:
         return Decision(action, action, torch.zeros(len(action)))
 
 
-def test_copies_whose_episodes_are_over_are_not_stepped_on():
+def test_copies_whose_episodes_are_over_are_not_stepped():
     played = play_episodes(Ones(), "tests/Short-v0", 5, seed=2)
     assert played.lengths.tolist() == [2, 3, 4, 5, 6]
     assert played.returns[:, 0].tolist() == [2, 3, 4, 5, 6]
@@ -294,7 +294,7 @@ def test_only_the_first_copy_is_drawn():
     assert played.returns.tolist() == [[3.0]] * 3
 
 
-def test_the_copy_that_is_asked_for_is_drawn():
+def test_the_requested_copy_is_drawn():
     batch = open_batch("tests/Tool-v0", 2, render_mode="rgb_array")
     batch.step(torch.ones(2, 1, dtype=torch.int64))
     batch.reset(which=torch.tensor([False, True]))
@@ -310,7 +310,7 @@ def test_the_copy_that_is_asked_for_is_drawn():
         ("tests/Dumb-v0", {}, "render_mode"),
     ],
 )
-def test_what_cannot_be_drawn_is_played_all_the_same(env, settings, why, tmp_path, capsys):
+def test_environments_that_cannot_be_drawn_are_still_played(env, settings, why, tmp_path, capsys):
     played = play_episodes(Ones(), env, 2, seed=0, max_frames=10, settings=settings)
     assert played.frames == []
     assert re.search(why, played.undrawn)

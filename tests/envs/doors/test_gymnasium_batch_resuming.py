@@ -1,4 +1,4 @@
-"""Bringing wrapped copies back: seeded and played again they are where they were, or it is said which are not."""
+"""Restoring wrapped copies by replaying their actions, and messages about copies that cannot be restored."""
 
 import json
 
@@ -35,7 +35,7 @@ class Slow(gym.Env):
         self.count += 1
         draw = np.random.default_rng() if self.noise == "alien" else self.np_random
         self.at = self.at + draw.normal(size=2) + np.sum(action)
-        if self.noise == "hidden":  # what is seen says nothing of it, what is paid does
+        if self.noise == "hidden":  # it shows in the rewards, not in the observations
             self.at = np.zeros(2)
             return self.at, float(np.random.default_rng().normal()), self.count == self.steps, False, {}
         return self.at, float(self.at[0]), self.count == self.steps, False, {}
@@ -59,7 +59,7 @@ def parts(step):
         ("CartPole-v1", {}, "same_step", 100, 100),
         ("CartPole-v1", {}, "next_step", 100, 60),
         ("CartPole-v1", {}, "disabled", 70, 60),
-        ("Pendulum-v1", {}, "same_step", 150, 100),  # an episode is longer than what came before
+        ("Pendulum-v1", {}, "same_step", 150, 100),  # an episode is longer than the steps before saving
         ("LunarLander-v3", {"continuous": True}, "same_step", 120, 60),
         ("HalfCheetah-v5", {"max_episode_steps": 90}, "same_step", 70, 40),
         ("FrozenLake-v1", {}, "same_step", 100, 60),
@@ -69,7 +69,7 @@ def parts(step):
     ],
 )
 @pytest.mark.parametrize("seed_every", [40, 4096])
-def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, before, after, seed_every, monkeypatch):
+def test_a_restored_batch_continues_bit_for_bit(env, settings, autoreset, before, after, seed_every, monkeypatch):
     monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", seed_every)
     if env == BREAKOUT and seed_every == 4096:
         env, settings = "Acrobot-v1", {}  # loading its ROM takes long
@@ -84,7 +84,7 @@ def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, befo
     assert twin.load_state_dict(batch.state_dict()) == []
     if seed_every == 40:
         assert sum(batch._seedings) > 0
-    assert not twin.reward.any()  # as a saved batch of ours shows it
+    assert not twin.reward.any()  # as in a saved batch of ours
     if autoreset == "same_step":
         assert not (twin.terminated | twin.truncated).any()
     rows = [(value, other) for value, other in zip(parts([batch.obs]), parts([twin.obs]), strict=True)]
@@ -100,8 +100,8 @@ def test_a_batch_brought_back_goes_on_bit_for_bit(env, settings, autoreset, befo
     twin.close()
 
 
-def test_a_life_that_goes_on_is_not_cut_by_a_seed(monkeypatch):
-    """In Breakout a lost life ends an episode of training, and the next one goes on with the same bricks."""
+def test_a_game_that_continues_after_a_lost_life_is_not_reseeded(monkeypatch):
+    """In Breakout a lost life ends an episode of training, and the next one continues with the same bricks."""
     monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 1)
     batch = open_batch(BREAKOUT, 1, seed=3, training=True, recorded=True)
     plain = open_batch(BREAKOUT, 1, seed=3, training=True)
@@ -117,7 +117,7 @@ def test_a_life_that_goes_on_is_not_cut_by_a_seed(monkeypatch):
     assert ends == 5
 
 
-def test_seeds_follow_from_the_first_the_copy_and_their_number(monkeypatch):
+def test_seeds_are_a_function_of_the_first_seed_the_copy_and_the_count(monkeypatch):
     monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 30)
     seeds = []
     original = Slow.reset
@@ -147,7 +147,7 @@ def test_a_batch_that_is_not_recorded_is_seeded_once(monkeypatch):
 
 
 @pytest.mark.parametrize("noise", ["alien", "hidden"])
-def test_copies_that_come_out_elsewhere_are_named_and_start_anew(noise):
+def test_copies_whose_replay_differs_are_named_and_restarted(noise):
     common = {"settings": {"noise": noise}, "recorded": True}
     batch, twin = open_batch("tests/Slow-v0", 2, seed=3, **common), open_batch("tests/Slow-v0", 2, seed=3, **common)
     batch.step(batch.sample_actions())
@@ -156,7 +156,7 @@ def test_copies_that_come_out_elsewhere_are_named_and_start_anew(noise):
     assert twin.obs.tolist() == [[[0.0, 0.0]]] * 2
     assert twin._seedings == [1, 1]
     assert said[1].startswith(
-        "tests/Slow-v0: copy 1 could not be brought back (what it showed or paid is not what it had)"
+        "tests/Slow-v0: copy 1 could not be restored (its observation or rewards differ from the saved ones)"
     )
     assert len(said) == 2
     assert twin.state_dict()["actions"].tolist() == [0, 0]
@@ -174,7 +174,7 @@ def test_rewards_and_flags_after_a_last_step_that_ended_episodes(autoreset, over
     assert not twin.reward.any()
 
 
-def test_an_environment_that_fails_on_the_way_back_starts_anew(monkeypatch):
+def test_an_environment_that_fails_during_the_replay_is_restarted(monkeypatch):
     batch, twin = (open_batch("tests/Slow-v0", 2, seed=3, recorded=True) for _ in range(2))
     for _ in range(7):
         batch.step(batch.sample_actions())
@@ -182,10 +182,10 @@ def test_an_environment_that_fails_on_the_way_back_starts_anew(monkeypatch):
     monkeypatch.setattr(Slow, "step", lambda self, action: 1 / 0 if self.count == 5 else original(self, action))
     said = []
     assert twin.load_state_dict(batch.state_dict(), said.append) == [0, 1]
-    assert "copy 0 could not be brought back (division by zero)" in said[0]
+    assert "copy 0 could not be restored (division by zero)" in said[0]
 
 
-def test_what_belongs_to_another_batch_is_refused():
+def test_the_state_of_another_batch_is_refused():
     batch = open_batch("tests/Slow-v0", 2, seed=3, recorded=True)
     batch.step(batch.sample_actions())
     with pytest.raises(ValueError, match="of 2 copies; wanted"):
@@ -196,8 +196,8 @@ def test_what_belongs_to_another_batch_is_refused():
         batch.load_state_dict(state)
 
 
-def test_what_a_resumed_run_forgets_where_a_copy_starts_anew():
-    """The counts of the episode, and that what comes next follows on what is in the replay."""
+def test_what_a_resumed_run_resets_when_a_copy_is_restarted():
+    """The counts of the episode, and the link between the next transition and the replay buffer."""
     run = {"total_steps": 64, "num_envs": 2, "eval_every": 0, "video": False, "device": "cpu"}
     agent = {"hidden": [8], "warmup": 16, "capacity": 64, "batch_size": 8}
     settings = resolve(
@@ -238,8 +238,8 @@ def test_a_log_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(), (3,)])
-def test_a_log_keeps_whatever_fits_and_says_what_it_lost(shape):
-    """Room for 40 steps: ten a chunk. Copy 0 is seeded often, copy 1 once after 25 steps, copy 2 never."""
+def test_a_log_keeps_what_fits_and_marks_lost_copies(shape):
+    """Room for 40 steps, ten per chunk. Copy 0 is seeded often, copy 1 once after 25 steps, copy 2 never."""
     size = 3 * int(np.prod(shape, initial=1))
     log, draw = ActionLog(3, shape, np.dtype(np.uint8), most_bytes=40 * size), np.random.default_rng(0)
     wanted = [[], [], []]
@@ -264,7 +264,7 @@ def test_a_log_keeps_whatever_fits_and_says_what_it_lost(shape):
     assert not log.lost[2]
 
 
-def test_a_log_forgets_what_no_copy_needs():
+def test_a_log_drops_what_no_copy_needs():
     log = ActionLog(1, (), np.dtype(np.uint8), most_bytes=4000)
     for _ in range(10_000):
         log.add(np.zeros(1, np.uint8))
@@ -280,7 +280,7 @@ LONG = (
 )
 
 
-def test_episodes_longer_than_the_way_between_checkpoints_end(tmp_path):
+def test_episodes_longer_than_the_interval_between_checkpoints_end(tmp_path):
     """Checkpoints come after every 32 steps of a copy, episodes last 100."""
     folder = tmp_path / "run"
     assert main(["train", *LONG.split(), '{"steps": 100}', "--out", str(folder)]) == 0

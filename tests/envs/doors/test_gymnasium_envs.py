@@ -1,4 +1,4 @@
-"""Gymnasium's doors by hand: what they refuse, resets of some copies, time limits, rendering."""
+"""Gymnasium's doors by hand: errors, resets of some copies, time limits, rendering."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_bad_actions_change_nothing(action: Any) -> None:
 
 
 @pytest.mark.parametrize("action", [1, np.int64(1), np.int32(1), np.uint8(1), np.array(1), torch.tensor(1)])
-def test_forms_of_an_action_that_are_taken(action: Any) -> None:
+def test_accepted_forms_of_an_action(action: Any) -> None:
     env = one()
     env.reset(seed=0)
     assert env.step(action)[0] == 1
@@ -69,7 +69,7 @@ def test_reset_is_needed_first() -> None:
         several().step(np.zeros(2, int))
 
 
-def test_masks_that_were_handed_out_stay_as_they_were() -> None:
+def test_returned_masks_do_not_change() -> None:
     env = gym.make("mlbits/Knapsack-v0").unwrapped
     _, info = env.reset(seed=0)
     handed_out = [env.action_masks(), info["action_mask"]]
@@ -97,12 +97,12 @@ def test_seeds() -> None:
     assert [env.reset(seed=seed)[0] for seed in range(20)] == starts
     first = [env.reset(seed=3)[0], *(env.reset()[0] for _ in range(10))]
     assert [env.reset(seed=3)[0], *(env.reset()[0] for _ in range(10))] == first
-    assert len(set(first)) > 5, "reset() without a seed goes on with the stream"
+    assert len(set(first)) > 5, "reset() without a seed continues the stream"
     unseeded = [gym.make("mlbits/FourRooms-v0").reset()[0] for _ in range(20)]
     assert len(set(unseeded)) > 1
 
 
-def test_a_time_limit_of_gymnasium_truncates_too() -> None:
+def test_gymnasiums_time_limit_truncates_too() -> None:
     env = gym.make("mlbits/GridWorld-v0", **CORRIDOR, max_episode_steps=2)
     env.reset(seed=0)
     assert env.step(STAY)[2:4] == (False, False)
@@ -121,7 +121,7 @@ def test_masks_come_with_every_info() -> None:
     kept = first.copy()
     _, _, _, _, info = env.step(int(first.argmax()))
     assert info["action_mask"].shape == (9,)
-    assert np.array_equal(first, kept), "a mask that was handed out stays as it was"
+    assert np.array_equal(first, kept), "a returned mask does not change"
     with pytest.raises(IllegalActionError, match=r"in Solitaire: got .*; wanted one of \["):
         env.step(int(info["action_mask"].argmin()))
 
@@ -185,13 +185,13 @@ def test_reset_mask() -> None:
         obs, _ = env.reset(seed=seed, options={"reset_mask": np.array([False, True, False])})
         assert obs[[0, 2]].tolist() == first[[0, 2]].tolist()
         changed = env._copies.states["rng_key"] != keys
-        assert changed.tolist() == [False, True, False], "who is not reset keeps its stream"
+        assert changed.tolist() == [False, True, False], "copies that are not reset keep their streams"
     for bad in (np.array([1, 0, 0]), np.array([True]), [[True, False, True]]):
         with pytest.raises(GameError, match="reset_mask: got"):
             env.reset(options={"reset_mask": bad})
 
 
-def test_seeds_of_a_vector() -> None:
+def test_seeds_of_a_vector_environment() -> None:
     def start_of(seed: int) -> int:
         return gym.make("mlbits/FourRooms-v0").reset(seed=seed)[0]
 
@@ -214,7 +214,7 @@ def test_seeds_of_a_vector() -> None:
         (np.array([0, 4]), "copy 1, seat 0 in GridWorld: got 4"),
     ],
 )
-def test_bad_actions_of_a_vector(actions: Any, message: str) -> None:
+def test_bad_actions_of_a_vector_environment(actions: Any, message: str) -> None:
     env = several()
     env.reset(seed=0)
     with pytest.raises(IllegalActionError, match=message):
@@ -222,7 +222,7 @@ def test_bad_actions_of_a_vector(actions: Any, message: str) -> None:
     assert env._copies.states["elapsed"].tolist() == [0, 0]
 
 
-def test_copy_false_hands_out_the_memory_itself() -> None:
+def test_copy_false_returns_the_memory_itself() -> None:
     env = gym.make_vec("mlbits/GridWorld-v0", 2, observation="one_hot", copy=False, **CORRIDOR)
     first, _ = env.reset(seed=0)
     second = env.step(np.array([RIGHT, RIGHT]))[0]
@@ -235,7 +235,7 @@ def test_copy_false_hands_out_the_memory_itself() -> None:
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("game_id", ["mlbits/GridWorld-v0", "test/Solitaire-v0", "test/Signs-v0"])
-def test_gymnasiums_own_vectors_of_single_copies(mode: str, game_id: str) -> None:
+def test_gymnasiums_vector_environments_of_single_copies(mode: str, game_id: str) -> None:
     own = gym.make_vec(game_id, 2, autoreset_mode="next_step")
     theirs = gym.make_vec(game_id, 2, vectorization_mode=mode)
     own.action_space.seed(0)

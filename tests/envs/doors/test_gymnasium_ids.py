@@ -1,4 +1,4 @@
-"""Environments by id: modules that register them, missing packages, and spaces translated for agents."""
+"""Environments by id: modules that register them, missing packages, and spaces converted for agents."""
 
 import sys
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from mlbits.envs.engine.batch import GameBatch
 
 
 class Odd(gym.Env):
-    """Keeps what it was given, and shows it in a space of any kind."""
+    """Records its actions, and returns observations in a space of any kind."""
 
     metadata: ClassVar = {"render_modes": []}
 
@@ -66,7 +66,7 @@ def box(*shape):
         (spaces.Box(-1, 1, (2,), np.float64), spaces.Box(-1, 1, (2,), np.float64), [[1.0, -1.0]], [1.0, -1.0]),
     ],
 )
-def test_actions_are_translated(space, plain, played, arrives):
+def test_actions_are_converted(space, plain, played, arrives):
     batch = open_odd(actions=space)
     assert batch.action_space == plain
     action = torch.tensor([played, played]).to(torch.float32 if batch.action.kind == "continuous" else torch.int64)
@@ -76,7 +76,7 @@ def test_actions_are_translated(space, plain, played, arrives):
     batch.step(batch.sample_actions())
 
 
-def test_what_an_environment_keeps_of_its_action_stays_as_it_was():
+def test_an_action_kept_by_an_environment_does_not_change():
     batch = open_odd(actions=box(1))
     action = torch.zeros(2, 1, 1)
     batch.step(action)
@@ -98,7 +98,7 @@ def test_tuples_and_nested_dictionaries_are_flattened():
     ("kind", "space"),
     [("observations", spaces.Sequence(spaces.Discrete(2))), ("actions", spaces.Tuple([spaces.Discrete(2)]))],
 )
-def test_spaces_that_nothing_makes_numbers_of_are_refused(kind, space):
+def test_spaces_that_cannot_be_flattened_are_refused(kind, space):
     with pytest.raises(GameError, match=f"{kind[:-1]}_space: got {type(space).__name__}"):
         open_odd(**{kind: space})
 
@@ -109,7 +109,7 @@ class Liar(Odd):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_observation_of_another_shape_than_its_space_is_refused():
+def test_an_observation_whose_shape_differs_from_its_space_is_refused():
     gym.register("tests/Liar-v0", Liar, disable_env_checker=True)
     settings = {"actions": spaces.Discrete(2), "observations": box(1)}
     with pytest.raises(GameError, match=r"^tests/Liar-v0: got an observation of shape \(3,\); wanted \(1,\)"):
@@ -117,11 +117,11 @@ def test_an_observation_of_another_shape_than_its_space_is_refused():
     gym.registry.pop("tests/Liar-v0")
 
 
-# Packages that are not there
+# Missing packages
 
 
 def without(monkeypatch, *packages):
-    """As if packages were not installed; what was imported of Gymnasium's own environments is forgotten."""
+    """Simulate missing packages; imported modules of Gymnasium's environments are removed."""
     for name in packages:
         monkeypatch.setitem(sys.modules, name, None)
     for name in list(sys.modules):
@@ -139,7 +139,7 @@ def without(monkeypatch, *packages):
         ("ALE/Pong-v5", "cv2", "atari"),
     ],
 )
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(env_id, package, extra, monkeypatch):
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(env_id, package, extra, monkeypatch):
     if package == "ale_py":
         monkeypatch.delitem(gym.registry, env_id, raising=False)
     without(monkeypatch, package)
@@ -177,7 +177,7 @@ def test_a_module_may_register_a_game_of_this_package(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(find_spec("Box2D") is None, reason="Box2D has no wheel for this Python and platform")
-def test_a_fault_within_another_package_is_told_in_one_line():
+def test_an_error_within_another_package_is_reported_in_one_line():
     with pytest.raises(
         GameError, match=r"^LunarLander-v3: cannot be made with the settings {'gravity': 3.0} \([^\n]*$"
     ):

@@ -1,4 +1,4 @@
-"""PettingZoo's doors by hand: whose turn it is, who is paid what, and what is refused."""
+"""PettingZoo's doors by hand: turns, rewards, masks and errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_game_in_turn_by_hand() -> None:
         ("player_1", 0, False, False),
         ("player_0", 0, False, False),
         ("player_0", 1.0, True, False),
-        ("player_1", -1.0, True, False),  # the loser is told, too
+        ("player_1", -1.0, True, False),  # the loser gets its result, too
     ]
     assert env.agents == []
     with pytest.raises(gym.error.ResetNeeded):
@@ -71,10 +71,10 @@ def test_observations_and_masks_in_turn() -> None:
     assert first in space and second in space
     env.step(take(1))
     assert np.flatnonzero(env.observe("player_1")["action_mask"]).tolist() == [take(0), take(2)]
-    assert np.flatnonzero(first["action_mask"]).tolist() == [take(0), take(1), take(2)], "not written over"
+    assert np.flatnonzero(first["action_mask"]).tolist() == [take(0), take(1), take(2)], "it is a copy"
 
 
-def test_a_simultaneous_game_asks_all_before_it_steps() -> None:
+def test_a_simultaneous_game_asks_all_agents_before_it_steps() -> None:
     env = begun("test/Throws-v0", noise=0.0, end=0.0, horizon=2)
     rock, paper, scissors = 0, 1, 2
     before = env.observe("player_2").copy()
@@ -82,7 +82,7 @@ def test_a_simultaneous_game_asks_all_before_it_steps() -> None:
     assert env.agent_selection == "player_1"
     env.step(paper)
     assert env.agent_selection == "player_2"
-    assert np.array_equal(env.observe("player_2"), before), "nobody sees what the others threw"
+    assert np.array_equal(env.observe("player_2"), before), "no agent sees the others' actions"
     assert set(env.rewards.values()) == {0}
     env.step(rock)
     assert env.agent_selection == "player_0"
@@ -98,8 +98,8 @@ def test_a_simultaneous_game_asks_all_before_it_steps() -> None:
     assert env.agents == []
 
 
-def test_turns_of_nobody_are_played_at_once() -> None:
-    """In Relay every third turn is nature's, which pays player_0 a half."""
+def test_turns_in_which_no_agent_acts_are_stepped_automatically() -> None:
+    """In Relay no agent acts in every third turn, which pays player_0 a half."""
     env = begun("test/Relay-v0", horizon=None)
     for _ in range(4):
         if env.terminations["player_0"]:
@@ -109,10 +109,10 @@ def test_turns_of_nobody_are_played_at_once() -> None:
         if env.terminations["player_0"]:
             break
         assert env.agent_selection == "player_1"
-        before = env._table.copies.states["count"][0]
+        before = env._copy.copies.states["count"][0]
         act_legally(env)
         if not env.terminations["player_0"]:
-            assert env._table.copies.states["count"][0] == before + 2
+            assert env._copy.copies.states["count"][0] == before + 2
             assert env.rewards["player_0"] == 0.5
 
 
@@ -121,7 +121,7 @@ def act_legally(env: Any) -> None:
     env.step([int(part.argmax()) for part in mask])
 
 
-def test_several_sub_actions_have_a_mask_each() -> None:
+def test_each_sub_action_has_its_own_mask() -> None:
     env = begun("test/Relay-v0")
     mask = env.observe("player_0")["action_mask"]
     assert [(part.dtype, part.shape) for part in mask] == [(np.int8, (3,)), (np.int8, (2,))]
@@ -134,7 +134,7 @@ def test_several_sub_actions_have_a_mask_each() -> None:
 def test_action_spaces_draw_legal_actions(kind: str) -> None:
     env = pettingzoo.make(kind, "test/Nim-v0", **SMALL)
     twin = copy.deepcopy(env)
-    for one in (twin, env):  # a copy looks at its own masks
+    for one in (twin, env):  # a copied environment uses its own masks
         for episode in range(20):
             one.reset(seed=episode)
             one.action_space("player_0").seed(episode)
@@ -148,11 +148,11 @@ def test_action_spaces_draw_legal_actions(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parallel", "aec"])
-def test_masks_of_a_game_that_was_cut_say_what_could_be_played(kind: str) -> None:
+def test_masks_of_a_truncated_game_show_the_legal_actions(kind: str) -> None:
     """Nim of three heaps of one: player_0 has taken the first, and it is player_1's turn."""
     env = pettingzoo.make(kind, "test/Nim-v0", max_cycles=1, **SMALL)
     env.reset(seed=0)
-    wanted = [env.unwrapped._table.observe("player_1")["action_mask"].tolist()]
+    wanted = [env.unwrapped._copy.observe("player_1")["action_mask"].tolist()]
     if kind == "parallel":
         observations, _, terminated, truncated, infos = env.step({"player_0": take(0)})
         assert (any(terminated.values()), all(truncated.values())) == (False, True)
@@ -167,13 +167,13 @@ def test_masks_of_a_game_that_was_cut_say_what_could_be_played(kind: str) -> Non
 
 
 @pytest.mark.parametrize("action", [9, -1, take(0, 2), 1.0, None, [0], "all", 2**80])
-def test_an_illegal_action_is_refused_at_once_and_its_agent_asked_again(action: Any) -> None:
+def test_an_illegal_action_is_refused_at_once_and_its_agent_stays_selected(action: Any) -> None:
     env = begun("test/Nim-v0", **SMALL)
     env.step(take(0))
-    state = env._table.copies.states.tobytes()
+    state = env._copy.copies.states.tobytes()
     with pytest.raises(IllegalActionError, match=r"action of player_1.*wanted"):
         env.step(action)
-    assert env._table.copies.states.tobytes() == state
+    assert env._copy.copies.states.tobytes() == state
     assert env.agent_selection == "player_1"
     env.step(take(1))
     assert env.agent_selection == "player_0"
@@ -185,8 +185,8 @@ def test_illegal_actions_may_be_replaced_or_forfeit_instead(kind: str) -> None:
         env = pettingzoo.make(kind, "test/Nim-v0", illegal=illegal, **SMALL)
         env.reset(seed=0)
         env.step(take(0, 3) if kind == "aec" else {"player_0": take(0, 3)})
-        heaps = env.unwrapped._table.copies.states["heap"][0].tolist()
-        return heaps, env.unwrapped._table.copies.rewards[0].tolist()
+        heaps = env.unwrapped._copy.copies.states["heap"][0].tolist()
+        return heaps, env.unwrapped._copy.copies.rewards[0].tolist()
 
     assert rewards_of("replace") == ([0, 1, 1], [0.0, 0.0])
     assert rewards_of("forfeit") == ([1, 1, 1], [-1.0, 0.0])
@@ -196,7 +196,7 @@ def test_illegal_actions_may_be_replaced_or_forfeit_instead(kind: str) -> None:
         pettingzoo.make(kind, "test/Nim-v0", illegal="ignore")
 
 
-def test_in_a_simultaneous_game_too_nobody_else_is_asked_first() -> None:
+def test_an_illegal_action_is_refused_at_once_in_a_simultaneous_game_too() -> None:
     env = begun("test/Throws-v0")
     env.step(2)
     with pytest.raises(IllegalActionError, match=r"action of player_1 in Throws: got 3; wanted 0\.\.2"):
@@ -204,10 +204,10 @@ def test_in_a_simultaneous_game_too_nobody_else_is_asked_first() -> None:
     assert env.agent_selection == "player_1"
     for throw in (0, 1):
         env.step(throw)
-    assert env._table.copies.states["last"][0].tolist() == [2, 0, 1], "what player_0 gave before was kept"
+    assert env._copy.copies.states["last"][0].tolist() == [2, 0, 1], "the earlier action of player_0 was kept"
 
 
-def test_a_dead_agent_may_only_leave() -> None:
+def test_a_dead_agent_may_only_step_with_none() -> None:
     env = begun("test/Nim-v0", **SMALL)
     for heap in range(HEAPS):
         env.step(take(heap))
@@ -215,18 +215,18 @@ def test_a_dead_agent_may_only_leave() -> None:
         env.step(0)
 
 
-def test_a_reset_in_the_middle_of_a_turn_forgets_it() -> None:
+def test_a_reset_in_the_middle_of_a_turn_clears_its_actions() -> None:
     env = begun("test/Throws-v0", noise=0.0, end=0.0)
     env.step(2)
     env.reset(seed=0)
     assert env.agent_selection == "player_0"
     for throw in (0, 0, 0):
         env.step(throw)
-    assert env._table.copies.states["last"][0].tolist() == [0, 0, 0]
+    assert env._copy.copies.states["last"][0].tolist() == [0, 0, 0]
     assert set(env._cumulative_rewards.values()) == {0}
 
 
-def test_a_reset_among_the_dead_revives_all() -> None:
+def test_a_reset_among_dead_agents_revives_all() -> None:
     env = begun("test/Nim-v0", **SMALL)
     for heap in range(HEAPS):
         env.step(take(heap))
@@ -242,7 +242,7 @@ def test_parallel_by_hand() -> None:
     env = pettingzoo.make("parallel", "test/Nim-v0", **SMALL)
     _, infos = env.reset(seed=0)
     assert infos == {"player_0": {"active": True}, "player_1": {"active": False}}
-    env.step({"player_0": take(0)})  # who has nothing to do may be left out
+    env.step({"player_0": take(0)})  # an agent that has to pass may be left out
     env.step({"player_0": "whatever", "player_1": take(1)})  # or play anything
     _, rewards, terminations, truncations, infos = env.step({"player_0": take(2), "player_1": None})
     assert rewards == {"player_0": 1.0, "player_1": -1.0}
@@ -269,10 +269,10 @@ def test_parallel_by_hand() -> None:
 def test_bad_actions_in_parallel_change_nothing(actions: Any, message: str) -> None:
     env = pettingzoo.make("parallel", "test/Throws-v0")
     env.reset(seed=0)
-    state = env._table.copies.states.tobytes()
+    state = env._copy.copies.states.tobytes()
     with pytest.raises(IllegalActionError, match=message):
         env.step(actions)
-    assert env._table.copies.states.tobytes() == state
+    assert env._copy.copies.states.tobytes() == state
     env.step(dict.fromkeys(env.agents, 0))
 
 
@@ -286,7 +286,7 @@ def test_max_cycles_truncates_sooner_but_not_later(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parallel", "aec"])
-def test_a_game_that_ends_with_its_last_cycle_says_both(kind: str) -> None:
+def test_a_game_that_ends_in_its_last_cycle_is_terminated_and_truncated(kind: str) -> None:
     env = pettingzoo.make(kind, "test/Nim-v0", max_cycles=HEAPS, **SMALL)
     env.reset(seed=0)
     flags: Any = None
@@ -298,22 +298,22 @@ def test_a_game_that_ends_with_its_last_cycle_says_both(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parallel", "aec"])
-def test_without_a_seed_two_envs_differ_and_their_streams_go_on(kind: str) -> None:
+def test_without_a_seed_two_envs_differ_and_their_streams_continue(kind: str) -> None:
     envs = [pettingzoo.make(kind, "mlbits/Goofspiel-v0") for _ in range(2)]
     plays = []
     for env in envs:
         prizes = []
         for _ in range(20):
             env.reset()
-            prizes.append(int(env.unwrapped._table.copies.states["prize"][0]))
+            prizes.append(int(env.unwrapped._copy.copies.states["prize"][0]))
         plays.append(prizes)
     assert plays[0] != plays[1]
     assert len(set(plays[0])) > 1
 
 
 @pytest.mark.parametrize("winner", ["player_0", "player_1"])
-def test_both_hear_of_the_end_whoever_brought_it_about(winner: str) -> None:
-    """In Tug one player pulls and the other does not: the rope gives by 0.75 to 1.25 a pair."""
+def test_both_agents_get_the_end_whoever_caused_it(winner: str) -> None:
+    """In Tug one player pulls and the other does not: the rope moves by 0.75 to 1.25 per pair of actions."""
     env = begun("test/Tug-v0")
     heard: dict[str, list[float]] = {agent: [] for agent in env.possible_agents}
     pulls = 0
@@ -328,8 +328,8 @@ def test_both_hear_of_the_end_whoever_brought_it_about(winner: str) -> None:
         assert rewards == [0.0] * (len(rewards) - 1) + [1.0 if agent == winner else -1.0]
 
 
-# Ticks: at even times one of two seats acts, at odd times nobody. Step t pays t + 1 to seat 0, and to seat 1 ten times
-# that and whatever is read as the seats' actions.
+# Ticks: at even times one of two seats acts, at odd times none. Step t pays t + 1 to seat 0, and to seat 1 ten times
+# that, plus the actions that were read.
 
 
 @rule
@@ -366,7 +366,7 @@ def ticks() -> Game:
 
 def test_rewards_of_one_seat_add_up_until_it_is_asked() -> None:
     env = PettingZooAECEnv(ticks())
-    for _ in range(2):  # a second episode begins with nothing
+    for _ in range(2):  # a second episode starts with no rewards
         env.reset(seed=0)
         heard = []
         for agent, action in zip(env.agent_iter(), (2, 3, 1, 0, None, None), strict=False):
@@ -383,7 +383,7 @@ def test_rewards_of_one_seat_add_up_until_it_is_asked() -> None:
         ]
 
 
-def test_what_a_passing_agent_says_and_said_before_is_a_pass() -> None:
+def test_a_passing_agents_current_and_earlier_actions_count_as_a_pass() -> None:
     env = PettingZooParallelEnv(ticks())
     env.reset(seed=0)
     everyone = {"player_0": 3, "player_1": 2}

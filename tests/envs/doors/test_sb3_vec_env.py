@@ -1,4 +1,4 @@
-"""Stable-Baselines3 on our games: its checker on every one, and the fast door against gym.make, step for step."""
+"""Stable-Baselines3 on our games: its checker on every game, and the fast door against gym.make, step for step."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.conformance.play import GAME_IDS, assert_same, game_of, legal_actions
 SOLO = [name for name in GAME_IDS if one_seat(name)]
 every_solo = pytest.mark.parametrize("game_id", SOLO)
 COPIES, STEPS, SEED = 3, 30, 11
-# What SB3 says of spaces that it takes all the same: images and action boxes of other ranges than it likes best.
+# SB3's advice on spaces that it accepts anyway: images and action boxes with other ranges than it recommends.
 ADVICE = ("CNN policy normalize", "minimal resolution", "symmetric and normalized Box", "unconventional shape")
 
 
 class Flat(BaseFeaturesExtractor):
-    """All keys in one row, in place of SB3's convolutions, which do not fit a test game's picture of 4 x 4."""
+    """All keys in one flat vector, instead of SB3's convolutions, which are too large for a test game's 4 x 4 image."""
 
     def __init__(self, space: gym.spaces.Dict) -> None:
         super().__init__(space, sum(get_flattened_obs_dim(part) for part in space.values()))
@@ -63,18 +63,18 @@ def test_stable_baselines_own_checker_passes(game_id: str, illegal: str) -> None
 
 
 def play(envs: Any, game_id: str, steps: int = STEPS) -> list[Any]:
-    """Random legal play through an SB3 door: everything that it hands out."""
+    """Random legal play through an SB3 door; returns everything that it returned."""
     game, draw = game_of(game_id), np.random.default_rng(3)
     envs.seed(SEED)
-    handed = [envs.reset()]
+    returned = [envs.reset()]
     for _ in range(steps):
         mask = np.stack(envs.env_method("action_masks")) if game.masked else None
-        handed.append(envs.step(legal_actions(game, mask, (envs.num_envs,), draw)))
-    return handed
+        returned.append(envs.step(legal_actions(game, mask, (envs.num_envs,), draw)))
+    return returned
 
 
 @every_solo
-def test_the_same_play_as_dummy_vec_env_over_gym_make(game_id: str) -> None:
+def test_the_same_trajectories_as_dummy_vec_env_over_gym_make(game_id: str) -> None:
     fast = play(SB3VecEnv(game_of(game_id), COPIES), game_id)
     slow = play(make_vec_env(game_id, COPIES, env_kwargs=settings_of(game_id)), game_id)
     assert_same(fast[0], slow[0], "first observations")
@@ -103,8 +103,8 @@ def test_episodes_end_in_that_comparison_by_both_ends() -> None:
 
 
 @pytest.mark.parametrize("game_id", ["mlbits/CartPole-v0", "test/Signs-v0", "test/Point-v0"])
-def test_a_copy_plays_alike_in_a_door_of_any_size(game_id: str) -> None:
-    """Under the same actions: copy 2 of seven against one alone that is seeded as it is."""
+def test_a_copys_trajectory_does_not_depend_on_the_number_of_copies(game_id: str) -> None:
+    """Copy 2 of seven compared with a single copy with its seed, under the same actions."""
     game, draw = game_of(game_id), np.random.default_rng(0)
     seven, one = SB3VecEnv(game, 7, seed=5), SB3VecEnv(game, 1, seed=7)
     assert_same(rows(one.reset(), 0), rows(seven.reset(), 2), "first observation")
@@ -117,23 +117,23 @@ def test_a_copy_plays_alike_in_a_door_of_any_size(game_id: str) -> None:
 
 
 @pytest.mark.parametrize("game_id", ["mlbits/CartPole-v0", "mlbits/FourRooms-v0", "test/Signs-v0"])
-def test_what_was_handed_out_stays_as_it_was(game_id: str) -> None:
+def test_returned_arrays_do_not_change(game_id: str) -> None:
     """SB3 keeps references, and adds to rewards in place."""
     envs = SB3VecEnv(game_of(game_id), 4, seed=0)
-    handed = [envs.reset()]
+    returned = [envs.reset()]
     actions = np.zeros((4, *game_of(game_id).action.shape), np.int64)
-    handed += [envs.step(actions) for _ in range(12)]
-    kept = copy.deepcopy(handed)
-    rewards = handed[-1][1].copy()
+    returned += [envs.step(actions) for _ in range(12)]
+    kept = copy.deepcopy(returned)
+    rewards = returned[-1][1].copy()
     for _ in range(12):
         envs.step(actions)[1][:] += 100
-    assert (handed[-1][1] == rewards).all()
-    assert_same(handed[0], kept[0], "first observations")
-    for mine, theirs in zip(handed[1:], kept[1:], strict=True):
+    assert (returned[-1][1] == rewards).all()
+    assert_same(returned[0], kept[0], "first observations")
+    for mine, theirs in zip(returned[1:], kept[1:], strict=True):
         assert_same(mine[0], theirs[0], "observations")
         assert (mine[2] == theirs[2]).all()
         assert str(mine[3]) == str(theirs[3])
-    assert any("terminal_observation" in info for step in handed[1:] for info in step[3])
+    assert any("terminal_observation" in info for step in returned[1:] for info in step[3])
 
 
 def changed(model: Any, steps: int) -> bool:
@@ -164,8 +164,8 @@ def test_every_game_trains_under_stable_baselines(game_id: str, door: str) -> No
 
 @pytest.mark.parametrize("game_id", ["mlbits/Knapsack-v0", "test/Solitaire-v0", "test/Signs-v0"])
 @pytest.mark.parametrize("door", ["fast", "gym.make"])
-def test_maskable_ppo_finds_the_masks_and_plays_nothing_illegal(game_id: str, door: str) -> None:
-    """Both doors raise here at the first illegal action."""
+def test_maskable_ppo_finds_the_masks_and_plays_only_legal_actions(game_id: str, door: str) -> None:
+    """Both doors would raise at the first illegal action."""
     game = game_of(game_id)
     if door == "fast":
         envs: Any = SB3VecEnv(game, 3, seed=0, illegal="error")
@@ -181,13 +181,13 @@ def test_maskable_ppo_finds_the_masks_and_plays_nothing_illegal(game_id: str, do
         obs = envs.step(model.predict(obs, action_masks=masks)[0])[0]
 
 
-def test_masks_are_those_of_the_batch() -> None:
+def test_masks_equal_those_of_the_batch() -> None:
     envs = mlbits.make_sb3("mlbits/Knapsack-v0", 4, seed=3)
     batch = mlbits.make_batch("mlbits/Knapsack-v0", 4, seed=[3, 4, 5, 6])
     envs.reset()
     assert batch.legal_mask is not None
-    handed = envs.env_method("action_masks")[0]
-    kept = handed.copy()
+    returned = envs.env_method("action_masks")[0]
+    kept = returned.copy()
     for _ in range(6):
         assert (envs.action_masks() == batch.legal_mask[:, 0].numpy()).all()
         assert (envs.env_method("action_masks", indices=2)[0] == envs.action_masks()[2]).all()
@@ -195,7 +195,7 @@ def test_masks_are_those_of_the_batch() -> None:
         actions = batch.sample_actions()
         batch.step(actions)
         envs.step(actions[:, 0].numpy())
-    assert (handed == kept).all()
+    assert (returned == kept).all()
     assert mlbits.make_sb3("mlbits/CartPole-v0", 2).action_masks().tolist() == [[True, True]] * 2
     assert gym.make("mlbits/CartPole-v0").get_wrapper_attr("action_masks")().tolist() == [True, True]
 
@@ -212,8 +212,8 @@ def test_an_action_that_the_mask_forbids_is_replaced_or_refused() -> None:
     assert mine[1].tolist() == theirs[1].tolist()
 
 
-def test_evaluate_policy_reads_the_episodes_that_the_door_counts() -> None:
-    """Two steps to the goal at a quarter each: the return is 0.5, whatever VecNormalize makes of the rewards."""
+def test_evaluate_policy_reads_the_episode_returns_of_the_door() -> None:
+    """Two steps to the goal at a quarter each: the return is 0.5, although VecNormalize scales the rewards."""
     settings: dict[str, Any] = {"map": "S..G", "step_cost": 0.25, "horizon": 9}
 
     class Right:
@@ -231,7 +231,7 @@ def test_evaluate_policy_reads_the_episodes_that_the_door_counts() -> None:
 
 
 def test_seeds_are_sb3s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np.random, "randint", None)  # the global generator is left alone
+    monkeypatch.setattr(np.random, "randint", None)  # the global generator is not used
 
     def first(envs: Any) -> Any:
         return envs.reset().tolist()
@@ -291,8 +291,10 @@ def test_a_door_can_be_copied_in_the_middle_of_an_episode(way: Any, game_id: str
     assert (twin.action_masks() == envs.action_masks()).all()
 
 
-def test_mistakes_are_refused_by_name() -> None:
-    with pytest.raises(GameError, match=r"make_sb3: Nim has 2 seats and Stable-Baselines3 knows one; use .*make_batch"):
+def test_mistakes_are_refused_with_clear_errors() -> None:
+    with pytest.raises(
+        GameError, match=r"make_sb3: Nim has 2 seats and Stable-Baselines3 supports one; use .*make_batch"
+    ):
         mlbits.make_sb3("test/Nim-v0", 2)
     with pytest.raises(GameError, match="render_mode: got 'human'; wanted None, 'rgb_array' or 'ansi'"):
         mlbits.make_sb3("mlbits/CartPole-v0", render_mode="human")
@@ -303,7 +305,7 @@ def test_mistakes_are_refused_by_name() -> None:
     with pytest.raises(GameError, match="illegal: got 'ignore'"):
         mlbits.make_sb3("mlbits/CartPole-v0", illegal="ignore")
     envs = mlbits.make_sb3("mlbits/CartPole-v0", 2, seed=0)
-    with pytest.raises(gym.error.ResetNeeded, match="CartPole: no episode was begun; call reset"):
+    with pytest.raises(gym.error.ResetNeeded, match="CartPole: no episode has begun; call reset"):
         envs.step(np.zeros(2, np.int64))
     envs.reset()
     for wrong in (np.zeros(3, np.int64), np.zeros((2, 1), np.int64), np.zeros(2), np.zeros(2, bool), "ab"):

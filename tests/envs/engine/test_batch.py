@@ -1,4 +1,4 @@
-"""GameBatch by hand on small games: ends, limits, passes, views, seeds, and what it refuses."""
+"""GameBatch by hand on small games: ends of episodes, limits, passes, views, seeds, and errors."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_rules_may_truncate_by_themselves() -> None:
     assert step.final_obs.norm() > 1.5
 
 
-def test_final_obs_keeps_the_last_observation_and_obs_begins_the_next() -> None:
+def test_final_obs_is_the_last_observation_and_obs_the_first_of_the_next_episode() -> None:
     batch = corridor()
     for _ in range(3):
         step = batch.step(moves(RIGHT, STAY))
@@ -93,33 +93,33 @@ def test_final_obs_keeps_the_last_observation_and_obs_begins_the_next() -> None:
     assert (step.final_obs[0].item(), step.obs[0].item()) == (3, 0)
 
 
-def test_next_step_ignores_the_action_that_begins_the_new_episode() -> None:
+def test_next_step_ignores_the_action_of_the_step_that_resets() -> None:
     batch = corridor(autoreset="next_step")
     for _ in range(3):
         step = batch.step(moves(RIGHT, STAY))
     assert (step.obs[0].item(), step.terminated[0].item()) == (3, True)
-    step = batch.step(moves(99, STAY))  # not even checked: the copy does not play it
+    step = batch.step(moves(99, STAY))  # not even checked, since the copy does not play it
     assert (step.obs[0].item(), step.reward[0].item(), step.terminated[0].item()) == (0, 0.0, False)
     assert batch.records()["elapsed"].tolist() == [0, 4]
 
 
-def test_next_step_forgets_a_cut_too() -> None:
+def test_next_step_clears_truncated_too() -> None:
     batch = corridor(autoreset="next_step")
     cuts = [batch.step(moves(STAY, STAY)).truncated.tolist() for _ in range(7)]
     assert cuts == [[False] * 2] * 4 + [[True] * 2] + [[False] * 2] * 2
     assert batch.records()["elapsed"].tolist() == [1, 1]
 
 
-def test_every_seat_that_plays_what_is_illegal_forfeits() -> None:
+def test_every_seat_with_an_illegal_action_forfeits() -> None:
     batch = GameBatch(throws(), 2, illegal="forfeit", autoreset="disabled")
     step = batch.step(torch.tensor([[3, 0, 9], [-1, -1, -1]]))
     assert step.reward.tolist() == [[-1, 0, -1], [-1, -1, -1]]
     assert step.terminated.all() and not step.truncated.any()
-    assert batch.records()["elapsed"].tolist() == [1, 1], "it is a step of the episode"
+    assert batch.records()["elapsed"].tolist() == [1, 1], "it counts as a step of the episode"
 
 
 def test_passes() -> None:
-    """Two players in turn: who is to move is active; the other's one legal action is 0."""
+    """Two players in turn: the one to move is active; the other's only legal action is 0."""
     batch = GameBatch(nim(), 1)
     assert batch.active.tolist() == [[True, False]]
     assert batch.legal_mask[0, 1].tolist() == [True] + [False] * 8
@@ -137,7 +137,7 @@ def test_masks_at_the_end_of_a_game_allow_all() -> None:
         assert not batch.terminated
         step = batch.step(torch.full((1, 2), 3 * heap))
     assert step.terminated
-    assert step.reward.tolist() == [[1.0, -1.0]], "the first player took the last"
+    assert step.reward.tolist() == [[1.0, -1.0]], "the first player took the last piece"
     assert batch.legal_mask.all()
     assert not batch.active.any()
 
@@ -150,7 +150,7 @@ def test_resetting_some_copies() -> None:
     assert batch.records()["elapsed"].tolist() == [1, 0]
 
 
-def test_a_seed_with_which_leaves_the_other_streams_alone() -> None:
+def test_seeding_some_copies_leaves_the_other_streams_unchanged() -> None:
     batch = mlbits.make_batch("mlbits/FourRooms-v0", 3, seed=5)
     before = batch.records()
     batch.reset(seed=6, which=torch.tensor([False, True, False]))
@@ -160,7 +160,7 @@ def test_a_seed_with_which_leaves_the_other_streams_alone() -> None:
     assert after[1] == fresh[1]
 
 
-def test_the_same_seed_begins_alike_and_no_seed_goes_on() -> None:
+def test_the_same_seed_repeats_and_no_seed_continues_the_stream() -> None:
     batch = mlbits.make_batch("mlbits/FourRooms-v0", 20, seed=5)
     first = batch.obs.clone()
     second = batch.reset().clone()
@@ -224,7 +224,7 @@ def test_shapes_and_dtypes_by_seats() -> None:
         torch.tensor([[1, 7], [1, 7]])[:, :1],
     ],
 )
-def test_forms_of_actions_that_are_taken(actions: Any) -> None:
+def test_accepted_forms_of_actions(actions: Any) -> None:
     assert corridor().step(actions).obs.tolist() == [[1], [1]]
 
 
@@ -240,14 +240,14 @@ def test_forms_of_actions_that_are_taken(actions: Any) -> None:
         (torch.tensor([-1, 4]), "copy 0, seat 0 in GridWorld: got -1"),
     ],
 )
-def test_actions_that_are_refused(actions: Any, message: str) -> None:
+def test_refused_actions(actions: Any, message: str) -> None:
     batch = corridor()
     with pytest.raises(IllegalActionError, match=message):
         batch.step(actions)
     assert batch.records()["elapsed"].tolist() == [0, 0]
 
 
-def test_what_was_legal_is_said() -> None:
+def test_errors_list_the_legal_actions() -> None:
     batch = GameBatch(nim(largest=1), 1)
     with pytest.raises(IllegalActionError, match=r"seat 0 in Nim: got 1; wanted one of \[0, 3, 6\]"):
         batch.step(torch.tensor([[1, 0]]))
@@ -272,7 +272,7 @@ INF, NAN = float("inf"), float("nan")
         (-1.0, 1.0, [-1.0, 0.0, 1.0]),
     ],
 )
-def test_no_number_that_is_not_finite_is_a_legal_action(low: float, high: float, legal: list[float]) -> None:
+def test_numbers_that_are_not_finite_are_illegal_actions(low: float, high: float, legal: list[float]) -> None:
     batch = GameBatch(dataclasses.replace(point(), action_space=spaces.Box(low, high, (2,))), 1)
     for action in legal:
         batch.reset(seed=0)
@@ -288,7 +288,7 @@ def test_no_number_that_is_not_finite_is_a_legal_action(low: float, high: float,
 @pytest.mark.parametrize(
     ("low", "high", "given", "played"),
     [
-        # too far: the nearest bound; not a number, or infinitely far: the number nearest to 0
+        # out of range: the nearest bound; NaN or infinite: the legal number nearest to 0
         (-2.0, 4.0, [-5.0, 9.0, INF, -INF, NAN, 1.5], [-2.0, 4.0, 4.0, -2.0, 0.0, 1.5]),
         (1.0, 3.0, [-5.0, 9.0, INF, -INF, NAN], [1.0, 3.0, 3.0, 1.0, 1.0]),
         (-3.0, -1.0, [-5.0, 9.0, INF, -INF, NAN], [-3.0, -1.0, -1.0, -3.0, -1.0]),
@@ -297,8 +297,8 @@ def test_no_number_that_is_not_finite_is_a_legal_action(low: float, high: float,
         (-INF, 2.0, [3.0, INF, -INF, NAN], [2.0, 2.0, 0.0, 0.0]),
     ],
 )
-def test_what_is_played_in_place_of_what_is_illegal(low: float, high: float, given: Any, played: Any) -> None:
-    """Two copies from one seed, one of which is given the action that should be played."""
+def test_replacements_of_illegal_actions(low: float, high: float, given: Any, played: Any) -> None:
+    """Two batches with one seed; one is given the action that should be played."""
     game = dataclasses.replace(point(noise=0.0, horizon=None), action_space=spaces.Box(low, high, (2,)))
     for action, wanted in zip(given, played, strict=True):
         batch = GameBatch(game, 1, illegal="replace", autoreset="disabled", seed=3)
@@ -344,7 +344,7 @@ def test_several_threads_are_used_for_many_copies(monkeypatch: pytest.MonkeyPatc
 
 
 def test_several_cores_from_several_threads_and_after_a_fork() -> None:
-    """Numba's own threads allow neither; a process of its own, since a mistake ends it."""
+    """Numba's own threads allow neither; in a separate process, since a failure ends it."""
     code = """
 import os, threading
 import numpy as np
@@ -430,12 +430,12 @@ def test_rendering_errors() -> None:
 
 
 @pytest.mark.parametrize("device", ["mps", "gpu", "cuda:x", "", "meta"])
-def test_devices_that_are_not_known(device: str) -> None:
+def test_unknown_devices(device: str) -> None:
     with pytest.raises(DeviceError, match=f"device: got '{device}'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"):
         parse_device(device)
 
 
-def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_on_a_machine_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba_cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert parse_device("auto").type == "cpu"
@@ -450,8 +450,8 @@ def test_cuda_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
         GameBatch(throws(), 2, device="cuda")
 
 
-def test_stepping_on_several_cores_leaves_torchs_threads_alone() -> None:
-    """In a process of its own, since only the first such step sets anything."""
+def test_stepping_on_several_cores_does_not_change_torchs_threads() -> None:
+    """In a separate process, since only the first such step sets anything."""
     code = """
 import torch
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What is said before Numba compiles: what, how often, about how long; and nothing of what is in the cache."""
+"""Announcements before Numba compiles: what, how often, about how long; and none for cached code."""
 
 import json
 import os
@@ -40,19 +40,19 @@ def run(text, **env):
     return done.stdout
 
 
-def test_a_driver_is_announced_where_it_is_compiled_and_not_where_it_is_kept(tmp_path):
+def test_a_driver_is_announced_when_it_is_compiled_and_not_when_it_is_cached(tmp_path):
     first = json.loads(run(SAID, MLBITS_CACHE_DIR=str(tmp_path)))
     assert len(first) == 1
     assert first[0].startswith("compiling the rules of MatrixGame, once, about ")
     assert json.loads(run(SAID, MLBITS_CACHE_DIR=str(tmp_path))) == []
 
 
-def test_users_of_the_library_hear_nothing_unless_they_ask(tmp_path):
+def test_library_users_get_no_messages_by_default(tmp_path):
     text = "import gymnasium as gym, mlbits\ngym.make('mlbits/GridWorld-v0').reset(seed=0)"
     assert run(text, MLBITS_CACHE_DIR=str(tmp_path)) == ""
 
 
-def test_rules_that_are_not_kept_are_said_to_be_compiled_in_every_process():
+def test_uncached_rules_are_announced_as_compiled_in_every_process():
     one = Copies(closure_game(1), 1)
     said = message(one._driver.run)
     assert said.startswith("compiling the rules of ")
@@ -60,13 +60,13 @@ def test_rules_that_are_not_kept_are_said_to_be_compiled_in_every_process():
     assert ", once, " in message(Copies(mlbits.make_game("mlbits/Bandit-v0"), 1)._driver.run)
 
 
-def test_several_cores_are_said():
+def test_the_loop_for_several_cores_is_announced():
     assert "the rules of Bandit for several cores, once" in message(
         Copies(mlbits.make_game("mlbits/Bandit-v0"), 1)._driver.run_parallel
     )
 
 
-def test_the_loops_of_agents_are_announced_too():
+def test_kernels_of_agents_are_announced_too():
     assert message(_learn).startswith("compiling mlbits.agents.kernels.compiled_q_learning, once, about ")
 
 
@@ -80,14 +80,14 @@ def twice(x):
     return leaf(x) + leaf(x)
 
 
-def test_the_size_is_that_of_all_code_reached_each_once():
+def test_the_size_counts_all_reachable_code_once():
     bytes_of = {function: len(function.py_func.__code__.co_code) for function in (leaf, twice)}
     assert code_size(leaf) == bytes_of[leaf]
     assert code_size(twice) == bytes_of[leaf] + bytes_of[twice]
 
 
 def test_the_estimate_is_near_what_was_measured(monkeypatch):
-    """CPU seconds of compiling, measured one after another on one core where the loop takes 5 ms."""
+    """CPU seconds of compiling, measured in sequence on one core on which the timing loop takes 5 ms."""
     measured = {"GridWorld": 1.44, "Goofspiel": 3.50, "Pendulum": 2.46, "Blotto": 1.59, "Diplomacy": 29.3}
     for name, seconds in measured.items():
         size = code_size(Copies(mlbits.make_game(f"mlbits/{name}-v0"), 1)._driver.run)

@@ -1,4 +1,4 @@
-"""The compiled driver: what its cache is keyed on, and rules that live in unusual places."""
+"""The compiled driver: the key of its cache, and rules in unusual places."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlbits.envs.engine.fingerprint import fingerprint
 from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.games import throws
 
-# A game spread over four files: its rewards show which of them were read.
+# A game split over four files: its rewards show which of them were read.
 FILES = {
     "prizes.py": "FIRST = 1\n",
     "more_prizes.py": "SECOND = 20\n",
@@ -95,7 +95,7 @@ def write_files(folder: Path) -> None:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Edit a file; its length changes, so that Python cannot take it for the old one within a second."""
+    """Edit a file; its length changes, so that Python notices the edit even within a second."""
     text = path.read_text()
     assert old in text and len(old) != len(new)
     path.write_text(text.replace(old, new))
@@ -171,7 +171,7 @@ def test_an_edit_gives_the_driver_a_new_name(
     assert driver_name(sys.modules["tiny_game"].tiny()) != before
 
 
-# What Numba freezes without its standing in the rules' own text; each adds a digit to the reward.
+# Values that Numba freezes but that are not in the rules' own source; each adds a digit to the reward.
 FROZEN = {
     "values.py": """
 import math
@@ -203,7 +203,7 @@ def paid(x, bonus=values.BONUS):
 }
 
 
-def test_an_edit_of_what_numba_freezes_is_seen_by_the_next_process(tmp_path: Path) -> None:
+def test_an_edit_of_a_frozen_value_is_seen_by_the_next_process(tmp_path: Path) -> None:
     rules, cache = tmp_path / "rules", tmp_path / "cache"
     rules.mkdir()
     for name, text in FROZEN.items():
@@ -218,7 +218,7 @@ def test_an_edit_of_what_numba_freezes_is_seen_by_the_next_process(tmp_path: Pat
 
 
 def test_an_edit_under_a_running_process_does_not_spoil_the_cache_for_the_next(tmp_path: Path) -> None:
-    """A process compiles the text that it has read, whatever stands in the file by then."""
+    """A process compiles the source that it has read, even if the file has changed since."""
     rules, cache = tmp_path / "rules", tmp_path / "cache"
     rules.mkdir()
     write_files(rules)
@@ -235,7 +235,7 @@ def test_an_edit_under_a_running_process_does_not_spoil_the_cache_for_the_next(t
 
 
 def test_a_constant_changed_in_a_running_process_is_seen_by_it_and_by_the_next(tmp_path: Path) -> None:
-    """Numba compiles a function that is not inlined once a process, with the constants of then."""
+    """Numba compiles a function that is not inlined once per process, with the constants of that moment."""
     rules, cache = tmp_path / "rules", tmp_path / "cache"
     rules.mkdir()
     write_files(rules)
@@ -254,7 +254,7 @@ def test_a_constant_changed_in_a_running_process_is_seen_by_it_and_by_the_next(t
 def test_rules_that_cannot_be_hashed_are_compiled_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A pointer to a C function; the next process would find another function, or none, at its address."""
+    """A pointer to a C function; in another process its address would hold another function, or none."""
     monkeypatch.setenv("MLBITS_CACHE_DIR", str(tmp_path / "cache"))
     rules = tmp_path / "rules"
     rules.mkdir()
@@ -275,7 +275,7 @@ def test_rules_that_cannot_be_hashed_are_compiled_in_memory(
 
 
 def test_parameters_do_not_change_the_driver() -> None:
-    """Maps, sizes and payoffs live in the record: one compilation serves them all."""
+    """Maps, sizes and payoffs are stored in the record: one compilation is enough for all."""
     from mlbits.envs.gridworld import gridworld
 
     names = {driver_name(gridworld(slip=slip, horizon=horizon)) for slip in (0.0, 0.5) for horizon in (None, 7)}
@@ -284,7 +284,7 @@ def test_parameters_do_not_change_the_driver() -> None:
 
 
 def test_a_driver_is_loaded_once_in_a_process() -> None:
-    assert load_driver(closure_game(1)) is not load_driver(closure_game(1))  # other rules, if of one text
+    assert load_driver(closure_game(1)) is not load_driver(closure_game(1))  # different rules, though with equal source
     game = closure_game(1)
     assert load_driver(game) is load_driver(dataclasses.replace(game, reward_threshold=1.0))
 
@@ -347,7 +347,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
     assert not driver.cache_folder().is_dir()
     monkeypatch.setattr(driver, "_loaded", {})
     game = throws(noise=1.0, end=0.0)
-    assert driver.importable(game.step), "otherwise no folder is asked for"
+    assert driver.importable(game.step), "otherwise no folder is used"
     assert reward_of(game) != 0
 
 
@@ -362,7 +362,7 @@ def test_the_cache_folder_by_environment(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert driver.cache_folder() == tmp_path / "home" / ".cache" / "mlbits" / "drivers"
 
 
-def test_drivers_unused_for_a_month_are_forgotten(tmp_path: Path) -> None:
+def test_drivers_unused_for_a_month_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").mkdir()
     names = [
         "mlbits_driver_A_cpu_1.py",
@@ -409,8 +409,8 @@ def test_rules_stay_callable_as_python() -> None:
 
 
 @pytest.mark.slow
-def test_sizes_compiled_in_different_processes_keep_apart(tmp_path: Path) -> None:
-    """Numba numbers record types by process; two layouts with one number must not share a function's name."""
+def test_sizes_compiled_in_different_processes_do_not_collide(tmp_path: Path) -> None:
+    """Numba numbers record types per process; two layouts with the same number must not share a function's name."""
     code = """
 import sys, mlbits
 for items in sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""What compiled functions depend on: every edit that changes a result changes the hash, and nothing else does."""
+"""Fingerprints of compiled functions: edits that change a result change the hash, and others do not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numba import njit
 from mlbits.envs.engine import fingerprint as module
 from mlbits.envs.engine.fingerprint import fingerprint
 
-# A kind: a line of values.py, the line after an edit, and what makes a function ``f`` of it in another file.
+# Each kind: a line of values.py, that line after an edit, and code in another file that makes ``f`` from it.
 KINDS = {
     "global": ('X = 1', 'X = 2', 'def f(): return X'),
     "int_or_float": ('X = 1', 'X = 1.0', 'def f(): return X'),
@@ -188,19 +188,19 @@ for folder in sorted(sys.argv[1:]):
 
 
 def digests(folders: list[Path], seed: int) -> dict[str, str]:
-    """The hash that a new process finds for each folder's rules."""
+    """The hash that a new process computes for each folder's rules."""
     environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", PRINT, *map(str, folders)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
-    assert all(len(line) == 2 for line in lines), "what could not be hashed: " + done.stdout
+    assert all(len(line) == 2 for line in lines), "not hashable: " + done.stdout
     return dict(lines)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """Hashes of all kinds: in two processes before the edit, and in one after it, at the same paths."""
+    """Hashes of all kinds: from two processes before the edit and from one after it, at the same paths."""
     root = tmp_path_factory.mktemp("kinds")
     folders = [root / name for name in KINDS]
     for folder in folders:
@@ -221,12 +221,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_edit_elsewhere_gives_a_new_hash(found: list[dict[str, str]], kind: str) -> None:
     first, again, after = (digest[kind] for digest in found)
-    assert first == again, "two processes of one text"
+    assert first == again, "two processes with the same source"
     assert after != first
 
 
 class Unknown:
-    """Nothing that Numba could freeze."""
+    """An object that Numba could not freeze."""
 
 
 LOOP: list[Any] = []
@@ -249,7 +249,7 @@ LOOP.append(LOOP)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_has_no_bytes_of_its_own_is_named(value: Any) -> None:
+def test_values_that_cannot_be_hashed_are_listed(value: Any) -> None:
     code = compile("def f(): return X", "f.py", "exec").co_consts[0]
     found = fingerprint({"f": FunctionType(code, {"X": value, "__name__": "here"})})
     assert len(found.unhashable) == len(found.kept) == 1
@@ -266,7 +266,7 @@ def test_other_globals_of_the_module_and_attributes_of_records_do_not_matter() -
     assert not fingerprint({"f": one}).unhashable
 
 
-def test_functions_that_call_each_other_end() -> None:
+def test_mutually_recursive_functions_terminate() -> None:
     names: dict[str, Any] = {"__name__": "here", "X": 1}
     exec("def f(x): return g(x - X) if x > 0 else 0\ndef g(x): return f(x - 2)", names)
     before = fingerprint({"f": names["f"]}).digest
@@ -300,7 +300,7 @@ def test_compiled_functions_come_callees_first_with_what_each_reads() -> None:
 
     before = own("high")
     assert list(before) == ["low", "high"]
-    assert own("low")["low"] == before["low"], "wherever the walk began"
+    assert own("low")["low"] == before["low"], "independent of where the walk began"
     names["X"] = 2
     after = own("high")
     assert (after["low"] == before["low"], after["high"] == before["high"]) == (False, True)

@@ -1,4 +1,4 @@
-"""Kernels outside games: their machine code on the disk is used only where nothing that it holds has changed."""
+"""Kernels outside games: cached machine code is used only if nothing that it depends on has changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_edit_of_a_function_in_another_file_is_seen(tmp_path: Path) -> None:
     assert run(tmp_path) == ["2017.0", "0"]
 
 
-def test_a_kernel_that_cannot_be_hashed_is_not_kept(tmp_path: Path) -> None:
+def test_a_kernel_that_cannot_be_hashed_is_not_cached(tmp_path: Path) -> None:
     (tmp_path / "help_kernel.py").write_text(
         HELP + "\nimport numba\n\n\n@numba.cfunc('f8(f8)')\ndef same(x):\n    return x\n"
     )

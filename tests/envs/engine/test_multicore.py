@@ -1,4 +1,4 @@
-"""Whether a batch steps on several cores: simulated machines, on which other processes come and go."""
+"""Choice between one core and several: simulated machines on which other processes come and go."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 from mlbits.envs.engine import cpu_copies as copies_module
 from mlbits.envs.engine.cpu_copies import Copies
-from mlbits.envs.engine.multicore import Patience
+from mlbits.envs.engine.multicore import CoreChoice
 from tests.games import throws
 
 Seconds = Callable[[float, int], float]  # of a step, from the clock and the step's number
 
 
 class Step(NamedTuple):
-    """A step that was simulated.
+    """A simulated step.
 
     Attributes:
-        began: seconds on the clock.
-        several: whether it went to several cores.
-        seconds: that it took.
-        alone: that it would have taken on one core.
+        began: time at its start, in seconds.
+        several: whether it ran on several cores.
+        seconds: time that it took.
+        alone: time that it would have taken on one core.
     """
 
     began: float
@@ -33,19 +33,19 @@ class Step(NamedTuple):
 
 
 def simulate(one: Seconds, many: Seconds, until: float = 20.0) -> list[Step]:
-    patience, clock, steps = Patience(), 0.0, []
+    choice, clock, steps = CoreChoice(), 0.0, []
     while clock < until:
-        several = patience.several()
+        several = choice.several()
         alone = one(clock, len(steps))
         seconds = many(clock, len(steps)) if several else alone
-        patience.note(seconds)
+        choice.note(seconds)
         steps.append(Step(clock, several, seconds, alone))
         clock += seconds
     return steps
 
 
-def shares(steps: list[Step], width: float = 1.0) -> Iterator[float]:
-    """What was done in every stretch of time, over what one core alone would have done in it."""
+def relative_speeds(steps: list[Step], width: float = 1.0) -> Iterator[float]:
+    """Work done in every interval, divided by the work that one core alone would have done in it."""
     done = np.cumsum([0.0, *(step.alone for step in steps)])
     clock = np.array([0.0, *(step.began + step.seconds for step in steps)])
     for k, began in enumerate(clock):
@@ -54,8 +54,8 @@ def shares(steps: list[Step], width: float = 1.0) -> Iterator[float]:
             yield float((done[end] - done[k]) / (clock[end] - began))
 
 
-def several_share(steps: list[Step], since: float = 0.0, until: float = np.inf) -> float:
-    """The share of steps that went to several cores."""
+def several_fraction(steps: list[Step], since: float = 0.0, until: float = np.inf) -> float:
+    """The fraction of steps that ran on several cores."""
     chosen = [step.several for step in steps if since <= step.began < until]
     return sum(chosen) / len(chosen)
 
@@ -69,7 +69,7 @@ def constant(seconds: float) -> Seconds:
 
 
 def loaded(fast: float, slow: float, chance: float, when: Callable[[float], bool] = lambda clock: True) -> Seconds:
-    """A step that finds a core taken with a chance, and then waits up to ``slow`` seconds for it."""
+    """A step that with some probability finds a core taken, and then waits up to ``slow`` seconds for it."""
 
     def seconds(clock: float, step: int) -> float:
         waits = when(clock) and draw[2 * step % 100_000] < chance
@@ -101,28 +101,28 @@ BUSY: dict[str, tuple[Seconds, Seconds]] = {
 
 @pytest.mark.parametrize("case", BUSY)
 def test_no_second_is_slower_than_one_core_by_much(case: str) -> None:
-    """Whenever the load comes: at most a sixth of any one second is lost, and a fiftieth of all time in the end."""
+    """Under any load, at most a sixth of any second is lost, and a fiftieth of all time in the end."""
     steps = simulate(*BUSY[case])
-    assert min(shares(steps)) > 1 - 1 / 6
+    assert min(relative_speeds(steps)) > 1 - 1 / 6
     assert sum(step.alone for step in steps) > (1 - 1 / 50) * sum(step.seconds for step in steps)
 
 
 def test_a_free_machine_is_used() -> None:
     steps = simulate(constant(1.3 * MS), loaded(0.7 * MS, 0.2 * MS, 0.1))
-    assert several_share(steps) > 0.99
+    assert several_fraction(steps) > 0.99
     assert sum(step.alone for step in steps) > 1.7 * sum(step.seconds for step in steps)
 
 
-def test_rare_waits_on_a_free_machine_do_not_drive_it_to_one_core() -> None:
+def test_rare_waits_on_a_free_machine_do_not_lead_to_one_core() -> None:
     """A step in 200 that waits 20 ms leaves the mean far below one core's."""
     steps = simulate(constant(1.3 * MS), every(200, 0.7 * MS, 20 * MS))
-    assert several_share(steps) > 0.98
+    assert several_fraction(steps) > 0.98
 
 
 def test_after_load_has_gone_several_cores_are_used_again_within_ten_seconds() -> None:
     steps = simulate(constant(1.3 * MS), loaded(0.7 * MS, 15 * MS, 0.5, lambda clock: clock < 60), until=90)
-    assert several_share(steps, 50, 60) < 0.03
-    assert several_share(steps, 70) > 0.98
+    assert several_fraction(steps, 50, 60) < 0.03
+    assert several_fraction(steps, 70) > 0.98
 
 
 def test_steady_load_costs_less_and_less() -> None:
@@ -132,31 +132,31 @@ def test_steady_load_costs_less_and_less() -> None:
     assert lost[2] < lost[0]
 
 
-def test_one_core_that_became_faster_is_noticed_while_several_are_used() -> None:
-    """Under load at first, 5 ms against 3; then one core takes 1 ms, which several never do."""
+def test_one_core_becoming_faster_is_noticed_while_several_are_used() -> None:
+    """Under load at first, 5 ms compared with 3; then one core takes 1 ms, which several never reach."""
     steps = simulate(
         lambda clock, step: (5 if clock < 5 else 1) * MS, lambda clock, step: (3 if clock < 5 else 1.5) * MS
     )
-    assert several_share(steps, 2, 5) > 0.95
-    assert several_share(steps, 8) < 0.1
+    assert several_fraction(steps, 2, 5) > 0.95
+    assert several_fraction(steps, 8) < 0.1
 
 
-def test_one_held_up_measurement_is_not_believed() -> None:
-    """One core's step takes 1.3 ms, once 500; several cores, which then take 2.6 ms, are left within half a second."""
-    patience = Patience()
+def test_one_delayed_measurement_is_not_trusted() -> None:
+    """One core's step takes 1.3 ms, once 500; several cores, then at 2.6 ms, are given up within half a second."""
+    choice = CoreChoice()
     for _ in range(5):
-        patience.note(1.3 * MS)
-    while patience.several():
-        patience.note(0.7 * MS)
-    patience.note(0.5)
+        choice.note(1.3 * MS)
+    while choice.several():
+        choice.note(0.7 * MS)
+    choice.note(0.5)
     clock = 0.0
-    while patience.several():
-        patience.note(2.6 * MS)
+    while choice.several():
+        choice.note(2.6 * MS)
         clock += 2.6 * MS
     assert clock < 0.4
-    assert not patience.several()
-    patience.note(1.3 * MS)
-    assert not patience.several(), "a spell, not a measurement"
+    assert not choice.several()
+    choice.note(1.3 * MS)
+    assert not choice.several(), "a period on one core, not a measurement"
 
 
 def test_steps_of_seconds_lose_no_more_than_a_few_of_them() -> None:
@@ -164,8 +164,8 @@ def test_steps_of_seconds_lose_no_more_than_a_few_of_them() -> None:
     assert sum(step.several for step in steps) <= 8
 
 
-class Alternating(Patience):
-    """Sends every other step to several cores."""
+class Alternating(CoreChoice):
+    """Runs every other step on several cores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def test_results_do_not_depend_on_the_choice(monkeypatch: pytest.MonkeyPatch, il
     monkeypatch.setattr(copies_module, "_COPIES_A_THREAD", 4)
     monkeypatch.setattr(copies_module, "usable_cores", lambda: 2)
     one, some = (Copies(throws(), 9, threads=threads, illegal=illegal) for threads in (1, None))  # type: ignore[arg-type]
-    some._patience = patience = Alternating()
+    some._choice = choice = Alternating()
     used = []
     parallel = some._driver.run_parallel
     monkeypatch.setattr(some._driver, "run_parallel", lambda *a: (used.append(a[0]), parallel(*a)))
@@ -196,5 +196,5 @@ def test_results_do_not_depend_on_the_choice(monkeypatch: pytest.MonkeyPatch, il
         assert one.states.tobytes() == some.states.tobytes()
         assert (one.obs == some.obs).all() and (one.rewards == some.rewards).all()
         assert (one.terminated == some.terminated).all()
-    assert len(patience.noted) == 20, "checks and steps are timed together"
-    assert len(used) == (20 if illegal == "error" else 10), "a check goes the way of its step"
+    assert len(choice.noted) == 20, "checks and steps are timed together"
+    assert len(used) == (20 if illegal == "error" else 10), "a check runs on the same cores as its step"

@@ -1,4 +1,4 @@
-"""What the processor is: the widest instruction set that it has and that the libraries may use."""
+"""The processor: the widest instruction set that it has and that the libraries may use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ZEN3 = {"avx2": True, "avx512bw": False, "avx512bf16": False, "amx-bf16": False}
         (ZEN4 | {"amx-bf16": True}, "AVX512", "AVX512_CORE_BF16", "avx512_bf16"),
         (ZEN4 | {"avx512bf16": False}, "AVX512", "", "avx512"),  # Skylake, Cascade Lake, Ice Lake
         (ZEN3, "AVX2", "", "avx2"),
-        (ZEN3, "AVX2", "AVX512_CORE_BF16", "avx2"),  # a limit gives nothing that the processor lacks
+        (ZEN3, "AVX2", "AVX512_CORE_BF16", "avx2"),  # a limit does not add what the processor lacks
         ({"neon": True, "bf16": True}, "DEFAULT", "", "neon"),
         ({"neon": True, "sve": True}, "SVE256", "", "sve"),
         ({}, "DEFAULT", "", "baseline"),

@@ -1,4 +1,4 @@
-"""The normal form of one-shot games: against tables known beforehand, in parts, and games that have none."""
+"""Normal forms of one-shot games: known tables, games played in several batches, and games without a normal form."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ from tests.games import register_test_games
 register_test_games()
 
 
-def test_actions_that_are_illegal_are_left_out():
+def test_illegal_actions_are_left_out():
     payoffs = np.arange(72.0).reshape(3, 2, 3, 4)
     tensor = payoff_tensor(mlbits.make_game("mlbits/MatrixGame-v0", payoffs=payoffs))
     assert tensor.dtype == np.float64
     assert np.array_equal(tensor, payoffs)
 
 
-def test_large_games_are_played_in_parts(monkeypatch):
+def test_large_games_are_played_in_several_batches(monkeypatch):
     game = mlbits.make_game("mlbits/Blotto-v0", coins=5, fields=3)
     whole = payoff_tensor(game)
-    monkeypatch.setattr(normal_form, "_COPIES", 100)  # 441 joint actions: four parts, and one that is not full
+    monkeypatch.setattr(normal_form, "_COPIES", 100)  # 441 joint actions: four batches, and one that is not full
     assert np.array_equal(payoff_tensor(game), whole)
 
 
@@ -35,9 +35,9 @@ def test_large_games_are_played_in_parts(monkeypatch):
             "game: got SimilarityPD, of Box.*; wanted Discrete actions of all seats at once",
         ),
         ("test/Nim-v0", {}, "game: got Nim"),
-        ("mlbits/IteratedMatrixGame-v0", {}, "game: IteratedMatrixGame goes on after one step"),
-        ("mlbits/IteratedMatrixGame-v0", {"rounds": None, "continuation": 0.0}, "draws at random"),
-        ("mlbits/Goofspiel-v0", {"cards": 2}, "game: Goofspiel draws at random; wanted a game without chance"),
+        ("mlbits/IteratedMatrixGame-v0", {}, "game: IteratedMatrixGame continues after one step"),
+        ("mlbits/IteratedMatrixGame-v0", {"rounds": None, "continuation": 0.0}, "draws random numbers"),
+        ("mlbits/Goofspiel-v0", {"cards": 2}, "game: Goofspiel draws random numbers; wanted a game without chance"),
         ("mlbits/Blotto-v0", {"coins": 100}, "game: Blotto has 26532801 joint actions; wanted at most 16777216"),
     ],
 )
@@ -51,4 +51,4 @@ def test_one_round_of_an_iterated_game_is_the_game_itself():
     one_shot = mlbits.make_game("mlbits/MatrixGame-v0", payoffs="prisoners_dilemma")
     assert np.array_equal(payoff_tensor(once), payoff_tensor(one_shot))
     bids = payoff_tensor(mlbits.make_game("mlbits/Goofspiel-v0", cards=2, prizes="ascending"))
-    assert np.array_equal(bids[0], [[0, 1], [-1, 0]])  # whoever bids high for the prize of 1 loses that of 2
+    assert np.array_equal(bids[0], [[0, 1], [-1, 0]])  # bidding high for the prize of 1 loses that of 2

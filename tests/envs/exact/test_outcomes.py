@@ -1,4 +1,4 @@
-"""Exact outcomes of rules that draw: by hand, beside what the compiled rules come to, and what is refused."""
+"""Exact outcomes of rules with random draws: by hand, compared with the compiled rules, and refusals."""
 
 import math
 from statistics import NormalDist
@@ -63,7 +63,7 @@ def steps(game, action=0, fields=("place",), limit=10_000):
     return found
 
 
-# Rules, each with what it must come to
+# Rules, each with its expected outcomes
 
 
 @rule
@@ -181,8 +181,8 @@ def test_outcomes_worked_by_hand(name):
         assert found[key] == (pytest.approx(share, abs=1e-12), pytest.approx(paid, abs=1e-12)), key
 
 
-def test_means_of_a_normal_draw_that_was_looked_at():
-    """E[z | z > c] is the density at c over the tail; a rule's question narrows what its reward's mean is over."""
+def test_means_of_a_normal_draw_after_a_comparison():
+    """E[z | z > c] is the density at c over the tail; comparisons narrow the range of the mean reward."""
     density = NormalDist().pdf
     found = steps(game_of(bell))
     folded = 0.5 * math.sqrt(2 / math.pi)
@@ -201,7 +201,7 @@ def test_parameters_and_actions_are_read():
 
 
 @pytest.mark.parametrize("step", [nested, odd, bell], ids=lambda step: step.__name__)
-def test_the_compiled_rules_come_to_each_outcome_as_often(step):
+def test_the_compiled_rules_reach_each_outcome_with_its_probability(step):
     count, game = 40_000, game_of(step)
     batch = GameBatch(game, count, seed=3, autoreset="disabled", threads=1)
     played = batch.step(np.zeros(count, np.int64))
@@ -213,7 +213,7 @@ def test_the_compiled_rules_come_to_each_outcome_as_often(step):
         assert abs((those * played.reward[:, 0].numpy()).mean() - paid) < 5 * 4.0 / math.sqrt(count)
 
 
-# Which parts of the state have to be known
+# Fields of the state that must be known
 
 
 @rule
@@ -291,17 +291,17 @@ def many(state, params, actions, rewards):
     ("step", "message"),
     [
         (race, "step compares two draws from a continuum with each other; wanted finitely many outcomes"),
-        (bent, "step asks for the very value of a draw from a continuum"),
-        (hashed, "step cannot be followed outcome by outcome"),
+        (bent, "step needs the exact value of a draw from a continuum"),
+        (hashed, "step cannot be run with symbolic draws"),
         (many, "step has more than 10,000 outcomes; wanted fewer"),
     ],
 )
-def test_what_has_no_finite_outcomes_is_refused(step, message):
+def test_rules_without_finitely_many_outcomes_are_refused(step, message):
     with pytest.raises(GameError, match=message):
         steps(game_of(step))
 
 
-# A stream of a rule's own
+# A random stream of the rule's own
 
 
 @rule(inline=False)
@@ -318,8 +318,8 @@ def levelled_reset(state, params):
         state.place += 1000
 
 
-def test_draws_from_a_known_stream_are_no_chance():
-    """The same as the compiled reset has, level by level."""
+def test_draws_from_a_known_stream_are_deterministic():
+    """The same as in the compiled reset, level by level."""
     game = game_of(keeps, reset=levelled_reset)
     starts = Chance(game, ["place", "number"]).resets()
     assert [start.probability for start in starts] == pytest.approx([1 / 6] * 6)
@@ -331,7 +331,7 @@ def test_draws_from_a_known_stream_are_no_chance():
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_level_of_the_random_gridworld_is_the_very_map(level):
+def test_a_level_of_the_random_gridworld_gives_the_same_map(level):
     game = mlbits.make_game("mlbits/RandomGridWorld-v0", levels=1, first_level=level, size=5)
     (start,) = Chance(game, fields_read(game)).resets()
     assert start.probability == 1
@@ -340,7 +340,7 @@ def test_a_level_of_the_random_gridworld_is_the_very_map(level):
         assert np.array_equal(start.record[name], record[name]), name
 
 
-# Unknown numbers
+# Symbolic draws
 
 
 @settings(max_examples=60, deadline=None)
@@ -348,7 +348,7 @@ def test_a_level_of_the_random_gridworld_is_the_very_map(level):
     low=st.integers(1, 9), scale=st.sampled_from([-2.0, -0.5, 0.1, 1.0, 3.0]), shift=st.sampled_from([-1.0, 0.0, 0.3]),
     bound=st.floats(-4, 4), strict=st.booleans(),
 )  # fmt: skip
-def test_a_question_about_an_integer_splits_it_where_its_answer_changes(low, scale, shift, bound, strict):
+def test_a_comparison_of_an_integer_splits_its_range_where_the_result_changes(low, scale, shift, bound, strict):
     tape = Tape(100)
     share, more = 0.0, tape.rewind()
     while more:
@@ -360,7 +360,7 @@ def test_a_question_about_an_integer_splits_it_where_its_answer_changes(low, sca
     assert share == pytest.approx(np.mean([v < bound if strict else v <= bound for v in values]))
 
 
-def test_arithmetic_keeps_what_is_open_and_settles_what_it_must():
+def test_arithmetic_resolves_draws_only_where_it_must():
     tape = Tape(10)
     u, k = tape.uniform(), tape.integer(4)
     assert isinstance(u + 2.0 * k - 1, Unknown)
@@ -369,8 +369,8 @@ def test_arithmetic_keeps_what_is_open_and_settles_what_it_must():
     assert u - u == 0
     assert (-u).mean() == -0.5
     assert k * 0 == 0
-    assert (8 / (k + 1), k.settled(), k * u) == (8.0, 0, 0)  # the first run has the first answer
+    assert (8 / (k + 1), k.resolve(), k * u) == (8.0, 0, 0)  # the first run has the first answer
     with pytest.raises(Continuum):
-        u.settled()
+        u.resolve()
     assert u != 0.5
     assert bool(u)

@@ -1,4 +1,4 @@
-"""Which fields of the state the rules read back: what is found in their text, and when everything counts."""
+"""Fields of the state that the rules read back: found by static analysis, and when all fields count."""
 
 import pytest
 from gymnasium import spaces
@@ -21,7 +21,7 @@ FIELDS = [(name, "i4") for name in "abcdef"] + [("board", "i4", (4,)), ("done", 
     [
         ("mlbits/GridWorld-v0", {"cell"}),
         ("mlbits/RandomGridWorld-v0", {"cell", "kind"}),
-        ("mlbits/Bandit-v0", {"means"}),  # what an arm has paid is shown, and forgotten
+        ("mlbits/Bandit-v0", {"means"}),  # an arm's last reward is shown, but never read back
         ("mlbits/Knapsack-v0", {"left", "there"}),
         ("mlbits/DelayedChain-v0", {"position", "branch"}),
         ("mlbits/DeepSea-v0", {"row", "column"}),
@@ -73,7 +73,7 @@ def counted_and_read(state, params, actions, rewards):
 
 
 @rule
-def on_both_ways(state, params, actions, rewards):
+def on_both_branches(state, params, actions, rewards):
     if actions[0] > 1:
         state.a = 1
         state.b = 2
@@ -82,7 +82,7 @@ def on_both_ways(state, params, actions, rewards):
     else:
         state.a = 3
         return True, False
-    rewards[0] = state.a + state.b  # b is written on one way alone
+    rewards[0] = state.a + state.b  # b is written on one branch only
     return False, False
 
 
@@ -127,10 +127,10 @@ def legal_moves(state, params, seat, out):
 
 
 @rule
-def round_and_round(state, params, actions, rewards):
+def mutually_recursive(state, params, actions, rewards):
     if state.a > 0:
         state.a -= 1
-        return round_and_round(state, params, actions, rewards)
+        return mutually_recursive(state, params, actions, rewards)
     return False, False
 
 
@@ -140,19 +140,19 @@ def round_and_round(state, params, actions, rewards):
         (written_first, set()),
         (counted_only, set()),
         (counted_and_read, {"a"}),
-        (on_both_ways, {"b", "c"}),
+        (on_both_branches, {"b", "c"}),
         (in_a_loop, {"a", "board", "d", "e"}),
         (own_stream, {"elapsed"}),
         (calls, {"a", "b", "board"}),
-        (round_and_round, {"a"}),
+        (mutually_recursive, {"a"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_fields_are_found_in_the_text(step, fields):
+def test_fields_are_found_in_the_source(step, fields):
     assert fields_read(game_of(step)) == fields
 
 
-def test_every_rule_counts_that_decides_what_may_happen():
+def test_every_rule_that_affects_the_future_counts():
     assert fields_read(game_of(written_first, legal_moves)) == {"c"}
     assert fields_read(game_of(written_first), [observe]) == {"a"}
 
@@ -170,7 +170,7 @@ def unknown_function(state, params, actions, rewards):
     return False, False
 
 
-def test_everything_counts_where_the_text_does_not_tell():
+def test_all_fields_count_if_the_source_is_not_conclusive():
     namespace = {"rule": rule}
     exec("@rule\ndef untraceable(state, params, actions, rewards):\n    return False, False\n", namespace)
     for step in (other_name, unknown_function, namespace["untraceable"]):

@@ -1,4 +1,4 @@
-"""Tables read off games' own rules: exact optima by hand, by other algorithms, and what has no table."""
+"""Transition tables built from rules: exact optima by hand and by other algorithms, and games without a table."""
 
 import itertools
 
@@ -38,17 +38,17 @@ def optimum(env, **game_settings):
         ({"map": "SG"}, 1.0),
         ({"map": "S..G"}, 0.98),
         ({"map": "S..G", "step_cost": 0.25}, 0.5),
-        ({"map": "S..G", "horizon": 2}, -0.02),  # the goal is out of reach
-        ({"map": "S..G", "step_cost": -1.0, "horizon": 7}, 7.0),  # walking pays more than arriving
+        ({"map": "S..G", "horizon": 2}, -0.02),  # the goal cannot be reached in time
+        ({"map": "S..G", "step_cost": -1.0, "horizon": 7}, 7.0),  # walking pays more than the goal
         ({"map": "S#./..G"}, 0.98),
-        ({"map": "SX/.G", "step_cost": 2.0}, -1.0),  # so dear that a step and the goal beats nothing: -2 + 1
-        ({"map": "SX./..G", "step_cost": 3.0}, -1.0),  # the pit at once is the cheapest end
+        ({"map": "SX/.G", "step_cost": 2.0}, -1.0),  # so expensive that a step and the goal earn only -2 + 1
+        ({"map": "SX./..G", "step_cost": 3.0}, -1.0),  # falling into the pit at once is cheapest
         ({"map": "S.G.S"}, 0.99),
         ({"map": "SG..S"}, (1.0 + 0.98) / 2),  # the mean over the starts
         ({"map": "S.G", "goal_reward": 5.0}, 4.99),
         ({"map": "S.G", "horizon": None}, 0.99),
         ({"map": "SG", "slip": 1.0, "horizon": 1}, 1 / 4 - 0.01 * 3 / 4),
-        # With half of all moves slipping, right moves on with 5/8 and else stays: wait for it, a cent a step.
+        # With half of all moves slipping, right moves on with 5/8 and otherwise stays; each step costs 0.01.
         ({"map": "SG", "slip": 0.5, "horizon": None}, 1 - 0.01 * (8 / 5 - 1)),
     ],
 )
@@ -62,8 +62,8 @@ def test_the_cliff_is_walked_along_its_edge():
     assert backward_induction(table).value @ table.start == pytest.approx(-13)
 
 
-def shortest_ways(kinds):
-    """Moves to the goal from every cell, by breadth-first search; -1 where there is no way around pits and cliffs."""
+def shortest_distances(kinds):
+    """Moves to the goal from every cell, by breadth-first search; -1 if there is no path around pits and cliffs."""
     table, ways = neighbours(kinds), np.full(kinds.size, -1)
     flat = kinds.reshape(-1)
     edge = [int(cell) for cell in np.flatnonzero(flat == GOAL)]
@@ -80,15 +80,15 @@ def shortest_ways(kinds):
 
 
 @pytest.mark.parametrize("name", sorted(MAPS.keys() - {"cliff_walk"}))
-def test_without_slips_the_best_way_is_the_shortest(name):
+def test_without_slips_the_optimum_is_the_shortest_path(name):
     kinds, starts = read_map(name)
-    ways = shortest_ways(kinds)[starts]
+    ways = shortest_distances(kinds)[starts]
     assert optimum("mlbits/GridWorld-v0", map=name) == pytest.approx(np.mean(1 - 0.01 * (ways - 1)), abs=1e-6)
 
 
 def test_four_rooms():
     kinds, starts = read_map("four_rooms")
-    wanted = np.mean(1 - 0.01 * (shortest_ways(kinds)[starts] - 1))
+    wanted = np.mean(1 - 0.01 * (shortest_distances(kinds)[starts] - 1))
     assert optimum("mlbits/FourRooms-v0") == pytest.approx(wanted, abs=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_each_random_map_has_its_own_optimum():
 
 
 def slippery(name, slip, rewards):
-    """The same decision process written down from the map by hand: [S, 4, S] and [S, 4] over all cells."""
+    """The same decision process built directly from the map: [S, 4, S] and [S, 4] over all cells."""
     kinds, _ = read_map(name)
     table, flat = neighbours(kinds), kinds.reshape(-1)
     first = int(read_map(name)[1][0])
@@ -169,7 +169,7 @@ def test_a_delayed_chain_is_worth_one(noisy, observation):
 
 @pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("size", [2, 7, 20])
-def test_the_deep_seas_stated_optimum(size, stochastic):
+def test_the_documented_optimum_of_deep_sea(size, stochastic):
     game = mlbits.make_game("mlbits/DeepSea-v0", size=size, stochastic=stochastic)
     assert optimum("mlbits/DeepSea-v0", size=size, stochastic=stochastic) == pytest.approx(
         game.layout["optimal_return"], abs=1e-6
@@ -186,7 +186,7 @@ def instances(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(instances())
-def test_the_knapsacks_optimum_is_the_textbooks(instance):
+def test_the_optimum_of_knapsack_is_that_of_dynamic_programming(instance):
     weights, values, capacity = instance
     found = optimum("mlbits/Knapsack-v0", weights=weights, values=values, capacity=capacity, availability=1.0)
     assert found == pytest.approx(dynamic_programming(weights, values, capacity))
@@ -195,7 +195,7 @@ def test_the_knapsacks_optimum_is_the_textbooks(instance):
 @settings(max_examples=12, deadline=None)
 @given(instances(), st.sampled_from([0.15, 0.5, 0.9]))
 def test_the_mean_over_all_draws_of_items(instance, availability):
-    """Every subset with its probability; where none that fits was drawn, one is added, each as likely."""
+    """Every subset with its probability; if none that fits was drawn, one is added, drawn uniformly."""
     weights, values, capacity = instance
     fit = [item for item, weight in enumerate(weights) if weight <= capacity]
     mean = 0.0
@@ -237,7 +237,7 @@ def test_gymnasiums_own_tables(env, wanted, random):
         assert drawn.value @ table.start == pytest.approx(random, abs=1e-3)
 
 
-# Games for what the shipped ones do not have
+# Games for cases that the suite's games do not cover
 
 
 @rule
@@ -289,7 +289,7 @@ def test_actions_of_several_parts_under_masks():
     assert table.probability.sum() == table.legal.sum()
 
 
-def test_what_the_rules_cut_ends_the_episode_and_not_the_value():
+def test_truncation_by_the_rules_ends_the_episode_but_not_the_value():
     table = read_table(dial(cuts=True))
     assert table.cut is not None
     assert table.cut.nnz > 0
@@ -315,8 +315,8 @@ def clock(horizon):
     )  # fmt: skip
 
 
-def test_time_is_part_of_the_state_where_the_rules_read_it():
-    """Three idle steps, then 1 a step, each of which may be the last: 1 + 3/4 + 9/16."""
+def test_time_is_part_of_the_state_if_the_rules_read_it():
+    """Three idle steps, then 1 per step, each of which may be the last: 1 + 3/4 + 9/16."""
     table = read_table(clock(6))
     assert set(table.states["elapsed"].tolist()) == {0, 1, 2, 3, 4, 5}
     assert table.horizon is None
@@ -336,8 +336,8 @@ def two_faced_legal(state, params, seat, out):
     out[state.place % 2] = True
 
 
-def test_a_compiled_step_that_is_not_among_the_outcomes_is_found_out(monkeypatch):
-    """Whichever of the two outcomes is left out: the compiled rules come to one of them."""
+def test_a_compiled_step_that_is_not_among_the_outcomes_is_detected(monkeypatch):
+    """Each of the two outcomes is left out in turn: the compiled rules reach one of them."""
     game = Game(
         name="TwoFaced", state_fields=[("place", "i4"), ("last", "i4")], params=make_params([], {}),
         observation_space=spaces.Discrete(7), action_space=spaces.Discrete(2), reset=dial_reset, step=two_faced_step,
@@ -350,7 +350,7 @@ def test_a_compiled_step_that_is_not_among_the_outcomes_is_found_out(monkeypatch
         try:
             read_table(game)
         except GameError as error:
-            assert "TwoFaced: its compiled step came to what is not among the outcomes" in str(error)
+            assert "TwoFaced: the compiled step gave a result that is not among the outcomes" in str(error)
             refused += 1
     assert refused >= 1
 
@@ -371,16 +371,16 @@ def test_a_compiled_step_that_is_not_among_the_outcomes_is_found_out(monkeypatch
             {"slip": 0.1, "map": "four_rooms"},
             "GridWorld: got more than 1,500 outcomes of chance",
         ),
-        ("CartPole-v1", {}, "CartPole-v1: it carries no transition table"),
+        ("CartPole-v1", {}, "CartPole-v1: it has no transition table"),
     ],
 )
-def test_what_has_no_table_is_refused_by_name(env, game_settings, message):
+def test_games_without_a_table_are_refused(env, game_settings, message):
     limits = {"state_limit": 5000, "outcome_limit": 1500} if env.startswith("mlbits") else {}
     with pytest.raises(GameError, match=message):
         table_of(env, game_settings, **limits)
 
 
-def test_an_endless_game_says_how_far_it_was_followed():
+def test_the_error_for_an_endless_game_says_how_far_it_was_enumerated():
     start = mlbits.make_batch("mlbits/CartPole-v0", 1, seed=0).records()
     with pytest.raises(
         GameError, match="CartPole: got more than 1,000 states within 9 moves of 1 starts; wanted fewer"
@@ -400,7 +400,7 @@ def test_an_endless_game_says_how_far_it_was_followed():
         ({"start": np.ones(3)}, r"start of shape \(3,\); wanted \(2,\)"),
     ],
 )
-def test_tables_that_are_none_are_refused(changes, message):
+def test_invalid_tables_are_refused(changes, message):
     arguments = {"probability": np.zeros((2, 2, 2)), "reward": np.zeros((2, 2))} | changes
     with pytest.raises(GameError, match=message):
         TransitionTable.from_arrays(**arguments)

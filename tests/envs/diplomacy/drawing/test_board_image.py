@@ -1,4 +1,4 @@
-"""Pictures, SVG and text of a position: sizes, a mark for each kind of order, nothing fetched from elsewhere."""
+"""Images, SVG and text of a position: sizes, a mark for each kind of order, no external references."""
 
 from xml.etree import ElementTree
 
@@ -15,7 +15,7 @@ from mlbits.envs.diplomacy.drawing.palette import letter_colour, power_colours
 from mlbits.envs.diplomacy.drawing.partition import WIDTH
 from mlbits.envs.diplomacy.drawing.position_text import board_text
 from mlbits.envs.diplomacy.drawing.province_shapes import geometry_of
-from mlbits.envs.diplomacy.notation import parse_order
+from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.position import Position, first_position
 
 MOVES = {
@@ -49,7 +49,7 @@ def one(board, form, text):
     return position, int(board.province_of[order.location]), order
 
 
-def test_sizes_and_a_picture_of_ones_own(board):
+def test_sizes_and_independent_images(board):
     position = first_position(board)
     for size in (400, 1000):
         picture = draw_position(position, size=size)
@@ -64,7 +64,7 @@ def test_sizes_and_a_picture_of_ones_own(board):
 
 
 @pytest.mark.parametrize(("form", "text"), KINDS)
-def test_each_kind_of_order_leaves_a_mark_and_failure_another(board, form, text):
+def test_each_kind_of_order_has_a_mark_and_failure_another(board, form, text):
     position, province, order = one(board, form, text)
     pictures = [
         draw_position(position, *rest)
@@ -81,13 +81,13 @@ def test_an_arrow_runs_from_the_unit_to_its_target(board):
     start, end = points[board.location_index["COL/SC"]], points[board.location_index["SSO"]]
     assert np.hypot(*(np.array(stroke.points[0]) - start)) < radius
     assert np.hypot(*(np.array(stroke.points[-1]) - end)) < 0.5 * radius
-    position, province, order = one(board, MOVES, "A ARN - EMA")  # where another unit stands
+    position, province, order = one(board, MOVES, "A ARN - EMA")  # where another unit is
     (stroke,) = marks_of(position, {province: order}).strokes
     gap = np.hypot(*(np.array(stroke.points[-1]) - points[board.location_index["EMA"]]))
     assert radius < gap < 1.5 * radius
 
 
-def test_two_that_change_places_pass_each_other(board):
+def test_units_that_swap_places_pass_each_other(board):
     position = Position.from_json(MOVES, board)
     orders = {}
     for text in ("A ARN - EMA", "A EMA - ARN"):
@@ -98,7 +98,7 @@ def test_two_that_change_places_pass_each_other(board):
     assert np.hypot(*middle) > 5
 
 
-def test_orders_of_the_phase_before_start_where_the_units_were(board):
+def test_orders_of_the_previous_phase_start_where_the_units_were(board):
     before, province, order = one(board, MOVES, "A ARN - ALT")
     units = {board.location_index["ALT"]: before.units[province]._replace(location=board.location_index["ALT"])}
     after = Position(board, 1903, 0, units, {}, before.centers)
@@ -108,7 +108,7 @@ def test_orders_of_the_phase_before_start_where_the_units_were(board):
     assert np.hypot(*(np.array(marks.strokes[0].points[0]) - start)) < 20
 
 
-def test_dislodged_units_stand_beside_their_attackers(board):
+def test_dislodged_units_are_drawn_beside_their_attackers(board):
     marks = marks_of(Position.from_json(RETREATS, board))
     at = geometry_of(board).unit_points[board.location_index["EMA"]]
     near = [piece for piece in marks.pieces if np.hypot(*(np.array(piece.at) - at)) < 3 * piece.radius]
@@ -116,7 +116,7 @@ def test_dislodged_units_stand_beside_their_attackers(board):
     assert np.hypot(*np.subtract(near[0].at, near[1].at)) > 1.2 * near[0].radius
 
 
-def test_centres_take_their_owners_colour(board):
+def test_centres_have_their_owners_colour(board):
     owned, free = (
         draw_position(Position.from_json({"phase": "S1901M", "centers": centers}, board))
         for centers in ({"CORVO": ["EMA"]}, {})
@@ -132,7 +132,7 @@ def test_colours_of_the_powers():
     assert len(set(power_colours([f"P{chr(65 + i)}" for i in range(16)]))) == 16
     assert power_colours(["FRANCE", "AUSTRIA"]) == (colours[2], colours[0])
     assert len(set(power_colours(["X", "FRANCE", "Y", "AUSTRIA"]))) == 4
-    # Told apart without seeing hues that look alike to red- or green-blind people (Vienot, Brettel and Mollon 1999).
+    # Distinguishable to red- and green-blind people (Vienot, Brettel and Mollon 1999).
     linear = (np.array(colours) / 255) ** 2.2
     for matrix in ([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
                    [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]):  # fmt: skip
@@ -142,7 +142,7 @@ def test_colours_of_the_powers():
     assert letter_colour(colours[3]) == (255, 255, 255) and letter_colour(colours[6]) != (255, 255, 255)
 
 
-def test_svg_is_well_formed_and_whole(board):
+def test_svg_is_well_formed_and_complete(board):
     position, province, order = one(board, RETREATS, "A EMA R BOR")
     text = svg(position, {province: order}, {province: codes.BOUNCE})
     root = ElementTree.fromstring(text)

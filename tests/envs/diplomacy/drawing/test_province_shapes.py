@@ -1,4 +1,4 @@
-"""Shapes of boards: every province has one, neighbours touch, units stand in theirs, and it is all repeatable."""
+"""Shapes of boards: every province has one, neighbours touch, units are inside, and results are deterministic."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import pytest
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.drawing.borders import OUTSIDE, outlines, trace
-from mlbits.envs.diplomacy.drawing.partition import NOBODY, WIDTH, adjacent_pairs
+from mlbits.envs.diplomacy.drawing.partition import IMPASSABLE, WIDTH, adjacent_pairs
 from mlbits.envs.diplomacy.drawing.province_shapes import compute_geometry, geometry_of
 
 
 def without(board, *keys):
-    """A board's content without keys of its coordinates; without coordinates where none is named."""
+    """A board's content without some keys of its coordinates; without all coordinates if none is named."""
     content = dict(board.source)
     if keys:
         content["coordinates"] = {k: v for k, v in content["coordinates"].items() if k not in keys}
@@ -31,7 +31,7 @@ def bare(standard):
 
 
 def inside(point, ring):
-    """Whether a point lies in a closed ring, by the number of its edges to the right of it."""
+    """Whether a point is inside a closed outline, by the number of edges to its right."""
     (x, y), start, end = point, ring[:-1], ring[1:]
     rising = (start[:, 1] > y) != (end[:, 1] > y)
     slope = (end[:, 0] - start[:, 0]) / np.where(rising, end[:, 1] - start[:, 1], 1)
@@ -42,7 +42,7 @@ def inside(point, ring):
 def test_every_province_has_an_area_and_exactly_its_neighbours_touch_it(name):
     board = load_board(name)
     geometry = geometry_of(board)
-    assert {province for province, _ in geometry.areas} - {NOBODY} == set(range(len(board.provinces)))
+    assert {province for province, _ in geometry.areas} - {IMPASSABLE} == set(range(len(board.provinces)))
     assert geometry.touching == adjacent_pairs(board)
 
 
@@ -70,7 +70,7 @@ def test_units_and_centres_are_in_their_province_and_names_on_the_picture(name):
     assert (points > 5).all() and (points < (WIDTH - 5, geometry.height - 5)).all()
 
 
-def test_units_names_and_centres_keep_apart(standard):
+def test_units_names_and_centres_do_not_overlap(standard):
     geometry = geometry_of(standard)
     units = geometry.unit_points[: len(standard.provinces)]
     gaps = np.linalg.norm(units[:, None] - units[None], axis=2) + 1e3 * np.eye(len(units))
@@ -102,7 +102,7 @@ def test_the_same_map_gives_the_same_shapes(bare):
         ("viewBox", "0 0 10 100", "neither over 4 times the other"),
     ],
 )
-def test_wrong_drawing_keys_are_named(key, value, said):
+def test_wrong_drawing_keys_are_refused(key, value, said):
     content = dict(load_board("mini").source)
     content["coordinates"] = content["coordinates"] | {key: value}
     with pytest.raises(GameError) as error:
@@ -110,7 +110,7 @@ def test_wrong_drawing_keys_are_named(key, value, said):
     assert said in str(error.value)
 
 
-def test_points_in_one_place_or_outside_the_box_are_drawn_all_the_same():
+def test_points_in_one_place_or_outside_the_box_are_drawn():
     content = dict(load_board("mini").source)
     for unit in ([100, 100], [-500, 20000]):
         points = {name: {"unit": unit} for name in content["coordinates"]["points"]}
@@ -121,7 +121,7 @@ def test_points_in_one_place_or_outside_the_box_are_drawn_all_the_same():
 
 
 def test_borders_of_a_small_grid():
-    """Two halves and an island: four lines; the island's outline comes last, for it lies inside."""
+    """Two halves and an island: four lines; the island's outline comes last, because it is inside."""
     labels = np.zeros((20, 30), int)
     labels[:, 15:] = 1
     labels[8:12, 4:8] = 2

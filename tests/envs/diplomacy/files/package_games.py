@@ -1,8 +1,8 @@
-"""Games that the PyPI package ``diplomacy`` plays and writes, with random orders that meet: what its files look like.
+"""Generates sample games with the PyPI package ``diplomacy``: random orders with many conflicts.
 
-``python -m tests.envs.diplomacy.files.package_games FILE`` writes the games of SAMPLE, one a line;
-``package_games.jsonl.gz`` is that file, written by version 1.1.2 and zipped. They were picked for what happens in them
-(see the tests).
+``python -m tests.envs.diplomacy.files.package_games FILE`` writes the games of SAMPLE, one per line;
+``package_games.jsonl.gz`` is that file, written by version 1.1.2 and gzipped. They were chosen for the situations in
+them (see the tests).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SAMPLE = ((256, 12, "orders"), (287, 17, "orders"), (300, 6, "draw"))
 
 
 def orders_of(game: Any, rng: random.Random) -> dict[str, list[str]]:
-    """Orders by power: mostly attacks, and supports and convoys of what was ordered; some have none."""
+    """Orders by power: mostly attacks, with supports and convoys of ordered moves; some powers have none."""
     possible, kind = game.get_all_possible_orders(), game.get_current_phase()[-1]
     places = [(power, place) for power, own in game.get_orderable_locations().items() for place in own]
     orders: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ def orders_of(game: Any, rng: random.Random) -> dict[str, list[str]]:
 
 
 def play(seed: int, phases: int, end: str = "", rules: list[str] | None = None) -> dict[str, Any]:
-    """A game of so many phases, as the package writes it."""
+    """A game with the given number of phases, as the package writes it."""
     from diplomacy import Game  # type: ignore[import-not-found]
     from diplomacy.utils.export import to_saved_game_format  # type: ignore[import-not-found]
 

@@ -1,4 +1,4 @@
-"""Games that the ``diplomacy`` package wrote, and where it is installed, new ones: read, adjudicated, written back."""
+"""Games written by the ``diplomacy`` package, and new ones if it is installed: read, adjudicated, written back."""
 
 import copy
 import gzip
@@ -26,12 +26,12 @@ def phase(game, name):
 
 
 def fates(played):
-    """Bits by name of province."""
+    """Fates (bits) by name of province."""
     return {BOARD.provinces[p].id: bits for p, bits in played.fates.items()}
 
 
 def unordered(value):
-    """A form with its lists of texts sorted: the order of units and centres says nothing."""
+    """A JSON form with its lists of strings sorted: the order of units and centres has no meaning."""
     if isinstance(value, dict):
         return {key: unordered(inner) for key, inner in value.items()}
     return sorted(value) if isinstance(value, list) and all(isinstance(text, str) for text in value) else value
@@ -49,8 +49,8 @@ def same(a, b):
             assert one[key] == other[key], (one["name"], key)
 
 
-def test_the_sample_has_what_it_was_picked_for():
-    """A unit with nowhere to go, reported in retreats and in adjustments, where another of its name stands or none."""
+def test_the_sample_contains_the_situations_it_was_chosen_for():
+    """A unit without a retreat, reported in retreats and in adjustments, with and without another unit of its name."""
     results = {(name, row["name"]): row for name, form in FORMS.items() for row in form["phases"]}
     picked = [
         ("package-256", "W1904A", "A DEN"),
@@ -67,7 +67,7 @@ def test_the_sample_has_what_it_was_picked_for():
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_phase_is_adjudicated_as_the_package_did(name):
+def test_every_phase_is_adjudicated_as_in_the_package(name):
     game = game_from_json(FORMS[name])
     for before, after in zip(game.phases[: -1 - game.over], game.phases[1:], strict=False):
         done = adjudicate(before.position, before.orders)
@@ -88,7 +88,7 @@ def test_a_game_is_written_as_it_was_read(name):
     assert game_from_json(again) == game_from_json(form)
 
 
-def test_a_unit_destroyed_before_has_no_fate_in_the_phase_that_tells_of_it():
+def test_a_unit_destroyed_before_has_no_fate_in_the_phase_that_reports_it():
     game = game_from_json(FORMS["package-287"])
     assert fates(phase(game, "F1906R")) == {"BRE": 0, "DEN": 0}
     game = game_from_json(FORMS["package-300"])
@@ -98,7 +98,7 @@ def test_a_unit_destroyed_before_has_no_fate_in_the_phase_that_tells_of_it():
     assert {p: bits for p, bits in fates(phase(game, "W1904A")).items() if bits or p in reported} == reported
 
 
-def test_orders_that_were_given_and_not_carried_out_are_kept():
+def test_orders_not_yet_carried_out_are_kept():
     for name in ("package-256", "package-287"):
         form, game = FORMS[name], game_from_json(FORMS[name])
         last = form["phases"][-1]["orders"]
@@ -108,15 +108,15 @@ def test_orders_that_were_given_and_not_carried_out_are_kept():
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_version_1_0_wrote_no_retreats(name):
+def test_files_of_version_1_0_without_retreats(name):
     game, form = game_from_json(FORMS[name]), copy.deepcopy(FORMS[name])
     for row in form["phases"]:
         del row["state"]["retreats"]
     assert [p.position for p in game_from_json(form).phases] == [p.position for p in game.phases]
 
 
-def test_retreats_are_found_in_the_orders_and_results():
-    """In every position of random play with dislodged units, and where a unit is beaten by the one that it met."""
+def test_retreats_are_derived_from_orders_and_results():
+    """In every random position with dislodged units, and for a unit dislodged by the one that it met head on."""
     found = 0
     phases = [(vector.before, vector.orders) for vector in read_vectors(VECTORS, BOARD) if vector.after.dislodged]
     units = {"GERMANY": ["A BER", "A SIL"], "RUSSIA": ["A PRU", "A KIE"], "ENGLAND": ["F DEN", "F HEL"]}
@@ -138,7 +138,7 @@ def test_retreats_are_found_in_the_orders_and_results():
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_game_may_begin_anywhere(name):
+def test_a_game_may_start_in_any_phase(name):
     game = game_from_json(FORMS[name])
     for start in range(1, len(game.phases) - 1):
         late = game_from_json(FORMS[name] | {"phases": FORMS[name]["phases"][start:]})
@@ -146,13 +146,13 @@ def test_a_game_may_begin_anywhere(name):
         first, whole = late.phases[0].position.to_json(), game.phases[start].position.to_json()
         for out in (first, whole):
             for row in out.get("dislodged", {}).values():
-                del row["from"]  # the phase before says it
+                del row["from"]  # the phase before shows it
         assert first == whole
         assert fates(late.phases[0]) == fates(game.phases[start])
 
 
 def winter(results, **units):
-    """The fates of a winter in which a file says so of Germany, which owns BER, KIE and MUN."""
+    """The fates of a winter with the given results; Germany owns BER, KIE and MUN."""
     state = {"name": "W1901A", "units": {"GERMANY": [], **units}, "centers": {"GERMANY": ["BER", "KIE", "MUN"]}}
     form = {"phases": [{"name": "W1901A", "state": state, "orders": {}, "results": results, "messages": []}] * 1}
     form["phases"].append({"name": "S1902M", "state": {**state, "name": "S1902M"}})
@@ -177,8 +177,8 @@ def test_results_of_adjustments(results, units, wanted):
     assert winter(results, **units) == wanted
 
 
-def test_results_of_units_that_are_not_there():
-    """Void ones are reported in any phase; anything else belongs to a unit on the board, or to one that just was."""
+def test_results_of_units_that_are_not_on_the_board():
+    """Void ones occur in any phase; others need a unit that is on the board, or was until now."""
     form = copy.deepcopy(FORMS["package-287"])
     at = next(i for i, row in enumerate(form["phases"]) if row["name"] == "F1906R")
     for row in (form["phases"][at], form["phases"][0]):
@@ -194,14 +194,14 @@ def test_results_of_units_that_are_not_there():
 
 
 @pytest.mark.parametrize("map_name", ["ancmed", "modern", "pure", "standard_france_austria", "standard_fleet_rome"])
-def test_other_maps_of_the_package_are_refused_by_name(map_name):
+def test_other_maps_of_the_package_are_refused(map_name):
     form = FORMS["package-300"] | {"map": map_name}
     with pytest.raises(GameError, match=f"map: got '{map_name}'; wanted \"standard\", or the board as an argument"):
         game_from_json(form)
 
 
 def own(name):
-    """The same game, adjudicated here: nothing of the file is left but the orders."""
+    """The same game, adjudicated here from the file's orders only."""
     read = game_from_json(FORMS[name])
     now, done = first_position(BOARD), []
     for played in read.phases[:-1]:
@@ -211,7 +211,7 @@ def own(name):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_what_is_written_of_a_game_played_here_is_what_the_package_wrote(name):
+def test_a_game_adjudicated_here_is_written_as_the_package_wrote_it(name):
     mine, theirs = game_to_json(own(name)), FORMS[name]
     for one, other in zip(mine["phases"][: -1 - own(name).over], theirs["phases"], strict=False):
         assert one["orders"] == other["orders"]
@@ -236,8 +236,8 @@ def test_what_is_written_of_a_game_played_here_is_what_the_package_wrote(name):
         assert unordered(mine["phases"][-1]["state"]["builds"]) == unordered(theirs["phases"][-1]["state"]["builds"])
 
 
-def test_games_that_the_package_writes_now(tmp_path):
-    """Where it is installed (extra ``peers``): 12 games, read by us, written, read by the package, the same."""
+def test_new_games_of_the_installed_package(tmp_path):
+    """If it is installed (extra ``peers``): 12 games stay unchanged when we read and write them."""
     pytest.importorskip("diplomacy")
     from diplomacy.utils.export import is_valid_saved_game, load_saved_games_from_disk, to_saved_game_format
 
@@ -251,7 +251,7 @@ def test_games_that_the_package_writes_now(tmp_path):
     for form, line, game in zip(forms, again.read_text().splitlines(), load_saved_games_from_disk(again), strict=True):
         same(json.loads(line), form)
         theirs = json.loads(json.dumps(to_saved_game_format(game)))
-        theirs["phases"][-1]["state"]["timestamp"] = form["phases"][-1]["state"]["timestamp"]  # the package's is of now
+        theirs["phases"][-1]["state"]["timestamp"] = form["phases"][-1]["state"]["timestamp"]  # there the current time
         same(theirs, form)
     assert is_valid_saved_game(forms[0])
     assert is_valid_saved_game(json.loads(again.read_text().splitlines()[0]))

@@ -1,4 +1,4 @@
-"""Positions as one line."""
+"""Positions as one line of text."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def test_the_first_position():
     )
 
 
-def test_what_a_line_says():
+def test_the_content_of_a_line():
     now = read_position_text(LINE, BOARD)
     assert now.to_json() == {
         "phase": "F1901R",
@@ -47,23 +47,23 @@ def test_what_a_line_says():
         "S1901R - - FRANCE:FMAO<?>SPA/NC+SPA/SC",
     ],
 )
-def test_little_positions(line):
+def test_small_positions(line):
     assert position_text(read_position_text(line, BOARD)) == line
 
 
-def test_positions_on_another_board_are_others():
+def test_positions_on_different_boards_differ():
     assert read_position_text(LINE, load_board()) != read_position_text(LINE, BOARD)
     assert position_text(read_position_text("S30000M - - -", BOARD)) == "S30000M - - -"
 
 
 def test_any_order_is_read():
-    told = LINE.split()
-    told[1] = "GERMANY:AMUN;FRANCE:FSPA/SC,ABUR"
-    told[3] = "FRANCE:AMUN<BUR>TYR+BOH"
-    assert position_text(read_position_text("  ".join(told), BOARD)) == LINE
+    fields = LINE.split()
+    fields[1] = "GERMANY:AMUN;FRANCE:FSPA/SC,ABUR"
+    fields[3] = "FRANCE:AMUN<BUR>TYR+BOH"
+    assert position_text(read_position_text("  ".join(fields), BOARD)) == LINE
 
 
-def test_every_position_of_the_vectors_comes_back_whole():
+def test_every_position_of_the_vectors_is_read_back_unchanged():
     lines = gzip.decompress((HERE / "differential.jsonl.gz").read_bytes()).splitlines()[:400]
     vectors = [json.loads(line) for line in lines] + json.loads((HERE / "datc.json").read_text())["vectors"]
     for vector in vectors:
@@ -89,7 +89,7 @@ def test_every_position_of_the_vectors_comes_back_whole():
         ("S1901M FRANCE:PAR - -", "units: got 'PAR'; wanted one like APAR"),
         ("S1901M FRANCE:AXYZ - -", "units['FRANCE']: got 'XYZ'"),
         ("S1901M FRANCE:FPAR - -", "wanted a place where such a unit can be"),
-        ("S1901M FRANCE:APAR;ITALY:APAR - -", "wanted one unit a province"),
+        ("S1901M FRANCE:APAR;ITALY:APAR - -", "wanted one unit per province"),
         ("S1901M - FRANCE:BUR -", "centers['FRANCE']: got 'BUR'; wanted a centre"),
         ("S1901M - FRANCE:PAR;ITALY:PAR -", "centers['ITALY']: got 'PAR'; wanted a centre, each once"),
         ("S1901M - - FRANCE:AMUN<BUR>BOH", "wanted none outside retreats"),
@@ -102,7 +102,7 @@ def test_every_position_of_the_vectors_comes_back_whole():
         (None, "got NoneType; wanted a text"),
     ],
 )
-def test_what_is_wrong_is_named(line, wanted):
+def test_errors_name_the_wrong_field(line, wanted):
     with pytest.raises(GameError) as error:
         read_position_text(line, BOARD)
     assert wanted in str(error.value)
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_named(line, wanted):
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.integers(0, len(LINE)), st.integers(0, 6), st.text(" -:;,<>?+/AFMUNSPBOHTYR1R\0é", max_size=6))
-def test_a_damaged_line_is_refused_or_means_what_it_says(at, cut, put):
+def test_a_damaged_line_is_refused_or_read_consistently(at, cut, put):
     line = LINE[:at] + put + LINE[at + cut :]
     try:
         now = read_position_text(line, BOARD)

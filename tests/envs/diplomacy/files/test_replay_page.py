@@ -1,4 +1,4 @@
-"""A recorded game as a page to step through, a GIF, and by the command line."""
+"""Recorded games as a page to step through, as a GIF, and by the command line."""
 
 import json
 from html.parser import HTMLParser
@@ -26,7 +26,7 @@ ORDERS = (
 
 
 class Checker(HTMLParser):
-    """Notes ids and what would be fetched, and fails where elements are not nested."""
+    """Records ids and external references, and fails if elements are not nested properly."""
 
     def __init__(self):
         super().__init__()
@@ -52,20 +52,20 @@ class Checker(HTMLParser):
 
 @pytest.fixture(scope="module")
 def game():
-    position, told = first_position(load_board("mini")), []
+    position, results = first_position(load_board("mini")), []
     for orders in ORDERS:
-        told.append(adjudicate(position, orders))
-        position = told[-1].after
-    return GameRecord.of(told, id="three <phases>", map_name="mini")
+        results.append(adjudicate(position, orders))
+        position = results[-1].after
+    return GameRecord.of(results, id="three <phases>", map_name="mini")
 
 
 def test_frames_hold_the_orders_that_can_be_drawn(game):
     frames = frames_of(game)
     assert [frame.position.phase_name for frame in frames] == ["S1901M", "F1901M", "W1901A", "S1902M"]
-    assert [len(frame.orders) for frame in frames] == [5, 3, 1, 0]  # not: nonsense, another's unit, a waive
+    assert [len(frame.orders) for frame in frames] == [5, 3, 1, 0]  # without nonsense, another power's unit, a waive
 
 
-def test_the_page_is_whole_and_well_formed(game):
+def test_the_page_is_complete_and_well_formed(game):
     page = html_page(frames_of(game), game.id)
     checker = Checker()
     checker.feed(page)
@@ -84,14 +84,14 @@ def test_the_page_is_whole_and_well_formed(game):
     assert "A ALT - EMA  (bounce)" in frames[0]["text"]
 
 
-def test_the_animation_has_a_picture_a_frame(game, tmp_path):
+def test_the_animation_has_one_image_per_frame(game, tmp_path):
     path = tmp_path / "game.gif"
     gif(frames_of(game), path, size=300, seconds=0.5)
     with Image.open(path) as image:
         assert (image.n_frames, image.width, image.info["duration"], image.info["loop"]) == (4, 300, 500, 0)
 
 
-def test_refused(game, tmp_path):
+def test_invalid_arguments_are_refused(game, tmp_path):
     frames = frames_of(game)
     other = Frame(first_position(load_board("mini")), {}, {})
     for wrong, said in (([], "got none"), ([*frames, other], "several boards")):

@@ -1,4 +1,4 @@
-"""Games in the saved form of the ``diplomacy`` package."""
+"""Saved games in the format of the ``diplomacy`` package."""
 
 import copy
 import itertools
@@ -40,13 +40,13 @@ WAR = [
 
 @cache
 def played():
-    """A short game with a dislodgement, a retreat, builds and orders that are no good."""
-    now, told = first_position(BOARD), []
+    """A short game with a dislodgement, a retreat, builds and invalid orders."""
+    now, results = first_position(BOARD), []
     for orders in WAR:
-        told.append(adjudicate(now, orders))
-        now = told[-1].after
-    assert [phase.before.phase_name[-1] for phase in told] == list("MMAMRMA")
-    return GameRecord.of(told, id="war", note="to be continued")
+        results.append(adjudicate(now, orders))
+        now = results[-1].after
+    assert [phase.before.phase_name[-1] for phase in results] == list("MMAMRMA")
+    return GameRecord.of(results, id="war", note="to be continued")
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def same(a, b):
         assert {k: v for k, v in (p.fates or {}).items() if v} == {k: v for k, v in (q.fates or {}).items() if v}
 
 
-def test_a_game_comes_back_whole(war):
+def test_a_game_is_read_back_unchanged(war):
     same(game_from_json(json.loads(json.dumps(game_to_json(war)))), war)
 
 
-def test_what_is_written(war):
+def test_the_written_form(war):
     form = game_to_json(war)
     assert form.keys() == {"id", "map", "rules", "phases"}
     assert (form["id"], form["map"], form["rules"]) == ("war", "standard", ["NO_PRESS"])
@@ -93,8 +93,8 @@ def test_what_is_written(war):
         }  # fmt: skip
 
 
-def test_influence_is_who_stood_last_in_a_province(war):
-    """Also long ago, and until another stands there: WAR by hand."""
+def test_influence_is_the_last_unit_in_a_province(war):
+    """Also from long ago, and until another unit is there: the game ``war`` by hand."""
     phases = game_to_json(war)["phases"]
     of = lambda i: {power: " ".join(names) for power, names in phases[i]["state"]["influence"].items()}  # noqa: E731
     assert of(0) == {
@@ -114,7 +114,7 @@ def test_influence_is_who_stood_last_in_a_province(war):
     assert influence["GERMANY"] == ["BER", "KIE", "TYR"]
 
 
-def test_builds_are_as_many_as_are_due_and_have_a_free_home():
+def test_builds_are_limited_to_those_due_and_to_free_home_centres():
     form = {
         "phase": "W1905A",
         "units": {"FRANCE": ["A PAR", "F LYO"], "ITALY": ["A ROM"], "RUSSIA": ["A SEV", "A UKR"], "TURKEY": ["A MOS"]},
@@ -140,7 +140,7 @@ def test_builds_are_as_many_as_are_due_and_have_a_free_home():
         assert state["civil_disorder"] == dict.fromkeys(BOARD.powers, 0)
 
 
-def test_a_winter_with_disbands_comes_back_whole():
+def test_a_winter_with_disbands_is_read_back_unchanged():
     form = {"phase": "W1905A", "units": {"RUSSIA": ["A SEV", "A UKR", "F BLA"], "ITALY": ["A NAP"]},
             "centers": {"RUSSIA": ["SEV"], "ITALY": ["ROM", "NAP", "TUN"]}}  # fmt: skip
     orders = {"RUSSIA": ["A UKR D", "A SEV B"], "ITALY": ["A NAP B", "A ROM B", "F ROM B"]}
@@ -176,7 +176,7 @@ def test_attackers_are_units_that_moved_not_those_that_bounced():
     assert BOARD.provinces[unit.attacker].id == "MUN"
 
 
-def test_attackers_are_of_the_kind_that_stands_there_also_where_results_are_missing():
+def test_attackers_are_of_the_kind_that_is_there_even_without_results():
     units = {"GERMANY": ["A RUH", "F NTH"], "FRANCE": ["A BEL"]}
     form = {"phase": "S1905M", "units": units, "centers": {}}
     for orders, attacker in (
@@ -226,7 +226,7 @@ def test_other_boards(war):
 
 
 def at(form, path, value):
-    """A copy of a form with one thing replaced; a value of ... takes it out."""
+    """A copy of a form with one entry replaced, or removed if the value is ``...``."""
     form = copy.deepcopy(form)
     *way, last = path
     place = form
@@ -267,7 +267,7 @@ def at(form, path, value):
         (["phases", 1, "results"], {"A VEN": ["won"]}, "results['A VEN']: got ['won']; wanted a list of bounce"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(war, path, value, wanted):
+def test_errors_name_the_wrong_field(war, path, value, wanted):
     with pytest.raises(GameError) as error:
         game_from_json(at(game_to_json(war), path, value))
     assert wanted in str(error.value)
@@ -283,7 +283,7 @@ def test_phases_in_the_wrong_order(war):
         game_from_json(form)
 
 
-def test_a_file_cut_in_the_middle_is_refused_with_line_and_column(war, tmp_path):
+def test_a_truncated_file_is_refused_with_line_and_column(war, tmp_path):
     whole = json.dumps(game_to_json(war), indent=1)
     rng = random.Random(4)
     for cut in [1, 2, len(whole) - 1, *(rng.randrange(3, len(whole)) for _ in range(100))]:
@@ -310,7 +310,7 @@ def test_a_file_cut_in_the_middle_is_refused_with_line_and_column(war, tmp_path)
     ],
     ids=lambda content: str(content)[:20],
 )
-def test_files_that_are_no_games(tmp_path, content, wanted):
+def test_files_that_are_not_games(tmp_path, content, wanted):
     path = tmp_path / "game.json"
     path.write_bytes(content)
     with pytest.raises(GameError) as error:
@@ -318,7 +318,7 @@ def test_files_that_are_no_games(tmp_path, content, wanted):
     assert wanted in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(GameError, match="cannot be read"):
         load_games(tmp_path / "none.json")
 

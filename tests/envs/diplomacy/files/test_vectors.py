@@ -1,4 +1,4 @@
-"""Files of vectors: the cases and random play, what is printed, exit status, malformed files."""
+"""Test vectors: the DATC cases and random play, printed reports, exit status, malformed files."""
 
 import copy
 import gzip
@@ -27,7 +27,7 @@ FORM = {
 
 
 def at(path, value):
-    """The vector with one thing replaced; a value of ... takes it out."""
+    """The vector with one entry replaced, or removed if the value is ``...``."""
     form = copy.deepcopy(FORM)
     *way, last = path
     place = form
@@ -65,10 +65,10 @@ def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert report.agree == report.counted == counted
     assert len(report.deviations) == deviations
     assert said.splitlines()[-1] == f"all: {sum(counted.values())} of {sum(counted.values())} agree"
-    assert sum(len(found) for _, found in report.told_otherwise) < report.told / 200
+    assert sum(len(found) for _, found in report.result_differences) < report.results / 200
 
 
-def test_where_vectors_deviate_by_a_fault_of_the_source_we_do_not():
+def test_we_do_not_repeat_the_errors_of_the_vectors_source():
     """How many vectors have each kind of deviation, and in how many of those we differ."""
     deviations = report_of(RANDOM_PLAY).deviations
     own, disrupted, retreats = (
@@ -78,35 +78,35 @@ def test_where_vectors_deviate_by_a_fault_of_the_source_we_do_not():
         (f"{own}, {retreats}", True): 15,
         (disrupted, True): 3,
         (retreats, True): 1,
-        (retreats, False): 48,  # the right list stands beside the source's
+        (retreats, False): 48,  # the right list is given in addition to the source's
         ("civil-disorder-disband", False): 25,
         ("engines-disagree", False): 2,
     }
     for _, why, found in deviations:
-        if own in why:  # the source dislodges a unit with the help of its own power
+        if own in why:  # the source dislodges a unit with support of its own power
             assert [line for line in found if line.startswith("dislodged ") and ": got None, wanted (" in line]
-        if why == disrupted:  # the source leaves an army where it was, though the fleet that convoys it stays
+        if why == disrupted:  # in the source an army does not move, though its convoying fleet stays
             assert [line for line in found if line.startswith("units ")]
 
 
-def test_what_is_printed(tmp_path, capsys):
+def test_the_printed_report(tmp_path, capsys):
     wrong = at(["after", "units"], {"FRANCE": ["A BUR"], "GERMANY": ["A MUN"]}) | {"id": "two"}
     also = at(["after", "phase"], "S1901R") | {"id": "three", "deviation": ["engines-disagree"]}
     named = at(["results", "A PAR"], []) | {"id": "four"}
     path = write(tmp_path / "some.json", FORM, wrong, also, named)
     assert cli.main(["diplomacy", "adjudicate", str(path)]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "four S1901M, told otherwise: result of A PAR: got bounce, wanted success",
+        "four S1901M, other result: result of A PAR: got bounce, wanted success",
         "two S1901M: units FRANCE: got ['A PAR'], wanted ['A BUR']",
         "three S1901M, not counted (engines-disagree): phase: got F1901M, wanted S1901R",
         "movement: 2 of 3 agree",
         "not counted: 1 with a deviation, of which 0 agree",
-        "results: 5 of 6 told alike",
+        "results: 5 of 6 agree",
         "all: 2 of 3 agree",
     ]
 
 
-def test_results_count_where_they_are_asked_for(tmp_path, capsys):
+def test_results_count_if_asked_for(tmp_path, capsys):
     path = str(write(tmp_path / "one.json", FORM, at(["results", "A PAR"], [])))
     assert cli.main(["diplomacy", "adjudicate", path]) == 0
     assert cli.main(["diplomacy", "adjudicate", path, "--results"]) == 1
@@ -131,14 +131,14 @@ def test_each_difference_is_found(tmp_path, path, value, found):
     assert not report.good
 
 
-def test_orders_ignored_are_not_told_void(tmp_path):
+def test_ignored_orders_are_not_reported_as_void(tmp_path):
     form = at(["orders", "FRANCE"], ["A PAR - PAR"])
     form |= {"results": {}, "ignored": {"FRANCE": ["A PAR - PAR"]}}
     form["after"]["units"] = {"FRANCE": ["A PAR"], "GERMANY": ["A BUR"]}
     assert check_vectors(write(tmp_path / "one.json", form), results=True).good
 
 
-def test_retreats_by_the_rules_go_before_the_sources(tmp_path):
+def test_retreats_by_the_rules_take_precedence_over_the_sources(tmp_path):
     units = {"GERMANY": ["A BUR", "A RUH"]}
     out = {"power": "FRANCE", "from": "MUN", "retreats": ["GAS"], "retreats_rules": ["BEL", "GAS", "PAR", "PIC", "MAR"]}
     form = {
@@ -193,7 +193,7 @@ def test_all_forms_of_files_are_read(tmp_path):
         (["after", "units"], 3, "after: position, units: got 3"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(tmp_path, path, value, wanted):
+def test_errors_name_the_wrong_field_and_its_place(tmp_path, path, value, wanted):
     form = at(path, value)
     with pytest.raises(GameError) as error:
         check_vectors(write(tmp_path / "one.json", FORM, form))
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, path, value, wanted):
     ],
     ids=lambda content: str(content)[:20],
 )
-def test_files_that_are_none(tmp_path, content, wanted):
+def test_files_that_are_not_vectors(tmp_path, content, wanted):
     path = tmp_path / "file.json"
     path.write_bytes(content)
     with pytest.raises(GameError) as error:

@@ -1,4 +1,4 @@
-"""Orders as people write them."""
+"""Parsing and writing orders."""
 
 import json
 import random
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbits.envs.diplomacy import notation
+from mlbits.envs.diplomacy import order_parser
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FLEET, MOVE, RETREAT
-from mlbits.envs.diplomacy.notation import MAX_LENGTH, NotationError, order_text, parse_order
+from mlbits.envs.diplomacy.order_parser import MAX_LENGTH, NotationError, order_text, parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position, first_position
 
@@ -57,7 +57,7 @@ def position(phase, dislodged=None, **units):
         ("F MAO - SPA(nc)", "F MAO - SPA/NC"),
         ("F Mid-Atlantic Ocean - Spain/SC", "F MAO - SPA/SC"),
         ("A GAS - SPA/NC", "A GAS - SPA"),
-        ("F GAS - SPA/SC", "F GAS - SPA/SC"),  # not allowed, but well said
+        ("F GAS - SPA/SC", "F GAS - SPA/SC"),  # not allowed, but well formed
         ("BUILD A PAR", "A PAR B"),
         ("A PAR B", "A PAR B"),
         ("build f stp(nc)", "F STP/NC B"),
@@ -72,7 +72,7 @@ def position(phase, dislodged=None, **units):
         ("  waive ;", "WAIVE"),
     ],
 )
-def test_what_people_write(said, written):
+def test_orders_as_people_write_them(said, written):
     order = parse_order(said, BOARD)
     assert order_text(order, BOARD) == written
     assert parse_order(written, BOARD) == order
@@ -111,7 +111,7 @@ def test_what_people_write(said, written):
         (7, "got int; wanted a text"),
     ],
 )
-def test_what_is_wrong_is_named(said, wanted):
+def test_errors_name_the_wrong_word(said, wanted):
     with pytest.raises(NotationError) as error:
         parse_order(said, BOARD)
     assert wanted in str(error.value)
@@ -124,18 +124,18 @@ def test_what_is_wrong_is_named(said, wanted):
         ("BRE - MAO", "F BRE - MAO"),
         ("bre s mar - gas", "F BRE S A MAR - GAS"),
         ("F STP - BOT", "F STP/SC - BOT"),
-        ("F STP/NC - BOT", "F STP/SC - BOT"),  # the coast it stands on is known (6.B.10)
-        ("F STP/NC - BAR", "F STP/SC - BAR"),  # and does not change by being named (6.B.11)
-        ("A STP - MOS", "A STP - MOS"),  # another kind than stands there: not ours to mend
+        ("F STP/NC - BOT", "F STP/SC - BOT"),  # the unit's coast is known (6.B.10)
+        ("F STP/NC - BAR", "F STP/SC - BAR"),  # and is not changed by naming another (6.B.11)
+        ("A STP - MOS", "A STP - MOS"),  # the wrong kind of unit: not corrected
         ("MOS S STP", "A MOS S F STP/SC"),
     ],
 )
-def test_the_position_makes_it_clear(said, written):
+def test_omitted_parts_are_taken_from_the_position(said, written):
     order = parse_order(said, BOARD, FIRST)
     assert order_text(order, BOARD, FIRST) == written
 
 
-def test_a_helped_unit_is_of_its_kind():
+def test_a_wrong_kind_of_helped_unit_is_refused():
     with pytest.raises(NotationError, match="got 'F'; wanted A, which is the unit there"):
         parse_order("F BRE S F PAR - PIC", BOARD, FIRST)
 
@@ -145,15 +145,15 @@ def test_a_move_in_a_retreat_phase_is_a_retreat(phase, kind):
     out = {"F TRI": {"power": "AUSTRIA", "from": "VEN", "retreats": ["ADR", "ALB"]}}
     now = position(phase, out, italy=["A TRI"]) if kind == RETREAT else position(phase, austria=["F TRI"])
     for said in ("TRI - ALB", "TRI -> ALB", "TRI to ALB", "TRI moves to ALB"):
-        order = parse_order(said, BOARD, now)  # the fleet has to go, not the army that came
+        order = parse_order(said, BOARD, now)  # the dislodged fleet is ordered, not the army that entered
         assert (order.kind, order.unit, order.target) == (kind, FLEET, BOARD.location_index["ALB"])
     assert parse_order("TRI R ALB", BOARD, now).kind == RETREAT
     out = {"A TRI": {"power": "AUSTRIA", "from": "VEN", "retreats": ["ALB"]}}
     now = position("F1901R", out, italy=["A TRI"])
-    assert parse_order("A TRI - ALB VIA", BOARD, now).kind == MOVE  # not a retreat: nobody retreats by sea
+    assert parse_order("A TRI - ALB VIA", BOARD, now).kind == MOVE  # not a retreat: units do not retreat by convoy
 
 
-def test_a_build_is_read_as_written_whatever_stands_there():
+def test_a_build_is_parsed_as_written_whatever_unit_is_there():
     now = position("W1901A", russia=["F STP/SC"])
     assert order_text(parse_order("F STP/NC B", BOARD, now), BOARD) == "F STP/NC B"
     assert order_text(parse_order("A STP B", BOARD, now), BOARD) == "A STP B"
@@ -167,17 +167,17 @@ def test_every_province_is_known_by_its_name():
 
 
 NAMES = json.loads((Path(__file__).parent / "names.json").read_text())["names"]
-NAMES["SKA"].append("skg")  # which that list lacks
+NAMES["SKA"].append("skg")  # missing in that list
 
 
 def test_every_alias_is_a_name_of_that_province_elsewhere():
     assert NAMES.keys() == {province.id for province in BOARD.provinces}
-    for alias, province in notation._ALIASES.items():
+    for alias, province in order_parser._ALIASES.items():
         assert alias.lower() in NAMES[province], alias
 
 
-def test_names_that_are_in_use_elsewhere_lead_to_the_province_or_nowhere():
-    """Aliases are all among them; another program's name for a province is never ours for another one."""
+def test_names_in_use_elsewhere_mean_the_same_province_or_none():
+    """All aliases are among them; another program's name for a province never means a different one here."""
     read = set()
     for province, names in NAMES.items():
         for name in (province, *names):
@@ -188,22 +188,22 @@ def test_names_that_are_in_use_elsewhere_lead_to_the_province_or_nowhere():
                     continue
                 assert BOARD.provinces[order.location].id == province, said
                 read.add(name.upper())
-    assert notation._ALIASES.keys() <= read
-    assert len(read) >= 75 + len(notation._ALIASES)
+    assert order_parser._ALIASES.keys() <= read
+    assert len(read) >= 75 + len(order_parser._ALIASES)
 
 
-def test_an_alias_is_known_only_where_the_board_has_the_province_and_no_id_of_its_own():
+def test_an_alias_is_known_only_if_the_board_has_the_province_and_no_such_id():
     form = json.loads(re.sub(r"\bALT\b", "GOL", json.dumps(dict(load_board("mini").source))))
     board = load_board(form)
     assert board.provinces[parse_order("A GOL H", board).location].id == "GOL"
     with pytest.raises(NotationError, match="wanted a province"):
         parse_order("A NAT H", board)
     form = json.loads(re.sub(r"\bTYS\b", "GOL", json.dumps(dict(BOARD.source))))
-    board = load_board(form)  # which has the Gulf of Lyon too, but an id goes before an alias
+    board = load_board(form)  # it has the Gulf of Lyon too, but ids take precedence over aliases
     assert board.provinces[parse_order("F GOL H", board).location].name == "Tyrrhenian Sea"
 
 
-def test_names_that_two_provinces_share_are_refused():
+def test_ambiguous_names_are_refused():
     form = dict(load_board("mini").source)
     rows = [dict(row) for row in form["provinces"]]
     rows[0]["name"] = rows[1]["name"] = "Twin Lands"
@@ -221,7 +221,7 @@ WORDS = (
 
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text(max_size=250), st.booleans())
-def test_any_text_is_an_order_or_a_notation_error(text, with_position):
+def test_any_text_gives_an_order_or_a_notation_error(text, with_position):
     try:
         order = parse_order(text, BOARD, FIRST if with_position else None)
     except NotationError as error:

@@ -1,12 +1,12 @@
-"""What follows the orders: units moved, retreats, builds and disbands, centres, and the next phase.
+"""Resolves a phase: moves units, then retreats, builds, disbands, ownership of centres, and the next phase.
 
-Rules of 2000 (Avalon Hill). A dislodged unit may go to a neighbour that is empty, was not left empty by a standoff, and
-is not where its attacker came from (that it may do if the attacker came by sea: DATC 4.A.5); without such a place it is
-destroyed at once. Two that retreat to one place are both destroyed. Centres change hands after the fall's retreats. A
-power with fewer centres than units that does not say which to disband is in civil disorder: the units farthest from
-its centres go, fleets before armies, then by name (DATC 2.4, 4.D.8; ``disorder_owned`` measures to the centres that it
-owns, as the rules of 2023 do, else to its home centres). Distances of armies go over land and sea, of fleets over
-water and coasts.
+Rules of 2000 (Avalon Hill). A dislodged unit may retreat to a neighbour that is empty, was not left empty by a
+standoff, and is not where its attacker came from (unless the attacker came by sea: DATC 4.A.5); without such a place
+it is destroyed at once. Units that retreat to the same place are both destroyed. Centres change owner after the fall's
+retreats. A power with fewer centres than units that does not order enough disbands is in civil disorder: the units
+farthest from its centres are disbanded, fleets before armies, then by name (DATC 2.4, 4.D.8; with ``disorder_owned``
+distances are measured to the centres that it owns, as in the rules of 2023, else to its home centres). Armies measure
+distances over land and sea, fleets over water and coasts.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     VOID,
 )
-from mlbits.envs.diplomacy.decisions import NO, NOBODY, YES
+from mlbits.envs.diplomacy.decisions import NO, NONE, YES
 
 
 @rule(inline=False)
 def resolve(state: Any, params: Any) -> None:
-    """Carry out the orders in the record, and go on to the next phase in which anybody has something to order."""
+    """Carry out the orders in the record, and go to the next phase in which a power has something to order."""
     phase = state.phase
     for p in range(params.provinces):
-        state.gone[p] = 0
+        state.destroyed[p] = 0
     if phase == SPRING_MOVES or phase == FALL_MOVES:
         resolve_moves(state, params)
         _move_units(state, params)
@@ -58,7 +58,7 @@ def resolve(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _next_phase(state: Any, params: Any) -> None:
-    """The phase after one without retreats to follow."""
+    """Go to the next phase, if no retreats follow."""
     if state.phase == SPRING_MOVES or state.phase == SPRING_RETREATS:
         state.phase = FALL_MOVES
         return
@@ -75,37 +75,37 @@ def _next_phase(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _move_units(state: Any, params: Any) -> None:
-    """Put every unit where it now is: those that succeeded at their goals, dislodged ones aside."""
+    """Update unit positions: successful moves at their targets, dislodged units in the ``out`` fields."""
     for p in range(params.provinces):
         state.new_kind[p] = NO_UNIT
-        state.new_power[p] = NOBODY
-        state.new_place[p] = NOBODY
+        state.new_power[p] = NONE
+        state.new_place[p] = NONE
         state.out_kind[p] = NO_UNIT
-        state.out_power[p] = NOBODY
-        state.out_place[p] = NOBODY
-        state.out_from[p] = NOBODY
+        state.out_power[p] = NONE
+        state.out_place[p] = NONE
+        state.out_from[p] = NONE
     for p in range(params.provinces):
         if state.unit_kind[p] == NO_UNIT:
             continue
         goal = state.goal[p]
-        if goal != NOBODY and state.verdict[p] == YES:
+        if goal != NONE and state.verdict[p] == YES:
             state.new_kind[goal] = state.unit_kind[p]
             state.new_power[goal] = state.unit_power[p]
             state.new_place[goal] = state.order_target[p]
-        elif state.beaten_from[p] != NOBODY:
+        elif state.dislodged_by[p] != NONE:
             state.out_kind[p] = state.unit_kind[p]
             state.out_power[p] = state.unit_power[p]
             state.out_place[p] = state.unit_place[p]
-            state.out_from[p] = state.beaten_from[p]
+            state.out_from[p] = state.dislodged_by[p]
         else:
             state.new_kind[p] = state.unit_kind[p]
             state.new_power[p] = state.unit_power[p]
             state.new_place[p] = state.unit_place[p]
     for p in range(params.provinces):
         goal = state.goal[p]
-        if state.unit_kind[p] != NO_UNIT and goal != NOBODY and state.verdict[p] == NO and state.path[p] == YES:
+        if state.unit_kind[p] != NO_UNIT and goal != NONE and state.verdict[p] == NO and state.path[p] == YES:
             met = state.head_on[p]
-            if met == NOBODY or state.verdict[met] == NO:
+            if met == NONE or state.verdict[met] == NO:
                 state.contested[goal] = 1
     for p in range(params.provinces):
         state.unit_kind[p] = state.new_kind[p]
@@ -115,7 +115,7 @@ def _move_units(state: Any, params: Any) -> None:
 
 @rule(inline=False)
 def _open_retreats(state: Any, params: Any) -> Any:
-    """Work out where dislodged units may go; those without a place are destroyed. Returns how many may go."""
+    """Find where dislodged units may retreat; destroy those without a place. Return how many may retreat."""
     count = 0
     for p in range(params.provinces):
         if state.out_kind[p] == NO_UNIT:
@@ -133,19 +133,19 @@ def _open_retreats(state: Any, params: Any) -> Any:
             count += 1
         else:
             state.out_kind[p] = NO_UNIT
-            state.gone[p] = 1
+            state.destroyed[p] = 1
     return count
 
 
 @rule
 def neighbour_row(params: Any, kind: Any, place: Any) -> Any:
-    """Row of the neighbour tables for a unit."""
+    """The row of a unit in the neighbour tables."""
     return place if kind == ARMY else params.locations + place
 
 
 @rule(inline=False)
 def _retreat(state: Any, params: Any) -> None:
-    """Carry out retreats; whoever has no order, or meets another, is destroyed."""
+    """Carry out retreats; units without an order, or with the same destination, are destroyed."""
     for p in range(params.provinces):
         state.mark[p] = 0
     for p in range(params.provinces):
@@ -168,14 +168,14 @@ def _retreat(state: Any, params: Any) -> None:
             else:
                 state.fate[p] = BOUNCE | DISBANDED
         if state.fate[p] != 0:
-            state.gone[p] = 1
+            state.destroyed[p] = 1
         state.out_kind[p] = NO_UNIT
-        state.out_power[p] = NOBODY
+        state.out_power[p] = NONE
 
 
 @rule(inline=False)
 def surplus(state: Any, params: Any, power: Any) -> Any:
-    """Centres less units of a power."""
+    """Centres minus units of a power."""
     count = 0
     for p in range(params.provinces):
         if params.center[p] != 0 and state.owner[p] == power:
@@ -187,7 +187,7 @@ def surplus(state: Any, params: Any, power: Any) -> Any:
 
 @rule(inline=False)
 def open_homes(state: Any, params: Any, power: Any) -> Any:
-    """Home centres in which a power can build now."""
+    """Number of home centres in which a power can build now."""
     count = 0
     for p in range(params.provinces):
         if params.home[p] == power and state.owner[p] == power and state.unit_kind[p] == NO_UNIT:
@@ -204,7 +204,7 @@ def to_adjust(state: Any, params: Any, power: Any) -> Any:
 
 @rule(inline=False)
 def anything_to_adjust(state: Any, params: Any) -> Any:
-    """Whether any power has something to order in an adjustment phase."""
+    """Whether any power may build or has to disband."""
     for power in range(params.powers):
         if to_adjust(state, params, power) != 0:
             return True
@@ -213,7 +213,7 @@ def anything_to_adjust(state: Any, params: Any) -> Any:
 
 @rule(inline=False)
 def _adjust(state: Any, params: Any) -> None:
-    """Carry out builds and disbands; civil disorder does what a power leaves undone."""
+    """Carry out builds and disbands; civil disorder makes the disbands that a power did not order."""
     for power in range(params.powers):
         left = to_adjust(state, params, power)
         for p in range(params.provinces):
@@ -241,17 +241,17 @@ def _adjust(state: Any, params: Any) -> None:
 @rule(inline=False)
 def _remove(state: Any, p: Any) -> None:
     state.unit_kind[p] = NO_UNIT
-    state.unit_power[p] = NOBODY
-    state.unit_place[p] = NOBODY
+    state.unit_power[p] = NONE
+    state.unit_place[p] = NONE
     state.fate[p] = DISBANDED
-    state.gone[p] = 1
+    state.destroyed[p] = 1
 
 
 @rule(inline=False)
 def _farthest(state: Any, params: Any, power: Any) -> Any:
-    """Province of the unit that civil disorder disbands."""
-    chosen, most, fleet = NOBODY, -1, False
-    for p in range(params.provinces):  # provinces are in the order of the map, compared by rank of their names
+    """The province of the unit that civil disorder disbands."""
+    chosen, most, fleet = NONE, -1, False
+    for p in range(params.provinces):  # in the order of the map; names are compared by rank
         if state.unit_kind[p] == NO_UNIT or state.unit_power[p] != power:
             continue
         far = _distance(state, params, p, power)
@@ -266,7 +266,7 @@ def _farthest(state: Any, params: Any, power: Any) -> Any:
 
 @rule(inline=False)
 def _distance(state: Any, params: Any, start: Any, power: Any) -> Any:
-    """Moves from a unit to the nearest centre that counts, over ``steps`` of its kind; more than any where none is."""
+    """Moves from a unit to the nearest centre that counts, by ``steps`` of its kind; ``provinces`` if there is none."""
     for p in range(params.provinces):
         state.mark[p] = 0
     kind = state.unit_kind[start]
@@ -294,10 +294,10 @@ def _distance(state: Any, params: Any, start: Any, power: Any) -> Any:
 
 @rule(inline=False)
 def clear_orders(state: Any, params: Any) -> None:
-    """Forget all orders and fates."""
+    """Clear all orders and fates."""
     for p in range(params.provinces):
         state.order_kind[p] = NO_ORDER
-        state.order_other[p] = NOBODY
-        state.order_target[p] = NOBODY
+        state.order_other[p] = NONE
+        state.order_target[p] = NONE
         state.order_via[p] = 0
         state.fate[p] = 0

@@ -1,4 +1,4 @@
-"""Orders as people write them: read and written.
+"""The order parser and writer: orders as text, such as ``A PAR - BUR``.
 
 | order | written | also read |
 |---|---|---|
@@ -13,10 +13,10 @@
 | build | ``F STP/SC B`` | BUILDS, ``BUILD F STP(SC)``, ``St. Petersburg (south coast)`` |
 | waive | ``WAIVE`` | WAIVES |
 
-Capitals do not matter. Of the coasts (DATC 4.B and 6.B): where a fleet can reach only one coast of a province, it need
-not be named; where it can reach several, the order is refused, for there are no default coasts; the coast that a fleet
-stands on is corrected from the position; armies' coasts are dropped. The letters A and F may be left out where the
-province, or the position, leaves no doubt.
+Case does not matter. Coasts (DATC 4.B and 6.B): if a fleet can reach only one coast of a province, the coast need
+not be named; if it can reach several, the order is refused, since there are no default coasts; the coast that a fleet
+stands on is corrected from the position; coasts given for armies are dropped. The letters A and F may be left out if
+the province, or the position, makes them clear.
 
 >>> from mlbits.envs.diplomacy.board import load_board
 >>> board = load_board()
@@ -24,7 +24,7 @@ province, or the position, leaves no doubt.
 'F LYO - SPA/SC'
 >>> parse_order("A PAR - LONDONDERRY", board)
 Traceback (most recent call last):
-mlbits.envs.diplomacy.notation.NotationError: order 'A PAR - LONDONDERRY': got 'LONDONDERRY'; wanted a province
+mlbits.envs.diplomacy.order_parser.NotationError: order 'A PAR - LONDONDERRY': got 'LONDONDERRY'; wanted a province
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _VERBS = {
 }
 _FIRST = {"BUILD": BUILD, "DISBAND": DISBAND, "REMOVE": DISBAND}
 _DIRECTIONS = {"N": "NORTH", "S": "SOUTH", "E": "EAST", "W": "WEST"}
-# Short names in use elsewhere, for boards whose own ids leave them free.
+# Abbreviations in use elsewhere, for boards that do not use them as ids.
 _ALIASES = {
     "LPL": "LVP", "GOL": "LYO", "NAT": "NAO", "NRG": "NWG", "NOR": "NWY", "MID": "MAO", "TYN": "TYS", "IRS": "IRI",
     "ECH": "ENG", "GOB": "BOT", "SKG": "SKA", "EMED": "EAS", "WMED": "WES",
@@ -84,7 +84,7 @@ _ALIASES = {
 
 
 class NotationError(GameError):
-    """A text that is no order.
+    """A text that is not an order.
 
     The message has the text, the word that was wrong and what was wanted; ``why`` is the message without the text.
     """
@@ -95,29 +95,29 @@ class NotationError(GameError):
 
 
 def parse_order(text: str, board: Board, position: Position | None = None) -> Order:
-    """Read an order.
+    """Parse an order.
 
-    Whether the position allows it is another question: :func:`mlbits.envs.diplomacy.order_reasons.why_illegal`.
+    Whether the position allows it is decided by :func:`mlbits.envs.diplomacy.order_reasons.why_illegal`.
 
     Args:
         text: at most 200 characters.
         board: the map, for names and neighbours.
-        position: where the units are, for letters and coasts left out.
+        position: where the units are, to supply omitted letters and coasts.
 
     Raises:
-        NotationError: for any other text.
+        NotationError: if the text is not an order.
     """
     return _Sentence(text, board, position).order()
 
 
 def order_text(order: Order, board: Board, position: Position | None = None) -> str:
-    """Write an order, so that :func:`parse_order` reads the same.
+    """Write an order such that :func:`parse_order` reads the same.
 
     Args:
-        order: with locations of the board.
+        order: an order with locations of the board.
         board: the map.
-        position: if given, a helped unit's letter and coast are written from it; else its letter only where the
-            province can hold but one kind.
+        position: if given, the letter and coast of a helped unit are written from it; else its letter only if the
+            province can hold one kind of unit only.
     """
     if order.kind == WAIVE:
         return "WAIVE"
@@ -146,7 +146,7 @@ _tables: weakref.WeakKeyDictionary[Board, dict[tuple[str, ...], int]] = weakref.
 
 
 def _names(board: Board) -> dict[tuple[str, ...], int]:
-    """Provinces by the words of their names; a name that several bear is none."""
+    """Provinces by the words of their names; ambiguous names are left out."""
     if board not in _tables:
         table: dict[tuple[str, ...], int] = {}
         twice = set()
@@ -172,7 +172,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 class _Sentence:
-    """The words of one order, taken from left to right."""
+    """The words of one order, parsed from left to right."""
 
     def __init__(self, text: str, board: Board, position: Position | None) -> None:
         self.text, self.board, self.position = text, board, position
@@ -187,7 +187,7 @@ class _Sentence:
         raise NotationError(self.text, got, wanted)
 
     def take(self, *wanted: str) -> str:
-        """The next word where it is one of these, else nothing."""
+        """The next word if it is one of these, else ""."""
         if self.at < len(self.words) and self.words[self.at] in wanted:
             self.at += 1
             return self.words[self.at - 1]
@@ -204,7 +204,7 @@ class _Sentence:
             verb = self.take(*_VERBS)
             if not verb:
                 self.fail("an order: - (a move), S, C, H, R, D or B")
-            if _VERBS[verb] == BUILD:  # of a build the place is meant as written, whatever stands there
+            if _VERBS[verb] == BUILD:  # a build's place is taken as written, whatever unit is there
                 end, self.at = self.at, start
                 kind, place = self.unit(BUILD)
                 self.at = end
@@ -214,7 +214,7 @@ class _Sentence:
         return order
 
     def deed(self, what: int, kind: int, place: int, verb: str = "") -> Order:
-        """The order from its verb on."""
+        """Parse an order from its verb."""
         if what in (HOLD, DISBAND, BUILD):
             return Order(what, kind, place)
         if what in (MOVE, RETREAT):
@@ -228,7 +228,7 @@ class _Sentence:
         return self.help(what, kind, place)
 
     def help(self, what: int, kind: int, place: int) -> Order:
-        """A support or a convoy, from the helped unit on."""
+        """Parse a support or a convoy from the helped unit."""
         letter = self.take(*_KINDS)
         province, coast = self.province()
         standing = self.standing(province)
@@ -238,7 +238,7 @@ class _Sentence:
             wanted = "which is the unit there" if standing is not None else "the only kind that can be there"
             self.fail(f"{UNIT_LETTERS[there]}, {wanted}", repr(letter))
         if what == CONVOY and helped == FLEET:
-            self.fail("an army, for fleets are not convoyed", f"a fleet in {self.board.provinces[province].id}")
+            self.fail("an army, since fleets are not convoyed", f"a fleet in {self.board.provinces[province].id}")
         moves = self.take("-", "->", "TO", "MOVE", "MOVES")
         if not moves:
             if what == CONVOY:
@@ -267,7 +267,7 @@ class _Sentence:
         return True
 
     def standing(self, province: int) -> Unit | None:
-        """The unit there; the one that has to retreat goes first."""
+        """The unit there; a dislodged unit takes precedence."""
         if self.position is None:
             return None
         if province in self.position.dislodged:
@@ -275,14 +275,14 @@ class _Sentence:
         return self.position.units.get(province)
 
     def ground(self, province: int) -> int:
-        """The only kind of unit that can be there, or 0 where both can."""
+        """The only kind of unit that can be there, or 0 if both can."""
         return {LAND: ARMY, SEA: FLEET}.get(self.board.provinces[province].type, 0)
 
     def phase(self) -> int:
         return -1 if self.position is None else self.position.phase
 
     def unit(self, what: int | None) -> tuple[int, int]:
-        """The ordered unit: its kind, and the location where it stands or is to be built."""
+        """Parse the ordered unit: its kind, and the location where it is or is to be built."""
         letter = self.take(*_KINDS)
         province, coast = self.province()
         kind = _KINDS.get(letter, 0)
@@ -299,13 +299,13 @@ class _Sentence:
             return kind, standing.location
         if coast is None and self.board.coasts_of[province]:
             if what is None and self.phase() in (-1, ADJUSTMENTS) and self.words[self.at : self.at + 1] in _BUILDS:
-                return kind, place  # read again as a build, which says it better
+                return kind, place  # parsed again as a build, with a better error message
             coasts = ", ".join(self.board.locations[c] for c in self.board.coasts_of[province])
             self.fail(f"one of its coasts: {coasts}", repr(self.board.provinces[province].id))
         return kind, place
 
     def goal(self, kind: int, place: int) -> int:
-        """Where a move or retreat goes, with the coast where only one is possible."""
+        """Parse the destination of a move or retreat, adding the coast if only one is possible."""
         province, coast = self.province()
         if kind == ARMY:
             return province
@@ -318,7 +318,7 @@ class _Sentence:
         return near[0] if near else province
 
     def province(self) -> tuple[int, str | None]:
-        """A province by id or name, the longest that fits, and the coast named after it, such as "SC"."""
+        """Parse a province by id or name (the longest match), and the coast named after it, such as "SC"."""
         table = _names(self.board)
         for length in range(min(8, len(self.words) - self.at), 0, -1):
             words = self.words[self.at : self.at + length]
@@ -326,12 +326,12 @@ class _Sentence:
                 self.at += length
                 coast = self.named_coast()
                 if coast is not None:
-                    self.coast(table[words], coast)  # an army's is dropped, but has to be there
+                    self.coast(table[words], coast)  # dropped for an army, but has to exist
                 return table[words], coast
         return self.fail("a province")
 
     def named_coast(self) -> str | None:
-        """The coast after a province: /SC, (SC), (south coast), south coast; None where there is none."""
+        """Parse the coast after a province: /SC, (SC), (south coast), south coast; None if there is none."""
         start, bracket = self.at, self.take("(", "/")
         known = {coast for province in self.board.provinces for coast in province.coasts} | {"NC", "SC", "EC", "WC"}
         word = self.take(*known)
@@ -349,11 +349,11 @@ class _Sentence:
         return word
 
     def coast(self, province: int, coast: str) -> int:
-        """The location of a province's coast."""
+        """The location of a province's named coast."""
         name = f"{self.board.provinces[province].id}/{coast}"
         if name not in self.board.location_index:
             coasts = ", ".join(self.board.locations[c] for c in self.board.coasts_of[province])
-            self.fail(f"one of its coasts: {coasts}" if coasts else "no coast, it has but one", repr(name))
+            self.fail(f"one of its coasts: {coasts}" if coasts else "no coast, since it has only one", repr(name))
         return self.board.location_index[name]
 
 
