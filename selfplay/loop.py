@@ -27,10 +27,10 @@ Measure = Callable[[Session], Measured]
 
 
 def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupts) -> dict[str, Any]:
-    """Train until the run's steps are done, or somebody asks for its end; returns the summary.
+    """Train until the run has all its steps, or a signal asks it to stop; returns the summary.
 
     Raises:
-        RunInterrupted: where somebody has, once the iteration under way is over and saved.
+        RunInterrupted: after a signal or a closed pipe; the current iteration is finished and saved first.
         NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
     """
     turns = Turns(session, tracker, folder)
@@ -57,10 +57,10 @@ def train(
     """Start a run.
 
     Args:
-        settings: of the run, from :func:`mlbits.selfplay.runs.config.resolve`.
+        settings: the run's settings, from :func:`mlbits.selfplay.runs.config.resolve`.
         out: its folder; None makes one under ``runs``.
         console: whether to show progress.
-        measure: asked at every evaluation for more to record; the command gives
+        measure: called at every evaluation for more to record; ``mlbits train`` passes
             :func:`mlbits.evals.training_probes.during_training`.
 
     Returns:
@@ -68,7 +68,7 @@ def train(
 
     Raises:
         MlbitsError: for settings that do not fit, a folder that holds another run, or numbers that are not finite.
-        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe asks for the run's end; it is saved before.
+        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe stops the run; it is saved before.
     """
     if isinstance(settings.agent_config, SB3Config):  # Stable-Baselines3 has a loop of its own
         from mlbits.selfplay import sb3_training
@@ -96,18 +96,18 @@ def train(
 def resume(
     folder: str | Path, *, total_steps: int | None = None, console: bool = True, measure: Measure | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run from its newest whole checkpoint (from the start where there is none yet).
+    """Continue a run from its newest complete checkpoint (from the start if there is none yet).
 
     Args:
         folder: the run's folder.
-        total_steps: a new end; None keeps the run's own.
+        total_steps: a new number of steps to end at; None keeps the run's own.
         console: whether to show progress.
-        measure: asked at every evaluation for more to record, as :func:`train` has it.
+        measure: as for :func:`train`.
 
     Raises:
-        RunError: if the folder is no run, or one of Stable-Baselines3's that is not finished.
+        RunError: if the folder is not a run, or is an unfinished one of Stable-Baselines3's.
         CheckpointError: if there are checkpoints and none is usable.
-        RunInterrupted: as :func:`train` has it.
+        RunInterrupted: as :func:`train` raises it.
     """
     folder, settings = Path(folder), read_settings(folder)
     if isinstance(settings.agent_config, SB3Config):
@@ -116,7 +116,7 @@ def resume(
         return sb3_training.resume(folder, settings, total_steps)
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
-        change_settings(folder, settings)  # so that another interruption goes on to the same end
+        change_settings(folder, settings)  # so that a run interrupted again resumes to the same end
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
@@ -136,7 +136,7 @@ def resume(
             for note in notes:
                 tracker.say(note)
             for problem in problems:
-                tracker.say(f"passed over {problem}")
+                tracker.say(f"skipped {problem}")
             tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")
             return folder, loop(session, tracker, folder, interrupts)
         finally:

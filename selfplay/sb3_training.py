@@ -288,7 +288,7 @@ def _check_memory(settings: Settings, observation_space: gym.Space[Any], action_
     size, room = capacity * (each + 8 * get_action_dim(action_space) + 12), memory_bytes(torch.device("cpu"))
     if size > room:
         raise ConfigError(
-            f"agent.buffer_size: a replay of {capacity:,} transitions of this environment takes "
+            f"agent.buffer_size: a replay buffer of {capacity:,} transitions of this environment takes "
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
             f"wanted at most {int(capacity * room / size):,}, with room for the rest"
         )

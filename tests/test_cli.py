@@ -169,7 +169,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
 
     said = printed("eval", folder, "--episodes", "7", "--gif", gif, "--json", result)
     assert "95% interval" in said
-    assert "7 episodes (checkpoint at 256 steps" in said
+    assert "over 7 episodes (" in said and "; checkpoint at 256 steps" in said
     assert f"animation: {gif}" in said
     with Image.open(gif) as picture:
         assert picture.format == "GIF"
@@ -178,7 +178,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
     assert values["episodes"] == 7
     assert values["return_interval"] == [-float("inf"), float("inf")]  # every episode takes the same two steps
     assert "Infinity" not in result.read_text()
-    assert f"return {values['return_mean']:.4g}, no 95% interval, as all 7 are equal" in said
+    assert f"return {values['return_mean']:.4g} over 7 episodes (no 95% interval: all 7 are equal" in said
 
     said = printed("resume", folder, "--total-steps", "512")
     assert f"resuming from {folder / 'checkpoints' / 'step-000000000256'}" in said
@@ -208,7 +208,7 @@ def test_evaluation_says_which_checkpoint_it_passed_over(run, tmp_path, capsys):
     capsys.readouterr()
     assert main(["eval", str(copy), "--episodes", "2"]) == 0
     said = capsys.readouterr()
-    assert "passed over" in said.err
+    assert "skipped" in said.err
     assert "step-000000000256: damaged: state.json" in said.err
     assert "checkpoint at 128 steps" in said.out
 
@@ -467,7 +467,7 @@ def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed,
     model = tmp_path / "model.zip"
     PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu", seed=0).learn(32).save(model)
     said = printed("eval", model, "mlbits/CartPole-v0", "--episodes", 3, "--json", tmp_path / "result.json")
-    assert "3 episodes (checkpoint at 32 steps" in said
+    assert "over 3 episodes (" in said and "; checkpoint at 32 steps" in said
     assert json.loads((tmp_path / "result.json").read_text())["env_steps"] == 32
     assert "3 episodes" in printed(
         "eval", model, "CartPole-v1", "--episodes", 3, "--env-json", '{"sutton_barto_reward": true}'
@@ -476,4 +476,4 @@ def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed,
     assert refused("eval", model, "Acrobot-v1").startswith("action_space: got Discrete(3); the model was trained on")
     assert refused("eval", tmp_path / "no.zip", GRID).endswith("not found; wanted a model that Stable-Baselines3 saved")
     assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("--env-json: ")
-    assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} knows its own")
+    assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} has its own")

@@ -147,7 +147,7 @@ def blotto(tmp_path_factory):
 
 def test_eval_takes_settings_as_train_does(printed, refused, run):
     one = printed("eval", run, "--episodes", "3", "--env.step-cost", "5", "--env.horizon", "1")
-    assert one.startswith("return -5,")
+    assert one.startswith("return -5 over 3 episodes (")
     other = printed("eval", run, "--episodes", "3", "--env-json", '{"step_cost": 5.0, "horizon": 1}')
     assert other == one
     assert "did you mean --env.slip?" in refused("eval", run, "--env.slp", "0.1")
@@ -263,8 +263,8 @@ def test_a_finished_run_says_so(printed, blotto):
     before = {path: path.read_bytes() for path in blotto.rglob("*") if path.is_file()}
     said = printed("resume", blotto)
     steps = json.loads((blotto / "summary.json").read_text())["env_steps"]
-    assert said.startswith(f"{blotto} is finished: it has its {steps:,} steps, and nothing was run now\n")
-    assert f"to train on: mlbits resume {shlex.quote(str(blotto))} --total-steps {2 * steps}" in said
+    assert said.startswith(f"{blotto} is finished: it has its {steps:,} steps; nothing was done\n")
+    assert f"to train longer: mlbits resume {shlex.quote(str(blotto))} --total-steps {2 * steps}" in said
     assert printed("resume", blotto, "--total-steps", "5") == said  # an end that is past already
     assert {path: path.read_bytes() for path in blotto.rglob("*") if path.is_file()} == before
 
@@ -295,4 +295,4 @@ def test_bots_are_refused_as_learners_by_their_name(refused, tmp_path):
 
 def test_one_is_no_plural(printed, run):
     said = printed("eval", str(run), "--episodes", "1")
-    assert ", no 95% interval, as it is from one alone, 1 episode (checkpoint" in said
+    assert " over 1 episode (no 95% interval from a single value); checkpoint" in said

@@ -133,7 +133,7 @@ def test_what_an_environment_gives_ends_the_run_by_name_and_the_last_good_checkp
     kept = max((folder / "checkpoints").iterdir())
     assert said == (
         f"error: {ENV}: {what}: got {float(value):g} at step {2 * AT}, copy 1; wanted a finite number, at most 1.8e+19 "
-        f"in size; {folder} has ended, the last good checkpoint stays: {kept}"
+        f"in size; {folder} was stopped, the last good checkpoint stays: {kept}"
     )
     assert 20 <= int(kept.name[5:]) <= 2 * AT  # saved every 20 steps, or once a rollout
     assert finite(kept)

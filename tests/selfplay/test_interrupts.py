@@ -53,9 +53,9 @@ def test_a_run_that_was_interrupted_is_saved_and_ends_as_if_it_had_not_been(
     done = signalled(moment, count, signals, "train", *RUNS[name].split(), "--out", str(folder))
     assert done.returncode == STATUS[signals], done.stderr
     assert steps_of(folder) == saved
-    assert f"{signals}: finishing the iteration, then saving; again: stop at once" in done.stderr
+    assert f"{signals}: finishing the iteration, then saving; a second signal stops at once" in done.stderr
     assert f"{signals}: stopped after {saved[-1]:,} steps; saved: {newest(folder)}\n" in done.stderr
-    how = re.search(r"^go on with: mlbits (resume .*)$", done.stderr, re.M)[1]
+    how = re.search(r"^to continue: mlbits (resume .*)$", done.stderr, re.M)[1]
     assert not (folder / "summary.json").exists()
     assert main(shlex.split(how)) == 0
     compare(folder, left_alone(name))
@@ -86,7 +86,7 @@ def test_a_second_signal_stops_at_once_and_harms_nothing(moment, count, kept, le
     folder = tmp_path / "run"
     done = signalled(moment, count, "SIGINT,SIGINT", "train", *RUNS["cartpole"].split(), "--out", str(folder))
     assert done.returncode == 130
-    assert f"stopped at once; {folder} goes on from its newest checkpoint: mlbits resume {folder}" in done.stderr
+    assert f"stopped at once; to continue from the newest checkpoint: mlbits resume {folder}" in done.stderr
     assert steps_of(folder) == kept
     assert main(["resume", str(folder)]) == 0
     compare(folder, left_alone("cartpole"))
@@ -134,7 +134,7 @@ def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # n
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
     assert f"closed pipe: stopped after {steps_of(folder)[-1]:,} steps; saved: {newest(folder)}" in said
-    assert f"go on with: mlbits resume {folder}" in said
+    assert f"to continue: mlbits resume {folder}" in said
     assert steps_of(folder)[-1] < 1024
     assert main(["resume", str(folder)]) == 0
     compare(folder, left_alone("cartpole"))
@@ -254,7 +254,7 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
     assert done.returncode == 130, done.stderr
     assert steps_of(folder) == [384]
     assert f"stopped after 384 steps; saved: {newest(folder)}" in done.stderr
-    assert f"sb3-ppo cannot be resumed, but it plays: mlbits eval {folder}" in done.stderr
+    assert f"sb3-ppo cannot be resumed; to evaluate it: mlbits eval {folder}" in done.stderr
     assert main(["eval", str(folder), "--episodes", "1"]) == 0
 
 
@@ -262,11 +262,11 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
     ("words", "place", "said"),
     [
         ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament.command.run_command", "the same command"),
-        ("reproduce gridworld --quick", "mlbits.evals.eval_entry", "with --out the same command goes on"),
+        ("reproduce gridworld --quick", "mlbits.evals.eval_entry", "with --out the same command continues"),
         ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploitability.exploit.exploit", "interrupted"),
         ("bench ppo", "mlbits.evals.benchmarks.groups.run_benchmarks", "interrupted"),
         ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),
-        ("resume runs/mine", "mlbits.selfplay.runs.folder.finished_summary", "goes on with it"),
+        ("resume runs/mine", "mlbits.selfplay.runs.folder.finished_summary", "the same command resumes it"),
     ],
 )
 def test_other_commands_end_in_one_line(words, place, said, monkeypatch, capsys):

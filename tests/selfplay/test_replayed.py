@@ -35,7 +35,9 @@ def opened(env="mlbits/CartPole-v0", run=None, **settings):
 
 def test_a_replay_larger_than_memory_is_refused_with_its_size_before_it_starts():
     """A transition of CartPole takes 2 x 4 floats, an action, a reward and how it ends: 50 bytes."""
-    with pytest.raises(ConfigError, match=r"agent.capacity: a replay of 1,000,000,000,000 transitions.* 46,566\.1 GiB"):
+    with pytest.raises(
+        ConfigError, match=r"agent.capacity: a replay buffer of 1,000,000,000,000 transitions.* 46,566\.1 GiB"
+    ):
         opened(capacity=10**12)
 
 
@@ -54,7 +56,9 @@ def test_memory_that_the_machine_does_not_give_is_told(monkeypatch):
         raise RuntimeError("not enough memory: you tried to allocate 7 bytes\nand a long trace")
 
     monkeypatch.setattr(sessions, "Replay", refused)
-    with pytest.raises(ConfigError, match=r"agent.capacity: .*does not give \(not enough memory.* 7 bytes\); wanted f"):
+    with pytest.raises(
+        ConfigError, match=r"agent.capacity: .*does not grant \(not enough memory.* 7 bytes\); wanted f"
+    ):
         opened()
 
 

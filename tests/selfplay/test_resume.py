@@ -199,7 +199,7 @@ def test_a_damaged_checkpoint_is_passed_over_said_so_and_the_run_ends_the_same(l
     weights.write_bytes(weights.read_bytes()[:-10])
     assert main(["resume", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert f"passed over {newest(folder).parent / 'step-000000000640'}: damaged: weights.safetensors" in said
+    assert f"skipped {newest(folder).parent / 'step-000000000640'}: damaged: weights.safetensors" in said
     assert f"resuming from {newest(folder).parent / 'step-000000000384'}" in said
     compare(folder, left_alone("cartpole"))
 

@@ -50,7 +50,7 @@ def test_twenty_equal_outcomes_between_0_and_1():
     assert mean_interval([1.0] * 20, bounds=(0, 1)) == (1, (pytest.approx(wilson.low), 1))
     assert mean_interval([0.0] * 20, bounds=(0, 1)) == (0, (0, pytest.approx(1 - wilson.low)))
     assert equal_interval(1.0, 20, (0, 1)) == (pytest.approx(wilson.low), 1)
-    with pytest.raises(ValueError, match=r"bounds: got \(0, 1\) for numbers 2.0 .. 2.0; wanted them within"):
+    with pytest.raises(ValueError, match=r"bounds: got \(0, 1\) for numbers 2.0 .. 2.0; wanted bounds around them"):
         mean_interval([2.0] * 20, bounds=(0, 1))
 
 
@@ -243,7 +243,9 @@ def test_confidence_widens():
 def test_intervals_in_words_and_in_json():
     assert interval_text((1.0, 2.5), 9) == "95% interval 1 to 2.5"
     # z^2 / (n + z^2) = 3.8415 / 103.8415
-    assert interval_text(UNKNOWN, 100) == "no 95% interval, as all 100 are equal: up to 3.7% of others may differ"
+    assert (
+        interval_text(UNKNOWN, 100) == "no 95% interval: all 100 are equal, and up to 3.7% of further ones may differ"
+    )
     assert interval_text((-np.inf, 3.0), 9) == "95% interval below 3"
     assert interval_text((3.0, np.inf), 9, ".1f") == "95% interval above 3.0"
     data = {"interval": [-np.inf, np.inf], "text": 'to Infinity, "-Infinity"', "Infinity": 1.5}

@@ -18,7 +18,7 @@ class BenchFlags:
     """Measure steps per CPU-second and per second, beside the other libraries that are installed.
 
     Attributes:
-        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all without it.
+        group: gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; None runs all.
         device: "cpu" or "cuda".
         seconds: how long each measurement takes.
         json: write the rows to this file.
@@ -36,7 +36,7 @@ def parse(words: list[str]) -> Any:
 
 
 def command(words: list[str]) -> int:
-    """Measure how fast everything runs here."""
+    """Measure the speed of environments and agents on this machine."""
     flags = parse(words)
     if not 0 < flags.seconds < float("inf"):
         raise MlbitsError(f"seconds: got {flags.seconds}; wanted a positive number")

@@ -15,13 +15,13 @@ from mlbits.selfplay.runs.command_line import read_flags
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdjudicateFlags:
-    """Adjudicate the vectors of a file (JSON or JSON lines, gzipped or not); print what differs and how many agree.
+    """Adjudicate the test vectors of a file (JSON or JSON lines, gzipped or not); print differences and their number.
 
     Attributes:
-        file: the vectors.
+        file: the test vectors.
         rules: "datc-2.4" or "datc-3.0".
         map: "standard", "mini" or a file.
-        results: count a vector as different where the names of its orders' fates alone differ.
+        results: also count a vector as different where only the names of its orders' results differ.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -45,13 +45,13 @@ class DrawFlags:
     """Draw a game from a file of saved games.
 
     Attributes:
-        file: the games, one object or one a line.
+        file: the games, as one JSON object or one per line.
         out: what to write: a page to step through (.html), an animation (.gif), or one phase (.png, .svg).
         game: which game of the file, 1 is the first.
-        phase: one phase only, such as "F1903M"; a PNG or SVG shows the last one without it.
+        phase: one phase only, such as "F1903M"; by default a PNG or SVG shows the last one.
         map: "standard", "mini" or a file.
         size: width in pixels of a PNG or GIF.
-        seconds: that each picture of a GIF stays.
+        seconds: how long a GIF shows each picture.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]

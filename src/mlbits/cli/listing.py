@@ -13,10 +13,10 @@ from mlbits.selfplay.runs.command_line import read_flags
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListFlags:
-    """List what there is.
+    """List environments, agents, presets and evaluations.
 
     Attributes:
-        what: "envs", "agents", "presets" or "evals"; everything without it.
+        what: "envs", "agents", "presets" or "evals"; None lists all.
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "all"

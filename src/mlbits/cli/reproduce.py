@@ -14,11 +14,11 @@ from mlbits.selfplay.runs.command_line import read_flags, signature_fields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceFlags:
-    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows what else that one takes.
+    """Repeat a result and compare it with its target. "mlbits reproduce NAME --help" shows the flags of that one.
 
     Attributes:
-        name: of the result (mlbits list evals).
-        quick: a short form with fewer seeds.
+        name: the result's name (mlbits list evals).
+        quick: a shorter run with fewer seeds.
         json: write the result to this file.
     """
 
@@ -28,7 +28,7 @@ class ReproduceFlags:
 
 
 def reproduce_flags(words: list[str]) -> Any:
-    """The flags of a reproduction: those of all, and the other parameters of its own function.
+    """The flags of a reproduction: the common ones and the other parameters of its function.
 
     Raises:
         UnknownIdError: for an unknown reproduction.
@@ -52,7 +52,7 @@ def parse(words: list[str]) -> Any:
 
 
 def command(words: list[str]) -> int:
-    """Repeat a result; 1 where it misses its target."""
+    """Repeat a result; exit status 1 if it misses its target."""
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals import eval_entry

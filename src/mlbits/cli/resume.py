@@ -15,7 +15,7 @@ from mlbits.selfplay.runs.command_line import read_flags
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResumeFlags:
-    """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted.
+    """Continue a run from its newest complete checkpoint; on the CPU the result is as if it had never been interrupted.
 
     Attributes:
         run: the run's folder.
@@ -43,14 +43,14 @@ def command(words: list[str]) -> int:
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
         settings = read_settings(flags.run)
-        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps, and nothing was run now")
+        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps; nothing was done")
         print(f"its result: {'; '.join(headlines(done))}")
         if settings.agent.startswith("sb3-"):
-            print("Stable-Baselines3's runs cannot go on; wanted a new run with more --total-steps")
+            print("Stable-Baselines3's runs cannot be resumed; wanted a new run with more --total-steps")
         elif settings.run.stop_when_solved and done.get("solved_at") is not None:
-            print("it was to stop when solved (--stop-when-solved); wanted a new run without that to train on")
+            print("it stopped because it was solved (--stop-when-solved); to train longer, start a new run without it")
         else:
-            print(f"to train on: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
+            print(f"to train longer: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
     with compiling_said():
         folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)

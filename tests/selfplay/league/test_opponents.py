@@ -319,7 +319,7 @@ def test_what_cannot_be_a_league_is_refused():
     with pytest.raises(ConfigError, match=r"pool: mlbits/GridWorld-v0 has one seat"):
         session_of("mlbits/GridWorld-v0", pool="latest")
     settings = resolve("dqn", MATRIX, preset="none", run=SHORT | {"pool": "league"}, agent_settings={"capacity": 1000})
-    with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay"):
+    with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay buffer"):
         open_session(settings)
     with pytest.raises(ConfigError, match="pool_every"):
         session_of(pool="uniform", pool_every=0)
@@ -372,7 +372,7 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
         open_guest(str(file), "mlbits/Blotto-v0")
     with pytest.raises(SavedAgentError, match=r"its env_settings is \{\}; wanted \{'payoffs': 'shapley'\}"):
         open_guest(str(file), MATRIX, {"payoffs": "shapley"})
-    with pytest.raises(SavedAgentError, match="is not there"):
+    with pytest.raises(SavedAgentError, match="not found"):
         open_guest(str(tmp_path / "copy.safetensors"), MATRIX)
     data, broken = file.read_bytes(), tmp_path / "copy-0000.safetensors"
     broken.write_bytes(data[: len(data) // 2])
@@ -428,7 +428,7 @@ def test_a_run_whose_guest_has_learnt_on_is_told_so(run, tmp_path):
     train(settings, out, console=False)
     resume(out, total_steps=400, console=False)
     resume(guest, total_steps=700, console=False)
-    with pytest.raises(CheckpointError, match=r"opponents: .*guest is another agent than the one that the run has met"):
+    with pytest.raises(CheckpointError, match=r"opponents: .*guest has changed since the run's checkpoint"):
         resume(out, total_steps=600, console=False)
 
 
@@ -441,7 +441,7 @@ def test_runs_with_bots_of_before_there_were_pools_go_on():
         del checkpoint.arrays[name]
     other.from_checkpoint(checkpoint, None)
     assert content_hash(other.learner) == content_hash(session.learner)
-    with pytest.raises(CheckpointError, match="it does not hold what this run needs"):
+    with pytest.raises(CheckpointError, match="it lacks what this run needs"):
         session_of(pool="uniform").from_checkpoint(checkpoint, None)
 
 
@@ -452,8 +452,8 @@ def test_a_run_whose_pool_is_gone_does_not_go_on_with_another(run, tmp_path):
     shutil.copytree(run, copied)
     first, second = copied / "pool" / "copy-0000.safetensors", copied / "pool" / "copy-0001.safetensors"
     first.write_bytes(second.read_bytes())
-    with pytest.raises(CheckpointError, match="is another copy than the one that the run has met"):
+    with pytest.raises(CheckpointError, match="is not the copy that the run has met"):
         resume(copied, total_steps=1000, console=False)
     first.unlink()
-    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: is not there"):
+    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
         resume(copied, total_steps=1000, console=False)
