@@ -1,5 +1,6 @@
-"""Evaluation: how good agents are and how fast everything runs.
+"""Evaluation: how good agents are, how exploitable, how they compare, and how fast the suite runs.
 
+Tournaments, game theory, benchmarks and reproductions of results belong here; training does not (``selfplay``).
 ``EVALS`` is the registry of reproductions: one line each, imported at first use.
 """
 

@@ -1,12 +1,12 @@
-"""``mlbits reproduce overestimation``: max Q is too high, and double Q-learning cures it; measured against the truth.
+"""``mlbits reproduce overestimation``: the overestimation of max Q, and double Q-learning, against true values.
 
-Q-learning bootstraps from the maximum of noisy estimates, which is above the maximum of what they estimate (Thrun and
-Schwartz 1993). Double Q-learning chooses by one estimate and evaluates by another (van Hasselt 2010); double DQN takes
-the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this is in small).
+Q-learning bootstraps from the maximum of noisy estimates, which is above the maximum of the true values (Thrun and
+Schwartz 1993). Double Q-learning selects by one estimate and evaluates by another (van Hasselt 2010); double DQN uses
+the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this repeats).
 
-- Table: ten arms that pay N(0, 1), all alike, discount 0.9. Whatever is pulled, the true value is 0.
-- DQN: the slippery gridworld of Russell and Norvig, discount 0.99. What the network says of every cell, max Q, beside
-  the cell's exact value by value iteration. It behaves at random half of the time, so that it sees all cells.
+- Table: ten arms that all pay N(0, 1), discount 0.9. The true value is 0 for every arm.
+- DQN: the slippery gridworld of Russell and Norvig, discount 0.99. The network's max Q of every cell is compared with
+  the cell's exact value from value iteration. Half of its actions are random, so that it sees all cells.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from mlbits.selfplay.statistics import mean_interval
 
 ARMS: dict[str, Any] = {"means": (0.0,) * 10}
 GRID, SLIPPERY = "mlbits/GridWorld-v0", {"map": "russell_norvig", "slip": 0.2}
-MARKS = 10  # measurements of a run
+MARKS = 10  # measurements per run
 
 
 def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
-    """Train single and double learners and compare what they believe with what is so.
+    """Train single and double learners and compare their estimates with the true values.
 
     Args:
-        quick: fewer seeds and steps; the table alone decides.
-        plot: write a picture of the curves to this file (wants matplotlib).
+        quick: fewer seeds and steps; only the table has to meet its target.
+        plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
         "table" and "dqn", each with "steps" [MARKS] and, for "single" and "double", the errors [seeds, MARKS];
@@ -58,7 +58,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
         shown += [[name, which, mean, low, high] for which, (mean, (low, high)) in intervals.items()]
         shown.append([name, "single - double", gap, gap_low, gap_high])
     print_table(
-        f"what is believed less what is so, later half of the run, {seeds} seeds; wanted: single above 0 and double",
+        f"estimated less true value, second half of the run, {seeds} seeds; wanted: single above 0 and double",
         ["learner", "form", "mean error", "95% low", "high"],
         shown,
     )
@@ -70,7 +70,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     }
 
 
-_TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # every arm is pulled alike
+_TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # arms are drawn uniformly
 _DQN = {
     "num_steps": 8, "updates_per_step": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
     "discount": 0.99, "epsilon_start": 0.5, "epsilon_end": 0.5, "warmup": 500,
@@ -80,7 +80,7 @@ _DQN = {
 def _compare(
     agent: str, env: str, env_settings: dict[str, Any], seeds: int, steps: int, error: Any, config: dict[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """Errors of single and double learners at MARKS moments of each run."""
+    """Errors of single and double learners at MARKS times of each run."""
     marks = np.linspace(steps / MARKS, steps, MARKS)
     result = {"steps": marks}
     for name, double in (("single", False), ("double", True)):
@@ -112,7 +112,7 @@ def _table_error(session: Session) -> float:
 
 
 class NetworkError:
-    """Mean over the cells of max Q less the exact value.
+    """The mean over cells of max Q less the exact value.
 
     Args:
         discount: gamma.
@@ -131,11 +131,11 @@ class NetworkError:
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw the errors over environment steps, each form's mean with its 95% band.
+    """Plot the errors over environment steps, the mean of each variant with its 95% band.
 
     Args:
         results: "table" and "dqn" of :func:`reproduce`, or one of them.
-        path: the picture's file.
+        path: the plot's file.
 
     Raises:
         ReproductionError: if matplotlib is not installed.

@@ -112,7 +112,7 @@ def test_a_run_meets_a_bot_and_another_run(run, tmp_path, capsys):
 
 
 def test_opponents_that_do_not_fit_are_refused(run, capsys):
-    with pytest.raises(AgentError, match=r"opponents: got ppo, which has learnt nothing; wanted a bot \(random, "):
+    with pytest.raises(AgentError, match=r"opponents: got ppo, which has not been trained; wanted a bot \(random, "):
         evaluate_against(run, "ppo")
     with pytest.raises(UnknownIdError, match="rando"):
         evaluate_against(run, "rando")
@@ -141,7 +141,7 @@ def test_a_run_may_meet_bots_in_a_share_of_its_copies():
 
 def test_opponents_in_training_that_do_not_fit_are_refused():
     for agent, env, names, error, said in (
-        ("ppo", THROWS, ("ppo",), AgentError, "opponents: got ppo, which has learnt nothing"),
+        ("ppo", THROWS, ("ppo",), AgentError, "opponents: got ppo, which has not been trained"),
         ("ppo", THROWS, ("rando",), UnknownIdError, "rando"),
         ("ppo", "mlbits/GridWorld-v0", ("random",), ConfigError, "opponents: mlbits/GridWorld-v0 has one seat"),
     ):

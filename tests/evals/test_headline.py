@@ -81,10 +81,10 @@ def test_lines_for_people():
         "elo": 190.8, "elo_interval": [0.2, None],
     }  # fmt: skip
     summary = {"return_mean": 1.5, "return_interval": [1.0, 2.0], "episodes": 20}
-    assert headlines(summary) == ["return 1.5 (95% interval 1 to 2, 20 episodes)"]
+    assert headlines(summary) == ["return 1.5 over 20 episodes (95% interval 1 to 2)"]
     assert headlines(summary | {"measured": {"against": [row], "same_return": False}}) == [
         "won 75.0% of 20 games against the pool (95% interval 50.0% to 90.0%), Elo +191 to it (+0 to any)",
-        "return 1.5 (95% interval 1 to 2, 20 episodes)",
+        "return 1.5 over 20 episodes (95% interval 1 to 2)",
     ]
 
 
@@ -129,5 +129,5 @@ def test_training_ends_with_what_was_measured(env, flags, starts, capsys, tmp_pa
     assert f"its result: {lines[0].partition(' after ')[0]}" in again
     evaluated = printed(capsys, "eval", tmp_path / "run", "--episodes", "4")
     if env != "mlbits/GridWorld-v0":
-        assert "return 0, the same in every game, 4 episodes" in evaluated
+        assert "return 0 over 4 episodes (the same in every game)" in evaluated
         assert starts[0] in evaluated

@@ -185,7 +185,10 @@ def test_solve_says_what_was_found(tmp_path, capsys):
         (["mlbits/GridWorld-v0", "--state-limit", "10"], "GridWorld: got more than 10 states within"),
         (["mlbits/GridWorld-v0", "--discount", "2"], "discount: got 2.0; wanted a number from 0 to 1"),
         (["mlbits/GridWorld-v0", "--discont", "0.5"], "did you mean --discount?"),
-        (["mlbits/Knapsack-v0", "--picture", "x.png"], "picture: mlbits/Knapsack-v0 has no map to draw on"),
+        (
+            ["mlbits/Knapsack-v0", "--picture", "x.png"],
+            "picture: mlbits/Knapsack-v0 has no map to draw; wanted a gridworld",
+        ),
         (
             ["mlbits/GridWorld-v0", "--env.map", "S.G", "--picture", "/nowhere/x.png"],
             "picture: /nowhere/x.png cannot be",

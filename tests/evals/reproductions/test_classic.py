@@ -135,7 +135,7 @@ def test_the_reference_stands_beside_ours(trained, monkeypatch, capsys):
     [
         (["--seeds", "0"], "seeds: got 0; wanted at least 1"),
         (["--jobs", "0"], "jobs: got 0; wanted at least 1"),
-        (["--select", "pong"], "select: nothing is called 'pong'; wanted any of CartPole-v1/ppo, "),
+        (["--select", "pong"], "select: no row matches 'pong'; wanted any of CartPole-v1/ppo, "),
         (["--page", "absent.md"], "page: absent.md cannot be read"),
         (["--device", "tpu"], "device: got 'tpu'"),
         (["--selct", "x"], "did you mean --select?"),

@@ -141,7 +141,7 @@ def test_rows_are_selected_by_task_and_label():
     assert names("lunarlander") == names("LunarLander") == ["LunarLander-v3/ppo", "LunarLanderContinuous-v3/ddpg"]
     assert names("lunarlander-v3") == ["LunarLander-v3/ppo"]
     assert names("*/ddpg", "cartpole/ppo", "cartpole") == ["CartPole-v1/ppo", "LunarLanderContinuous-v3/ddpg"]
-    with pytest.raises(ReproductionError, match="select: nothing is called 'pong'; wanted any of CartPole-v1/ppo, "):
+    with pytest.raises(ReproductionError, match="select: no row matches 'pong'; wanted any of CartPole-v1/ppo, "):
         names("cartpole", "pong")
 
 

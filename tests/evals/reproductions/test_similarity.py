@@ -125,7 +125,7 @@ def test_networks_that_break_leave_the_others_results(tiny, monkeypatch, capsys,
     first = 0
     result = similarity.reproduce(seeds=1, turns=1, lookahead=1.0)
     assert list(result["conditions"]) == ["abr", "copies", "no_pretraining", "cut"]
-    assert "CCDR, then LOLA: given up, its networks broke (policies[1]" in capsys.readouterr().out
+    assert "CCDR, then LOLA: given up, its networks diverged (policies[1]" in capsys.readouterr().out
     broken, first = [], 1
     result = similarity.reproduce(seeds=1, turns=1, plot=tmp_path / "curves.png")
     assert list(result["conditions"]) == ["copies", "no_pretraining", "cut"]

@@ -172,7 +172,7 @@ def test_many_games_are_one_write(path, writer):
         ("", r"line 4: got b'\\n'"),
         ('{"game": [0, 1]}', r"line 4, fields: got \['game'\]; wanted player and hash, or game and returns"),
         ('{"game": [0, 1], "returns": [1, -1], "x": 1}', "line 4, fields: got"),
-        ('{"game": [0], "returns": [1, -1]}', r"line 4, game: got \[0\]; wanted 2 players, below 2"),
+        ('{"game": [0], "returns": [1, -1]}', r"line 4, game: got \[0\]; wanted 2 player numbers below 2"),
         ('{"game": [0, 2], "returns": [1, -1]}', r"line 4, game: got \[0, 2\]; wanted 2 players"),
         ('{"game": [0, -1], "returns": [1, -1]}', r"line 4, game: got \[0, -1\]"),
         ('{"game": [0, true], "returns": [1, -1]}', r"line 4, game: got \[0, True\]"),
@@ -182,7 +182,7 @@ def test_many_games_are_one_write(path, writer):
         ('{"game": [0, 1], "returns": [1, NaN]}', r"line 4, returns: got \[1, nan\]"),
         ('{"game": [0, 1], "returns": [1, "2"]}', r"line 4, returns: got \[1, '2'\]"),
         ('{"game": [0, 1], "returns": null}', "line 4, returns: got None"),
-        ('{"player": "a", "hash": "x"}', "line 4, player: got 'a'; wanted a name that no line before has"),
+        ('{"player": "a", "hash": "x"}', "line 4, player: got 'a'; wanted a name that no earlier line has"),
         ('{"player": "", "hash": "x"}', "line 4, player: got ''; wanted a text"),
         ('{"player": "c", "hash": 3}', "line 4, hash: got 3; wanted a text"),
     ],
@@ -200,7 +200,7 @@ def test_damage_is_named_by_line_and_field(path, line, message):
     ("change", "message"),
     [
         ({"table": "chess"}, "line 1, table: got 'chess'; wanted mlbits matches"),
-        ({"version": 2}, "line 1, version: got 2; wanted 1, or an mlbits that knows it"),
+        ({"version": 2}, "line 1, version: got 2; wanted 1, or a newer version of mlbits"),
         ({"env": ""}, "line 1, env: got ''; wanted the id of an environment"),
         ({"env_settings": None}, "line 1, env_settings: got None; wanted an object"),
         ({"seats": 1}, "line 1, seats: got 1; wanted a whole number from 2"),
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_are_refused(path, tmp_path):
     with pytest.raises(MatchTableError, match=r"matches.jsonl cannot be read \(.*No such file"):
         read_matches(path)
     path.write_text("")
-    with pytest.raises(MatchTableError, match="line 1: got nothing; wanted the table's head"):
+    with pytest.raises(MatchTableError, match="line 1: got nothing; wanted the table's header"):
         read_matches(path)
     with pytest.raises(MatchTableError, match="cannot be read"):
         open_matches(tmp_path, ENV, seats=2)
@@ -244,7 +244,7 @@ def test_tables_of_other_games_are_refused(path, writer, arguments, message):
 def test_settings_read_back_as_they_were(path):
     for _ in range(2):
         open_matches(path, ENV, {"map": ("ab", "cd"), "sizes": [1, 2.5]}, seats=2)
-    with pytest.raises(MatchTableError, match="got what JSON cannot hold"):
+    with pytest.raises(MatchTableError, match="cannot be written as JSON"):
         open_matches(path.with_name("other"), ENV, {"map": object()}, seats=2)
 
 

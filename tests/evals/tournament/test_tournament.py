@@ -292,7 +292,7 @@ def test_settings_that_are_given_go_over_those_of_the_runs(runs):
         (["one"], {}, "entries: got 1; wanted two or more"),
         (["one", "one"], {}, "one is given twice"),
         (["one", "rondom"], {}, r"entries: unknown entry .*'rondom'; did you mean 'random'\?"),
-        (["one", "ppo"], {}, "ppo has learnt nothing; wanted the folder of a run, or a bot"),
+        (["one", "ppo"], {}, "ppo has not been trained; wanted the folder of a run, or a bot"),
         (["one", "."], {}, "no run here"),
         (["one", "no.zip"], {}, "no.zip: not found"),
         (["one", "diplomacy-greedy"], {}, "entries: diplomacy-greedy: diplomacy-greedy: got the action space"),
@@ -374,7 +374,7 @@ def test_a_folder_is_gone_on_with_by_the_same_words_alone(runs, tmp_path):
     with pytest.raises(TournamentError, match="entries one, random; wanted one as it was, or another folder"):
         hold_tournament(words, CONFIG, out=out)
     (out / "tournament.json").write_bytes(files["tournament.json"])
-    with pytest.raises(TournamentError, match="holds no tournament, but is not empty"):
+    with pytest.raises(TournamentError, match="is not empty and holds no tournament"):
         hold_tournament(words, CONFIG, out=runs)
     assert {name: (out / name).read_bytes() for name in names} == files
 
@@ -427,7 +427,7 @@ def test_interrupted_it_says_how_to_go_on(runs, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(tournament, "play_episodes", interrupted)
     assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
-    assert "the games that were played are kept, and the same command goes on" in capsys.readouterr().err
+    assert "the games played so far are kept, and the same command continues" in capsys.readouterr().err
 
 
 def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
@@ -435,7 +435,7 @@ def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
     one = str(runs / "one")
     for words, message in (
         ([], "entries: got 0"), ([one, "random", "--games", "0"], "games: got 0"),
-        ([one, "random", "--format", "league"], "league"), ([one, "--table", "x"], "table: goes without entries"),
+        ([one, "random", "--format", "league"], "league"), ([one, "--table", "x"], "table: cannot be used with"),
         (["--table", "x.jsonl"], "x.jsonl cannot be read"), ([one, "random", "--rond", "3"], "--rounds"),
     ):  # fmt: skip
         assert cli.main(["tournament", *words]) == 2
