@@ -240,7 +240,7 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
     entry = agent_entry(name)
     if not entry.bot:
         bots = [name for name, known in AGENTS.items() if known.bot]
-        raise AgentError(f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots)})")
+        raise AgentError(f"opponents: got {name}, which has not been trained; wanted a bot ({', '.join(bots)})")
     return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
 
 

@@ -246,10 +246,10 @@ def test_cross_entropy_refuses_rewards_below_zero_and_longer_episodes():
     game = digits(classes=2, rewards=[[1, -1], [-1, 1]], feedback="full")
     agent = make(game, loss="cross_entropy")
     rollout = rollout_of(agent, GameBatch(game, 8))
-    with pytest.raises(AgentError, match="met the reward -1; wanted 0 or more"):
+    with pytest.raises(AgentError, match="got the reward -1; wanted 0 or more"):
         agent.learn(rollout, 0.0, generator())
     rollout.terminated[0, 3] = False
-    with pytest.raises(AgentError, match="met an episode that goes on after the answer"):
+    with pytest.raises(AgentError, match="got an episode that continues after the answer"):
         agent.learn(rollout, 0.0, generator())
 
 
