@@ -36,7 +36,7 @@ def uncompiled(monkeypatch):
         monkeypatch.setattr(module, "load_driver", refuse)
 
 
-def test_compiling_would_be_noticed(uncompiled, tmp_path):
+def test_valid_commands_reach_compilation(uncompiled, tmp_path):
     """What is right gets as far as compiling, in every command that is tried below."""
     for words in (
         ["train", "ppo", GRID, *TINY, "--out", str(tmp_path / "run")],
@@ -48,7 +48,7 @@ def test_compiling_would_be_noticed(uncompiled, tmp_path):
             main(words)
 
 
-def test_what_is_right_of_a_run_gets_as_far_as_compiling(uncompiled, runs):
+def test_valid_commands_on_a_run_reach_compilation(uncompiled, runs):
     for words in (
         ["eval", str(runs / "grid")],
         ["resume", str(runs / "grid"), "--total-steps", "1000"],

@@ -143,7 +143,7 @@ def test_help_for_a_wrapped_environment(printed):
     assert "render" not in said
 
 
-def test_everything_there_is_is_listed(printed):
+def test_list_shows_everything(printed):
     said = printed("list")
     tables = {"envs": mlbits.registered(), "agents": AGENTS, "evals": EVALS}
     tables["presets"] = [f"{agent} {env}" for agent, envs in presets().items() for env in envs]
@@ -156,7 +156,7 @@ def test_everything_there_is_is_listed(printed):
     assert "ppo" not in printed("list", "envs")
 
 
-def test_training_evaluating_and_going_on(printed, tmp_path):
+def test_training_evaluating_and_resuming(printed, tmp_path):
     folder, gif, result = tmp_path / "run", tmp_path / "a.gif", tmp_path / "result.json"
     said = printed("train", "ppo", GRID, *TINY, "--out", folder, "--env.map", "S.G", "--env.horizon", "9")
     assert "training ppo on mlbits/GridWorld-v0 (no preset: defaults and flags)" in said
@@ -186,7 +186,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
     assert "after 512 steps" in said
 
 
-def test_the_preset_that_is_used_is_said_and_recorded(printed, tmp_path):
+def test_the_preset_is_printed_and_recorded(printed, tmp_path):
     said = printed("train", "ppo", GRID, "--out", tmp_path / "run", "--total-steps", "100", "--eval-episodes", "1")
     assert "(preset ppo/mlbits/GridWorld-v0)" in said
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -196,12 +196,12 @@ def test_the_preset_that_is_used_is_said_and_recorded(printed, tmp_path):
     assert "(preset ppo/mlbits/CartPole-v0)" in other
 
 
-def test_evaluation_depends_on_its_seed_alone(printed, run):
+def test_evaluation_depends_only_on_its_seed(printed, run):
     lines = [printed("eval", run, "--episodes", "9", "--sample", "--seed", seed) for seed in (1, 1, 2)]
     assert lines[0] == lines[1] != lines[2]
 
 
-def test_evaluation_says_which_checkpoint_it_passed_over(run, tmp_path, capsys):
+def test_evaluation_names_the_checkpoint_it_skipped(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / "checkpoints" / "step-000000000256" / "state.json").write_text("{")
@@ -240,7 +240,7 @@ def test_a_mistake_is_one_line_on_any_terminal(encoding):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{wanted}\n")
 
 
-def test_an_interruption_from_the_keyboard_says_how_to_go_on(monkeypatch, capsys):
+def test_ctrl_c_prints_how_to_continue(monkeypatch, capsys):
     def interrupted(words):
         raise KeyboardInterrupt
 
@@ -330,7 +330,7 @@ def test_wrong_flags(refused, tmp_path, flags, message):
         (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout "),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit(refused, tmp_path, flags, message):
+def test_invalid_settings(refused, tmp_path, flags, message):
     said = refused("train", "ppo", GRID, *flags, "--out", tmp_path / "run")
     assert said.startswith(message)
     assert not (tmp_path / "run").exists()
@@ -387,7 +387,7 @@ def test_output_folders_that_are_taken(refused, run, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_folders_that_are_no_run(refused, tmp_path):
+def test_folders_that_are_not_runs(refused, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         for command in ("eval", "resume"):
             said = refused(command, folder)
@@ -430,7 +430,7 @@ def test_damaged_configs(refused, run, tmp_path):
         assert message in refused("resume", tmp_path)
 
 
-def test_evaluations_that_cannot_be(refused, run, tmp_path):
+def test_invalid_evaluations(refused, run, tmp_path):
     assert refused("eval", run, "--episodes", "0") == "--episodes: got 0; wanted at least 1"
     lost = tmp_path / "absent" / "x.gif"
     assert refused("eval", run, "--episodes", "1", "--gif", lost).startswith(f"--gif: {lost} cannot be written")
@@ -445,7 +445,7 @@ def test_benchmarks_of_no_length(refused, seconds):
     )
 
 
-def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
+def test_running_out_of_memory_is_one_line(refused, monkeypatch):
     def greedy(words):
         raise MemoryError("Unable to allocate 9 TiB")
 
@@ -454,7 +454,7 @@ def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
     assert refused("list") == wanted
 
 
-def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, monkeypatch):
+def test_a_full_disk_in_training_is_one_line(refused, tmp_path, monkeypatch):
     def full(path, tensors):
         raise OSError(28, "No space left on device")
 
@@ -463,7 +463,7 @@ def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, 
     assert "could not be written ([Errno 28] No space left on device); earlier checkpoints are unharmed" in said
 
 
-def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed, refused, tmp_path):
+def test_a_stable_baselines_model_plays_the_named_environment(printed, refused, tmp_path):
     model = tmp_path / "model.zip"
     PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu", seed=0).learn(32).save(model)
     said = printed("eval", model, "mlbits/CartPole-v0", "--episodes", 3, "--json", tmp_path / "result.json")

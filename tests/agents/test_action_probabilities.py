@@ -22,7 +22,7 @@ def make(name, actions, **settings):
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", DISCRETE)
-def test_it_does_what_it_says(name, masked, greedy):
+def test_frequencies_match_action_probabilities(name, masked, greedy):
     agent, observations = make(name, spaces.Discrete(ACTIONS))
     observations.seed(0)
     seen = torch.as_tensor(np.array(observations.sample()))[None]

@@ -45,14 +45,14 @@ def run(tmp_path_factory):
     return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
 
 
-def test_the_seat_turns_and_the_others_take_turns():
+def test_seats_and_opponents_rotate():
     assert turning_seats(4, 3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]]
     assert turning_seats(6, 3, players=3).tolist() == [
         [0, 1, 2], [1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 0, 1], [2, 1, 0],
     ]  # fmt: skip
 
 
-def test_won_is_the_highest_return_alone():
+def test_won_means_the_only_highest_return():
     seating = turning_seats(5, 3)
     returns = np.array([[3, 1, 2], [3, 1, 2], [2, 1, 2], [0.5, 0.5, 0.5], [0, 1, 0]])
     found = outcomes(returns, seating)
@@ -66,7 +66,7 @@ def test_won_is_the_highest_return_alone():
         outcomes(returns, seating, player=1)
 
 
-def test_every_seat_is_its_own_players():
+def test_each_seat_is_played_by_its_player():
     """One throw in one seat loses to the throw of the two others in each of ten rounds, wherever it sits."""
     settings, seating = {"noise": 0.0, "end": 0.0}, turning_seats(6, 3)
     returns = play_episodes((Always(0), Always(1)), THROWS, 6, seed=0, settings=settings, seating=seating).returns
@@ -75,7 +75,7 @@ def test_every_seat_is_its_own_players():
     assert (found["won"], found["return_mean"], found["length_mean"]) == (1.0, 20.0, 10.0)
 
 
-def test_each_player_is_asked_for_its_own_rows_alone():
+def test_each_player_decides_only_for_its_rows():
     one, other = Always(0), Always(1)
     play_against(one, other, THROWS, 7, seed=0, settings={"noise": 0.0})
     assert set(one.asked) == {7}
@@ -131,7 +131,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
 # Bots in training
 
 
-def test_a_run_may_meet_bots_in_a_share_of_its_copies():
+def test_a_run_may_meet_bots_in_a_fraction_of_its_copies():
     run = {"num_envs": 12, "opponents": ("random",), "opponent_share": 0.5, "device": "cpu"}
     lineup = open_session(resolve("ppo", THROWS, preset="none", run=run, agent_settings={"num_steps": 8})).lineup
     assert len(lineup.players) == 2

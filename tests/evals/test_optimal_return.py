@@ -34,7 +34,7 @@ register_test_games()
         ("FrozenLake-v1", {}, 0.7442),
     ],
 )
-def test_random_plays_mean_is_that_of_random_play(env, settings, optimum):
+def test_the_random_return_is_the_mean_of_random_play(env, settings, optimum):
     found = yardstick(env, settings)
     if optimum is not None:
         assert found.optimum == pytest.approx(optimum, abs=1e-4)
@@ -46,7 +46,7 @@ def test_random_plays_mean_is_that_of_random_play(env, settings, optimum):
     assert found.all_starts
 
 
-def test_a_score_is_a_place_between_random_play_and_the_best():
+def test_a_score_is_a_position_between_random_and_best():
     found = Yardstick(optimum=-13.0, random=-2000.0, all_starts=True)
     assert (found.score(-13.0), found.score(-2000.0)) == (1.0, 0.0)
     assert found.score(-17.0) == pytest.approx(1 - 4 / 1987)
@@ -57,7 +57,7 @@ def test_a_score_is_a_place_between_random_play_and_the_best():
     assert alike.score(1.0) is None
 
 
-def test_too_many_starts_are_those_that_were_played():
+def test_with_too_many_starts_the_played_ones_are_used():
     env = "mlbits/RandomGridWorld-v0"
     game = mlbits.make_game(env)
     played = play_episodes(RandomAgent(game.observation_space, game.action_space), env, 50, seed=4)
@@ -77,12 +77,12 @@ def test_too_many_starts_are_those_that_were_played():
         ("CartPole-v1", {}),
     ],
 )
-def test_nothing_is_said_where_nothing_is_known(env, settings):
+def test_no_reference_where_it_cannot_be_computed(env, settings):
     starts = mlbits.make_batch(env, 20, **settings).records() if env in mlbits.registered() else None
     assert yardstick(env, settings, starts) is None
 
 
-def test_what_is_hidden_from_the_player_is_no_yardstick():
+def test_no_reference_where_state_is_hidden():
     """Which arm is best cannot be seen where the means are drawn anew; in a chain's noise nothing is lost."""
     starts = mlbits.make_batch("mlbits/Bandit-v0", 20, means="random").records()
     assert yardstick("mlbits/Bandit-v0", {"means": "random"}, starts) is None
@@ -116,7 +116,7 @@ def test_training_draws_the_learned_policy_and_once_the_exact_one(run):
     assert drawn["view/policy_exact"] == [128]
 
 
-def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_path):
+def test_evaluation_prints_the_optimum_and_draws(run, capsys, tmp_path):
     file = tmp_path / "result.json"
     before = len(list(run.glob("events*")))
     assert main(["eval", str(run), "--episodes", "20", "--json", str(file)]) == 0
@@ -133,7 +133,7 @@ def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_pat
     assert images(run)["view/policy_learned"][-1] == 256
 
 
-def test_evaluation_of_a_run_that_may_not_be_written_goes_on(run, monkeypatch):
+def test_a_read_only_run_can_be_evaluated(run, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
@@ -141,7 +141,7 @@ def test_evaluation_of_a_run_that_may_not_be_written_goes_on(run, monkeypatch):
     assert evaluate_run(run, 2)["episodes"] == 2
 
 
-def test_a_negative_optimum_has_a_score_and_no_share(tmp_path, capsys):
+def test_a_negative_optimum_has_a_score_and_no_fraction(tmp_path, capsys):
     settings = resolve(
         "q-learning", "mlbits/CliffWalk-v0", preset="none", env_settings={"horizon": 20},
         run={"total_steps": 64, "num_envs": 8, "eval_episodes": 1, "video": False, "device": "cpu"},
@@ -156,7 +156,7 @@ def test_a_negative_optimum_has_a_score_and_no_share(tmp_path, capsys):
 # mlbits solve
 
 
-def test_solve_says_what_was_found(tmp_path, capsys):
+def test_solve_prints_its_results(tmp_path, capsys):
     file, picture = tmp_path / "solved.json", tmp_path / "map.png"
     words = ["solve", "mlbits/GridWorld-v0", "--env.map", "S..G", "--discount", "0.5", "--json", str(file)]
     assert main([*words, "--picture", str(picture)]) == 0
@@ -196,7 +196,7 @@ def test_solve_says_what_was_found(tmp_path, capsys):
         (["mlbits/GridWorld-v0", "--env.slip", "2"], "slip: got 2.0"),
     ],
 )
-def test_what_cannot_be_solved_is_one_line(words, message, capsys):
+def test_unsolvable_environments_are_refused_in_one_line(words, message, capsys):
     assert main(["solve", *words]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

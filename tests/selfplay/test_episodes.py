@@ -30,7 +30,7 @@ def chance(env, **settings):
     return RandomAgent(game.observation_space, game.action_space)
 
 
-def test_returns_and_lengths_of_a_straight_walk():
+def test_returns_and_lengths_by_hand():
     settings = {"map": "S..G", "step_cost": 0.25, "horizon": 9}
     played = play_episodes(Always(1), "mlbits/GridWorld-v0", 5, seed=0, settings=settings)
     assert played.returns.tolist() == [[0.5]] * 5  # two steps at a quarter, then the goal
@@ -87,14 +87,14 @@ def test_drawing_changes_nothing():
     assert one.returns.tolist() == two.returns.tolist()
 
 
-def test_the_best_action_is_asked_for_unless_draws_are():
+def test_greedy_is_passed_to_the_agent():
     for greedy in (True, False):
         agent = Always(1)
         play_episodes(agent, "mlbits/GridWorld-v0", 1, seed=0, settings={"map": "S.G"}, greedy=greedy)
         assert set(agent.greedy) == {greedy}
 
 
-def test_an_episode_without_an_end_is_cut_and_counted():
+def test_an_endless_episode_is_cut_and_counted():
     settings = {"map": "S.G", "horizon": None, "step_cost": 0.5}
     played = play_episodes(Always(3), "mlbits/GridWorld-v0", 2, seed=0, settings=settings, max_steps=50)
     assert (played.cut, played.lengths.tolist(), played.returns.tolist()) == (2, [50, 50], [[-25.0]] * 2)

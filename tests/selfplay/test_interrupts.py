@@ -46,7 +46,7 @@ def signalled(moment, count, signals, *words):
         pytest.param("trust region", "saving", 2, "SIGINT", [384], marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_was_interrupted_is_saved_and_ends_as_if_it_had_not_been(
+def test_an_interrupted_run_is_saved_and_ends_like_an_uninterrupted_one(
     name, moment, count, signals, saved, left_alone, tmp_path  # noqa: F811
 ):  # fmt: skip
     folder = tmp_path / "a run"
@@ -61,7 +61,7 @@ def test_a_run_that_was_interrupted_is_saved_and_ends_as_if_it_had_not_been(
     compare(folder, left_alone(name))
 
 
-def test_a_wrapped_environment_is_saved_too_and_goes_on(tmp_path):
+def test_a_run_on_a_wrapped_environment_can_be_interrupted_and_resumed(tmp_path):
     folder = tmp_path / "run"
     done = signalled("learning", 3, "SIGINT", "train", *RUNS["wrapped"].split(), "--out", str(folder))
     assert (done.returncode, steps_of(folder)) == (130, [384])
@@ -70,7 +70,7 @@ def test_a_wrapped_environment_is_saved_too_and_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_again_and_again(left_alone, tmp_path):  # noqa: F811
+def test_a_run_interrupted_repeatedly(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     assert signalled("learning", 2, "SIGINT", "train", *RUNS["replay"].split(), "--out", str(folder)).returncode == 130
     for count in (1, 7):
@@ -99,14 +99,14 @@ def test_a_terminals_ctrl_c_that_a_parent_passes_on_is_one_request(tmp_path):
     assert steps_of(folder) == [256]
 
 
-def test_before_there_is_a_run_there_is_nothing_to_save(tmp_path):
+def test_an_interruption_before_the_run_saves_nothing(tmp_path):
     folder = tmp_path / "run"
     done = signalled("opening", 1, "SIGINT", "train", *RUNS["gridworld"].split(), "--out", str(folder))
     assert (done.returncode, done.stderr.strip()) == (130, "interrupted before the run began")
     assert not folder.exists()
 
 
-def test_a_run_that_was_over_anyway_is_finished(left_alone, tmp_path):  # noqa: F811
+def test_a_signal_at_the_end_of_a_run(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     done = signalled("finishing", 1, "SIGTERM", "train", *RUNS["gridworld"].split(), "--out", str(folder))
     assert done.returncode == 143
@@ -114,7 +114,7 @@ def test_a_run_that_was_over_anyway_is_finished(left_alone, tmp_path):  # noqa: 
     compare(folder, left_alone("gridworld"))
 
 
-def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # noqa: F811
+def test_a_closed_pipe_ends_the_run_after_saving(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     words = [word for word in RUNS["cartpole"].split() if word != "--quiet"]
     # A line of progress for every record, so that the second one finds the pipe closed.
@@ -215,7 +215,7 @@ def test_a_programs_own_handlers_and_ignored_signals_are_left_alone(tmp_path, mo
         signal.signal(signal.SIGHUP, ignored)
 
 
-def test_another_thread_than_the_main_one_takes_no_signals_over(tmp_path):
+def test_signals_are_only_handled_in_the_main_thread(tmp_path):
     found = []
     handlers = signal.getsignal(signal.SIGINT)
 
@@ -289,7 +289,7 @@ def test_other_commands_into_a_closed_pipe_end_quietly(words):
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_what_a_reproduction_runs_is_saved_before_it_ends(tmp_path):
+def test_an_interrupted_reproductions_run_is_saved(tmp_path):
     """From another thread, and by Ctrl-C in the main one: the child is asked once, and waited for."""
     from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 

@@ -141,7 +141,7 @@ def steps_of(folder):
         ("turns, replay", "learning", 27, [312, 600]),
     ],
 )
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
+def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed(moment, count, "train", *RUNS[name].split(), "--out", str(folder))
     if checkpoints is None:
@@ -156,7 +156,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, cou
 
 
 @pytest.mark.parametrize("name", ["gridworld", pytest.param("league", marks=pytest.mark.slow)])
-def test_a_run_killed_again_as_it_was_resumed(name, left_alone, tmp_path):
+def test_a_run_killed_again_while_resuming(name, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed("learning", 2, "train", *RUNS[name].split(), "--out", str(folder))
     killed("writing the weights", 2, "resume", str(folder))
@@ -182,7 +182,7 @@ def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):
     compare(*folders)
 
 
-def test_a_finished_run_resumed_stays_as_it_is(left_alone, tmp_path, capsys):
+def test_resuming_a_finished_run_changes_nothing(left_alone, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
@@ -191,7 +191,7 @@ def test_a_finished_run_resumed_stays_as_it_is(left_alone, tmp_path, capsys):
     compare(folder, left_alone("gridworld"))
 
 
-def test_a_damaged_checkpoint_is_passed_over_said_so_and_the_run_ends_the_same(left_alone, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped_and_the_run_ends_the_same(left_alone, tmp_path, capsys):
     folder = tmp_path / "run"
     killed("learning", 7, "train", *RUNS["cartpole"].split(), "--out", str(folder))
     assert steps_of(folder) == [384, 640]
@@ -227,7 +227,7 @@ def test_a_new_end_is_kept_through_another_interruption(tmp_path, capsys):
     assert [row["env_steps"] for row in evaluated if "return/eval" in row] == [384, 640, 1024, 1280, 1536]
 
 
-def test_an_end_that_is_past_already_is_an_end(tmp_path):
+def test_a_new_end_that_is_past_finishes_the_run(tmp_path):
     folder = tmp_path / "run"
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
     assert main(["resume", str(folder), "--total-steps", "700"]) == 0

@@ -71,7 +71,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         ("sb3-sac", "Pendulum-v1", 1, {**REPLAY, "normalize": True, "use_sde": True}),
     ],
 )
-def test_what_is_learned_is_what_learn_alone_would(
+def test_training_equals_sb3s_learn_alone(
     agent: str, env: str, num_envs: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
     """With evaluations that draw and checkpoints in between, by another door where there is one."""
@@ -101,7 +101,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return train(chosen, tmp_path_factory.mktemp("runs") / "run", console=False)
 
 
-def test_the_run_is_a_folder_as_any(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_run_is_a_folder_like_any(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     names = {path.name.partition(".tfevents")[0] for path in folder.iterdir()}
     assert names == {"config.json", "summary.json", "metrics.jsonl", "checkpoints", "events.out"}
@@ -225,7 +225,7 @@ def test_a_run_cannot_be_resumed_and_says_why(finished: tuple[Path, dict[str, An
         resume(folder, total_steps=1024, console=False)
 
 
-def test_what_was_saved_outlives_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_survive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a kill would: the run breaks off in the middle of a rollout; its last checkpoint plays."""
     count = 0
     original = SB3VecEnv.step_wait

@@ -22,7 +22,7 @@ from mlbits.selfplay.statistics import (
 
 @pytest.mark.parametrize("count", [2, 3, 20, 1000])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_the_interval_is_students(count, confidence):
+def test_the_interval_equals_students(count, confidence):
     values = np.random.default_rng(count).normal(3, 2, count)
     mean, interval = mean_interval(values, confidence)
     wanted = stats.t.interval(confidence, count - 1, loc=values.mean(), scale=stats.sem(values))
@@ -54,7 +54,7 @@ def test_twenty_equal_outcomes_between_0_and_1():
         mean_interval([2.0] * 20, bounds=(0, 1))
 
 
-def test_numbers_that_repeat_reach_as_far_as_wilson_and_as_student():
+def test_repeated_numbers_get_the_wider_of_wilsons_and_students_intervals():
     """98 of 100 are 3 and 2 are 1: 1 and 3 are 0 and 1 of a share."""
     values = [3.0] * 98 + [1.0] * 2
     wilson = stats.binomtest(98, 100).proportion_ci(0.95, method="wilson")
@@ -153,7 +153,7 @@ def test_the_interquartile_mean_by_hand(values, wanted):
 
 
 @pytest.mark.parametrize("count", range(1, 24))
-def test_the_interquartile_mean_is_scipys(count):
+def test_the_interquartile_mean_equals_scipys(count):
     values = np.random.default_rng(count).standard_cauchy(count)
     assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
 
@@ -175,7 +175,7 @@ def test_the_iqm_interval_by_hand():
     assert iqm_interval([runs]) == pytest.approx((3.75 - whole, 3.75 + whole), abs=1e-3)
 
 
-def test_the_iqm_interval_is_scipys():
+def test_the_iqm_interval_equals_scipys():
     runs = np.random.default_rng(2).random(40)
     wanted = stats.mstats.trimmed_mean_ci(runs, limits=(0.25, 0.25), inclusive=(True, True), alpha=0.1)
     assert wanted[1] - wanted[0] > 2 * stats.t.ppf(0.95, 39) * stats.sem(runs)  # wider than Student's
@@ -186,14 +186,14 @@ def test_three_runs_have_students_interval():
     assert iqm_interval([[1, 2, 3]]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
 
 
-def test_a_failed_run_shows_where_the_middle_is_equal():
+def test_a_failed_run_widens_the_interval():
     """The middle three of five are 500; the interval is as wide as the mean's."""
     half = 2.77645 * np.std([500, 500, 76, 500, 500], ddof=1) / 5**0.5
     assert iqm_interval([[500, 500, 76, 500, 500]]) == pytest.approx((500 - half, 500 + half), rel=1e-4)
     assert iqm_interval([[500] * 5]) == iqm_interval([[500]]) == iqm_interval([[1], [2], [3]]) == UNKNOWN
 
 
-def test_strata_are_never_mixed():
+def test_the_spread_is_within_strata():
     """Two tasks far apart: the spread is that within each; by hand.
 
     Pooled 0, 1, 100, 101, the middle 1 and 100, winsorised 1, 1, 100, 100: nothing is left. All: variances 1/2 and 1/2,
@@ -217,7 +217,7 @@ def test_strata_are_never_mixed():
     ids=["normal", "uniform", "exponential"],
 )
 @pytest.mark.parametrize("size", [3, 5, 10])
-def test_iqm_intervals_of_few_runs_cover_as_often_as_they_say(draw, truth, size):
+def test_iqm_intervals_of_few_runs_have_their_nominal_coverage(draw, truth, size):
     """1,500 samples: a coverage of 0.95 is within 0.93 .. 0.97 all but once in a thousand."""
     held = coverage(lambda row: iqm_interval([row]), draw, truth, 1500, size)
     assert 0.91 < held < 0.985
@@ -263,7 +263,7 @@ def test_strata_without_numbers_are_refused():
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (7, 10), (300, 301), (301, 301), (1, 1)])
-def test_a_share_has_wilsons_interval(count, total):
+def test_a_fraction_has_wilsons_interval(count, total):
     wanted = stats.binomtest(count, total).proportion_ci(0.9, method="wilson")
     share, (low, high) = share_interval(count, total, 0.9)
     assert share == count / total

@@ -127,7 +127,7 @@ def kl_of(net, distribution, obs, mask):
 @pytest.mark.parametrize("chunk", [0, 7])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ACTIONS)
-def test_fisher_vector_products_are_those_of_the_explicit_matrix(kind, masked, chunk):
+def test_fisher_vector_products_equal_those_of_the_explicit_matrix(kind, masked, chunk):
     actions, obs = ACTIONS[kind], torch.randn(ROWS, 3, generator=draw(1))
     distribution, net = distribution_for(actions), network_of_doubles(spaces.Box(-1, 1, (3,)), actions)
     mask = random_mask(actions) if masked else None
@@ -142,7 +142,7 @@ def test_fisher_vector_products_are_those_of_the_explicit_matrix(kind, masked, c
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SPACES if kind not in ("image, large", "image of floats")])
-def test_every_kind_of_observation_has_its_products(kind):
+def test_fisher_vector_products_for_every_kind_of_observation(kind):
     """Against the gradient of the gradient of the KL, convolutions included."""
     actions = ACTIONS["multi_discrete"]
     distribution, net = distribution_for(actions), network(SPACES[kind], actions)
@@ -158,7 +158,7 @@ def test_every_kind_of_observation_has_its_products(kind):
 
 @pytest.mark.parametrize("hidden", [(6,), (6, 5), (4, 6, 5)])
 @pytest.mark.parametrize("kind", ["vector", "multi_discrete", "record"])
-def test_a_towers_passes_are_autograds(kind, hidden):
+def test_a_towers_passes_equal_autograds(kind, hidden):
     net = network_of_doubles(SPACES[kind], ACTIONS["discrete"], hidden)
     tower, parts = net.actor, net.features(observations(SPACES[kind], ROWS))
     floats = [k for k, part in enumerate(parts) if part.is_floating_point()]
@@ -194,7 +194,7 @@ def difference(tower, parts, moving, tangents, step=1e-5):
     return (outs[0] - outs[1]) / (2 * step)
 
 
-def test_conjugate_gradients_solve_as_a_dense_solver_does():
+def test_conjugate_gradients_agree_with_a_dense_solver():
     for size in (1, 5, 30):
         root = torch.randn(size, size + 5, generator=draw(size), dtype=torch.float64)
         matrix, target = root @ root.t() + torch.eye(size), torch.randn(size, generator=draw(1), dtype=torch.float64)
@@ -215,6 +215,6 @@ def test_conjugate_gradients_need_one_product_for_each_different_eigenvalue():
         assert bool(residual.norm() < 1e-9 * target.norm()) is (iterations >= 3)
 
 
-def test_conjugate_gradients_of_nothing_are_nothing():
+def test_conjugate_gradients_of_zero_are_zero():
     solution, residual = conjugate_gradient(lambda v: v / 0, torch.zeros(3), 5)
     assert solution.tolist() == residual.tolist() == [0, 0, 0]

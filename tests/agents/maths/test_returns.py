@@ -92,7 +92,7 @@ def slow_gae_with_turns(window, discount, gae_lambda):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.99, 0.0), (0.0, 0.5)])
-def test_gae_is_the_double_sum(shape, discount, gae_lambda):
+def test_gae_equals_the_double_sum(shape, discount, gae_lambda):
     for seed in range(3):
         window = randoms(shape, seed)
         assert torch.allclose(advantages(window, discount, gae_lambda), slow_gae(window, discount, gae_lambda))
@@ -100,14 +100,14 @@ def test_gae_is_the_double_sum(shape, discount, gae_lambda):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.5, 0.0)])
-def test_gae_of_seats_in_turn_is_the_double_sum_over_each_seats_own_decisions(shape, discount, gae_lambda):
+def test_gae_in_turn_based_games_equals_the_double_sum_over_own_decisions(shape, discount, gae_lambda):
     for seed in range(3):
         window = randoms(shape, 10 + seed)
         fast = advantages(window, discount, gae_lambda, window["active"])
         assert torch.allclose(fast, slow_gae_with_turns(window, discount, gae_lambda))
 
 
-def test_gae_where_all_seats_act_needs_no_mask():
+def test_gae_needs_no_mask_if_all_seats_act():
     window = randoms((20, 3, 2), 5)
     everyone = torch.ones(20, 3, 2, dtype=torch.bool)
     assert torch.allclose(advantages(window, 0.9, 0.7), advantages(window, 0.9, 0.7, everyone))
@@ -132,13 +132,13 @@ def test_gae_worked_by_hand():
     assert worked() == pytest.approx([3.12575, 3.835, 3.3])
 
 
-def test_a_terminated_game_is_worth_nothing_and_a_truncated_one_its_last_observation():
+def test_next_value_is_zero_if_terminated_and_the_last_observations_if_truncated():
     # terminated in step 1: delta 2 - 1 = 1; truncated there: 2 + 0.9 * 4 - 1 = 4.6
     assert worked(terminated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 1.0, 1.0, 3.3])
     assert worked(truncated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 4.6, 4.6, 3.3])
 
 
-def test_both_at_once_is_a_terminated_game():
+def test_terminated_and_truncated_counts_as_terminated():
     assert worked(terminated=(0, 1, 0), truncated=(0, 1, 0)) == worked(terminated=(0, 1, 0))
 
 
@@ -224,7 +224,7 @@ def running_returns(windows, discount):
     return np.array(result)
 
 
-def test_reward_scale_is_the_deviation_of_all_returns_so_far():
+def test_reward_scale_is_the_standard_deviation_of_all_returns_so_far():
     scale, windows = RewardScale(0.9), [randoms((9, 3, 2), seed) for seed in range(4)]
     for k, window in enumerate(windows):
         scaled = scale(rollout_of(window))
@@ -256,7 +256,7 @@ def test_reward_scale_counts_a_seats_decisions_worked_by_hand():
     assert torch.allclose(scaled, more["reward"] / float(np.std([9, 10.5, 16, 12, 8, 15])), rtol=1e-6)
 
 
-def test_reward_scale_in_turns_is_that_of_the_same_decisions_played_at_once():
+def test_reward_scale_is_the_same_for_turn_based_and_simultaneous_play():
     """A tick more between two decisions changes nothing, as it does nothing in GAE."""
     at_once, in_turns = RewardScale(0.9), RewardScale(0.9)
     for seed in range(3):
@@ -275,7 +275,7 @@ def test_reward_scale_in_turns_is_that_of_the_same_decisions_played_at_once():
         assert torch.allclose(second.view(9, 2, 3, 1).sum(1), first, rtol=1e-5)
 
 
-def test_reward_scale_does_not_listen_to_other_players_seats():
+def test_reward_scale_ignores_other_players_seats():
     windows = [randoms((9, 3, 2), seed) for seed in range(3)]
     active = torch.zeros(9, 3, 2, dtype=torch.bool)
     active[..., 0] = True  # seat 1 is another player's
@@ -287,7 +287,7 @@ def test_reward_scale_does_not_listen_to_other_players_seats():
         assert torch.allclose(scaled[..., 0], window["reward"][..., 0].float() / deviation, rtol=1e-5)
 
 
-def test_reward_scale_goes_on_from_its_saved_state():
+def test_reward_scale_is_restored_from_a_saved_state():
     first, second = RewardScale(0.9), RewardScale(0.9)
     first(rollout_of(randoms((9, 3, 2), 0)))
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
@@ -317,14 +317,14 @@ def test_the_range_of_returns_by_hand():
     assert seen.high == 3.25
 
 
-def test_the_same_reward_for_ever_sums_up_to_the_discounted_return():
+def test_a_constant_reward_sums_to_the_discounted_return():
     seen = ReturnRange(0.9)
     with pytest.warns(UserWarning, match="from 1 to 10 were seen, and the support is 0 to 9.5"):
         seen.check(rewarded([1.0] * 300), 0.0, 9.5)
     assert seen.high == pytest.approx(10, rel=1e-4)
 
 
-def test_returns_of_others_seats_are_not_of_interest():
+def test_the_range_of_returns_ignores_other_players_seats():
     seen = ReturnRange(1.0)
     seen.check(rewarded([[1.0, 99.0], [1.0, -99.0]], seats=[True, False]), -5.0, 5.0)
     assert (seen.low, seen.high) == (1.0, 2.0)
@@ -350,7 +350,7 @@ def test_the_range_of_returns_counts_a_seats_decisions():
         assert (seen.low, seen.high) == (-3.0, 2.0)  # -0.5 / 2 + 2 = 1.75 at the end; the 7 is nobody's
 
 
-def test_the_range_goes_on_where_it_was_saved():
+def test_the_range_of_returns_is_restored_from_a_saved_state():
     one, two = ReturnRange(0.5), ReturnRange(0.5)
     assert one.state_dict() == {}  # nothing seen yet: an infinite range is no number to save
     two.check(rewarded([9.0]), -9.0, 9.0)

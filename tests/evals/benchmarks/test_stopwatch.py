@@ -36,7 +36,7 @@ def test_rates_are_steps_over_seconds() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(3.0, 4), (4.0, 3), (60.0, 2)])
-def test_slow_work_ends(seconds: float, calls: int) -> None:
+def test_slow_functions_stop_at_the_limit(seconds: float, calls: int) -> None:
     """The limit is 10 s: after it, no call but the one that a measurement cannot do without."""
     clock = Clock()
     row = Stopwatch(1.0, clock=clock).row("slow", lambda: clock.work(seconds), 6)
@@ -44,7 +44,7 @@ def test_slow_work_ends(seconds: float, calls: int) -> None:
     assert clock.calls == calls
 
 
-def test_a_warm_up_ends() -> None:
+def test_a_warm_up_stops_at_the_limit() -> None:
     clock = Clock()
     watch = Stopwatch(1.0, clock=clock)
     watch.warm_up(lambda: clock.work(3.0), lambda: False)

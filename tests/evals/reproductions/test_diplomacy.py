@@ -51,7 +51,7 @@ def test_each_target_counts(stand_in, what, value):
     assert not reproduce(seeds=1)["met"]
 
 
-def test_the_short_form_is_one_short_run(stand_in, tmp_path):
+def test_the_quick_form_is_one_short_run(stand_in, tmp_path):
     shares, asked = stand_in
     shares["random"] = 0.7
     assert main(["reproduce", "diplomacy", "--quick", "--json", str(tmp_path / "out.json")]) == 0

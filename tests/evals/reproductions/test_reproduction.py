@@ -53,7 +53,7 @@ def test_the_gridworld_target_holds_for_every_seed(monkeypatch, share, seconds, 
         ([20_000] * 5, 6.1, False),
     ],
 )
-def test_the_cartpole_target_is_one_of_medians(monkeypatch, steps, cpu, met):
+def test_the_cartpole_target_is_for_medians(monkeypatch, steps, cpu, met):
     def made(seed):
         found = steps[seed]
         return {"solved_at": found and {"env_steps": found, "cpu_seconds": cpu, "wall_seconds": cpu}}
@@ -62,7 +62,7 @@ def test_the_cartpole_target_is_one_of_medians(monkeypatch, steps, cpu, met):
     assert cartpole.reproduce()["met"] is met
 
 
-def test_the_command_ends_with_one_where_the_target_was_missed(monkeypatch, tmp_path, capsys):
+def test_the_exit_status_is_one_if_the_target_is_missed(monkeypatch, tmp_path, capsys):
     for share, status, said in ((1.0, 0, "target met"), (0.5, 1, "target missed")):
         optimum = yardstick(gridworld.ENV).optimum
         made = {"return_mean": share * optimum, "wall_seconds": 1.0, "cpu_seconds": 1.0}
@@ -111,7 +111,7 @@ def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsy
         assert said in capsys.readouterr().err
 
 
-def test_training_in_a_process_gives_its_summary_and_its_errors():
+def test_training_in_a_process_returns_its_summary_and_errors():
     flags = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--agent.num-steps", "16", "--no-video"]
     summary = train_in_process("ppo", "mlbits/GridWorld-v0", 3, *flags)
     assert summary["env_steps"] == 64

@@ -26,7 +26,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(similarity, "SimilarityLearningConfig", functools.partial(SimilarityLearningConfig, **settings))
 
 
-def test_every_condition_is_what_it_says(tiny, monkeypatch):
+def test_conditions_have_their_settings(tiny, monkeypatch):
     seen = {}
     follow = similarity._follow
 
@@ -59,7 +59,7 @@ def test_every_condition_is_what_it_says(tiny, monkeypatch):
     assert json.loads(json.dumps(result)) == result
 
 
-def test_seeds_do_not_depend_on_how_many_there_are_and_runs_repeat(tiny):
+def test_seeds_are_independent_and_reproducible(tiny):
     few, many = (similarity.reproduce(seeds=seeds, turns=2) for seeds in (1, 3))
     for name in ("abr", "copies", "no_pretraining", "cut"):
         loss = similarity.pair_loss(many, name)
@@ -111,7 +111,7 @@ def test_each_bound_has_to_hold(changed, met):
     assert similarity.met(invented(**changed)) is met
 
 
-def test_networks_that_break_leave_the_others_results(tiny, monkeypatch, capsys, tmp_path):
+def test_diverging_networks_leave_the_other_results(tiny, monkeypatch, capsys, tmp_path):
     follow = similarity._follow
     broken = []
 
@@ -148,7 +148,7 @@ def test_the_command_draws_what_it_measured(tiny, tmp_path, capsys):
         similarity.draw(invented(), tmp_path / "absent" / "plot.png")
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tmp_path):
+def test_invalid_arguments_are_refused_before_measuring(monkeypatch, tmp_path):
     monkeypatch.setattr(similarity, "pretrain", None)
     for name in ("seeds", "turns"):
         with pytest.raises(ReproductionError, match=f"{name}: got 0; wanted at least 1"):
