@@ -1,4 +1,4 @@
-"""What can refuse a command does so before anything is compiled: here compiling is what must not happen."""
+"""Commands are checked completely before anything is compiled: here compiling raises an error."""
 
 import shutil
 
@@ -13,7 +13,7 @@ TINY += ["--agent.num-steps", "8", "--agent.hidden", "8"]
 
 
 class CompiledError(BaseException):
-    """A driver was wanted."""
+    """Raised where a driver would be compiled."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def uncompiled(monkeypatch):
 
 
 def test_valid_commands_reach_compilation(uncompiled, tmp_path):
-    """What is right gets as far as compiling, in every command that is tried below."""
+    """Valid forms of every command tested below get as far as compiling."""
     for words in (
         ["train", "ppo", GRID, *TINY, "--out", str(tmp_path / "run")],
         ["solve", GRID],

@@ -1,4 +1,4 @@
-"""The command line: every mistake gets one line and status 2, and what works says what it did."""
+"""The command line: errors are one line with exit status 2, and valid commands print their results."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 
 def test_an_id_that_names_the_suite_is_the_same_environment(tmp_path):
-    """Its settings are flags and its preset is found, as without the prefix."""
+    """The prefix "mlbits:" changes nothing: settings are flags, and the preset is found."""
     words = ["train", "ppo", f"mlbits:{GRID}", *TINY[2:], "--env.map", "S.G", "--quiet", "--out", str(tmp_path / "run")]
     assert main(words) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -59,7 +59,7 @@ def test_an_id_that_names_the_suite_is_the_same_environment(tmp_path):
 
 @pytest.fixture
 def refused(capsys):
-    """Run a command that must be refused; gives the one line that it says."""
+    """Run a command that must be refused; returns its one-line error."""
 
     def run(*words):
         capsys.readouterr()
@@ -77,7 +77,7 @@ def refused(capsys):
 
 @pytest.fixture
 def printed(capsys):
-    """Run a command that must succeed; gives what it prints."""
+    """Run a command that must succeed; returns its output."""
 
     def run(*words):
         capsys.readouterr()
@@ -89,7 +89,7 @@ def printed(capsys):
     return run
 
 
-# What works.
+# Valid commands.
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -232,7 +232,7 @@ def test_the_command_itself(command):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_mistake_is_one_line_on_any_terminal(encoding):
-    """The library that reads the flags frames its messages by the terminal's alphabet and width."""
+    """The library that parses the flags frames its messages by the terminal's encoding and width."""
     command = [sys.executable, "-m", "mlbits.cli", "train", "ppo", GRID, "--num-envs", "-3"]
     narrow = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40", "FORCE_COLOR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=narrow)
@@ -249,7 +249,7 @@ def test_ctrl_c_prints_how_to_continue(monkeypatch, capsys):
     assert capsys.readouterr().err.strip() == "interrupted"
 
 
-# What does not.
+# Errors.
 
 
 def test_unknown_commands_agents_and_environments(refused):

@@ -1,6 +1,6 @@
-"""What the documentation says is so: examples run, code and commands parse, links and tables hold.
+"""The documentation is correct: examples run, code and commands parse, links and tables match the code.
 
-``python -m tests.test_docs`` copies the examples into docs/adding.md after they were edited.
+``python -m tests.test_docs`` copies edited examples into docs/adding.md.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/similarity.md"])
 def test_python_blocks_run(name: str) -> None:
-    """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite.)"""
+    """Each by itself. (Those of docs/adding.md are the example files, or lines of the suite.)"""
     for block in blocks(ROOT / name, "python"):
         exec(compile(block, name, "exec"), {})
 
 
 def test_stable_baselines_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block after another: the second part plays what the first has saved."""
+    """One block after another: the second part loads what the first has saved."""
     monkeypatch.chdir(tmp_path)
     for block in blocks(SB3_PAGE, "python"):
         exec(compile(block, SB3_PAGE.name, "exec"), {})

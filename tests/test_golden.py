@@ -1,4 +1,4 @@
-"""A random game of every environment is played as it was when its transcript was written."""
+"""A random game of every environment is replayed and compared with its transcript."""
 
 import pytest
 

@@ -47,7 +47,7 @@ def test_the_random_agent_is_uniform_over_legal_actions():
 
 
 def _numbered(active, mask):
-    """A rollout [2, 2, 2] whose row k (of 8, by steps, then copies, then seats) holds the number k everywhere."""
+    """A rollout [2, 2, 2] whose row k (of 8, by steps, then copies, then seats) has the number k everywhere."""
     number = torch.arange(8).view(2, 2, 2)
     ends = torch.zeros(2, 2, dtype=torch.bool)
     obs = {"a": number.float(), "b": torch.stack([number, number + 10], -1)}

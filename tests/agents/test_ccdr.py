@@ -1,4 +1,4 @@
-"""CCDR, alternating best response and LOLA: gradients by an independent reckoning, who moves, what is learnt."""
+"""CCDR, alternating best response and LOLA: gradients by an independent computation, turns, learning."""
 
 import dataclasses
 import itertools
@@ -70,7 +70,7 @@ def test_networks_have_the_papers_layers():
 @pytest.mark.parametrize("seat", [0, 1])
 @pytest.mark.parametrize("settings", [{}, {"cut_gradient": True}, {"lookahead": 0.5}])
 def test_a_step_follows_the_gradient_of_the_players_own_loss(seat, settings):
-    """Reckoned anew with torch's own layers and torch.func; the other's weights stand still."""
+    """Computed again with torch's own layers and torch.func; the other player's weights are fixed."""
     config = dataclasses.replace(SMALL, **settings)
     pairs = make_pairs(GAME, config, [1])
     before = weights(pairs)
@@ -145,7 +145,7 @@ def test_copies_are_independent_and_reproducible():
 
 
 def test_networks_learn_to_cooperate_unless_the_gradient_is_cut():
-    """A short form, of one pair and small networks: mutual cooperation loses 1, mutual defection 5."""
+    """A short run with one pair and small networks: mutual cooperation has loss 1, mutual defection 5."""
     config = SimilarityLearningConfig(
         hidden=(32, 32), batch=64, pretraining_steps=500, turns=3, steps_per_turn=50, learning_rate=3e-3
     )

@@ -1,4 +1,4 @@
-"""The learners of one-step problems: behaviours, what each loss reads, learning, saving, and what is refused."""
+"""The classifier: behaviour policies, inputs of each loss, learning, saving, and errors."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_no_score_depends_on_the_feedback():
 
 @pytest.mark.parametrize("loss", ["policy_gradient", "epsilon_greedy", "q"])
 def test_other_losses_learn_from_rewards_alone(loss):
-    """With the feedback there or not they learn the same."""
+    """They learn the same with and without the feedback."""
     after = []
     for feedback in ("bandit", "full"):
         game = digits(classes=3, feedback=feedback)
@@ -189,7 +189,7 @@ def test_a_run_on_one_split_is_evaluated_on_the_other(tmp_path):
         agent_settings={"loss": "cross_entropy", "learning_rate": 1e-2},
     )  # fmt: skip
     folder, summary = train(settings, tmp_path / "run", console=False)
-    assert 0.8 < summary["return_mean"] < 1  # half learned, so that the splits tell apart
+    assert 0.8 < summary["return_mean"] < 1  # half learned, so that the splits differ
     result = evaluate_run(folder, 300, env_settings={"split": "test"})
     played = play_episodes(
         load_agent(folder)[0], ID, 300, seed=1, settings={"feedback": "full", "split": "test"}, greedy=True

@@ -1,4 +1,4 @@
-"""Kaplan 8.4: what ties supervised learning to reinforcement learning, by enumerating every example and answer.
+"""Kaplan 8.4: relations of supervised and reinforcement learning, by enumerating every example and answer.
 
 The expectations are exact sums in float64, of the agent's own losses over its own behaviour; nothing is sampled.
 """
@@ -51,7 +51,7 @@ def gradient(value, weights):
 
 
 def expected(learner, weights, pay, baseline=0.0):
-    """The exact expectation of the gradient that the agent descends."""
+    """The exact expectation of the agent's gradient."""
     probability, losses = rows_of(learner, weights, pay, baseline)
     return gradient((probability * losses).sum(), weights)
 
@@ -61,7 +61,7 @@ def log_policy(weights):
 
 
 def accuracy_gradient(weights, pay=ONE_HOT):
-    """Of J, the mean over examples of E_pi[R]."""
+    """The gradient of J, the mean over examples of E_pi[R]."""
     return gradient((log_policy(weights).exp() * pay).sum(-1).mean(), weights)
 
 
@@ -92,7 +92,7 @@ def test_a_uniform_policy_has_the_same_gradient():
     assert torch.allclose(own, label / ANSWERS, atol=1e-14)
     cold = network(scale=1.0)
     own, label = (expected(agent(loss), cold, ONE_HOT) for loss in ("policy_gradient", "cross_entropy"))
-    assert torch.cosine_similarity(own, label, dim=0) < 0.95  # the two part as soon as it is not
+    assert torch.cosine_similarity(own, label, dim=0) < 0.95  # the two differ as soon as it is not
 
 
 @every_reward
@@ -160,7 +160,7 @@ def test_the_q_loss_is_minimal_where_q_is_the_reward(answers_known):
 
 
 def samples_needed(learner, weights):
-    """N for which the mean of N rows' gradients is as long as its deviation: tr Cov / |mean|^2."""
+    """N for which the mean of N rows' gradients is as long as its standard deviation: tr Cov / |mean|^2."""
     probability, losses = rows_of(learner, weights, ONE_HOT)
     each = torch.stack([gradient(loss, weights) for loss in losses_with_graph(learner, weights)])
     assert len(each) == len(losses)
@@ -176,7 +176,7 @@ def losses_with_graph(learner, weights):
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_the_same_signal_to_noise_takes_n_times_the_examples(scale):
-    """Under uniform answers N_RL + 1 = n (N_CE + 1), exactly: one row in n is paid, and says then what a label says."""
+    """With uniform answers N_RL + 1 = n (N_CE + 1), exactly: one row in n is rewarded, and then equals a label."""
     weights = network(scale)
     by_label = samples_needed(agent("cross_entropy"), weights)
     by_reward = samples_needed(agent("epsilon_greedy", epsilon=1.0), weights)

@@ -1,4 +1,4 @@
-"""DDPG's precision "auto": bfloat16 where the processor is fast at it, said and written down."""
+"""DDPG's precision "auto": bfloat16 if the processor is fast at it; the choice is printed and recorded."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""One seat against the others: whose seat it is, what counts as won, and which opponents there are."""
+"""One seat against the others: rotation of seats, what counts as won, and opponents."""
 
 import json
 
@@ -24,7 +24,7 @@ THROWS = "test/Throws-v0"  # three seats: paper, stone, scissors
 
 
 class Always:
-    """Plays one action, and keeps the rows that it was asked for."""
+    """Plays one action, and records the rows that it was asked for."""
 
     def __init__(self, action):
         self.action, self.asked = action, []

@@ -1,4 +1,4 @@
-"""What a run is summed up by, in numbers worked by hand, and through the command line."""
+"""The headline results of a run, in numbers worked out by hand, and through the command line."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def bot(env, **settings):
 
 
 class Sure:
-    """Always the same division of the coins."""
+    """An agent that always plays the same division of the coins."""
 
     experience = None
 
@@ -54,7 +54,7 @@ def test_larger_games_are_summarised_by_games_against_bots():
     found = measure(bot(env), env, None, 99, seed=3, pool=[bot(env)] * 20, greedy=False)
     assert [row["opponent"] for row in found["against"]] == ["random", "the pool (16 of 20 copies)"]
     for row in found["against"]:
-        assert row["games"] == 100  # each seat as often
+        assert row["games"] == 100  # each seat equally often
         assert row["won"] + row["tied"] + row["lost"] == pytest.approx(1)
         z, n, p = 1.959963984540054, 100, row["won"]
         centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

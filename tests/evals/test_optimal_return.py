@@ -1,4 +1,4 @@
-"""The exact yardstick of returns, what `mlbits eval` says of it, and `mlbits solve`."""
+"""Optimal and random returns as references, their use in `mlbits eval`, and `mlbits solve`."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def test_a_score_is_a_position_between_random_and_best():
     assert found.score(-17.0) == pytest.approx(1 - 4 / 1987)
     assert found.score(-4000.0) < -1
     assert Yardstick(optimum=1.0, random=1.0, all_starts=True).score(1.0) is None
-    alike = yardstick("test/Solitaire-v0")  # whoever plays alone takes the last stone
+    alike = yardstick("test/Solitaire-v0")  # a single player always takes the last stone
     assert (alike.optimum, alike.random) == (pytest.approx(1.0), pytest.approx(1.0))
     assert alike.score(1.0) is None
 
@@ -83,7 +83,7 @@ def test_no_reference_where_it_cannot_be_computed(env, settings):
 
 
 def test_no_reference_where_state_is_hidden():
-    """Which arm is best cannot be seen where the means are drawn anew; in a chain's noise nothing is lost."""
+    """The best arm is not observable if the means are random; a chain's noise hides nothing relevant."""
     starts = mlbits.make_batch("mlbits/Bandit-v0", 20, means="random").records()
     assert yardstick("mlbits/Bandit-v0", {"means": "random"}, starts) is None
     assert yardstick("mlbits/Bandit-v0").optimum == pytest.approx(151.467, abs=1e-3)

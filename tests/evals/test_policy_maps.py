@@ -1,4 +1,4 @@
-"""Pictures of policies on gridworlds: every cell's own move and value, whatever the agent sees, and the exact ones."""
+"""Pictures of policies on gridworlds: every cell's move and value for any observations, and the exact ones."""
 
 import numpy as np
 import pytest

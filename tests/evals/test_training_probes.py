@@ -1,4 +1,4 @@
-"""What training of several seats records besides its return: exploitability, Elo against the pool, who beats whom."""
+"""Measurements during multi-agent training: exploitability, Elo against the pool, win rates."""
 
 import json
 
@@ -66,7 +66,10 @@ def test_measuring_changes_nothing():
         content_hash(session.learner), session.collector.generator.get_state().tolist(),
         session.opponents.state(), session.batch.state().tolist(),
     )  # fmt: skip
-    assert during_training(session).scalars.keys() == {"exploitability/agent", "exploitability/pool"}  # nobody has met
+    assert during_training(session).scalars.keys() == {
+        "exploitability/agent",
+        "exploitability/pool",
+    }  # no games yet
     after = (
         content_hash(session.learner), session.collector.generator.get_state().tolist(),
         session.opponents.state(), session.batch.state().tolist(),

@@ -1,4 +1,4 @@
-"""What follows each turn of a run, with turns, evaluations and clocks that are written down beforehand."""
+"""Bookkeeping after each iteration, with scripted iterations, evaluations and clocks."""
 
 import json
 import math
@@ -43,7 +43,7 @@ class Scripted(Session):
 
 
 class Noted:
-    """A tracker that keeps what it is given."""
+    """A tracker that keeps its records."""
 
     def __init__(self):
         self.rows, self.said = [], []
@@ -63,7 +63,7 @@ class Noted:
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    """Plays turns of some steps; returns the summary, at which steps was saved, and the tracker."""
+    """Runs iterations of some steps; returns the summary, the steps of checkpoints, and the tracker."""
 
     def play(session, steps=30, returns=(), episodes=(), metrics=lambda turn: {"loss": float(turn)}):
         saved, left, tracker = [], list(returns), Noted()
@@ -88,7 +88,7 @@ def script(monkeypatch, tmp_path):
 
 
 def test_evaluations_keep_their_schedule_for_any_iteration_length(script):
-    """Turns of 30 steps: each multiple of 100 is passed by the turn that ends at or after it, and the end counts."""
+    """Iterations of 30 steps: evaluated after the first one at or past each multiple of 100, and at the end."""
     _, _, tracker = script(Scripted(eval_every=100))
     assert [step for step, _ in tracker.of("return/eval")] == [120, 210, 300, 420, 450]
     _, _, tracker = script(Scripted(eval_every=50, total_steps=400), steps=130)  # two are passed at once: one is made
@@ -100,7 +100,7 @@ def test_evaluations_keep_their_schedule_for_any_iteration_length(script):
 def test_checkpoints_and_records_keep_their_schedule(script):
     _, saved, tracker = script(Scripted(checkpoint_every=100, record_every=70))
     assert saved == [120, 210, 300, 420, 450]
-    # The first turn records; then multiples of 70 are passed at 90, 150, ...; every checkpoint has a record before it.
+    # The first one records; then multiples of 70 are passed at 90, 150, ...; every checkpoint has a record before it.
     assert [step for step, _ in tracker.of("speed/steps_per_second")] == [30, 90, 120, 150, 210, 300, 360, 420, 450]
     _, saved, tracker = script(Scripted())
     assert saved == [450]

@@ -1,4 +1,4 @@
-"""Collecting: a rollout holds what was played, row by row, and episodes are counted as a slow loop would."""
+"""Collecting: a rollout holds what was played, row by row, and episodes are counted as by a slow loop."""
 
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ def draw(seed=0):
 
 
 class Player:
-    """Plays the legal action that its number picks, and signs its decisions with its number."""
+    """Plays the legal action with its number, and marks its decisions with its number."""
 
     experience: ClassVar[RolloutSpec] = RolloutSpec(WINDOW, whole_episodes=False)
 
@@ -49,7 +49,7 @@ def collector_of(game_id, spec=None, num_envs=7, **settings):
 
 
 def replay(twin, rollout, played=None):
-    """Step a twin batch with the same actions and compare everything that the rollout says."""
+    """Step a second batch with the same actions and compare everything in the rollout."""
     for t in range(rollout.carried is not None, len(rollout.reward)):  # what was carried over is no step
         compare(pick(rollout.obs, t), twin.obs)
         if twin.legal_mask is not None:
@@ -72,7 +72,7 @@ def compare(one, two):
 
 
 def slow_episodes(windows, owned):
-    """Returns and lengths by adding up one step after another; owned [B, P] says whose rewards count."""
+    """Returns and lengths by adding up one step after another; owned [B, P] are the seats whose rewards count."""
     found, total, length = [], np.zeros(owned.shape), np.zeros(len(owned), int)
     for rollout in windows:
         ended = (rollout.terminated | rollout.truncated).numpy()
@@ -85,7 +85,7 @@ def slow_episodes(windows, owned):
 
 
 def clone(rollout):
-    """A rollout lives in the collector's memory, which the next one writes over."""
+    """Copy a rollout, since the next one overwrites the collector's memory."""
     fields = {name: getattr(rollout, name) for name in type(rollout).__slots__}
     copied = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in fields.items()}
     return type(rollout)(**copied)

@@ -1,4 +1,4 @@
-"""Playing whole episodes with fixed agents: one a copy, to its end, by seed alone."""
+"""Playing whole episodes with fixed agents: one per copy, to its end, as a function of the seed."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ register_test_games()
 
 
 class Always:
-    """Plays one action, and counts how often it was asked for the best one."""
+    """Plays one action, and counts how often it was called with greedy."""
 
     def __init__(self, action):
         self.action, self.greedy = action, []
@@ -50,7 +50,7 @@ def test_every_seat_has_its_return():
 
 
 def test_each_episode_counts_once_however_short():
-    """As a batch would play them one by one: the first episode of each copy and no other."""
+    """Only the first episode of each copy counts."""
     played = play_episodes(chance("test/Throws-v0"), "test/Throws-v0", 50, seed=3)
     assert len(played.lengths) == 50
     assert 1 <= played.lengths.min() < played.lengths.max() <= 10

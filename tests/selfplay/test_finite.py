@@ -31,7 +31,7 @@ ENV = "test/Poison-v0"
 
 
 class Poison(gym.Env):
-    """Pays 1 a step, in episodes of seven steps; copy 1 (of seed 1) gives ``value`` once, at its step ``at``."""
+    """Reward 1 per step, in episodes of seven steps; copy 1 (of seed 1) returns ``value`` once, at its step ``at``."""
 
     armed = True
 
@@ -75,7 +75,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "cross_entropy.py"
 
 @pytest.fixture
 def own_agent(monkeypatch):
-    """An agent of a user's own, that of the docs; known within a test alone."""
+    """A custom agent, that of the docs, registered only within a test."""
     module = types.ModuleType("own_cross_entropy")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(REGISTERED, "cross_entropy", None)
@@ -113,7 +113,7 @@ def words(agent, folder, **settings):
 
 
 def finite(path):
-    """Whether every number of a checkpoint's weights is finite but for those that never are."""
+    """Whether all weights of a checkpoint are finite, except those that never are."""
     found = load_file(path / "weights.safetensors")
     return all(bool(v.isfinite().all()) for k, v in found.items() if v.is_floating_point() and "range" not in k)
 
@@ -163,7 +163,7 @@ def test_the_error_is_in_tensorboard_and_the_run_can_be_resumed(tmp_path, capsys
     events.Reload()
     text = events.Tensors("stopped/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text in capsys.readouterr().err
-    monkeypatch.setattr(Poison, "armed", False)  # mended
+    monkeypatch.setattr(Poison, "armed", False)  # fixed
     assert main(["resume", str(folder)]) == 0
     assert json.loads((folder / "summary.json").read_text())["env_steps"] >= 200
 
@@ -188,7 +188,7 @@ def test_large_numbers_whose_squares_fit_are_learned_from(tmp_path):
     assert finite(max((tmp_path / "large" / "checkpoints").iterdir()))
 
 
-# What learning comes to
+# Results of learning
 
 
 def settings(agent="ppo", **agent_settings):
@@ -226,7 +226,7 @@ def test_other_metrics_may_be_nan():
 
 
 def poisoned_after(learnings, monkeypatch):
-    """PPO whose critic's last bias becomes NaN after so many learnings, which no metric shows."""
+    """PPO whose critic's last bias becomes NaN after some updates, which no metric shows."""
     original, calls = PPO.learn, []
 
     def learn(self, *arguments):
@@ -308,7 +308,7 @@ def test_a_guard_allows_tensors_that_start_infinite():
         guard.check({"later": torch.tensor(float("nan"))}, "env", 5)
 
 
-# The look through a rollout, number by number
+# Checking a rollout, number by number
 
 
 def rollout(steps=3, copies=2, seats=2, dtype=torch.float32):
@@ -347,7 +347,7 @@ def test_each_number_of_a_rollout_is_named_by_step_and_copy(name, place, quantit
 @pytest.mark.parametrize("seat", [0, 1])
 @pytest.mark.parametrize(("what", "tick"), [("reward", 5), ("reward", 6), ("obs", 5), ("obs", 6)])
 def test_open_decisions_are_checked_too(what, tick, seat, num_steps):
-    """Its open decision is kept for the next rollout, and in checkpoints, with what it has earned."""
+    """An open decision is kept for the next rollout, and in checkpoints, with its reward so far."""
     register_test_games()
     config = {"num_steps": num_steps, "hidden": (8,), "minibatches": 1}
     session = open_session(resolve("ppo", "test/Tug-v0", preset="none", run={"num_envs": 3}, agent_settings=config))

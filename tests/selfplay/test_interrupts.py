@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe end a run saved; resumed it ends bit for bit like one left alone."""
+"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe save a run; resumed it ends bit for bit like an uninterrupted one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STILL = "--total-steps 1000 --preset none --num-envs 8 --eval-every 0 --no-video
 
 
 def signalled(moment, count, signals, *words):
-    """Run ``mlbits`` in a process of its own that gets signals at the count-th coming of a moment."""
+    """Run ``mlbits`` in a process that gets signals at the count-th occurrence of a moment."""
     command = [sys.executable, "-m", "tests.selfplay.signalled", moment, str(count), signals, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr, done.stderr
@@ -141,7 +141,7 @@ def test_a_closed_pipe_ends_the_run_after_saving(left_alone, tmp_path):  # noqa:
 
 
 def test_rich_text_into_a_closed_pipe_is_a_closed_pipe_too(tmp_path, monkeypatch):
-    """What is said goes through rich, whose own answer is to end the process."""
+    """The output goes through rich, which would end the process by itself."""
     from mlbits.selfplay.runs.tracking import Tracker
 
     closed = []

@@ -1,4 +1,4 @@
-"""Lineups: who sits where, and in which share of the copies."""
+"""Lineups: who sits in each seat, and in which fraction of the copies."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Runs of agents that learn from a replay: how large it may be, what is drawn, recorded and warned of."""
+"""Runs of off-policy agents: memory of the replay buffer, sampling, records and warnings."""
 
 import itertools
 import json
@@ -88,7 +88,7 @@ def test_any_number_of_copies_has_the_same_updates(num_envs):
 
 
 def test_passes_are_not_replayed():
-    """In a game of turns one seat of two decides in a step: that is replayed once it is settled, and drawn; no pass."""
+    """In a turn-based game one of two seats decides in a step: only that is stored, once settled, and sampled."""
     session = opened("test/Nim-v0", **{**SMALL, "warmup": 10**6})
     for _ in range(10):
         rollout, _, steps = session.collector.collect(session.lineup)
@@ -104,7 +104,7 @@ def test_passes_are_not_replayed():
 
 
 class Ones:
-    """A player of one move alone."""
+    """A player that always plays action 1."""
 
     experience = None
 
@@ -173,7 +173,7 @@ def test_on_policy_runs_are_recorded_at_every_update_by_default(tmp_path):
 
 
 def test_a_report_is_recorded_once(tmp_path):
-    """An update in every 20th step: records between say nothing of learning, resumed or not."""
+    """An update every 20 steps: records in between have no learning metrics, resumed or not."""
     rows = recorded(tmp_path, settings={**SMALL, "updates_per_step": 0.025}, record_every=1, total_steps=480)
     assert [row["env_steps"] for row in rows] == list(range(32, 481, 32))
     updates = [row.get("learn/updates") for row in rows]
@@ -187,7 +187,7 @@ def test_records_out_of_range_are_refused(value):
         opened(run={"record_every": int(value)})
 
 
-# A support that does not hold the returns
+# A support that does not contain the returns
 
 
 def warming_up(support, steps=40, **settings):

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends bit for bit like one that was left alone, whenever it was killed."""
+"""A run that is killed at any moment and resumed ends bit for bit like an uninterrupted one."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def left_alone(tmp_path_factory):
 
 
 def killed(moment, count, *words):
-    """Run ``mlbits`` in a process of its own that is killed at the count-th coming of a moment."""
+    """Run ``mlbits`` in a process that is killed at the count-th occurrence of a moment."""
     command = [sys.executable, "-m", "tests.selfplay.killed", moment, str(count), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr or done.stdout
@@ -85,7 +85,7 @@ def newest(folder):
 
 
 def untimed(values):
-    """Without what the clock says, which no two runs share."""
+    """Values without times, which differ between runs."""
     clocked = ("speed/", "time/", "wall_seconds", "cpu_seconds")
     return {name: value for name, value in values.items() if not name.startswith(clocked)}
 
@@ -115,7 +115,7 @@ def steps_of(folder):
 @pytest.mark.parametrize(
     ("name", "moment", "count", "checkpoints"),
     [
-        ("cartpole", "learning", 1, None),  # before anything was learnt
+        ("cartpole", "learning", 1, None),  # before any learning
         ("cartpole", "learning", 5, [384]),
         pytest.param("cartpole", "recording", 7, [384], marks=pytest.mark.slow),  # in the middle of a line
         ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
@@ -166,7 +166,7 @@ def test_a_run_killed_again_while_resuming(name, left_alone, tmp_path):
 
 
 def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):
-    """Nobody chose the moment: any will do, even one after the end."""
+    """At a random moment, possibly after the end."""
     longer = "--total-steps 20000 --num-envs 64 --checkpoint-every 2000 --eval-every 0"
     words = f"{RUNS['gridworld']} {longer}".split()  # of a flag given twice the last counts
     folders = [tmp_path / "killed", tmp_path / "alone"]

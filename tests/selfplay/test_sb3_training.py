@@ -1,4 +1,4 @@
-"""Stable-Baselines3's algorithms through our recording: what is learned is theirs bit for bit, what is kept is ours."""
+"""Stable-Baselines3's algorithms with our logging: weights equal SB3's bit for bit, files are ours."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def test_training_equals_sb3s_learn_alone(
     agent: str, env: str, num_envs: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    """With evaluations that draw and checkpoints in between, by another door where there is one."""
+    """With evaluations that sample and checkpoints in between, through another door if there is one."""
     brief = {} if env.startswith("mlbits/") else {"max_episode_steps": 30}
     chosen = settings(agent, env, values, brief, num_envs=num_envs, seed=4, eval_greedy=False, checkpoint_every=40)
     folder, summary = train(chosen, tmp_path / "run", console=False)
@@ -226,7 +226,7 @@ def test_a_run_cannot_be_resumed_and_says_why(finished: tuple[Path, dict[str, An
 
 
 def test_checkpoints_survive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a kill would: the run breaks off in the middle of a rollout; its last checkpoint plays."""
+    """As after a kill: the run stops in the middle of a rollout; its last checkpoint can be evaluated."""
     count = 0
     original = SB3VecEnv.step_wait
 

@@ -1,4 +1,4 @@
-"""Means, shares and interquartile means with their intervals, by hand, against scipy's and by simulated coverage."""
+"""Intervals of means, fractions and interquartile means, by hand, against scipy's and by simulated coverage."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_numbers_without_spread_have_no_interval_unless_bounds_are_known(values)
     assert mean_interval(values) == (4.5, UNKNOWN)
     assert mean_interval(values, bounds=(4.5, 4.5)) == (4.5, UNKNOWN)
     mean, (low, high) = mean_interval(values, 0.9, bounds=(0.5, 5.5))
-    # Of none of n at most so many: Wilson's upper limit is z^2 / (n + z^2).
+    # Wilson's upper limit for 0 of n is z^2 / (n + z^2).
     others = 1.644854**2 / (len(values) + 1.644854**2)
     assert (mean, low, high) == (4.5, pytest.approx(4.5 - 4 * others), pytest.approx(4.5 + others))
 
@@ -55,7 +55,7 @@ def test_twenty_equal_outcomes_between_0_and_1():
 
 
 def test_repeated_numbers_get_the_wider_of_wilsons_and_students_intervals():
-    """98 of 100 are 3 and 2 are 1: 1 and 3 are 0 and 1 of a share."""
+    """98 of 100 are 3 and 2 are 1: 1 and 3 correspond to 0 and 1 of a fraction."""
     values = [3.0] * 98 + [1.0] * 2
     wilson = stats.binomtest(98, 100).proportion_ci(0.95, method="wilson")
     mean, (low, high) = mean_interval(values)
@@ -78,7 +78,7 @@ def test_repeated_numbers_get_the_wider_of_wilsons_and_students_intervals():
 
 
 def test_bounded_numbers_have_wilsons_interval_with_their_own_variance():
-    """A third of the variance of a share, as uniform numbers have: three times as many."""
+    """A third of the variance of a fraction, as of uniform numbers: like three times as many."""
     share = 0.3
     low, high = bounded_interval(10 * share - 5, share * 0.7 * 100 / 60, (-5, 5))
     wanted = stats.binomtest(18, 60).proportion_ci(0.95, method="wilson")
@@ -95,7 +95,7 @@ def coverage(interval, draw, truth, times, size, seed=0):
 @pytest.mark.parametrize("chance", [0.5, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize("size", [5, 20, 100])
 def test_means_of_wins_and_losses_cover(chance, size):
-    """Exactly: each number of wins has its interval, and the binomial says how often it comes."""
+    """Exactly: each number of wins has its interval, and a binomial probability."""
     odds = stats.binom.pmf(range(size + 1), size, chance)
     for bounds in (None, (0, 1)):
         ends = [mean_interval([1.0] * k + [0.0] * (size - k), bounds=bounds)[1] for k in range(size + 1)]
@@ -169,7 +169,7 @@ def test_the_iqm_interval_by_hand():
     whole = 2.36462 * np.std(runs, ddof=1) / 8**0.5
     assert whole < half
     assert iqm_interval([runs]) == pytest.approx((3.75 - half, 3.75 + half), abs=1e-4)
-    # A wild one is left out, but not unseen: Student's of all is the wider.
+    # An outlier is left out of the mean, but widens the interval: Student's of all is wider.
     runs[-1] = 90
     whole = 2.36462 * np.std(runs, ddof=1) / 8**0.5
     assert iqm_interval([runs]) == pytest.approx((3.75 - whole, 3.75 + whole), abs=1e-3)
@@ -250,7 +250,7 @@ def test_intervals_in_words_and_in_json():
     assert interval_text((3.0, np.inf), 9, ".1f") == "95% interval above 3.0"
     data = {"interval": [-np.inf, np.inf], "text": 'to Infinity, "-Infinity"', "Infinity": 1.5}
     text = json_text(data, 1)
-    assert json.loads(text, parse_constant=pytest.fail) == data  # no word that JSON does not know
+    assert json.loads(text, parse_constant=pytest.fail) == data  # valid JSON
     assert json_text({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
 
 

@@ -18,7 +18,7 @@ from tests.agents.rollouts import VECTOR, draw
 MINI = "mlbits/DiplomacyMini-v0"
 BOARD = load_board("mini")
 WORDS = vocabulary(BOARD)
-# Everybody at home, a power each; changed by each test.
+# All units at home, by power; changed by each test.
 CENTERS = {"ARDEN": ["ALT", "AVE"], "BRENN": ["BAY", "BIR"], "CORVO": ["CAP", "COR"]}
 
 
@@ -33,7 +33,7 @@ def made(kind, batch, **settings):
 
 
 def given(batch, action, row):
-    """The orders of one row that has something to order: kind, who acts, whom it helps, where it goes, by name."""
+    """The orders of one row by name: kind, acting area, supported area, target."""
     found = []
     for number, choice in zip(rows(batch.obs, 2)["slots"][row].tolist(), action[row].tolist(), strict=True):
         if number:

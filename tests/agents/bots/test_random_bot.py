@@ -1,4 +1,4 @@
-"""Random play: uniform over what may be played, and for continuous actions what Gymnasium's own spaces draw."""
+"""Random play: uniform over legal actions, and for continuous actions the distributions of Gymnasium's spaces."""
 
 import dataclasses
 import math

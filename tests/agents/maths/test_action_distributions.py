@@ -1,4 +1,4 @@
-"""Action distributions against torch.distributions, which is written by others, and against counted draws."""
+"""Action distributions against torch.distributions, and against frequencies of draws."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def some_mask(rows, nvec, seed=3):
 
 
 def reference(params, mask, nvec):
-    """torch's own distributions, one a choice; illegal actions have -inf as their logit."""
+    """torch's own distributions, one per choice; illegal actions have -inf as their logit."""
     logits = params if mask is None else params.masked_fill(~mask, -torch.inf)
     return [TorchCategorical(logits=part) for part in logits.split(list(nvec), -1)]
 
@@ -141,7 +141,7 @@ def test_draw_frequencies_match_probabilities(masked):
     wanted = torch.softmax(logits.masked_fill(~mask, -torch.inf), -1).numpy() * count
     assert seen[~mask.numpy()].sum() == 0
     legal = mask.numpy()
-    # the seed is fixed; over seeds, a right sampler falls below this once in a hundred thousand
+    # the seed is fixed; over seeds, a correct sampler falls below this once in a hundred thousand
     assert stats.chisquare(seen[legal], wanted[legal]).pvalue > 1e-5
 
 
@@ -221,7 +221,7 @@ def test_other_action_spaces_are_refused(space):
 
 
 def test_epsilon_greedy_by_hand():
-    """Of four actions three are legal: each gets a third of epsilon, the best the rest besides."""
+    """Three of four actions are legal: each gets a third of epsilon, the best one also 1 - epsilon."""
     mask = torch.tensor([[True, True, False, True]])
     best = torch.tensor([1])
     assert epsilon_greedy(best, 0.3, mask, 4)[0].tolist() == pytest.approx([0.1, 0.8, 0.0, 0.1])

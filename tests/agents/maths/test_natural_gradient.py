@@ -1,4 +1,4 @@
-"""Passes by hand against autograd, Fisher-vector products against explicit matrices, CG against a dense solver."""
+"""Forward and backward passes against autograd, Fisher-vector products against matrices, CG against a dense solver."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def draw(seed=0):
 
 
 class Doubles(torch.nn.Module):
-    """Features in float64, so that rounding is far below what is compared."""
+    """Features in float64, so that rounding is far below the differences compared."""
 
     def __init__(self, features):
         super().__init__()
@@ -66,7 +66,7 @@ def random_mask(actions, rows=ROWS):
 
 
 def every_action(actions):
-    """All samples there are with None, or nodes and weights of a quadrature that is exact for scores' squares."""
+    """All possible samples with None, or nodes and weights of a quadrature that is exact for squared scores."""
     if isinstance(actions, spaces.Discrete):
         return torch.arange(int(actions.n)), None
     if isinstance(actions, spaces.MultiDiscrete):
@@ -78,7 +78,7 @@ def every_action(actions):
 
 
 def fisher_of_scores(net, distribution, actions, obs, mask):
-    """E over rows and actions of the score's outer product with itself: the definition, row by row."""
+    """The mean over rows and actions of the score's outer product with itself, by its definition."""
     parameters = policy_parameters(net)
     samples, weights = every_action(actions)
     total = torch.zeros((), dtype=torch.float64)
@@ -98,7 +98,7 @@ def fisher_of_scores(net, distribution, actions, obs, mask):
 
 
 def written_out(net, weights, obs):
-    """The policy's numbers as a function of the weights that stand in for each parameter."""
+    """The policy's outputs as a function of weights that replace each parameter."""
     inside = {name: weights[parameter] for name, parameter in net.features.named_parameters()}
     parts, tower = functional_call(net.features, inside, (obs,)), net.actor
     total = weights[tower.biases[0]]
@@ -111,7 +111,7 @@ def written_out(net, weights, obs):
 
 
 def kl_of(net, distribution, obs, mask):
-    """KL(now || theta) as a function of the policy's parameters as one vector, and the vector now."""
+    """KL(current || theta) as a function of the policy's parameters as one vector, and the current vector."""
     parameters = policy_parameters(net)
     now = net.policy(obs).detach()
     sizes = [parameter.numel() for parameter in parameters]
@@ -172,7 +172,7 @@ def test_a_towers_passes_equal_autograds(kind, hidden):
     into = {parameter: torch.ones_like(parameter) for parameter in parameters}
     given = run.pull(cotangent, into, floats)
     for parameter, gradient in zip(parameters, wanted, strict=False):
-        assert torch.allclose(into[parameter] - 1, gradient, atol=1e-12)  # added to what stood there
+        assert torch.allclose(into[parameter] - 1, gradient, atol=1e-12)  # added to the existing values
         assert gradient.abs().max() > 0
     for gradient, other in zip(given, wanted[len(parameters) :], strict=True):
         assert torch.allclose(gradient, other, atol=1e-12)
@@ -184,7 +184,7 @@ def test_a_towers_passes_equal_autograds(kind, hidden):
 
 
 def difference(tower, parts, moving, tangents, step=1e-5):
-    """Of the outputs, half the way on and half back."""
+    """The central difference of the outputs."""
     outs = []
     with torch.no_grad():
         for sign in (1, -2, 1):  # forth, back over the middle, home

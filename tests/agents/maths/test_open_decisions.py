@@ -1,4 +1,4 @@
-"""Decisions whose seats still wait: each is learned from once, with all that it earned, wherever a window ends."""
+"""Open decisions: each is learned from once, with all of its reward, wherever a window ends."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def column(*numbers):
 
 
 def one_seat(active, last_active, reward, terminated=(), truncated=(), final_active=(), mask=None):
-    """One stream that sees 10, 20, ... and 5 more than that as an episode's last, and plays 1, 2, ..."""
+    """One stream with observations 10, 20, ..., 5 more for an episode's last, and actions 1, 2, ..."""
     steps = len(active)
     number = torch.arange(steps) + 1
     return Rollout(
@@ -104,7 +104,7 @@ def test_nothing_changes_if_every_seat_always_acts():
 
 
 def windows(game, num_steps, count, num_envs=5, seed=3):
-    """So many rollouts of a scripted player, and the collector."""
+    """Some rollouts of a scripted player, and the collector."""
     batch, player = GameBatch(game, num_envs, seed=seed), Scripted()
     collector = Collector(batch, RolloutSpec(num_steps, whole_episodes=False), draw())
     lineup = self_play(player, num_envs, game.seats, batch.device)
@@ -209,7 +209,7 @@ def test_open_decisions_of_a_reset_learner_are_dropped():
 
 
 def test_a_reset_exploiter_does_not_learn_from_earlier_decisions():
-    """Its own copies, 8 to 15, have nothing open any more; the main agent's have."""
+    """Its own copies, 8 to 15, have no open decisions any more; the main agent's have."""
     run = {"num_envs": 16, "device": "cpu", "pool": "league", "main_exploiters": 1, "league_exploiters": 0}
     settings = {"num_steps": 3, "hidden": [4], "minibatches": 1}
     session = open_session(resolve("ppo", "test/Nim-v0", preset="none", run=run, agent_settings=settings))
@@ -232,8 +232,8 @@ def test_the_value_of_reward_two_per_decision_is_twenty(num_steps, gae_lambda):
     """Two seats in turn, 2 for each decision a tick later, gamma 0.9: 2 / (1 - 0.9), in whatever windows it is played.
 
     Without a network: V is one number for the observation at which seats act, the only one that is ever learned; the
-    other, at which they wait, stays at a number that would spoil it. The mean target is a line in V, which says at
-    which V the two are the same.
+    other, at which they wait, stays at a number that would bias it. The mean target is linear in V, which gives the
+    V at which value and target are equal.
     """
     batch = GameBatch(pulse(pay=2.0), 2, seed=0)
     collector = Collector(batch, RolloutSpec(num_steps, whole_episodes=False), draw())
@@ -255,7 +255,7 @@ def test_the_value_of_reward_two_per_decision_is_twenty(num_steps, gae_lambda):
             )  # fmt: skip
             targets.append(float((advantage + value)[rollout.active].mean()))
         slope = targets[1] - targets[0]
-        assert slope < 1  # so that taking the targets again and again ends where target and value are the same
+        assert slope < 1  # so that repeating the update converges to the value that equals its target
         assert targets[0] / (1 - slope) == pytest.approx(20.0, abs=1e-9)
 
 
@@ -302,7 +302,7 @@ def test_delayed_rewards_are_learned_for_any_seed(name, shown, num_steps, seed):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 def test_ppo_in_windows_of_three_steps_finds_all_winning_moves_of_nim(seed):
-    """Both players see the stones alone; a seat that waits at the edge must not take them for its own to play on."""
+    """Both players only see the stones; a seat that waits after the window must not take them for its own turn."""
     game = nim(stones=12)
     config = PPOConfig(num_steps=3, learning_rate=3e-3, discount=1.0, hidden=(32,))
     agent = taught(PPO(config, game.observation_space, game.action_space, seed=seed), game, 100, 64, seed)
@@ -312,7 +312,7 @@ def test_ppo_in_windows_of_three_steps_finds_all_winning_moves_of_nim(seed):
 
 @pytest.mark.parametrize("name", LATE)
 def test_nothing_is_learned_from_a_rollout_without_settled_decisions(name):
-    """The first window of one step of a game in turn: whoever moved waits."""
+    """The first window of one step of a turn-based game: the seat that moved waits."""
     agent = LATE[name](0, 1)
     batch = GameBatch(pulse(), 4, seed=0)
     rollout, _, _ = Collector(batch, agent.experience, draw()).collect(self_play(agent, 4, 2, batch.device))

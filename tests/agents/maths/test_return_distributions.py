@@ -1,4 +1,4 @@
-"""Distributions of returns: projection by the textbook's double loop, quantile losses by theirs, and what they find."""
+"""Return distributions: projection and quantile losses against the papers' loops, and their minima."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_total_and_mean_are_kept_within_the_support(points):
 
 
 def test_a_bellman_update_keeps_the_total_despite_rounding():
-    """A support of 51 points has steps that float32 cannot tell exactly; no mass may fall beside it."""
+    """A support of 51 points has steps that float32 does not represent exactly; no probability may be lost."""
     for low, high in ((-10.0, 10.0), (0.0, 0.3), (-1.0, 100.0), (0.0, 500.0)):
         support = torch.linspace(low, high, 51)
         even = torch.full((1, 51), 1 / 51)
@@ -128,7 +128,7 @@ def test_the_quantile_loss_equals_the_papers(kappa, count, samples):
     generator = draw(count)
     quantiles = 2 * torch.randn(6, count, generator=generator, dtype=torch.float64)
     target = 2 * torch.randn(6, samples, generator=generator, dtype=torch.float64)
-    target[0, 0] = quantiles[0, 0]  # an error of nothing
+    target[0, 0] = quantiles[0, 0]  # an error of 0
     got = quantile_huber_loss(quantiles, target, kappa)
     wanted = [slow_quantile_huber(one, two, kappa) for one, two in zip(quantiles, target, strict=True)]
     assert got.tolist() == pytest.approx(wanted)
@@ -144,7 +144,7 @@ def test_the_quantile_loss_by_hand():
 
 @pytest.mark.parametrize("name", ["exponential", "two heaps"])
 def test_the_plain_quantile_loss_is_minimal_at_the_quantiles(name):
-    """Plain descent finds the quantiles of the midpoint levels of 2,001 samples of a known distribution."""
+    """Gradient descent finds the quantiles of the midpoint levels of 2,001 samples of a known distribution."""
     levels = (np.arange(2001) + 0.5) / 2001
     if name == "exponential":
         samples = stats.expon.ppf(levels)
@@ -162,7 +162,7 @@ def test_the_plain_quantile_loss_is_minimal_at_the_quantiles(name):
 
 
 def test_a_large_kappa_finds_the_mean_for_the_middle_quantile():
-    """Where all errors count quadratically, one quantile (level 1/2) is the mean: what the smoothing costs."""
+    """If all errors are squared, one quantile (level 1/2) is the mean: the bias of smoothing."""
     target = torch.tensor(stats.expon.ppf((np.arange(999) + 0.5) / 999)).unsqueeze(0)
     quantile = torch.zeros(1, 1, dtype=torch.float64)
     for _ in range(400):

@@ -25,7 +25,7 @@ from mlbits.envs.exact.transition_table import TransitionTable
 
 @st.composite
 def processes(draw):
-    """Small decision processes with ends, illegal actions and ties."""
+    """Small decision processes with termination, illegal actions and ties."""
     states, actions = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     weights = rng.exponential(size=(states, actions, states + 1)) * (rng.random((states, actions, states + 1)) < 0.6)
@@ -122,7 +122,7 @@ def test_backward_induction_equals_the_tree_of_all_action_sequences(table, disco
 
 
 def chain(length, reward=1.0):
-    """One action that leads on, and pays at the end."""
+    """One action that leads to the next state, with a reward at the end."""
     probability, paid = np.zeros((length, 1, length)), np.zeros((length, 1))
     for state in range(length - 1):
         probability[state, 0, state + 1] = 1
@@ -146,7 +146,7 @@ def test_undiscounted_values_converge_without_a_bound():
 
 
 def test_policy_iteration_terminates_on_ties():
-    """Two actions that are alike but for rounding: it ends, and begins where it is told to."""
+    """Two actions that are equal up to rounding: it terminates, and starts from the given policy."""
     probability = np.full((3, 2, 3), 1 / 3)
     reward = np.array([[0.1 + 0.2, 0.3], [1.0, 1.0], [0.0, 0.0]])
     table = TransitionTable.from_arrays(probability, reward)
@@ -203,7 +203,7 @@ def loop(reward=1.0, **more):
 
 
 def test_bounds_worked_by_hand():
-    """V = 2 at gamma 0.5; sweep k leaves 2^(1 - k), which is what both bounds say of it."""
+    """V = 2 at gamma 0.5; sweep k has the error 2^(1 - k), which both bounds equal."""
     solution = value_iteration(loop(), 0.5, tolerance=0.1)
     assert (solution.iterations, solution.value[0]) == (5, 1.9375)
     assert solution.bound == pytest.approx(0.0625)

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's models as agents: what they play is what SB3 would, in any seat, from their files or our own."""
+"""Stable-Baselines3's models as agents: they act as in SB3, in any seat, from their files or ours."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CONTINUOUS = ("PPO", "A2C", "DDPG", "TD3", "SAC", "TRPO", "TQC", "CrossQ")
 
 
 class Blank(gym.Env[Any, Any]):
-    """An environment of given spaces in which nothing happens by any rule."""
+    """An environment with given spaces and no rules."""
 
     def __init__(self, observation_space: Any, action_space: Any, seed: int = 0) -> None:
         self.observation_space, self.action_space = observation_space, action_space
@@ -69,7 +69,7 @@ class Blank(gym.Env[Any, Any]):
 def model_of(
     name: str, observation_space: Any, action_space: Any, steps: int = 40, env: Any = None, **given: Any
 ) -> Any:
-    """A model that has learned a little, so that no action is as good as another."""
+    """A model that has learned a little, so that its actions have different probabilities."""
     multi = isinstance(observation_space, spaces.Dict)
     size = {"n_steps": 20} if name in ("PPO", "A2C", "TRPO", "MaskablePPO") else {"buffer_size": 100}
     size |= {"learning_starts": 5, "batch_size": 8} if "buffer_size" in size else {}
@@ -82,7 +82,7 @@ def model_of(
 
 
 def some(space: Any, count: int = 50, seed: int = 0) -> tuple[Any, Any]:
-    """Observations as NumPy and as the tensors that a batch hands out."""
+    """Observations as NumPy arrays and as the tensors of a batch."""
     space.seed(seed)
     drawn = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
@@ -270,7 +270,7 @@ def test_settings_reach_the_algorithm() -> None:
 
 
 def test_a_model_plays_a_seat_against_a_learner(tmp_path: Path) -> None:
-    """Nim in turn: the learner in one seat, a DQN of SB3's, which knows no masks, in the other."""
+    """Nim: the learner in one seat, a DQN of SB3's, which does not use masks, in the other."""
     batch = mlbits.make_batch("test/Nim-v0", 8, seed=3, illegal="replace")
     model_of("DQN", batch.observation_space, batch.action_space).save(tmp_path / "dqn.zip")
     guest = load_sb3(tmp_path / "dqn.zip", batch.observation_space, batch.action_space)
@@ -291,7 +291,7 @@ def test_a_model_plays_a_seat_against_a_learner(tmp_path: Path) -> None:
 
 
 def test_a_model_is_evaluated_like_any_agent(tmp_path: Path) -> None:
-    """Trained on Gymnasium's CartPole it plays ours, whose bounds are written otherwise, with the same returns."""
+    """Trained on Gymnasium's CartPole it plays ours, whose space has other bounds, with the same returns."""
     model = stable_baselines3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
     model.save(tmp_path / "model")
     agent = load_sb3(tmp_path / "model.zip", *_spaces("mlbits/CartPole-v0"))

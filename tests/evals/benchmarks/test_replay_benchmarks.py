@@ -1,4 +1,4 @@
-"""Benchmarks of agents with a replay: both sides are measured past their warm-up, and take as many gradient steps."""
+"""Benchmarks of off-policy agents: both sides are measured after their warm-up, with the same gradient steps."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mlbits.selfplay import session
 
 
 class Once:
-    """A stopwatch that calls what it is to measure once."""
+    """A stopwatch that calls each function once."""
 
     device = "cpu"
 

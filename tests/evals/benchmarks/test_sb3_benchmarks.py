@@ -10,7 +10,7 @@ from mlbits.evals.benchmarks.stopwatch import Row
 
 
 class Once:
-    """A stopwatch that measures nothing: each function is called once, and its steps noted."""
+    """A stopwatch that measures nothing: each function is called once, and its steps recorded."""
 
     device = "cpu"
 

@@ -1,4 +1,4 @@
-"""Alpha-rank of symmetric games and of profiles."""
+"""Alpha-rank of symmetric games and of profiles, against OpenSpiel, simulated chains and results by hand."""
 
 import itertools
 import math
@@ -101,7 +101,7 @@ def test_the_limit_of_one_population_agrees_with_openspiel():
 
 
 def test_two_strategies_by_hand():
-    """Two individuals: a mutant takes over with probability 1 / (1 + e^-alpha gain), so the shares are as those."""
+    """Two individuals: a mutant takes over with probability 1 / (1 + e^-alpha gain), so the ranks are in that ratio."""
     payoffs = np.array([[0.0, 1.0], [-1.0, 0.0]])  # the first beats the second by 2, whatever there are of each
     gain = 1.0 - (-1.0)
     to_first, to_second = 1 / (1 + math.exp(-gain)), 1 / (1 + math.exp(gain))

@@ -1,4 +1,4 @@
-"""Elo by maximum likelihood, from tables and from games, with intervals."""
+"""Elo by maximum likelihood, from tables and from games, with intervals, against OpenSpiel and by hand."""
 
 import itertools
 import math
@@ -81,7 +81,7 @@ def test_ratings_agree_with_hunters_algorithm():
 
 @pytest.mark.parametrize("prior", [0.5, 1.0, 4.0])
 def test_the_prior_is_draws_with_a_player_of_rating_0(prior):
-    """As a table with one player more whose rating is the anchor, and as where no other rating is likelier."""
+    """The same as a table with one more player, the anchor; and the ratings maximise the likelihood."""
     scores = points([[0, 8, 5], [0, 0, 3], [1, 1, 0]])
     more = np.zeros((4, 4))
     more[:3, :3], more[3, :3], more[:3, 3] = scores, prior / 2, prior / 2
@@ -166,14 +166,14 @@ def swept_or_not(won, lost, drawn=0, **settings):
 
 @pytest.mark.parametrize(("won", "lost"), [(7, 3), (1, 1), (30, 2)])
 def test_the_interval_of_two_players_equals_wilsons(won, lost):
-    """Rao's score interval of a share, taken to Elo; without prior."""
+    """Rao's score interval of a fraction, converted to Elo; without prior."""
     share = stats.binomtest(won, won + lost).proportion_ci(0.95, method="wilson")
     wanted = [400 * math.log10(end / (1 - end)) for end in share]
     assert swept_or_not(won, lost, prior=0)[1:] == pytest.approx(wanted, abs=0.02)
 
 
 def test_a_clean_sweep_is_open_above():
-    """Three of three: Wilson's share is 0.4385 and more, which is -43 of Elo; the prior takes it further down."""
+    """Three of three: Wilson's interval is from 0.4385, which is -43 of Elo; the prior lowers it further."""
     elo, low, high = swept_or_not(3, 0, prior=1e-9)
     assert (low, high) == (pytest.approx(-43, abs=0.1), math.inf)
     elo, low, high = swept_or_not(3, 0)
@@ -185,7 +185,7 @@ def test_a_clean_sweep_is_open_above():
 
 
 def test_draws_narrow_an_interval():
-    """Of 40 games half are drawn: variance 1/8 a game for 1/4. Drawn to 1 as by 8 games: (40 / 2 + 8) / 48."""
+    """Of 40 games half are drawn: variance 1/8 a game for 1/4. Shrunk to 1 by 8 games: (40 / 2 + 8) / 48."""
     plain, drawn = swept_or_not(20, 20, prior=0), swept_or_not(10, 10, 20, prior=0)
     z = 1.959964 * math.sqrt((40 * 0.5 + 8) / 48)
     end = 0.5 + z / 2 / math.sqrt(40 + z * z)  # Wilson's of one half, with that z
@@ -203,7 +203,7 @@ def test_the_score_meets_its_bound_at_the_ends():
     found = rate(who, earned, "abc", prior=prior)
 
     def profile(psi):
-        """The greatest log-likelihood with a's distance from the mean psi, and its place."""
+        """The greatest log-likelihood given a's distance psi from the mean, and its argmax."""
 
         def negative(free):
             shift, b = free  # a, b, c = shift + (psi, b, -psi - b): mean shift
@@ -221,7 +221,7 @@ def test_the_score_meets_its_bound_at_the_ends():
 
 
 def test_intervals_have_their_nominal_coverage():
-    """Two players: every result of n games has its interval, and the binomial says how often each comes; no luck."""
+    """Two players, exactly: every result of n games has its interval, and a binomial probability."""
     covered = {}
     for games, apart in itertools.product((3, 5, 10, 30), (0.0, 100.0, 300.0)):
         chances = stats.binom.pmf(range(games + 1), games, 1 / (1 + 10 ** (-apart / 400)))
@@ -249,20 +249,20 @@ def test_intervals_of_games_of_more_seats_cover_too(seats, games):
 
 
 def test_correlated_pairs_of_a_game_count_as_one_game():
-    """Seven seats, two players: the game's luck decides between them; a game is one, not twelve, and not six."""
+    """Seven seats, two players: each game's luck decides between them; it counts as one, not as twelve or six."""
     generator = np.random.default_rng(0)
     who = np.tile([0, 1, 0, 1, 0, 1, 0], (60, 1))
     luck = generator.random(60) < 0.5
     earned = np.where((who == 0) == luck[:, None], 1.0, 0.0)
     found = rate(who, earned, "ab", anchor="b", prior=1e-6)
     share = luck.mean()
-    # 12 pairs of 1/6 a game, all of one mind: the variance of a game is 4 for 2 of independent pairs of points 1/6.
+    # 12 pairs of 1/6 a game, all equal: the variance of a game is 4 for 2 of independent pairs of points 1/6.
     wanted = share_of_games(share, 60)
     assert (found.low[0], found.high[0]) == pytest.approx(wanted, rel=0.1)
 
 
 def share_of_games(share, games):
-    """Wilson's ends of so many games, in Elo."""
+    """Wilson's interval for a number of games, in Elo."""
     ends = stats.binomtest(round(share * games), games).proportion_ci(0.95, method="wilson")
     return [400 * math.log10(end / (1 - end)) for end in ends]
 
@@ -310,7 +310,7 @@ def test_tiers_between_which_all_points_went_one_way():
 
 
 def test_zero_is_the_mean_of_the_largest_tier():
-    """a, b and c exchange wins, all beat d: how weak d is does not move them apart from 0."""
+    """a, b and c exchange wins, all beat d: d's rating does not move their mean from 0."""
     who = [[0, 1], [1, 0], [1, 2], [2, 1], [0, 2], [2, 0], [0, 1]] + [[0, 3], [1, 3], [2, 3]] * 20
     found = rate(who, [[1, 0]] * len(who), "abcd")
     assert found.elo[:3].mean() == pytest.approx(0, abs=1e-9)

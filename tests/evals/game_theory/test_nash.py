@@ -20,7 +20,7 @@ MATRICES = arrays.arrays(float, st.tuples(st.integers(1, 6), st.integers(1, 6)),
 
 
 def test_two_by_two_by_hand():
-    """Indifference: 2 p - (1 - p) = -p + (1 - p), so p = 2/5, and the value is 1/5; both seats alike."""
+    """Indifference: 2 p - (1 - p) = -p + (1 - p), so p = 2/5, and the value is 1/5; the same for both seats."""
     found = zero_sum_equilibrium([[2, -1], [-1, 1]])
     assert found.row == pytest.approx([0.4, 0.6], abs=1e-9)
     assert found.column == pytest.approx([0.4, 0.6], abs=1e-9)
@@ -71,7 +71,7 @@ def test_averages_agree_with_openspiel(payoffs, mixture, skill):
 
 
 def test_the_symmetric_part_of_payoffs_is_ignored():
-    """Shares of won games, with draws and games against oneself, are as good as margins."""
+    """Fractions of won games, with draws and games against oneself, give the same as margins."""
     shares = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
     margins = np.array([[0.0, 0.4, -0.3], [-0.4, 0, 0.2], [0.3, -0.2, 0]])
     assert nash_average(shares).mixture == pytest.approx(nash_average(margins).mixture, abs=1e-6)

@@ -16,7 +16,7 @@ from mlbits.selfplay.runs.flags import parse_train
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Training replaced; the score is the row's target, or what a test says of (agent, task)."""
+    """Training replaced; the score is the row's target, or a test's value for (agent, task)."""
     calls, scores, lock = [], {}, threading.Lock()
 
     def train(agent, env, seed, *flags, out, stop=None):

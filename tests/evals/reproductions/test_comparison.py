@@ -1,4 +1,4 @@
-"""Tables of training runs: what is trained, what is read again, what counts as met; training itself is replaced."""
+"""Tables of training runs: which runs are trained or read again, and when targets are met; training is replaced."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ ENTRY = Entry(
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Training replaced by one that writes what the real one leaves: config.json and summary.json."""
+    """Training replaced by a function that writes the same files: config.json and summary.json."""
     calls, lock = [], threading.Lock()
 
     def train(agent, env, seed, *flags, out, stop=None):

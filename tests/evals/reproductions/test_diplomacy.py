@@ -1,4 +1,4 @@
-"""``mlbits reproduce diplomacy``: what it trains, what it asks for, and when it is met; training itself is replaced."""
+"""``mlbits reproduce diplomacy``: its runs, its settings and its targets; training is replaced."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from mlbits.selfplay.statistics import share_interval
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Training and playing replaced: shares that are won, by opponent, and seconds; returns what was asked for."""
+    """Training and playing replaced by given win rates per opponent and seconds; returns the calls."""
     shares = {"random": 0.99, "diplomacy-greedy": 0.6, "seconds": 500.0}
     asked = []
 

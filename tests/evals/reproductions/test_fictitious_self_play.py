@@ -1,4 +1,4 @@
-"""The short form of the reproduction, and the picture of its curves."""
+"""The quick form of ``mlbits reproduce fictitious-play``, and the plot of its curves."""
 
 import json
 

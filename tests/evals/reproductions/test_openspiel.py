@@ -1,4 +1,4 @@
-"""The comparison with OpenSpiel: its numbers as they were on the same inputs, and what a difference comes to."""
+"""The comparison with OpenSpiel: its recorded numbers on the same inputs, and the result of a difference."""
 
 import importlib.metadata
 import importlib.util

@@ -1,4 +1,4 @@
-"""max Q is measured against the truth, and the two forms of learning come out on their sides of it."""
+"""``mlbits reproduce overestimation``: single learning overestimates, double learning does not."""
 
 import numpy as np
 import pytest

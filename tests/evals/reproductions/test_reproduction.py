@@ -76,7 +76,7 @@ def test_the_exit_status_is_one_if_the_target_is_missed(monkeypatch, tmp_path, c
 
 
 def measured(quick: bool = False, copies: int = 3, names: tuple[str, ...] = ()) -> dict:
-    """Take note of what is asked.
+    """Record the arguments.
 
     Args:
         quick: less.

@@ -1,4 +1,4 @@
-"""The reproduction of similarity: conditions, bounds, the picture, and the result that the docs show."""
+"""``mlbits reproduce similarity``: conditions, bounds, the plot, and the result that the docs show."""
 
 import functools
 import json
@@ -74,7 +74,7 @@ def test_the_short_form(tiny):
     result = similarity.reproduce(quick=True, lookahead=0.5)
     assert list(result["conditions"]) == ["abr", "no_pretraining", "cut"]
     assert similarity.pair_loss(result, "abr").shape == (similarity.QUICK_SEEDS, similarity.QUICK_TURNS + 1)
-    assert result["met"] is False  # these have learnt nothing
+    assert result["met"] is False  # these are untrained
 
 
 def invented(start=1.05, abr=1.8, raw=4.0, cut=4.9):

@@ -1,4 +1,4 @@
-"""Labels against rewards: what is counted, how rates are chosen, when the law is met; the picture."""
+"""Labels against rewards: counting examples, choosing rates, testing the law, and the plot."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def test_ratios_by_hand():
     ratio = study.ratio_to_labels([20, 80], [10, 10])
     assert ratio["mean"] == pytest.approx(4.0)
     assert ratio["mean"] / ratio["low"] == pytest.approx(ratio["high"] / ratio["mean"])
-    equal = study.ratio_to_labels([30, 30, 30], [10, 10, 10])  # whose spread nothing is known of
+    equal = study.ratio_to_labels([30, 30, 30], [10, 10, 10])  # whose spread is unknown
     assert equal == pytest.approx({"mean": 3, "low": 0, "high": math.inf})
     assert study.ratio_to_labels([20, None], [10, 10]) is None
     assert study.ratio_to_labels([20, 20], [10, None]) is None

@@ -1,4 +1,4 @@
-"""The stored match table, whatever a crash leaves of it, and the payoff matrix that is made of it."""
+"""The stored match table, also after a crash, and the payoff matrix computed from it."""
 
 import csv
 import errno
@@ -405,7 +405,7 @@ def test_wins_of_one_are_losses_of_the_other(games):
 
 
 def test_the_empirical_game():
-    """Rock, paper and scissors that met each other: whoever rates them finds a cycle."""
+    """Rock, paper and scissors: their game of choosing a player is a cycle."""
     found = payoff_matrix(table_of([[0, 1], [2, 0], [1, 2]], [[-1, 1], [-1, 1], [-1, 1]]))
     game = empirical_game(found)
     assert game.tolist() == [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]

@@ -1,4 +1,4 @@
-"""Who meets whom: balanced seats, the wanted number of games, Swiss rounds by standing."""
+"""Pairings: balanced seats, numbers of games, Swiss rounds by standing."""
 
 import itertools
 
@@ -49,7 +49,7 @@ def test_every_pair_meets_often_enough_and_about_equally_often(entries, seats):
     wanted = games_a_table(games, entries, seats)
     assert games <= wanted <= met.min()
     assert met.max() <= wanted + (0 if seats == 2 or entries <= seats else 3 * seats)
-    if entries >= seats:  # nobody sits at a table twice
+    if entries >= seats:  # no entry sits at a table twice
         assert all(len(set(row)) == seats for row in seating.tolist())
     else:  # all are at every table, none with two seats more than another
         rows = np.stack([np.bincount(row, minlength=entries) for row in seating])

@@ -1,4 +1,4 @@
-"""The payoff matrix as a picture: who wins is blue, gaps are grey, and any number of players fits."""
+"""The payoff heat map: wins are blue, gaps are grey, and any number of players fits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a match table says of its players, worked by hand."""
+"""Standings of a match table, worked out by hand."""
 
 import numpy as np
 import pytest

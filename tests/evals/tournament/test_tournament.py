@@ -1,4 +1,4 @@
-"""Tournaments: who wins is found out, whatever interrupts them, and what does not fit is refused before they start."""
+"""Tournaments: correct rankings, interruption at any moment, and errors before they start."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ HIGHER = np.sign(np.subtract.outer(np.arange(RANKS), np.arange(RANKS))).tolist()
 
 
 class Leans:
-    """Plays one action more often than not, else any, all alike likely."""
+    """Plays one action more often than not, else any with equal probability."""
 
     def __init__(self, action, share=0.6, actions=RANKS):
         self.config, self.action, self.share, self.actions, self.asked = (action, share), action, share, actions, []
@@ -139,7 +139,7 @@ def test_bots_on_the_small_diplomacy_board(tmp_path):
     assert found.rows()[0]["player"] == "diplomacy-greedy"
 
 
-# Interrupted, and gone on with
+# Interrupted and continued
 
 
 CONFIG = TournamentConfig(games=20, num_envs=16, seed=3)

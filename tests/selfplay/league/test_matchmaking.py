@@ -1,4 +1,4 @@
-"""Whom a learner is to meet: PFSP's weightings worked out by hand, and the branches of AlphaStar's league."""
+"""Matchmaking: PFSP's weightings worked out by hand, and the branches of AlphaStar's league."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ EVERYBODY = [MAIN, EXPLOITER, LEAGUE, *COPIES]
 
 
 class Record:
-    """Says how often a player wins against each."""
+    """Fake payoffs with given win rates of a player against each."""
 
     def __init__(self, **won):
         self.won = np.full(len(EVERYBODY), 0.5)
@@ -52,7 +52,7 @@ def test_pfsp_weightings_by_hand(weighting, weights):
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_draws_are_uniform_if_all_weights_are_zero(weighting):
     assert pfsp([1, 1, 1], weighting).tolist() == [1 / 3] * 3
-    # The weights' sum decides, not the win rates': who beats nobody still draws by weight.
+    # The weights' sum decides, not the win rates': a learner that wins against none still draws by weight.
     never = pfsp([0, 0], weighting)
     assert never.tolist() == [0.5, 0.5]
     assert pfsp([0, 1], weighting).tolist() == ([0.5, 0.5] if weighting == "variance" else [1, 0])
@@ -82,7 +82,7 @@ def test_the_tail_of_ever_harder_copies_is_left_out():
 
 def test_a_main_agent_meets_the_frozen_half_of_the_time_and_itself_in_the_rest():
     shares = met(MAIN, Record())
-    assert shares[0] == pytest.approx(0.5, abs=0.04)  # nobody exploits it, nothing is forgotten
+    assert shares[0] == pytest.approx(0.5, abs=0.04)  # no exploiter beats it, nothing is forgotten
     assert all(shares[copy.number] == pytest.approx(0.1, abs=0.03) for copy in COPIES)
 
 
@@ -94,14 +94,14 @@ def test_an_exploited_main_agent_meets_the_exploiters():
 
 
 def test_one_strong_exploiter_suffices_to_meet_all_of_them():
-    """Copies 3 and 4 of main exploiters: the one is won against always, the other in a fifth; both are looked at."""
+    """Copies 3 and 4 of main exploiters: one always loses, the other loses in a fifth of games; both are met."""
     players = [MAIN, EXPLOITER, Player(2, "main", 0), Player(3, "main_exploiter", 1), Player(4, "main_exploiter", 1)]
     record = Record(_2=1.0, _3=1.0, _4=0.2)
     draws = np.random.default_rng(0)
     found = Counter(league_match(MAIN, players, record, draws) for _ in range(4000))
     assert found[4] / 4000 == pytest.approx(0.5 + 0.15, abs=0.03)  # squared: the other copies weigh nothing
     assert found[0] / 4000 == pytest.approx(0.35, abs=0.03)
-    draws, even = np.random.default_rng(0), Record(_2=1.0, _3=1.0, _4=0.35)  # nobody exploits it: 0.3 is the bound
+    draws, even = np.random.default_rng(0), Record(_2=1.0, _3=1.0, _4=0.35)  # no exploiter beats it: 0.3 is the bound
     found = Counter(league_match(MAIN, players, even, draws) for _ in range(4000))
     assert found[4] / 4000 == pytest.approx(0.5, abs=0.03)
     assert found[0] / 4000 == pytest.approx(0.5, abs=0.03)
@@ -148,6 +148,6 @@ def test_a_learner_that_beats_all_opponents_is_frozen_early():
     assert not is_ripe(
         MAIN, EVERYBODY, Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.65), 100, 100
     )  # one is not yet beaten
-    assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # it plays for the main agent alone
+    assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # only its results against the main agent count
     assert is_ripe(EXPLOITER, EVERYBODY, Record(_0=0.8), 100, 100)
     assert not is_ripe(LEAGUE, EVERYBODY, Record(_0=0.8), 100, 100)

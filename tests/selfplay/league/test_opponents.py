@@ -1,4 +1,4 @@
-"""Pools and leagues: frozen copies stay as they were, seats change between episodes alone, each learns from its own."""
+"""Pools and leagues: frozen copies do not change, seats change only between episodes, each learns from its own."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def session_of(env=THROWS, agent="ppo", steps=8, **run):
 
 
 def turn(session):
-    """One turn of the loop, without records."""
+    """One iteration of the loop, without records."""
     rollout, episodes, steps = session.collect()
     session.learn(rollout)
     session.counters.env_steps += steps
@@ -38,7 +38,7 @@ def turn(session):
 
 
 class Watched:
-    """Passes everything on, and counts the rows that were asked for in each call."""
+    """Passes everything on, and counts the rows of each call."""
 
     def __init__(self, agent):
         self.agent, self.asked = agent, []
@@ -105,7 +105,7 @@ def test_seats_change_when_episodes_end_and_the_learner_learns_from_its_own(env)
 
 
 def test_results_count_for_the_players_of_the_whole_episode():
-    """Rock-paper-scissors against frozen players of one action each: the learner's record says who they were."""
+    """Rock-paper-scissors against frozen players of one action each: the learner's results show which they were."""
     session = session_of(MATRIX, pool="uniform", pool_share=1.0, pool_draws=64, num_envs=300)
     for _ in range(2):
         turn(session)
@@ -234,7 +234,7 @@ def test_a_league_freezes_copies_and_resets_exploiters():
     parents = [copy.parent for copy in opponents.copies]
     assert parents[:3] == [0, 1, 2]
     assert parents.count(0) == parents.count(1) == parents.count(2) > 2
-    assert content_hash(opponents.learners[1]) == first  # just frozen, and so just begun again
+    assert content_hash(opponents.learners[1]) == first  # just frozen, and so just reset
     assert content_hash(opponents.learners[0]) != opponents.copies[0].hash
     assert opponents.agents[1] is opponents.learners[1]
 
@@ -268,7 +268,7 @@ def test_a_reset_learners_results_stay_with_its_copy():
     assert not payoffs.meetings[:, 1].any()
     assert payoffs.meetings[exploiter, 0] == 110
     assert payoffs.win_rate(exploiter)[0] == pytest.approx(75 / 110)
-    assert payoffs.meetings[main, 1] == 0  # it met one that is no more
+    assert payoffs.meetings[main, 1] == 0  # it met one that was replaced
 
 
 def test_an_exploiters_progress_is_over_its_own_lifetime():
@@ -278,9 +278,9 @@ def test_an_exploiters_progress_is_over_its_own_lifetime():
     opponents = session.opponents
     assert [opponents.progress(number, 50) for number in range(4)] == [0.05, 0.05, 0.25, 0.05]
     for number in range(4):
-        for _ in range(30):  # a league exploiter begins anew in one case of four
+        for _ in range(30):  # a league exploiter is reset in one case of four
             opponents._restart(number, 700)
-    # A main exploiter is frozen after 200 steps at the latest, a league exploiter goes on to the run's end.
+    # A main exploiter is frozen after 200 steps at the latest, a league exploiter continues to the run's end.
     assert [opponents.progress(number, 700) for number in range(4)] == [0.7, 0.7, 0, 0]
     assert [opponents.progress(number, 760) for number in range(4)] == [0.76, 0.76, 0.3, 0.2]
     assert [opponents.progress(number, 1000) for number in range(4)] == [1, 1, 1, 1]
@@ -329,7 +329,7 @@ def test_invalid_leagues_are_refused():
         session_of(pool="league", opponents=("random",), opponent_share=0.6, num_envs=4)
     with pytest.raises(ConfigError, match=r"opponent_share: got 0\.1 of 10 copies, which leaves none for random"):
         session_of(opponents=("random", "random"), opponent_share=0.1, num_envs=10)
-    session_of(pool="uniform", pool_share=0.0)  # frozen copies that nobody meets, but can be measured
+    session_of(pool="uniform", pool_share=0.0)  # frozen copies that are never met, but can be measured
 
 
 def test_an_off_policy_agent_meets_a_pool_too():

@@ -1,4 +1,4 @@
-"""What players made of each other: every pair of seats of a game, the later games counting most."""
+"""Win and draw counts of every pair of players, with older games decayed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there at all; what is damaged or foreign is named, and the one before it used."""
+"""Checkpoints: complete or absent; damaged or foreign ones are named, and the previous one is used."""
 
 import errno
 import hashlib
@@ -200,11 +200,11 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
-# In which order the system is asked
+# The order of system calls
 
 
 class Asked:
-    """What the system was asked to do, in order: (what, name), and for a sync the size that the file had then."""
+    """System calls in order: (what, name), and for a sync the size of the file at that time."""
 
     def __init__(self, folder, monkeypatch):
         self.calls, self.folder = [], folder
@@ -275,7 +275,7 @@ MOMENTS = ("mkdir", "fsync", "rename", "replace", "unlink", "rmdir")
 
 
 def killed_at(moment, action):
-    """Do something in a process of its own that ends without a word at a system call; whether it came to its end."""
+    """Run an action in a process that is killed at a system call; returns whether it finished."""
     child = os.fork()
     if child == 0:
         calls = 0

@@ -1,4 +1,4 @@
-"""Settings: defaults, presets and what is given, in that order; what is wrong is named."""
+"""Settings: defaults, presets and given values, in that order; errors name the setting."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it after a short training run, and folders that cannot be one."""
+"""The folder of a run: its contents after a short training run, and folders that are refused."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def settings(env=GRID, agent="ppo", preset="none", **run):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run to its end: evaluations at 128 and 256, checkpoints at 128 and 256."""
+    """A finished run: evaluations at 128 and 256, checkpoints at 128 and 256."""
     folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
     return train(settings(eval_every=128, checkpoint_every=128), folder, console=False)
 
@@ -103,7 +103,7 @@ def test_solving_is_recorded_and_ends_the_run_if_asked_for(tmp_path, monkeypatch
 def test_the_seed_decides_everything(tmp_path):
     weights = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        torch.manual_seed(len(weights))  # the global generator is no source of a run's
+        torch.manual_seed(len(weights))  # a run does not use the global generator
         folder, _ = train(settings(seed=seed), tmp_path / name, console=False)
         weights[name] = load_file(folder / "checkpoints" / "step-000000000256" / "weights.safetensors")
     assert all(torch.equal(weights["a"][key], weights["b"][key]) for key in weights["a"])

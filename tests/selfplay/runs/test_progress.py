@@ -1,4 +1,4 @@
-"""Progress: one line that fits, the time left once the pace is known, what is compiled."""
+"""Progress: one line that fits, the time left once the speed is known, compilation messages."""
 
 import errno
 import logging
@@ -101,7 +101,7 @@ shown.close()
 
 
 def on_terminal(columns, text):
-    """What a program prints on a terminal so wide."""
+    """The output of a program on a terminal with this many columns."""
     main, end = pty.openpty()
     termios.tcsetwinsize(end, (24, columns))
     env = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "TERM": "xterm"}

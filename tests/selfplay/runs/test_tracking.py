@@ -1,4 +1,4 @@
-"""What a run writes down, read back by TensorBoard's own reader and by Pillow."""
+"""Logs of a run, read back by TensorBoard's own reader and by Pillow."""
 
 import io
 import json
@@ -106,7 +106,7 @@ def layout_of(events):
 
 
 def drawn_by_tensorboard(folder, chart):
-    """The curves of a chart: asked of TensorBoard's own plugin, as its page asks (a margin by names, escaped)."""
+    """The curves of a chart, from TensorBoard's own plugin, as its page requests them (a margin by escaped names)."""
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(folder))
     plugins = {}
