@@ -129,7 +129,7 @@ class Scores(nn.Module):
         return scores
 
 
-def _told(space: gym.Space[Any], answers: int) -> bool:
+def _has_feedback(space: gym.Space[Any], answers: int) -> bool:
     """Whether observations have a field for the reward of each answer."""
     return isinstance(space, spaces.Dict) and FEEDBACK in space.spaces and space[FEEDBACK].shape == (answers,)
 
@@ -160,7 +160,7 @@ class Classifier:
         if not isinstance(action_space, spaces.Discrete):
             raise AgentError(f"classifier: got the action space {action_space}; wanted Discrete")
         answers = int(action_space.n)
-        if config.loss == "cross_entropy" and not _told(observation_space, answers):
+        if config.loss == "cross_entropy" and not _has_feedback(observation_space, answers):
             raise AgentError(
                 f"loss: 'cross_entropy' learns from labels, which the observations {observation_space} do not have; "
                 f"wanted a Dict with {FEEDBACK!r} [{answers}] (--env.feedback full), or another loss"

@@ -16,7 +16,7 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
 from mlbits.evals.head_to_head import play_against
 from mlbits.evals.headline import measure
-from mlbits.evals.optimal_return import Yardstick, yardstick
+from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.runs.config import ConfigError
@@ -209,16 +209,16 @@ def _play(
             raise ConfigError(f"gif: {gif} cannot be written ({error.strerror}); wanted a writable file") from None
     mean, interval = mean_interval(played.returns.mean(1))
     return {
-        **_of_several_seats(agent, played, env, env_settings, episodes, seed, greedy, device),
+        **_multi_agent_measures(agent, played, env, env_settings, episodes, seed, greedy, device),
         "return_mean": mean,
         "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
-        **_against_the_best(mean, yardstick(env, env_settings, played.starts)),
+        **_relative_to_optimum(mean, reference_returns(env, env_settings, played.starts)),
     }
 
 
-def _of_several_seats(
+def _multi_agent_measures(
     agent: Any, played: Played, env: str, settings: Mapping[str, Any] | None, games: int, seed: int, greedy: bool,
     device: str,
 ) -> dict[str, Any]:  # fmt: skip
@@ -230,7 +230,7 @@ def _of_several_seats(
     return {"measured": found | {"same_return": played.same_return}}
 
 
-def _against_the_best(mean: float, found: Yardstick | None) -> dict[str, Any]:
+def _relative_to_optimum(mean: float, found: ReferenceReturns | None) -> dict[str, Any]:
     """A mean return relative to the optimal and the random return, where they are known."""
     if found is None:
         return {}

@@ -20,10 +20,10 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.runs.config import ConfigError
-from mlbits.selfplay.statistics import mean_interval, share_interval
+from mlbits.selfplay.statistics import fraction_interval, mean_interval
 
 
-def turning_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
+def rotating_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
     """The player in each seat, [games, seats]: player 0 in seat g mod ``seats`` of game g, the others in turn."""
     seating = np.empty((games, seats), np.int64)
     for game in range(games):
@@ -55,7 +55,7 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
     best_other = np.where(own, -np.inf, returns).max(1)
     mean, interval = mean_interval(mine, bounds=(float(returns.min()), float(returns.max())))
     games, wins = len(mine), int((mine > best_other).sum())
-    won, won_interval = share_interval(wins, games)
+    won, won_interval = fraction_interval(wins, games)
     tied = float((mine == best_other).mean())
     return {
         "return_mean": mean, "return_interval": list(interval), "games": games, "won": won,
@@ -100,7 +100,7 @@ def play_against(
     if seats < 2:
         raise ConfigError(f"opponents: {env} has one seat; wanted an environment with two or more")
     others = tuple(opponents) if isinstance(opponents, Sequence) else (opponents,)
-    seating = turning_seats(games, seats, 1 + len(others))
+    seating = rotating_seats(games, seats, 1 + len(others))
     played = play_episodes(
         (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating
     )

@@ -18,7 +18,7 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
-from mlbits.selfplay.statistics import counted, interval_text, share_interval
+from mlbits.selfplay.statistics import counted, fraction_interval, interval_text
 
 _POOL_AGENTS = 16  # maximum number of frozen copies to play against, evenly spaced
 
@@ -121,7 +121,7 @@ def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
 
 def _elo(played: Mapping[str, Any]) -> dict[str, Any]:
     """The difference in Elo that makes this share of points the expected one, and its 95% interval."""
-    points, (low, high) = share_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
+    points, (low, high) = fraction_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
     return {"elo": _difference(points), "elo_interval": [_difference(low), _difference(high)]}
 
 

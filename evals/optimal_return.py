@@ -12,7 +12,7 @@ Where there are too many initial states to average over (a new map every episode
 initial states that were played: the same episodes, played optimally.
 
 Example:
-    >>> found = yardstick("mlbits/CliffWalk-v0")
+    >>> found = reference_returns("mlbits/CliffWalk-v0")
     >>> round(found.optimum, 6), round(found.score(-17.0), 4)
     (-13.0, 0.9981)
 """
@@ -40,7 +40,7 @@ _STEPS = 10_000  # maximum steps of an episode without a time limit
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceReturns:
     """The mean returns of the best policy and of random play.
 
     Attributes:
@@ -59,9 +59,9 @@ class Yardstick:
         return None if spread <= 1e-9 * max(1.0, abs(self.optimum)) else (mean - self.random) / spread
 
 
-def yardstick(
+def reference_returns(
     env: str, settings: Mapping[str, Any] | None = None, starts: NDArray[Any] | None = None
-) -> Yardstick | None:
+) -> ReferenceReturns | None:
     """The reference returns of an environment.
 
     Args:
@@ -88,9 +88,9 @@ def yardstick(
     return _measured(table, everywhere) if shows_enough(table, game) else None
 
 
-def _measured(table: TransitionTable, all_starts: bool) -> Yardstick:
+def _measured(table: TransitionTable, all_starts: bool) -> ReferenceReturns:
     best, random = (backward_induction(table, policy=policy) for policy in (None, uniform_policy(table)))
-    return Yardstick(float(best.value @ table.start), float(random.value @ table.start), all_starts)
+    return ReferenceReturns(float(best.value @ table.start), float(random.value @ table.start), all_starts)
 
 
 def shows_enough(table: TransitionTable, game: Game) -> bool:

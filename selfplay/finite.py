@@ -89,11 +89,11 @@ def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> No
         reward, seen, last = rollout.reward.numpy(), obs.numpy(), rollout.last_obs.numpy()
         if _vdot(reward, reward) <= _MOST and _vdot(seen, seen) <= _MOST and _vdot(last, last) <= _MOST:
             return
-    if _sound([block for _, _, block in _floats(rollout, ended)]):
+    if _all_within_limit([block for _, _, block in _floats(rollout, ended)]):
         return
     copies, found = rollout.reward.shape[1], []
     for quantity, first, block in _floats(rollout, ended):
-        place = first_unsound(block)
+        place = first_beyond_limit(block)
         if place is not None:
             row, copy, value = place
             found.append((first + row, quantity, value, copy))
@@ -121,7 +121,7 @@ def _parts(obs: Any) -> list[Tensor]:
     return [part for part in parts if part.is_floating_point()]
 
 
-def _sound(blocks: list[Tensor]) -> bool:
+def _all_within_limit(blocks: list[Tensor]) -> bool:
     """Whether all numbers are certainly within the limit; False where they have to be checked one by one."""
     if blocks[0].is_cpu:
         return all(_square(block) <= _MOST for block in blocks)  # False for NaN
@@ -136,7 +136,7 @@ def _square(block: Tensor) -> float:
     return float(np.vdot(array, array))
 
 
-def first_unsound(block: Tensor) -> tuple[int, int, float] | None:
+def first_beyond_limit(block: Tensor) -> tuple[int, int, float] | None:
     """The t, b and value of the first number [T, B, ...] that is not within the limit; None where all are."""
     bad = ~(block.abs().double() <= LIMIT)  # double, as the limit is infinite in float16
     if not bool(bad.any()):
@@ -159,7 +159,7 @@ def check_array(values: Any, quantity: str, env: str, env_steps: int) -> None:
     if array.dtype.itemsize < 4:
         array = array.astype(np.float32)
     if not np.vdot(array, array) <= _MOST:
-        place = first_unsound(torch.from_numpy(array.reshape(1, *array.shape)))
+        place = first_beyond_limit(torch.from_numpy(array.reshape(1, *array.shape)))
         if place is not None:
             raise NotFiniteError(env, quantity, place[2], env_steps, place[1])
 
@@ -177,9 +177,9 @@ def check_evaluation(obs: Any, reward: Tensor, env: str, steps: int) -> None:
         NotFiniteError: naming the first number that is not finite.
     """
     blocks = [("reward", reward), *(("observation", part) for part in _parts(obs))]
-    if not _sound([block for _, block in blocks]):
+    if not _all_within_limit([block for _, block in blocks]):
         for quantity, block in blocks:
-            place = first_unsound(block[None])
+            place = first_beyond_limit(block[None])
             if place is not None:
                 raise NotFiniteError(env, f"{quantity} in an evaluation episode", place[2], steps, place[1])
 

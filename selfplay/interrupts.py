@@ -118,7 +118,7 @@ def eval_command(folder: Path) -> str:
 
 
 # How to continue a command that Ctrl-C ended. A run that has started prints its own, more exact message.
-_GOING_ON = {
+_HOW_TO_CONTINUE = {
     "train": " before the run began",
     "resume": " before the run continued; nothing has changed, and the same command resumes it",
     "tournament": "; the games played so far are kept, and the same command continues",
@@ -133,7 +133,7 @@ def interrupted_status(stop: KeyboardInterrupt, words: Sequence[str]) -> int:
         stop: the exception that ended it.
         words: the command line after ``mlbits``.
     """
-    status, text = 128 + signal.SIGINT, "interrupted" + "".join(_GOING_ON.get(word, "") for word in words[:1])
+    status, text = 128 + signal.SIGINT, "interrupted" + "".join(_HOW_TO_CONTINUE.get(word, "") for word in words[:1])
     if isinstance(stop, RunInterrupted):
         status, text = stop.status, str(stop)
     if status == PIPE_STATUS:

@@ -133,7 +133,7 @@ def bounded_interval(
     return low + width * near, low + width * far
 
 
-def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+def fraction_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
     """A fraction and its interval by Wilson (1927), which stays within 0 and 1 and is useful at both ends.
 
     Args:

@@ -63,7 +63,7 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
         return rollout, None
     steps = len(active)
     time = torch.arange(steps, device=active.device).view(-1, 1, 1)
-    turn, end = what_follows(active, rollout.terminated | rollout.truncated)
+    turn, end = next_turns_and_ends(active, rollout.terminated | rollout.truncated)
     waits = torch.zeros((steps + 1, *active.shape[1:]), dtype=torch.bool, device=active.device)
     if rollout.final_active is not None:
         waits[:-1] = (rollout.truncated & ~rollout.terminated)[..., None] & ~rollout.final_active
@@ -95,7 +95,7 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
     return settled, open_
 
 
-def what_follows(active: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+def next_turns_and_ends(active: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
     """The time of each seat's next turn after each step, and the time at which the episode ends.
 
     Args:

@@ -230,7 +230,7 @@ def rate(
         raise RatingError(f"confidence: got {confidence}; wanted a number between 0 and 1")
     seating, earned = _check_games(players, returns, size)
     place = None if anchor is None else list(names).index(anchor)
-    kinds, counts = _alike(seating, earned)
+    kinds, counts = _game_kinds(seating, earned)
     seating, earned = seating[kinds], earned[kinds]
     rows, cells, share = _pair_entries(seating, earned, size)
     scores = np.bincount(cells, share * counts[rows], size**2).astype(float).reshape(size, size)
@@ -375,7 +375,7 @@ def _pair_entries(
     return np.nonzero(counts)[0], cells[counts], gained[counts]
 
 
-def _alike(seating: NDArray[np.int64], earned: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _game_kinds(seating: NDArray[np.int64], earned: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """One game of each kind, and their number: games with the same players in the same order of returns."""
     ranks = (earned[:, :, None] < earned[:, None, :]).sum(2)
     order = np.lexsort((ranks, seating), axis=1)  # by player, then rank: the order of seats does not matter

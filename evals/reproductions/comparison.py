@@ -279,7 +279,7 @@ class Runs:
         others = (folder.with_name(f"{folder.name}-before-{k}") for k in itertools.count(1))
         aside = next(path for path in others if not path.exists())
         folder.rename(aside)
-        self.say(f"{training.name}: training again, as the previous run differs ({why}); it is now {aside}")
+        self.say(f"{training.name}: training again; the previous run is now {aside} ({why})")
 
     def read(self, trainings: Iterable[Training]) -> dict[Training, Result]:
         """The results of the runs that are finished."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.optimal_return import reference_returns
 from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 ENV = "mlbits/GridWorld-v0"
@@ -20,7 +20,7 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
     Returns:
         "rows" (seed, return, fraction of the optimum, seconds), "optimum" and "met".
     """
-    found = yardstick(ENV)
+    found = reference_returns(ENV)
     assert found is not None
     optimum = found.optimum
     rows = []

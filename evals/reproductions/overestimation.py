@@ -28,7 +28,7 @@ from mlbits.selfplay.statistics import mean_interval
 
 ARMS: dict[str, Any] = {"means": (0.0,) * 10}
 GRID, SLIPPERY = "mlbits/GridWorld-v0", {"map": "russell_norvig", "slip": 0.2}
-MARKS = 10  # measurements per run
+POINTS = 10  # measurements per run
 
 
 def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
         plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
-        "table" and "dqn", each with "steps" [MARKS] and, for "single" and "double", the errors [seeds, MARKS];
+        "table" and "dqn", each with "steps" [POINTS] and, for "single" and "double", the errors [seeds, POINTS];
         "met": whether double learning's mean error is smaller and single learning's is above 0, by 95% intervals.
     """
     set_up(1)
@@ -51,7 +51,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     shown = []
     met = True
     for name, result in results.items():
-        late = {which: result[which][:, MARKS // 2 :].mean(1) for which in ("single", "double")}
+        late = {which: result[which][:, POINTS // 2 :].mean(1) for which in ("single", "double")}
         intervals = {which: mean_interval(error) for which, error in late.items()}
         gap, (gap_low, gap_high) = mean_interval(late["single"] - late["double"])
         met = met and gap_low > 0 and intervals["single"][1][0] > 0
@@ -80,19 +80,19 @@ _DQN = {
 def _compare(
     agent: str, env: str, env_settings: dict[str, Any], seeds: int, steps: int, error: Any, config: dict[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """Errors of single and double learners at MARKS times of each run."""
-    marks = np.linspace(steps / MARKS, steps, MARKS)
-    result = {"steps": marks}
+    """Errors of single and double learners at POINTS times of each run."""
+    times = np.linspace(steps / POINTS, steps, POINTS)
+    result = {"steps": times}
     for name, double in (("single", False), ("double", True)):
-        errors = np.zeros((seeds, MARKS))
+        errors = np.zeros((seeds, POINTS))
         for seed in range(seeds):
             run = {"num_envs": 8, "seed": seed, "total_steps": steps, "device": "cpu"}
             agent_settings = {**config, "double": double}
             session = open_session(
                 resolve(agent, env, preset="none", run=run, agent_settings=agent_settings, env_settings=env_settings)
             )
-            for k, mark in enumerate(marks):
-                _train_until(session, mark)
+            for k, moment in enumerate(times):
+                _train_until(session, moment)
                 errors[seed, k] = error(session)
         result[name] = errors
     return result

@@ -202,7 +202,7 @@ def reproduce(quick: bool = False, seeds: int = 10, plot: Path | None = None) ->
     result = {
         "levels": list(LEVELS),
         "results": results,
-        "met": all(_lawful(r) for r in results if r["learner"] == UNIFORM),
+        "met": all(_follows_the_law(r) for r in results if r["learner"] == UNIFORM),
     }
     _print(result)
     if plot is not None:
@@ -220,7 +220,7 @@ def _result(
     return {"labels": labels, "learner": name, "rate": rate, "examples": examples, "needed": needed, "ratio": ratio}
 
 
-def _lawful(result: Mapping[str, Any]) -> bool:
+def _follows_the_law(result: Mapping[str, Any]) -> bool:
     """Whether the ratio at the target is about n."""
     ratio = result["ratio"][-1]
     return ratio is not None and 1 / TOLERANCE <= ratio["mean"] / result["labels"] <= TOLERANCE

@@ -53,14 +53,14 @@ def all_against_all(entries: int, seats: int, games: int, seed: int = 0) -> NDAr
     wanted = games_a_table(games, entries, seats)
     if seats == 2:
         pairs = np.array(list(itertools.combinations(range(entries), 2)), np.int64)
-        return np.tile(_turned(pairs), (wanted // 2, 1))
+        return np.tile(_rotations(pairs), (wanted // 2, 1))
     # Two generators, so that a longer schedule begins with the same tables as a shorter one.
     choosing, ordering = (np.random.default_rng([seed, part]) for part in range(2))
     if entries < seats:
         tables = [_filled(entries, seats, k) for k in range(wanted // seats)]
     else:
         tables = _least_met(entries, seats, wanted, choosing)
-    return _turned(np.stack([ordering.permutation(table) for table in tables]))
+    return _rotations(np.stack([ordering.permutation(table) for table in tables]))
 
 
 def swiss_round(
@@ -96,7 +96,7 @@ def swiss_round(
     else:
         tables = _grouped(standing, met, played, seats)
     orders = np.array([generator.permutation(table) for table in tables], np.int64)
-    return np.tile(_turned(orders), (math.ceil(games / seats), 1))
+    return np.tile(_rotations(orders), (math.ceil(games / seats), 1))
 
 
 def meetings(seating: NDArray[np.int64], entries: int) -> NDArray[np.int64]:
@@ -108,7 +108,7 @@ def meetings(seating: NDArray[np.int64], entries: int) -> NDArray[np.int64]:
     return met
 
 
-def _turned(tables: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rotations(tables: NDArray[np.int64]) -> NDArray[np.int64]:
     """Tables [K, P], each repeated with everybody moved on by one seat, and so on: [K * P, P]."""
     seats = tables.shape[1]
     return np.stack([np.roll(tables, turn, 1) for turn in range(seats)], 1).reshape(-1, seats)

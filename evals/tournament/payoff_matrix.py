@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
-from mlbits.selfplay.statistics import bounded_interval, equal_interval, repeat, share_interval, student, wilson
+from mlbits.selfplay.statistics import bounded_interval, equal_interval, fraction_interval, repeat, student, wilson
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def _won_interval(
     """The fraction of a cell's meetings that were won, with interval, from the wins and meetings of each game, [G]."""
     games, won, total = len(wins), int(wins.sum()), int(met.sum())
     if games == total:  # one meeting per game
-        return share_interval(won, total, confidence)
+        return fraction_interval(won, total, confidence)
     share = won / total
     square = float(((wins - share * met) ** 2).sum()) / total**2
     independent = float(games)  # no spread: each game counts as one meeting

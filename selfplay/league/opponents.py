@@ -123,7 +123,7 @@ class Opponents:
         self._written: set[str] = set()
         # Called with the range of copies, first and last + 1, whose learner was reset.
         self.on_restart: Callable[[int, int], None] = lambda first, last: None
-        self._share_out(num_seats, len(guests))
+        self._divide_copies(num_seats, len(guests))
         self._draws = np.zeros((len(self.learners), run.pool_draws), np.int64)
         if self.pooled:
             for number in range(len(self.learners)):
@@ -137,7 +137,7 @@ class Opponents:
         """Whether there is a pool."""
         return self._settings.run.pool != "none"
 
-    def _share_out(self, num_seats: int, guests: int) -> None:
+    def _divide_copies(self, num_seats: int, guests: int) -> None:
         """Give each learner a range of copies, and divide it between guests, the pool and self-play."""
         run = self._settings.run
         count = len(self.learners)

@@ -78,7 +78,7 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     except SystemExit as stop:
         if not stop.code:
             raise
-    with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
+    with _unwrapped(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
         tyro.cli(flags_class, **common)
     message = _one_line(said.getvalue(), words)
     see = f" See {prog} --help" if message.endswith("?") else f"; see {prog} --help"
@@ -270,7 +270,7 @@ def _uncoloured() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wide() -> Iterator[None]:
+def _unwrapped() -> Iterator[None]:
     """Let tyro write each message in one line instead of wrapping it at the terminal's width."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"

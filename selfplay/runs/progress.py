@@ -164,14 +164,14 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-class _Sayer(logging.Handler):
+class _PrintHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         say(record.getMessage())
 
 
 @contextlib.contextmanager
-def compiling_said(wanted: bool = True) -> Iterator[None]:
+def compilation_messages(wanted: bool = True) -> Iterator[None]:
     """Print what is being compiled, while inside this context.
 
     Args:
@@ -180,7 +180,7 @@ def compiling_said(wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    handler, before = _Sayer(), logger.level
+    handler, before = _PrintHandler(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -10,13 +10,13 @@ from mlbits import cli
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.evals.evaluate import evaluate_against, load_agent
-from mlbits.evals.head_to_head import outcomes, play_against, turning_seats
+from mlbits.evals.head_to_head import outcomes, play_against, rotating_seats
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.loop import train
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.runs.saved_agents import open_guest
 from mlbits.selfplay.session import open_session
-from mlbits.selfplay.statistics import mean_interval, share_interval
+from mlbits.selfplay.statistics import fraction_interval, mean_interval
 from tests.games import register_test_games
 
 register_test_games()
@@ -46,14 +46,14 @@ def run(tmp_path_factory):
 
 
 def test_seats_and_opponents_rotate():
-    assert turning_seats(4, 3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]]
-    assert turning_seats(6, 3, players=3).tolist() == [
+    assert rotating_seats(4, 3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]]
+    assert rotating_seats(6, 3, players=3).tolist() == [
         [0, 1, 2], [1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 0, 1], [2, 1, 0],
     ]  # fmt: skip
 
 
 def test_won_means_the_only_highest_return():
-    seating = turning_seats(5, 3)
+    seating = rotating_seats(5, 3)
     returns = np.array([[3, 1, 2], [3, 1, 2], [2, 1, 2], [0.5, 0.5, 0.5], [0, 1, 0]])
     found = outcomes(returns, seating)
     mine = [3, 1, 2, 0.5, 1]  # won, lost, tied, tied, won
@@ -61,14 +61,14 @@ def test_won_means_the_only_highest_return():
     assert (found["return_mean"], found["return_interval"]) == (mean, list(interval))
     assert (found["games"], found["won"], found["tied"]) == (5, 0.4, 0.4)
     assert found["lost"] == pytest.approx(0.2)
-    assert found["won_interval"] == list(share_interval(2, 5)[1])
+    assert found["won_interval"] == list(fraction_interval(2, 5)[1])
     with pytest.raises(ValueError, match="player 1 has \\[2\\] seats a game; wanted 1"):
         outcomes(returns, seating, player=1)
 
 
 def test_each_seat_is_played_by_its_player():
     """One throw in one seat loses to the throw of the two others in each of ten rounds, wherever it sits."""
-    settings, seating = {"noise": 0.0, "end": 0.0}, turning_seats(6, 3)
+    settings, seating = {"noise": 0.0, "end": 0.0}, rotating_seats(6, 3)
     returns = play_episodes((Always(0), Always(1)), THROWS, 6, seed=0, settings=settings, seating=seating).returns
     assert returns.tolist() == np.where(seating == 0, -20.0, 10.0).tolist()
     found = play_against(Always(1), Always(0), THROWS, 6, seed=0, settings=settings)
@@ -125,7 +125,7 @@ def test_opponents_that_do_not_fit_are_refused(run, capsys):
     with pytest.raises(ConfigError, match="trained on the observation space"):
         open_guest(str(run), "mlbits/GridWorld-v0", None, "cpu")
     assert cli.main(["eval", str(run), "--opponents", "random", "--gif", "x.gif"]) == 2
-    assert "without --opponents" in capsys.readouterr().err
+    assert "cannot be used with --opponents" in capsys.readouterr().err
 
 
 # Bots in training
@@ -135,7 +135,7 @@ def test_a_run_may_meet_bots_in_a_fraction_of_its_copies():
     run = {"num_envs": 12, "opponents": ("random",), "opponent_share": 0.5, "device": "cpu"}
     lineup = open_session(resolve("ppo", THROWS, preset="none", run=run, agent_settings={"num_steps": 8})).lineup
     assert len(lineup.players) == 2
-    assert lineup.seating[:6].tolist() == turning_seats(6, 3).tolist()
+    assert lineup.seating[:6].tolist() == rotating_seats(6, 3).tolist()
     assert not lineup.seating[6:].any()  # self-play
 
 

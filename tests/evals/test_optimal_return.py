@@ -13,7 +13,7 @@ from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.cli import main
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
-from mlbits.evals.optimal_return import Yardstick, yardstick
+from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.solve import solve
 from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.episodes import play_episodes
@@ -35,7 +35,7 @@ register_test_games()
     ],
 )
 def test_the_random_return_is_the_mean_of_random_play(env, settings, optimum):
-    found = yardstick(env, settings)
+    found = reference_returns(env, settings)
     if optimum is not None:
         assert found.optimum == pytest.approx(optimum, abs=1e-4)
     batch = open_batch(env, 1, settings=settings)
@@ -47,12 +47,12 @@ def test_the_random_return_is_the_mean_of_random_play(env, settings, optimum):
 
 
 def test_a_score_is_a_position_between_random_and_best():
-    found = Yardstick(optimum=-13.0, random=-2000.0, all_starts=True)
+    found = ReferenceReturns(optimum=-13.0, random=-2000.0, all_starts=True)
     assert (found.score(-13.0), found.score(-2000.0)) == (1.0, 0.0)
     assert found.score(-17.0) == pytest.approx(1 - 4 / 1987)
     assert found.score(-4000.0) < -1
-    assert Yardstick(optimum=1.0, random=1.0, all_starts=True).score(1.0) is None
-    alike = yardstick("test/Solitaire-v0")  # a single player always takes the last stone
+    assert ReferenceReturns(optimum=1.0, random=1.0, all_starts=True).score(1.0) is None
+    alike = reference_returns("test/Solitaire-v0")  # a single player always takes the last stone
     assert (alike.optimum, alike.random) == (pytest.approx(1.0), pytest.approx(1.0))
     assert alike.score(1.0) is None
 
@@ -61,10 +61,10 @@ def test_with_too_many_starts_the_played_ones_are_used():
     env = "mlbits/RandomGridWorld-v0"
     game = mlbits.make_game(env)
     played = play_episodes(RandomAgent(game.observation_space, game.action_space), env, 50, seed=4)
-    found = yardstick(env, None, played.starts)
+    found = reference_returns(env, None, played.starts)
     assert not found.all_starts
     assert found.optimum == pytest.approx(np.mean(1 - 0.01 * (played.starts["shortest"] - 1.0)), abs=1e-6)
-    assert yardstick(env) is None
+    assert reference_returns(env) is None
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_with_too_many_starts_the_played_ones_are_used():
 )
 def test_no_reference_where_it_cannot_be_computed(env, settings):
     starts = mlbits.make_batch(env, 20, **settings).records() if env in mlbits.registered() else None
-    assert yardstick(env, settings, starts) is None
+    assert reference_returns(env, settings, starts) is None
 
 
 def test_no_reference_where_state_is_hidden():
     """The best arm is not observable if the means are random; a chain's noise hides nothing relevant."""
     starts = mlbits.make_batch("mlbits/Bandit-v0", 20, means="random").records()
-    assert yardstick("mlbits/Bandit-v0", {"means": "random"}, starts) is None
-    assert yardstick("mlbits/Bandit-v0").optimum == pytest.approx(151.467, abs=1e-3)
-    assert yardstick("mlbits/DelayedChain-v0", {"observation": "distraction"}).optimum == 1.0
+    assert reference_returns("mlbits/Bandit-v0", {"means": "random"}, starts) is None
+    assert reference_returns("mlbits/Bandit-v0").optimum == pytest.approx(151.467, abs=1e-3)
+    assert reference_returns("mlbits/DelayedChain-v0", {"observation": "distraction"}).optimum == 1.0
 
 
 # mlbits eval
@@ -122,7 +122,7 @@ def test_evaluation_prints_the_optimum_and_draws(run, capsys, tmp_path):
     assert main(["eval", str(run), "--episodes", "20", "--json", str(file)]) == 0
     said = capsys.readouterr().out
     result = json.loads(file.read_text())
-    found = yardstick("mlbits/GridWorld-v0", {"map": "S.G/...", "slip": 0.5, "horizon": 30})
+    found = reference_returns("mlbits/GridWorld-v0", {"map": "S.G/...", "slip": 0.5, "horizon": 30})
     assert (result["optimum"], result["random_return"]) == (found.optimum, found.random)
     assert result["score"] == pytest.approx(found.score(result["return_mean"]))
     assert result["share_of_optimum"] == pytest.approx(result["return_mean"] / found.optimum)

@@ -11,12 +11,12 @@ from mlbits.selfplay.statistics import (
     bounded_interval,
     difference_interval,
     equal_interval,
+    fraction_interval,
     interquartile_mean,
     interval_text,
     iqm_interval,
     json_text,
     mean_interval,
-    share_interval,
 )
 
 
@@ -120,10 +120,10 @@ def test_a_difference_has_welchs_interval():
     assert difference_interval([1, 1], [1, 1, 1]) == (0, UNKNOWN)
     # One side always the same: what others it might have lie within what both show.
     mean, (low, high) = difference_interval([1.0] * 30, [0.0, 1.0] * 10)
-    least, most = share_interval(10, 20)[1]
+    least, most = fraction_interval(10, 20)[1]
     student = stats.t.interval(0.95, 19, loc=0.5, scale=stats.sem([0.0, 1.0] * 10))
     assert mean == 0.5
-    assert low == pytest.approx(share_interval(30, 30)[1][0] - max(most, student[1]))
+    assert low == pytest.approx(fraction_interval(30, 30)[1][0] - max(most, student[1]))
     assert high == pytest.approx(1 - min(least, student[0]))
     with pytest.raises(ValueError, match="one, other: got 2 and 0"):
         difference_interval([1, 2], [])
@@ -265,8 +265,8 @@ def test_strata_without_numbers_are_refused():
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (7, 10), (300, 301), (301, 301), (1, 1)])
 def test_a_fraction_has_wilsons_interval(count, total):
     wanted = stats.binomtest(count, total).proportion_ci(0.9, method="wilson")
-    share, (low, high) = share_interval(count, total, 0.9)
+    share, (low, high) = fraction_interval(count, total, 0.9)
     assert share == count / total
     assert (low, high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high))
     with pytest.raises(ValueError, match="total: got 0"):
-        share_interval(0, 0)
+        fraction_interval(0, 0)

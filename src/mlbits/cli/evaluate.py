@@ -58,9 +58,9 @@ def command(words: list[str]) -> int:
     """Evaluate an agent."""
     flags, env_flags = parse(words)
     check_file("json", flags.json)
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
         print(f"skipped {problem}", file=sys.stderr)

@@ -56,11 +56,11 @@ def command(words: list[str]) -> int:
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals import eval_entry
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
     common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}
     settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
-    with compiling_said():
+    with compilation_messages():
         result = eval_entry(flags.name).load()(**{name: settings[name] for name in settings.keys() - common})
     write_json(flags.json, result)
     print("target met" if result["met"] else "target missed")

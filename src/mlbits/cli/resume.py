@@ -38,7 +38,7 @@ def command(words: list[str]) -> int:
     from mlbits.evals.training_probes import during_training
     from mlbits.selfplay.loop import resume
     from mlbits.selfplay.runs.folder import finished_summary, read_settings
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
@@ -52,7 +52,7 @@ def command(words: list[str]) -> int:
         else:
             print(f"to train longer: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
-    with compiling_said():
+    with compilation_messages():
         folder, summary = resume(flags.run, total_steps=flags.total_steps, measure=during_training)
     print_run(Path(folder), summary)
     return 0

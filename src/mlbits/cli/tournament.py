@@ -23,9 +23,9 @@ def command(words: list[str]) -> int:
     flags, env_flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.tournament.command import run_command
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         found = run_command(flags, env_flags.over(flags))
     write_json(flags.json, found)
     return 0

@@ -12,12 +12,12 @@ def command(words: list[str]) -> int:
     settings, out, quiet = parse_train(words)
     from mlbits.evals.training_probes import during_training
     from mlbits.selfplay.loop import train
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
         print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
-    with compiling_said(not quiet):
+    with compilation_messages(not quiet):
         folder, summary = train(settings, out, console=not quiet, measure=during_training)
     print_run(folder, summary)
     return 0

@@ -174,7 +174,7 @@ def test_invalid_arguments_are_refused():
         value_iteration(endless, 1.0)
     with pytest.raises(AgentError, match="tolerance: got 0; wanted above 0"):
         value_iteration(table, 0.5, tolerance=0)
-    with pytest.raises(AgentError, match="policy: got an action that is not legal"):
+    with pytest.raises(AgentError, match="policy: got an illegal action"):
         masked = TransitionTable.from_arrays(np.zeros((1, 2, 1)), np.zeros((1, 2)), legal=[[True, False]])
         policy_iteration(masked, 0.5, policy=np.array([1]))
     with pytest.raises(AgentError, match="horizon: got -1; wanted a number of steps from 0"):

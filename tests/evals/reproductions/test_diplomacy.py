@@ -8,7 +8,7 @@ from mlbits.envs.registry import make_game
 from mlbits.evals.reproductions import diplomacy
 from mlbits.evals.reproductions.diplomacy import ENV, TARGETS, reproduce
 from mlbits.selfplay.runs.flags import parse_train
-from mlbits.selfplay.statistics import share_interval
+from mlbits.selfplay.statistics import fraction_interval
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def stand_in(monkeypatch):
         return {"wall_seconds": shares["seconds"], "cpu_seconds": 400.0}
 
     def play(run, opponent, games):
-        won, (low, high) = share_interval(round(shares[opponent] * games), games)
+        won, (low, high) = fraction_interval(round(shares[opponent] * games), games)
         return {"won": won, "won_interval": [low, high], "tied": 0.0, "return_mean": won}
 
     monkeypatch.setattr(diplomacy, "train_in_process", train)

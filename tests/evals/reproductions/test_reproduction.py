@@ -6,7 +6,7 @@ import pytest
 
 from mlbits.cli import main
 from mlbits.evals import EVALS, EvalEntry
-from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.optimal_return import reference_returns
 from mlbits.evals.reproductions import cartpole, gridworld
 from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 
@@ -25,7 +25,7 @@ def summaries(monkeypatch, module, make):
 
 @pytest.mark.parametrize(("share", "seconds", "met"), [(0.951, 59.0, True), (0.949, 59.0, False), (0.951, 61.0, False)])
 def test_the_gridworld_target_holds_for_every_seed(monkeypatch, share, seconds, met):
-    optimum = yardstick(gridworld.ENV).optimum
+    optimum = reference_returns(gridworld.ENV).optimum
 
     def made(seed):
         last = seed == 4
@@ -64,7 +64,7 @@ def test_the_cartpole_target_is_for_medians(monkeypatch, steps, cpu, met):
 
 def test_the_exit_status_is_one_if_the_target_is_missed(monkeypatch, tmp_path, capsys):
     for share, status, said in ((1.0, 0, "target met"), (0.5, 1, "target missed")):
-        optimum = yardstick(gridworld.ENV).optimum
+        optimum = reference_returns(gridworld.ENV).optimum
         made = {"return_mean": share * optimum, "wall_seconds": 1.0, "cpu_seconds": 1.0}
         summaries(monkeypatch, gridworld, lambda seed, made=made: made)
         file = tmp_path / "result.json"

@@ -16,7 +16,7 @@ from mlbits.evals.game_theory.nash import nash_average
 from mlbits.evals.tournament import match_table
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError, open_matches, read_matches
 from mlbits.evals.tournament.payoff_matrix import empirical_game, payoff_matrix, write_csv
-from mlbits.selfplay.statistics import share_interval
+from mlbits.selfplay.statistics import fraction_interval
 
 ENV = "mlbits/Blotto-v0"
 HEAD = {"table": "mlbits matches", "version": 1, "env": ENV, "env_settings": {"coins": 5}, "seats": 2}
@@ -173,7 +173,7 @@ def test_games_are_written_in_one_call(path, writer):
         ('{"game": [0, 1]}', r"line 4, fields: got \['game'\]; wanted player and hash, or game and returns"),
         ('{"game": [0, 1], "returns": [1, -1], "x": 1}', "line 4, fields: got"),
         ('{"game": [0], "returns": [1, -1]}', r"line 4, game: got \[0\]; wanted 2 player numbers below 2"),
-        ('{"game": [0, 2], "returns": [1, -1]}', r"line 4, game: got \[0, 2\]; wanted 2 players"),
+        ('{"game": [0, 2], "returns": [1, -1]}', r"line 4, game: got \[0, 2\]; wanted 2 player numbers"),
         ('{"game": [0, -1], "returns": [1, -1]}', r"line 4, game: got \[0, -1\]"),
         ('{"game": [0, true], "returns": [1, -1]}', r"line 4, game: got \[0, True\]"),
         ('{"game": [0, 1.0], "returns": [1, -1]}', r"line 4, game: got \[0, 1.0\]"),
@@ -295,10 +295,10 @@ def test_a_matrix_by_hand():
     nan = np.nan
     assert found.payoff == pytest.approx(np.array([[0.5, 2 / 3, nan], [-2 / 3, nan, 3], [nan, 1, nan]]), nan_ok=True)
     assert found.won[0, 1] == pytest.approx(2 / 3)
-    assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx(share_interval(2, 3)[1])
-    assert (found.won[1, 2], found.won_low[1, 2]) == (1, pytest.approx(share_interval(1, 1)[1][0]))
+    assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx(fraction_interval(2, 3)[1])
+    assert (found.won[1, 2], found.won_low[1, 2]) == (1, pytest.approx(fraction_interval(1, 1)[1][0]))
     # One game of 3, where returns are from -1 to 3: what others there may be, up to Wilson's limit of 0 of 1, are -1.
-    other = 1 - share_interval(1, 1)[1][0]
+    other = 1 - fraction_interval(1, 1)[1][0]
     assert (found.low[1, 2], found.high[1, 2]) == (pytest.approx(3 - 4 * other), 3)
     assert np.isnan(found.low[0, 2])
 
@@ -352,7 +352,7 @@ def test_an_interval_is_over_games_by_hand():
 def test_a_sweep_counts_games_not_meetings():
     """Four games, a sits twice and wins both meetings of each: four of four, not eight of eight."""
     found = payoff_matrix(table_of([[0, 0, 1]] * 4, [[1, 2, 0]] * 4, "ab"))
-    assert (found.won[0, 1], found.won_low[0, 1]) == (1, pytest.approx(share_interval(4, 4)[1][0]))
+    assert (found.won[0, 1], found.won_low[0, 1]) == (1, pytest.approx(fraction_interval(4, 4)[1][0]))
 
 
 def test_a_table_with_a_single_return_has_no_intervals():
@@ -433,7 +433,7 @@ def test_csv_has_a_row_for_each_pair_that_met(tmp_path):
     # Returns 1 and -1/2: mean 1/4, standard error 3/4, and Student's t of one degree of freedom is 12.706.
     half = 12.7062 * 0.75
     assert (first["payoff"], first["low"], first["high"]) == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=1e-3)
-    assert first["won_low"] == pytest.approx(share_interval(1, 2)[1][0], abs=1e-6)
+    assert first["won_low"] == pytest.approx(fraction_interval(1, 2)[1][0], abs=1e-6)
     assert [entry.name for entry in tmp_path.iterdir()] == ["payoffs.csv"]
     with pytest.raises(MatchTableError, match="cannot be written"):
         write_csv(found, tmp_path / "no" / "payoffs.csv")

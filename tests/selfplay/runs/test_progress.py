@@ -13,7 +13,7 @@ import pytest
 
 from mlbits.envs.engine.compiling import logger
 from mlbits.selfplay.runs import progress
-from mlbits.selfplay.runs.progress import Pace, Progress, compiling_said, duration, fit, say, short
+from mlbits.selfplay.runs.progress import Pace, Progress, compilation_messages, duration, fit, say, short
 
 CELLS = [(0, "100/300,000 steps (0%)"), (4, "2.5k steps/s"), (2, "return 1"), (1, "0:30 left"), (5, "rest 9%")]
 
@@ -139,9 +139,9 @@ def test_on_a_terminal_it_is_one_line_that_never_wraps(columns):
 def test_compilation_messages_are_printed_in_the_context(capsys):
     before = logger.level
     logger.info("nobody asked")
-    with compiling_said():
+    with compilation_messages():
         logger.info("compiling the rules of Chess, once, about 5 s")
-    with compiling_said(False):
+    with compilation_messages(False):
         logger.info("nobody wants it")
     assert capsys.readouterr().out == "compiling the rules of Chess, once, about 5 s\n"
     assert logger.level == before
