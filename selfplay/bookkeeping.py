@@ -1,7 +1,7 @@
 """Bookkeeping after each training iteration: counters, evaluation, logging, checkpoints, timing.
 
-Our own loop and Stable-Baselines3's loop use the same :class:`Turns`, so that their runs
-have the same files and curves.
+Our own loop and Stable-Baselines3's loop use the same :class:`Bookkeeping`, so that their runs have the same files and
+curves.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EVAL_SEED = 1_000_000_007
 _MAX_FRAMES = 200
 
 
-class Turns:
+class Bookkeeping:
     """Updates counters after each training iteration; evaluates, logs and saves checkpoints when they are due.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlbits.agents.sb3.configs import SB3Config
-from mlbits.selfplay.bookkeeping import Turns
+from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
@@ -33,18 +33,18 @@ def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupt
         RunInterrupted: after a signal or a closed pipe; the current iteration is finished and saved first.
         NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
     """
-    turns = Turns(session, tracker, folder)
+    bookkeeping = Bookkeeping(session, tracker, folder)
     try:
         while not session.finished:
             rollout, episodes, steps = session.collect()
-            with turns.clock.timing("learning"):
+            with bookkeeping.clock.timing("learning"):
                 metrics = session.learn(rollout)
-            turns.after(steps, episodes, metrics)
+            bookkeeping.after(steps, episodes, metrics)
             if interrupts.name and not session.finished:
-                raise turns.interrupted(interrupts)
-        summary = turns.finish()
+                raise bookkeeping.interrupted(interrupts)
+        summary = bookkeeping.finish()
     except NotFiniteError as error:
-        tracker.stopped(error.kept(folder, turns.newest()))
+        tracker.stopped(error.kept(folder, bookkeeping.newest()))
         raise
     if interrupts.name:
         raise interrupts.at_the_end()

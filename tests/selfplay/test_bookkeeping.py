@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlbits.selfplay import bookkeeping
-from mlbits.selfplay.bookkeeping import Turns, _note_episodes
+from mlbits.selfplay.bookkeeping import Bookkeeping, _note_episodes
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.episodes import Played
 from mlbits.selfplay.finite import Guard, NotFiniteError
@@ -77,7 +77,7 @@ def script(monkeypatch, tmp_path):
             return Played(np.full((session.settings.run.eval_episodes, 1), now), np.array([3, 5]))
 
         monkeypatch.setattr(bookkeeping, "play_episodes", played)
-        after, ended, turn = Turns(session, tracker, tmp_path), list(episodes), 0
+        after, ended, turn = Bookkeeping(session, tracker, tmp_path), list(episodes), 0
         while not session.finished:
             now = np.array(ended.pop(0) if ended else [], float)
             after.after(steps, Episodes(now, np.full(len(now), 4 + turn)), metrics(turn))

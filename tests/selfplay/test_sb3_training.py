@@ -221,7 +221,9 @@ def test_records_are_a_thousand_steps_apart_unless_asked_for(tmp_path: Path) -> 
 def test_a_run_cannot_be_resumed_and_says_why(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, summary = finished
     assert resume(folder, console=False) == (folder, summary)  # it is finished
-    with pytest.raises(RunError, match=r"a run of sb3-ppo cannot be resumed: .*keeps neither its replay .*mlbits eval"):
+    with pytest.raises(
+        RunError, match=r"a run of sb3-ppo cannot be resumed: .*neither its replay buffer .*mlbits eval"
+    ):
         resume(folder, total_steps=1024, console=False)
 
 
