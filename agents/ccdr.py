@@ -46,7 +46,7 @@ from mlbits.agents.agent import AgentError, check_hidden, check_range, network_g
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.envs.policy_similarity import Outcome, SimilarityGame
 
-SLOPE = 0.01  # of LeakyReLU below 0, torch's default
+NEGATIVE_SLOPE = 0.01  # of LeakyReLU below 0, torch's default
 EVALUATION_PLAYS, EVALUATION_SEED = 1024, 987_654_321
 _PARTS = 3  # generators per pair: one for each player, and one for their meetings
 
@@ -103,7 +103,7 @@ class SimilarityNetwork:
         hidden = torch.cat([self.difference_factor * difference.unsqueeze(-1), context], -1)
         layers = list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
         for weight, bias in layers[:-1]:
-            hidden = F.leaky_relu(_affine(bias, hidden, weight), SLOPE)
+            hidden = F.leaky_relu(_affine(bias, hidden, weight), NEGATIVE_SLOPE)
         return _affine(layers[-1][1], hidden, layers[-1][0])
 
     def frozen(self) -> SimilarityNetwork:

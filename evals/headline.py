@@ -120,13 +120,13 @@ def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
 
 
 def _elo(played: Mapping[str, Any]) -> dict[str, Any]:
-    """The difference in Elo that makes this share of points the expected one, and its 95% interval."""
+    """The difference in Elo that makes this fraction of points the expected one, and its 95% interval."""
     points, (low, high) = fraction_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
     return {"elo": _difference(points), "elo_interval": [_difference(low), _difference(high)]}
 
 
-def _difference(share: float) -> float | None:
-    return 400 * math.log10(share / (1 - share)) if 0 < share < 1 else None
+def _difference(fraction: float) -> float | None:
+    return 400 * math.log10(fraction / (1 - fraction)) if 0 < fraction < 1 else None
 
 
 def _evenly(some: list[Any], most: int) -> list[Any]:

@@ -73,8 +73,8 @@ def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -
 def quantile_huber_gradient(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
     """The gradient of :func:`quantile_huber_loss` with respect to the predicted quantiles, [N, K]."""
     error, weight = _quantile_errors(quantiles, target)
-    slope = error.sign() if kappa == 0 else (error / kappa).clamp(-1, 1)
-    return -(weight * slope).mean(2)
+    gradient = error.sign() if kappa == 0 else (error / kappa).clamp(-1, 1)
+    return -(weight * gradient).mean(2)
 
 
 def _quantile_errors(quantiles: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

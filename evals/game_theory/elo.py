@@ -325,13 +325,13 @@ def _newton(tables: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
     for _ in range(_MAX_STEPS):
         ahead = theta[:, :, None] - theta[:, None, :]
         wins, losses, unseen = expit(ahead), expit(-ahead), expit(theta)
-        slope = (tables * losses - tables.swapaxes(1, 2) * wins).sum(2) + prior * (0.5 - unseen)
+        gradient = (tables * losses - tables.swapaxes(1, 2) * wins).sum(2) + prior * (0.5 - unseen)
         weight = games * wins * losses
         curvature = (weight.sum(2) + prior * unseen * (1 - unseen))[:, :, None] * identity - weight
         if prior == 0:  # theta is unique up to a shift: the first player's is fixed
             curvature[:, 0, :] = curvature[:, :, 0] = 0.0
-            curvature[:, 0, 0], slope[:, 0] = 1.0, 0.0
-        step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
+            curvature[:, 0, 0], gradient[:, 0] = 1.0, 0.0
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
         reach = np.maximum(step, 0).max(1) - np.minimum(step, 0).min(1)  # includes the player of rating 0, who is fixed
         theta += step / np.maximum(reach, 1.0)[:, None]
         if reach.max() <= _SETTLED:

@@ -129,11 +129,11 @@ def _learn(row: Row, way: str, seeds: int, quick: bool) -> dict[str, NDArray[np.
 
 
 def _row(row: Row, way: str, late: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    told: dict[str, Any] = {"game": row.name, "way": way, "seeds": len(late["pool"]), "target": row.target}
+    result: dict[str, Any] = {"game": row.name, "way": way, "seeds": len(late["pool"]), "target": row.target}
     for which in ("pool", "agent"):
         mean, (low, high) = mean_interval(late[which])
-        told |= {which: mean, f"{which}_low": low, f"{which}_high": high}
-    return told
+        result |= {which: mean, f"{which}_low": low, f"{which}_high": high}
+    return result
 
 
 def _print(exact: list[dict[str, Any]], cycles: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
