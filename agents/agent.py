@@ -1,7 +1,7 @@
-"""What an agent is: it acts on rows of observations, learns from experience, and gives and takes its state.
+"""The Agent protocol (act on rows of observations, learn from experience, save and load its state) and its data types.
 
-Agents know tensors and spaces, no game by name. ``act`` sees N rows (copies x seats, flattened); ``learn`` sees
-experience of whole batches, leading axes [T, B, P].
+Agents know tensors and spaces, not individual games. ``act`` gets N rows (copies x seats, flattened); ``learn`` gets
+experience of whole batches, with leading axes [T, B, P].
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class AgentError(MlbitsError, ValueError):
 
 
 class DivergedError(AgentError):
-    """A number that learning came to and that is not finite.
+    """A number computed in learning that is not finite.
 
     Args:
-        quantity: what it is.
+        quantity: what the number is.
         value: the number.
-        where: more to say, as in "for leaf 3".
+        where: text to add, as in "for leaf 3".
     """
 
     def __init__(self, quantity: str, value: float, where: str = "") -> None:
@@ -36,12 +36,12 @@ class DivergedError(AgentError):
 
 
 class Decision(NamedTuple):
-    """What an agent decided for N rows.
+    """An agent's decisions for N rows.
 
     Attributes:
-        action: what the environment plays, [N] int64, [N, k] int64 or [N, k] float32.
-        sample: what learning needs of it: the draw before it was scaled and clipped (else the action itself).
-        log_prob: log probability (density) of ``sample``, [N]; None from agents that learn without it.
+        action: the environment's action, [N] int64, [N, k] int64 or [N, k] float32.
+        sample: the draw before it was scaled and clipped, used in learning (else the action itself).
+        log_prob: log probability (density) of ``sample``, [N]; None for agents that learn without it.
     """
 
     action: Tensor
@@ -53,10 +53,10 @@ class RolloutSpec(NamedTuple):
     """The experience that an on-policy agent asks for.
 
     Attributes:
-        num_steps: steps T of each copy; with ``whole_episodes`` the most that an episode may take.
-        whole_episodes: whether every rollout starts all copies anew and holds one episode of each (a copy that has
-            ended its own is not active afterwards), in place of a window of ongoing play.
-        min_rows: how many steps, over copies and seats, a rollout must hold at least.
+        num_steps: steps T of each copy; with ``whole_episodes`` the maximum length of an episode.
+        whole_episodes: whether every rollout resets all copies and holds one episode of each (a copy whose episode is
+            over is not active afterwards), instead of a window of ongoing play.
+        min_rows: minimum number of steps, over copies and seats, in a rollout.
     """
 
     num_steps: int
@@ -65,12 +65,12 @@ class RolloutSpec(NamedTuple):
 
 
 class ReplaySpec(NamedTuple):
-    """The experience that an off-policy agent asks for: a replay of what was played lately, kept by the loop.
+    """The experience that an off-policy agent asks for: a replay buffer, kept by the loop.
 
     Attributes:
         num_steps: steps of each copy between two calls of ``learn``.
-        capacity: transitions kept, over copies and seats.
-        priority_exponent: alpha of prioritised replay; 0 replays uniformly.
+        capacity: number of transitions kept, over copies and seats.
+        priority_exponent: alpha of prioritised replay; 0 samples uniformly.
     """
 
     num_steps: int
@@ -84,26 +84,26 @@ class Rollout:
 
     Attributes:
         obs: [T, B, P, ...] or a dict of those.
-        last_obs: after the last step, [B, P, ...].
+        last_obs: the observation after the last step, [B, P, ...].
         final_obs: last observation of the episodes that ended in a step, [T, B, P, ...] (stale elsewhere).
-        sample: what was drawn, [T, B, P, ...].
-        log_prob: its log probability then, [T, B, P].
+        sample: the draws, [T, B, P, ...].
+        log_prob: their log probabilities when drawn, [T, B, P].
         reward: each seat's own reward, [T, B, P].
         terminated: bool [T, B].
         truncated: bool [T, B].
         legal_mask: bool [T, B, P, A], or None.
         active: bool [T, B, P], or None where every seat acts in every step and is the learner's.
         last_mask: bool [B, P, A], the legal actions after the last step, or None.
-        last_active: bool [B, P], who acts after the last step; None where no decision waits for its seat's next turn.
+        last_active: bool [B, P], who acts after the last step; None if no decision waits for its seat's next turn.
         final_active: bool [T, B, P], who would have acted at ``final_obs`` where an episode was truncated (stale
-            elsewhere); None where no decision waits.
-        carried: bool [B, P], whose decisions row 0 holds where it is no step, but what was open at the end of the
-            rollout before, decided by the policy of then (see below); None where row 0 is a step like any other.
+            elsewhere); None if no decision waits.
+        carried: bool [B, P], seats for which row 0 is not a step, but the decision that was open at the end of the
+            previous rollout, made by the policy of that time (see below); None if row 0 is an ordinary step.
 
-    In games in which seats wait for their turns, windows of ongoing play hold settled decisions alone
+    In games in which seats wait for their turns, windows of ongoing play hold only settled decisions
     (:mod:`~mlbits.agents.maths.open_decisions`): for a seat that still waits when the window ends, its last decision is
     not active, its rewards come with the next rollout's row 0, and ``last_obs`` and ``last_mask`` are that decision's
-    own. Only rollouts for a replay and whole episodes have ``last_active`` and ``final_active``, and hold all.
+    own. Only rollouts for a replay buffer and whole episodes have ``last_active`` and ``final_active``, and hold all.
     """
 
     obs: Any
@@ -146,7 +146,7 @@ class Rollout:
     def flatten(self) -> FlatRows:
         """The rows at which the learner acted, in the order of steps, then copies, then seats; N of T * B * P.
 
-        Nothing is copied where all are the learner's.
+        Nothing is copied if all rows are the learner's.
 
         Example:
             >>> one, two = torch.ones(2, 1, 1), torch.tensor([[[False]], [[True]]])
@@ -171,9 +171,9 @@ class FlatRows:
     Attributes:
         obs: [N, ...] or a dict of those.
         mask: the legal actions, bool [N, A], or None.
-        sample: what was drawn, [N, ...].
-        log_prob: its log probability then, [N].
-        index: where the rows stand among all T * B * P, int64 [N], rising; None where they are all of them.
+        sample: the draws, [N, ...].
+        log_prob: their log probabilities when drawn, [N].
+        index: positions of the rows among all T * B * P, int64 [N], ascending; None if they are all of them.
     """
 
     obs: Any
@@ -183,40 +183,40 @@ class FlatRows:
     index: Tensor | None
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The same rows of another tensor [T, B, P, ...] of the rollout, [N, ...]."""
+        """The same rows [N, ...] of another tensor [T, B, P, ...] of the rollout."""
         flat = tensor.flatten(0, 2)
         return flat if self.index is None else flat.index_select(0, self.index)
 
 
 class Agent(Protocol):
-    """What the self-play loop asks of an agent.
+    """The methods that the training loop calls.
 
-    One that plays Discrete actions may say its mind, too, and exact measures of exploitability ask for it:
-    ``action_probabilities(obs, legal_mask, *, greedy=False)``, with which each action is played, float64 [N, A].
+    Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent
+    with Discrete actions: pi(a|s), float64 [N, A].
 
     Attributes:
-        experience: what it learns from, or None for one that does not learn.
+        experience: what it learns from, or None for an agent that does not learn.
     """
 
     @property
     def experience(self) -> RolloutSpec | ReplaySpec | None:
-        """The experience that :meth:`learn` wants."""
+        """The experience that :meth:`learn` needs."""
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows of observations; ``greedy`` takes the most probable action in place of a draw."""
+        """Choose actions for N rows of observations; ``greedy`` takes the most probable action instead of a draw."""
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """Learn from a :class:`Rollout`, or, after a ReplaySpec, from the run's replay buffer.
 
-        ``progress`` 0..1 is how much of the run (of the learner's own life in a league) is over. Returns metrics
-        by name, numbers or tensors [].
+        ``progress`` 0..1 is the fraction of the run (in a league, of the learner's lifetime) that is over. Returns
+        metrics by name, numbers or tensors [].
         """
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that acting and learning on depend on, as tensors."""
+        """Everything needed to act and to continue learning, as tensors."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
 
 
 def rows(value: Any, lead: int) -> Any:
@@ -236,7 +236,7 @@ def pick(value: Any, index: Any) -> Any:
 
 
 def network_generator(seed: int) -> torch.Generator:
-    """The source of a network's first weights, apart from the global generator."""
+    """The random generator of a network's initial weights, independent of the global one."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -246,7 +246,7 @@ def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unprefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that stands under a prefix."""
+    """The part of a state dict whose names have a prefix, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}
 
 
@@ -265,9 +265,9 @@ def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor])
 
 
 def content_hash(agent: Agent) -> str:
-    """A name for what an agent is and has learnt, 64 hexadecimal digits: alike for copies, changed by learning.
+    """A hash of an agent's class and state, 64 hexadecimal digits: the same for copies, changed by learning.
 
-    Bots, which have no tensors, are told apart by their class and config.
+    Bots, which have no tensors, are distinguished by their class and config.
     """
     kind = type(agent)
     found = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {getattr(agent, 'config', '')!r}".encode())

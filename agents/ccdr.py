@@ -1,23 +1,23 @@
-"""Learning to cooperate with whoever is alike: CCDR pretraining and alternating best response, for networks that play
+"""Similarity-based cooperation: CCDR pretraining and alternating best response, for networks that play
 :class:`~mlbits.envs.policy_similarity.SimilarityGame` (Oesterheld et al., arXiv 2211.14468).
 
-- **CCDR** (cooperate with copies, defect against random networks): each network alone minimises its loss against a copy
-  of itself, the gradient through both copies, plus its loss against networks drawn at random, anew at every step.
-- **ABR** (alternating best response, the paper's algorithm 1): the players take turns; one follows the gradient of its
-  own loss for some steps while the other stands still. The gradient flows through the difference, and so through what
-  the other sees and answers. ``cut_gradient`` takes the difference for a constant instead: then only defecting pays.
+- **CCDR** (cooperate with copies, defect against random networks): each network by itself minimises its loss against a
+  copy of itself, with the gradient through both copies, plus its loss against random networks, drawn at every step.
+- **ABR** (alternating best response, the paper's algorithm 1): the players take turns; one takes gradient steps on its
+  own loss while the other is fixed. The gradient flows through the difference, and so through the other's observation
+  and answer. ``cut_gradient`` treats the difference as a constant instead: then only defecting pays.
 - **LOLA** (Foerster et al., arXiv 1709.04326) as an option: with a ``lookahead`` above 0, each step's loss is that
   after the other has taken one gradient step of that size on its own loss, and is differentiated through that step.
 
-Networks are as the paper has them: hidden layers of 100, 50 and 50 units with biases, LeakyReLU. Its learning rates,
-batches and numbers of steps are not known to us; ours are in :class:`SimilarityLearningConfig`. Weights start as those
-of torch's linear layers, uniform within 1 / sqrt(inputs).
+Networks are those of the paper: hidden layers of 100, 50 and 50 units with biases, LeakyReLU. Its learning rates, batch
+sizes and numbers of steps are unknown to us; ours are in :class:`SimilarityLearningConfig`. Weights are initialised
+like torch's linear layers, uniform within 1 / sqrt(inputs).
 
-S pairs learn at once, their weights stacked [S, in, out]. A pair draws from generators of its own, and Adam works entry
-by entry, so what becomes of a pair does not depend on the others. (So it is to the last bit on the machines at hand;
-with LOLA up to rounding, which its steps make grow.)
+S pairs learn at once, their weights stacked [S, in, out]. Each pair has its own generators, and Adam works elementwise,
+so a pair's results do not depend on the others. (Bit for bit on the machines tested; with LOLA up to rounding, which
+its steps amplify.)
 
-Made for this one game, whose seats hold networks; it is no agent of ``mlbits train``.
+Made for this one game, whose seats hold networks; it is not an agent of ``mlbits train``.
 
 Example:
     >>> from mlbits.agents.ccdr import SimilarityLearningConfig, alternate, make_pairs, pretrain
@@ -46,9 +46,9 @@ from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.policy_similarity import Outcome, SimilarityGame
 
-SLOPE = 0.01  # of LeakyReLU below 0, torch's own
+NEGATIVE_SLOPE = 0.01  # of LeakyReLU below 0, torch's default
 EVALUATION_PLAYS, EVALUATION_SEED = 1024, 987_654_321
-_PARTS = 3  # generators of a pair: each player's own, and that of their meetings
+_PARTS = 3  # generators per pair: one for each player, and one for their meetings
 
 
 @configuration(AgentError)
@@ -79,7 +79,7 @@ class SimilarityNetwork:
     """A policy, or S of them at once: (difference [..., N], context [..., N, n]) -> [..., N, m].
 
     Args:
-        parameters: weight [in, out] and bias [1, out] of each layer in turn, with an axis [S] before for S policies.
+        parameters: weight [in, out] and bias [1, out] of each layer in order, with a leading axis [S] for S policies.
         difference_factor: see :class:`SimilarityLearningConfig`.
     """
 
@@ -91,11 +91,11 @@ class SimilarityNetwork:
         hidden = torch.cat([self.difference_factor * difference.unsqueeze(-1), context], -1)
         layers = list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
         for weight, bias in layers[:-1]:
-            hidden = F.leaky_relu(_affine(bias, hidden, weight), SLOPE)
+            hidden = F.leaky_relu(_affine(bias, hidden, weight), NEGATIVE_SLOPE)
         return _affine(layers[-1][1], hidden, layers[-1][0])
 
     def frozen(self) -> SimilarityNetwork:
-        """The same weights, which no gradient flows into."""
+        """The same weights without gradients."""
         return SimilarityNetwork([p.detach() for p in self.parameters], self.difference_factor)
 
     def member(self, index: int) -> SimilarityNetwork:
@@ -103,7 +103,7 @@ class SimilarityNetwork:
         return SimilarityNetwork([p.detach()[index] for p in self.parameters], self.difference_factor)
 
     def part(self, first: int, last: int) -> SimilarityNetwork:
-        """A copy of some of S policies, to be trained apart."""
+        """A copy of some of S policies, to train separately."""
         return SimilarityNetwork([p.detach()[first:last].clone() for p in self.parameters], self.difference_factor)
 
 
@@ -118,7 +118,7 @@ class SimilarityPairs:
 
     Attributes:
         players: the networks of seat 0 and of seat 1, S in each.
-        generators: of each pair: seat 0's own, seat 1's, and one for when they meet.
+        generators: for each pair: seat 0's own, seat 1's, and one for their meetings.
     """
 
     def __init__(self, players: Sequence[SimilarityNetwork], generators: list[list[torch.Generator]]) -> None:
@@ -126,15 +126,15 @@ class SimilarityPairs:
 
     @torch.no_grad()
     def evaluate(self, game: SimilarityGame) -> Outcome:
-        """Let each pair meet, on the same draws whenever it is asked; loss and the like are [S, N, 2]."""
+        """Let each pair play, with the same draws at every call; loss and the other results are [S, N, 2]."""
         draws = game.draw(EVALUATION_PLAYS, [network_generator(EVALUATION_SEED) for _ in self.generators])
         return game.play([player.frozen() for player in self.players], draws)
 
     def copy(self, seats: Sequence[int] = (0, 1)) -> SimilarityPairs:
-        """The networks of two seats and the generators' states, to be trained apart.
+        """The networks of two seats and the generators' states, to train separately.
 
         Args:
-            seats: whose networks to copy; (0, 0) pairs each network of seat 0 with its literal copy.
+            seats: seats whose networks are copied; (0, 0) pairs each network of seat 0 with its literal copy.
         """
         generators = [[one.clone_state() for one in pair] for pair in self.generators]
         return SimilarityPairs([self.players[seat].part(0, len(generators)) for seat in seats], generators)
@@ -144,9 +144,9 @@ def make_pairs(game: SimilarityGame, config: SimilarityLearningConfig, seeds: Se
     """Networks with random weights.
 
     Args:
-        game: tells the sizes of contexts and answers.
-        config: tells the hidden layers.
-        seeds: of each pair, 0 or more; equal seeds give equal pairs.
+        game: gives the sizes of contexts and answers.
+        config: gives the hidden layers.
+        seeds: one seed per pair, 0 or more; equal seeds give equal pairs.
 
     Raises:
         AgentError: if there are no seeds, or one is negative.
@@ -174,16 +174,16 @@ def _random_networks(
 
 
 def _learner(network: SimilarityNetwork, learning_rate: float) -> tuple[SimilarityNetwork, FlatAdam]:
-    """The network with weights that learn, and what moves them."""
+    """The network with trainable weights, and their optimiser."""
     parameters = [nn.Parameter(p) for p in network.parameters]
-    # Adam rounds the last few entries of a vector otherwise than the rest; with these, they are no pair's.
+    # Adam rounds the last few entries of a vector differently from the rest; these padding entries belong to no pair.
     padding = nn.Parameter(torch.zeros(64 - sum(p.numel() for p in parameters) % 64))
     optimizer = FlatAdam([*parameters, padding], learning_rate, float("inf"), eps=1e-8)
     return SimilarityNetwork(parameters, network.difference_factor), optimizer
 
 
 def pretrain(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLearningConfig) -> None:
-    """CCDR: every network of the pairs learns alone, ``config.pretraining_steps`` steps."""
+    """CCDR: every network of the pairs learns by itself, for ``config.pretraining_steps`` steps."""
     size = len(pairs.generators)
     stacked = [torch.cat(both) for both in zip(*(player.parameters for player in pairs.players), strict=True)]
     network, optimizer = _learner(SimilarityNetwork(stacked, config.difference_factor), config.learning_rate)
@@ -191,7 +191,7 @@ def pretrain(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLea
     for _ in range(config.pretraining_steps):
         draws = game.draw(config.batch, own)
         strangers = _random_networks(game, config, own)
-        with_copies = game.play([network, network], draws).loss.mean(-1)  # both seats: the gradient through both
+        with_copies = game.play([network, network], draws).loss.mean(-1)  # both seats: gradient through both
         with_strangers = game.play([network, strangers], draws).loss[..., 0]
         optimizer.zero_grad()
         (with_copies + with_strangers).mean(-1).sum().backward()
@@ -203,7 +203,7 @@ def alternate(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLe
     """Alternating best response, or LOLA: both players of each pair learn in turn.
 
     Yields:
-        The number of each turn that is over, from 1 to ``config.turns``; ``pairs`` is then as it stands.
+        The number of each finished turn, from 1 to ``config.turns``; ``pairs`` then holds the networks after it.
     """
     learners = [_learner(player, config.learning_rate) for player in pairs.players]
     pairs.players = [network for network, _ in learners]

@@ -1,33 +1,34 @@
 """Supervised learning and reinforcement learning on one network: four losses for problems of one step.
 
 Kaplan, "Notes on Contemporary Machine Learning for Physicists", section 8.4. A policy pi(a | x) answers an example x
-and is paid R(a | x); with n answers, and R = 1 for the label y and else 0, its mean reward is its accuracy. The losses,
-each a mean over rows of fresh play whose answers were drawn from the behaviour b(a | x):
+and gets the reward R(a | x); with n answers, and R = 1 for the label y and else 0, its mean reward is its accuracy. The
+losses, each a mean over rows of new experience whose answers were drawn from the behaviour policy b(a | x):
 
-    loss                 b                                   what is minimised
+    loss                 b                                   minimised quantity
     "cross_entropy"      pi                                  -sum_a R(a | x) log pi(a | x), which is -log pi(y | x)
     "policy_gradient"    pi                                  -(R(a | x) - c) log pi(a | x)
     "epsilon_greedy"     epsilon / n, the rest on argmax pi  -w R(a | x) log pi(a | x)
     "q"                  epsilon / n, the rest on argmax Q   1/2 (Q(x, a) - R(a | x))^2                  (8.4.7)
 
 c is 0, or the mean reward of the other rows; w is 1, or pi / b with ``importance_weights``. Cross-entropy needs the
-label, which no reward tells. It reads what every answer would have paid from the key "feedback" of an episode's last
-observation (``--env.feedback full``); the others are paid for one answer, and learn from that.
+label, which rewards do not give. It reads the reward of every answer from the key "feedback" of an episode's last
+observation (``--env.feedback full``); the others learn from the reward of the one answer given.
 
-What ties them together (8.4.4 to 8.4.6), tested by enumerating all answers:
+How they are related (8.4.4 to 8.4.6), tested by enumerating all answers:
 
     b uniform:       E_b[R grad log pi(a | x)] = (1/n) sum_a R grad log pi(a | x) = (1/n) grad log pi(y | x)
     b = pi:          E_pi[R grad log pi(a | x)] = grad E_pi[R] = pi(y | x) grad log pi(y | x)
     any b, w = pi/b: E_b[(pi / b) R grad log pi(a | x)] = grad E_b[(pi / b) R] = grad E_pi[R]
 
-Under uniform answers the policy gradient is cross-entropy's, n times smaller: one row in n is rewarded, and n times the
-examples are needed. Under its own answers it is the gradient of accuracy: cross-entropy's with the weight pi(y | x),
-1 / n at first and 1 in the end. The Q loss under uniform answers is 1/n of a regression on all answers at once.
+Under uniform answers the policy gradient is that of cross-entropy divided by n: one row in n is rewarded, and n times
+the examples are needed. Under its own answers it is the gradient of accuracy: that of cross-entropy with the weight
+pi(y | x), 1 / n at first and 1 in the end. The gradient of the Q loss under uniform answers is 1/n of that of a
+regression on all answers at once.
 
-The section's text was not at hand: the forms are derived here, under the numbers by which they are cited. Gradients are
-clipped and followed by Adam, to which a factor 1/n makes no difference.
+We did not have the section's text: the forms are derived here, under the numbers by which they are cited. Gradients are
+clipped and used by Adam, for which a factor 1/n makes no difference.
 
-In episodes of several steps each step counts as a problem of its own, so that the next reward alone is maximised;
+In episodes of several steps each step counts as a problem of its own, so that only the next reward is maximised;
 ``ppo`` and ``reinforce`` look further ahead.
 
 Example:
@@ -62,7 +63,7 @@ from mlbits.agents.reinforce import others_mean
 from mlbits.envs.core.config_fields import configuration, setting
 
 Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]
-FEEDBACK = "feedback"  # the key of an observation that tells, after the answer, what each would have paid
+FEEDBACK = "feedback"  # the key of an observation that gives, after the answer, the reward of each possible answer
 
 
 @configuration(AgentError)
@@ -95,13 +96,13 @@ class ClassifierConfig:
 
 
 class Scores(nn.Module):
-    """One number for each answer, logits or Q: the network of all four losses.
+    """A network with one output for each answer, logits or Q, for all four losses.
 
     Args:
         space: one seat's observations; the key "feedback" of a Dict space is left out.
         answers: number of answers n.
         hidden: widths of the hidden layers.
-        generator: the source of initial weights.
+        generator: random generator of initial weights.
     """
 
     def __init__(
@@ -119,8 +120,8 @@ class Scores(nn.Module):
         return scores
 
 
-def _told(space: gym.Space[Any], answers: int) -> bool:
-    """Whether observations have a place for what each answer pays."""
+def _has_feedback(space: gym.Space[Any], answers: int) -> bool:
+    """Whether observations have a field for the reward of each answer."""
     return isinstance(space, spaces.Dict) and FEEDBACK in space.spaces and space[FEEDBACK].shape == (answers,)
 
 
@@ -131,11 +132,11 @@ class Classifier:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Discrete.
-        seed: of the first weights.
-        device: where the network lives.
+        seed: seed of the initial weights.
+        device: the network's device.
 
     Raises:
-        AgentError: for actions that are not Discrete, or labels that are wanted and not shown.
+        AgentError: for actions that are not Discrete, or a loss that needs labels without labels in the observations.
     """
 
     def __init__(
@@ -150,9 +151,9 @@ class Classifier:
         if not isinstance(action_space, spaces.Discrete):
             raise AgentError(f"classifier: got the action space {action_space}; wanted Discrete")
         answers = int(action_space.n)
-        if config.loss == "cross_entropy" and not _told(observation_space, answers):
+        if config.loss == "cross_entropy" and not _has_feedback(observation_space, answers):
             raise AgentError(
-                f"loss: 'cross_entropy' learns from labels, which the observations {observation_space} do not tell; "
+                f"loss: 'cross_entropy' learns from labels, which the observations {observation_space} do not have; "
                 f"wanted a Dict with {FEEDBACK!r} [{answers}] (--env.feedback full), or another loss"
             )
         self.config = config
@@ -167,7 +168,7 @@ class Classifier:
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Answer N rows of observations by the loss's behaviour; ``greedy`` takes the greatest score."""
+        """Answer N rows of observations by the loss's behaviour policy; ``greedy`` takes the greatest score."""
         scores = self.network(obs)
         behaviour = self.behaviour(scores, legal_mask)
         if greedy:
@@ -178,13 +179,13 @@ class Classifier:
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each answer is given, float64 [N, A]."""
+        """Action probabilities pi(a|s), float64 [N, A]."""
         scores = self.network(obs)
         params = scores if greedy else self.behaviour(scores, legal_mask)
         return self.distribution.probabilities(params, legal_mask, greedy)
 
     def behaviour(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """Log probabilities [N, n] of the answers in training, from the scores [N, n]."""
+        """Log probabilities [N, n] of the behaviour policy, from the scores [N, n]."""
         log_pi = masked_log_softmax(scores, mask)
         if self.config.loss not in ("epsilon_greedy", "q"):
             return log_pi
@@ -206,12 +207,12 @@ class Classifier:
         """The loss of each row, [N].
 
         Args:
-            scores: [N, n], of the present network.
+            scores: [N, n], of the current network.
             mask: bool [N, n], or None.
             action: the answers given, int64 [N].
             log_b: their log probability when they were drawn, [N].
-            reward: what they were paid, less the baseline, [N].
-            feedback: what every answer would have paid, [N, n]; for "cross_entropy" alone.
+            reward: their reward, less the baseline, [N].
+            feedback: the reward of every answer, [N, n]; only for "cross_entropy".
         """
         loss = self.config.loss
         if loss == "q":
@@ -226,18 +227,18 @@ class Classifier:
         return -reward * log_answer
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """One gradient step on fresh answers.
+        """One gradient step on new answers.
 
         Args:
-            rollout: answers of the present network.
-            progress: share of the run that is over, 0..1.
-            generator: not used; present because other agents draw from it.
+            rollout: answers of the current network.
+            progress: fraction of the run that is over, 0..1.
+            generator: not used; part of every agent's signature.
 
         Returns:
             Loss, entropy of the softmax of the scores, gradient norm, learning rate.
 
         Raises:
-            AgentError: if cross-entropy meets an episode of several steps or a reward below 0.
+            AgentError: if cross-entropy gets an episode of several steps or a reward below 0.
         """
         config = self.config
         self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
@@ -256,18 +257,18 @@ class Classifier:
         return {name: float(value) for name, value in metrics.items()} | {"learning_rate": self.optimizer.learning_rate}
 
     def _feedback(self, rollout: Rollout) -> Tensor | None:
-        """What every answer would have paid, [T, B, P, n]; for cross-entropy alone."""
+        """The reward of every answer, [T, B, P, n]; only for cross-entropy."""
         if self.config.loss != "cross_entropy":
             return None
         feedback: Tensor = rollout.final_obs[FEEDBACK]
         if not bool((rollout.terminated | rollout.truncated).all()):
             raise AgentError(
-                "loss: 'cross_entropy' met an episode that goes on after the answer, and labels are told at its end; "
+                "loss: 'cross_entropy' got an episode that continues after the answer, and labels come at its end; "
                 "wanted episodes of one step, or another loss"
             )
         if bool((feedback < 0).any()):
             raise AgentError(
-                f"loss: 'cross_entropy' met the reward {float(feedback.min()):g}; wanted 0 or more, to weigh labels by"
+                f"loss: 'cross_entropy' got the reward {float(feedback.min()):g}; wanted 0 or more, to weight labels by"
             )
         return feedback
 
@@ -277,7 +278,7 @@ class Classifier:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
             AgentError: if names or shapes are not those of this network.

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation: several epochs of minibatches on a surrogate that stays near the old policy.
+"""Proximal policy optimisation: several epochs of minibatches on a surrogate that keeps near the old policy.
 
 Schulman et al., "Proximal Policy Optimization Algorithms" (2017); Kaplan, "Notes on Contemporary Machine Learning for
 Physicists", 8.5. With ratio r = pi(a|s) / pi_old(a|s) and advantage A, minimise over each minibatch
@@ -12,12 +12,12 @@ Advantages by GAE (``returns``).
 
 Of the 37 details of Huang et al., "The 37 implementation details of PPO" (ICLR blog track 2022), used: vectorised
 copies, orthogonal initialisation, Adam's epsilon 1e-5, learning-rate annealing, GAE with the values of cut episodes
-(their final observations), minibatches shuffled anew each epoch, advantage normalisation a minibatch, the clipped
+(their final observations), minibatches reshuffled each epoch, advantage normalisation per minibatch, the clipped
 surrogate, entropy bonus, gradient-norm clipping, the debug quantities (KL, clip fraction, explained variance), separate
 actor and critic for vectors and shared convolutions for images, state-independent log standard deviation, independent
-action components, masks and multi-discrete actions; as settings: observation and reward standardisation, early stop by
-KL. Left out: value clipping (no gain, often harm: Andrychowicz et al. 2021, C.3), recurrence and frame stacks (later
-work), and the Atari wrappers, which are Gymnasium's own.
+action components, masks and multi-discrete actions; as settings: observation and reward standardisation, early stopping
+by KL. Left out: value clipping (no gain, often harm: Andrychowicz et al. 2021, C.3), recurrence and frame stacks (later
+work), and the Atari wrappers, which Gymnasium has.
 
 Example:
     mlbits train ppo mlbits/CartPole-v0
@@ -89,8 +89,8 @@ class PPO:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Discrete, MultiDiscrete or Box of one axis.
-        seed: of the first weights.
-        device: where the networks live.
+        seed: seed of the initial weights.
+        device: the networks' device.
     """
 
     def __init__(
@@ -119,29 +119,29 @@ class PPO:
         return RolloutSpec(self.config.num_steps, whole_episodes=False, min_rows=self.config.minibatches)
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows of observations."""
+        """Choose actions for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, float64 [N, A]."""
+        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, then epochs of minibatches.
 
         Args:
-            rollout: fresh experience of the present policy; decisions that were carried over are of the one before,
-                and their ratio is to that.
-            progress: share of the run that is over, 0..1.
-            generator: shuffles the minibatches; on the CPU.
+            rollout: experience of the current policy; decisions that were carried over are of the policy before it, and
+                their ratio is to that one.
+            progress: fraction of the run that is over, 0..1.
+            generator: for shuffling the minibatches; on the CPU.
 
         Returns:
-            Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm; nothing for a rollout
-            without a decision of the learner's, which teaches nothing.
+            Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm; empty for a rollout
+            without a decision of the learner's, from which nothing can be learned.
 
         Raises:
-            AgentError: if the rollout has fewer rows than minibatches. Where seats wait for their turns, how many
-                decisions it holds is a matter of chance, and there are as many minibatches as these allow.
+            AgentError: if the rollout has fewer rows than minibatches. If seats wait for their turns, the number of
+                decisions in it is random, and there are as many minibatches as these allow.
         """
         config = self.config
         self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
@@ -233,7 +233,7 @@ class PPO:
         variance = explained_variance(data["value"], data["target"])
         numbers = torch.cat([table.mean(0), table[-1], variance.view(1)]).tolist()
         result = dict(zip(names, numbers, strict=False))
-        # The KL that matters is the last step's: how far the policy has moved in all.
+        # The KL is that of the last step: how far the policy has moved in total.
         result["approx_kl"] = numbers[len(names) + names.index("approx_kl")]
         return result | {"explained_variance": numbers[-1], "learning_rate": self.core.optimizer.learning_rate}
 
@@ -256,7 +256,7 @@ class PPO:
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.core.load_state_dict(state)
         self.kl_coef = float(state["kl_coef"])
         if self.reward_scale is not None:

@@ -1,29 +1,29 @@
-"""Policy gradient: REINFORCE with the whole return or rewards-to-go, and a baseline that is nothing, a mean or learned.
+"""REINFORCE: policy gradient with whole returns, rewards-to-go or GAE, and no, a mean or a learned baseline.
 
-Williams (1992); Kaplan, "Notes on Contemporary Machine Learning for Physicists", 8.2. Each rollout gives one step up
-the estimate of grad J = E[sum_t grad log pi(a_t | s_t) Psi_t], with Psi_t by the two settings
+Williams (1992); Kaplan, "Notes on Contemporary Machine Learning for Physicists", 8.2. Each rollout gives one gradient
+step on the estimate of grad J = E[sum_t grad log pi(a_t | s_t) Psi_t], with Psi_t by the two settings
 
     returns "whole":  the return R of the whole episode (the plain score-function estimator)
-    returns "to_go":  sum_{t' >= t} gamma^{t' - t} r_{t'}: what came before an action does not depend on it
+    returns "to_go":  sum_{t' >= t} gamma^{t' - t} r_{t'}: rewards before an action do not depend on it
     returns "gae":    generalised advantage estimation (Schulman et al. 2016), which needs the learned baseline
 
     baseline "none":  0
     baseline "mean":  the mean of the other copies' returns at the same time step (leave-one-out, so exactly unbiased)
     baseline "value": V(s_t), learned by regression on the returns
 
-All but "gae" (lambda < 1) are unbiased for episodes that end by themselves, and each is of lower variance than the one
-before it. With "whole" and "to_go" every rollout is one whole episode a copy; with "gae" it is a window of ongoing play
-(advantage actor-critic).
+All but "gae" (lambda < 1) are unbiased for episodes that end by themselves, and each has a lower variance than the one
+before it. With "whole" and "to_go" every rollout is one whole episode per copy; with "gae" it is a window of ongoing
+play (advantage actor-critic).
 
-Cut episodes: what an episode that a limit has cut would have gone on to earn is the value of its final observation,
-where a value is learned. Without one it counts as nothing: choose "value" where limits matter. A seat that waits for
-its turn when its episode is cut has no value there; where a value is learned, its last decision is left out, and the
-one before it leads to that (``open_decisions``).
+Cut episodes: where a value is learned, the return after the cut is estimated by the value of the final observation.
+Without one it counts as 0: choose "value" if limits matter. A seat that waits for its turn when its episode is cut has
+no value there; where a value is learned, its last decision is left out, and the one before leads to that decision's
+observation (``open_decisions``).
 
-Decisions that were carried over from the window before were drawn by the policy of then, from which the present one is
-a step away: they weigh pi(a|s) / pi_old(a|s), at most 2.
+Decisions that were carried over from the previous window were drawn by the policy before the last step: they are
+weighted by pi(a|s) / pi_old(a|s), at most 2.
 
-Discounting: gamma discounts within Psi_t, not the weight of a state by its time, as is the custom.
+Discounting: gamma discounts within Psi_t, but does not weight states by their time, as is usual.
 
 Example:
     mlbits train reinforce mlbits/CartPole-v0 --agent.baseline mean
@@ -44,7 +44,7 @@ from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.envs.core.config_fields import configuration, setting
 
-_MOST_WEIGHT = 2.0  # of a decision that was carried over; more than a step's worth of change is not to be trusted
+_MOST_WEIGHT = 2.0  # maximum weight of a decision that was carried over; larger ratios are unreliable
 
 
 @configuration(AgentError)
@@ -93,8 +93,8 @@ class Reinforce:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Discrete, MultiDiscrete or Box of one axis.
-        seed: of the first weights.
-        device: where the networks live.
+        seed: seed of the initial weights.
+        device: the networks' device.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class Reinforce:
         return RolloutSpec(self.config.num_steps, whole_episodes=self.config.returns != "gae")
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows of observations."""
+        """Choose actions for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, float64 [N, A]."""
+        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class Reinforce:
         """Psi of each step, the value's regression target, and the value, all [T, B, P].
 
         Args:
-            rollout: without open decisions, where the value is learned.
+            rollout: without open decisions, if the value is learned.
         """
         config = self.config
         ends = (rollout.terminated, rollout.truncated)
@@ -155,16 +155,16 @@ class Reinforce:
         return psi - value, to_go, value
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """One policy-gradient step, then the value's own steps.
+        """One policy-gradient step, then the gradient steps of the value.
 
         Args:
-            rollout: fresh experience of the present policy.
-            progress: share of the run that is over, 0..1.
-            generator: not used; present because other agents draw from it.
+            rollout: experience of the current policy.
+            progress: fraction of the run that is over, 0..1.
+            generator: not used; part of every agent's signature.
 
         Returns:
-            Losses, entropy, explained variance, learning rate, gradient norm; nothing for a rollout without a decision
-            of the learner's, which teaches nothing.
+            Losses, entropy, explained variance, learning rate, gradient norm; empty for a rollout without a decision
+            of the learner's, from which nothing can be learned.
         """
         config, core = self.config, self.core
         if config.baseline == "value":
@@ -176,7 +176,7 @@ class Reinforce:
             return {}
         obs = core.prepare(flat.obs)
         if config.normalize_advantage and len(psi) > 1:
-            # Divided but not centred: centring would be one more baseline, under the name of another setting.
+            # Divided but not centred: centring would be another baseline besides that of the setting.
             psi = psi / (psi.square().mean().sqrt() + 1e-8)
         core.optimizer.zero_grad()
         params = core.network.policy(obs)
@@ -223,12 +223,12 @@ class Reinforce:
         return self.core.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.core.load_state_dict(state)
 
 
 def others_mean(returns: Tensor, active: Tensor | None) -> Tensor:
-    """For each entry [T, B, P], the mean over the other copies at the same step and seat; 0 where there is none."""
+    """For each entry [T, B, P], the mean over the other copies at the same step and seat; 0 if there is none."""
     weight = torch.ones_like(returns) if active is None else active.to(returns.dtype)
     total, count = (returns * weight).sum(1, keepdim=True), weight.sum(1, keepdim=True)
     return (total - returns * weight) / (count - weight).clamp(min=1)

@@ -1,23 +1,23 @@
-"""Tabular Q-learning, single and double: a number for each observation and action.
+"""Tabular Q-learning, single and double, for observations and actions that can be enumerated.
 
 Watkins (1989); Sutton and Barto, "Reinforcement Learning" (2018), 6.5. After each step from s by a to s' with reward r,
 
     Q(s, a) <- Q(s, a) + alpha [r + gamma max_b Q(s', b) - Q(s, a)],
 
-without the bootstrap where the game has terminated, and with that of the last observation where it was only cut. With
-``double`` (van Hasselt, "Double Q-learning" (2010), algorithm 1; 6.7 of the book) there are two tables. A coin says
-which of them, Q, a step updates: by r + gamma Q'(s', argmax_b Q(s', b)). The maximum over noisy numbers is too high on
-average, and the number that the other table has for that action is not. Actions are chosen by their sum.
+without the bootstrap if the game has terminated, and with that of the last observation if it was truncated. With
+``double`` (van Hasselt, "Double Q-learning" (2010), algorithm 1; 6.7 of the book) there are two tables. A coin flip
+decides which of them, Q, a step updates: by r + gamma Q'(s', argmax_b Q(s', b)). The maximum over noisy estimates is
+too high on average, and the other table's estimate for that action is not. Actions are chosen by the sum of the tables.
 
 The step size of an entry's n-th update is ``step_size`` / n ** ``step_power``. A power of 0 keeps it constant; between
-1/2 and 1 the table converges to Q* while every action goes on being tried (Watkins and Dayan 1992; fastest near 0.8:
+1/2 and 1 the table converges to Q* as long as every action keeps being tried (Watkins and Dayan 1992; fastest near 0.8:
 Even-Dar and Mansour, "Learning rates for Q-learning", 2003).
 
-Actions are epsilon-greedy, epsilon falling linearly. Masked actions are neither explored, chosen nor bootstrapped from.
-A seat's steps are the times at which it acts, so that in a game of turns s' is what it sees when its next turn comes.
+Actions are epsilon-greedy, with epsilon decaying linearly. Masked actions are neither explored, chosen nor bootstrapped
+from. A seat's steps are the times at which it acts, so that in turn-based games s' is its observation at its next turn.
 
 Differs from the textbook in that B copies learn at once: k updates of one entry in one step count as k updates one
-after another, by the mean of their targets (with step size 1 and power 1: exactly the mean of all targets).
+after another, with the mean of their targets (with step size 1 and power 1: exactly the mean of all targets).
 
 Example:
     mlbits train q-learning mlbits/GridWorld-v0
@@ -72,17 +72,17 @@ class TabularQ:
         config: settings.
         observation_space: one seat's: Discrete, MultiDiscrete or MultiBinary.
         action_space: one seat's: Discrete or MultiDiscrete.
-        seed: not used; present because every agent is made alike.
-        device: where the tables live.
+        seed: not used; part of every agent's signature.
+        device: the tables' device.
 
     Attributes:
-        tables: Q, float64 [K, S, A], K being 2 with ``double`` and else 1, S and A all combined observations and
-            actions (as ``numpy.ravel_multi_index`` counts them).
-        updates: how often each entry has been updated, float64 [K, S, A].
-        epsilon: share of random actions at present.
+        tables: Q, float64 [K, S, A]; K is 2 with ``double`` and else 1, S and A are all combined observations and
+            actions (numbered as by ``numpy.ravel_multi_index``).
+        updates: number of updates of each entry, float64 [K, S, A].
+        epsilon: current fraction of random actions.
 
     Raises:
-        AgentError: if observations cannot be counted, or a table would be too large.
+        AgentError: if observations cannot be enumerated, or a table would be too large.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TabularQ:
         if seen is None:
             raise AgentError(
                 f"TabularQ: got the observation space {observation_space}; wanted Discrete, MultiDiscrete or "
-                "MultiBinary, which can be counted. Agents for all others: dqn, ppo, reinforce"
+                "MultiBinary, which can be enumerated. Agents for all others: dqn, ppo, reinforce"
             )
         self.num_states, self.num_actions = math.prod(seen), math.prod(choices)
         if self.num_states * self.num_actions > MAX_ENTRIES:
@@ -114,7 +114,7 @@ class TabularQ:
         shape = (1 + config.double, self.num_states, self.num_actions)
         self.tables = torch.full(shape, config.initial_value, dtype=torch.float64, device=device)
         self.updates = torch.zeros_like(self.tables)
-        # What has been legal in each observation; nobody tells the legal actions of an episode's last one.
+        # Actions that were legal in each observation; the mask of an episode's last observation is not given.
         self.legal: Tensor | None = None
         self.epsilon = config.epsilon_start
         self._pending = torch.full((0, 0), -1, device=device)
@@ -122,16 +122,16 @@ class TabularQ:
 
     @property
     def experience(self) -> RolloutSpec:
-        """A few new steps at a time."""
+        """Windows of a few steps."""
         return RolloutSpec(self.config.num_steps, whole_episodes=False)
 
     @torch.no_grad()
     def act(
         self, obs: Tensor, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False
     ) -> Decision:
-        """Decide for N rows of observations: a best action, or with probability epsilon a random legal one.
+        """Choose actions for N rows of observations: a best one, or with probability epsilon a random legal one.
 
-        Of equally good ones each is as likely, so that an untouched table tries them all; ``greedy`` takes the first.
+        Ties are drawn uniformly, so that an untrained table tries all actions; ``greedy`` takes the first.
         """
         mask = None if legal_mask is None else self._joint(legal_mask)
         value = _masked(self.values(obs), mask)
@@ -149,10 +149,10 @@ class TabularQ:
 
     @torch.no_grad()
     def action_probabilities(self, obs: Tensor, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, exploration included unless ``greedy``, float64 [N, A].
+        """Action probabilities pi(a|s), float64 [N, A], with exploration unless ``greedy``.
 
         Raises:
-            AgentError: if the actions are no Discrete ones.
+            AgentError: if the actions are not Discrete.
         """
         if self._action_strides is not None:
             raise AgentError("action_probabilities: got MultiDiscrete actions; wanted Discrete ones")
@@ -178,12 +178,12 @@ class TabularQ:
         """Update the table by T steps of B copies, one step after another.
 
         Args:
-            rollout: fresh experience.
-            progress: share of the run that is over, 0..1.
-            generator: tosses the coins of double Q-learning; on the CPU.
+            rollout: new experience.
+            progress: fraction of the run that is over, 0..1.
+            generator: for the coin flips of double Q-learning; on the CPU.
 
         Returns:
-            Mean Q and mean absolute error of the entries that were updated last, and epsilon.
+            Mean Q and mean absolute error of the entries updated last, and epsilon.
         """
         config = self.config
         share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
@@ -202,7 +202,7 @@ class TabularQ:
                 step = (part[t].flatten() for part in (entry, reward, following, alive))
                 metrics = self._update(*step, generator=generator)
             return metrics | {"epsilon": self.epsilon}
-        # Where seats do not always act, a decision waits for the seat's next one, or for the episode's end.
+        # If seats do not always act, a decision waits for the seat's next one, or for the episode's end.
         if self._pending.shape != entry.shape[1:]:
             self._pending, self._earned = torch.full_like(entry[0], -1), torch.zeros_like(reward[0])
         for t in range(len(entry)):
@@ -213,7 +213,7 @@ class TabularQ:
         return metrics | {"epsilon": self.epsilon}
 
     def _settle(self, where: Tensor, following: Tensor, alive: Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """Learn from the decisions that wait ``where`` [B, P] now that it is known what they led to."""
+        """Update the table by the decisions that wait ``where`` [B, P], now that their next observation is known."""
         who = where & (self._pending >= 0)
         metrics: dict[str, Any] = {}
         if bool(who.any()):
@@ -231,10 +231,10 @@ class TabularQ:
 
         Args:
             entry: observation x A + action, int64 [N].
-            reward: earned until the next decision, float64 [N].
+            reward: sum of rewards until the next decision, float64 [N].
             following: the observation of the next decision, int64 [N].
-            alive: bool [N], whether there is one to come.
-            generator: tosses coins.
+            alive: bool [N], whether there is a next decision.
+            generator: for coin flips.
         """
         states, actions = self.num_states, self.num_actions
         flat = self.tables.view(-1, actions)
@@ -256,7 +256,7 @@ class TabularQ:
         return {"q": old.mean(), "error": (mean - old).abs().mean()}
 
     def _rate(self, updates: Tensor, count: Tensor) -> Tensor:
-        """What ``count`` updates in a row move entries by, of the way to their common target, [U]."""
+        """The fraction of the way to their common target that ``count`` updates in a row move entries, [U]."""
         size, power = self.config.step_size, self.config.step_power
         if power == 0:
             return 1 - (1 - size) ** count
@@ -272,7 +272,7 @@ class TabularQ:
         return torch.stack(parts).all(0)
 
     def _note_legal(self, rollout: Rollout, obs: Tensor) -> None:
-        """Remember what was legal in which observation."""
+        """Record which actions were legal in which observation."""
         if rollout.legal_mask is None:
             return
         mask, seen = self._joint(rollout.legal_mask.flatten(0, 2)), obs[:-1].flatten()
@@ -288,7 +288,7 @@ class TabularQ:
         self.legal[seen[row], action] = True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tables, what was legal, the decisions that wait, and epsilon."""
+        """The tables, the legal actions seen, the waiting decisions, and epsilon."""
         state = {
             "tables": self.tables, "updates": self.updates, "pending": self._pending, "earned": self._earned,
             "epsilon": torch.tensor(self.epsilon, dtype=torch.float64),
@@ -297,7 +297,7 @@ class TabularQ:
         return {name: tensor.clone() for name, tensor in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.tables.copy_(state["tables"])
         self.updates.copy_(state["updates"])
         self._pending, self._earned = (state[name].to(self.device, copy=True) for name in ("pending", "earned"))
@@ -311,7 +311,7 @@ def _masked(value: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _counts(space: gym.Space[Any]) -> list[int] | None:
-    """How many values each part of an observation has; None where that is not finite."""
+    """The number of values of each part of an observation; None if it is not finite."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
@@ -322,10 +322,10 @@ def _counts(space: gym.Space[Any]) -> list[int] | None:
 
 
 def _strides(counts: Sequence[int], device: torch.device | str) -> Tensor:
-    """What each part counts for in a number that stands for all, the last part for 1; int64 [k]."""
+    """The stride of each part in a number that combines all, 1 for the last part; int64 [k]."""
     return torch.tensor([math.prod(counts[k + 1 :]) for k in range(len(counts))], device=device)
 
 
 def _flat(value: Tensor, strides: Tensor | None) -> Tensor:
-    """One number for the parts [..., k] of observations or actions; those of one part [...] are numbers already."""
+    """One number that combines the parts [..., k] of observations or actions; single parts [...] are numbers."""
     return value.long() if strides is None else (value.long() * strides).sum(-1)

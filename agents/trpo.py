@@ -1,25 +1,25 @@
-"""Trust region policy optimisation: the natural gradient, as far along as a bound on the KL divergence lets it go.
+"""Trust region policy optimisation: natural-gradient steps as long as a bound on the KL divergence allows.
 
 Schulman et al., "Trust Region Policy Optimization" (2015); Kakade, "A natural policy gradient" (2001); Kaplan, "Notes
-on Contemporary Machine Learning for Physicists", 8.5.1 and 8.5.2. Each rollout, of policy pi_old, gives one step to
+on Contemporary Machine Learning for Physicists", 8.5.1 and 8.5.2. Each rollout, of policy pi_old, gives one step that
 
-    maximise  E[pi(a|s) / pi_old(a|s) A]  (+ entropy_coef times the entropy)
-    under     E[KL(pi_old(.|s) || pi(.|s))] <= target_kl                            (2015, equation 14)
+    maximises  E[pi(a|s) / pi_old(a|s) A]  (+ entropy_coef times the entropy)
+    subject to E[KL(pi_old(.|s) || pi(.|s))] <= target_kl                           (2015, equation 14)
 
 with A by GAE (``returns``). Its direction is x = F^-1 g, with the gradient g and the Fisher information F of
 ``natural_gradient``, by conjugate gradients on F + cg_damping; its full length is that at which the quadratic model of
-the KL, x^T F x / 2, meets the bound (appendix C); and from there it is shortened by ``shrink`` until the measured KL is
-within the bound and the objective is greater. A step for which that never comes is not taken: the weights stay as they
-were, bit for bit. Then the value is fitted by Adam in epochs of minibatches.
+the KL, x^T F x / 2, meets the bound (appendix C); from there a line search shortens it by ``shrink`` until the measured
+KL is within the bound and the objective has improved. If no length satisfies both, no step is taken: the weights stay
+unchanged, bit for bit. Then the value is fitted by Adam in epochs of minibatches.
 
-What the bound holds for is the policy that plays next, nothing less. The value's tower has an optimiser of its own;
-convolutions, which it shares with the policy, are moved by the policy's step alone. And where observations are
-standardised, their moments are part of the policy: new ones are taken only as far as they leave most of the bound to
-the step, and the KL is counted from the policy that played, with the moments that it had. Decisions that were carried
-over from the rollout before (``open_decisions``) are weighed by the probability that they were drawn with then.
+The bound holds for the policy that plays next, exactly. The value's network has an optimiser of its own; convolutions,
+which it shares with the policy, are changed by the policy's step alone. And where observations are standardised, their
+moments are part of the policy: new ones are adopted only as far as they leave most of the bound to the step, and the KL
+is measured from the policy that played, with the moments that it had. Decisions that were carried over from the
+previous rollout (``open_decisions``) are weighted by the probability with which they were drawn then.
 
-Different from the paper: GAE in place of Monte-Carlo returns, advantages normalised over the rollout, damping (as in
-the authors' code), and the KL must not be beyond the bound at all (their code let 1.5 times pass).
+Differs from the paper: GAE instead of Monte-Carlo returns, advantages normalised over the rollout, damping (as in the
+authors' code), and the KL must not exceed the bound at all (their code allowed 1.5 times).
 
 Example:
     mlbits train trpo mlbits/CartPole-v0
@@ -52,7 +52,7 @@ from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, expl
 from mlbits.agents.networks.running_moments import RunningMoments
 from mlbits.envs.core.config_fields import configuration, setting
 
-# New moments of observations may use up this share of the KL bound, and are taken in part if all would use more.
+# New moments of observations may use up this fraction of the KL bound, and are adopted in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
 
 
@@ -94,12 +94,12 @@ class TRPOConfig:
 
 
 class _Measure(NamedTuple):
-    """What a policy is worth on a rollout: means over its rows.
+    """Measures of a policy on a rollout: means over its rows.
 
     Attributes:
         objective: surrogate and entropy bonus.
-        kl: from the policy that played, nats.
-        entropy: nats.
+        kl: from the policy that played, in nats.
+        entropy: in nats.
     """
 
     objective: float
@@ -114,8 +114,8 @@ class TRPO:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Discrete, MultiDiscrete or Box of one axis.
-        seed: of the first weights.
-        device: where the networks live.
+        seed: seed of the initial weights.
+        device: the networks' device.
     """
 
     def __init__(
@@ -141,24 +141,24 @@ class TRPO:
         return RolloutSpec(self.config.num_steps, whole_episodes=False)
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows of observations."""
+        """Choose actions for N rows of observations."""
         return self.core.act(obs, legal_mask, generator, greedy)
 
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, float64 [N, A]."""
+        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, a step of the policy, epochs of minibatches for the value.
 
         Args:
-            rollout: fresh experience of the present policy.
-            progress: share of the run that is over, 0..1.
-            generator: draws the minibatches and the rows of Fisher-vector products; on the CPU.
+            rollout: experience of the current policy.
+            progress: fraction of the run that is over, 0..1.
+            generator: for minibatches and the rows of Fisher-vector products; on the CPU.
 
         Returns:
-            What the step did (see docs/agents.md), the value's loss, explained variance and learning rate; nothing for
-            a rollout without a decision of the learner's, which teaches nothing.
+            Metrics of the step (see docs/agents.md), the value's loss, explained variance and learning rate; empty for
+            a rollout without a decision of the learner's, from which nothing can be learned.
         """
         data, bound = self._prepare(rollout), self.config.target_kl * (1 - progress if self.config.anneal_kl else 1)
         if not data:
@@ -178,7 +178,7 @@ class TRPO:
     def _prepare(self, rollout: Rollout) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy.
 
-        Empty where it has none.
+        Empty if there are none.
         """
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
@@ -202,7 +202,7 @@ class TRPO:
             yield data if chunk >= count else pick(data, slice(start, start + chunk))
 
     def _take_moments(self, data: dict[str, Any], bound: float) -> None:
-        """Move the moments towards those of all observations so far, as far as the policy stays near itself."""
+        """Move the moments towards those of all observations so far, as far as the KL bound allows."""
         used, seen = self.core.moments, self.seen
         assert used is not None
         assert seen is not None
@@ -218,7 +218,7 @@ class TRPO:
         used.count.copy_(seen.count)
 
     def _improve(self, data: dict[str, Any], bound: float, generator: torch.Generator) -> dict[str, float]:
-        """One step of the policy; what it did."""
+        """One step of the policy; returns its metrics."""
         config, before = self.config, self._measure(data)
         gradient = self._gradient(data)
         step, residual, predicted = self._natural_step(data, gradient, bound, generator)
@@ -256,10 +256,10 @@ class TRPO:
     def _line_search(
         self, data: dict[str, Any], step: Tensor, before: _Measure, bound: float
     ) -> tuple[_Measure, int, float]:
-        """Take the longest of the tried lengths that holds the bound and improves, or none.
+        """Take the longest of the candidate steps that keeps the bound and improves the objective, or none.
 
         Returns:
-            The policy's measure, how many lengths failed, and the one taken (0 for none).
+            The policy's measure, how many candidates failed, and the step size taken (0 for none).
         """
         config, weights = self.config, self.core.optimizer.flat
         old = weights.clone()
@@ -273,7 +273,7 @@ class TRPO:
         return before, config.line_search_steps, 0.0
 
     def _gradient(self, data: dict[str, Any]) -> Tensor:
-        """The objective's gradient [n] in the policy's parameters."""
+        """The gradient [n] of the objective with respect to the policy's parameters."""
         count, total = len(data["advantage"]), torch.zeros_like(self.core.optimizer.flat)
         for part in self._chunks(data):
             objective, _ = self._objective(part, self.core.network.policy(part["obs"]))
@@ -290,7 +290,7 @@ class TRPO:
 
     @torch.no_grad()
     def _measure(self, data: dict[str, Any]) -> _Measure:
-        """What the policy, as it is now, is worth on the rollout."""
+        """The measures of the current policy on the rollout."""
         total = torch.zeros(3, dtype=torch.float64, device=data["advantage"].device)
         for part in self._chunks(data):
             params = self.core.network.policy(part["obs"])
@@ -306,7 +306,7 @@ class TRPO:
         assert optimizer is not None
         optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         target, count = data["target"], len(data["target"])
-        # The features stand still while the value is fitted: they are the policy's.
+        # The features are fixed while the value is fitted: they belong to the policy.
         with torch.no_grad():
             features = [core.network.features(part["obs"]) for part in self._chunks(data)]
         parts = [torch.cat(column) for column in zip(*features, strict=True)]
@@ -336,7 +336,7 @@ class TRPO:
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.core.load_state_dict(state)
         if self.seen is not None:
             self.seen.load_state_dict(unprefixed("seen", state))

@@ -1,6 +1,7 @@
-"""Evaluation: how good agents are and how fast everything runs.
+"""Evaluation: how good agents are, how exploitable, how they compare, and how fast the suite runs.
 
-``EVALS`` is the registry of reproductions, one line each; :mod:`mlbits.evals.registry` says what an entry's parts are.
+Tournaments, game theory, benchmarks and reproductions of results belong here; training does not (``selfplay``).
+``EVALS`` is the registry of reproductions, one line each; :mod:`mlbits.evals.registry` describes an entry's parts.
 """
 
 from mlbits.evals.registry import EVALS, EvalEntry, eval_entry, register_eval

@@ -1,4 +1,4 @@
-"""``mlbits eval``: how good a trained agent is, with an interval, and beside the best play where that is known."""
+"""``mlbits eval``: the mean return of a trained agent, with an interval, beside the optimal return if it is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
 from mlbits.evals.head_to_head import play_against
 from mlbits.evals.headline import measure
-from mlbits.evals.optimal_return import Yardstick, yardstick
+from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.runs.config import ConfigError
@@ -39,29 +39,29 @@ def evaluate_run(
     gif: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Play episodes with a run's agent; on a gridworld draw its policy into the run's TensorBoard, too.
+    """Play episodes with a run's agent; on a gridworld also draw its policy into the run's TensorBoard.
 
     Args:
         folder: the run's folder.
-        episodes: how many.
-        seed: of the episodes.
-        greedy: whether the most probable action is taken in place of a draw.
+        episodes: number of episodes.
+        seed: seed of the episodes.
+        greedy: whether to take the most probable action instead of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
-        env_settings: of the environment, over those that the run trained with (another split, say).
+        env_settings: settings of the environment, which override those of training (another split, say).
 
     Returns:
         return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
-        are equal), episodes, length_mean, env_steps (of the checkpoint), passed_over (what is wrong with newer
-        checkpoints). In games of several seats "measured", see :mod:`mlbits.evals.headline`. Where the environment is
-        small enough to be solved, besides:
-        optimum and random_return (exact means of the best play and of random play), optimum_of ("all starts", or
+        are equal), episodes, length_mean, env_steps (of the checkpoint), passed_over (a message for each newer
+        checkpoint that could not be used). In multi-agent games also "measured", see :mod:`mlbits.evals.headline`.
+        Where the environment is small enough to be solved, also:
+        optimum and random_return (exact means of the best policy and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
         where the optimum is not positive).
 
     Raises:
         ConfigError: if the number of episodes is not positive, the animation cannot be written, or the settings change
-            what is observed or played.
+            the observation or action space.
     """
     _check(episodes, gif)
     agent, settings, state, problems = load_agent_and_problems(folder, device)
@@ -84,24 +84,24 @@ def evaluate_against(
     device: str = "cpu",
     env_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Play games with a run's agent in one seat, in turn, and opponents in all others.
+    """Play games with a run's agent in one seat, each seat in turn, and opponents in all others.
 
     Args:
         folder: the run's folder.
         opponents: a bot's name, or the folder of another run.
-        games: how many.
-        seed: of the games.
-        greedy: whether the most probable actions are taken in place of draws.
+        games: number of games.
+        seed: seed of the games.
+        greedy: whether to take the most probable actions instead of draws.
         device: where to play.
-        env_settings: of the environment, over those that the run trained with.
+        env_settings: settings of the environment, which override those of training.
 
     Returns:
-        What :func:`~mlbits.evals.head_to_head.play_against` says of the run's agent; env_steps and passed_over as
-        :func:`evaluate_run` has them, and episodes, the number of games.
+        The result of :func:`~mlbits.evals.head_to_head.play_against` for the run's agent; env_steps and passed_over as
+        in :func:`evaluate_run`, and episodes, the number of games.
 
     Raises:
-        ConfigError: for opponents that have not learnt or do not fit, and as :func:`evaluate_run` does.
-        UnknownIdError: for an opponent that is not known.
+        ConfigError: for opponents that have not been trained or do not fit, and as :func:`evaluate_run` does.
+        UnknownIdError: for an unknown opponent.
     """
     _check(games)
     check_guest(opponents)
@@ -117,7 +117,7 @@ def evaluate_against(
 
 
 def _check_spaces(env: str, trained: Mapping[str, Any], played: Mapping[str, Any]) -> None:
-    """Refuse settings with which an agent would see or do what it was not made for."""
+    """Refuse settings that change the observation or action space that the agent was made for."""
     batches = [open_batch(env, 1, settings=settings, start=False) for settings in (trained, played)]
     for name in ("observation_space", "action_space"):
         was, now = (getattr(batch, name) for batch in batches)
@@ -144,19 +144,19 @@ def evaluate_model(
     Args:
         path: the model's file, "model.zip".
         env: an environment's id.
-        episodes: how many.
-        seed: of the episodes.
-        greedy: whether the most probable action is taken in place of a draw.
+        episodes: number of episodes.
+        seed: seed of the episodes.
+        greedy: whether to take the most probable action instead of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
-        env_settings: of the environment.
+        env_settings: settings of the environment.
         vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained under one.
 
     Returns:
-        The same as :func:`evaluate_run`; env_steps are those that the model was trained for.
+        As :func:`evaluate_run`; env_steps is the number of steps that the model was trained for.
 
     Raises:
-        AgentError: if the file is no model, or it was trained on other spaces.
+        AgentError: if the file is not a model, or was trained on other spaces.
         ConfigError: as :func:`evaluate_run` does.
     """
     _check(episodes, gif)
@@ -170,10 +170,10 @@ def evaluate_model(
 
 
 def _check(episodes: int, gif: Path | None = None) -> None:
-    """Refuse what would only be found out after playing.
+    """Refuse, before playing, what would otherwise only fail afterwards.
 
     Raises:
-        ConfigError: for no episodes, or an animation of a kind that cannot be written, or in no folder.
+        ConfigError: for no episodes, or an animation whose format or folder does not exist.
     """
     if episodes < 1:
         raise ConfigError(f"episodes: got {episodes}; wanted at least 1")
@@ -182,8 +182,8 @@ def _check(episodes: int, gif: Path | None = None) -> None:
     if Path(gif).suffix.lower() not in ANIMATIONS:
         raise ConfigError(f"gif: got {gif}; wanted a file name that ends in {', '.join(ANIMATIONS)}")
     if Path(gif).is_dir() or not Path(gif).parent.is_dir():
-        why = "it is a folder" if Path(gif).is_dir() else "its folder is not there"
-        raise ConfigError(f"gif: {gif} cannot be written ({why}); wanted a file of your own")
+        why = "it is a folder" if Path(gif).is_dir() else "its folder does not exist"
+        raise ConfigError(f"gif: {gif} cannot be written ({why}); wanted a writable file")
 
 
 def _place(device: str) -> torch.device:
@@ -195,7 +195,7 @@ def _play(
     agent: Any, env: str, env_settings: Mapping[str, Any] | None, episodes: int, seed: int, greedy: bool, device: str,
     gif: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of some episodes, and their animation where one is asked for."""
+    """The results of some episodes, and their animation if asked for."""
     played = play_episodes(
         agent, env, episodes, seed=seed, settings=env_settings, device=device, greedy=greedy,
         max_frames=_MAX_FRAMES if gif is not None else 0,
@@ -206,23 +206,23 @@ def _play(
         try:
             Path(gif).write_bytes(encode_animation(played.frames, Path(gif).suffix.lower()))
         except OSError as error:
-            raise ConfigError(f"gif: {gif} cannot be written ({error.strerror}); wanted a file of your own") from None
+            raise ConfigError(f"gif: {gif} cannot be written ({error.strerror}); wanted a writable file") from None
     mean, interval = mean_interval(played.returns.mean(1))
     return {
-        **_of_several_seats(agent, played, env, env_settings, episodes, seed, greedy, device),
+        **_multi_agent_measures(agent, played, env, env_settings, episodes, seed, greedy, device),
         "return_mean": mean,
         "return_interval": list(interval),
         "episodes": episodes,
         "length_mean": float(np.mean(played.lengths)),
-        **_against_the_best(mean, yardstick(env, env_settings, played.starts)),
+        **_relative_to_optimum(mean, reference_returns(env, env_settings, played.starts)),
     }
 
 
-def _of_several_seats(
+def _multi_agent_measures(
     agent: Any, played: Played, env: str, settings: Mapping[str, Any] | None, games: int, seed: int, greedy: bool,
     device: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """What says more than the return of self-play, where there are several seats."""
+    """Measurements besides the return of self-play, in multi-agent games."""
     if played.returns.shape[1] < 2:
         return {}
     exact = exact_exploitability(agent, env, settings, device=_place(device))
@@ -230,8 +230,8 @@ def _of_several_seats(
     return {"measured": found | {"same_return": played.same_return}}
 
 
-def _against_the_best(mean: float, found: Yardstick | None) -> dict[str, Any]:
-    """What a mean return is worth, where that is known."""
+def _relative_to_optimum(mean: float, found: ReferenceReturns | None) -> dict[str, Any]:
+    """A mean return relative to the optimal and the random return, where they are known."""
     if found is None:
         return {}
     return {

@@ -1,7 +1,7 @@
-"""How an agent fares in one seat against others in all the rest: mean return and share of games won.
+"""An agent in one seat against others in the remaining seats: its mean return and the fraction of games it wins.
 
-The seat turns from game to game, so that none counts for more. A game is won by the seat whose return is the highest of
-all, alone; several seats that share the highest tie.
+The agent's seat rotates from game to game, so that all seats count the same. A game is won by the seat with the highest
+return, if only one seat has it; several seats with the highest return tie.
 
 Example:
     mlbits eval runs/mine --opponents diplomacy-greedy
@@ -20,11 +20,11 @@ from mlbits.agents.agent import Agent
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.runs.config import ConfigError
-from mlbits.selfplay.statistics import mean_interval, share_interval
+from mlbits.selfplay.statistics import fraction_interval, mean_interval
 
 
-def turning_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
-    """Who sits where, [games, seats]: player 0 in seat g mod ``seats`` of game g, the others in turn in the rest."""
+def rotating_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]:
+    """The player in each seat, [games, seats]: player 0 in seat g mod ``seats`` of game g, the others in turn."""
     seating = np.empty((games, seats), np.int64)
     for game in range(games):
         others = (np.arange(seats - 1) + game // seats) % (players - 1) + 1
@@ -33,17 +33,17 @@ def turning_seats(games: int, seats: int, players: int = 2) -> NDArray[np.int64]
 
 
 def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: int = 0) -> dict[str, Any]:
-    """What a player who has one seat a game made of it.
+    """The results of a player that has one seat per game.
 
     Args:
-        returns: of each seat, [E, P].
+        returns: return of each seat, [E, P].
         seating: the number of the player in each seat, [E, P].
-        player: whose outcomes; in each game exactly one seat is this player's.
+        player: the player; it has exactly one seat in each game.
 
     Returns:
         return_mean and return_interval of its seats (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where
-        all returns are equal), games, won and won_interval (share of games in
-        which it has the highest return alone; 95%, Wilson), tied (shares the highest return) and lost.
+        all returns are equal), games, won and won_interval (fraction of games in which it alone has the highest return;
+        95%, Wilson), tied (it has the highest return, but not alone) and lost.
 
     Raises:
         ValueError: if the player has another number of seats in some game.
@@ -55,7 +55,7 @@ def outcomes(returns: NDArray[np.float64], seating: NDArray[np.int64], player: i
     best_other = np.where(own, -np.inf, returns).max(1)
     mean, interval = mean_interval(mine, bounds=(float(returns.min()), float(returns.max())))
     games, wins = len(mine), int((mine > best_other).sum())
-    won, won_interval = share_interval(wins, games)
+    won, won_interval = fraction_interval(wins, games)
     tied = float((mine == best_other).mean())
     return {
         "return_mean": mean, "return_interval": list(interval), "games": games, "won": won,
@@ -74,20 +74,20 @@ def play_against(
     device: torch.device | str = "cpu",
     greedy: bool = True,
 ) -> dict[str, Any]:
-    """Play games with an agent in one seat, in turn, and opponents in all others.
+    """Play games with an agent in one seat, each seat in turn, and opponents in all others.
 
     Args:
-        agent: whose outcomes are wanted.
+        agent: the agent to measure.
         opponents: one for all other seats, or several that take turns.
         env: id of an environment with two seats or more.
-        games: how many.
-        seed: of the games.
-        settings: of the environment.
+        games: number of games.
+        seed: seed of the games.
+        settings: settings of the environment.
         device: where to play.
-        greedy: whether the most probable actions are taken in place of draws.
+        greedy: whether to take the most probable actions instead of draws.
 
     Returns:
-        What :func:`outcomes` says, and length_mean.
+        The results of :func:`outcomes`, and length_mean.
 
     Raises:
         ConfigError: if the environment has one seat, or there are no games.
@@ -100,7 +100,7 @@ def play_against(
     if seats < 2:
         raise ConfigError(f"opponents: {env} has one seat; wanted an environment with two or more")
     others = tuple(opponents) if isinstance(opponents, Sequence) else (opponents,)
-    seating = turning_seats(games, seats, 1 + len(others))
+    seating = rotating_seats(games, seats, 1 + len(others))
     played = play_episodes(
         (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating
     )

@@ -1,8 +1,8 @@
-"""What a run is summed up by: a return, or in games of several seats what says more than one.
+"""The result of a run in a few lines: its mean return, or in multi-agent games exploitability or win rates.
 
-Where all seats learn and the game is zero-sum, the mean return is the same whatever has been learned. Then it is, in
-this order: the exact exploitability, where the game is small enough; else the share of games won, in one seat, against
-the game's bots; and with a pool, against that, as Elo too.
+Where all seats learn and the game is zero-sum, the mean return is the same whatever has been learned. Instead the
+result is, in this order: the exact exploitability, if the game is small enough; else the fraction of games won, in one
+seat, against the game's bots; and with a pool, against the pool, also as Elo.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mlbits.agents.registry import bots, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
-from mlbits.selfplay.statistics import counted, interval_text, share_interval
+from mlbits.selfplay.statistics import counted, fraction_interval, interval_text
 
-_POOL_AGENTS = 16  # frozen copies that are played, evenly spaced
+_POOL_AGENTS = 16  # maximum number of frozen copies to play against, evenly spaced
 
 
 def measure(
@@ -36,19 +36,19 @@ def measure(
     greedy: bool = True,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Measure an agent for a game of two seats or more.
+    """Measure an agent in a multi-agent game.
 
     Args:
-        agent: in all seats, or in one against others.
+        agent: the agent, in all seats or in one against others.
         env: id of the environment.
-        settings: of it.
-        games: against each of the others; rounded up until the agent has had every seat equally often.
-        seed: of the games.
-        exploitability: exact, where it is known.
-        pool: frozen copies; some of them, where there are many, take turns in the other seats.
-        guests: others to be played, by name.
+        settings: its settings.
+        games: games against each of the others; rounded up until the agent has had every seat equally often.
+        seed: seed of the games.
+        exploitability: the exact exploitability, where it is known.
+        pool: frozen copies, which alternate in the other seats; a sample of them if there are many.
+        guests: further opponents, by name.
         greedy: whether all take their most probable actions.
-        device: where they play.
+        device: where to play.
 
     Returns:
         Plain data: "exploitability" (exact) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
@@ -74,12 +74,13 @@ def measure(
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """A run's summary, most telling line first: what was measured, and the return unless it is always the same."""
+    """A run's result, most important line first: the measurements, and the return unless it is always the same."""
     measured = summary.get("measured") or {}
     parts = measured_lines(measured)
     if not parts or not measured.get("same_return"):
         interval = interval_text(summary["return_interval"], summary["episodes"])
-        parts.append(f"return {summary['return_mean']:.4g} ({interval}, {counted(summary['episodes'], 'episode')})")
+        episodes = counted(summary["episodes"], "episode")
+        parts.append(f"return {summary['return_mean']:.4g} over {episodes} ({interval})")
     return parts
 
 
@@ -119,13 +120,13 @@ def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
 
 
 def _elo(played: Mapping[str, Any]) -> dict[str, Any]:
-    """The difference in Elo that makes this share of points the expected one, and its 95% interval."""
-    points, (low, high) = share_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
+    """The difference in Elo that makes this fraction of points the expected one, and its 95% interval."""
+    points, (low, high) = fraction_interval((played["won"] + played["tied"] / 2) * played["games"], played["games"])
     return {"elo": _difference(points), "elo_interval": [_difference(low), _difference(high)]}
 
 
-def _difference(share: float) -> float | None:
-    return 400 * math.log10(share / (1 - share)) if 0 < share < 1 else None
+def _difference(fraction: float) -> float | None:
+    return 400 * math.log10(fraction / (1 - fraction)) if 0 < fraction < 1 else None
 
 
 def _evenly(some: list[Any], most: int) -> list[Any]:

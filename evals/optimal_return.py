@@ -1,17 +1,18 @@
-"""An exact yardstick for returns, where the environment is small enough to be solved: the best play, and random play.
+"""Optimal and random return of an environment that is small enough to be solved, as references for an agent's return.
 
-Both are undiscounted and keep the time limit (backward induction, :mod:`mlbits.agents.planning.dynamic_programming`),
-as the returns are that they are held against. A return of itself says little where rewards are negative or any play
-earns much, so the score of a return is its place between the two: 0 is the mean of random play, 1 that of the best.
+Both are undiscounted and respect the time limit (backward induction,
+:mod:`mlbits.agents.planning.dynamic_programming`), like the returns that they are compared with. A return by itself
+says little where rewards are negative or any policy earns much, so a return's score is its position between the two: 0
+is the mean of random play, 1 that of the best policy.
 
-The best play here sees the whole state and the time that is left. Where states look alike and ask for different
-actions, no player of the observations could do as well, and there is no yardstick.
+The best policy here sees the whole state and the time left. Where states that need different actions have the same
+observation, no policy on observations could do as well, and there are no reference returns.
 
-Where there are too many starts to take the mean over (a new map every episode), the yardstick is that of the starts
-that were played: the same episodes played as well as can be.
+Where there are too many initial states to average over (a new map every episode), the references are those of the
+initial states that were played: the same episodes, played optimally.
 
 Example:
-    >>> found = yardstick("mlbits/CliffWalk-v0")
+    >>> found = reference_returns("mlbits/CliffWalk-v0")
     >>> round(found.optimum, 6), round(found.score(-17.0), 4)
     (-13.0, 0.9981)
 """
@@ -32,20 +33,20 @@ from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.exact.transition_table import TransitionTable, read_gymnasium, read_table
 from mlbits.envs.registry import make_game, registered
 
-# What a second or two on one core can solve.
+# Sizes that one core can solve in a second or two.
 _LIMITS: dict[str, Any] = {"start_limit": 5_000, "state_limit": 30_000, "outcome_limit": 100_000}
 _MOST_STARTS = 1000
-_STEPS = 10_000  # of an episode without a limit
+_STEPS = 10_000  # maximum steps of an episode without a time limit
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """What the best play and random play return.
+class ReferenceReturns:
+    """The mean returns of the best policy and of random play.
 
     Attributes:
-        optimum: mean return of the best play.
-        random: mean return of play that takes every legal action as likely.
-        all_starts: whether the means are over all starts of the environment, or over those that were played.
+        optimum: mean return of the best policy.
+        random: mean return of play that draws every legal action with equal probability.
+        all_starts: whether the means are over all initial states, or over those that were played.
     """
 
     optimum: float
@@ -53,24 +54,24 @@ class Yardstick:
     all_starts: bool
 
     def score(self, mean: float) -> float | None:
-        """Where a mean return lies between random play, 0, and the best, 1; None where the two return the same."""
+        """The position of a mean return between random play, 0, and the best, 1; None where these two are equal."""
         spread = self.optimum - self.random
         return None if spread <= 1e-9 * max(1.0, abs(self.optimum)) else (mean - self.random) / spread
 
 
-def yardstick(
+def reference_returns(
     env: str, settings: Mapping[str, Any] | None = None, starts: NDArray[Any] | None = None
-) -> Yardstick | None:
-    """The yardstick of an environment.
+) -> ReferenceReturns | None:
+    """The reference returns of an environment.
 
     Args:
         env: its id.
-        settings: of the environment.
-        starts: records of the states in which the episodes began that were played, or None.
+        settings: settings of the environment.
+        starts: records of the initial states of the episodes that were played, or None.
 
     Returns:
-        The yardstick, or None where the environment is too large to be solved, has several seats, or hides what the
-        best play needs to know.
+        The reference returns, or None where the environment is too large to be solved, has several seats, or hides
+        what the best policy needs to know.
     """
     try:
         if env not in registered():
@@ -87,16 +88,16 @@ def yardstick(
     return _measured(table, everywhere) if shows_enough(table, game) else None
 
 
-def _measured(table: TransitionTable, all_starts: bool) -> Yardstick:
+def _measured(table: TransitionTable, all_starts: bool) -> ReferenceReturns:
     best, random = (backward_induction(table, policy=policy) for policy in (None, uniform_policy(table)))
-    return Yardstick(float(best.value @ table.start), float(random.value @ table.start), all_starts)
+    return ReferenceReturns(float(best.value @ table.start), float(random.value @ table.start), all_starts)
 
 
 def shows_enough(table: TransitionTable, game: Game) -> bool:
-    """Whether some best play takes one action, at each time, in all states of one observation.
+    """Whether some best policy takes the same action, at each time, in all states with the same observation.
 
     Args:
-        table: of the game, with its states.
+        table: the game's transition table, with its states.
         game: the game.
     """
     assert table.states is not None

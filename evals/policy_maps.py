@@ -1,9 +1,9 @@
-"""Pictures of policies on gridworlds: the moves that an agent prefers in every cell, and what it thinks they are worth.
+"""Pictures of policies on gridworlds: the agent's preferred moves in every cell, and their values.
 
-Any agent can be drawn, whatever it sees of the map: a copy is put into each cell, and the agent acts on what those
-copies show. Agents that have values offer ``state_values(obs) -> [N]``, and the map gets their colours. The exact
-solution (value iteration at the agent's own discount, or backward induction where that is 1) is drawn alike, so that
-the two can be laid side by side in TensorBoard.
+Any agent can be drawn, whatever its observations: a copy of the game is put into each cell, and the agent acts on the
+observations of those copies. For agents with ``state_values(obs) -> [N]`` the map is coloured by value. The exact
+solution (value iteration at the agent's own discount, or backward induction where that is 1) is drawn in the same way,
+so that the two can be compared side by side in TensorBoard.
 
 Example:
     agent, settings, _ = load_agent("runs/maze")
@@ -29,20 +29,20 @@ from mlbits.envs.registry import make_game, registered
 from mlbits.selfplay.runs.config import Settings
 
 LEARNED, EXACT = "policy/learned", "policy/exact"
-_DISCOUNT = 0.99  # of the exact solution for an agent without one
-_STATE_LIMIT, _OUTCOME_LIMIT = 5_000, 50_000  # within a second
+_DISCOUNT = 0.99  # of the exact solution for an agent that has none
+_STATE_LIMIT, _OUTCOME_LIMIT = 5_000, 50_000  # solved within a second
 
 
 def policy_pictures(
     agent: Agent, settings: Settings, *, device: torch.device | str, exact: bool
 ) -> dict[str, NDArray[np.uint8]]:
-    """Pictures of an agent's policy, where its run is on a gridworld of one fixed map.
+    """Pictures of an agent's policy, if its run is on a gridworld with a fixed map.
 
     Args:
-        agent: whose policy.
-        settings: of its run; the exact solution is that of the agent's own discount.
-        device: where the agent's numbers live.
-        exact: whether the exact solution is drawn, too.
+        agent: the agent.
+        settings: settings of its run; the exact solution uses the agent's own discount.
+        device: the agent's device.
+        exact: whether to draw the exact solution, too.
 
     Returns:
         Images uint8 [H, W, 3] by name; none for any other environment.
@@ -54,18 +54,18 @@ def policy_pictures(
     if exact:
         config = settings.agent_config
         discount = getattr(config, "discount", getattr(config, "gamma", _DISCOUNT))
-        with contextlib.suppress(MlbitsError):  # too large a map
+        with contextlib.suppress(MlbitsError):  # the map is too large
             pictures[EXACT] = exact_picture(game, discount)
     return pictures
 
 
 def learned_picture(agent: Agent, game: Game, device: torch.device | str = "cpu") -> NDArray[np.uint8]:
-    """A gridworld's map with an agent's greedy moves, and its values where it has them.
+    """A gridworld's map with an agent's greedy moves, and its values if it has any.
 
     Args:
-        agent: whose policy.
-        game: a gridworld on a fixed map.
-        device: where the agent's numbers live.
+        agent: the agent.
+        game: a gridworld with a fixed map.
+        device: the agent's device.
     """
     from mlbits.envs.gridworld.drawing import draw_overlay
 
@@ -81,17 +81,17 @@ def learned_picture(agent: Agent, game: Game, device: torch.device | str = "cpu"
 
 
 def exact_picture(game: Game, discount: float) -> NDArray[np.uint8]:
-    """A gridworld's map with the exact values and all best moves of the cells that can be reached.
+    """A gridworld's map with the exact values and all best moves of the reachable cells.
 
     Args:
-        game: a gridworld on a fixed map.
+        game: a gridworld with a fixed map.
         discount: gamma; at 1 the values are those of an episode's first step, within its time limit.
 
     Raises:
         GameError: if there are too many cells.
-        AgentError: if the values do not settle.
+        AgentError: if the values do not converge.
     """
-    # Here and not above: only runs on gridworlds wait for SciPy and Pillow.
+    # Imported here: only runs on gridworlds wait for SciPy and Pillow.
     from mlbits.agents.planning.dynamic_programming import backward_induction, best_actions, value_iteration
     from mlbits.envs.exact.transition_table import read_table
     from mlbits.envs.gridworld.drawing import draw_overlay
@@ -107,11 +107,11 @@ def exact_picture(game: Game, discount: float) -> NDArray[np.uint8]:
 
 
 def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Put pictures into the TensorBoard of a run that is not under way; a folder of others' is left as it is.
+    """Add pictures to the TensorBoard of a finished run; does nothing if its folder is not writable.
 
     Args:
         folder: the run's folder.
-        step: environment steps at which they stand.
+        step: environment steps at which they are shown.
         pictures: images uint8 [H, W, 3] by name.
     """
     if not pictures:
@@ -129,11 +129,11 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
 
 
 def fixed_map(env: str, settings: Mapping[str, Any] | None) -> Game | None:
-    """The gridworld of one fixed map that an environment is, or None for any other.
+    """The gridworld with a fixed map behind an environment id, or None for any other environment.
 
     Args:
         env: environment id.
-        settings: of the environment.
+        settings: settings of the environment.
 
     Raises:
         GameError: if a setting is unknown or out of range.

@@ -1,8 +1,8 @@
 """``mlbits solve``: the exact solution of an environment that is small enough to have a table.
 
-The table is read off the environment's own rules (:mod:`mlbits.envs.exact.transition_table`) and solved three ways: by
-backward induction for the greatest undiscounted return within the time limit, and by value iteration and policy
-iteration at a discount, without a time limit, each with how near to the optimum it is known to be.
+The transition table is read off the environment's own rules (:mod:`mlbits.envs.exact.transition_table`) and solved in
+three ways: by backward induction for the greatest undiscounted return within the time limit, and by value iteration and
+policy iteration at a discount, without a time limit, each with a bound on its distance from the optimum.
 """
 
 from __future__ import annotations
@@ -39,21 +39,22 @@ def solve(
 
     Args:
         env: its id.
-        settings: of the environment.
+        settings: settings of the environment.
         discount: gamma of value and policy iteration; at 1 policy iteration is left out.
-        tolerance: value iteration goes on until its bound is below this.
-        state_limit: states beyond which the environment is refused.
-        picture: a file for the map with values and best moves, gridworlds of one map alone; or None.
+        tolerance: value iteration stops once its bound is below this.
+        state_limit: maximum number of states; larger environments are refused.
+        picture: a file for a picture of the map with values and best moves, only for gridworlds with a fixed map; or
+            None.
 
     Returns:
         env, states, actions, starts, horizon, read_seconds; optimum and random_return (undiscounted, mean over starts,
         within the time limit); discount and value (the best discounted return, mean over starts); value_iteration
         {sweeps, bound, prior_bound, seconds}; policy_iteration {improvements, bound, seconds, difference} or None.
-        Bounds are None where nothing is known.
+        Bounds are None where none is known.
 
     Raises:
         GameError: if the environment has no table, or too large a one.
-        AgentError: if the discount is out of range, or the values do not settle.
+        AgentError: if the discount is out of range, or the values do not converge.
         ConfigError: if the picture cannot be drawn or written.
     """
     check_accuracy(discount, tolerance)
@@ -61,10 +62,10 @@ def solve(
         from PIL import Image
 
         if Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE:
-            raise ConfigError(f"picture: got {picture}; wanted a file name that ends as pictures do, in .png or .jpg")
+            raise ConfigError(f"picture: got {picture}; wanted a file name of a picture, ending in .png or .jpg")
     game = fixed_map(env, settings) if picture is not None else None
     if picture is not None and game is None:
-        raise ConfigError(f"picture: {env} has no map to draw on; wanted a gridworld of one fixed map")
+        raise ConfigError(f"picture: {env} has no map to draw; wanted a gridworld with a fixed map")
     began = time.perf_counter()
     table = table_of(env, settings, state_limit=state_limit)
     read = time.perf_counter()
@@ -102,12 +103,12 @@ def solve(
         try:
             Image.fromarray(exact_picture(game, discount)).save(picture)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"picture: {picture} cannot be written ({error}); wanted a file name.png") from None
+            raise ConfigError(f"picture: {picture} cannot be written ({error}); wanted a writable file") from None
     return result
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """What :func:`solve` found, in a few lines."""
+    """The result of :func:`solve` as a few lines of text."""
     limit = "no time limit" if result["horizon"] is None else f"a time limit of {result['horizon']:,} steps"
     sweeps, improvements = result["value_iteration"], result["policy_iteration"]
     bound = "no bound holds at discount 1"

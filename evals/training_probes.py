@@ -1,24 +1,24 @@
-"""What a training run is measured by as it goes, besides its return: see :func:`during_training`.
+"""Measurements of a training run besides its return: exploitability, Elo, pictures; see :func:`during_training`.
 
 TensorBoard's names are stable:
 
 | name | meaning |
 |---|---|
 | exploitability/agent | of the agent in all seats, exact; 0 is an equilibrium |
-| exploitability/pool | of a mixture of the pool, one frozen copy drawn a game: fictitious play's average |
-| rating/elo | the learner's Elo against the pool, from the games of training; the first copy has 0 |
-| rating/groups | how many groups of players never met, by any chain of games |
-| pool/payoffs | a picture: the share of games that the row's player won against the column's |
-| policy/learned, policy/exact | pictures, on gridworlds of one map: the agent's policy, and once the best one |
+| exploitability/pool | of a mixture of the pool, a frozen copy drawn for each game, as in fictitious play; exact |
+| rating/elo | the learner's Elo against the pool, from training games; the first copy has 0 |
+| rating/groups | number of groups of players that never met, directly or through a chain of games |
+| pool/payoffs | a picture: the fraction of games that the row player won against the column player |
+| policy/learned, policy/exact | pictures, on gridworlds with a fixed map: the agent's policy; once, the best one |
 
-Ratings of groups that never met have no common scale: rating/elo is left out where the first copy is in another group
-than the learner, and the picture parts groups by black lines.
+Ratings of groups that never met have no common scale: rating/elo is left out where the first copy is not in the
+learner's group, and the picture separates groups by black lines.
 
-Exploitability is exact or not there: games too large to be gone through have none in training (``mlbits exploit RUN``
-trains a best responder to them, for a lower bound).
+Exploitability is exact or left out: in games too large to enumerate there is none during training (``mlbits exploit
+RUN`` trains a best responder in them, for a lower bound).
 
 Example:
-    mlbits train ppo mlbits/Blotto-v0 --pool uniform    # writes them at every evaluation
+    mlbits train ppo mlbits/Blotto-v0 --pool uniform    # logs them at every evaluation
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mlbits.selfplay.bookkeeping import EVAL_SEED
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.session import Measured, Session
 
-# Copies of a pool that are measured (a millisecond or two each) or drawn: evenly spaced ones where there are more.
+# Copies of a pool that are measured (a millisecond or two each) or drawn; evenly spaced ones if there are more.
 _MEASURED, _DRAWN = 512, 16
 
 
@@ -40,11 +40,11 @@ def during_training(session: Session) -> Measured:
     """Measure a run.
 
     Args:
-        session: the run under way; nothing in it is changed, none of its random numbers is drawn.
+        session: the run in progress; it is not changed, and none of its random numbers are drawn.
     """
     if session.batch.num_seats < 2:
         return Measured({}, _policy(session))
-    # Here and not above: only runs of several seats wait for SciPy.
+    # Imported here: only multi-agent runs wait for SciPy.
     from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
     from mlbits.evals.game_theory.elo import elo_ratings, meeting_groups
     from mlbits.evals.headline import measure
@@ -56,7 +56,7 @@ def during_training(session: Session) -> Measured:
     if found is not None:
         scalars["exploitability/agent"] = found
     summary: dict[str, Any] = {}
-    if found is not None or session.finished:  # games cost more than the exact answer, and are played once
+    if found is not None or session.finished:  # games cost more than the exact value, and are played once, at the end
         run = settings.run
         pool = [] if opponents is None else [opponents.agents[copy.number] for copy in opponents.copies]
         summary = measure(
@@ -85,7 +85,7 @@ def during_training(session: Session) -> Measured:
 
 
 def _policy(session: Session) -> dict[str, np.ndarray]:
-    """Pictures of the policy, where the run is on a gridworld; of the exact one at the first evaluation."""
+    """Pictures of the policy, if the run is on a gridworld; at the first evaluation also of the exact one."""
     settings = session.settings
     if not settings.run.video:
         return {}
@@ -94,7 +94,7 @@ def _policy(session: Session) -> dict[str, np.ndarray]:
 
 
 def payoffs_picture(opponents: Opponents) -> np.ndarray:
-    """Who won how often against whom, uint8 [H, W, 3]: learners, guests, and frozen copies evenly spaced in time."""
+    """A heat map of win rates, uint8 [H, W, 3]: learners, guests, and frozen copies evenly spaced in time."""
     from mlbits.evals.game_theory.elo import meeting_groups
     from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map  # needs Pillow
 
@@ -104,7 +104,7 @@ def payoffs_picture(opponents: Opponents) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         won = (payoffs.wins + payoffs.draws / 2) / payoffs.meetings
     group = meeting_groups(payoffs.meetings)
-    shown.sort(key=lambda number: int(group[number]))  # stable: within a group as before
+    shown.sort(key=lambda number: int(group[number]))  # stable: keeps the order within a group
     picked = won[np.ix_(shown, shown)]
     return payoff_heat_map(
         picked, [opponents.names[number] for number in shown], "games won, draws counting half",
@@ -113,7 +113,7 @@ def payoffs_picture(opponents: Opponents) -> np.ndarray:
 
 
 def _evenly(numbers: list[int], most: int) -> list[int]:
-    """At most so many of them, the first and the last among them."""
+    """At most ``most`` of them, evenly spaced, including the first and the last."""
     if len(numbers) <= most:
         return numbers
     return [numbers[round(k * (len(numbers) - 1) / (most - 1))] for k in range(most)]

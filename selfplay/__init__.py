@@ -1,4 +1,5 @@
-"""The self-play loop: how agents meet games, and what a run leaves behind.
+"""Training: the loop in which agents play games, collection of experience, lineups of players, and statistics.
 
-``league`` chooses opponents, ``runs`` keeps what is on the disk. How good an agent is, evals say.
+``league`` chooses opponents; ``runs`` holds what a run writes to disk. Learning algorithms belong in ``agents``,
+measurements of how good an agent is in ``evals``.
 """

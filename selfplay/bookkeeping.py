@@ -1,6 +1,7 @@
-"""What follows a turn of collecting and learning: counting, evaluating, recording and saving, and the run's clock.
+"""Bookkeeping after each training iteration: counters, evaluation, logging, checkpoints, timing.
 
-Our own loop and Stable-Baselines3's hand their turns to the same :class:`Turns`, so that their runs are alike.
+Our own loop and Stable-Baselines3's loop use the same :class:`Bookkeeping`, so that their runs have the same files and
+curves.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.statistics import mean_interval
 
-# Evaluation's copies are seeded apart from training's; the same for all runs, so that curves compare.
+# Evaluation copies have a seed other than training's, the same for all runs, so that their curves are comparable.
 EVAL_SEED = 1_000_000_007
 _MAX_FRAMES = 200
 
 
-class Turns:
-    """What follows each turn of collecting and learning: counting, evaluating, recording and saving.
+class Bookkeeping:
+    """Updates counters after each training iteration; evaluates, logs and saves checkpoints when they are due.
 
     Args:
         session: the run under way.
-        tracker: takes the records.
+        tracker: writes the records.
         folder: the run's folder.
 
     Attributes:
-        clock: the run's time.
+        clock: wall and CPU time of the run.
     """
 
     def __init__(self, session: Session, tracker: Tracker, folder: Path) -> None:
@@ -50,12 +51,12 @@ class Turns:
         self._saved: tuple[int, Path] | None = None  # the latest checkpoint of this process: environment steps, folder
 
     def after(self, steps: int, episodes: Episodes, metrics: Mapping[str, Any]) -> None:
-        """Take in one turn.
+        """Do the bookkeeping of one iteration.
 
         Args:
-            steps: environment steps that it took.
+            steps: environment steps of the iteration.
             episodes: those that ended in it.
-            metrics: what the learner reported; nothing leaves the last report standing.
+            metrics: what the learner reported; if empty, its last report is kept.
         """
         session, tracker, folder, clock = self._session, self._tracker, self._folder, self.clock
         run, counters = session.settings.run, session.counters
@@ -88,23 +89,23 @@ class Turns:
         self._saved = self._session.counters.env_steps, path
 
     def interrupted(self, by: Interrupts, resumable: bool = True) -> RunInterrupted:
-        """Save where the run stands between two turns, off the grid of its checkpoints, which stays as it is.
+        """Save a checkpoint between two iterations, without changing the schedule of the others.
 
         Args:
-            by: what asked for it.
+            by: the request to stop.
             resumable: whether the run can go on from a checkpoint.
 
         Returns:
-            What says so; to be raised.
+            The exception to raise; it says where the run stopped and how to continue.
         """
         folder, counters = self._folder, self._session.counters
         if self._saved is None or counters.env_steps != self._saved[0]:
             self._save()
         assert self._saved is not None
         path = self._saved[1]
-        how = f"go on with: {resume_command(folder)}"
+        how = f"to continue: {resume_command(folder)}"
         if not resumable:
-            how = f"{self._session.settings.agent} cannot be resumed, but it plays: {eval_command(folder)}"
+            how = f"{self._session.settings.agent} cannot be resumed; to evaluate it: {eval_command(folder)}"
         text = f"{by.name}: stopped after {counters.env_steps:,} steps; saved: {path}\n{how}"
         return RunInterrupted(text, by.status, folder, path)
 
@@ -127,13 +128,13 @@ class Turns:
         return summary
 
     def newest(self) -> Path | None:
-        """The checkpoint that was saved last, if any."""
+        """The checkpoint saved last, if any."""
         found = checkpoints.found(self._folder / CHECKPOINTS)
         return found[-1] if found else None
 
 
 def evaluate(session: Session, tracker: Tracker) -> None:
-    """Play evaluation episodes with the present agent, and record and remember them."""
+    """Play evaluation episodes with the current agent; log the results and keep them in the session."""
     settings, counters = session.settings, session.counters
     run = settings.run
     played = play_episodes(
@@ -146,7 +147,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     mean, (low, high) = mean_interval(returns, bounds=_known_range(session, returns))
     best = counters.best_return_mean
     counters.best_return_mean = mean if best is None else max(best, mean)
-    # A curve needs its ends: where no return has ever varied, the band has no width.
+    # A curve needs finite ends: where all returns so far are equal, the band has no width.
     ends = (low, high) if math.isfinite(low) else (mean, mean)
     tracker.record(
         counters.env_steps,
@@ -165,7 +166,8 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     if played.undrawn and not played.frames:
         tracker.say(f"no pictures: {played.undrawn}", once=True)
     if played.cut:
-        tracker.say(f"{played.cut} of {len(played.lengths)} evaluation episodes had no end: cut, returns as they stood")
+        episodes = len(played.lengths)
+        tracker.say(f"{played.cut} of {episodes} evaluation episodes did not end and were cut (returns so far)")
     counters.evaluation = {
         "env_steps": counters.env_steps,
         "return_mean": mean,
@@ -176,18 +178,18 @@ def evaluate(session: Session, tracker: Tracker) -> None:
 
 
 def _known_range(session: Session, returns: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The smallest and greatest return of these episodes and the latest of training; of one seat alone."""
-    if session.batch.num_seats > 1:  # training's are a seat's, evaluation's the mean of all seats
+    """The smallest and greatest return of these episodes and of recent training episodes; with one seat only."""
+    if session.batch.num_seats > 1:  # training returns are of one seat, evaluation's are means over all seats
         return None
     seen = [*session.recent, *returns.tolist()]
     return min(seen), max(seen)
 
 
 def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Path:
-    """Write a checkpoint; what was recorded up to here is on disk before it is. Returns its folder.
+    """Write a checkpoint, after flushing all records so far to disk. Returns its folder.
 
     Raises:
-        NotFiniteError: if something of a learner has become NaN or infinite.
+        NotFiniteError: if a learner's state contains NaN or infinity.
     """
     session.check_weights()
     clock.update()
@@ -201,7 +203,7 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Path
 
 @contextlib.contextmanager
 def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Iterator[None]:
-    """Save what was learned before an error of evaluation ends the run."""
+    """Save a checkpoint if an error in evaluation ends the run."""
     try:
         yield
     except Exception:
@@ -214,8 +216,8 @@ def _next(now: int, every: int) -> int:
 
 
 def _note_episodes(session: Session, episodes: Episodes, clock: Clock) -> None:
-    """Keep the latest returns of the run's agent, and note when they first reach the threshold."""
-    # In a league others learn from their own copies.
+    """Keep the latest returns of the run's agent, and record when their mean first reaches the threshold."""
+    # In a league, other learners have copies of their own.
     returns = episodes.returns if episodes.owner is None else episodes.returns[episodes.owner == LEARNER]
     if len(returns) == 0:
         return
@@ -238,7 +240,7 @@ def _training_record(session: Session) -> dict[str, float]:
 
 
 class Clock:
-    """Wall and CPU time of the run over all its processes, and where the time goes."""
+    """Wall and CPU time of the run over all its processes, and the fraction spent in each part."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -252,13 +254,13 @@ class Clock:
 
     @contextlib.contextmanager
     def timing(self, part: str) -> Iterator[None]:
-        """Count the time that is spent within as one of Timing's parts."""
+        """Add the time spent inside this context to one of Timing's parts."""
         timing, began = self._session.collector.timing, time.perf_counter()
         yield
         setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
     def record(self) -> dict[str, float]:
-        """Speed (evaluation left out) and shares of time since the last record."""
+        """Speed (evaluation left out) and fractions of time since the last record."""
         now = time.perf_counter()
         wall = max(now - self._recorded, 1e-9)
         self._recorded = now

@@ -1,8 +1,8 @@
-"""Collecting: a lineup plays a batch, and what the learner needs of it goes into one block of memory.
+"""Collecting rollouts: a lineup plays a batch of games, and the learner's experience is written to one block of memory.
 
-The block is allocated once and written over by every rollout; a rollout is valid until the next.
+The block is allocated once and overwritten by every rollout; a rollout is valid until the next.
 
-Where seats wait for their turns, a window of ongoing play gives its open decisions to the next one, which has them in a
+In games where seats wait for their turns, the decisions still open at the end of a window move to the next one, as a
 row in front of its steps (:mod:`~mlbits.agents.maths.open_decisions`).
 """
 
@@ -46,13 +46,13 @@ class Episodes:
     owner: np.ndarray | None = None
 
 
-# Told which copies' episodes have ended (bool [B]), it says who sits where in their next ones.
+# Given which copies' episodes have ended (bool [B]), returns the lineup of their next ones.
 Reseat = Callable[[Tensor], Lineup]
 
 
 @dataclass
 class Timing:
-    """Wall seconds spent, by what they were spent on."""
+    """Wall seconds spent in each part."""
 
     environment: float = 0.0
     network: float = 0.0
@@ -62,14 +62,14 @@ class Timing:
 
 @dataclass
 class Collector:
-    """Plays rollouts and keeps count of the episodes under way.
+    """Plays rollouts and tracks unfinished episodes.
 
     Args:
         batch: the copies.
         spec: how long a rollout is.
-        generator: the source of the players' draws, on the batch's device.
-        check: is given each rollout, and whether an episode ended in it, before its open decisions are taken out of it
-            and kept; may raise.
+        generator: random generator for the players' actions, on the batch's device.
+        check: called with each rollout, and whether an episode ended in it, before its open decisions are taken out and
+            kept; may raise.
     """
 
     batch: AnyBatch
@@ -92,7 +92,7 @@ class Collector:
 
         Args:
             lineup: who sits where.
-            reseat: asked for another lineup whenever episodes end; None keeps the first. A copy keeps its players for
+            reseat: called for another lineup whenever episodes end; None keeps the first. A copy keeps its players for
                 a whole episode.
 
         Returns:
@@ -140,7 +140,7 @@ class Collector:
         return rollout, episodes, steps * batch.num_envs
 
     def _carry(self, rollout: Rollout, steps: int) -> Rollout:
-        """Put the open decisions of the rollout before in front, and keep back those that are open now."""
+        """Put the open decisions of the previous rollout in front, and keep back those that are open now."""
         before = self._open
         if before is not None and bool(before.where.any()):
             self._memory.write_front(before)
@@ -149,7 +149,7 @@ class Collector:
         return rollout
 
     def forget_open(self, first: int, last: int) -> None:
-        """Drop the open decisions of copies ``first`` to ``last`` - 1: who took them does not learn there any more."""
+        """Drop the open decisions of copies ``first`` to ``last`` - 1, whose learner has been replaced."""
         if self._open is not None:
             self._open.where[first:last] = False
 
@@ -180,13 +180,13 @@ class Collector:
 
         Args:
             rollout: what was played.
-            lineups: none where the learner has all seats, one for all steps, or one a step.
-            first_only: whether each copy's first episode alone counts.
+            lineups: none where the learner has all seats, one for all steps, or one per step.
+            first_only: whether only each copy's first episode counts.
         """
-        # By NumPy, whose calls take a third of torch's time on the few numbers between an off-policy agent's updates.
+        # NumPy: its calls take a third of torch's time on the few numbers between an off-policy agent's updates.
         ended = rollout.terminated.cpu().numpy() | rollout.truncated.cpu().numpy()
         reward = rollout.reward.cpu().numpy().astype(np.float64)
-        if not ended.any():  # as in most of those
+        if not ended.any():  # the usual case there
             self.episode_return += reward.sum(0)
             self.episode_length += len(reward)
             return Episodes(np.zeros(0), np.zeros(0, np.int64))
@@ -195,7 +195,7 @@ class Collector:
             ended = ended & (before == 0)
         total = self.episode_return + np.cumsum(reward, 0)  # [T, B, P]
         length = self.episode_length + np.arange(1, len(reward) + 1)[:, None]  # [T, B]
-        copy, t = np.nonzero(ended.T)  # each copy's ends one after another
+        copy, t = np.nonzero(ended.T)  # sorted by copy, then time
         first = np.ones(len(copy), bool)
         first[1:] = copy[1:] != copy[:-1]
         at_end, length_at_end = total[t, copy], length[t, copy]
@@ -217,7 +217,7 @@ class Collector:
         return Episodes(means, lengths, None if seating is None else returns, seating, owner)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The episodes under way, and the decisions that are open."""
+        """The unfinished episodes and the open decisions."""
         state = {
             "episode_return": torch.from_numpy(self.episode_return.copy()),
             "episode_length": torch.from_numpy(self.episode_length.copy()),
@@ -230,10 +230,10 @@ class Collector:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
-            KeyError: if something is missing.
+            KeyError: if an entry is missing.
         """
         self.episode_return = state["episode_return"].numpy().copy()
         self.episode_length = state["episode_length"].numpy().copy()
@@ -248,7 +248,7 @@ class Collector:
 
 
 def _seating(lineups: list[Lineup], t: np.ndarray, copy: np.ndarray) -> np.ndarray | None:
-    """The player in each seat of copies at steps, [E, P]; None where the learner has all."""
+    """The player in each seat of these copies at these steps, [E, P]; None where the learner has all."""
     if not lineups:
         return None
     if len(lineups) == 1:
@@ -261,7 +261,7 @@ def _seating(lineups: list[Lineup], t: np.ndarray, copy: np.ndarray) -> np.ndarr
 
 
 def _active(memory: _Memory, owned: Tensor | None, over: Tensor | None) -> Tensor | None:
-    """Which seats act as the learner in a step, [B, P]; None where all do."""
+    """Which seats the learner acts in during a step, [B, P]; None where it acts in all."""
     active = None if memory.acting is None else memory.acting
     for part in (owned, None if over is None else ~over[:, None]):
         if part is not None:
@@ -270,18 +270,18 @@ def _active(memory: _Memory, owned: Tensor | None, over: Tensor | None) -> Tenso
 
 
 class _At(NamedTuple):
-    """One step's views of a rollout's memory.
+    """Views of a rollout's memory at one step.
 
     Attributes:
-        obs: [B, P, ...], one tensor or those of a dict.
-        seen: the same as rows [B * P, ...], as players take it.
+        obs: [B, P, ...], one tensor or a dict of tensors.
+        seen: the same as rows [B * P, ...], the input of the players.
         mask: legal actions as rows [B * P, A], or None.
         sample: rows [B * P, ...].
         log_prob: rows [B * P].
         reward: [B, P].
         terminated: [B].
         truncated: [B].
-        final_obs: as ``obs``.
+        final_obs: shaped as ``obs``.
     """
 
     obs: list[Tensor]
@@ -296,12 +296,12 @@ class _At(NamedTuple):
 
 
 class _Memory:
-    """The tensors of one rollout, [T, B, P, ...] and one step more of observations.
+    """The tensors of one rollout, [T, B, P, ...], with one more step of observations.
 
     Args:
         batch: the copies.
-        num_steps: the most steps.
-        front: rows in front of the first step, 1 for decisions that are carried over, else 0.
+        num_steps: maximum number of steps.
+        front: rows in front of the first step: 1 for decisions carried over, else 0.
     """
 
     def __init__(self, batch: AnyBatch, num_steps: int, front: int) -> None:
@@ -328,7 +328,7 @@ class _Memory:
         self._views: dict[int, _At] = {}
 
     def at(self, t: int) -> _At:
-        """Step t's views; making them costs as much as a small network, so those of the first steps are kept."""
+        """Step t's views; creating them costs as much as a small network's forward pass, so early steps' are cached."""
         view = self._views.get(t)
         if view is None:
             row = t + self.front
@@ -349,7 +349,7 @@ class _Memory:
         return view
 
     def write_before(self, t: int, batch: AnyBatch) -> None:
-        """What the players see before step t."""
+        """Write the players' inputs before step t."""
         at = self.at(t)
         for target, source in zip(at.obs, _tensors(batch.obs), strict=True):
             target.copy_(source)
@@ -359,7 +359,7 @@ class _Memory:
         self.acting = None if batch.active is None else batch.active.clone()
 
     def write_after(self, t: int, result: Any, active: Tensor | None, final_active: Tensor | None) -> None:
-        """What step t gave."""
+        """Write the results of step t."""
         at = self.at(t)
         at.reward.copy_(result.reward)
         at.terminated.copy_(result.terminated)
@@ -372,7 +372,7 @@ class _Memory:
             self.final_active[t + self.front].copy_(final_active)
 
     def write_front(self, open_: OpenDecisions) -> None:
-        """Put decisions that are carried over into the row in front of the first step."""
+        """Write decisions that are carried over into the row in front of the first step."""
         for target, source in _pairs(self.obs, open_.obs):
             target[0].copy_(source)
         self.sample[0].copy_(open_.sample)
@@ -383,12 +383,12 @@ class _Memory:
             self.legal_mask[0].copy_(open_.legal_mask)
 
     def write_last(self, steps: int, batch: AnyBatch) -> None:
-        """The observation after the last step."""
+        """Write the observation after the last step."""
         for target, source in zip(_tensors(self.obs), _tensors(batch.obs), strict=True):
             target[steps + self.front].copy_(source)
 
     def cut(self, t: int, unfinished: Tensor, batch: AnyBatch) -> None:
-        """Count episodes that are not over by step t as truncated there."""
+        """Mark episodes that are not over by step t as truncated there."""
         self.truncated[t] |= unfinished
         for final, obs in _pairs(self.final_obs, batch.obs):
             final[t][unfinished] = obs[unfinished]
@@ -417,7 +417,7 @@ class _Memory:
 
 
 def _check_memory(batch: AnyBatch, num_steps: int) -> None:
-    """Refuse a rollout larger than the machine before the system grants memory that it does not have.
+    """Refuse a rollout larger than the machine's memory before the system grants memory that it does not have.
 
     Raises:
         GameError: naming the settings that make it large.

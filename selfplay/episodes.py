@@ -1,4 +1,4 @@
-"""Playing whole episodes with fixed agents: what evaluation, videos and tournaments stand on."""
+"""Playing whole episodes with fixed agents, for evaluation, videos and tournaments."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _COPIES_AT_ONCE = 1024
 
 @dataclass
 class Played:
-    """Episodes that were played to their ends.
+    """Finished episodes.
 
     Attributes:
         returns: undiscounted, float64 [E, P].
         lengths: steps, int64 [E].
-        frames: images uint8 [H, W, 3] of the first episode, where asked for.
-        undrawn: why there are none although they were asked for, or None.
-        cut: episodes that did not end by themselves, whose returns are those so far.
-        starts: records [E] of the states in which they began, None for environments that cannot be saved.
+        frames: images uint8 [H, W, 3] of the first episode, if asked for.
+        undrawn: why there are no frames although they were asked for, or None.
+        cut: number of episodes cut at the step limit, whose returns are those so far.
+        starts: records [E] of the initial states, None for environments that cannot be saved.
     """
 
     returns: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Played:
 
     @property
     def same_return(self) -> bool:
-        """Whether all seats' mean return is the same in every episode, as in a zero-sum game: it says nothing then."""
+        """Whether the mean return over the seats is the same in every episode, as in a zero-sum game."""
         means = self.returns.mean(1)
         return self.returns.shape[1] > 1 and bool(np.ptp(means) <= 1e-6 * max(1.0, float(np.abs(means).max())))
 
@@ -60,22 +60,22 @@ def play_episodes(
     max_steps: int = 10_000,
     seating: NDArray[np.int64] | None = None,
 ) -> Played:
-    """Play whole episodes, one a copy, so that short episodes count no more than long ones.
+    """Play whole episodes, one per copy, so that short episodes count no more than long ones.
 
     Args:
-        agent: takes every seat; or several agents, that ``seating`` gives seats.
+        agent: plays every seat; or several agents, to which ``seating`` gives seats.
         env: environment id.
-        episodes: how many, E.
-        seed: of copies and draws; nothing else decides what happens.
-        settings: of the environment.
+        episodes: number of episodes, E.
+        seed: seeds copies and action draws; the results are a function of it.
+        settings: settings of the environment.
         device: where to play.
-        greedy: whether the most probable action is taken in place of a draw.
+        greedy: take the most probable action instead of a draw.
         max_frames: images of the first episode to draw, 0 for none.
         max_steps: steps after which an episode without a time limit is cut.
-        seating: the number of the agent in each seat of each episode, [E, P]; None gives the first all.
+        seating: the number of the agent in each seat of each episode, [E, P]; None gives the first agent every seat.
 
     Raises:
-        NotFiniteError: naming the step and copy in which the environment gave a number that is not finite.
+        NotFiniteError: naming the step and copy in which the environment returned a number that is not finite.
     """
     players = tuple(agent) if isinstance(agent, Sequence) else (agent,)
     parts: list[Played] = []
@@ -126,12 +126,12 @@ def _play(
         if not bool(playing.any()):
             break
     batch.close()
-    undrawn = undrawn or (f"{env}: draws no pictures" if max_frames and not frames else None)
+    undrawn = undrawn or (f"{env}: does not draw pictures" if max_frames and not frames else None)
     return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()), starts)
 
 
 def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy: bool) -> torch.Tensor:
-    """Everybody's actions, rows [B * P, ...]: one pass a player."""
+    """The actions of all seats as rows [B * P, ...]: one forward pass per player."""
     obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
     if lineup.learner_only:
         return lineup.players[0].act(obs, mask, generator, greedy=greedy).action
@@ -141,15 +141,15 @@ def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy:
         if action is None:
             action = part.new_zeros(lineup.seating.numel(), *part.shape[1:])
         action[index] = part
-    assert action is not None  # a lineup seats somebody
+    assert action is not None  # a lineup has at least one player
     return action
 
 
 def _open(
     env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str, drawn: bool
 ) -> tuple[AnyBatch, str | None]:
-    """The copies, and why they cannot be drawn (None where they can, or need not)."""
-    # A copy whose episode is over stands still, which saves the steps of slow environments.
+    """The copies, and why they cannot be drawn (None where they can, or need not be)."""
+    # A copy is not stepped after its episode is over, which saves the steps of slow environments.
     common: dict[str, Any] = {
         "device": device, "seed": seed, "settings": settings, "illegal": "replace", "autoreset": "disabled",
     }  # fmt: skip

@@ -1,13 +1,13 @@
-"""Numbers that are not finite stop a run: what the environment gave, what learning reported, and what is to be kept.
+"""Checks for numbers that are not finite: in rollouts, in the learner's metrics, and in weights to be kept.
 
-One such number turns every weight into NaN at the next gradient step. So each rollout is looked through before anything
-learns from it, what a learner reports of its losses and gradients after it has, and every tensor of an agent before it
-is evaluated, saved or frozen. Checkpoints that stand are left as they are, and the run goes on from them.
+One such number turns every weight into NaN at the next gradient step. So each rollout is checked before learning, the
+reported losses and gradients after it, and every tensor of an agent before it is evaluated, saved or frozen. A failed
+check ends the run; its earlier checkpoints stay, and the run can be resumed from them.
 
 A number counts as finite up to :data:`LIMIT`: beyond it its square, which losses take, overflows float32.
 
-Cost: a dot product of each block of floats with itself, once a rollout. It is finite if all numbers are; only where it
-is not are they looked at one by one. On a GPU the host waits once a rollout and once for the learner's report.
+Cost: a dot product of each block of floats with itself, once per rollout, which is finite if all numbers are; only if
+it is not are they checked one by one. On a GPU the host waits once per rollout and once for the learner's report.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlbits.envs.core.errors import MlbitsError
 _MOST = float(np.finfo(np.float32).max)
 LIMIT = math.sqrt(_MOST)
 _FLOAT, _INT, _vdot = torch.float32, torch.int64, np.vdot
-_REPORTED = ("loss", "grad", "error")  # what the names of losses and gradients contain
+_REPORTED = ("loss", "grad", "error")  # parts of the names of metrics that have to be finite
 _LOWER = "; a lower learning rate may help"
 _WANTED = f"wanted a finite number, at most {LIMIT:.2g} in size"
 
@@ -38,18 +38,18 @@ class NotFiniteError(MlbitsError, ArithmeticError):
 
     Args:
         env: id of the environment.
-        quantity: what it is, as in "reward", "observation", "learn/loss" or "weights 'network.log_std'".
+        quantity: what the number is, as in "reward", "observation", "learn/loss" or "weights 'network.log_std'".
         value: the number.
-        env_steps: of the run, when it came up.
-        copy: of the environment, from 0; None where it is of all.
-        why: more to say.
+        env_steps: environment steps of the run when it was found.
+        copy: the copy of the environment, from 0; None where it belongs to none.
+        why: text to append to the message.
 
     Attributes:
         env: id of the environment.
-        quantity: what it is.
+        quantity: what the number is.
         value: the number.
-        env_steps: of the run, when it came up.
-        copy: of the environment, or None.
+        env_steps: environment steps of the run when it was found.
+        copy: the copy of the environment, or None.
     """
 
     def __init__(
@@ -61,39 +61,39 @@ class NotFiniteError(MlbitsError, ArithmeticError):
 
     @classmethod
     def of_learning(cls, env: str, error: DivergedError, env_steps: int) -> NotFiniteError:
-        """What an agent came upon as it learned."""
+        """From an error that an agent raised while learning."""
         return cls(env, error.quantity, error.value, env_steps, why=_LOWER)
 
     def kept(self, run: Path, checkpoint: Path | None) -> NotFiniteError:
-        """The same, and which checkpoint of the run (its folder) is the last good one."""
+        """This error with its message extended by the run's folder and its last good checkpoint."""
         what = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint stays: {checkpoint}"
-        self.args = (f"{self.args[0]}; {run} has ended, {what}",)
+        self.args = (f"{self.args[0]}; {run} was stopped, {what}",)
         return self
 
 
 def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> None:
-    """Refuse a rollout with a number that is not finite, before anything learns from it or keeps it.
+    """Refuse a rollout with a number that is not finite, before it is used for learning or kept.
 
     Args:
-        rollout: what was played.
-        ended: whether an episode ended in it; only then are the last observations of episodes looked at.
+        rollout: the rollout.
+        ended: whether an episode ended in it; only then are the last observations of episodes checked.
         env: id of the environment.
-        env_steps: of the run, before the rollout.
+        env_steps: environment steps of the run before the rollout.
 
     Raises:
-        NotFiniteError: naming the earliest one.
+        NotFiniteError: naming the earliest such number.
     """
     obs = rollout.obs
     if type(obs) is Tensor and obs.dtype is _FLOAT and obs.is_cpu and rollout.sample.dtype is _INT and not ended:
-        # The same for the usual kind, quickly: a learner with a replay asks every few steps.
+        # A faster path for the usual kind of rollout: a learner with a replay buffer calls this every few steps.
         reward, seen, last = rollout.reward.numpy(), obs.numpy(), rollout.last_obs.numpy()
         if _vdot(reward, reward) <= _MOST and _vdot(seen, seen) <= _MOST and _vdot(last, last) <= _MOST:
             return
-    if _sound([block for _, _, block in _floats(rollout, ended)]):
+    if _all_within_limit([block for _, _, block in _floats(rollout, ended)]):
         return
     copies, found = rollout.reward.shape[1], []
     for quantity, first, block in _floats(rollout, ended):
-        place = first_unsound(block)
+        place = first_beyond_limit(block)
         if place is not None:
             row, copy, value = place
             found.append((first + row, quantity, value, copy))
@@ -103,7 +103,7 @@ def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> No
 
 
 def _floats(rollout: Rollout, ended: bool) -> Iterator[tuple[str, int, Tensor]]:
-    """The blocks of floats [T, B, P, ...] of a rollout: what they are, and after how many steps the first row was."""
+    """The blocks of floats [T, B, P, ...] of a rollout: name, number of steps before the first row, and the block."""
     yield "reward", 1, rollout.reward
     if rollout.sample.is_floating_point():
         yield "action", 1, rollout.sample
@@ -121,8 +121,8 @@ def _parts(obs: Any) -> list[Tensor]:
     return [part for part in parts if part.is_floating_point()]
 
 
-def _sound(blocks: list[Tensor]) -> bool:
-    """Whether all numbers are surely within the limit; False where that has to be looked at one by one."""
+def _all_within_limit(blocks: list[Tensor]) -> bool:
+    """Whether all numbers are certainly within the limit; False where they have to be checked one by one."""
     if blocks[0].is_cpu:
         return all(_square(block) <= _MOST for block in blocks)  # False for NaN
     squares = [block.flatten().float() @ block.flatten().float() for block in blocks]
@@ -136,9 +136,9 @@ def _square(block: Tensor) -> float:
     return float(np.vdot(array, array))
 
 
-def first_unsound(block: Tensor) -> tuple[int, int, float] | None:
-    """The first number [T, B, ...] that is not within the limit: its t, b and value; None where all are."""
-    bad = ~(block.abs().double() <= LIMIT)  # in float16 the limit would be infinite
+def first_beyond_limit(block: Tensor) -> tuple[int, int, float] | None:
+    """The t, b and value of the first number [T, B, ...] that is not within the limit; None where all are."""
+    bad = ~(block.abs().double() <= LIMIT)  # double, as the limit is infinite in float16
     if not bool(bad.any()):
         return None
     flat = bad.flatten(1) if bad.dim() > 1 else bad[:, None]
@@ -148,10 +148,10 @@ def first_unsound(block: Tensor) -> tuple[int, int, float] | None:
 
 
 def check_array(values: Any, quantity: str, env: str, env_steps: int) -> None:
-    """Refuse an array [B, ...] of a number a copy, or more, of which one is not finite.
+    """Refuse an array [B, ...], one row per copy, with a number that is not finite.
 
     Raises:
-        NotFiniteError: naming the first.
+        NotFiniteError: naming the first such number.
     """
     array = np.asarray(values)
     if array.dtype.kind != "f":
@@ -159,73 +159,73 @@ def check_array(values: Any, quantity: str, env: str, env_steps: int) -> None:
     if array.dtype.itemsize < 4:
         array = array.astype(np.float32)
     if not np.vdot(array, array) <= _MOST:
-        place = first_unsound(torch.from_numpy(array.reshape(1, *array.shape)))
+        place = first_beyond_limit(torch.from_numpy(array.reshape(1, *array.shape)))
         if place is not None:
             raise NotFiniteError(env, quantity, place[2], env_steps, place[1])
 
 
 def check_evaluation(obs: Any, reward: Tensor, env: str, steps: int) -> None:
-    """Refuse what a step of evaluation gave, before anybody acts on it or it is summed up.
+    """Refuse a number of an evaluation step that is not finite, before it is used.
 
     Args:
         obs: [B, P, ...] or a dict of those.
         reward: [B, P].
         env: id of the environment.
-        steps: of the episodes, with this one.
+        steps: steps of the episodes, including this one.
 
     Raises:
         NotFiniteError: naming the first number that is not finite.
     """
     blocks = [("reward", reward), *(("observation", part) for part in _parts(obs))]
-    if not _sound([block for _, block in blocks]):
+    if not _all_within_limit([block for _, block in blocks]):
         for quantity, block in blocks:
-            place = first_unsound(block[None])
+            place = first_beyond_limit(block[None])
             if place is not None:
                 raise NotFiniteError(env, f"{quantity} in an evaluation episode", place[2], steps, place[1])
 
 
 def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:
-    """Refuse a loss, gradient norm or error that a learner reports and that is not finite.
+    """Refuse a reported loss, gradient norm or error that is not finite.
 
-    Other metrics may be NaN, which says that there is nothing to say.
+    Other metrics may be NaN, meaning that there is no value to report.
 
     Raises:
-        NotFiniteError: naming it by its curve.
+        NotFiniteError: naming the metric's curve.
     """
     names = _reported(tuple(metrics))
     values: list[Any] = [metrics[name] for name in names]
     on_device = [k for k, value in enumerate(values) if isinstance(value, Tensor) and not value.is_cpu]
-    if on_device:  # read at once: the host waits for each reading
+    if on_device:  # in one transfer: the host waits for each
         for k, number in zip(on_device, torch.stack([values[k].float() for k in on_device]).tolist(), strict=True):
             values[k] = number
     for name, value in zip(names, values, strict=True):
-        if not -math.inf < value < math.inf:  # so it is False for NaN
+        if not -math.inf < value < math.inf:  # also true for NaN
             raise NotFiniteError(env, f"learn/{name}", float(value), env_steps, why=_LOWER)
 
 
 @functools.lru_cache(maxsize=64)
 def _reported(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of a learner's metrics that have to be finite."""
+    """Names of the metrics that have to be finite."""
     return tuple(name for name in names if any(word in name for word in _REPORTED))
 
 
 class Guard:
-    """Knows which of an agent's tensors are finite in a fresh one, and refuses it once one of them is not.
+    """Checks that an agent's tensors are still finite, except those that are not finite in a new agent.
 
-    Those that are not finite from the start (an infinite noise that means "at random") say something else by it.
+    A tensor that is infinite from the start uses infinity as a value (an infinite noise meaning "at random").
 
     Args:
-        fresh: the state of an agent that has learned nothing.
+        fresh: the state of a new agent.
     """
 
     def __init__(self, fresh: Mapping[str, Tensor]) -> None:
         self._exempt = {name for name, tensor in fresh.items() if not _finite(tensor)}
 
     def check(self, state: Mapping[str, Tensor], env: str, env_steps: int) -> None:
-        """Refuse a state.
+        """Check a state.
 
         Raises:
-            NotFiniteError: naming the first tensor of it that has become NaN or infinite.
+            NotFiniteError: naming its first tensor that has become NaN or infinite.
         """
         for name, tensor in state.items():
             if name not in self._exempt and not _finite(tensor):

@@ -1,8 +1,8 @@
-"""What ends a run from outside: Ctrl-C, SIGTERM, a terminal that is closed, a pipe that nobody reads any more.
+"""Stopping a run from outside: Ctrl-C, SIGTERM, a closed terminal, or a pipe with no reader left.
 
-None of them breaks a run off. The iteration under way is finished, a checkpoint is saved, and then
-:class:`RunInterrupted` says where, and how to go on. A second signal ends the run at once, wherever it is: it goes on
-from the checkpoint before, as after a kill.
+None of them ends a run at once. The current iteration is finished, a checkpoint is saved, and then
+:class:`RunInterrupted` says where, and how to continue. A second signal ends the run immediately; it can then be
+resumed from its previous checkpoint, as after a kill.
 
 | what | exit status |
 |---|---|
@@ -11,9 +11,9 @@ from the checkpoint before, as after a kill.
 | a closed pipe, as in ``mlbits train ... | head -1`` | 141 |
 | SIGTERM | 143 |
 
-Signals are taken over while a run is under way, and given back after it: in the main thread, where Python handles
-them, and only those that have their usual meaning there. A program's own handlers, and signals that are ignored (by
-``nohup``), are left alone.
+Signal handlers are installed while a run is under way and restored after it: in the main thread, where Python handles
+signals, and only for signals that have their default handling. A program's own handlers, and signals that are ignored
+(by ``nohup``), are left alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-PIPE_STATUS = 141  # 128 + SIGPIPE, what the shell says of others that a closed pipe ends
+PIPE_STATUS = 141  # 128 + SIGPIPE, the shell's exit status for a process that a closed pipe ends
 # A terminal's Ctrl-C reaches every process in it, and one of them may pass it on to its children as SIGTERM.
 _ONE_REQUEST = 1.0  # seconds in which different signals are the same request
 
@@ -39,10 +39,10 @@ class RunInterrupted(KeyboardInterrupt):
     """A run that was stopped from outside.
 
     Args:
-        text: where it stands and how to go on.
-        status: of exit: 128 + the signal's number.
-        folder: of the run.
-        checkpoint: that was saved, or None where it was stopped at once.
+        text: where the run stopped and how to continue.
+        status: the exit status: 128 + the signal's number.
+        folder: the run's folder.
+        checkpoint: the one that was saved, or None where the run was stopped at once.
     """
 
     def __init__(self, text: str, status: int, folder: Path, checkpoint: Path | None) -> None:
@@ -51,14 +51,14 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Takes note of what asks a run to end.
+    """Records requests to stop a run.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
 
     Attributes:
-        name: of what asked first, "" while nothing has.
-        status: of exit.
+        name: the first request's name, "" while there is none.
+        status: the exit status.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Interrupts]:
-        """Take the signals over while within."""
+        """Handle signals inside this context."""
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -84,54 +84,56 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name and (number == self._number or time.monotonic() - self._since > _ONE_REQUEST):
             raise RunInterrupted(
-                f"stopped at once; {self._folder} goes on from its newest checkpoint: {resume_command(self._folder)}",
+                f"stopped at once; to continue from the newest checkpoint: {resume_command(self._folder)}",
                 128 + number, self._folder, None,
             )  # fmt: skip
         if not self.name:
             self._number, self._since = number, time.monotonic()
             self.name, self.status = signal.Signals(number).name, 128 + number
-            # Not by print, which may be what the signal has interrupted.
+            # Not by print: the signal may have interrupted a print.
             with contextlib.suppress(OSError):
-                os.write(2, f"\n{self.name}: finishing the iteration, then saving; again: stop at once\n".encode())
+                os.write(
+                    2, f"\n{self.name}: finishing the iteration, then saving; a second signal stops at once\n".encode()
+                )
 
     def closed_pipe(self) -> None:
-        """Take note that nobody reads what is printed."""
+        """Record that the output has no reader any more."""
         if not self.name:
             self.name, self.status = "closed pipe", PIPE_STATUS
 
     def at_the_end(self) -> RunInterrupted:
-        """What says that a run was over anyway; to be raised, so that what comes after it ends too."""
+        """The exception for a request that came as the run was finished; raise it, so that the command stops too."""
         text = f"{self.name}: the run is finished: {self._folder}\nevaluate: {eval_command(self._folder)}"
         return RunInterrupted(text, self.status, self._folder, None)
 
 
 def resume_command(folder: Path) -> str:
-    """What continues a run."""
+    """The command that continues a run."""
     return f"mlbits resume {shlex.quote(str(folder))}"
 
 
 def eval_command(folder: Path) -> str:
-    """What plays with its agent."""
+    """The command that evaluates a run's agent."""
     return f"mlbits eval {shlex.quote(str(folder))}"
 
 
-# How to go on with a command that Ctrl-C ended. A run under way says so itself, more exactly.
-_GOING_ON = {
+# How to continue a command that Ctrl-C ended. A run that has started prints its own, more exact message.
+_HOW_TO_CONTINUE = {
     "train": " before the run began",
-    "resume": " before the run went on; it is as it was, and the same command goes on with it",
-    "tournament": "; the games that were played are kept, and the same command goes on",
-    "reproduce": "; with --out the same command goes on with what it has, without it nothing is kept",
+    "resume": " before the run continued; nothing has changed, and the same command resumes it",
+    "tournament": "; the games played so far are kept, and the same command continues",
+    "reproduce": "; with --out the same command continues from what is saved, without it nothing is kept",
 }
 
 
 def interrupted_status(stop: KeyboardInterrupt, words: Sequence[str]) -> int:
-    """Say, in a line or two, how to go on with a command that was interrupted; returns its exit status.
+    """Print, in a line or two, how to continue a command that was interrupted; returns its exit status.
 
     Args:
-        stop: what ended it.
-        words: of the command, after ``mlbits``.
+        stop: the exception that ended it.
+        words: the command line after ``mlbits``.
     """
-    status, text = 128 + signal.SIGINT, "interrupted" + "".join(_GOING_ON.get(word, "") for word in words[:1])
+    status, text = 128 + signal.SIGINT, "interrupted" + "".join(_HOW_TO_CONTINUE.get(word, "") for word in words[:1])
     if isinstance(stop, RunInterrupted):
         status, text = stop.status, str(stop)
     if status == PIPE_STATUS:
@@ -142,7 +144,7 @@ def interrupted_status(stop: KeyboardInterrupt, words: Sequence[str]) -> int:
 
 
 def closed_pipe_status() -> int:
-    """Let nothing be printed into a closed pipe any more, even as the process ends; returns its exit status."""
+    """Stop all printing into a closed pipe, also at process exit; returns the exit status."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return PIPE_STATUS

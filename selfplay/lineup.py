@@ -1,8 +1,8 @@
-"""Lineups: who sits where, in which share of the copies.
+"""Lineups: which player sits in each seat of each copy.
 
 A lineup names players and gives each seat of each copy to one of them. Player 0 is the learner; in a league there are
-several learners, each with copies of its own. Decisions of one player are made in one pass over all of its rows,
-however many copies and seats those are.
+several learners, each with copies of its own. One forward pass computes all decisions of one player, over all of its
+copies and seats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEARNER = 0
 
 @dataclass(frozen=True)
 class Lineup:
-    """Who sits where.
+    """Which player sits in each seat of each copy.
 
     Attributes:
         players: agents; players[0] is the learner.
@@ -60,7 +60,7 @@ class Lineup:
 
     @cached_property
     def _rows(self) -> dict[int, Tensor]:
-        """By one sort, however many players there are."""
+        """The rows of every player, by a single sort."""
         flat = self.seating.flatten()
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=len(self.players)).tolist()
@@ -76,17 +76,17 @@ def self_play(learner: Agent, num_envs: int, num_seats: int, device: torch.devic
 def against(
     learner: Agent, opponents: Sequence[tuple[Agent, float]], num_envs: int, num_seats: int, device: torch.device
 ) -> Lineup:
-    """The learner in one seat, turn about from copy to copy, opponents in the others; what is left is self-play.
+    """The learner in one seat, a different one from copy to copy, opponents in the others; other copies are self-play.
 
     Args:
         learner: the agent that learns.
-        opponents: agents with their share of the copies; what is left of 1 is self-play.
+        opponents: agents with their fraction of the copies; what is left of 1 is self-play.
         num_envs: number of copies B.
         num_seats: number of seats P.
         device: where the seating lives.
 
     Raises:
-        AgentError: if a share is negative or they add up to more than 1.
+        AgentError: if a fraction is negative or they add up to more than 1.
     """
     shares = [share for _, share in opponents]
     if any(share < 0 for share in shares) or sum(shares) > 1 + 1e-9:

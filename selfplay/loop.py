@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mlbits.selfplay.bookkeeping import Turns
+from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
@@ -23,24 +23,24 @@ from mlbits.selfplay.session import Measure, Session, open_session
 
 
 def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupts) -> dict[str, Any]:
-    """Train until the run's steps are done, or somebody asks for its end; returns the summary.
+    """Train until the run has all its steps, or a signal asks it to stop; returns the summary.
 
     Raises:
-        RunInterrupted: where somebody has, once the iteration under way is over and saved.
+        RunInterrupted: after a signal or a closed pipe; the current iteration is finished and saved first.
         NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
     """
-    turns = Turns(session, tracker, folder)
+    bookkeeping = Bookkeeping(session, tracker, folder)
     try:
         while not session.finished:
             rollout, episodes, steps = session.collect()
-            with turns.clock.timing("learning"):
+            with bookkeeping.clock.timing("learning"):
                 metrics = session.learn(rollout)
-            turns.after(steps, episodes, metrics)
+            bookkeeping.after(steps, episodes, metrics)
             if interrupts.name and not session.finished:
-                raise turns.interrupted(interrupts)
-        summary = turns.finish()
+                raise bookkeeping.interrupted(interrupts)
+        summary = bookkeeping.finish()
     except NotFiniteError as error:
-        tracker.stopped(error.kept(folder, turns.newest()))
+        tracker.stopped(error.kept(folder, bookkeeping.newest()))
         raise
     if interrupts.name:
         raise interrupts.at_the_end()
@@ -81,7 +81,7 @@ def resume(
     """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
-        change_settings(folder, settings)  # so that another interruption goes on to the same end
+        change_settings(folder, settings)  # so that a run interrupted again resumes to the same end
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
@@ -101,7 +101,7 @@ def resume(
             for note in notes:
                 tracker.say(note)
             for problem in problems:
-                tracker.say(f"passed over {problem}")
+                tracker.say(f"skipped {problem}")
             tracker.say(f"resuming from {path if path is not None else 'the start: there is no checkpoint yet'}")
             return folder, loop(session, tracker, folder, interrupts)
         finally:

@@ -1,4 +1,4 @@
-"""What a run needs of the machine: memory that stays mapped, the number of threads, the process's own clock."""
+"""The machine a run uses: memory kept mapped, number of threads, memory size, the process's wall clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 def set_up(threads: int) -> None:
     """Prepare the process for learning on the CPU.
 
-    Sets torch's number of threads, and tells glibc to keep freed memory: by default the activations of every minibatch
+    Sets torch's number of threads, and makes glibc keep freed memory: by default the activations of every minibatch
     go back to the system and are paged in again, a third of a PPO update's time (measured: 7.8 against 5.8 us a step).
 
     Args:
@@ -33,7 +33,7 @@ def set_up(threads: int) -> None:
 
 
 def memory_bytes(device: torch.device | None = None) -> float:
-    """The memory of a device (None: of the machine), less where a container has less; infinite where nobody tells."""
+    """The memory of a device (None: of the machine), or the container's limit if lower; infinite if unknown."""
     if device is not None and device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
     limits = [math.inf]
@@ -46,7 +46,7 @@ def memory_bytes(device: torch.device | None = None) -> float:
 
 
 def process_wall_seconds() -> float:
-    """Wall seconds since the process started (since this module's import where the system does not tell)."""
+    """Wall seconds since the process started (or since this module's import, if the system does not report it)."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = float(fields[19]) / os.sysconf("SC_CLK_TCK")

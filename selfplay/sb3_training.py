@@ -1,13 +1,13 @@
-"""Training by Stable-Baselines3's own loop, recorded as any other run.
+"""Training by Stable-Baselines3's own loop, with our logging, evaluation and checkpoints.
 
-``mlbits train sb3-ppo ENV`` runs ``model.learn`` of SB3 itself. Its callback hands each turn (a rollout, and what was
-learned from it) to the same :class:`~mlbits.selfplay.bookkeeping.Turns` that follows our own loop's, so that the run's
-folder, the curves, the evaluation on the same seeds, the checkpoints and the summary are those of every run. Games of
-mlbits are played through :class:`~mlbits.envs.doors.sb3_vec_env.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each
+``mlbits train sb3-ppo ENV`` runs ``model.learn`` of SB3 itself. Its callback passes each iteration (a rollout and the
+metrics of its update) to the same :class:`~mlbits.selfplay.bookkeeping.Bookkeeping` that our own loop uses, so that the
+run's folder, curves, evaluations (on the same seeds), checkpoints and summary are those of every run. Games of mlbits
+are played through :class:`~mlbits.envs.doors.sb3_vec_env.SB3VecEnv`, others through SB3's ``DummyVecEnv``, each
 copy in a ``Monitor``.
 
-Where it differs: SB3 draws from the global generators, which are seeded for the run and set back after it; and it
-cannot be taken up again in the middle, since a model of SB3 saves neither its replay nor its environments.
+Where it differs: SB3 draws from the global generators, which are seeded for the run and restored after it; and a run
+cannot be resumed, since a model of SB3 saves neither its replay buffer nor its environments.
 
 Example:
     mlbits train sb3-ppo CartPole-v1 --seed 1
@@ -43,7 +43,7 @@ from mlbits.envs.doors.gymnasium_ids import make_copy
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.registry import make_sb3, registered
-from mlbits.selfplay.bookkeeping import Turns
+from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
@@ -56,7 +56,7 @@ from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session
 
 RESUMABLE = False
-_RECORD_EVERY = 1000  # environment steps: some of SB3's turns are of a single step
+_RECORD_EVERY = 1000  # environment steps: some of SB3's iterations have a single step
 _MAX_SEED = 2**32 - 1  # of NumPy's global generator
 
 
@@ -93,18 +93,18 @@ def _learn(model: Any, session: SB3Session, tracker: Tracker, folder: Path, inte
     """SB3's loop; returns the summary.
 
     Raises:
-        RunInterrupted: when a signal or a closed pipe asks for the end; the policy is saved before.
+        RunInterrupted: after a signal or a closed pipe; the policy is saved first.
         NotFiniteError: naming the environment, step, copy and quantity, and the last good checkpoint.
     """
-    turns = Turns(session, tracker, folder)
+    bookkeeping = Bookkeeping(session, tracker, folder)
     try:
-        recording = _Recording(session, turns, interrupts)
+        recording = _Recording(session, bookkeeping, interrupts)
         model.learn(session.settings.run.total_steps, callback=recording, log_interval=None)
         if interrupts.name and not session.finished:
-            raise turns.interrupted(interrupts, resumable=RESUMABLE)
-        summary = turns.finish()
+            raise bookkeeping.interrupted(interrupts, resumable=RESUMABLE)
+        summary = bookkeeping.finish()
     except NotFiniteError as error:
-        tracker.stopped(error.kept(folder, turns.newest()))
+        tracker.stopped(error.kept(folder, bookkeeping.newest()))
         raise
     if interrupts.name:
         raise interrupts.at_the_end()
@@ -122,18 +122,18 @@ def resume(
     """The folder and summary of a run that is finished.
 
     Raises:
-        RunError: if it is not: SB3 cannot go on where it was.
+        RunError: if it is not finished, as SB3 cannot resume.
     """
     if total_steps is None and (folder / SUMMARY).exists():
         return folder, json.loads((folder / SUMMARY).read_text())
     raise RunError(
-        f"{folder}: a run of {settings.agent} cannot be resumed: Stable-Baselines3 keeps neither its replay nor its "
-        f"environments; wanted a new run (the newest checkpoint of this one plays: mlbits eval {quote(str(folder))})"
+        f"{folder}: a run of {settings.agent} cannot be resumed: Stable-Baselines3 saves neither its replay "
+        f"buffer nor its environments; wanted a new run (to evaluate this one: mlbits eval {quote(str(folder))})"
     )
 
 
 class SB3Session(Session):
-    """A session whose learner learns in SB3's loop; its batch is one copy, there for its spaces."""
+    """A session whose learner learns in SB3's loop; its batch is a single copy, used for its spaces."""
 
     @property
     def record_every(self) -> int:
@@ -141,17 +141,17 @@ class SB3Session(Session):
         return self.settings.run.record_every or _RECORD_EVERY
 
     def to_checkpoint(self) -> Checkpoint:
-        """What acting depends on."""
+        """The state needed for acting."""
         recent = torch.tensor(list(self.recent), dtype=torch.float64)
         return Checkpoint(self.learner.state_dict(), {"recent": recent}, self.counters.plain())
 
 
 class _Recording(BaseCallback):
-    """Hands SB3's turns to the run's: each ends where the next rollout, or the end of training, begins."""
+    """Passes SB3's iterations to the bookkeeping: each ends when the next rollout, or the end of training, begins."""
 
-    def __init__(self, session: Session, turns: Turns, interrupts: Interrupts) -> None:
+    def __init__(self, session: Session, bookkeeping: Bookkeeping, interrupts: Interrupts) -> None:
         super().__init__()
-        self._session, self._turns, self._interrupts = session, turns, interrupts
+        self._session, self._bookkeeping, self._interrupts = session, bookkeeping, interrupts
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._steps, self._played = 0, False
@@ -169,7 +169,7 @@ class _Recording(BaseCallback):
         envs.step = timed  # type: ignore[method-assign]
 
     def _on_rollout_start(self) -> None:
-        self._end_turn()
+        self._end_iteration()
         self._began, self._environment_began = time.perf_counter(), self._session.collector.timing.environment
         self._played = False
 
@@ -184,7 +184,7 @@ class _Recording(BaseCallback):
         return not (self._session.finished or self._interrupts.name)
 
     def _check(self, dones: Any) -> None:
-        """Refuse numbers of the environments that are not finite, as they were before VecNormalize clipped them."""
+        """Refuse numbers from the environments that are not finite, before VecNormalize clips them."""
         normalize, env = self.model.get_vec_normalize_env(), self._session.settings.env
         if normalize is None:
             reward, obs = self.locals["rewards"], self.locals["new_obs"]
@@ -202,10 +202,10 @@ class _Recording(BaseCallback):
         self._began, self._played = now, True
 
     def _on_training_end(self) -> None:
-        self._end_turn()
+        self._end_iteration()
 
-    def _end_turn(self) -> None:
-        """Count what was played and learned; nothing of a rollout that was broken off when the run was solved."""
+    def _end_iteration(self) -> None:
+        """Record an iteration; not a rollout that was cut short because the run was solved."""
         if not self._played or self._session.finished:
             return
         self._session.collector.timing.learning += time.perf_counter() - self._began
@@ -214,10 +214,10 @@ class _Recording(BaseCallback):
         self._returns, self._lengths = [], []
         metrics = self._metrics()
         check_metrics(metrics, self._session.settings.env, self.model.num_timesteps)
-        self._turns.after(steps, episodes, metrics)
+        self._bookkeeping.after(steps, episodes, metrics)
 
     def _metrics(self) -> dict[str, float]:
-        """The latest of what SB3 logs of its learning, by its own names."""
+        """SB3's latest training metrics, by its own names."""
         logged = self.model.logger.name_to_value
         metrics = {name.removeprefix("train/"): value for name, value in logged.items() if name.startswith("train/")}
         if "rollout/exploration_rate" in logged:
@@ -281,7 +281,7 @@ def _open_copies(settings: Settings) -> VecEnv:
 
 
 def _check_memory(settings: Settings, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse a replay larger than the machine before the system grants memory that it does not have.
+    """Refuse a replay buffer larger than the machine's memory before the system grants memory that it does not have.
 
     Raises:
         ConfigError: naming the size that it would take.
@@ -296,7 +296,7 @@ def _check_memory(settings: Settings, observation_space: gym.Space[Any], action_
     size, room = capacity * (each + 8 * get_action_dim(action_space) + 12), memory_bytes(torch.device("cpu"))
     if size > room:
         raise ConfigError(
-            f"agent.buffer_size: a replay of {capacity:,} transitions of this environment takes "
+            f"agent.buffer_size: a replay buffer of {capacity:,} transitions of this environment takes "
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
             f"wanted at most {int(capacity * room / size):,}, with room for the rest"
         )

@@ -1,4 +1,4 @@
-"""A session: everything that a run is made of while it is under way, and how it is saved and restored."""
+"""A session: the parts of a run in progress (agent, copies, generators, counters), their saving and restoring."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest
 
-# Streams drawn from one seed; apart, so that more draws in one do not shift another.
+# Separate random streams of one seed, so that more draws in one do not change another.
 _ACTING, _LEARNING = 1_000_003, 2_000_003
-# An agent with a replay learns after every few steps: too often to write each time down.
+# An agent with a replay buffer learns every few steps: too often to log each time.
 _RECORD_EVERY = 1000
 
 
 @dataclass
 class Counters:
-    """Where a run stands.
+    """How far a run is.
 
     Attributes:
         env_steps: environment steps so far, over all copies.
-        iterations: turns of the loop so far.
-        wall_seconds: spent, over all processes of the run.
-        cpu_seconds: spent, over all processes of the run, imports included.
+        iterations: iterations of the loop so far.
+        wall_seconds: wall time over all processes of the run.
+        cpu_seconds: CPU time over all processes of the run, imports included.
         solved_at: env_steps, wall_seconds and cpu_seconds when it was solved, or None.
-        best_return_mean: of all evaluations, or None before the first.
+        best_return_mean: best mean return of all evaluations, or None before the first.
         evaluation: env_steps, return_mean, return_interval and episodes of the latest evaluation, or None.
         next_eval: env_steps at which the next evaluation is due.
         next_checkpoint: env_steps at which the next checkpoint is due.
         next_record: env_steps at which the next record is due.
-        unrecorded_metrics: what the learner reported last, since the last record.
-        unrecorded_lengths: of the episodes that ended since the last record.
+        unrecorded_metrics: the learner's latest report since the last record.
+        unrecorded_lengths: lengths of the episodes that ended since the last record.
     """
 
     env_steps: int = 0
@@ -72,7 +72,7 @@ class Counters:
 
 
 class Measured(NamedTuple):
-    """What a run was measured by, besides its return.
+    """Measurements of a run besides its return.
 
     Attributes:
         scalars: numbers by TensorBoard's names.
@@ -93,18 +93,18 @@ class Session:
     """The agent, its copies, its random streams and its counters.
 
     Attributes:
-        settings: of the run.
-        device: where everything lives.
+        settings: the run's settings.
+        device: device of all tensors.
         batch: the copies.
         learner: the agent that learns.
-        lineup: who sits where, at the start of the next rollout.
+        lineup: the lineup at the start of the next rollout.
         collector: plays rollouts.
-        learning: generator of shuffles, on the CPU.
+        learning: generator for shuffling and sampling in updates, on the CPU.
         recent: returns of the latest training episodes.
-        replay: what was played lately, for an agent that learns from that; else None.
-        opponents: whom the learner meets besides itself, or None.
-        measure: asked at every evaluation for more to record, or None.
-        counters: where the run stands.
+        replay: the replay buffer, for an agent that learns from one; else None.
+        opponents: the opponents besides the learner itself, or None.
+        measure: called at every evaluation for more to record, or None.
+        counters: how far the run is.
         guard: refuses learners that are no longer finite.
     """
 
@@ -127,17 +127,17 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has all its steps, or has been solved where that ends it."""
+        """Whether the run has all its steps, or is solved and set to stop then."""
         run, counters = self.settings.run, self.counters
         return counters.env_steps >= run.total_steps or (run.stop_when_solved and counters.solved_at is not None)
 
     @property
     def record_every(self) -> int:
-        """Environment steps between records; 0 for every time that the agent learns."""
+        """Environment steps between records; 0 records after every update."""
         return self.settings.run.record_every or (_RECORD_EVERY if self.replay is not None else 0)
 
     def start(self) -> None:
-        """Begin the first episodes, where :func:`open_session` was to leave that; may compile the rules."""
+        """Begin the first episodes, if :func:`open_session` has not; may compile the rules."""
         if isinstance(self.batch, GameBatch):
             self.batch.reset(seed=self.settings.run.seed)
 
@@ -145,7 +145,7 @@ class Session:
         """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collector.Collector.collect`.
 
         Raises:
-            NotFiniteError: if the environment gave a number that is not finite.
+            NotFiniteError: if the environment returned a number that is not finite.
         """
         opponents = self.opponents
         if opponents is None:
@@ -160,7 +160,7 @@ class Session:
         check_rollout(rollout, ended, self.settings.env, self.counters.env_steps)
 
     def learn(self, rollout: Rollout) -> Mapping[str, Any]:
-        """Let the learner learn from a rollout, or from the replay that takes it in; returns its metrics.
+        """Update the learner from a rollout, or from the replay buffer after adding it; returns its metrics.
 
         In a league each learner learns from its own copies; the metrics are the first one's.
 
@@ -177,10 +177,10 @@ class Session:
         return every[0]
 
     def check_weights(self) -> None:
-        """Refuse to go on with a learner of which something has become NaN or infinite.
+        """Check that every learner's state is finite.
 
         Raises:
-            NotFiniteError: naming it.
+            NotFiniteError: naming the first tensor that is not.
         """
         learners = [self.learner] if self.opponents is None else self.opponents.learners
         for learner in learners:
@@ -203,7 +203,7 @@ class Session:
         return [self.learner.learn(experience, progress, self.learning)]
 
     def belongs_to(self) -> dict[str, Any]:
-        """Facts that a checkpoint must share with this run to be its own."""
+        """Facts that have to be the same in a checkpoint for this run to load it."""
         settings = self.settings
         plain = json.loads(json.dumps(settings.to_json()))
         facts: dict[str, Any] = {
@@ -219,7 +219,7 @@ class Session:
         return facts
 
     def to_checkpoint(self) -> Checkpoint:
-        """Everything that going on depends on."""
+        """Everything needed to continue the run."""
         arrays: dict[str, Tensor] = {
             "acting": self.collector.generator.get_state(),
             "learning": self.learning.get_state(),
@@ -241,12 +241,12 @@ class Session:
     def from_checkpoint(
         self, checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        """Go on from a checkpoint of this run.
+        """Restore a checkpoint of this run.
 
         Args:
-            checkpoint: of the run.
-            folder: of the run.
-            say: is given lines for the user, of wrapped environments that take long to bring back or cannot be.
+            checkpoint: the checkpoint.
+            folder: the run's folder.
+            say: called with lines for the user, about wrapped environments that are slow or impossible to restore.
 
         Raises:
             CheckpointError: if it lacks what this version of mlbits needs.
@@ -263,7 +263,7 @@ class Session:
             met = state.pop("opponents", None)
             self.counters = Counters(**state)
             if self.opponents is not None and (met is not None or self.opponents.pooled):
-                if met is None:  # guests alone can do without: older runs did not save their record
+                if met is None:  # only runs with guests alone may lack it: older versions did not save it
                     raise KeyError("opponents")
                 self.opponents.load(folder, unprefixed("opponents", arrays), met)
                 self.lineup = self.opponents.lineup
@@ -276,10 +276,10 @@ class Session:
             else:  # saved by mlbits 0.1, which started all episodes anew at every checkpoint
                 self._anew(list(range(self.batch.num_envs)))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"checkpoint: foreign: it does not hold what this run needs ({error})") from None
+            raise CheckpointError(f"checkpoint: foreign: it lacks what this run needs ({error})") from None
 
     def _anew(self, copies: list[int]) -> None:
-        """Forget the episodes that were under way in copies whose episodes were started anew."""
+        """Forget the unfinished episodes of copies whose episodes were started again."""
         if copies:
             self.collector.episode_return[copies] = 0
             self.collector.episode_length[copies] = 0
@@ -288,7 +288,7 @@ class Session:
 
     @property
     def threshold(self) -> float | None:
-        """The mean return that counts as solved, for the environment's default settings alone."""
+        """The mean return that counts as solved; only for the environment's default settings."""
         return reward_threshold(self.settings.env) if not self.settings.env_settings else None
 
 
@@ -296,9 +296,9 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     """Build everything that a run needs.
 
     Args:
-        settings: of the run.
-        start: whether the first episodes begin; without it :meth:`Session.start` begins them, and nothing has been
-            compiled when this returns.
+        settings: the run's settings.
+        start: whether to begin the first episodes; if not, :meth:`Session.start` does, and nothing has been compiled
+            when this returns.
 
     Raises:
         MlbitsError: naming the setting, space or device that does not fit.
@@ -307,7 +307,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     device = parse_device(run.device)
     if device.type == "cuda":
         device = check_cuda(device)
-    # A policy that masks never plays an illegal action, so nothing has to be checked in the loop.
+    # Our policies mask, and never play an illegal action, so the loop need not check for them.
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
@@ -332,7 +332,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
     collector = Collector(batch, spec, acting)
     if opponents is not None:
-        opponents.on_restart = collector.forget_open  # they were the old one's, who is gone
+        opponents.on_restart = collector.forget_open  # the reset learner has no use for its old decisions
     return Session(
         settings=settings,
         device=batch.device,
@@ -352,17 +352,17 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
 def open_opponents(
     settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch
 ) -> Opponents | None:
-    """Whom the learner meets in training; None where it plays itself alone.
+    """The learner's opponents in training; None for pure self-play.
 
     Args:
-        settings: of the run.
-        make: makes a fresh agent from a seed.
+        settings: the run's settings.
+        make: makes a new agent from a seed.
         learner: the agent that learns.
         batch: the copies.
 
     Raises:
         ConfigError: for settings that do not fit.
-        MlbitsError: for an opponent that is not known, has learnt nothing, or cannot play this environment.
+        MlbitsError: for an opponent that is unknown, has not been trained, or cannot play this environment.
     """
     run = settings.run
     if not run.opponents and run.pool == "none":
@@ -375,7 +375,7 @@ def open_opponents(
 
 
 def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:
-    """How many seats of how many copies a learner has at least."""
+    """The least number of rows (seats of copies) that a learner has."""
     if opponents is None:
         return batch.num_envs * batch.num_seats
     owned = opponents.lineup.learner_seats()
@@ -383,7 +383,7 @@ def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:
 
 
 def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
-    """The replay that an agent asks for, refused where the machine has no room for it.
+    """The replay buffer that an agent asks for; refused where it does not fit into the machine's memory.
 
     Raises:
         ConfigError: naming the size that it would take.
@@ -397,7 +397,7 @@ def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
     room = memory_bytes(batch.device)
     if size > room:
         raise ConfigError(
-            f"agent.buffer_size: a replay of {spec.capacity:,} transitions of this environment takes "
+            f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions of this environment takes "
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
             f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
         )
@@ -405,6 +405,6 @@ def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
         return Replay(spec, batch.obs, action, batch.legal_mask)
     except RuntimeError as error:
         raise ConfigError(
-            f"agent.buffer_size: a replay of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which the "
-            f"machine does not give ({str(error).splitlines()[0]}); wanted fewer"
+            f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which "
+            f"the machine does not grant ({str(error).splitlines()[0]}); wanted fewer"
         ) from None

@@ -1,21 +1,22 @@
-"""Means, shares and interquartile means with intervals that hold for few numbers: of episodes, and of training runs.
+"""Confidence intervals of means, fractions and interquartile means that hold for small samples.
 
-Percentiles of a bootstrap over 3 and 5 runs cover 70 to 75% and 88 to 90% where they claim 95%, and equal outcomes give
-them no width. What is used instead, for 95%, and how often it covers (simulated, 20,000 samples each):
+Percentile bootstrap intervals over 3 and 5 runs cover 70 to 75% and 88 to 90% where they claim 95%, and have no width
+if all outcomes are equal. The intervals used instead, and how often they cover at 95% (20,000 simulated samples each):
 
 | of | interval | normal | uniform | exponential |
 |---|---|---|---|---|
 | a mean; N = 3, 5, 10, 20 | Student (1908) | 95% | 92 to 95% | 88, 88, 90, 92% |
 | an interquartile mean; N = 3, 5, 10, 20 | :func:`iqm_interval` | 95 to 97% | 92 to 95% | 93, 96, 96, 97% |
-| a share | Wilson (1927) | | | |
+| a fraction | Wilson (1927) | | | |
 
-Where most numbers are equal or three different occur at most, as with returns of won, drawn and lost games, a mean's
-interval also reaches as far as Wilson's does for numbers between the smallest and the greatest: 93% and more for
-outcomes of two and three values, N from 3 to 100. Much skewed runs (log-normal) are beyond three or five numbers:
-there a mean's interval covers 82 to 84%.
+Where most numbers are equal, or at most three different ones occur, as with returns of won, drawn and lost games, a
+mean's interval is widened to at least Wilson's for numbers between the smallest and the greatest: 93% and more for
+outcomes of two and three values, N from 3 to 100. Strongly skewed (log-normal) outcomes need more than three or five
+numbers: there a mean's interval covers 82 to 84%.
 
-Equal numbers say nothing of the spread. Between known bounds a 0 of N share of others is possible up to Wilson's limit
-(near 3.8 / N, the "rule of three"), which gives an interval; without bounds it has no ends: -inf and inf.
+Equal numbers give no estimate of the spread. Between known bounds, the fraction of different outcomes may be as high as
+Wilson's limit for 0 of N (near 3.8 / N, like the "rule of three"), which gives an interval; without bounds the interval
+is -inf to inf.
 
 Example:
     >>> mean, (low, high) = mean_interval([1.0, 2.0, 3.0])
@@ -26,7 +27,7 @@ Example:
     (1.0, 0.84, 1.0)
     >>> interquartile_mean([500, 480, 490, 120, 500])  # one of five is left out at each end
     490.0
-    >>> [round(end) for end in iqm_interval([[500, 480, 490, 120, 500]])]  # of one task; a list a task where more
+    >>> [round(end) for end in iqm_interval([[500, 480, 490, 120, 500]])]  # one task; for several, one list per task
     [283, 697]
 """
 
@@ -41,24 +42,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_INFINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity')  # a text, which stays, or a number
+_INFINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity')  # a JSON string, which is kept, or an infinite number
 
 UNKNOWN = (-math.inf, math.inf)
-"""The interval of what nothing is known of."""
+"""The interval of a quantity about which nothing is known."""
 
 
 def mean_interval(
     values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] | None = None
 ) -> tuple[float, tuple[float, float]]:
-    """The mean and its confidence interval: Student's t, and what the module's docstring says of repeated numbers.
+    """The mean and its confidence interval: Student's t, widened for repeated numbers (see the module's docstring).
 
     Args:
         values: independent numbers [N], N >= 1.
         confidence: 0..1.
-        bounds: the smallest and the greatest value that is known to occur, for numbers that are equal or repeat.
+        bounds: the smallest and the greatest possible value, used where numbers are equal or repeat.
 
     Returns:
-        The mean and (low, high). One number, or equal ones, have the ends -inf and inf unless bounds are known.
+        The mean and (low, high). For one number, or equal numbers, these are -inf and inf unless bounds are known.
 
     Raises:
         ValueError: if there are no numbers, or some are outside ``bounds``.
@@ -67,7 +68,7 @@ def mean_interval(
     if len(array) == 0:
         raise ValueError("values: got none; wanted at least one number")
     if bounds is not None and not bounds[0] <= array.min() <= array.max() <= bounds[1]:
-        raise ValueError(f"bounds: got {bounds} for numbers {array.min()} .. {array.max()}; wanted them within")
+        raise ValueError(f"bounds: got {bounds} for numbers {array.min()} .. {array.max()}; wanted bounds around them")
     mean, count = float(array.mean()), len(array)
     if np.ptp(array) == 0:
         return float(array[0]), equal_interval(float(array[0]), count, bounds, confidence)
@@ -81,7 +82,7 @@ def mean_interval(
 
 
 def repeat(values: NDArray[np.float64]) -> bool:
-    """Whether outcomes are few: at most three different ones (twice as many numbers), or one that half of them have.
+    """Whether outcomes repeat: at most three different ones (of at least twice as many numbers), or half are equal.
 
     Args:
         values: [N].
@@ -95,12 +96,12 @@ def equal_interval(
 ) -> tuple[float, float]:
     """The interval of the mean where all of ``count`` independent numbers are equal.
 
-    A share of others of at most Wilson's limit for none of ``count`` may lie at either bound.
+    A fraction of other outcomes, at most Wilson's limit for 0 of ``count``, may lie at either bound.
 
     Args:
-        value: what they are.
-        count: how many; a fraction for numbers that are not quite independent.
-        bounds: the smallest and the greatest value that is possible; None, or two equal ones, say nothing.
+        value: the number that all of them are.
+        count: the sample size; not a whole number where the numbers are not quite independent.
+        bounds: the smallest and the greatest possible value; None, or two equal ones, for unknown.
         confidence: 0..1.
 
     Returns:
@@ -117,8 +118,8 @@ def bounded_interval(
 ) -> tuple[float, float]:
     """Wilson's interval for the mean of numbers between two bounds, from the variance of that mean.
 
-    The variance of one number is taken for a fixed part of the greatest that its mean allows,
-    (mean - low) (high - mean), which is what shares have. With two values it is Wilson's of their share.
+    The variance of one number is assumed to be a fixed multiple of the greatest that its mean allows,
+    (mean - low) (high - mean), as it is for fractions. With two values this is Wilson's interval of their fraction.
 
     Args:
         mean: of the numbers, between the bounds but at neither.
@@ -132,19 +133,19 @@ def bounded_interval(
     return low + width * near, low + width * far
 
 
-def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """A share and its interval by Wilson (1927), which stays within 0 and 1 and is of use at both.
+def fraction_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+    """A fraction and its interval by Wilson (1927), which stays within 0 and 1 and is useful at both ends.
 
     Args:
-        count: how many of ``total`` were so.
-        total: how many there were, at least 1.
+        count: number of successes.
+        total: number of trials, at least 1.
         confidence: 0..1.
 
     Returns:
-        The share and (low, high).
+        The fraction and (low, high).
 
     Raises:
-        ValueError: if there were none.
+        ValueError: if ``total`` is below 1.
     """
     if total < 1:
         raise ValueError(f"total: got {total}; wanted at least 1")
@@ -162,8 +163,8 @@ def difference_interval(
         confidence: 0..1.
 
     Returns:
-        mean(one) - mean(other) and (low, high); where a sample is all equal, it has the spread of a share of others
-        that lie at the end of what both samples show (:func:`equal_interval`), and without any spread -inf and inf.
+        mean(one) - mean(other) and (low, high). A sample of equal numbers gets the spread of a possible fraction of
+        others at the bounds of both samples (:func:`equal_interval`); if both have no spread, -inf and inf.
 
     Raises:
         ValueError: if there are no numbers.
@@ -189,7 +190,7 @@ def difference_interval(
 def interquartile_mean(values: ArrayLike) -> float:
     """The mean of the middle half: of N numbers, floor(N / 4) are left out at each end.
 
-    Less moved by a single failed run than the mean, less wasteful of runs than the median (Agarwal et al. 2021, "Deep
+    Less sensitive to one failed run than the mean, less wasteful of runs than the median (Agarwal et al. 2021, "Deep
     Reinforcement Learning at the Edge of the Statistical Precipice", section 4.3). The same as
     ``scipy.stats.trim_mean(values, 0.25)`` and the paper's rliable.
 
@@ -207,19 +208,19 @@ def interquartile_mean(values: ArrayLike) -> float:
 
 
 def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the interquartile mean of all strata: a studentised one, for as few runs as three.
+    """A studentised interval of the interquartile mean over all strata, for as few runs as three.
 
     Tukey and McLaughlin 1963, "Less vulnerable confidence and significance procedures for location based on a single
     sample" (Sankhya A 25): the standard error of a trimmed mean is that of the winsorised numbers (those left out
     replaced by the nearest kept) times N / h, with h numbers kept, and Student's t has h - 1 degrees of freedom. With 5
-    runs that alone covers 91 to 92%, and nothing is left of it where the middle is equal; so the interval is never
-    narrower than that of the mean of all, which failed runs widen.
+    runs that alone covers 91 to 92%, and it has no width where the middle half is equal; so the interval is never
+    narrower than that of the mean of all runs, which failed runs widen.
 
-    Several strata are pooled, and the spread is that within each (rliable's stratified bootstrap draws within tasks,
-    too); degrees of freedom by Satterthwaite (1946).
+    Several strata are pooled, and the spread is the one within each (rliable's stratified bootstrap also draws within
+    tasks); degrees of freedom by Satterthwaite (1946).
 
     Args:
-        strata: one array of numbers a task, each with at least one run.
+        strata: one array of numbers per task, each with at least one run.
         confidence: 0..1.
 
     Returns:
@@ -248,21 +249,21 @@ def iqm_interval(strata: Sequence[ArrayLike], confidence: float = 0.95) -> tuple
 
 
 def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> str:
-    """What an interval of 95% says, in words; where it has no ends, how many others there may be.
+    """A 95% interval in words; for equal numbers, the fraction of other outcomes that is possible.
 
     Args:
-        interval: low and high; an infinite number is an open end.
-        count: of the numbers that it is from.
-        form: of the ends.
+        interval: low and high; -inf or inf is an open end.
+        count: number of values it was computed from.
+        form: format of the ends.
     """
     low, high = (None if math.isinf(end) else format(end, form) for end in interval)
     if low is not None and high is not None:
         return f"95% interval {low} to {high}"
     if low is high:
         if count == 1:
-            return "no 95% interval, as it is from one alone"
+            return "no 95% interval from a single value"
         others = wilson(0.0, count, 0.95)[1]
-        return f"no 95% interval, as all {count} are equal: up to {others:.1%} of others may differ"
+        return f"no 95% interval: all {count} are equal, and up to {others:.1%} of further ones may differ"
     return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
 
 
@@ -272,9 +273,9 @@ def counted(number: int, what: str) -> str:
 
 
 def json_text(data: Any, indent: int | None = None) -> str:
-    """Plain data as JSON in which open ends, inf and -inf, stand as 1e999, since JSON has no word for them.
+    """Plain data as JSON, with inf and -inf written as 1e999 and -1e999, since JSON has no infinity.
 
-    Readers take that for infinite, or for their greatest number; Python's own ``json.dumps`` would write ``Infinity``.
+    Readers parse that as infinity or their greatest number; Python's own ``json.dumps`` would write ``Infinity``.
     """
     return _INFINITE.sub(
         lambda found: found[0].replace("Infinity", "1e999") if found[0][0] != '"' else found[0],
@@ -283,14 +284,14 @@ def json_text(data: Any, indent: int | None = None) -> str:
 
 
 def student(freedom: float, confidence: float) -> float:
-    """How many standard errors Student's interval reaches to either side."""
+    """Half the width of Student's interval, in standard errors."""
     from scipy.special import stdtrit  # here: a tenth of a second of import that only evaluation needs
 
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def _half_width(strata: Sequence[NDArray[np.float64]], kept: Sequence[NDArray[np.bool_]], confidence: float) -> float:
-    """Half the interval of the mean of numbers of which some were kept as they are, the others replaced."""
+    """Half the width of the interval of the mean of winsorised numbers."""
     parts = [len(stratum) * float(stratum.var(ddof=1)) for stratum in strata]
     if sum(parts) == 0:
         return 0.0
@@ -301,7 +302,7 @@ def _half_width(strata: Sequence[NDArray[np.float64]], kept: Sequence[NDArray[np
 
 
 def wilson(share: float, total: float, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share of so many independent ones, which need not be a whole number."""
+    """Wilson's interval of a fraction of ``total`` independent trials; ``total`` need not be a whole number."""
     from scipy.special import ndtri
 
     z = float(ndtri(0.5 + confidence / 2))

@@ -1,4 +1,4 @@
-"""What all tests share: one torch thread, and Atari's ids."""
+"""Set-up of all tests: one torch thread, Atari's ids, and a separate list of the user's folders."""
 
 import os
 import tempfile

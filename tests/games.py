@@ -1,14 +1,14 @@
-"""Games for tests alone: they cover what the shipped games of one seat do not.
+"""Games for tests only: they cover what the shipped games of one seat do not.
 
 | id | seats | covers |
 |---|---|---|
-| test/Nim-v0 | 2 in turn | a mask, MultiDiscrete observations, a winner and a loser |
+| test/Nim-v0 | 2, turn-based | a mask, MultiDiscrete observations, a winner and a loser |
 | test/Solitaire-v0 | 1 | the same rules alone: a Discrete mask in the Gymnasium doors |
-| test/Throws-v0 | 3 at once | random rewards and ends, MultiBinary observations, no mask |
+| test/Throws-v0 | 3, simultaneous | random rewards and ends, MultiBinary observations, no mask |
 | test/Signs-v0 | 1 | Dict observations, MultiDiscrete actions with a mask |
-| test/Relay-v0 | 2 in turn | the same rules, with every third turn nobody's |
+| test/Relay-v0 | 2, turn-based | the same rules, with every third turn idle |
 | test/Point-v0 | 1 | continuous actions, float64 state, Gaussian noise, truncation by the rules |
-| test/Tug-v0 | 2 in turn | continuous actions half bounded, passes without a mask, float64 observations |
+| test/Tug-v0 | 2, turn-based | continuous actions half bounded, passes without a mask, float64 observations |
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEAPS, MOST = 3, 3  # Nim: heaps, and the most that one move takes
 
 
 def register_test_games() -> list[str]:
-    """Make the games of this module known, once; returns their ids."""
+    """Register the games of this module, once; returns their ids."""
     games: dict[str, tuple[str, dict[str, Any]]] = {
         "test/Nim-v0": ("nim", {}),
         "test/Solitaire-v0": ("nim", {"seats": 1}),

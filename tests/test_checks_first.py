@@ -1,4 +1,4 @@
-"""What can refuse a command does so before anything is compiled: here compiling is what must not happen."""
+"""Commands are checked completely before anything is compiled: here compiling raises an error."""
 
 import shutil
 
@@ -13,7 +13,7 @@ TINY += ["--agent.num-steps", "8", "--agent.hidden", "8"]
 
 
 class CompiledError(BaseException):
-    """A driver was wanted."""
+    """Raised where a driver would be compiled."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def uncompiled(monkeypatch):
         monkeypatch.setattr(module, "load_driver", refuse)
 
 
-def test_compiling_would_be_noticed(uncompiled, tmp_path):
-    """What is right gets as far as compiling, in every command that is tried below."""
+def test_valid_commands_reach_compilation(uncompiled, tmp_path):
+    """Valid forms of every command tested below get as far as compiling."""
     for words in (
         ["train", "ppo", GRID, *TINY, "--out", str(tmp_path / "run")],
         ["solve", GRID],
@@ -48,7 +48,7 @@ def test_compiling_would_be_noticed(uncompiled, tmp_path):
             main(words)
 
 
-def test_what_is_right_of_a_run_gets_as_far_as_compiling(uncompiled, runs):
+def test_valid_commands_on_a_run_reach_compilation(uncompiled, runs):
     for words in (
         ["eval", str(runs / "grid")],
         ["resume", str(runs / "grid"), "--total-steps", "1000"],

@@ -1,4 +1,4 @@
-"""The command line: every mistake gets one line and status 2, and what works says what it did."""
+"""The command line: errors are one line with exit status 2, and valid commands print their results."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 
 def test_an_id_that_names_the_suite_is_the_same_environment(tmp_path):
-    """Its settings are flags and its preset is found, as without the prefix."""
+    """The prefix "mlbits:" changes nothing: settings are flags, and the preset is found."""
     words = ["train", "ppo", f"mlbits:{GRID}", *TINY[2:], "--env.map", "S.G", "--quiet", "--out", str(tmp_path / "run")]
     assert main(words) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -59,7 +59,7 @@ def test_an_id_that_names_the_suite_is_the_same_environment(tmp_path):
 
 @pytest.fixture
 def refused(capsys):
-    """Run a command that must be refused; gives the one line that it says."""
+    """Run a command that must be refused; returns its one-line error."""
 
     def run(*words):
         capsys.readouterr()
@@ -77,7 +77,7 @@ def refused(capsys):
 
 @pytest.fixture
 def printed(capsys):
-    """Run a command that must succeed; gives what it prints."""
+    """Run a command that must succeed; returns its output."""
 
     def run(*words):
         capsys.readouterr()
@@ -89,7 +89,7 @@ def printed(capsys):
     return run
 
 
-# What works.
+# Valid commands.
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -143,7 +143,7 @@ def test_help_for_a_wrapped_environment(printed):
     assert "render" not in said
 
 
-def test_everything_there_is_is_listed(printed):
+def test_list_shows_everything(printed):
     said = printed("list")
     tables = {"envs": mlbits.registered(), "agents": AGENTS, "evals": EVALS}
     tables["presets"] = [f"{agent} {env}" for agent, envs in presets().items() for env in envs]
@@ -156,7 +156,7 @@ def test_everything_there_is_is_listed(printed):
     assert "ppo" not in printed("list", "envs")
 
 
-def test_training_evaluating_and_going_on(printed, tmp_path):
+def test_training_evaluating_and_resuming(printed, tmp_path):
     folder, gif, result = tmp_path / "run", tmp_path / "a.gif", tmp_path / "result.json"
     said = printed("train", "ppo", GRID, *TINY, "--out", folder, "--env.map", "S.G", "--env.horizon", "9")
     assert "training ppo on mlbits/GridWorld-v0 (no preset: defaults and flags)" in said
@@ -169,7 +169,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
 
     said = printed("eval", folder, "--episodes", "7", "--gif", gif, "--json", result)
     assert "95% interval" in said
-    assert "7 episodes (checkpoint at 256 steps" in said
+    assert "over 7 episodes (" in said and "; checkpoint at 256 steps" in said
     assert f"animation: {gif}" in said
     with Image.open(gif) as picture:
         assert picture.format == "GIF"
@@ -178,7 +178,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
     assert values["episodes"] == 7
     assert values["return_interval"] == [-float("inf"), float("inf")]  # every episode takes the same two steps
     assert "Infinity" not in result.read_text()
-    assert f"return {values['return_mean']:.4g}, no 95% interval, as all 7 are equal" in said
+    assert f"return {values['return_mean']:.4g} over 7 episodes (no 95% interval: all 7 are equal" in said
 
     said = printed("resume", folder, "--total-steps", "512")
     assert f"resuming from {folder / 'checkpoints' / 'step-000000000256'}" in said
@@ -186,7 +186,7 @@ def test_training_evaluating_and_going_on(printed, tmp_path):
     assert "after 512 steps" in said
 
 
-def test_the_preset_that_is_used_is_said_and_recorded(printed, tmp_path):
+def test_the_preset_is_printed_and_recorded(printed, tmp_path):
     said = printed("train", "ppo", GRID, "--out", tmp_path / "run", "--total-steps", "100", "--eval-episodes", "1")
     assert "(preset ppo/mlbits/GridWorld-v0)" in said
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -196,19 +196,19 @@ def test_the_preset_that_is_used_is_said_and_recorded(printed, tmp_path):
     assert "(preset ppo/mlbits/CartPole-v0)" in other
 
 
-def test_evaluation_depends_on_its_seed_alone(printed, run):
+def test_evaluation_depends_only_on_its_seed(printed, run):
     lines = [printed("eval", run, "--episodes", "9", "--sample", "--seed", seed) for seed in (1, 1, 2)]
     assert lines[0] == lines[1] != lines[2]
 
 
-def test_evaluation_says_which_checkpoint_it_passed_over(run, tmp_path, capsys):
+def test_evaluation_names_the_checkpoint_it_skipped(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / "checkpoints" / "step-000000000256" / "state.json").write_text("{")
     capsys.readouterr()
     assert main(["eval", str(copy), "--episodes", "2"]) == 0
     said = capsys.readouterr()
-    assert "passed over" in said.err
+    assert "skipped" in said.err
     assert "step-000000000256: damaged: state.json" in said.err
     assert "checkpoint at 128 steps" in said.out
 
@@ -232,7 +232,7 @@ def test_the_command_itself(command):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_mistake_is_one_line_on_any_terminal(encoding):
-    """The library that reads the flags frames its messages by the terminal's alphabet and width."""
+    """The library that parses the flags frames its messages by the terminal's encoding and width."""
     command = [sys.executable, "-m", "mlbits.cli", "train", "ppo", GRID, "--num-envs", "-3"]
     narrow = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40", "FORCE_COLOR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=narrow)
@@ -240,7 +240,7 @@ def test_a_mistake_is_one_line_on_any_terminal(encoding):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{wanted}\n")
 
 
-def test_an_interruption_from_the_keyboard_says_how_to_go_on(monkeypatch, capsys):
+def test_ctrl_c_prints_how_to_continue(monkeypatch, capsys):
     def interrupted(words):
         raise KeyboardInterrupt
 
@@ -249,7 +249,7 @@ def test_an_interruption_from_the_keyboard_says_how_to_go_on(monkeypatch, capsys
     assert capsys.readouterr().err.strip() == "interrupted"
 
 
-# What does not.
+# Errors.
 
 
 def test_unknown_commands_agents_and_environments(refused):
@@ -330,7 +330,7 @@ def test_wrong_flags(refused, tmp_path, flags, message):
         (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout "),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit(refused, tmp_path, flags, message):
+def test_invalid_settings(refused, tmp_path, flags, message):
     said = refused("train", "ppo", GRID, *flags, "--out", tmp_path / "run")
     assert said.startswith(message)
     assert not (tmp_path / "run").exists()
@@ -387,7 +387,7 @@ def test_output_folders_that_are_taken(refused, run, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_folders_that_are_no_run(refused, tmp_path):
+def test_folders_that_are_not_runs(refused, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         for command in ("eval", "resume"):
             said = refused(command, folder)
@@ -430,7 +430,7 @@ def test_damaged_configs(refused, run, tmp_path):
         assert message in refused("resume", tmp_path)
 
 
-def test_evaluations_that_cannot_be(refused, run, tmp_path):
+def test_invalid_evaluations(refused, run, tmp_path):
     assert refused("eval", run, "--episodes", "0") == "--episodes: got 0; wanted at least 1"
     lost = tmp_path / "absent" / "x.gif"
     assert refused("eval", run, "--episodes", "1", "--gif", lost).startswith(f"--gif: {lost} cannot be written")
@@ -445,7 +445,7 @@ def test_benchmarks_of_no_length(refused, seconds):
     )
 
 
-def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
+def test_running_out_of_memory_is_one_line(refused, monkeypatch):
     def greedy(words):
         raise MemoryError("Unable to allocate 9 TiB")
 
@@ -454,7 +454,7 @@ def test_running_out_of_memory_is_said_in_one_line(refused, monkeypatch):
     assert refused("list") == wanted
 
 
-def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, monkeypatch):
+def test_a_full_disk_in_training_is_one_line(refused, tmp_path, monkeypatch):
     def full(path, tensors):
         raise OSError(28, "No space left on device")
 
@@ -463,11 +463,11 @@ def test_the_disk_filling_up_in_training_is_said_in_one_line(refused, tmp_path, 
     assert "could not be written ([Errno 28] No space left on device); earlier checkpoints are unharmed" in said
 
 
-def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed, refused, tmp_path):
+def test_a_stable_baselines_model_plays_the_named_environment(printed, refused, tmp_path):
     model = tmp_path / "model.zip"
     PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu", seed=0).learn(32).save(model)
     said = printed("eval", model, "mlbits/CartPole-v0", "--episodes", 3, "--json", tmp_path / "result.json")
-    assert "3 episodes (checkpoint at 32 steps" in said
+    assert "over 3 episodes (" in said and "; checkpoint at 32 steps" in said
     assert json.loads((tmp_path / "result.json").read_text())["env_steps"] == 32
     assert "3 episodes" in printed(
         "eval", model, "CartPole-v1", "--episodes", 3, "--env-json", '{"sutton_barto_reward": true}'
@@ -476,4 +476,4 @@ def test_a_model_of_stable_baselines_is_played_in_the_environment_named(printed,
     assert refused("eval", model, "Acrobot-v1").startswith("action_space: got Discrete(3); the model was trained on")
     assert refused("eval", tmp_path / "no.zip", GRID).endswith("not found; wanted a model that Stable-Baselines3 saved")
     assert refused("eval", model, "CartPole-v1", "--env-json", "[").startswith("--env-json: ")
-    assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} knows its own")
+    assert refused("eval", tmp_path, "CartPole-v1").endswith(f"are for MODEL.zip; {tmp_path} has its own")

@@ -53,14 +53,14 @@ def printed(capsys):
         ("9.007199254740993e15", 9_007_199_254_740_993),
     ],
 )  # fmt: skip
-def test_whole_numbers_as_people_write_them(text, number):
+def test_notations_of_whole_numbers(text, number):
     got = whole_number(text)
     assert got == number
     assert type(got) is int
 
 
 @pytest.mark.parametrize("text", ["1.5", "1e-3", "many", "", "k", "1e400", "1e999999999", "nan", "inf", "0x10", "1 0"])
-def test_what_is_no_whole_number_is_refused(text):
+def test_other_numbers_are_refused(text):
     with pytest.raises(ValueError, match="wanted a whole number, as in 100000, 100_000, 1e5 or 100k"):
         whole_number(text)
 
@@ -152,7 +152,7 @@ def blotto(tmp_path_factory):
 
 def test_eval_takes_settings_as_train_does(printed, refused, run):
     one = printed("eval", run, "--episodes", "3", "--env.step-cost", "5", "--env.horizon", "1")
-    assert one.startswith("return -5,")
+    assert one.startswith("return -5 over 3 episodes (")
     other = printed("eval", run, "--episodes", "3", "--env-json", '{"step_cost": 5.0, "horizon": 1}')
     assert other == one
     assert "did you mean --env.slip?" in refused("eval", run, "--env.slp", "0.1")
@@ -268,13 +268,13 @@ def test_a_finished_run_says_so(printed, blotto):
     before = {path: path.read_bytes() for path in blotto.rglob("*") if path.is_file()}
     said = printed("resume", blotto)
     steps = json.loads((blotto / "summary.json").read_text())["env_steps"]
-    assert said.startswith(f"{blotto} is finished: it has its {steps:,} steps, and nothing was run now\n")
-    assert f"to train on: mlbits resume {shlex.quote(str(blotto))} --total-steps {2 * steps}" in said
+    assert said.startswith(f"{blotto} is finished: it has its {steps:,} steps; nothing was done\n")
+    assert f"to train longer: mlbits resume {shlex.quote(str(blotto))} --total-steps {2 * steps}" in said
     assert printed("resume", blotto, "--total-steps", "5") == said  # an end that is past already
     assert {path: path.read_bytes() for path in blotto.rglob("*") if path.is_file()} == before
 
 
-def test_animations_are_of_the_kind_that_their_name_says(printed, refused, run, tmp_path):
+def test_animations_have_the_format_of_their_suffix(printed, refused, run, tmp_path):
     from PIL import Image
 
     for suffix, kind in ((".gif", "GIF"), (".webp", "WEBP"), (".png", "PNG"), (".APNG", "PNG")):
@@ -298,6 +298,6 @@ def test_bots_are_refused_as_learners_by_their_name(refused, tmp_path):
     assert said.startswith("random: got a bot, which does not learn; wanted an agent that does")
 
 
-def test_one_is_no_plural(printed, run):
+def test_singular_for_one(printed, run):
     said = printed("eval", str(run), "--episodes", "1")
-    assert ", no 95% interval, as it is from one alone, 1 episode (checkpoint" in said
+    assert " over 1 episode (no 95% interval from a single value); checkpoint" in said

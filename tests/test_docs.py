@@ -1,6 +1,6 @@
-"""What the documentation says is so: examples run, code and commands parse, links and tables hold.
+"""The documentation is correct: examples run, code and commands parse, links and tables match the code.
 
-``python -m tests.test_docs`` copies the examples into docs/adding.md after they were edited.
+``python -m tests.test_docs`` copies edited examples into docs/adding.md.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def test_the_examples_are_commands_by_one_more_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text())["env_settings"] == {"stones": 12}
 
 
-def test_adding_shows_the_examples_as_they_are() -> None:
+def test_adding_shows_the_examples_verbatim() -> None:
     text = ADDING.read_text()
     shown = set(re.findall(r"<!-- file: docs/examples/(\S+) -->", text))
     linked = {"plain_ppo.py"}  # too long to be shown in full
@@ -115,13 +115,13 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/similarity.md"])
 def test_python_blocks_run(name: str) -> None:
-    """Each alone, as it stands. (Those of docs/adding.md are the example files, or lines of the suite.)"""
+    """Each by itself. (Those of docs/adding.md are the example files, or lines of the suite.)"""
     for block in blocks(ROOT / name, "python"):
         exec(compile(block, name, "exec"), {})
 
 
 def test_stable_baselines_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block after another: the second part plays what the first has saved."""
+    """One block after another: the second part loads what the first has saved."""
     monkeypatch.chdir(tmp_path)
     for block in blocks(SB3_PAGE, "python"):
         exec(compile(block, SB3_PAGE.name, "exec"), {})
@@ -224,7 +224,7 @@ def value_of(cell: str) -> Any:
 
 
 @pytest.mark.parametrize("env_id", DOCUMENTED)
-def test_environments_have_the_settings_that_the_page_says(env_id: str) -> None:
+def test_environments_have_the_documented_settings(env_id: str) -> None:
     entry = mlbits.registered()[env_id]
     text = section(ENVIRONMENTS, mlbits.make_game(env_id).name)
     assert env_id in text
@@ -257,7 +257,7 @@ def test_pictures_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("agent", re.findall(r"^## ([\w-]+)$", AGENTS_PAGE.read_text(), re.M))
-def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_path: Path) -> None:
+def test_agents_have_the_documented_settings_and_curves(agent: str, tmp_path: Path) -> None:
     text, config = section(AGENTS_PAGE, agent), AGENTS[agent].config_class()()
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     assert {name: value_of(cell) for name, cell in table(text, "setting").items()} == fields
@@ -279,7 +279,7 @@ def test_agents_have_the_settings_and_curves_that_the_page_says(agent: str, tmp_
     assert not unknown, "curves that the page does not name"
 
 
-def test_stable_baselines_algorithms_have_the_settings_that_the_page_says() -> None:
+def test_stable_baselines_algorithms_have_the_documented_settings() -> None:
     lines = SB3_PAGE.read_text().partition("### Settings")[2].splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
     (header,) = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| setting")]

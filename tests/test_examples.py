@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and gives what it shows, and every command in one parses."""
+"""Every example in a docstring runs with the output shown, and every command in one parses."""
 
 import ast
 import doctest
@@ -46,7 +46,7 @@ SHOWN = {module_of(path): path for path in sources() if any(">>>" in text for _,
 
 @pytest.fixture
 def quiet(tmp_path, monkeypatch):
-    """A folder to write in; where Python looks for modules, and logging, are as they were afterwards."""
+    """A folder to write in; the module search path and logging are restored afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""A random game of every environment is played as it was when its transcript was written."""
+"""A random game of every environment is replayed and compared with its transcript."""
 
 import pytest
 
@@ -9,7 +9,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name f
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_game_goes_as_it_went(name):
+def test_a_game_replays_its_transcript(name):
     wanted = golden.path_of(name).read_text(encoding="utf-8")
     got = golden.transcript(name)
     assert got.splitlines() == wanted.splitlines(), f"if that is meant: python -m tests.golden {name}"

@@ -1,4 +1,4 @@
-"""README's two commands: make.py, which make calls, runs what README shows, and installs once."""
+"""README's two commands: make.py, called by make, runs the commands that README shows, and installs once."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def loaded(path, name):
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """make.py in a tree of its own; what it starts is written down, and installs "succeed" at once."""
+    """make.py in a tree of its own; its commands are recorded, and installs "succeed" at once."""
     for name in ("pyproject.toml", "setup.py", "constraints.txt"):
         (tmp_path / name).write_text(name)
     make = loaded(ROOT / "make.py", "make")
@@ -128,7 +128,7 @@ def test_other_words_are_answered_by_the_usage(words):
 
 @pytest.mark.parametrize(("source", "status"), [("raise SystemExit(5)", 5), ("import missing", 1)])
 def test_a_command_runs_in_the_environment_and_ends_with_its_own_status(tree, tmp_path, source, status):
-    """In a process of its own, whose place the command takes."""
+    """In a process of its own, which the command replaces."""
     (tmp_path / "shown.py").write_text(f"import os, sys\nprint(sys.argv[1:], os.environ['VIRTUAL_ENV'])\n{source}\n")
     code = "import make, pathlib, sys; make.PYTHON = pathlib.Path(sys.executable); make.ENVIRONMENT = 'here'\n"
     code += f"make.ROOT = {str(tmp_path)!r}; make.become(['shown', '--flag', 'a b'])"

@@ -56,7 +56,7 @@ def imports_of(path):
 
 
 def test_nothing_is_pinned_that_only_a_cuda_build_brings():
-    """Each build of torch, JAX and numba-cuda wants its own; a pin beside theirs makes the install impossible."""
+    """Each build of torch, JAX and numba-cuda needs its own; an additional pin makes the install impossible."""
     pins = (ROOT / "constraints.txt").read_text().lower()
     assert "torch==" in pins
     assert re.findall(r"^(?:cuda-|nvidia-|triton|pytorch-triton|jax-cuda).*$", pins, re.M) == []
@@ -80,7 +80,7 @@ def test_there_are_modules_to_test():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_run_one_way(room):
-    """envs <- agents <- selfplay <- evals <- the front door."""
+    """envs <- agents <- selfplay <- evals <- the command line."""
     allowed = set(ROOMS[: ROOMS.index(room) + 1])
     for path in (ROOT / room).rglob("*.py"):
         for name in imports_of(path):

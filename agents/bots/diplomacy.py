@@ -1,13 +1,13 @@
 """Bots for Diplomacy boards: one that holds, and a greedy one that takes and defends supply centres.
 
-Opponents that never change, for training and for measuring. They see what a seat sees (the observation and the legal
-orders) and the action space, an :class:`~mlbits.envs.core.order_space.OrderSpace`; they play any board, whole batches
-at once, and know what the columns of its observation mean (:mod:`mlbits.envs.diplomacy.game`). Uniformly random orders
-are :class:`~mlbits.agents.bots.random_bot.RandomAgent`'s.
+Opponents that never change, for training and measurements. Their inputs are a seat's observation and legal orders, and
+the action space, an :class:`~mlbits.envs.core.order_space.OrderSpace`; they play any board, whole batches at once, and
+know the columns of its observation (:mod:`mlbits.envs.diplomacy.game`). Uniformly random orders are those of
+:class:`~mlbits.agents.bots.random_bot.RandomAgent`.
 
-The greedy bot gives every legal order a score, and orders the unit whose best order scores most, then the next, each
-time knowing what it has ordered: so it supports its own attacks, follows units that leave and does not bounce itself.
-A little noise decides between what is nearly as good, so that its games differ.
+The greedy bot scores every legal order and gives the order to the unit whose best order scores highest, then to the
+next, each time taking its earlier orders into account: so it supports its own attacks, follows units that leave and
+does not bounce itself. A little noise decides between nearly equal orders, so that its games differ.
 
 Example:
     mlbits eval runs/mine --opponents diplomacy-greedy
@@ -39,8 +39,8 @@ from mlbits.envs.diplomacy.codes import (
     WAIVE,
 )
 
-_FAR = 9.0  # steps that count as out of reach
-_NEVER = -100.0  # the score of what is done only where nothing else is legal
+_FAR = 9.0  # steps; this far or farther counts as out of reach
+_NEVER = -100.0  # the score of orders given only if nothing else is legal
 
 
 @configuration(AgentError)
@@ -59,14 +59,14 @@ class GreedyConfig:
 
 
 class _Bot:
-    """What both bots share: the space, and that they do not learn.
+    """The base of both bots: the spaces, and methods of an agent that does not learn.
 
     Args:
-        config: settings.
-        observation_space: of a Diplomacy board.
+        config: the bot's config.
+        observation_space: a Diplomacy board's observations.
         action_space: its orders.
-        seed: not used; present because every agent is made alike.
-        device: where it plays.
+        seed: not used; part of every agent's signature.
+        device: the bot's device.
 
     Raises:
         AgentError: for spaces that are not those of a Diplomacy board.
@@ -104,7 +104,7 @@ class _Bot:
         return legal_mask.view(*slots.shape, self.width)
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """Refused.
+        """Always raises: the agent does not learn.
 
         Raises:
             AgentError: always.
@@ -120,7 +120,7 @@ class _Bot:
 
 
 class HoldBot(_Bot):
-    """Holds with all units; takes the first legal choice where there is nothing to hold."""
+    """Holds with all units; takes the first legal choice if there is nothing to hold."""
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Decide for N rows; nothing is drawn."""
@@ -133,16 +133,16 @@ class HoldBot(_Bot):
 
 
 class _Board(NamedTuple):
-    """N positions as a seat sees them; what is by area is [N, areas], float or bool.
+    """N positions as seen by a seat; fields by area are [N, areas], float or bool.
 
     Attributes:
-        mine: my units stand there.
-        enemies: others' units stand there.
-        threat: how many of others' units stand next to it.
-        own: my centre.
-        wanted: a centre that is not mine, or is occupied.
-        steps: from there to the nearest wanted centre, for armies and for fleets, [N, 2, areas].
-        fleet: a fleet stands there, or was dislodged from there.
+        mine: areas with a unit of mine.
+        enemies: areas with a unit of another power.
+        threat: number of other powers' units next to each area.
+        own: my centres.
+        wanted: centres that are not mine, or are occupied.
+        steps: distance from each area to the nearest wanted centre, for armies and for fleets, [N, 2, areas].
+        fleet: areas with a fleet, or from which a fleet was dislodged.
         fall: whether centres change hands after this phase, [N].
     """
 
@@ -160,12 +160,12 @@ class _Orders(NamedTuple):
     """The legal orders of all open slots, M in all.
 
     Attributes:
-        row: [M].
-        slot: [M].
-        choice: its number in its list, [M].
-        kind: of the order, [M].
-        actor: area that acts, [M]; 0 where there is none.
-        other: likewise.
+        row: row in the batch, [M].
+        slot: slot of the order, [M].
+        choice: its index among the slot's legal orders, [M].
+        kind: kind of the order, [M].
+        actor: the area that acts, [M]; 0 if none.
+        other: the order's second area, likewise.
         target: likewise.
         fleet: whether a fleet acts, [M].
     """
@@ -181,11 +181,11 @@ class _Orders(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What has been ordered so far.
+    """The orders given so far.
 
     Attributes:
-        goes_to: area that the unit of an area moves to, -1 for none, [N, areas].
-        decided: areas whose unit has an order, or that a build or disband has taken, bool [N, areas].
+        goes_to: the area that each area's unit moves to, -1 for none, [N, areas].
+        decided: areas whose unit has an order, or that a build or disband uses, bool [N, areas].
         claimed: areas that a unit moves to, bool [N, areas].
         helped: supports given to moves into an area, [N, areas].
     """
@@ -197,7 +197,7 @@ class _Plan(NamedTuple):
 
 
 class GreedyBot(_Bot):
-    """Takes and defends centres; see the module's text, and :class:`_Bot` for the arguments."""
+    """Takes and defends centres; see the module's docstring, and :class:`_Bot` for the arguments."""
 
     config: GreedyConfig
 
@@ -213,12 +213,12 @@ class GreedyBot(_Bot):
         super().__init__(config, observation_space, action_space, seed=seed, device=device)
         assert isinstance(action_space, OrderSpace)
         self.near = torch.from_numpy(action_space.adjacency).float().to(device)
-        # Lists: moves of armies by location, of fleets by location, retreats likewise, builds by power, disbands.
+        # Order lists: moves of armies by location, of fleets by location, retreats likewise, builds by power, disbands.
         self.locations = (len(self.list_start) - 1 - self.powers - 1) // 4
         self.distance = torch.stack([self._distances(0), self._distances(self.locations)]).to(device)
 
     def _distances(self, first: int) -> Tensor:
-        """Steps between areas for the units whose lists of moves begin with list ``first``, [areas, areas]."""
+        """Distances between areas for the units whose lists of moves start at list ``first``, [areas, areas]."""
         part = slice(int(self.list_start[first]), int(self.list_start[first + self.locations]))
         kind, actor, target = (self.entries[name][part].cpu() for name in ("kind", "actor", "target"))
         steps = torch.full((self.areas, self.areas), _FAR)
@@ -245,7 +245,7 @@ class GreedyBot(_Bot):
             found = ((score == best[orders.row]) & undecided).nonzero().squeeze(1)
             if len(found) == 0:
                 break
-            # One a row where several score alike: the last one written.
+            # One per row; if several have the same score, the last one written.
             chosen = found.new_full((len(slots),), -1).index_put_((orders.row[found],), found)
             chosen = chosen[chosen >= 0]
             row, slot = orders.row[chosen], orders.slot[chosen]
@@ -276,7 +276,7 @@ class GreedyBot(_Bot):
         return _Orders(row, slot, index, kind, actor, other, target, fleet_of_list | standing | (kind == BUILD_FLEET))
 
     def _note(self, plan: _Plan, given: _Orders) -> None:
-        """Take one order a row, at most, into the plan."""
+        """Add at most one order per row to the plan."""
         moves = (given.kind == MOVE) | (given.kind == RETREAT)
         acts = given.kind != WAIVE
         plan.decided[given.row[acts], given.actor[acts]] = True
@@ -286,7 +286,7 @@ class GreedyBot(_Bot):
         plan.helped[given.row[supports], given.target[supports]] += 1
 
     def _scores(self, board: _Board, orders: _Orders, plan: _Plan) -> Tensor:
-        """How good each order is, [M]: 10 for walking into an empty centre, 0 for nothing."""
+        """The score of each order, [M]: 10 for moving into an empty centre, 0 for nothing."""
         kind = orders.kind
         score = torch.full(kind.shape, _NEVER, device=kind.device)
         adjust = self._adjustments(board, orders, plan)
@@ -302,7 +302,7 @@ class GreedyBot(_Bot):
         return score
 
     def _holds(self, board: _Board, orders: _Orders) -> Tensor:
-        """Stay: on a centre that will be mine if I stand there after the fall, or that others could step into."""
+        """Hold: on a centre that becomes mine if I stay there after the fall, or that others could move into."""
         here = (orders.row, orders.actor)
         takes = board.wanted[here] & board.fall[orders.row]
         guards = board.own[here] & (board.threat[here] > 0)
@@ -314,7 +314,7 @@ class GreedyBot(_Bot):
         unit = orders.fleet.long()
         before, after = board.steps[row, unit, actor], board.steps[row, unit, target]
         occupied, threat = board.enemies[to], board.threat[to]
-        # Into a centre: better where nobody else can go; against a unit only if another unit of mine can help.
+        # Into a centre: better if nobody else can move there; against a unit only if another unit of mine can support.
         helpers = self._helpers(board, orders, plan)
         takes = torch.where(occupied, torch.where(helpers > 0, 6.0 - threat, 0.5), 10.0 - threat.clamp(max=2))
         guards = board.own[to] & ~occupied & (threat > 0)
@@ -328,7 +328,7 @@ class GreedyBot(_Bot):
         return torch.where(blocked, _NEVER / 2, score)
 
     def _helpers(self, board: _Board, orders: _Orders, plan: _Plan) -> Tensor:
-        """For each order (a move), the units without orders that may support it."""
+        """For each order (a move), the number of units without orders that may support it."""
         possible = (orders.kind == SUPPORT_MOVE) & ~plan.decided[orders.row, orders.actor]
         pair = (orders.row * self.areas + orders.other) * self.areas + orders.target
         counts = torch.zeros(len(board.mine) * self.areas**2, device=pair.device)
@@ -336,14 +336,14 @@ class GreedyBot(_Bot):
         return counts[(orders.row * self.areas + orders.actor) * self.areas + orders.target]
 
     def _supports(self, board: _Board, orders: _Orders, plan: _Plan) -> Tensor:
-        """Of a unit of mine that stays in a centre which more than one other unit could attack."""
+        """Support a unit of mine that stays in a centre which more than one other unit could attack."""
         to = (orders.row, orders.other)
         stays = plan.decided[to] & (plan.goes_to[to] < 0) & board.mine[to]
         worth = (board.own[to] | board.wanted[to]) & (board.threat[to] > 1)
         return torch.where(stays & worth, 3.2, _NEVER / 2) - 2.0 * self._guarding(board, orders)
 
     def _attacks(self, board: _Board, orders: _Orders, plan: _Plan) -> Tensor:
-        """Support of a move of mine: needed against a unit, of use where others may move too."""
+        """Support a move of mine: needed against a unit, useful where others may move too."""
         to = (orders.row, orders.target)
         moves = plan.goes_to[orders.row, orders.other] == orders.target
         need = torch.where(board.enemies[to], 9.5, torch.where(board.threat[to] > 0, 4.5, 0.1))
@@ -362,7 +362,7 @@ class GreedyBot(_Bot):
         return torch.where(plan.claimed[to], _NEVER / 2, score)
 
     def _adjustments(self, board: _Board, orders: _Orders, plan: _Plan) -> Tensor:
-        """Build near what is wanted and where danger is; disband what is far from it.
+        """Build near wanted or threatened centres; disband units far from them.
 
         Waiving, and disbanding a dislodged unit, are the last resort.
         """

@@ -1,4 +1,4 @@
-"""The random agent: uniform over the legal actions. A floor for comparisons and an opponent that never changes."""
+"""The random agent: uniform over the legal actions. A baseline for comparisons and an opponent that never changes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RandomConfig:
 
 
 class RandomAgent:
-    """Uniform over legal actions; continuous ones are drawn as Gymnasium's ``Box.sample`` does: uniform between bounds.
+    """Uniform over legal actions; continuous ones as in Gymnasium's ``Box.sample``, uniform between the bounds.
 
-    Where a side is unbounded, see :mod:`mlbits.envs.core.box_sampling`.
+    For unbounded dimensions see :mod:`mlbits.envs.core.box_sampling`.
 
     Args:
-        observation_space: not used; present because every agent is made alike.
+        observation_space: not used; part of every agent's signature.
         action_space: one seat's.
     """
 
@@ -37,7 +37,7 @@ class RandomAgent:
         self._box = BoxSampler(action_space) if isinstance(action_space, gym.spaces.Box) else None
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Draw for N rows; ``greedy`` changes nothing."""
+        """Draw actions for N rows; ``greedy`` changes nothing."""
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         if self._box is not None:
             action = self._box.sample((len(some),), generator)
@@ -49,10 +49,10 @@ class RandomAgent:
         )
 
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, float64 [N, A].
+        """Action probabilities pi(a|s), float64 [N, A].
 
         Raises:
-            AgentError: if the actions are no Discrete ones.
+            AgentError: if the actions are not Discrete.
         """
         if not isinstance(self.distribution, Categorical):
             raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
@@ -62,7 +62,7 @@ class RandomAgent:
         )
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, float]:
-        """Refused.
+        """Always raises: the agent does not learn.
 
         Raises:
             AgentError: always.
@@ -85,5 +85,5 @@ def random_agent(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> RandomAgent:
-    """A :class:`RandomAgent`, made as every registered agent is; only the action space matters."""
+    """A :class:`RandomAgent` by the signature of every registered agent; only the action space matters."""
     return RandomAgent(observation_space, action_space)

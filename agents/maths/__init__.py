@@ -1,1 +1,1 @@
-"""Maths that algorithms share: returns, action distributions, return distributions, natural gradients."""
+"""Maths shared by algorithms: returns, action and return distributions, natural gradients; no networks."""

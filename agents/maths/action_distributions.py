@@ -1,12 +1,12 @@
-"""Action distributions over rows: what a policy head's numbers mean.
+"""Action distributions, parametrised by the output of a policy head.
 
-Each has the same functions of the head's output ``params`` [N, size] (and the mask [N, A] where there is one):
-``sample``, ``mode``, ``log_prob``, ``entropy``, ``kl``, ``fisher`` (the Hessian of ``kl`` where both are equal, times a
-vector), and ``played``, which turns a sample into the action that the environment gets. Entropies are in closed form
-here, and so are their gradients; a distribution that has to estimate them from samples returns from
-``log_prob_and_entropy`` an estimate whose gradient is that of the entropy in expectation too (the order network's).
-Hand-written because ``torch.distributions`` checks and normalises at every call, which costs more than the small
-networks here (measured in the acting loop).
+Each has the same functions of the head's output ``params`` [N, size] (and the mask [N, A] if there is one): ``sample``,
+``mode``, ``log_prob``, ``entropy``, ``kl``, ``fisher`` (the Hessian of ``kl`` where both are equal, times a vector),
+and ``played``, which turns a sample into the action that the environment gets. Entropies here are in closed form, and
+so are their gradients; a distribution that has to estimate them from samples (the order network's) returns from
+``log_prob_and_entropy`` an estimate whose gradient is also right in expectation. Hand-written because
+``torch.distributions`` checks and normalises at every call, which costs more than the small networks here (measured in
+the acting loop).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 from mlbits.envs.core.spaces import action_layout
 
 _LOG_2PI = math.log(2 * math.pi)
-_MOST_LOG_RATIO = 20.0  # e^20 is 5e8: far beyond what any objective keeps, far below what float32 can square
-_FORBIDDEN = -1e9  # added to logits of illegal actions: finite, so that gradients and KLs stay so
+_MOST_LOG_RATIO = 20.0  # e^20 is 5e8: beyond what any objective uses, and its square is far below float32's maximum
+_FORBIDDEN = -1e9  # added to logits of illegal actions; finite, so that gradients and KLs are finite
 
 
 def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -36,17 +36,17 @@ def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
 def probability_ratio(log_ratio: Tensor) -> Tensor:
     """The ratio pi / pi_old from its log, at most e^20, so that it and its gradient are finite for any finite input.
 
-    Beyond the bound the gradient stays that of the ratio at the bound: it still says which way is back.
+    Beyond the bound the gradient is that of the ratio at the bound, so that it still points back.
 
     Args:
-        log_ratio: of any shape.
+        log_ratio: any shape.
     """
     constant = log_ratio.detach()
     return constant.clamp(max=_MOST_LOG_RATIO).exp_() * (1 + (log_ratio - constant))
 
 
 def epsilon_greedy(best: Tensor, epsilon: float, mask: Tensor | None, n: int) -> Tensor:
-    """Probabilities, float64 [N, n], of the best action [N], or with probability epsilon of any legal one."""
+    """Probabilities, float64 [N, n]: the best action [N], or with probability epsilon a uniformly drawn legal one."""
     sure = torch.nn.functional.one_hot(best, n).double()
     legal = torch.ones_like(sure) if mask is None else mask.double()
     return (1 - epsilon) * sure + epsilon * legal / legal.sum(-1, keepdim=True)
@@ -63,7 +63,7 @@ class Categorical:
     def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         """By the Gumbel trick: argmax of logits minus the logs of exponential draws."""
         score = params - torch.empty_like(params).exponential_(generator=generator).log_()
-        # Masked last: a draw of exactly 0 has the log -inf, and would lift an illegal action over all others.
+        # Masked after the noise: a draw of exactly 0 has the log -inf, and would make an illegal action the maximum.
         return (score if mask is None else torch.where(mask, score, _FORBIDDEN)).argmax(-1)
 
     def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
@@ -75,7 +75,7 @@ class Categorical:
         return masked_log_softmax(params, mask).gather(-1, action[:, None]).squeeze(-1)
 
     def probabilities(self, params: Tensor, mask: Tensor | None, greedy: bool = False) -> Tensor:
-        """Of every action, float64 [N, n]; ``greedy`` is sure of the mode."""
+        """Action probabilities pi(a|s), float64 [N, n]; ``greedy`` puts probability 1 on the mode."""
         if greedy:
             return epsilon_greedy(self.mode(params, mask), 0.0, mask, self.size)
         return masked_log_softmax(params.double(), mask).exp()
@@ -148,7 +148,7 @@ class MultiCategorical:
         return torch.stack([part.kl(p, q, m) for (part, p, m), (_, q, _) in pairs]).sum(0)
 
     def fisher(self, params: Tensor, mask: Tensor | None, vector: Tensor) -> Tensor:
-        """[N, sum(nvec)], choice by choice."""
+        """[N, sum(nvec)], for each choice separately."""
         parts = zip(self._split(params, mask), vector.split(self.nvec, -1), strict=True)
         return torch.cat([part.fisher(p, m, v) for (part, p, m), v in parts], -1)
 
@@ -160,8 +160,8 @@ class MultiCategorical:
 class DiagonalGaussian:
     """k independent normals; ``params`` [N, 2 k] are means then log standard deviations, actions float32 [N, k].
 
-    Means live in the space's own units where it is unbounded; a bounded dimension is scaled so that -1 and 1 are its
-    bounds. Actions are clipped to the bounds as they are played (``played``), and log probabilities are those of the
+    Means are in the space's own units if it is unbounded; a bounded dimension is scaled so that -1 and 1 are its
+    bounds. Actions are clipped to the bounds when they are played (``played``), and log probabilities are those of the
     unclipped draw, as in Schulman et al. 2017.
     """
 
@@ -211,7 +211,7 @@ class DiagonalGaussian:
         return torch.cat([mean * torch.exp(-2 * params.chunk(2, -1)[1]), 2 * log_std], -1)
 
     def played(self, action: Tensor) -> Tensor:
-        """The action that the environment gets: in its units, within its bounds."""
+        """The action for the environment: in its units, within its bounds."""
         scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
         return torch.clamp(action * scale + center, low, high)
 
@@ -220,7 +220,7 @@ ActionDistribution = Categorical | MultiCategorical | DiagonalGaussian
 
 
 def distribution_for(space: gym.Space[Any]) -> ActionDistribution:
-    """The family that fits an action space: Discrete, MultiDiscrete or Box of one axis.
+    """The distribution for an action space: Discrete, MultiDiscrete or Box of one axis.
 
     Raises:
         GameError: for any other space.

@@ -1,15 +1,14 @@
-"""The natural gradient: Fisher-vector products of a policy network, and conjugate gradients to invert them.
+"""The natural gradient: Fisher-vector products of a policy network, and conjugate gradients to solve with them.
 
 Kakade, "A natural policy gradient" (2001); Schulman et al., "Trust region policy optimization" (2015), section 6 and
 appendix C; Kaplan, "Notes on Contemporary Machine Learning for Physicists", 8.5.1. With the policy's parameters theta,
-what the network puts out for an observation f(theta), its Jacobian J, and the Fisher information M of the action's
-distribution in f (``distributions``), the Fisher information of the policy is
+the network's output f(theta) for an observation, its Jacobian J, and the Fisher information M of the action
+distribution with respect to f (``action_distributions``), the Fisher information of the policy is
 
     F = E[J^T M J],    the Hessian in theta of E[KL(pi_theta_old || pi_theta)] at theta_old.
 
-F v is computed in that form: J v by a forward pass (``tanh_mlp_passes``), M in closed form, J^T by a backward pass.
-That is exact, and costs less than half of what differentiating the KL twice does (1,024 rows, two layers of 64: 0.67
-ms, 1.5).
+F v is computed in that form: J v by a jvp, M in closed form, J^T by a vjp. That is exact,
+and costs less than half of what differentiating the KL twice does (1,024 rows, two layers of 64: 0.67 ms, 1.5).
 
 Example:
     >>> import torch
@@ -37,15 +36,15 @@ from mlbits.agents.networks.policy_value import ActorCritic
 
 
 class FisherProduct:
-    """F v for the policy as it is now, over some observations.
+    """F v for the current policy, over some observations.
 
     Args:
         network: the policy; it must not change while this is used.
-        distribution: what its numbers mean.
-        parameters: those of the policy, in the order of the vectors that are multiplied.
-        obs: N observations, standardised where the agent does.
+        distribution: the action distribution of the network's output.
+        parameters: the policy's parameters, in the order of the vectors that are multiplied.
+        obs: N observations, standardised if the agent does so.
         mask: legal actions [N, A], or None.
-        chunk: rows a pass; 0 takes all at once.
+        chunk: rows per pass; 0 takes all at once.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class FisherProduct:
 
 
 class _Rows:
-    """Some rows' activations, which all products share."""
+    """Activations of some rows, computed once for all products."""
 
     def __init__(self, network: ActorCritic, distribution: ActionDistribution, obs: Any, mask: Tensor | None) -> None:
         self._distribution, self._mask, self._log_std = distribution, mask, network.log_std
@@ -89,7 +88,7 @@ class _Rows:
         self._moving = [k for k, part in enumerate(parts) if part.requires_grad]
         if self._features:
             self._images = [parts[k] for k in self._moving]
-            # g(u) = J^T u is linear in u, so its own derivative is J: a pass forward made of two backward.
+            # g(u) = J^T u is linear in u, so its derivative is J: a jvp from two vjps.
             self._dummies = [torch.zeros_like(part, requires_grad=True) for part in self._images]
             self._pulled = torch.autograd.grad(self._images, self._features, self._dummies, create_graph=True)
         self._passes = TanhMLPPasses(network.actor.layers, [part.detach() for part in parts])
@@ -124,13 +123,13 @@ class _Rows:
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-5
 ) -> tuple[Tensor, Tensor]:
-    """Solve A x = b for a symmetric positive matrix that is known by its products alone (Hestenes and Stiefel 1952).
+    """Solve A x = b for a symmetric positive definite matrix given by its products (Hestenes and Stiefel 1952).
 
     Args:
         product: A v [n] of v [n].
         target: b [n].
-        iterations: products at most.
-        tolerance: ends earlier once |b - A x| is this share of |b|; 1e-5 is about what float32 can tell.
+        iterations: maximum number of products.
+        tolerance: stop once |b - A x| is this fraction of |b|; 1e-5 is about float32's precision.
 
     Returns:
         x [n], and the residual b - A x [n].

@@ -1,19 +1,18 @@
-"""Open decisions: those whose seats are still waiting for their next turn when a rollout, or a cut episode, ends.
+"""Open decisions: decisions whose seat is still waiting for its next turn when a rollout, or a cut episode, ends.
 
-A decision is settled at its seat's next turn, or where the episode terminates: what it has earned and what it has led
-to are known only then. Until then it is open, and there is no observation to bootstrap from. The seat does not act at
-the one after the rollout, so that no value of it is ever learned; where the observation does not say whose turn it is,
-it is even taken for the other player's position.
+A decision is settled at its seat's next turn, or when the episode terminates: only then are its reward and its next
+observation known. Until then it is open, and there is no observation to bootstrap from: the seat does not act at the
+observation after the rollout, so that its value there is never learned; if the observation does not show whose turn it
+is, it would even be mistaken for the other player's position.
 
 At a rollout's end an open decision is therefore left out of it, and carried over into the next one, as a row in front
-of its steps, with what it has earned so far; there it is settled like any other. So each decision is learned from
-once, with everything that it has earned. The decision before it leads to the open one's own observation, at which the
-seat did act.
+of its steps, with its reward so far; there it is settled like any other. So each decision is learned from once, with
+all of its reward. The decision before it leads to the open one's own observation, at which the seat did act.
 
-At the end of a truncated episode nothing more will be known of it. It is left out for good, and the decision before it
-again leads to the open one's observation. (To take the truncation for the game's end would be wrong, and the value of
-the last observation, at which the seat would have waited, is not learned.) Where the time limit is a part of the
-game, terminate.
+At the end of a truncated episode, an open decision can never be settled. It is dropped, and the decision before it
+again leads to the open one's observation. (Treating the truncation as the game's end would be wrong, and the value of
+the last observation, at which the seat would have waited, is not learned.) If a time limit is a part of the game, the
+game should terminate.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from mlbits.agents.agent import Rollout, pick, rows
 
 
 class OpenDecisions(NamedTuple):
-    """The open decisions at the end of a rollout, at most one a seat. What is not open is filled with any numbers.
+    """The open decisions at the end of a rollout, at most one per seat. Entries of other seats are arbitrary.
 
     Attributes:
         where: bool [B, P], seats that have one.
-        obs: what they saw then, [B, P, ...] or a dict of those.
-        sample: what they drew, [B, P, ...].
-        log_prob: its log probability then, [B, P].
+        obs: the observation of the decision, [B, P, ...] or a dict of those.
+        sample: the draw, [B, P, ...].
+        log_prob: its log probability when drawn, [B, P].
         legal_mask: bool [B, P, A], or None.
-        reward: earned so far, [B, P].
+        reward: the reward so far, [B, P].
     """
 
     where: Tensor
@@ -48,29 +47,29 @@ class OpenDecisions(NamedTuple):
 
 
 def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
-    """A rollout without its open decisions, and those that are open at its end.
+    """Split a rollout into settled decisions and those that are open at its end.
 
     Args:
-        rollout: one whose ``last_active`` and ``final_active`` say who waits where. Rows of its ``final_obs`` are
-            written over: those of seats that wait at the end of a truncated episode.
+        rollout: one with ``last_active`` and ``final_active``, which show the waiting seats. Rows of its ``final_obs``
+            are overwritten: those of seats that wait at the end of a truncated episode.
 
     Returns:
         The rollout in which open decisions are not active and have no reward, ``last_obs`` and ``last_mask`` are those
         of the open decisions of the seats that have one, and so is ``final_obs`` where truncated; and the decisions
-        that are open at its end, None where no seat ever waits.
+        that are open at its end, None if no seat ever waits.
     """
     active = rollout.active
     if active is None or (rollout.last_active is None and rollout.final_active is None):
         return rollout, None
     steps = len(active)
     time = torch.arange(steps, device=active.device).view(-1, 1, 1)
-    turn, end = what_follows(active, rollout.terminated | rollout.truncated)
+    turn, end = next_turns_and_ends(active, rollout.terminated | rollout.truncated)
     waits = torch.zeros((steps + 1, *active.shape[1:]), dtype=torch.bool, device=active.device)
     if rollout.final_active is not None:
         waits[:-1] = (rollout.truncated & ~rollout.terminated)[..., None] & ~rollout.final_active
     if rollout.last_active is not None:
         waits[-1] = ~rollout.last_active
-    left_out = waits.gather(0, end) & (turn > end)  # from an open decision to the end that it waits at
+    left_out = waits.gather(0, end) & (turn > end)  # from an open decision to the end at which it waits
     decision = left_out & active
     cut = (decision & (end < steps)).nonzero(as_tuple=True)
     if len(cut[0]):
@@ -96,16 +95,16 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
     return settled, open_
 
 
-def what_follows(active: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each step's seat acts next, and where its episode ends.
+def next_turns_and_ends(active: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+    """The time of each seat's next turn after each step, and the time at which the episode ends.
 
     Args:
         active: bool [T, B, P].
         ended: bool [T, B].
 
     Returns:
-        The first step after each at which its seat acts, in this episode or another, T + 1 where there is none; and the
-        first from each on that ends an episode, T where there is none; both int64 [T, B, P].
+        The first later step at which the seat acts, in this episode or another, T + 1 if there is none; and the first
+        step from this one on that ends an episode, T if there is none; both int64 [T, B, P].
     """
     steps = len(active)
     time = torch.arange(steps, device=active.device).view(-1, 1, 1)
@@ -116,14 +115,14 @@ def what_follows(active: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose(where: Tensor, one: Any, other: Any) -> Any:
-    """Entries [B, P, ...] of one tensor ``where`` [B, P], of another elsewhere; or of each tensor of a dict."""
+    """Entries [B, P, ...] of ``one`` where ``where`` [B, P] is True, else of ``other``; for dicts, of each tensor."""
     if isinstance(one, dict):
         return {key: choose(where, part, other[key]) for key, part in one.items()}
     return torch.where(where.view(*where.shape, *[1] * (one.dim() - where.dim())), one, other)
 
 
 def _next(time: Tensor) -> Tensor:
-    """The least of each entry and those after it."""
+    """The minimum of each entry and all later ones."""
     return time.flip(0).cummin(0).values.flip(0)
 
 

@@ -17,15 +17,15 @@ from torch import Tensor
 
 
 def project(atoms: Tensor, probability: Tensor, support: Tensor) -> Tensor:
-    """Share out probability at any places among the two nearest points of a support (2017, equation 7).
+    """Project atoms with probabilities onto a support: each is split between its two nearest points (2017, equation 7).
 
     Args:
-        atoms: where the probability lies, [N, M]; what is beyond the support counts at its end.
+        atoms: positions of the atoms, [N, M]; those beyond the support count at its end.
         probability: [N, M].
-        support: evenly spaced and rising, [K].
+        support: evenly spaced and ascending, [K].
 
     Returns:
-        Probabilities of the support's points, [N, K]. The mean is kept where nothing lies beyond.
+        Probabilities of the support's points, [N, K]. The mean is preserved if no atom lies beyond the support.
     """
     low, step = support[0], support[1] - support[0]
     place = ((atoms - low) / step).clamp(0, len(support) - 1)
@@ -49,19 +49,19 @@ def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def categorical_gradient(logits: Tensor, target: Tensor) -> Tensor:
-    """The gradient of :func:`categorical_loss` for the logits, [N, K]."""
+    """The gradient of :func:`categorical_loss` with respect to the logits, [N, K]."""
     return torch.softmax(logits, -1) - target
 
 
 def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
     """The quantile regression loss with Huber's smoothing (2018, equations 9 and 10), [N].
 
-    Quantile k stands for the level (k + 1/2) / K. Summed over the predicted quantiles, mean over the target's.
+    Quantile k has the level (k + 1/2) / K. Summed over the predicted quantiles, mean over the target's.
 
     Args:
         quantiles: predicted, [N, K].
         target: samples or quantiles of the target, [N, M].
-        kappa: errors below it count quadratically; 0 gives the plain quantile loss.
+        kappa: errors below it are squared; 0 gives the plain quantile loss.
     """
     error, weight = _quantile_errors(quantiles, target)
     size = error.abs()
@@ -71,10 +71,10 @@ def quantile_huber_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -
 
 
 def quantile_huber_gradient(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tensor:
-    """The gradient of :func:`quantile_huber_loss` for the predicted quantiles, [N, K]."""
+    """The gradient of :func:`quantile_huber_loss` with respect to the predicted quantiles, [N, K]."""
     error, weight = _quantile_errors(quantiles, target)
-    slope = error.sign() if kappa == 0 else (error / kappa).clamp(-1, 1)
-    return -(weight * slope).mean(2)
+    gradient = error.sign() if kappa == 0 else (error / kappa).clamp(-1, 1)
+    return -(weight * gradient).mean(2)
 
 
 def _quantile_errors(quantiles: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

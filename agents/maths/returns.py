@@ -1,7 +1,7 @@
-"""Returns and advantages, in one place, with terminated and truncated kept apart.
+"""Returns and advantages, with terminated and truncated kept apart.
 
-Terminated: the game is over, the value of what follows is 0. Truncated: the episode was cut by a limit, the value of
-what follows is the value of the final observation. Merging the two is the field's most repeated silent bug.
+Terminated: the game is over, and the next value is 0. Truncated: a limit cut the episode, and the next value is that of
+the final observation. Merging the two is a common silent bug.
 
 Generalised advantage estimation (Schulman et al. 2016, equations 11 to 16; Kaplan, "Notes on Contemporary Machine
 Learning for Physicists", 8.2):
@@ -10,10 +10,10 @@ Learning for Physicists", 8.2):
 
 lambda = 1 gives rewards-to-go minus the value; lambda = 0 the one-step temporal difference.
 
-Seats that do not act: a seat's steps are the times at which it acts. What it earns between two of them belongs to the
-first, and it is discounted once a decision, not once a tick, so a turn-based game has the same horizon for its seats as
-a simultaneous one. What it earns before its first is no decision's. The last decision of a window is taken to lead to
-the observation after it, and that of a truncated episode to the episode's last: rollouts come without the decisions
+Seats that do not act: a seat's steps are the times at which it acts. Its rewards between two of them belong to the
+first, and discounting is per decision, not per tick, so that a turn-based game has the same horizon for its seats as a
+simultaneous one. Rewards before a seat's first decision belong to none. The last decision of a window leads to the
+observation after the window, and that of a truncated episode to the episode's last: rollouts do not contain decisions
 that are still open there (``open_decisions``).
 
 Example:
@@ -38,17 +38,17 @@ from torch import Tensor
 def next_values(
     value: Tensor, last_value: Tensor, final_value: Tensor, terminated: Tensor, truncated: Tensor
 ) -> Tensor:
-    """The value of what follows each step.
+    """The next value of each step, for bootstrapping.
 
     Args:
         value: V of each step's observation, [T, B, P].
         last_value: V of the observation after the last step, [B, P].
-        final_value: V of the final observation of episodes cut in a step, [T, B, P]; read only where truncated.
+        final_value: V of the final observation of episodes that end in a step, [T, B, P]; used only where truncated.
         terminated: bool [T, B].
         truncated: bool [T, B].
 
     Returns:
-        [T, B, P]: 0 where terminated, the final observation's value where only truncated, else the next step's.
+        [T, B, P]: 0 where terminated, the final observation's value where truncated only, else the next step's.
     """
     following = torch.cat([value[1:], last_value[None]])
     following = torch.where(truncated[..., None], final_value, following)
@@ -71,12 +71,12 @@ def gae(
     Args:
         reward: [T, B, P].
         value: V of each step's observation, [T, B, P].
-        next_value: V of what follows each step, from :func:`next_values`, [T, B, P].
+        next_value: the next value of each step, from :func:`next_values`, [T, B, P].
         terminated: bool [T, B].
         truncated: bool [T, B].
         discount: gamma, 0..1.
         gae_lambda: lambda, 0..1.
-        active: bool [T, B, P], which seats act in a step; None where all do.
+        active: bool [T, B, P], which seats act in a step; None if all do.
 
     Returns:
         Advantages [T, B, P]; 0 where a seat does not act.
@@ -109,11 +109,11 @@ def gae(
 def _gae_with_turns(
     reward: Tensor, value: Tensor, next_value: Tensor, ended: Tensor, discount: float, gae_lambda: float, active: Tensor
 ) -> Tensor:
-    """The same over the steps at which each seat acts; see the module's docstring."""
+    """:func:`gae` over the steps at which each seat acts; see the module's docstring."""
     advantage = torch.zeros_like(reward)
     follow_value = next_value[-1]  # value at the seat's next decision
     follow_advantage = torch.zeros_like(reward[0])
-    earned = torch.zeros_like(reward[0])  # since this step's decision, at steps where the seat did not act
+    earned = torch.zeros_like(reward[0])  # rewards since the decision, at steps where the seat did not act
     for t in range(len(reward) - 1, -1, -1):
         follow_value = torch.where(ended[t], next_value[t], follow_value)
         follow_advantage = follow_advantage.masked_fill(ended[t], 0.0)
@@ -129,7 +129,7 @@ def _gae_with_turns(
 def rewards_to_go(
     reward: Tensor, terminated: Tensor, truncated: Tensor, *, discount: float, active: Tensor | None = None
 ) -> Tensor:
-    """The discounted sum of the rewards from each step to its episode's end, nothing bootstrapped; [T, B, P].
+    """The discounted sum of the rewards from each step to its episode's end, without bootstrapping; [T, B, P].
 
     Args:
         reward: [T, B, P].
@@ -147,7 +147,7 @@ def whole_returns(
 ) -> Tensor:
     """The discounted return of the whole episode that each step belongs to, counted from its first step; [T, B, P].
 
-    Rewards before the window are not known: an episode that was under way at t = 0 counts from there. Where seats do
+    Rewards before the window are unknown: an episode that was already running at t = 0 counts from there. If seats do
     not always act, an episode counts from a seat's first decision, and is 0 at the steps between its decisions.
     """
     ended = (terminated | truncated)[..., None]
@@ -155,7 +155,7 @@ def whole_returns(
     acts = torch.ones_like(reward, dtype=torch.bool) if active is None else active
     total = torch.empty_like(reward)
     running = torch.zeros_like(reward[0])
-    fresh = torch.ones_like(acts[0])  # seats without a decision in the present episode so far
+    fresh = torch.ones_like(acts[0])  # seats without a decision in the current episode so far
     for t in range(len(reward)):
         running = torch.where(fresh & acts[t], to_go[t], running)
         total[t] = torch.where(acts[t], running, 0.0)
@@ -164,7 +164,7 @@ def whole_returns(
 
 
 def decision_rewards(reward: Tensor, terminated: Tensor, truncated: Tensor, active: Tensor) -> Tensor:
-    """What each decision earns until its seat's next one, or the end of the episode or window.
+    """The reward of each decision until its seat's next one, or the end of the episode or window.
 
     Args:
         reward: [T, B, P].
@@ -185,12 +185,12 @@ def decision_rewards(reward: Tensor, terminated: Tensor, truncated: Tensor, acti
 
 
 class RewardScale:
-    """Divide rewards by the running deviation of each seat's discounted return (PPO's reward scaling).
+    """Divides rewards by the running standard deviation of each seat's discounted return (PPO's reward scaling).
 
     Source: Engstrom et al., "Implementation matters in deep policy gradients" (2020), section 3, item 2: R <- gamma R +
-    r, anew in each episode, and the deviation of all R so far. Rewards are not shifted, so what is optimal stays so. As
-    in :func:`gae`, a seat's steps are its own decisions: each counts once, discounts once, and has as its r all that it
-    earns until the next.
+    r, reset in each episode, and the standard deviation of all R so far. Rewards are not shifted, so optimal policies
+    stay optimal. As in :func:`gae`, a seat's steps are its own decisions: each counts once, discounts once, and its
+    r is the sum of its rewards until the next.
 
     Args:
         discount: gamma of the running return.
@@ -202,7 +202,7 @@ class RewardScale:
         self.count, self.mean, self.m2 = 0.0, 0.0, 0.0
 
     def __call__(self, rollout: Any) -> Tensor:
-        """The rollout's rewards, scaled, [T, B, P]; the returns of the learner's seats are taken in first."""
+        """The rollout's rewards, scaled, [T, B, P], after adding the learner's returns to the statistics."""
         reward, active = rollout.reward, rollout.active
         ended = (rollout.terminated | rollout.truncated)[..., None]
         earned = reward
@@ -225,12 +225,12 @@ class RewardScale:
         return reward / math.sqrt(self.m2 / total + 1e-8)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments and the returns under way."""
+        """Moments and the running returns."""
         moments = torch.tensor([self.count, self.mean, self.m2], dtype=torch.float64)
         return {"reward_scale.moments": moments} | ({} if self.carry is None else {"reward_scale.carry": self.carry})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.count, self.mean, self.m2 = state["reward_scale.moments"].tolist()
         self.carry = state.get("reward_scale.carry")
 
@@ -238,10 +238,9 @@ class RewardScale:
 class ReturnRange:
     """The least and greatest discounted sums of rewards seen, to warn of a support that does not contain them.
 
-    Each seat's rewards are summed with the latest weighing most, s <- gamma s + r: what can be known before an
-    episode is over. Where rewards are constant over an episode it is the discounted return. A seat's steps are its
-    own decisions, and the r of each is all that it earns until the next: s is looked at when that comes, or the
-    episode ends.
+    Each seat's rewards are summed with the latest weighted most, s <- gamma s + r, which is known before an episode is
+    over. If rewards are constant over an episode it is the discounted return. A seat's steps are its own decisions, and
+    the r of each is the sum of its rewards until the next: s is checked at the next decision, or when the episode ends.
 
     Args:
         discount: gamma.
@@ -254,7 +253,7 @@ class ReturnRange:
         self.waiting: Tensor | None = None  # bool [B, P], seats with a decision that may earn more
 
     def check(self, rollout: Any, low: float, high: float) -> None:
-        """Take in a rollout's rewards, and warn, once, when they are beyond ``low`` or ``high``."""
+        """Add a rollout's rewards, and warn, once, if sums are beyond ``low`` or ``high``."""
         if self.warned:
             return
         reward, ended = rollout.reward, (rollout.terminated | rollout.truncated)[..., None]
@@ -271,12 +270,12 @@ class ReturnRange:
             self.warned = True
             warnings.warn(
                 f"v_min, v_max: discounted returns from {self.low:.4g} to {self.high:.4g} were seen, "
-                f"and the support is {low:g} to {high:g}: what lies beyond it cannot be told apart; wanted a wider one",
+                f"and the support is {low:g} to {high:g}, whose ends stand for all returns beyond; wanted a wider one",
                 stacklevel=3,
             )
 
     def _check_decisions(self, rollout: Any, carry: Tensor, ended: Tensor) -> Tensor:
-        """The same where seats do not act in every step; returns the sums under way [B, P]."""
+        """:meth:`check` if seats do not act in every step; returns the running sums [B, P]."""
         reward, active = rollout.reward, rollout.active
         waiting = torch.zeros_like(active[0]) if self.waiting is None else self.waiting.to(reward.device)
         settled: list[tuple[Tensor, Tensor]] = []
@@ -295,14 +294,14 @@ class ReturnRange:
         return carry
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The range, once something was seen, and the sums under way."""
+        """The range, if anything was seen, and the running sums."""
         values = torch.tensor([self.low, self.high, self.warned], dtype=torch.float64)
         seen = self.warned or self.low <= self.high
         parts = {"range": values if seen else None, "carry": self.carry, "waiting": self.waiting}
         return {name: value for name, value in parts.items() if value is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         low, high, warned = state["range"].tolist() if "range" in state else (math.inf, -math.inf, False)
         self.low, self.high, self.warned = low, high, bool(warned)
         self.carry, self.waiting = state.get("carry"), state.get("waiting")

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
-from mlbits.agents.maths.open_decisions import what_follows
+from mlbits.agents.maths.open_decisions import next_turns_and_ends
 from mlbits.agents.maths.returns import decision_rewards
 from mlbits.agents.memory.sum_tree import SumTree
 
@@ -272,7 +272,7 @@ class Replay:
             for value in (rollout.terminated, rollout.truncated, rollout.reward)
         )
         earned = decision_rewards(reward, terminated, truncated, acts)
-        turn, stop = what_follows(acts, terminated | truncated)
+        turn, stop = next_turns_and_ends(acts, terminated | truncated)
         then = rollout.last_active if end == len(rollout.reward) else rollout.active[end]
         turn = torch.where((turn > count + 1) & then, count + 1, turn)
         still_open = (acts & (turn > stop) & (stop > count)).any(0).flatten()

@@ -1,1 +1,1 @@
-"""Planning: agents and solvers that use a known model."""
+"""Planning: solvers that use a known model of the environment; agents that learn from play belong in ``agents``."""

@@ -6,18 +6,18 @@ Learning for Physicists", 8.3.4. With Bellman's operator
     (T V)(s) = max_a Q(s, a),    Q(s, a) = r(s, a) + gamma sum_s' P(s' | s, a) V(s')
 
 * value iteration repeats V_{k+1} = T V_k (4.4 of the book). T is a contraction, |T U - T V| <= gamma |U - V| in the
-  greatest absolute difference, so that V_k is within gamma / (1 - gamma) |V_k - V_{k-1}| of the optimum V*, and within
-  gamma^k / (1 - gamma) |V_1 - V_0|, which is known in advance. Every solution reports how near it is.
-* policy iteration (4.3) finds the value of a policy exactly, V = (1 - gamma P_pi)^-1 r_pi by a sparse solve, and makes
-  the policy greedy, until nothing changes.
-* backward induction takes as many steps of T from V = 0 as a time limit leaves: the optimum of an episode of that
-  length, discounted or not, exactly.
+  maximum norm, so that V_k is within gamma / (1 - gamma) |V_k - V_{k-1}| of the optimum V*, and within
+  gamma^k / (1 - gamma) |V_1 - V_0|, which is known in advance. Every solution reports its bound.
+* policy iteration (4.3) computes the value of a policy exactly, V = (1 - gamma P_pi)^-1 r_pi by a sparse solve, and
+  makes the policy greedy, until nothing changes.
+* backward induction applies T to V = 0 once for each step of the time limit: the exact optimum of an episode of that
+  length, discounted or not.
 
-At gamma = 1 there is no contraction. Value iteration still ends where all play does, and says that no bound holds;
+At gamma = 1 there is no contraction. Value iteration still converges if all episodes end, with an infinite bound;
 policy iteration is refused, as a policy that never ends has no value.
 
-Differs from textbooks in that a row of P that adds up to less than 1 terminates with what is missing (no state stands
-for the end), and that illegal actions have the value minus infinity.
+Differs from textbooks in that a row of P that adds up to less than 1 terminates with the missing probability (there is
+no terminal state), and that illegal actions have the value minus infinity.
 
 Example:
     >>> from mlbits.envs.exact.transition_table import table_of
@@ -40,21 +40,21 @@ from mlbits.agents.agent import AgentError
 from mlbits.envs.exact.transition_table import TransitionTable
 
 MAX_SWEEPS = 100_000
-_UNLIMITED = 10_000  # steps that stand for an episode without a limit, as evaluation plays them
-_TIE = 1e-10  # actions whose values differ by less, relative to the largest value, are as good
+_UNLIMITED = 10_000  # steps of an episode without a time limit, as evaluation plays them
+_TIE = 1e-10  # actions whose values differ by less, relative to the largest value, count as equally good
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a solver found.
+    """The result of a solver.
 
     Attributes:
         value: V, float64 [S].
-        action_value: Q, float64 [S, A], minus infinity where an action is not legal. V is its maximum.
+        action_value: Q, float64 [S, A], minus infinity for illegal actions. V is its maximum.
         policy: the lowest-numbered best action of each state, int64 [S].
         iterations: sweeps of value iteration, improvements of policy iteration, steps of backward induction.
-        bound: V is within this of the optimum, in every state; infinite where nothing is known.
-        prior_bound: what was known of it from the first sweep on: gamma^k / (1 - gamma) |V_1 - V_0|.
+        bound: V is within this of the optimum, in every state; infinite if unknown.
+        prior_bound: the bound known after the first sweep: gamma^k / (1 - gamma) |V_1 - V_0|.
     """
 
     value: NDArray[np.float64]
@@ -71,26 +71,26 @@ def action_values(
     """Q(s, a) = r(s, a) + gamma sum_s' P(s' | s, a) V(s'): one step of look-ahead.
 
     Args:
-        table: of S states and A actions.
+        table: transition table of S states and A actions.
         value: V, [S].
         discount: gamma.
-        probability: in place of the table's own.
+        probability: transition probabilities to use instead of the table's.
 
     Returns:
-        [S, A], minus infinity where an action is not legal.
+        [S, A], minus infinity for illegal actions.
     """
     following = ((table.probability if probability is None else probability) @ value).reshape(table.legal.shape)
     return np.where(table.legal, table.reward + discount * following, -np.inf)
 
 
 def best_actions(action_value: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which actions are best in each state, all of those whose values differ by rounding alone; bool [S, A]."""
+    """All best actions of each state, including those whose values differ only by rounding; bool [S, A]."""
     best = action_value.max(1, keepdims=True)
     return action_value >= best - _TIE * max(1.0, float(np.abs(best).max()))
 
 
 def check_accuracy(discount: float, tolerance: float) -> None:
-    """Refuse what :func:`value_iteration` would refuse, before a table is read for it.
+    """Check the arguments of :func:`value_iteration`, before a table is computed for it.
 
     Raises:
         AgentError: if the discount is not within 0..1, or the tolerance not above 0.
@@ -103,17 +103,17 @@ def check_accuracy(discount: float, tolerance: float) -> None:
 def value_iteration(
     table: TransitionTable, discount: float, *, tolerance: float = 1e-8, value: NDArray[np.float64] | None = None
 ) -> Solution:
-    """Bellman's operator again and again, until the contraction bound is below the tolerance.
+    """Apply Bellman's operator repeatedly, until the contraction bound is below the tolerance.
 
     Args:
-        table: the decision process. Its horizon is left out: episodes go on until they terminate.
+        table: the decision process. Its time limit is ignored: episodes continue until they terminate.
         discount: gamma, 0..1.
-        tolerance: of every state's value; at gamma = 1 of the last change, and no bound holds.
-        value: V_0, [S]; None begins at 0.
+        tolerance: bound on the error of every state's value; at gamma = 1 on the last change, without an error bound.
+        value: V_0, [S]; None starts at 0.
 
     Raises:
-        AgentError: if the discount or tolerance is out of range, or the values do not settle (gamma = 1 and play that
-            never ends).
+        AgentError: if the discount or tolerance is out of range, or the values do not converge (gamma = 1 and episodes
+            that never end).
     """
     check_accuracy(discount, tolerance)
     v = np.zeros(table.num_states) if value is None else np.asarray(value, float)
@@ -134,15 +134,15 @@ def value_iteration(
 
 
 def policy_iteration(table: TransitionTable, discount: float, *, policy: NDArray[np.int64] | None = None) -> Solution:
-    """Howard's algorithm: the exact value of a policy, then the greedy policy of that value, until nothing changes.
+    """Howard's algorithm: the exact value of a policy, then the policy greedy in that value, until nothing changes.
 
     Args:
-        table: the decision process. Its horizon is left out.
+        table: the decision process. Its time limit is ignored.
         discount: gamma, 0 up to, but not including, 1.
-        policy: the first actions, [S]; None begins with the best immediate reward.
+        policy: initial actions, [S]; None takes those of the best immediate reward.
 
     Raises:
-        AgentError: if the discount is out of range, or a first action is not legal.
+        AgentError: if the discount is out of range, or an initial action is illegal.
     """
     _check_discount(discount)
     if discount == 1:
@@ -150,13 +150,13 @@ def policy_iteration(table: TransitionTable, discount: float, *, policy: NDArray
     everywhere = np.arange(table.num_states)
     chosen = action_values(table, np.zeros(table.num_states), 0.0).argmax(1) if policy is None else np.asarray(policy)
     if not table.legal[everywhere, chosen].all():
-        raise AgentError("policy: got an action that is not legal; wanted legal ones")
+        raise AgentError("policy: got an illegal action; wanted legal ones")
     improvements = 0
     while True:
         improvements += 1
         v = policy_value(table, np.eye(table.num_actions)[chosen], discount)
         q = action_values(table, v, discount)
-        # Only a better action replaces the present one: rounding must not make ties change places for ever.
+        # Only a better action replaces the current one, so that rounding cannot swap ties for ever.
         better = ~best_actions(q)[everywhere, chosen]
         if not better.any():
             residual = float(np.abs(q.max(1) - v).max())
@@ -169,7 +169,7 @@ def policy_value(table: TransitionTable, policy: NDArray[Any], discount: float) 
 
     Args:
         table: the decision process.
-        policy: probabilities of the actions, [S, A].
+        policy: action probabilities, [S, A].
         discount: gamma, below 1.
 
     Returns:
@@ -183,17 +183,17 @@ def policy_value(table: TransitionTable, policy: NDArray[Any], discount: float) 
 def backward_induction(
     table: TransitionTable, *, horizon: int | None = None, discount: float = 1.0, policy: NDArray[Any] | None = None
 ) -> Solution:
-    """The best that an episode can earn in the time that it has, or what a policy earns in it.
+    """The best return of an episode within its time limit, or the return of a policy.
 
-    What the rules truncate ends the episode, too. The best action depends on the time that is left: the solution's
-    policy is that of an episode's first step.
+    Truncation by the rules ends the episode, too. The best action depends on the time left: the solution's policy is
+    that of an episode's first step.
 
     Args:
         table: the decision process.
-        horizon: steps of an episode; None takes the table's own, or 10,000 where there is no limit (which is where
-            evaluation cuts such episodes).
+        horizon: steps of an episode; None takes the table's own, or 10,000 if there is no limit (at which evaluation
+            cuts such episodes).
         discount: gamma, 0..1.
-        policy: probabilities of the actions [S, A] to evaluate; None plays the best.
+        policy: action probabilities [S, A] of a policy to evaluate; None takes the best actions.
 
     Raises:
         AgentError: if the discount is out of range or the horizon negative.
@@ -212,14 +212,14 @@ def backward_induction(
             v = fixed[0] + discount * (fixed[1] @ before)
         else:
             v = action_values(table, before, discount, going).max(1)
-        if np.array_equal(v, before):  # nothing changes any more, however long it goes on
+        if np.array_equal(v, before):  # converged: further steps change nothing
             break
     q = action_values(table, before, discount, going)
     return Solution(v, q, q.argmax(1), step, 0.0)
 
 
 def uniform_policy(table: TransitionTable) -> NDArray[np.float64]:
-    """Every legal action as likely, [S, A]."""
+    """The policy that draws all legal actions with equal probability, [S, A]."""
     return table.legal / table.legal.sum(1, keepdims=True)
 
 

@@ -1,13 +1,13 @@
-"""The cross-entropy method on a table: play, then make what the best episodes did more probable.
+"""The cross-entropy method on a table: play, then make the actions of the best episodes more probable.
 
 Mannor, Rubinstein and Gat, "The cross entropy method for fast policy search" (2003). For every observation s
-the table has the probabilities p(a | s). An iteration plays one episode a copy, keeps the elite (episodes
+the table has the probabilities p(a | s). An iteration plays one episode per copy, keeps the elite (episodes
 whose return is at least the 1 - elite quantile), and moves the table towards how often they chose a in s:
 
     p(a | s)  <-  (1 - step_size) p(a | s) + step_size * count(s, a) / sum_b count(s, b)
 
-Differs where returns take few values (won or lost): ties at the quantile are all elite, and episodes with the
-worst return of all never are, so that nothing is learned where all did alike.
+Differs if returns take few values (won or lost): ties at the quantile are all elite, and episodes with the
+worst return never are, so that nothing is learned if all returns are equal.
 
 Example:
     python docs/examples/run.py train cross_entropy mlbits/GridWorld-v0
@@ -48,7 +48,7 @@ class CrossEntropy:
         config: settings.
         observation_space: one seat's, Discrete.
         action_space: one seat's, Discrete.
-        seed: not used, as the table begins uniform; present because every agent is made alike.
+        seed: not used, as the initial table is uniform; part of every agent's signature.
         device: where the table lives.
 
     Raises:

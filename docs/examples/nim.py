@@ -1,7 +1,7 @@
 """Nim: two players take stones from a heap in turn, and whoever takes the last one wins.
 
 Description:
-    The heap begins with a random number of stones, from just above half of ``stones`` up to ``stones``.
+    The heap starts with a random number of stones, from just above half of ``stones`` up to ``stones``.
     Player 0 moves first. With this one heap the game is Bachet's (1612): leave your opponent a multiple of
     ``most`` + 1, and you win.
 
@@ -9,13 +9,13 @@ Actions:
     Discrete(most): action a takes a + 1 stones. Taking more than there are is illegal.
 
 Observations:
-    Discrete(stones + 1): the stones that are left. Both players see the same.
+    Discrete(stones + 1): the number of stones left. Both players see the same.
 
 Rewards:
     1 for taking the last stone and -1 for the other player; 0 before.
 
 Start:
-    stones // 2 + 1 to stones, each as likely.
+    stones // 2 + 1 to stones, with equal probability.
 
 End:
     Termination when no stone is left. There is no truncation.
@@ -39,7 +39,7 @@ from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import integer
 from mlbits.envs.registry import register
 
-COLUMNS = 10  # stones a row of the picture
+COLUMNS = 10  # stones per row of the picture
 
 
 @rule
@@ -64,13 +64,13 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 @rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """What is left; ``out`` of a Discrete space has one entry."""
+    """The stones left; ``out`` of a Discrete space has one entry."""
     out[0] = state.stones
 
 
 @rule
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
-    """As many as there are."""
+    """Up to as many stones as there are."""
     for action in range(params.most):
         out[action] = action < state.stones
 

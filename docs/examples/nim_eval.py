@@ -1,7 +1,7 @@
-"""``reproduce nim``: an agent that has trained by self-play, against random moves.
+"""``reproduce nim``: an agent trained by self-play, against random moves.
 
-Where one side wins and the other loses, self-play has mean return 0 however well both play, so its own curve
-says nothing; an opponent that never changes does. Returns are means of 1 (won) and -1 (lost).
+In a zero-sum game self-play has mean return 0 however well both sides play, so its own curve is uninformative;
+games against an opponent that never changes are not. Returns are means of 1 (won) and -1 (lost).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ GAMES = 2000
 
 
 def return_against_random(agent: Any, seed: int) -> tuple[float, tuple[float, float]]:
-    """The mean return of an agent that has either seat in half of the games, and its 95% interval."""
+    """The mean return of an agent that plays half of the games in either seat, and its 95% interval."""
     batch = mlbits.make_batch(ENV, GAMES, seed=seed)
     opponent = RandomAgent(batch.observation_space, batch.action_space)
     lineup = against(agent, [(opponent, 1.0)], GAMES, batch.num_seats, batch.device)
     spec = RolloutSpec(num_steps=100, whole_episodes=True)
     _, episodes, _ = Collector(batch, spec, torch.Generator().manual_seed(seed)).collect(lineup)
-    return mean_interval(episodes.returns, bounds=(-1, 1))  # should all games be won, some may yet be lost
+    return mean_interval(episodes.returns, bounds=(-1, 1))  # with bounds, for an interval even if all games are won
 
 
 def reproduce(quick: bool = False) -> dict[str, Any]:
     """Train and play against random moves.
 
     Args:
-        quick: one seed in place of three.
+        quick: one seed instead of three.
 
     Returns:
         "rows" (seed, return, its interval) and "met": whether every interval lies above the target.

@@ -1,9 +1,9 @@
-"""PPO in one file: proximal policy optimisation in plain PyTorch, to be read from top to bottom.
+"""PPO in one file: proximal policy optimisation in plain PyTorch, from top to bottom.
 
 Schulman et al., "Proximal Policy Optimization Algorithms" (2017), for discrete actions, with or without masks, and for
-observations that are an index or a box of numbers. All seats of a game are played by the one policy. ``mlbits train
-ppo`` does the same and much more (any space, turn-based games, opponents, checkpoints, GPUs); test_plain_ppo.py holds
-the two updates equal on the same data.
+observations that are an index or a box of numbers. One policy plays all seats of a game. ``mlbits train ppo`` does
+the same and much more (any space, turn-based games, opponents, checkpoints, GPUs); test_plain_ppo.py checks that both
+updates are equal on the same data.
 
 Example:
     python docs/examples/plain_ppo.py
@@ -26,17 +26,17 @@ import mlbits
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be set, each by a flag of its name; tuned for GridWorld."""
+    """Settings, each also a flag of the same name; tuned for GridWorld."""
 
     num_envs: int = 64  # copies of the game, B
     num_steps: int = 32  # steps of each copy in a rollout, T
     total_steps: int = 150_000  # steps of all copies in the whole run
-    learning_rate: float = 2.5e-3  # of Adam; falls linearly to 0
+    learning_rate: float = 2.5e-3  # of Adam; decays linearly to 0
     discount: float = 0.99  # gamma
-    gae_lambda: float = 0.95  # 1: advantages from whole returns; 0: from the next value alone
+    gae_lambda: float = 0.95  # 1: advantages from whole returns; 0: from the next value only
     epochs: int = 4  # passes over each rollout
     minibatches: int = 4  # gradient steps in each pass
-    clip_coef: float = 0.2  # how far a probability ratio may gain by moving away from 1
+    clip_coef: float = 0.2  # beyond 1 plus or minus this, a ratio gains nothing more
     entropy_coef: float = 0.05  # weight of the entropy bonus, which keeps the policy exploring
     value_coef: float = 0.5  # weight of the value's loss
     max_grad_norm: float = 0.5  # gradients are clipped to this L2 norm
@@ -87,19 +87,19 @@ def collect(
     """Play T steps of all copies.
 
     Args:
-        batch: the copies, which go on where they are; those that end begin anew in the same step.
-        network: who plays.
+        batch: the copies, which continue from their current state; episodes that end are reset in the same step.
+        network: the policy that plays.
         num_steps: T.
-        running: returns so far of the episodes under way [N], updated in place.
-        generator: draws the actions.
+        running: returns so far of the unfinished episodes [N], updated in place.
+        generator: random generator for the actions.
 
     Returns:
-        Tensors [T, N, ...] by name, with ``next_value``, the value of what followed each step; and the returns of the
+        Tensors [T, N, ...] by name, with ``next_value``, the next value of each step; and the returns of the
         episodes that ended.
     """
     steps, returns = [], []
     for _ in range(num_steps):
-        # The batch's tensors are its own memory, which the next step writes over: keep copies.
+        # The batch's tensors are overwritten by the next step: keep copies.
         obs = batch.obs.flatten(0, 1).clone()
         mask = None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1).clone()
         log_probs, value = network(obs, mask)
@@ -107,7 +107,7 @@ def collect(
         played = batch.step(action.view(batch.reward.shape))
         reward = played.reward.flatten().clone()
         # An episode ends for all seats of its copy. Terminated: the game is over, and the next value is 0.
-        # Truncated: a limit cut it, and what would have followed is worth the value of its last observation.
+        # Truncated: a limit cut it, and the next value is that of its last observation.
         terminated, truncated = (end[:, None].expand_as(played.reward).flatten() for end in played[2:4])
         ended = terminated | truncated
         row = {"obs": obs, "action": action.squeeze(-1), "value": value, "reward": reward, "ended": ended}
@@ -125,7 +125,7 @@ def collect(
     return {name: torch.stack([row[name] for row in steps]) for name in steps[0]}, returns
 
 
-# 3. Learn from it.
+# 3. Learn from the rollout.
 
 
 def advantages(rollout: dict[str, Tensor], discount: float, gae_lambda: float) -> Tensor:
@@ -161,7 +161,7 @@ def update(
     settings: Settings,
     generator: torch.Generator,
 ) -> list[dict[str, float]]:
-    """Epochs of minibatches on one rollout; returns what each gradient step measured."""
+    """Epochs of minibatches on one rollout; returns the losses and entropy of each gradient step."""
     advantage = advantages(rollout, settings.discount, settings.gae_lambda)
     data = rollout | {"advantage": advantage, "target": advantage + rollout["value"]}
     data = {name: tensor.flatten(0, 1) for name, tensor in data.items()}  # T steps of N rows become T * N rows

@@ -38,7 +38,7 @@ def test_one_update_by_hand() -> None:
     assert agent.table.tolist() == [[0.25, 0.75], [0.5, 0.5]]
 
 
-def test_it_learns_the_shortest_way(tmp_path: Path) -> None:
+def test_it_learns_the_shortest_path(tmp_path: Path) -> None:
     """Through the loop: GridWorld's optimum is 14 steps, 13 of which cost 0.01, so a return of 0.87."""
     run = {"total_steps": 200_000, "num_envs": 64, "device": "cpu", "video": False}
     folder, summary = train(resolve("cross_entropy", "mlbits/GridWorld-v0", run=run), tmp_path, console=False)
@@ -48,7 +48,7 @@ def test_it_learns_the_shortest_way(tmp_path: Path) -> None:
     assert summary["return_mean"] == pytest.approx(0.87)
 
 
-def test_a_saved_agent_goes_on_alike() -> None:
+def test_a_restored_agent_decides_the_same() -> None:
     """A second agent with the first one's state decides as it does; another shape is refused."""
     config, actions = cross_entropy.CrossEntropyConfig(), spaces.Discrete(3)
     agent, other = (cross_entropy.CrossEntropy(config, spaces.Discrete(5), actions) for _ in range(2))
@@ -61,7 +61,7 @@ def test_a_saved_agent_goes_on_alike() -> None:
         cross_entropy.CrossEntropy(config, spaces.Discrete(4), actions).load_state_dict(agent.state_dict())
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_invalid_settings_and_spaces_are_refused() -> None:
     """A setting out of range, and a space without a table."""
     with pytest.raises(AgentError, match="elite: got 2"):
         cross_entropy.CrossEntropyConfig(elite=2)

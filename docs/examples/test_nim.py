@@ -1,4 +1,4 @@
-"""Nim: numbers worked by hand, and PettingZoo's own checks."""
+"""Nim: numbers worked out by hand, and PettingZoo's own checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_heap(stones: int) -> GameBatch:
     return batch
 
 
-def test_whoever_takes_the_last_stone_wins() -> None:
+def test_taking_the_last_stone_wins() -> None:
     """Five stones: player 0 takes three, player 1 the two that are left; whoever waits can only pass."""
     batch = with_heap(5)
     assert batch.legal_mask[0].tolist() == [[True, True, True], [True, False, False]]
@@ -39,13 +39,13 @@ def test_whoever_takes_the_last_stone_wins() -> None:
     assert not step.truncated
 
 
-def test_nobody_takes_more_than_there_is() -> None:
+def test_taking_more_stones_than_there_are_is_illegal() -> None:
     """With two stones left, action 2 (three stones) is refused."""
     with pytest.raises(IllegalActionError, match=r"wanted one of \[0, 1\]"):
         with_heap(2).step(torch.tensor([[2, 0]]))
 
 
-def test_the_heap_begins_where_it_should() -> None:
+def test_the_range_of_initial_heaps() -> None:
     """Among 1,000 heaps all of 11 to 20 occur, and no others."""
     assert set(mlbits.make_batch(ENV, 1000).obs[:, 0].tolist()) == set(range(11, 21))
 

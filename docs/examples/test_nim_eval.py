@@ -1,4 +1,4 @@
-"""The evaluation of Nim: what it measures, and that training meets it."""
+"""The evaluation of Nim: its measurement on known players, and that training meets the target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_random_moves_against_random_moves_are_even() -> None:
     assert mean == pytest.approx(0, abs=0.1)
 
 
-def test_the_perfect_player_loses_next_to_nothing() -> None:
+def test_the_perfect_player_hardly_ever_loses() -> None:
     """Leaving a multiple of four always wins, once random moves have made a mistake."""
     batch, entry = mlbits.make_batch(nim_eval.ENV, 1), agent_entry("cross_entropy")
     spaces = batch.observation_space, batch.action_space

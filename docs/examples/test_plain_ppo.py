@@ -1,4 +1,4 @@
-"""PPO in one file: its rollouts, losses, gradients and weights are those of ``mlbits.agents.ppo``, and it learns."""
+"""PPO in one file: rollouts, losses, gradients and weights equal those of ``mlbits.agents.ppo``, and it learns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = plain_ppo.Settings(num_envs=6, num_steps=24, hidden=16, learning_rate
 
 
 class Recorded:
-    """A batch that keeps what the plain rollout leaves out of the real one: final observations and how episodes end."""
+    """A batch that records what the plain rollout lacks: final observations and how episodes end."""
 
     def __init__(self, batch: Any) -> None:
         self.batch, self.kept = batch, []
@@ -35,14 +35,14 @@ class Recorded:
         return getattr(self.batch, name)
 
     def step(self, actions: Tensor) -> Any:
-        """As the batch does."""
+        """Step the batch and record."""
         played = self.batch.step(actions)
         self.kept.append([part.clone() for part in (played.terminated, played.truncated, played.final_obs)])
         return played
 
 
 def draw() -> torch.Generator:
-    """A generator that always begins at the same seed."""
+    """A generator with a fixed seed."""
     return torch.Generator().manual_seed(3)
 
 
@@ -81,7 +81,7 @@ def both(env_id: str) -> tuple[plain_ppo.Network, dict[str, Tensor], PPO, Rollou
 
 
 def close(one: Tensor, two: Tensor) -> None:
-    """Hold two tensors equal to 1e-5."""
+    """Assert that two tensors are equal to 1e-5."""
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_actions_are_drawn_from_the_real_policy(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", GAMES)
-def test_one_minibatch_is_the_real_one(env_id: str) -> None:
+def test_one_minibatch_step_equals_the_agents(env_id: str) -> None:
     """Advantages, and then the losses, gradients and weights of one step, on every second row.
 
     The policy has moved away from the one that played, so that ratios differ from 1 and some are clipped.
@@ -133,7 +133,7 @@ def test_one_minibatch_is_the_real_one(env_id: str) -> None:
 
 
 def _real_gradient(parameter: Tensor, agent: PPO) -> Tensor:
-    """Of a parameter, or of a transposed view of one."""
+    """The gradient of a parameter, or of a transposed view of one."""
     own = parameter if parameter.is_leaf else parameter._base
     assert own is not None
     gradient = next(p.grad for p in agent.core.network.parameters() if p.data_ptr() == own.data_ptr())
@@ -141,7 +141,7 @@ def _real_gradient(parameter: Tensor, agent: PPO) -> Tensor:
 
 
 @pytest.mark.parametrize("env_id", GAMES)
-def test_a_whole_update_is_the_real_one(env_id: str) -> None:
+def test_a_whole_update_equals_the_agents(env_id: str) -> None:
     """Nine steps of Adam, with the same minibatches, since both draw them from generators of one seed."""
     network, rollout, agent, real = both(env_id)
     before = [plain.detach().clone() for plain, _ in pairs(network, agent)]
@@ -167,7 +167,7 @@ def test_it_solves_gridworld(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("env_id", ["mlbits/Pendulum-v0", "mlbits/DiplomacyMini-v0"])
-def test_games_that_it_cannot_play_are_refused(env_id: str) -> None:
+def test_unsupported_games_are_refused(env_id: str) -> None:
     """Continuous actions, and a board."""
     with pytest.raises(SystemExit, match=f"(?s){env_id}: got observations .* wanted Discrete actions"):
         plain_ppo.train(env_id, SETTINGS)

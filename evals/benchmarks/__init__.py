@@ -1,1 +1,1 @@
-"""Benchmarks: how fast everything runs, beside other libraries."""
+"""Benchmarks: the speed of the suite beside other libraries; measurements of how good agents are belong elsewhere."""

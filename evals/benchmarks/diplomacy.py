@@ -1,7 +1,7 @@
-"""How fast Diplomacy is: adjudication, random play, masks, beside the ``diplomacy`` package where it is installed.
+"""Speed of Diplomacy: adjudication, random play, masks, beside the ``diplomacy`` package if it is installed.
 
-Movement phases are the test vectors' where the command runs in a clone, else those of random games; the peer gets the
-very same positions and orders.
+Movement phases are those of the test vectors if the command runs in a clone, else those of random games; the peer gets
+the same positions and orders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 VECTORS = Path("tests/envs/diplomacy/differential.jsonl.gz")
 GAMES, GPU_GAMES, LAST_YEAR = 256, 65_536, 1910
-PEER_GAMES = 2  # whole games of the Python engine a call: a tenth of a second each
+PEER_GAMES = 2  # whole games of the Python engine per call: a tenth of a second each
 
 Phase = tuple[Position, dict[int, Order]]
 
@@ -111,7 +111,7 @@ def _peer_game(position: Position) -> Any:
 
 
 def _peer_adjudicates(watch: Stopwatch, name: str, phases: list[Phase]) -> Row:
-    """Only ``process()`` is measured: copies of games with their orders are made beforehand."""
+    """Only ``process()`` is measured: copies of games with their orders are prepared beforehand."""
     import time
 
     chosen = phases[:: max(1, len(phases) // 200)]

@@ -1,9 +1,9 @@
-"""``mlbits bench``: how fast everything runs here, beside the other libraries that are installed, in one run.
+"""``mlbits bench``: speed of the suite, beside the other libraries that are installed, in one run.
 
-The processor stands above the rows: what is fast depends on it, ratios to other libraries less than rates.
-Two rates a row: per CPU-second (``time.process_time``: all threads of the process, hardly touched by other load) and
-per wall second. Each measurement is the median of three; a row without a peer is mlbits, else the library it names.
-Random actions are drawn beforehand in vector rows; resets count as part of stepping.
+The processor is printed above the rows: rates depend on it, ratios to other libraries less so. Each row has two rates:
+per CPU-second (``time.process_time``: all threads of the process, hardly affected by other load) and per wall second.
+Each measurement is the median of three; a row without a peer is mlbits, else the library it names. Random actions are
+drawn beforehand in vector rows; resets count as part of stepping.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def bench_cartpole(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_single(watch: Stopwatch) -> Iterator[Row]:
-    """One copy through gym.make, a Python call a step."""
+    """One copy through gym.make, one Python call per step."""
     gymnasium = f"gymnasium {gym.__version__}"
     yield _single_row(watch, "GridWorld 8x8, gym.make", GRID, **EMPTY_MAP)
     yield _single_row(watch, "FrozenLake-v1, gym.make", "FrozenLake-v1", gymnasium)
@@ -108,7 +108,7 @@ def bench_single(watch: Stopwatch) -> Iterator[Row]:
 
 
 def _learner_row(watch: Stopwatch, name: str, agent: str, num_envs: int, **settings: Any) -> Row:
-    """An on-policy agent on CartPole from its defaults: acting, stepping and learning counted."""
+    """An on-policy agent on CartPole with its defaults: acting, stepping and learning."""
     from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
@@ -132,7 +132,7 @@ def bench_ppo(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
-    """TRPO on CartPole, 64x64 actor and critic; on the CPU the peer's rollouts of 1,024 steps and all its settings."""
+    """TRPO on CartPole, 64x64 actor and critic; on the CPU with the peer's rollouts of 1,024 steps and its settings."""
     if watch.device == "cuda":
         name = f"TRPO on CartPole, {VERY_MANY:,} copies x 32"
         yield _learner_row(watch, name, "trpo", VERY_MANY, num_steps=32, batch_size=65_536)
@@ -146,13 +146,13 @@ def bench_trpo(watch: Stopwatch) -> Iterator[Row]:
 
 
 def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int, **settings: Any) -> Row:
-    """Acting, stepping, replay and learning of an agent, turn by turn, its warm-up over."""
+    """Acting, stepping, replay and learning of an off-policy agent, after its warm-up."""
     from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
     run = {"num_envs": num_envs, "device": watch.device, "total_steps": 1_000_000}
     session = open_session(resolve(agent, env, preset="none", run=run, agent_settings=settings))
-    session.counters.env_steps = 500_000  # past the schedule of exploration
+    session.counters.env_steps = 500_000  # past the exploration schedule
 
     def call() -> None:
         rollout, _, _ = session.collector.collect(session.lineup)
@@ -163,12 +163,12 @@ def _replay_row(watch: Stopwatch, name: str, agent: str, env: str, num_envs: int
 
 
 def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
-    """DQN on CartPole: with Stable-Baselines3's defaults and the settings of its zoo, beside itself."""
+    """DQN on CartPole with Stable-Baselines3's defaults and with the settings of its zoo, beside Stable-Baselines3."""
     default: dict[str, Any] = {
         "batch_size": 32, "replay_ratio": 0.25, "target_every": 2500, "learning_rate": 1e-4, "learning_starts": 100,
         "hidden": [64, 64],
     }  # fmt: skip
-    # The zoo's target follows every 10 steps, which in rounds of 128 updates after 256 steps is once a round.
+    # The zoo updates the target every 10 steps; with rounds of 128 updates after 256 steps that is once per round.
     zoo = default | {
         "batch_size": 64, "replay_ratio": 0.5, "target_every": 128, "learning_rate": 2.3e-3, "hidden": [256, 256],
         "epsilon_end": 0.04,
@@ -183,9 +183,9 @@ def bench_dqn(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
-    """DDPG on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions a step.
+    """DDPG on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions per step.
 
-    Stable-Baselines3 has float32 alone; ours is measured with products in bfloat16 too, where those are fast.
+    Stable-Baselines3 only has float32; ours is also measured with products in bfloat16, where those are fast.
     """
     settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [400, 300]}
     native = "mlbits/Pendulum-v0"
@@ -204,7 +204,7 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
 
 
 def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
-    """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and its own over copies."""
+    """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and SB3's DummyVecEnv."""
     for num_envs in (8, 64, 1024):
         envs = mlbits.make_sb3(POLE, num_envs, seed=0, threads=1)
         yield peers.vec_env_row(watch, f"CartPole, make_sb3 of {num_envs:,}", envs)
@@ -212,7 +212,7 @@ def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
-    """SimilarityPD, a step being one of both seats; every step is a whole episode."""
+    """SimilarityPD, a joint step of both seats; every step is a whole episode."""
     for num_envs in (MANY, VERY_MANY) if watch.device == "cpu" else (VERY_MANY, 1_048_576):
         for noise in ("uniform", "gaussian"):
             name = f"SimilarityPD, {noise}, batch of {num_envs:,}" + (", GPU" if watch.device == "cuda" else "")
@@ -220,7 +220,7 @@ def bench_similarity(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_pool(watch: Stopwatch) -> Iterator[Row]:
-    """PPO on Blotto, learning counted: plain self-play, against 8 frozen copies, and leagues with 8 frozen members."""
+    """PPO on Blotto with learning: plain self-play, against 8 frozen copies, and leagues with 8 frozen members."""
     from mlbits.selfplay.runs.config import resolve
     from mlbits.selfplay.session import open_session
 
@@ -250,7 +250,7 @@ def bench_pool(watch: Stopwatch) -> Iterator[Row]:
 
 
 def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
-    """A tournament of eight PPO agents on Blotto, in memory, a step being a game."""
+    """A tournament of eight PPO agents on Blotto, in memory; one step is one game."""
     from mlbits.agents.ppo import PPO, PPOConfig
     from mlbits.evals.tournament.config import TournamentConfig
     from mlbits.evals.tournament.tournament import play_tournament
@@ -280,16 +280,16 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
 
 
 def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 1.0) -> list[Row]:
-    """Measure one group or all, printing the processor, rows as they come, and by name what is skipped.
+    """Measure one group or all; print the processor, each row as it is measured, and the names of skipped rows.
 
     Args:
         group: a key of GROUPS, or "all".
         device: "cpu" or "cuda".
-        seconds: of each measurement.
+        seconds: length of each measurement.
 
     Raises:
         UnknownIdError: for an unknown group.
-        DeviceError: if the device is not there.
+        DeviceError: if the device is not available.
     """
     if group != "all" and group not in GROUPS:
         raise UnknownIdError("benchmark group", group, GROUPS)
@@ -306,7 +306,7 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlbits", "torch", "numba"))
     console.print(f"{describe()}")
     console.print(f"{versions}; one torch thread; {kind}\n")
-    console.print(f"{'what':<52} {'per CPU-second':>15} {'per second':>12}  library")
+    console.print(f"{'measurement':<52} {'per CPU-second':>15} {'per second':>12}  library")
     for name, bench in GROUPS.items():
         if group not in ("all", name) or (kind == "cuda" and name in ("single", "sb3")):
             continue

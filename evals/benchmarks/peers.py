@@ -1,7 +1,7 @@
-"""The other libraries that benchmarks stand beside, each measured only where it is installed (extra ``peers``).
+"""Other libraries that benchmarks compare with, each measured only if it is installed (extra ``peers``).
 
-Stable-Baselines3 and Gymnasium always are. gymnax runs in JAX, actions drawn and resets done inside the compiled scan,
-as its users run it; envpool and MiniGrid by their own Gymnasium interfaces.
+Stable-Baselines3 and Gymnasium always are. gymnax runs in JAX, with actions drawn and resets done inside the compiled
+scan, as its users run it; envpool and MiniGrid by their own Gymnasium interfaces.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 
 def _measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:
-    """One row, where the packages are installed; a peer that fails is named and left out."""
+    """One row, if the packages are installed; a peer that fails is named and left out."""
     if any(importlib.util.find_spec(name) is None for name in packages):
         return
     try:
         yield measure()
-    except Exception as error:  # another library's trouble is not this benchmark's end
+    except Exception as error:  # an error in another library does not end the benchmark
         print(f"{packages[0]} could not be measured: {type(error).__name__}: {error}", file=sys.stderr)
 
 
@@ -130,18 +130,18 @@ _DQN_ZOO: dict[str, Any] = {
 
 
 def dqn(watch: Stopwatch, *, zoo: bool) -> Iterator[Row]:
-    """Stable-Baselines3's DQN, measured once its replay is in use; as many updates a step with 8 copies as with one.
+    """Stable-Baselines3's DQN, once it learns from its replay buffer; the updates per step are the same for any copies.
 
     Args:
         watch: the stopwatch.
-        zoo: its zoo's settings for CartPole in place of its defaults.
+        zoo: use the zoo's settings for CartPole instead of the defaults.
     """
     from stable_baselines3 import DQN
     from stable_baselines3.common.env_util import make_vec_env
 
     settings = _DQN_ZOO if zoo else _DQN_DEFAULTS
     for num_envs in (1, 8):
-        turn = max(1, settings["train_freq"] // num_envs)  # steps of each copy between rounds of learning
+        turn = max(1, settings["train_freq"] // num_envs)  # steps of each copy between updates
         updates = turn * num_envs * settings["gradient_steps"] // settings["train_freq"]
         rounds = {"train_freq": turn, "gradient_steps": updates}
         model = DQN(
@@ -153,7 +153,7 @@ def dqn(watch: Stopwatch, *, zoo: bool) -> Iterator[Row]:
 
 
 def ddpg(watch: Stopwatch) -> Row:
-    """Stable-Baselines3's DDPG with its defaults and noise on one copy, measured once its replay is in use."""
+    """Stable-Baselines3's DDPG with its defaults and noise on one copy, once it learns from its replay buffer."""
     import numpy as np
     from stable_baselines3 import DDPG
     from stable_baselines3.common.noise import NormalActionNoise
@@ -164,12 +164,12 @@ def ddpg(watch: Stopwatch) -> Row:
 
 
 def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
-    model.learn(steps)  # past its warm-up of 100 steps, and its epsilon's schedule
+    model.learn(steps)  # past its warm-up of 100 steps, and its epsilon schedule
     return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, _version("stable-baselines3"))
 
 
 def _apart(measure: Callable[..., Row], *arguments: Any) -> Row:
-    """Measure in a process of its own: JAX's threads would slow what is measured after it."""
+    """Measure in a separate process: JAX's threads would slow down later measurements."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
 

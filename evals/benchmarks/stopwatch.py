@@ -1,4 +1,4 @@
-"""Measuring rates: rows of a benchmark, and the stopwatch that fills them."""
+"""Measuring rates: rows of a benchmark, and the stopwatch that measures them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        name: what was done.
+        name: what was measured.
         per_cpu_second: steps per CPU-second.
         per_second: steps per wall second.
         peer: the library measured, with its version; None for mlbits.
@@ -30,11 +30,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What was not measured.
+    """A measurement that was skipped.
 
     Attributes:
-        name: what would have been done.
-        reason: why not.
+        name: what would have been measured.
+        reason: why it was skipped.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Skipped:
 
 
 class Stopwatch:
-    """Measures functions for a while, three times over.
+    """Measures functions, three times each.
 
     Args:
-        seconds: of the three together.
+        seconds: of the three measurements together.
         device: "cpu" or "cuda".
-        clock: seconds of wall time; one that is made up serves tests.
+        clock: seconds of wall time; tests pass a fake one.
 
-    However slow a function is, a row takes at most four calls of it once ``limit`` seconds have passed.
+    However slow a function is, it is called at most four times once ``limit`` seconds have passed.
     """
 
     def __init__(self, seconds: float, device: str = "cpu", *, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -57,15 +57,15 @@ class Stopwatch:
         self.limit = max(10.0, 10 * seconds)
 
     def warm_up(self, call: Callable[[], Any], warm: Callable[[], bool]) -> None:
-        """Call a function until ``warm`` holds or ``limit`` seconds have passed, both looked at before each call."""
+        """Call a function until ``warm`` holds or ``limit`` seconds have passed, both checked before each call."""
         began = self._clock()
         while not warm() and self._clock() - began < self.limit:
             call()
 
     def row(self, name: str, call: Callable[[], Any], steps: int, peer: str | None = None) -> Row:
-        """Call a function, which takes ``steps`` steps, again and again; the median rates.
+        """Call a function, which takes ``steps`` steps, repeatedly; returns the median rates.
 
-        Measurements that the limit leaves no time for are left out, but for the first.
+        At least one measurement is made; others are left out if the limit leaves no time for them.
         """
         began = self._clock()
         rates: list[tuple[float, float]] = []

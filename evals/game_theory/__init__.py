@@ -1,1 +1,1 @@
-"""Game theory: solutions and ratings of games given as payoffs."""
+"""Game theory of games given as payoffs: equilibria, exploitability, alpha-rank, Elo; agents are measured elsewhere."""

@@ -1,23 +1,23 @@
-"""Alpha-rank: how often evolution, left to itself, would be found at each strategy or profile.
+"""Alpha-rank: how often an evolutionary process is found at each strategy or profile.
 
 Omidshafiei et al. 2019, "alpha-Rank: Multi-Agent Evaluation by Evolution" (Scientific Reports 9). A population of m
 individuals plays one strategy; now and then a mutant appears, and either dies out or takes over. With fitness f and
-intensity of selection alpha, the mutant r takes over a population of s with probability
+selection intensity alpha, the mutant r takes over a population of s with probability
 
     rho = 1 / (1 + sum_{l=1}^{m-1} prod_{p=1}^{l} exp(-alpha (f_r(p) - f_s(p))))
 
-where p is the number of mutants. Strategies are the states of a Markov chain with these steps, its mean occupation the
-rank. With one population (a symmetric game) fitness is the mean payoff against the rest of the population; with one
-population a seat the states are the pure profiles, one seat mutates at a time against the others' present strategies,
-and the fitness does not depend on p, so that rho = (1 - e^-u) / (1 - e^-mu) with u = alpha times the gain.
-As alpha grows without bound, all that is left is who beats whom: a step to a better strategy has probability 1 -
-epsilon, to one as good 1/2, to a worse one epsilon, each over the number of mutants that there are, in the limit of
-small epsilon (Rowland et al. 2019, "Multiagent Evaluation under Incomplete Information", section 2).
+where p is the number of mutants. Strategies are the states of a Markov chain with these steps, and the rank is its
+stationary distribution. With one population (a symmetric game) fitness is the mean payoff against the rest of the
+population; with one population per seat the states are the pure profiles, one seat mutates at a time against the
+current strategies of the others, and the fitness does not depend on p, so that rho = (1 - e^-u) / (1 - e^-mu) with u =
+alpha times the gain. In the limit of infinite alpha only the order of payoffs matters: a step to a better strategy has
+probability 1 - epsilon, to an equally good one 1/2, to a worse one epsilon, each divided by the number of possible
+mutants, for small epsilon (Rowland et al. 2019, "Multiagent Evaluation under Incomplete Information", section 2).
 
 Differs from OpenSpiel in that the fitness of one population is the paper's by default (OpenSpiel's default is "duel"
-here: mutant and resident against each other alone), and in that everything is in logarithms, the stationary
-distribution included: it is found by the elimination of Grassmann, Taksar and Heyman (1985), which never subtracts.
-Nothing overflows, and a chain whose rarest steps have a probability of e^-10000 has the one distribution that it has.
+here: mutant and resident against each other alone), and in that everything is computed in logarithms, including the
+stationary distribution: it is found by the elimination of Grassmann, Taksar and Heyman (1985), which never subtracts.
+Nothing overflows, and the distribution is accurate even for chains whose rarest steps have a probability of e^-10000.
 
 Example:
     >>> rock_paper_scissors = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
@@ -37,26 +37,26 @@ from scipy.special import comb, logsumexp
 from mlbits.envs.core.errors import GameError
 from mlbits.evals.game_theory.nash_conv import check_payoffs
 
-_TIE = 1e-12  # payoffs that differ by less, relative to the largest, are as good at infinite alpha
-MAX_PROFILES = 1_500  # half a minute of elimination
+_TIE = 1e-12  # payoffs that differ by less, relative to the largest, count as equal at infinite alpha
+MAX_PROFILES = 1_500  # about half a minute of elimination
 
 
 def alpha_rank(
     payoffs: ArrayLike, *, alpha: float = math.inf, population: int = 50, noise: float = 1e-9
 ) -> NDArray[np.float64]:
-    """The rank of pure profiles, one population a seat.
+    """The rank of pure profiles, with one population per seat.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        alpha: intensity of selection, from 0 (all profiles alike); infinite for the limit.
-        population: m, individuals a seat, at least 2; it plays no part in the limit.
+        alpha: selection intensity, from 0 (all profiles equal); infinity for the limit.
+        population: m, individuals per seat, at least 2; not used in the limit.
         noise: epsilon of the limit, above 0, at most 1/2.
 
     Returns:
         Probabilities of the profiles, [A_1, ..., A_P].
 
     Raises:
-        GameError: for payoffs that are none, too many profiles, or a number out of range.
+        GameError: for invalid payoffs, too many profiles, or a number out of range.
     """
     tensor = check_payoffs(payoffs)
     _check(alpha, population, noise)
@@ -68,7 +68,7 @@ def alpha_rank(
     mutants = sum(size - 1 for size in shape)
     log_step = np.full((profiles, profiles), -np.inf)
     for seat, size in enumerate(shape):
-        states = np.moveaxis(number, seat, -1).reshape(-1, size)  # rows of profiles that differ in this seat alone
+        states = np.moveaxis(number, seat, -1).reshape(-1, size)  # rows of profiles that differ in this seat only
         payoff = np.moveaxis(tensor[seat], seat, -1).reshape(-1, size)
         gain = payoff[:, None, :] - payoff[:, :, None]
         if math.isinf(alpha):
@@ -90,29 +90,29 @@ def alpha_rank_symmetric(
     """The rank of the strategies of a symmetric game, one population for all seats.
 
     Args:
-        payoffs: of the first seat, [A, ..., A], one axis a seat, its own first; exchanging the others changes nothing.
-        alpha: intensity of selection, from 0 (all strategies alike); infinite for the limit, which only two seats have.
-        population: m, individuals, at least 2 and no fewer than seats; it plays no part in the limit.
+        payoffs: of the first seat, [A, ..., A], one axis per seat, its own first; symmetric in the other axes.
+        alpha: selection intensity, from 0 (all strategies equal); infinity for the limit, only for two seats.
+        population: m, individuals, at least 2 and no fewer than seats; not used in the limit.
         noise: epsilon of the limit, above 0, at most 1/2.
-        fitness: the mean payoff against the rest of the population, or that of mutant and resident against each other
-            alone, which only two seats have. The limit is always of the second; in games of constant sum both are as
-            good.
+        fitness: "population", the mean payoff against the rest of the population, or "duel", that of mutant and
+            resident against each other alone, only for two seats. The limit always takes the second; in constant-sum
+            games both give the same.
 
     Returns:
         Probabilities of the strategies, [A].
 
     Raises:
-        GameError: for payoffs that are none or not symmetric, or a number out of range.
+        GameError: for invalid or asymmetric payoffs, or a number out of range.
     """
     tensor = np.asarray(payoffs, float)
     if tensor.ndim < 2 or tensor.size == 0 or len(set(tensor.shape)) != 1:
-        raise GameError(f"payoffs: got shape {tensor.shape}; wanted [A, ..., A], one axis a seat, two or more")
+        raise GameError(f"payoffs: got shape {tensor.shape}; wanted [A, ..., A], one axis per seat, two or more")
     if not np.isfinite(tensor).all():
-        raise GameError("payoffs: got some that are no finite numbers; wanted finite numbers")
+        raise GameError("payoffs: got NaN or infinity; wanted finite numbers")
     others = range(1, tensor.ndim)
     for axis in others[1:]:
         if not np.allclose(tensor, np.swapaxes(tensor, 1, axis), rtol=1e-9, atol=1e-9):
-            raise GameError(f"payoffs: got some that change when seats 1 and {axis} do; wanted a symmetric game")
+            raise GameError(f"payoffs: not symmetric in seats 1 and {axis}; wanted a symmetric game")
     _check(alpha, max(population, 2) if math.isinf(alpha) else population, noise)
     size, seats = tensor.shape[0], tensor.ndim
     if fitness not in ("population", "duel"):
@@ -122,7 +122,7 @@ def alpha_rank_symmetric(
             raise GameError(
                 f"alpha: got {alpha}, fitness {fitness}, for {seats} seats; wanted a number, and population"
             )
-        gain = tensor.T - tensor  # [s, r]: what r earns against s, less what s earns against r
+        gain = tensor.T - tensor  # [s, r]: payoff of r against s, less that of s against r
         if math.isinf(alpha):
             log_rho = _log_limit(gain, float(np.abs(tensor).max()), noise)
         else:
@@ -135,7 +135,7 @@ def alpha_rank_symmetric(
 
 
 def marginals(profiles: ArrayLike) -> list[NDArray[np.float64]]:
-    """The rank of each seat's strategies, [A_i] a seat, from that of the profiles [A_1, ..., A_P]."""
+    """The rank of each seat's strategies, one [A_i] per seat, from the rank of profiles [A_1, ..., A_P]."""
     joint = np.asarray(profiles, float)
     return [joint.sum(tuple(k for k in range(joint.ndim) if k != seat)) for seat in range(joint.ndim)]
 
@@ -154,7 +154,7 @@ def _fitness_gain(tensor: NDArray[np.float64], population: int) -> NDArray[np.fl
     k = np.arange(seats)[:, None]
 
     def meets(kind: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Probability of meeting k others of one's kind, of which there are ``kind`` with oneself, [n, m - 1]."""
+        """Probability of meeting k others of one's kind, [n, m - 1], if there are ``kind`` including oneself."""
         return comb(kind - 1, k) * comb(population - kind, seats - 1 - k) / comb(population - 1, seats - 1)
 
     mutant = np.einsum("krs,kp->srp", against, meets(mutants))
@@ -178,17 +178,17 @@ def _log_constant_fixation(advantage: NDArray[np.float64], population: int) -> N
 
 
 def _log_limit(gain: NDArray[np.float64], largest: float, noise: float) -> NDArray[np.float64]:
-    """Log probabilities of steps that gain so much, at infinite alpha."""
+    """Log probabilities of steps with these gains, at infinite alpha."""
     tie = np.abs(gain) <= _TIE * largest
     return np.where(tie, math.log(0.5), np.where(gain > 0, math.log1p(-noise), math.log(noise)))
 
 
 def _stationary(log_step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The stationary distribution of an irreducible chain from logs of its steps [N, N]; the diagonal is not read.
+    """The stationary distribution of an irreducible chain from its log probabilities [N, N]; the diagonal is not used.
 
-    Grassmann, Taksar and Heyman (1985): take the last state out, let its visitors go on to where they would have gone,
-    and so on down to one state; then work out each state's occupation from those before it. Only sums, products and
-    quotients of positive numbers, so that rounding stays relative to each of them.
+    Grassmann, Taksar and Heyman (1985): remove the last state, redirect steps into it to where it would have led, and
+    so on down to one state; then compute the probability of each state from those before it. It uses only sums,
+    products and quotients of positive numbers, so that the relative error of each stays at rounding level.
     """
     size = len(log_step)
     step = log_step.copy()

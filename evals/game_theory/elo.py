@@ -1,32 +1,32 @@
-"""Elo ratings by maximum likelihood from all games at once, of two players or more, with intervals.
+"""Elo ratings by maximum likelihood from all games at once, for games of two players or more, with intervals.
 
 Bradley and Terry (1952): i beats j with probability 1 / (1 + 10^((R_j - R_i) / 400)) in Elo's units. With s_ij the
 points of i against j (1 a win, 1/2 a draw) and theta = R ln(10) / 400, the log-likelihood
 
     L(theta) = sum_{i,j} s_ij (theta_i - log(e^theta_i + e^theta_j))
 
-is concave, and has one maximum up to a shift if every player has beaten every other along some chain of games (Ford
-1957). Hunter 2004, "MM algorithms for generalized Bradley-Terry models", equation 3, climbs it in many small steps;
-here it is Newton's in a few, cut so that no difference of ratings changes by more than 1 in theta. Along such a step
-the curvature changes by a factor e at most, so that none leads down (Bach 2010, "Self-concordant analysis for logistic
-regression", proposition 1).
+is concave, and has a unique maximum up to a shift if every player has beaten every other along some chain of games
+(Ford 1957). Hunter 2004, "MM algorithms for generalized Bradley-Terry models", equation 3, climbs it in many small
+steps; here Newton's method takes a few, each limited so that no difference of ratings changes by more than 1 in theta.
+Along such a step the curvature changes by a factor of at most e, so that the likelihood never decreases (Bach 2010,
+"Self-concordant analysis for logistic regression", proposition 1).
 
-A prior keeps those who won or lost all from infinity: each is taken to have drawn so many games against a player of
-rating 0 that nobody sees. Beside a thousand games, one such game moves a rating by little.
+A prior keeps ratings of players who won or lost all games finite: each player is assumed to have drawn a number of
+games against a hypothetical player of rating 0. Beside a thousand games, one such game changes a rating by little.
 
-Two kinds of players share less than a scale:
+Some players have no common scale:
 
-- *Groups* never met, not by any chain of games. Each has a zero of its own.
+- *Groups* never met, directly or through a chain of games. Each group has a zero of its own.
 - *Tiers* of one group met, but all points between them went one way: players of a tier took points from each other
-  along some chain, those of two tiers did not. How far tiers lie apart is not in the games. A tier from which no other
-  took a point has ratings without an upper end, one that took none from others has no lower end, and the numbers
+  along some chain, those of two tiers did not. The games do not determine how far tiers lie apart. A tier from which no
+  other took a point has ratings without an upper end, one that took none from others has no lower end, and the numbers
   themselves are the prior's.
 
-Games of several players count as the pairs of them, ranked by return, each pair 1 / (n - 1), so that a game counts as
-one for each player in it. In the model of Plackett (1975) and Luce (1959) for whole rankings, too, pairs follow Bradley
-and Terry with the same ratings, so that the pairs find them (Azari Soufiani et al. 2013, "Generalized method-of-moments
-for rank aggregation": full breaking is consistent); and unlike it they know draws, which shared returns are. Pairs of
-one game are not independent, and the intervals do not take them for it: see
+Games of several players count as the pairs of them, ranked by return, each pair weighted 1 / (n - 1), so that a game
+counts as one for each player in it. In the model of Plackett (1975) and Luce (1959) for whole rankings, pairs also
+follow Bradley and Terry with the same ratings, so that estimation from pairs is consistent (Azari Soufiani et al. 2013,
+"Generalized method-of-moments for rank aggregation": full breaking); and unlike that model pairs allow draws, which
+equal returns are. Pairs of one game are not independent, and the intervals do not assume it: see
 :mod:`mlbits.evals.game_theory.elo_intervals`.
 
 Differs from OpenSpiel's Elo, which is Hunter's, in method, prior and anchor; without prior the numbers are the same.
@@ -54,14 +54,14 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.evals.game_theory.elo_intervals import Entries, score_intervals
 
 ELO = 400 / math.log(10)
-"""Elo points for one unit of theta."""
+"""Elo points per unit of theta."""
 
 _MAX_STEPS = 1000
-_SETTLED = 1e-9  # change of theta
+_SETTLED = 1e-9  # change of theta at which Newton's method has converged
 
 
 class RatingError(MlbitsError, ValueError):
-    """Games that give no ratings."""
+    """Games from which no ratings can be computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +70,10 @@ class Ratings:
 
     Attributes:
         players: their names, N.
-        elo: [N]; NaN for a player who met no other.
-        low: lower end of the interval, [N]; -inf where the games set none.
-        high: upper end of the interval, [N]; inf where the games set none.
-        games: that each played, int64 [N].
+        elo: [N]; NaN for a player that met no other.
+        low: lower end of the interval, [N]; -inf where the games determine none.
+        high: upper end of the interval, [N]; inf where the games determine none.
+        games: number of games of each player, int64 [N].
         group: the number of each player's group, from 0, the largest first, int64 [N]; ratings of different groups have
             no common scale.
         tier: the number of each player's tier within its group, from 0, the highest mean rating first, int64 [N].
@@ -101,7 +101,7 @@ class Ratings:
         )
 
     def notes(self) -> list[str]:
-        """What the ratings do not say, by name; nothing where all of them are on one scale."""
+        """What the ratings leave open, with the players' names; empty where all of them are on one scale."""
         lines = []
         if len(self.groups) > 1:
             listed = "; ".join(", ".join(names) for names in self.groups)
@@ -117,17 +117,17 @@ class Ratings:
 
 
 def points(wins: ArrayLike, draws: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Points of each player against each other from a table of results.
+    """Points of each player against each other player from a table of results.
 
     Args:
-        wins: [N, N], games that the row's player won against the column's; its losses stand in the other half.
+        wins: [N, N], games that the row player won against the column player.
         draws: [N, N], drawn games, the same in both halves; None for none.
 
     Returns:
         wins + draws / 2, [N, N].
 
     Raises:
-        RatingError: if a table is not square, or counts are negative, not finite, or drawn by one player alone.
+        RatingError: if a table is not square, counts are negative or not finite, or draws are not symmetric.
     """
     won = np.asarray(wins, float)
     drawn = np.zeros_like(won) if draws is None else np.asarray(draws, float)
@@ -144,19 +144,19 @@ def points(wins: ArrayLike, draws: ArrayLike | None = None) -> NDArray[np.float6
 
 
 def game_points(players: ArrayLike, returns: ArrayLike, num_players: int) -> NDArray[np.float64]:
-    """Points of each player against each other from games of two players or more.
+    """Points of each player against each other player from games of two players or more.
 
     Args:
-        players: who sat where, [G, P], 0 .. N - 1. A player may have several seats, whose pairs with each other do not
-            count.
-        returns: of each seat, [G, P]: the higher ranks before the lower, equal ones draw.
+        players: the player in each seat, [G, P], 0 .. N - 1. If a player has several seats, its pairs with itself do
+            not count.
+        returns: return of each seat, [G, P]: the higher one ranks first, equal ones draw.
         num_players: N.
 
     Returns:
         [N, N].
 
     Raises:
-        RatingError: if the shapes do not fit, a player does not exist, or a return is not a number.
+        RatingError: if the shapes do not fit, a player does not exist, or a return is NaN.
     """
     seating, earned = _check_games(players, returns, num_players)
     _, cells, share = _pair_entries(seating, earned, num_players)
@@ -164,20 +164,20 @@ def game_points(players: ArrayLike, returns: ArrayLike, num_players: int) -> NDA
 
 
 def elo_ratings(scores: ArrayLike, *, prior: float = 1.0, anchor: int | None = None) -> NDArray[np.float64]:
-    """Ratings of greatest likelihood.
+    """Maximum-likelihood ratings.
 
     Args:
-        scores: points of the row's player against the column's, [..., N, N], from :func:`points` or
+        scores: points of the row player against the column player, [..., N, N], from :func:`points` or
             :func:`game_points`; leading axes are separate tables.
-        prior: drawn games of each player against one of rating 0.
+        prior: number of drawn games of each player against a player of rating 0.
         anchor: the player whose rating is 0; None makes the mean 0.
 
     Returns:
         Elo, [..., N].
 
     Raises:
-        RatingError: if the shape does not fit, or there is no prior and players have nothing but wins or losses
-            against the rest, naming them.
+        RatingError: if the shape does not fit, or there is no prior and some players, who are named, only won or only
+            lost against the rest.
     """
     tables = np.asarray(scores, float)
     if tables.ndim < 2 or tables.shape[-1] != tables.shape[-2] or tables.size == 0:
@@ -209,15 +209,15 @@ def rate(
 ) -> Ratings:
     """Ratings from games, with score intervals.
 
-    The zero of a group that the anchor is not in is the mean of its largest tier, or of all where several tiers are as
-    large.
+    The zero of a group without the anchor is the mean of its largest tier, or of all its players where several tiers
+    are equally large.
 
     Args:
-        players: who sat where, [G, P], places in ``names``.
-        returns: of each seat, [G, P].
-        names: of the N players.
+        players: the player in each seat, [G, P], as indices into ``names``.
+        returns: return of each seat, [G, P].
+        names: names of the N players.
         anchor: the player whose rating is 0, without interval; None for none.
-        prior: drawn games of each player against one of rating 0; 0 is for one group of one tier alone.
+        prior: number of drawn games of each player against one of rating 0; 0 only works for one group of one tier.
         confidence: 0..1.
 
     Raises:
@@ -230,11 +230,11 @@ def rate(
         raise RatingError(f"confidence: got {confidence}; wanted a number between 0 and 1")
     seating, earned = _check_games(players, returns, size)
     place = None if anchor is None else list(names).index(anchor)
-    kinds, counts = _alike(seating, earned)
+    kinds, counts = _game_kinds(seating, earned)
     seating, earned = seating[kinds], earned[kinds]
     rows, cells, share = _pair_entries(seating, earned, size)
     scores = np.bincount(cells, share * counts[rows], size**2).astype(float).reshape(size, size)
-    elo_ratings(scores, prior=prior)  # refuses what has no ratings
+    elo_ratings(scores, prior=prior)  # raises if there are no ratings
     theta = _newton(scores[None], prior)[0]
     group, part = meeting_groups(scores), _components(scores, "strong")
     contrasts = np.eye(size) - _zeros(group, part, place)
@@ -258,22 +258,22 @@ def rate(
 
 
 def _members(number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The places that have the number 0, those that have 1, and so on."""
+    """The indices that have number 0, those that have number 1, and so on."""
     return [np.flatnonzero(number == k) for k in range(int(number.max()) + 1)]
 
 
 def meeting_groups(scores: ArrayLike) -> NDArray[np.int64]:
-    """The number of each player's group, [N], from 0, the largest first: those who met along some chain of games.
+    """The number of each player's group, [N], from 0, the largest first: players connected by a chain of games.
 
     Args:
-        scores: points or meetings of the row's player with the column's, [N, N].
+        scores: points or meetings of the row player with the column player, [N, N].
     """
     table = np.asarray(scores, float)
     return _components(table + table.T, "weak")
 
 
 def _components(scores: NDArray[np.float64], kind: Literal["weak", "strong"]) -> NDArray[np.int64]:
-    """The number of each player's component of the graph of points taken between players, [N], the largest first."""
+    """The number of each player's component in the graph of points between players, [N], the largest first."""
     count, of = connected_components(csr_matrix(scores > 0), connection=kind)
     first = [int((of == part).argmax()) for part in range(count)]
     order = sorted(range(count), key=lambda part: (-int((of == part).sum()), first[part]))
@@ -281,7 +281,7 @@ def _components(scores: NDArray[np.float64], kind: Literal["weak", "strong"]) ->
 
 
 def _zeros(group: NDArray[np.int64], part: NDArray[np.int64], anchor: int | None) -> NDArray[np.float64]:
-    """Weights [N, N] of the players whose weighted mean is the zero of each player."""
+    """Weights [N, N]: row i weights the players whose weighted mean is the zero of player i's scale."""
     zero = np.zeros((len(group), len(group)))
     for members in _members(group):
         sizes = np.bincount(part[members])
@@ -297,10 +297,10 @@ def _zeros(group: NDArray[np.int64], part: NDArray[np.int64], anchor: int | None
 def _open_ends(
     scores: NDArray[np.float64], group: NDArray[np.int64], part: NDArray[np.int64], anchor: int | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whose ratings the games do not bound from above, and from below, [N] both.
+    """Which players' ratings have no upper end, and which no lower end, [N] both.
 
-    A tier may rise without end if no other took a point from it, and fall if it took none. Beside an anchor, whoever
-    the anchor took no point from along any chain may rise, and who took none from the anchor may fall.
+    A tier has no upper end if no other took a point from it, and no lower end if it took none. With an anchor, a player
+    from whom the anchor took no point along any chain has no upper end; one that took none from the anchor, no lower.
     """
     took = scores > 0
     between = took & (part[:, None] != part[None, :])
@@ -318,29 +318,29 @@ def _open_ends(
 
 
 def _newton(tables: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
-    """Theta [R, N] of greatest likelihood of points [R, N, N] without diagonals."""
+    """Maximum-likelihood theta [R, N] of points [R, N, N] without diagonals."""
     size = tables.shape[-1]
     games = tables + tables.swapaxes(1, 2)
     theta, identity = np.zeros(tables.shape[:2]), np.eye(size)
     for _ in range(_MAX_STEPS):
         ahead = theta[:, :, None] - theta[:, None, :]
         wins, losses, unseen = expit(ahead), expit(-ahead), expit(theta)
-        slope = (tables * losses - tables.swapaxes(1, 2) * wins).sum(2) + prior * (0.5 - unseen)
+        gradient = (tables * losses - tables.swapaxes(1, 2) * wins).sum(2) + prior * (0.5 - unseen)
         weight = games * wins * losses
         curvature = (weight.sum(2) + prior * unseen * (1 - unseen))[:, :, None] * identity - weight
-        if prior == 0:  # all may shift: the first stays
+        if prior == 0:  # theta is unique up to a shift: the first player's is fixed
             curvature[:, 0, :] = curvature[:, :, 0] = 0.0
-            curvature[:, 0, 0], slope[:, 0] = 1.0, 0.0
-        step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        reach = np.maximum(step, 0).max(1) - np.minimum(step, 0).min(1)  # the unseen player is one of them, at rest
+            curvature[:, 0, 0], gradient[:, 0] = 1.0, 0.0
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        reach = np.maximum(step, 0).max(1) - np.minimum(step, 0).min(1)  # includes the player of rating 0, who is fixed
         theta += step / np.maximum(reach, 1.0)[:, None]
         if reach.max() <= _SETTLED:
             return theta
-    raise RatingError(f"scores: got games whose ratings do not settle in {_MAX_STEPS} steps; wanted a larger prior")
+    raise RatingError(f"scores: ratings do not converge in {_MAX_STEPS} steps; wanted a larger prior")
 
 
 def _check_connected(table: NDArray[np.float64]) -> None:
-    """Refuse a table in which some players never took a point from, or never lost one to, the rest."""
+    """Refuse a table in which some players never took a point from the rest, or never lost one to it."""
     parts, of = connected_components(csr_matrix(table > 0), connection="strong")
     if parts > 1:
         groups = "; ".join(map(str, sorted(np.flatnonzero(of == part).tolist() for part in range(parts))))
@@ -366,19 +366,19 @@ def _check_games(
 def _pair_entries(
     seating: NDArray[np.int64], earned: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Points that seats of a game take from each other: the game, the cell of [N, N] and the points, [E] each."""
+    """Points that the seats of a game take from each other: game, cell of [N, N] and points, [E] each."""
     seats = seating.shape[1]
     gained = (np.sign(earned[:, :, None] - earned[:, None, :]) + 1) / 2 / (seats - 1)
-    gained = np.where(earned[:, :, None] == earned[:, None, :], 0.5 / (seats - 1), gained)  # infinite returns, too
+    gained = np.where(earned[:, :, None] == earned[:, None, :], 0.5 / (seats - 1), gained)  # also for infinite returns
     cells = seating[:, :, None] * size + seating[:, None, :]
     counts = (seating[:, :, None] != seating[:, None, :]) & (gained > 0)
     return np.nonzero(counts)[0], cells[counts], gained[counts]
 
 
-def _alike(seating: NDArray[np.int64], earned: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One game of each kind, and how many there are: the same players in the same order of returns."""
+def _game_kinds(seating: NDArray[np.int64], earned: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One game of each kind, and their number: games with the same players in the same order of returns."""
     ranks = (earned[:, :, None] < earned[:, None, :]).sum(2)
-    order = np.lexsort((ranks, seating), axis=1)  # by player, then rank: seats do not matter
+    order = np.lexsort((ranks, seating), axis=1)  # by player, then rank: the order of seats does not matter
     rows = np.concatenate([np.take_along_axis(seating, order, 1), np.take_along_axis(ranks, order, 1)], 1)
     _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
     return first, counts

@@ -1,18 +1,19 @@
-"""Intervals of Bradley and Terry's ratings by Rao's score, which hold for few games and for players who won them all.
+"""Score intervals (Rao) of Bradley-Terry ratings, valid for few games and for players who won or lost all of them.
 
-A rating is a contrast psi = c' theta, a player's distance from the zero of its scale. With theta(psi) the ratings of
-greatest likelihood for a given psi, lambda(psi) = dL / dpsi there and H the information,
+A rating is a contrast psi = c' theta, a player's distance from the zero of its scale. With theta(psi) the
+maximum-likelihood ratings for a given psi, lambda(psi) = dL / dpsi there and H the information,
 
     lambda(psi)^2 c' H^-1 c <= z^2 phi
 
-holds for the psi of the interval (Rao 1948, "Large sample tests of statistical hypotheses concerning several parameters
-with applications to problems of estimation"). Of two players this is Wilson's (1927) interval of a share, taken to
-ratings: it has width after three wins of three, where Wald's and a bootstrap have none.
+holds for the psi in the interval (Rao 1948, "Large sample tests of statistical hypotheses concerning several parameters
+with applications to problems of estimation"). For two players this is Wilson's (1927) interval of a fraction, converted
+to ratings: it has a width after three wins of three, where Wald's and a bootstrap interval have none.
 
-phi is the dispersion, 1 where games are independent wins and losses, less with draws, and other than 1 in games of
-three seats or more, whose pairs are not independent: the variance of the contrast by whole games (Huber's and White's
-sandwich, a game being a cluster) over that by H. Few games, and games whose winner was sure, say little of it, so that
-it is drawn to 1 as if 8 games more had said 1; where a player won or lost all, it is at least 1.
+phi is the dispersion: 1 where games are independent wins and losses, less with draws, and other than 1 in games of
+three seats or more, whose pairs are not independent. It is the variance of the contrast by whole games (Huber's and
+White's sandwich estimator, with games as clusters) over that by H. Few games, and games whose winner was nearly
+certain, give a poor estimate of it, so it is shrunk towards 1 with the weight of 8 games; where a player won or lost
+all, it is at least 1.
 
 Coverage of 95% intervals of a difference, exact for two players 0 to 400 apart without draws: 3 games 94 to 100%, 5
 games 93 to 99%, 10 games 93 to 98%, 30 games 94 to 97%, 100 games 94 to 96%.
@@ -26,23 +27,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 
-_SHRINK = 8.0  # games that say that the dispersion is 1
-_FARTHEST = 40.0  # of theta, 7,000 of Elo: beyond it an end counts as open
+_SHRINK = 8.0  # weight, in games, of the prior dispersion 1
+_FARTHEST = 40.0  # of theta, 7,000 of Elo: an end beyond it counts as open
 _TOLERANCE = 1e-5  # of theta and of standardised scores
-_BLOCK = 2_000_000  # numbers of the informations of a block of contrasts
+_BLOCK = 2_000_000  # numbers in the information matrices of one block of contrasts
 _MAX_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Points that seats of a game take from each other, [E].
+    """Points that the seats of a game take from each other, [E].
 
     Attributes:
         game: the number of the kind of game.
-        winner: who took them.
-        loser: the player that lost it.
-        points: how many.
-        counts: how many games there are of each kind, [K].
+        winner: the player that took them.
+        loser: the player that lost them.
+        points: number of points.
+        counts: number of games of each kind, [K].
     """
 
     game: NDArray[np.int64]
@@ -56,18 +57,18 @@ def score_intervals(
     entries: Entries, theta: NDArray[np.float64], contrasts: NDArray[np.float64], prior: float, confidence: float,
     swept: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Both ends of contrasts of theta.
+    """Both ends of the intervals of contrasts of theta.
 
     Args:
         entries: the games.
-        theta: of greatest likelihood, [N].
-        contrasts: [C, N], each of sum 0 and not all 0.
-        prior: drawn games of each player against one of rating 0.
+        theta: maximum-likelihood ratings, [N].
+        contrasts: [C, N], each with sum 0 and not all 0.
+        prior: number of drawn games of each player against one of rating 0.
         confidence: 0..1.
-        swept: which of them rest on games that were all won, or all lost, [C].
+        swept: which of them depend on games that were all won, or all lost, [C].
 
     Returns:
-        low and high, [C] each, in units of theta; -inf and inf for ends that the games and the prior do not set.
+        low and high, [C] each, in units of theta; -inf and inf for ends that the games and the prior leave open.
     """
     size, count = len(theta), len(contrasts)
     cells = entries.winner * size + entries.loser
@@ -93,10 +94,10 @@ def _end(
     table: NDArray[np.float64], prior: float, contrasts: NDArray[np.float64], goal: NDArray[np.float64],
     wald: NDArray[np.float64], theta: NDArray[np.float64], side: float,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Where the score of contrasts [C, N] is ``goal`` [C], below (side -1) or above (1) that of greatest likelihood."""
+    """Where the score of contrasts [C, N] is ``goal`` [C], below (side -1) or above (1) the maximum likelihood."""
     best, start = contrasts @ theta, np.tile(theta, (len(goal), 1))
     near, far, missing = np.zeros(len(goal)), np.minimum(wald + _TOLERANCE, _FARTHEST), goal.copy()
-    while True:  # out to where the score is beyond its bound
+    while True:  # move out until the score exceeds its bound
         score, fitted = _score(table, prior, contrasts, best + side * far, start)
         excess = -side * score - goal
         short = (excess < 0) & (far < _FARTHEST)
@@ -107,7 +108,7 @@ def _end(
     unset = excess < 0
     excess[unset], missing[unset] = 1.0, 1.0
     at = far.copy()
-    for _ in range(_MAX_STEPS):  # the Illinois form of false position between the two
+    for _ in range(_MAX_STEPS):  # the Illinois variant of false position between the two
         at = np.where(unset, far, (near * excess + far * missing) / (excess + missing))
         score, start = _score(table, prior, contrasts, best + side * at, start)
         over = -side * score - goal
@@ -120,14 +121,14 @@ def _end(
 
 
 def dispersion(entries: Entries, theta: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
-    """The variance of a contrast by whole games over that by the model, drawn to 1.
+    """The variance of a contrast by whole games over that by the model, shrunk towards 1.
 
     Args:
         entries: the games.
         theta: [N].
         direction: H^-1 c, [N].
     """
-    lost = expit(theta[entries.loser] - theta[entries.winner])  # the chance that the point goes the other way
+    lost = expit(theta[entries.loser] - theta[entries.winner])  # probability of the opposite result
     apart = direction[entries.winner] - direction[entries.loser]
     kinds = len(entries.counts)
     seen = np.bincount(entries.game, entries.points * lost * apart, kinds) ** 2
@@ -145,7 +146,7 @@ def _score(
     table: NDArray[np.float64], prior: float, contrasts: NDArray[np.float64], target: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Standardised scores [R] of contrasts [R, N] held at targets [R], and the theta [R, N] of greatest likelihood."""
+    """Standardised scores [R] of contrasts [R, N] fixed at targets [R], and the maximum-likelihood theta [R, N]."""
     theta = start + ((target - (contrasts * start).sum(1)) / (contrasts**2).sum(1))[:, None] * contrasts
     for _ in range(_MAX_STEPS):
         gradient, information = _derivatives(table, prior, theta)
@@ -170,4 +171,4 @@ def _derivatives(
     gradient = (table * (1 - wins) - table.T * wins).sum(2) + prior * (0.5 - unseen)
     weight = (table + table.T) * wins * (1 - wins)
     information = (weight.sum(2) + prior * unseen * (1 - unseen))[:, :, None] * np.eye(size) - weight
-    return gradient, information if prior > 0 else information + 1 / size  # contrasts do not see a shift of all
+    return gradient, information if prior > 0 else information + 1 / size  # contrasts are invariant to a shift

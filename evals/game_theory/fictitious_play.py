@@ -1,23 +1,23 @@
-"""Learning by best responses in normal-form games: fictitious play, and iterated best response, which learns nothing.
+"""Best-response dynamics in normal-form games: fictitious play, and iterated best response as a negative control.
 
 Brown 1951, "Iterative Solution of Games by Fictitious Play": in every round each seat plays a best response to the mean
-of what each other seat has played so far. In two-seat games of zero sum the means approach an equilibrium (Robinson
-1951); in Shapley's game they circle for ever. The seats answer at once, or one after the other, the later ones knowing
-what the earlier have played in the same round ("alternating", Brown's own; Berger 2007, "Brown's original fictitious
+of what each other seat has played so far. In two-seat zero-sum games the means approach an equilibrium (Robinson 1951);
+in Shapley's game they cycle for ever. The seats respond simultaneously, or one after the other, later ones knowing what
+earlier ones have played in the same round ("alternating", Brown's own; Berger 2007, "Brown's original fictitious
 play").
 
-Iterated best response answers the last round alone. There are finitely many pure profiles, so it comes back to one it
-has been in and goes round from there: a cycle of length 1 is a pure equilibrium, a longer one goes on for ever.
+Iterated best response responds to the last round alone. There are finitely many pure profiles, so it returns to one it
+has visited and cycles from there: a cycle of length 1 is a pure equilibrium, a longer one repeats for ever.
 
-**Ties decide the digits.** Games of few payoffs (Blotto: -1, 0, 1) have many actions that are best, and the rule for
-ties moves a curve more than anything else. ``ties="rounding"`` takes the greatest of the payoffs as they come out in
-float64 from means that are rounded, the lowest-numbered where they agree to the last bit. That is what
-``(payoffs @ mean).argmax()`` does, made to give the same on every machine: products are added up in four lanes, as
-OpenBLAS adds them on processors with AVX2. ``"lowest"`` counts exactly (for payoffs that are whole numbers) and takes
-the lowest-numbered action; ``"random"`` draws among those that are best.
+**Tie breaking matters.** Games with few different payoffs (Blotto: -1, 0, 1) have many best actions, and the rule for
+ties changes a curve more than anything else. ``ties="rounding"`` takes the greatest of the payoffs as computed in
+float64 from rounded means, the lowest-numbered where they are equal to the last bit. That is what
+``(payoffs @ mean).argmax()`` does, made reproducible on every machine: products are added up in four lanes, as OpenBLAS
+does on processors with AVX2. ``"lowest"`` counts exactly (for integer payoffs) and takes the lowest-numbered action;
+``"random"`` draws among the best.
 
-Blotto with 10 coins on 3 fields, exploitability after 100 and 1,000 rounds: 0.130 and 0.042 by rounding, 0.140 and
-0.050 by the lowest.
+Blotto with 10 coins on 3 fields, exploitability after 100 and 1,000 rounds: 0.130 and 0.042 with "rounding", 0.140 and
+0.050 with "lowest".
 
 Example:
     >>> from mlbits.evals.game_theory.nash_conv import symmetric_game
@@ -45,17 +45,17 @@ Updates = Literal["simultaneous", "alternating"]
 Ties = Literal["rounding", "lowest", "random"]
 
 _LANES = 4
-_TIE = 1e-9  # relative to the largest payoff: what "random" takes as equal
+_TIE = 1e-9  # payoffs that differ by less, relative to the largest, count as equal for "random"
 
 
 @dataclass(frozen=True, eq=False)
 class FictitiousPlay:
-    """What fictitious play came to.
+    """The result of fictitious play.
 
     Attributes:
-        actions: what was played, int64 [T, P].
+        actions: the actions played, int64 [T, P].
         profile: the mean of each seat's actions, P mixtures [A_i].
-        exploitability: of the means after every round (NashConv over the number of seats), [T].
+        exploitability: of the means after each round (NashConv over the number of seats), [T].
     """
 
     actions: NDArray[np.int64]
@@ -65,11 +65,11 @@ class FictitiousPlay:
 
 @dataclass(frozen=True, eq=False)
 class BestResponseCycle:
-    """Where iterated best response went until it came back.
+    """The path of iterated best response until it repeats.
 
     Attributes:
-        actions: the profiles it played, each once, int64 [T, P]; after the last it goes on at ``start``.
-        start: the round to which it comes back.
+        actions: the profiles it played, each once, int64 [T, P]; after the last it continues at ``start``.
+        start: the round to which it returns.
         exploitability: of each of the pure profiles, [T].
     """
 
@@ -79,7 +79,7 @@ class BestResponseCycle:
 
     @property
     def cycle(self) -> NDArray[np.int64]:
-        """The profiles that it repeats for ever, int64 [C, P]; C = 1 is a pure equilibrium."""
+        """The profiles that repeat for ever, int64 [C, P]; C = 1 is a pure equilibrium."""
         return self.actions[self.start :]
 
 
@@ -92,19 +92,19 @@ def fictitious_play(
     ties: Ties = "rounding",
     seed: int = 0,
 ) -> FictitiousPlay:
-    """Play best responses to the means of the past.
+    """Play best responses to the mean of past play.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        rounds: how many.
-        initial: the actions of the first round, one a seat; None answers opponents that play uniformly, who do not
-            count as rounds.
-        updates: whether the seats answer at once or one after the other.
-        ties: which of several best actions is played, as above.
-        seed: of the draws for ``ties="random"``.
+        rounds: number of rounds T.
+        initial: the actions of the first round, one per seat; None responds to uniform play, which does not count as a
+            round.
+        updates: whether the seats respond simultaneously or one after the other.
+        ties: which of several best actions is played, see the module's docstring.
+        seed: seed of the draws for ``ties="random"``.
 
     Raises:
-        GameError: if the payoffs, the rounds, an initial action or an option is none.
+        GameError: if the payoffs, the number of rounds, an initial action or an option is invalid.
     """
     tensor = check_payoffs(payoffs)
     seats, sizes = tensor.shape[0], tensor.shape[1:]
@@ -117,7 +117,7 @@ def fictitious_play(
     counts = [np.zeros(size) for size in sizes]
 
     def answer(seat: int, mixtures: list[NDArray[np.float64]]) -> int:
-        """A best response to what the others have played: to means, or to counts where those keep whole numbers."""
+        """A best response to the others' past play: to means, or to counts, which are whole numbers."""
         earned = _against(own_first[seat], mixtures[:seat] + mixtures[seat + 1 :])
         if ties != "random":
             return int(earned.argmax())
@@ -150,15 +150,15 @@ def fictitious_play(
 def iterated_best_response(
     payoffs: ArrayLike, initial: Sequence[int], *, updates: Updates = "simultaneous"
 ) -> BestResponseCycle:
-    """Answer the last round alone, until a profile comes again; ties go to the lowest-numbered action.
+    """Respond to the last round alone, until a profile repeats; ties go to the lowest-numbered action.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        initial: the actions of the first round, one a seat.
-        updates: whether the seats answer at once or one after the other.
+        initial: the actions of the first round, one per seat.
+        updates: whether the seats respond simultaneously or one after the other.
 
     Raises:
-        GameError: if the payoffs, an initial action or the option is none.
+        GameError: if the payoffs, an initial action or the option is invalid.
     """
     tensor = check_payoffs(payoffs)
     _check_option("updates", updates, ("simultaneous", "alternating"))
@@ -186,18 +186,18 @@ def _own_first(tensor: NDArray[np.float64], seat: int) -> NDArray[np.float64]:
 
 
 def _against(payoff: NDArray[np.float64], others: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Payoffs of the own actions [A_i] against mixtures (or counts) of the others, with their action last in turn."""
+    """Payoffs of the own actions [A_i] against mixtures (or counts) of the others, whose axes follow in order."""
     for mixture in reversed(others):
         payoff = _four_lanes(payoff, mixture)
     return payoff
 
 
 def _four_lanes(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted sums, values @ weights, over the last axis, added up in an order that does not depend on the machine."""
+    """Weighted sums, values @ weights, over the last axis, added up in an order that is the same on every machine."""
     size = len(weights)
     padded = np.zeros((*values.shape[:-1], -(-size // _LANES) * _LANES))
     np.multiply(values, weights, out=padded[..., :size])
-    lanes = padded.reshape(*values.shape[:-1], -1, _LANES).cumsum(-2)[..., -1, :]  # one after the other, as cumsum does
+    lanes = padded.reshape(*values.shape[:-1], -1, _LANES).cumsum(-2)[..., -1, :]  # cumsum adds one after the other
     return (lanes[..., 0] + lanes[..., 2]) + (lanes[..., 1] + lanes[..., 3])
 
 

@@ -1,18 +1,18 @@
-"""Nash mixtures of two-seat games of zero sum by linear programming, and of tables of results between agents.
+"""Nash mixtures of two-seat zero-sum games by linear programming, and Nash averaging of agents.
 
-von Neumann's minimax theorem as a linear program (Dantzig 1951): of all mixtures x of the rows of M [A_1, A_2],
+von Neumann's minimax theorem as a linear program (Dantzig 1951): over all mixtures x of the rows of M [A_1, A_2],
 
     maximise v   such that   sum_a x_a M[a, b] >= v for every column b,   x >= 0,   sum_a x_a = 1
 
-Where several mixtures are as good, the program ends in a corner that says more about the solver than about the game:
-of two copies of one agent it may take either. The mixture of greatest entropy is unique and gives copies equal shares
-(Balduzzi et al. 2018, "Re-evaluating Evaluation": Nash averaging). It is found by its dual: on the rows S that some
-best mixture plays,
+Where several mixtures are optimal, the program ends in a corner that depends on the solver: of two copies of one agent
+it may take either. The mixture of greatest entropy is unique and gives copies equal probabilities (Balduzzi et al.
+2018, "Re-evaluating Evaluation": Nash averaging). It is found by its dual: on the rows S that have a positive
+probability in some optimal mixture,
 
     x_a = exp(sum_b l_b (M[a, b] - v)) / Z,   with l >= 0 the least of   log Z(l) = log sum_{a in S} exp(...)
 
-Differs from the paper in that the mixture is taken of (M - M^T) / 2, so that measured payoffs need not be exactly of
-zero sum.
+Differs from the paper in that the mixture is computed from (M - M^T) / 2, so that measured payoffs need not be exactly
+zero-sum.
 
 Example:
     >>> rock_paper_scissors_rock = [[0, -1, 1, 0], [1, 0, -1, 1], [-1, 1, 0, -1], [0, -1, 1, 0]]
@@ -32,8 +32,8 @@ from mlbits.envs.core.errors import GameError
 from mlbits.evals.game_theory.nash_conv import check_matrix
 
 _PRECISION = 1e-9  # of the linear programs, relative to the range of payoffs
-_SUPPORT = 1e-5  # the least share, beside a share of 1, that counts as played
-_ENTROPY_ERROR = 1e-5  # what the mixture of greatest entropy may be short of the value, relative to the range
+_SUPPORT = 1e-5  # the least probability, relative to 1, that counts as played
+_ENTROPY_ERROR = 1e-5  # how much less than the value the mixture of greatest entropy may earn, relative to the range
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,9 @@ class ZeroSumEquilibrium:
     """An equilibrium of a matrix game.
 
     Attributes:
-        row: mixture of the seat that gains the payoffs, [A_1].
-        column: mixture of the seat that loses them, [A_2].
-        value: what the first gains.
+        row: mixture of the seat that receives the payoffs, [A_1].
+        column: mixture of the seat that pays them, [A_2].
+        value: the row seat's payoff.
     """
 
     row: NDArray[np.float64]
@@ -53,10 +53,10 @@ class ZeroSumEquilibrium:
 
 @dataclass(frozen=True, eq=False)
 class NashAverage:
-    """The Nash mixture of agents that met each other, and how each fares against it.
+    """The Nash mixture of agents, and each agent's payoff against it.
 
     Attributes:
-        mixture: of greatest entropy, [N].
+        mixture: the one of greatest entropy, [N].
         skill: mean payoff against the mixture, [N]: 0 for the agents in it, at most 0 for the others.
     """
 
@@ -68,12 +68,12 @@ def zero_sum_equilibrium(matrix: ArrayLike, *, max_entropy: bool = False) -> Zer
     """Solve a matrix game.
 
     Args:
-        matrix: payoffs [A_1, A_2] of the seat that chooses the row, which the other loses.
-        max_entropy: whether each seat takes the best mixture of greatest entropy in place of any; to about 1e-6 of
-            the payoffs' range.
+        matrix: payoffs [A_1, A_2] of the seat that chooses the row, which the other seat pays.
+        max_entropy: whether each seat takes the optimal mixture of greatest entropy instead of any; accurate to about
+            1e-6 of the payoffs' range.
 
     Raises:
-        GameError: if the payoffs are no matrix of finite numbers, or too badly scaled for the solver.
+        GameError: if the payoffs are not a matrix of finite numbers, or too badly scaled for the solver.
     """
     payoffs = check_matrix(matrix)
     low, width = float(payoffs.min()), float(np.ptp(payoffs)) or 1.0
@@ -88,16 +88,16 @@ def zero_sum_equilibrium(matrix: ArrayLike, *, max_entropy: bool = False) -> Zer
 
 
 def nash_average(matrix: ArrayLike) -> NashAverage:
-    """Rate agents by a table of their results against each other, whoever else is in it.
+    """Rate agents by a table of their results against each other (Nash averaging).
 
-    Copies of an agent, or agents that only beat weak ones, change nothing.
+    Adding copies of an agent, or agents that only beat weak ones, does not change the ratings.
 
     Args:
-        matrix: mean payoffs [N, N] of the row's agent against the column's; what is the same both ways (the diagonal,
-            a share of every payoff that is not of zero sum) does not count.
+        matrix: mean payoffs [N, N] of the row agent against the column agent; its symmetric part (the diagonal, and
+            whatever in the payoffs is not zero-sum) is ignored.
 
     Raises:
-        GameError: if the payoffs are no square matrix of finite numbers.
+        GameError: if the payoffs are not a square matrix of finite numbers.
     """
     payoffs = check_matrix(matrix, square=True)
     difference = (payoffs - payoffs.T) / 2
@@ -106,7 +106,7 @@ def nash_average(matrix: ArrayLike) -> NashAverage:
 
 
 def _best_mixture(payoffs: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """The linear program, for payoffs in 0..1: a mixture of the rows [A_1] and what it is sure to earn."""
+    """The linear program, for payoffs in 0..1: an optimal mixture of the rows [A_1] and its guaranteed payoff."""
     rows, columns = payoffs.shape
     found = linprog(
         np.append(np.zeros(rows), -1.0),
@@ -116,18 +116,18 @@ def _best_mixture(payoffs: NDArray[np.float64]) -> tuple[NDArray[np.float64], fl
         options={"primal_feasibility_tolerance": _PRECISION, "dual_feasibility_tolerance": _PRECISION},
     )  # fmt: skip
     if not found.success:
-        raise GameError(f"payoffs: the linear program failed ({found.message}); wanted payoffs of one scale")
+        raise GameError(f"payoffs: the linear program failed ({found.message}); wanted payoffs of similar size")
     mixture = np.clip(found.x[:rows], 0, None)
     mixture /= mixture.sum()
     return mixture, float((mixture @ payoffs).min())
 
 
 def _most_even(payoffs: NDArray[np.float64], mixture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the mixtures of rows that earn 0 or more in every column, that of greatest entropy.
+    """The mixture of greatest entropy among those that earn 0 or more in every column.
 
     Args:
         payoffs: [A_1, A_2], of value 0 and range 1.
-        mixture: one that earns 0, which stands where nothing better is found, [A_1].
+        mixture: one that earns 0, returned where nothing better is found, [A_1].
     """
     slack = max(0.0, -float((mixture @ payoffs).min())) + _PRECISION
     played = _ever_played(payoffs + slack)
@@ -153,10 +153,10 @@ def _most_even(payoffs: NDArray[np.float64], mixture: NDArray[np.float64]) -> ND
 
 
 def _ever_played(payoffs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows have a share in some mixture that earns 0 or more in every column.
+    """Which rows have a positive probability in some mixture that earns 0 or more in every column.
 
-    Such mixtures, times any factor, form a cone, so that one program finds the most rows that are played at once:
-    maximise the sum of min(1, z) over z >= 0 with z^T M >= 0.
+    Such mixtures, times any factor, form a cone, so that one program finds all of these rows at once: maximise the sum
+    of min(1, z) over z >= 0 with z^T M >= 0.
     """
     rows, columns = payoffs.shape
     found = linprog(

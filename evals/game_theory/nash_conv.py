@@ -1,16 +1,16 @@
-"""How much each seat of a normal-form game could gain by a best response: NashConv and exploitability, exactly.
+"""NashConv and exploitability of a profile in a normal-form game: the gains of best responses, exactly.
 
 Lanctot et al. 2017, "A Unified Game-Theoretic Approach to Multiagent Reinforcement Learning", section 2: with u_i the
 payoff of seat i, x a profile of mixtures and x_{-i} that of all seats but i,
 
     NashConv(x) = sum_i max_a u_i(a, x_{-i}) - u_i(x)
 
-which is zero at the Nash equilibria and nowhere else. Exploitability is its mean over the seats (Johanson et al. 2011,
-"Accelerating Best Response Calculation in Large Extensive Games", section 2, for two seats that play for a constant
-sum: there it is by how much an average seat falls short of the game's value against the best opponent).
+which is zero at Nash equilibria and positive elsewhere. Exploitability is its mean over the seats (Johanson et al.
+2011, "Accelerating Best Response Calculation in Large Extensive Games", section 2, for two-seat constant-sum games:
+there it is how much less than the game's value an average seat earns against the best opponent).
 
-A profile is one mixture a seat, independent of each other. Payoffs are a tensor [P, A_1, ..., A_P]: the seat whose
-payoff it is, then the action of every seat.
+A profile is one mixture per seat, independent of each other. Payoffs are a tensor [P, A_1, ..., A_P]: the seat that
+receives the payoff, then the action of every seat.
 
 Differs from OpenSpiel in that exploitability is defined for any number of seats and any sum, as NashConv over P.
 
@@ -32,19 +32,19 @@ from numpy.typing import ArrayLike, NDArray
 from mlbits.envs.core.errors import GameError
 
 Profile = Sequence[ArrayLike]
-"""One mixture [A_i] of each seat."""
+"""One mixture [A_i] per seat."""
 
-_SUM_ERROR = 1e-6  # by how much a mixture may miss 1, so that float32 outputs of networks pass
+_SUM_ERROR = 1e-6  # how far the sum of a mixture may be from 1, so that float32 outputs of networks pass
 
 
 @dataclass(frozen=True, eq=False)
 class BestResponses:
-    """What every seat had better play against the mixtures of the others.
+    """Best responses of every seat to the mixtures of the others.
 
     Attributes:
         action: the lowest-numbered best action of each seat, int64 [P].
-        value: what it earns, [P].
-        gain: how much more than the seat's own mixture earns, [P], from 0 but for rounding.
+        value: its payoff, [P].
+        gain: how much more that is than the payoff of the seat's own mixture, [P], at least 0 up to rounding.
     """
 
     action: NDArray[np.int64]
@@ -56,7 +56,7 @@ def check_payoffs(payoffs: ArrayLike) -> NDArray[np.float64]:
     """Payoffs as float64 [P, A_1, ..., A_P].
 
     Raises:
-        GameError: if the shape does not fit, or a payoff is no finite number.
+        GameError: if the shape does not fit, or a payoff is not finite.
     """
     try:
         tensor = np.asarray(payoffs, float)
@@ -81,7 +81,7 @@ def check_matrix(matrix: ArrayLike, *, square: bool = False) -> NDArray[np.float
         square: whether both seats have the same actions.
 
     Raises:
-        GameError: if it is none, or a payoff is no finite number.
+        GameError: if it is not a matrix, or a payoff is not finite.
     """
     try:
         array = np.asarray(matrix, float)
@@ -96,10 +96,10 @@ def check_matrix(matrix: ArrayLike, *, square: bool = False) -> NDArray[np.float
 
 
 def check_profile(payoffs: NDArray[np.float64], profile: Profile) -> list[NDArray[np.float64]]:
-    """The mixtures of a profile, each [A_i], float64 and adding up to exactly what rounding leaves of 1.
+    """The mixtures of a profile, each [A_i], as float64 normalised to sum 1.
 
     Raises:
-        GameError: naming the seat, if one is missing, of another length, negative, or does not add up to 1.
+        GameError: naming the seat whose mixture is missing, of another length, negative, or does not add up to 1.
     """
     seats = payoffs.shape[0]
     if len(profile) != seats:
@@ -120,7 +120,7 @@ def check_profile(payoffs: NDArray[np.float64], profile: Profile) -> list[NDArra
 
 
 def zero_sum_game(matrix: ArrayLike) -> NDArray[np.float64]:
-    """The payoffs [2, A_1, A_2] of a game in which the second seat loses what the first gains, [A_1, A_2]."""
+    """The payoffs [2, A_1, A_2] of a zero-sum game, in which the first seat gains the matrix entry, [A_1, A_2]."""
     rows = check_matrix(matrix)
     return np.stack([rows, -rows])
 
@@ -132,24 +132,24 @@ def symmetric_game(matrix: ArrayLike) -> NDArray[np.float64]:
 
 
 def action_payoffs(payoffs: ArrayLike, profile: Profile) -> list[NDArray[np.float64]]:
-    """What each action of each seat earns against the mixtures of the other seats.
+    """The payoff of each action of each seat against the mixtures of the other seats.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        profile: one mixture [A_i] a seat.
+        profile: one mixture [A_i] per seat.
 
     Returns:
-        u_i(a, x_{-i}) of each seat, [A_i].
+        u_i(a, x_{-i}) for each seat, [A_i].
 
     Raises:
-        GameError: for payoffs or a profile that are none.
+        GameError: for invalid payoffs or an invalid profile.
     """
     tensor = check_payoffs(payoffs)
     mixtures = check_profile(tensor, profile)
     earned = []
     for seat in range(len(mixtures)):
         rest = tensor[seat]
-        for other in reversed(range(len(mixtures))):  # from the last axis, so that the numbers of the others stay
+        for other in reversed(range(len(mixtures))):  # from the last axis, so that the earlier axes keep their numbers
             if other != seat:
                 rest = np.tensordot(rest, mixtures[other], (other, 0))
         earned.append(rest)
@@ -157,14 +157,14 @@ def action_payoffs(payoffs: ArrayLike, profile: Profile) -> list[NDArray[np.floa
 
 
 def expected_payoffs(payoffs: ArrayLike, profile: Profile) -> NDArray[np.float64]:
-    """What each seat earns on average, u_i(x), [P].
+    """The expected payoff of each seat, u_i(x), [P].
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        profile: one mixture [A_i] a seat.
+        profile: one mixture [A_i] per seat.
 
     Raises:
-        GameError: for payoffs or a profile that are none.
+        GameError: for invalid payoffs or an invalid profile.
     """
     earned = action_payoffs(payoffs, profile)
     mixtures = check_profile(check_payoffs(payoffs), profile)
@@ -172,14 +172,14 @@ def expected_payoffs(payoffs: ArrayLike, profile: Profile) -> NDArray[np.float64
 
 
 def best_responses(payoffs: ArrayLike, profile: Profile) -> BestResponses:
-    """The best that each seat can do while the others keep their mixtures.
+    """The best response of each seat while the others keep their mixtures.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        profile: one mixture [A_i] a seat.
+        profile: one mixture [A_i] per seat.
 
     Raises:
-        GameError: for payoffs or a profile that are none.
+        GameError: for invalid payoffs or an invalid profile.
     """
     earned = action_payoffs(payoffs, profile)
     mixtures = check_profile(check_payoffs(payoffs), profile)
@@ -189,28 +189,28 @@ def best_responses(payoffs: ArrayLike, profile: Profile) -> BestResponses:
 
 
 def nash_conv(payoffs: ArrayLike, profile: Profile) -> float:
-    """The gains of all seats' best responses, added up; 0 at an equilibrium.
+    """The sum of the gains of all seats' best responses; 0 at an equilibrium.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        profile: one mixture [A_i] a seat.
+        profile: one mixture [A_i] per seat.
 
     Raises:
-        GameError: for payoffs or a profile that are none.
+        GameError: for invalid payoffs or an invalid profile.
     """
     return float(best_responses(payoffs, profile).gain.sum())
 
 
 def exploitability(payoffs: ArrayLike, profile: Profile) -> float:
-    """NashConv over the number of seats: what a best response gains on average.
+    """NashConv divided by the number of seats: the mean gain of a best response.
 
-    For a mixture against itself in a symmetric game of value 0 it is what the best opponent earns.
+    For a mixture against itself in a symmetric game of value 0 this is what the best opponent earns.
 
     Args:
         payoffs: [P, A_1, ..., A_P].
-        profile: one mixture [A_i] a seat.
+        profile: one mixture [A_i] per seat.
 
     Raises:
-        GameError: for payoffs or a profile that are none.
+        GameError: for invalid payoffs or an invalid profile.
     """
     return nash_conv(payoffs, profile) / len(profile)

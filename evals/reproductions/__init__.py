@@ -1,1 +1,1 @@
-"""Reproductions: training runs whose figures are stated in the docs, one command each."""
+"""Reproductions: training runs whose results the docs state, one command each, and helpers to compare and plot them."""

@@ -1,6 +1,6 @@
 """``mlbits reproduce cartpole``: environment steps and CPU time until PPO solves CartPole, from a cold process.
 
-Solved: the mean return of the last 20 finished training episodes is at least 475, the customary bar. CPU time counts
+Solved: the mean return of the last 20 finished training episodes is at least 475, the usual threshold. CPU time counts
 from the start of the process, imports included.
 """
 
@@ -19,12 +19,12 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
     """Train with the shipped preset until solved.
 
     Args:
-        quick: two seeds in place of five.
+        quick: two seeds instead of five.
 
     Returns:
         "rows" (seed, env_steps, cpu_seconds, wall_seconds; None where unsolved), the medians and "met".
     """
-    train_in_process("ppo", ENV, 0, "--total-steps", "1000")  # compiles, once for all later processes
+    train_in_process("ppo", ENV, 0, "--total-steps", "1000")  # compiles once for all later processes
     rows = []
     for seed in range(2 if quick else 5):
         summary = train_in_process("ppo", ENV, seed, "--stop-when-solved", "--no-video", "--eval-every", "0")

@@ -2,7 +2,7 @@
 
 Ours are trained as a user would train them, with the presets of ``selfplay/runs/presets.toml``; the reference is
 Stable-Baselines3 with the settings of its zoo, trained and evaluated by the same command for the same number of steps.
-``docs/results.md`` tells the protocol and shows the results.
+``docs/results.md`` describes the protocol and shows the results.
 
 Example:
     mlbits reproduce classic --select pendulum cartpole/dqn --out runs/classic --jobs 2
@@ -23,8 +23,8 @@ from mlbits.evals.reproductions import results_page
 from mlbits.evals.reproductions.comparison import EVAL_EPISODES, Entry, Result, Runs, Training, choose, normalized
 from mlbits.evals.reproductions.reproduction import ReproductionError
 
-# Mean return of random play (uniform over the actions), zero of the normalised scores: 1,000 episodes (Acrobot and both
-# LunarLanders 300, HalfCheetah 100), those of continuous actions by play_episodes of RandomAgent from seed 0.
+# Mean return of random play (uniform over the actions), the zero of normalised scores: over 1,000 episodes (Acrobot and
+# both LunarLanders 300, HalfCheetah 100), for continuous actions by play_episodes of RandomAgent from seed 0.
 RANDOM = {
     "CartPole-v1": 22.6,
     "Acrobot-v1": -499.1,
@@ -34,18 +34,18 @@ RANDOM = {
     "HalfCheetah-v5": -276.5,
 }
 
-# Published: the zoo's benchmark of trained agents, mean and deviation over the episodes of one agent
-# (github.com/DLR-RM/rl-baselines3-zoo, benchmark.md at 22e3ff2; LunarLander is its v2), and CleanRL's documentation,
-# return of training episodes at the end, mean and deviation over 3 seeds (github.com/vwxyzjn/cleanrl, docs at fe8d8a03;
-# HalfCheetah is its v4, C51 at 500k steps).
+# Published results: the zoo's benchmark of trained agents, mean and standard deviation over the episodes of one agent
+# (github.com/DLR-RM/rl-baselines3-zoo, benchmark.md at 22e3ff2; its LunarLander is v2), and CleanRL's documentation,
+# return of the last training episodes, mean and standard deviation over 3 seeds (github.com/vwxyzjn/cleanrl, docs at
+# fe8d8a03; its HalfCheetah is v4, its C51 has 500k steps).
 ZOO, CLEANRL = "zoo", "CleanRL"
 
 QR_DQN = "--agent.head quantile --agent.learning-rate 2e-3 --agent.atoms 10"
 C51 = "--agent.head categorical --agent.v-min 0 --agent.v-max 100"
 TD3 = "--agent.twin --agent.target-noise 0.2 --agent.policy-delay 2"
 
-# At least: 475 is the customary bar of CartPole. Acrobot and LunarLander: the published mean less its deviation.
-# Pendulum: the published mean and a little, since the deviation is that of its starts. HalfCheetah: 90%.
+# Targets: 475 is the usual threshold of CartPole. Acrobot and LunarLander: the published mean less its deviation.
+# Pendulum: slightly below the published mean, as its deviation comes from the initial states. HalfCheetah: 90%.
 _TABLE: tuple[tuple[str, str, str, str, int, float, float, float | None, str, str | None], ...] = (
     # task, label, agent, flags, steps, at least, published, deviation, source, reference
     ("CartPole-v1", "ppo", "ppo", "", 100_000, 475, 500, 0, ZOO, "sb3-ppo"),
@@ -69,7 +69,7 @@ _TABLE: tuple[tuple[str, str, str, str, int, float, float, float | None, str, st
 )
 ENTRIES = tuple(Entry(*row, RANDOM[row[0]]) for row in _TABLE)
 
-# The short form says whether the agents learn at all, far from what luck decides.
+# The quick form checks whether the agents learn at all, with targets that do not depend on luck.
 QUICK = ("cartpole/ppo", "cartpole/dqn")
 QUICK_SEEDS, QUICK_SHARE = 1, 0.5
 
@@ -87,23 +87,23 @@ def reproduce(
     """Train and compare.
 
     Args:
-        quick: one seed of PPO and DQN on CartPole (or of what is selected), no reference, half of the way from random
-            play to the target.
+        quick: one seed of PPO and DQN on CartPole (or of the selected rows), no reference, targets half of the way
+            from random play.
         select: rows, as in "pendulum", "pendulum/ddpg" or "*/dqn"; all without it.
-        seeds: how many, from 0 on.
-        out: folder of the runs, kept; the same command goes on there. Without it they are thrown away.
-        jobs: training runs at once, each a process of one thread.
+        seeds: number of seeds, from 0 on.
+        out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
+        jobs: training runs at a time, each a process of one thread.
         device: "cpu" or "cuda".
-        reference: whether Stable-Baselines3 is trained too; finished runs of it are shown in any case.
-        page: a Markdown page whose section "classic" is written anew, with every row that has results in ``out``.
+        reference: whether Stable-Baselines3 is trained too; its finished runs are shown in any case.
+        page: a Markdown page whose section "classic" is replaced, with every row that has results in ``out``.
 
     Returns:
         "rows" (see :meth:`mlbits.evals.reproductions.comparison.Entry.row`), "normalized" (ours and reference, or
-        None), "failures" (what runs that failed said) and "met": whether every row reaches its target and nothing
+        None), "failures" (error messages of failed runs) and "met": whether every row reaches its target and no run
         failed.
 
     Raises:
-        MlbitsError: for a wrong argument, an agent or environment that is not there, or a page without the section.
+        MlbitsError: for a wrong argument, an agent or environment that is not installed, or a page without the section.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value < 1:
@@ -130,7 +130,7 @@ def _compare(
 ) -> dict[str, Any]:
     trainings = [training for entry in entries for training in entry.trainings(seeds, reference=reference)]
     for task in dict.fromkeys(entry.task for entry in entries):
-        open_batch(task, 1).close()  # what is not installed or does not exist is said before hours of training
+        open_batch(task, 1).close()  # fails now, not after hours of training, if something is not installed
     for training in trainings:
         runs.settings(training)
     unprinted = list(entries)
@@ -161,7 +161,7 @@ def _compare(
 def _rows(
     entries: Sequence[Entry], seeds: range, runs: Runs
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]] | None]:
-    """Rows from what is finished, the reference's runs included, and both sides' normalised scores where both are."""
+    """Rows of the finished runs, including the reference's, and both sides' normalised scores where both exist."""
     stored = runs.read(training for entry in entries for training in entry.trainings(seeds, reference=True))
     rows = [entry.row(stored, seeds) for entry in entries]
     overall = {side: score for side in ("ours", "reference") if (score := normalized(rows, side)) is not None}
@@ -169,7 +169,7 @@ def _rows(
 
 
 def _section(seeds: range, runs: Runs) -> str:
-    """Every row that has results, in Markdown."""
+    """All rows that have results, in Markdown."""
     rows, overall = _rows(ENTRIES, seeds, runs)
     there = {entry.name for entry, row in zip(ENTRIES, rows, strict=True) if row["ours"] is not None}
     entries = [entry for entry in ENTRIES if entry.name in there]

@@ -1,12 +1,12 @@
-"""Tables of results: agents trained on tasks as a user would train them, beside references trained by the same command.
+"""Comparison tables: agents trained on tasks as a user would, beside references trained by the same command.
 
 Every number of a table comes from whole training runs, each in a process of its own: the score of a run is the mean
-return of its last agent over evaluation episodes that start alike for every agent (``mlbits train`` seeds them the same
-in every run), greedy. A row says of its runs their interquartile mean and its 95% interval, which holds for three runs
-and more (:func:`mlbits.selfplay.statistics.iqm_interval`); equal runs have none.
+return of its final agent, acting greedily, over evaluation episodes with the same initial states for every agent
+(``mlbits train`` seeds them the same in every run). A row shows the interquartile mean over its runs and its 95%
+interval, which holds for three runs and more (:func:`mlbits.selfplay.statistics.iqm_interval`); equal runs have none.
 
-Runs are folders, OUT/TASK/LABEL/seed-N. One that is finished is read, one that was interrupted goes on from its last
-checkpoint, and one whose settings are not today's is moved aside and trained anew.
+Runs are folders, OUT/TASK/LABEL/seed-N. A finished run is read, an interrupted one is resumed from its last
+checkpoint, and one whose settings have changed is moved aside and trained again.
 
 Example:
     trainings = entry.trainings(range(5), reference=True)
@@ -47,10 +47,10 @@ class Training:
     Attributes:
         agent: a registered agent.
         task: environment id.
-        label: what a table calls the agent with these flags.
-        flags: of ``mlbits train``, beyond the steps, the seed and how it is evaluated.
+        label: name of the agent with these flags in tables.
+        flags: flags of ``mlbits train``, except the steps, the seed and those of evaluation.
         steps: environment steps.
-        seed: of the run.
+        seed: the run's seed.
     """
 
     agent: str
@@ -66,14 +66,14 @@ class Training:
         return f"{self.task} {self.label} seed {self.seed}"
 
     def words(self, device: str = "cpu") -> list[str]:
-        """The flags of the run but for its seed and folder; it is evaluated once, when it is done."""
+        """The flags of the run except its seed and folder; it is evaluated once, at its end."""
         common = f"--total-steps {self.steps} --eval-every 0 --eval-episodes {EVAL_EPISODES} --no-video"
         return f"{self.flags} {common} --keep-checkpoints 1 --device {device}".split()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a training run came to.
+    """The result of a training run.
 
     Attributes:
         score: mean return of the evaluation episodes.
@@ -86,19 +86,19 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a table: an agent on a task, what it has to reach, and what it stands beside.
+    """One row of a table: an agent on a task, its target, and what it is compared with.
 
     Attributes:
         task: environment id.
-        label: what the table calls the agent.
+        label: name of the agent in tables.
         agent: a registered agent.
-        flags: of ``mlbits train`` that make it this variant.
+        flags: flags of ``mlbits train`` for this variant.
         steps: environment steps.
         target: the least interquartile mean of its runs.
         published: the published mean return.
         spread: the published standard deviation, or None.
         source: where they were published.
-        reference: the agent that is trained for comparison, or None.
+        reference: the agent trained for comparison, or None.
         random: mean return of random play, the zero of normalised scores.
     """
 
@@ -116,15 +116,15 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Task and label, as they are selected."""
+        """Task and label, as used by ``select``."""
         return f"{self.task}/{self.label}"
 
     def ours(self, seed: int) -> Training:
-        """Our run of one seed."""
+        """Our run with a seed."""
         return Training(self.agent, self.task, self.label, self.flags, self.steps, seed)
 
     def reference_run(self, seed: int) -> Training | None:
-        """The reference's run of one seed: its own preset, the same number of steps."""
+        """The reference's run with a seed: its own preset, the same number of steps."""
         if self.reference is None:
             return None
         return Training(self.reference, self.task, self.reference, "", self.steps, seed)
@@ -136,7 +136,7 @@ class Entry:
         return [self.ours(seed) for seed in seeds] + [other for other in others if other is not None]
 
     def row(self, results: Mapping[Training, Result], seeds: Iterable[int]) -> dict[str, Any]:
-        """The row as plain data, from the runs that are there.
+        """The row as plain data, from the runs that are finished.
 
         Returns:
             The entry's task, label, agent, flags, steps, target and published figure; "ours" and "reference", each None
@@ -158,7 +158,7 @@ class Entry:
 def summarize(results: Sequence[Result]) -> dict[str, Any] | None:
     """Scores of runs, their interquartile mean with its interval, and the median speed; None for no runs.
 
-    The interval is -inf and inf where it has no ends: of one run, or of equal ones.
+    The interval is -inf to inf for a single run, or for equal ones.
     """
     if not results:
         return None
@@ -179,7 +179,7 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
         side: "ours" or "reference".
 
     Returns:
-        "iqm", "interval" (the spread is that within rows; -inf and inf where a row has one run) and "rows", over the
+        "iqm", "interval" (from the spread within rows; -inf and inf where a row has one run) and "rows", over the
         rows that have both sides; None if there are none.
     """
     both = [row for row in rows if row["ours"] is not None and row["reference"] is not None]
@@ -193,10 +193,10 @@ def normalized(rows: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any] |
 
 
 def choose(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Entry]:
-    """Rows by patterns such as "pendulum", "pendulum/ddpg", "*/dqn": the start of a task, and a label; * is any text.
+    """Select rows by patterns such as "pendulum", "pendulum/ddpg", "*/dqn": a prefix of the task, and a label.
 
     Raises:
-        ReproductionError: for a pattern that fits no row, naming the rows.
+        ReproductionError: for a pattern that matches no row; the message lists the rows.
     """
     chosen: list[Entry] = []
     for pattern in patterns:
@@ -204,7 +204,7 @@ def choose(entries: Sequence[Entry], patterns: Sequence[str]) -> list[Entry]:
         found = [e for e in entries if fnmatch(e.task.lower(), f"{task}*") and fnmatch(e.label, label or "*")]
         if not found:
             known = ", ".join(entry.name for entry in entries)
-            raise ReproductionError(f"select: nothing is called {pattern!r}; wanted any of {known}")
+            raise ReproductionError(f"select: no row matches {pattern!r}; wanted any of {known}")
         chosen += found
     return [entry for entry in entries if entry in chosen] if patterns else list(entries)
 
@@ -213,9 +213,9 @@ class Runs:
     """Training runs and their folders.
 
     Args:
-        folder: where the runs lie, or are to lie.
+        folder: the folder of all runs.
         device: "cpu" or "cuda".
-        say: takes lines about what happens.
+        say: called with progress messages.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", say: Callable[[str], None] = print) -> None:
@@ -227,7 +227,7 @@ class Runs:
         return self.folder / training.task.replace("/", "-") / training.label / f"seed-{training.seed}"
 
     def settings(self, training: Training) -> Settings:
-        """What the run's flags and today's preset come to.
+        """The run's settings, from its flags and the current preset.
 
         Raises:
             MlbitsError: for an agent, environment or flag that does not exist.
@@ -238,7 +238,7 @@ class Runs:
         return self._settings[training]
 
     def stored(self, training: Training) -> Result | None:
-        """The result of a finished run with today's settings; None where there is none."""
+        """The result of a finished run with the current settings; None if there is none."""
         folder = self.path(training)
         if self.difference(training) is not None:
             return None
@@ -255,7 +255,7 @@ class Runs:
         return Result(score, steps / cpu)
 
     def difference(self, training: Training) -> str | None:
-        """Why the folder of a run does not hold this run; None if it does, or holds nothing."""
+        """Why the folder of a run holds a different run; None if it does not."""
         folder = self.path(training)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return None
@@ -269,7 +269,7 @@ class Runs:
         )
 
     def clear(self, training: Training) -> None:
-        """Move what lies in the folder of a run aside, if it is not this run."""
+        """Move a different run in the folder of a run aside."""
         why = self.difference(training)
         if why is not None:
             self._move_aside(training, why)
@@ -279,15 +279,15 @@ class Runs:
         others = (folder.with_name(f"{folder.name}-before-{k}") for k in itertools.count(1))
         aside = next(path for path in others if not path.exists())
         folder.rename(aside)
-        self.say(f"{training.name}: trained anew, the run that was there is now {aside} ({why})")
+        self.say(f"{training.name}: training again; the previous run is now {aside} ({why})")
 
     def read(self, trainings: Iterable[Training]) -> dict[Training, Result]:
-        """The results of those runs that are finished."""
+        """The results of the runs that are finished."""
         stored = {training: self.stored(training) for training in dict.fromkeys(trainings)}
         return {training: result for training, result in stored.items() if result is not None}
 
     def one(self, training: Training, stop: threading.Event | None = None) -> Result:
-        """Train, or go on with a run that was begun; where that cannot be (Stable-Baselines3's), train anew.
+        """Train, or resume an unfinished run; train from the start if it cannot be resumed (Stable-Baselines3's).
 
         Raises:
             ReproductionError: if the run fails.
@@ -305,7 +305,7 @@ class Runs:
             train(out=folder, stop=stop)
         result = self.stored(training)
         if result is None:
-            raise ReproductionError(f"{folder}: the run left no summary; wanted {SUMMARY}")
+            raise ReproductionError(f"{folder}: the run wrote no summary; wanted {SUMMARY}")
         return result
 
     def all(
@@ -315,21 +315,21 @@ class Runs:
         jobs: int = 1,
         done: Callable[[dict[Training, Result]], None] | None = None,
     ) -> tuple[dict[Training, Result], dict[Training, str]]:
-        """Read what is finished and train the rest, several processes at once.
+        """Read finished runs and train the rest, several processes at a time.
 
-        A run that fails does not end the others.
+        A run that fails does not stop the others.
 
         Args:
-            trainings: wanted; each is trained once however often it is named.
-            jobs: processes at once, of one thread each.
-            done: called with all results so far, first with those that were there, then after each run.
+            trainings: the runs; duplicates are trained once.
+            jobs: processes at a time, of one thread each.
+            done: called with all results so far, first with those of finished runs, then after each run.
 
         Returns:
-            Results, and for each run that failed what it said.
+            Results, and the error message of each run that failed.
         """
         unique, failures = list(dict.fromkeys(trainings)), dict[Training, str]()
         for training in unique:
-            self.settings(training)  # kept, since flags cannot be read in several threads at once
+            self.settings(training)  # cached, since flags cannot be parsed in several threads at once
             self.clear(training)
         results = self.read(unique)
         waiting = [training for training in unique if training not in results]
@@ -359,7 +359,7 @@ class Runs:
 
 
 def _comparable(settings: Settings) -> dict[str, Any]:
-    """Settings by dotted names, less those that say where and not what: a run may move to another machine."""
+    """Settings by dotted names, except those of where it runs: a run may move to another machine."""
     data = settings.to_json()
     values = {"agent": data["agent"], "env": data["env"]}
     for group, prefix in (("run", ""), ("agent_config", "agent."), ("env_settings", "env.")):

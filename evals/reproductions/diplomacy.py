@@ -1,8 +1,8 @@
-"""``mlbits reproduce diplomacy``: learning on the small Diplomacy board beats the bots.
+"""``mlbits reproduce diplomacy``: PPO on the small Diplomacy board against the bots.
 
-PPO with the network for orders learns as its preset says: in most games it has one seat against the greedy bot or
-frozen copies of itself, in the rest all three; the random bot it never meets. Then it has one seat, turn about, against
-the same bot in the two others. A game is won if its return is the highest of the three, alone.
+PPO with the network for orders is trained with its preset: in most games it has one seat against the greedy bot or
+frozen copies of itself, in the rest all three; it never meets the random bot. Then it plays in one seat, each in turn,
+against the same bot in the two others. A game is won if its return is the highest of the three, and no other equals it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlbits.evals.reproductions.reproduction import print_table, train_in_proces
 ENV = "mlbits/DiplomacyMini-v0"
 TARGETS = {"random": 0.95, "diplomacy-greedy": 0.5}
 TARGET_SECONDS = 20 * 60.0
-# The short form: less play, and the aim that it shows learning at all.
+# The quick form: less training, and targets that only show whether it learns at all.
 QUICK_FLAGS = ("--total-steps", "40000", "--agent.no-anneal-lr")
 QUICK_TARGETS = {"random": 0.6}
 _GAMES = 600
@@ -28,11 +28,11 @@ def reproduce(quick: bool = False, *, seeds: int = 3) -> dict[str, Any]:
 
     Args:
         quick: one seed, a minute of training, and most games against the random bot as the target.
-        seeds: how many runs.
+        seeds: number of runs.
 
     Returns:
         "rows" (seed, opponent, won and its 95% interval, tied, return_mean, target, wall_seconds, cpu_seconds of the
-        training) and "met": whether every share that was won reaches its target, and every run its time.
+        training) and "met": whether every fraction of games won reaches its target, and every run its time.
     """
     targets = QUICK_TARGETS if quick else TARGETS
     rows = []

@@ -1,13 +1,13 @@
-"""``mlbits reproduce fictitious-play``: who answers all its past is harder to exploit than who answers itself alone.
+"""``mlbits reproduce fictitious-play``: training against a pool of past selves is less exploitable than self-play.
 
-Exact play first: fictitious play with exact best responses, and iterated best response as the negative control, which
-answers the latest play alone and cycles for ever (facts of Blotto: each of its pure plays is exploited fully).
+First exact play: fictitious play with exact best responses, and iterated best response as the negative control, which
+responds to the latest play alone and cycles for ever (in Blotto each of its pure actions is fully exploitable).
 
-Then PPO on games whose one equilibrium is mixed, once against frozen copies of its whole history (``--pool uniform``)
-and once against itself, with the same settings and steps. Fictitious play says that the average of the history comes to
-an equilibrium, not its last member; so the first is judged by the mixture that draws one of its copies for each game,
-and plain self-play by the policy that it has in the end. The other two figures (the last policy of the one, the average
-of copies that the other has passed through) are shown beside them. All exploitabilities are exact.
+Then PPO on games whose only equilibrium is mixed, once against frozen copies of its whole history (``--pool uniform``)
+and once against itself, with the same settings and steps. In fictitious play the average of the history converges to an
+equilibrium, not its last member; so the first is judged by the mixture that draws one of its copies for each game, and
+plain self-play by its final policy. The other two numbers (the final policy of the first, the average over past copies
+of the second) are shown beside them. All exploitabilities are exact.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _BLOTTO, _MATRIX = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A game to be learnt.
+    """A game to learn.
 
     Attributes:
-        name: in tables.
-        env: id.
-        settings: of the environment.
-        target: the mixture's exploitability is to be below it, self-play's above; None wants the mixture's to be at
+        name: its name in tables.
+        env: environment id.
+        settings: settings of the environment.
+        target: the mixture's exploitability should be below it, self-play's above; None wants the mixture's to be at
             most half of self-play's.
     """
 
@@ -58,21 +58,21 @@ ROWS = (
 )
 # Exploitability after rounds of fictitious play with exact best responses.
 EXACT = {("Blotto(10,3)", 10, 100): 0.130, ("Blotto(10,3)", 10, 1000): 0.042}
-# Plain self-play also freezes copies, which nobody meets, so that its average can be told.
+# Plain self-play also freezes copies, which are never played against, so that their average can be measured.
 _WAYS = {"history": {"pool": "uniform", "pool_fraction": 1.0}, "self-play": {"pool": "uniform", "pool_fraction": 0.0}}
 
 
 def reproduce(quick: bool = False, *, seeds: int = 5, plot: Path | None = None) -> dict[str, Any]:
-    """Play exactly, then learn.
+    """Play exactly, then train.
 
     Args:
-        quick: one seed of rock-paper-scissors with half of the steps, besides what is exact.
-        seeds: how many runs of each game and way.
-        plot: write a picture of the curves to this file (wants matplotlib).
+        quick: one seed of rock-paper-scissors with half of the steps, besides the exact part.
+        seeds: number of runs of each game and method.
+        plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
         "exact" (game, rounds, exploitability, wanted), "cycles" (game, length of the cycle, least exploitability),
-        "rows" (game, way, mean and 95% interval of the exploitability of the mixture and of the last policy),
+        "rows" (game, way, mean and 95% interval of the exploitability of the mixture and of the final policy),
         "curves" by game and way: env_steps [X], pool and agent [seeds, X]; and "met".
     """
     exact, cycles = _exact(), _cycles()
@@ -110,7 +110,7 @@ def _cycles() -> list[dict[str, Any]]:
 
 
 def _learn(row: Row, way: str, seeds: int, quick: bool) -> dict[str, NDArray[np.float64]]:
-    """Exploitability along the runs: env_steps [X], pool and agent [seeds, X]."""
+    """Exploitability over the runs: env_steps [X], pool and agent [seeds, X]."""
     runs = []
     for seed in range(seeds):
         run = {"seed": seed, "device": "cpu", "video": False, **_WAYS[way]} | (
@@ -129,11 +129,11 @@ def _learn(row: Row, way: str, seeds: int, quick: bool) -> dict[str, NDArray[np.
 
 
 def _row(row: Row, way: str, late: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    told: dict[str, Any] = {"game": row.name, "way": way, "seeds": len(late["pool"]), "target": row.target}
+    result: dict[str, Any] = {"game": row.name, "way": way, "seeds": len(late["pool"]), "target": row.target}
     for which in ("pool", "agent"):
         mean, (low, high) = mean_interval(late[which])
-        told |= {which: mean, f"{which}_low": low, f"{which}_high": high}
-    return told
+        result |= {which: mean, f"{which}_low": low, f"{which}_high": high}
+    return result
 
 
 def _print(exact: list[dict[str, Any]], cycles: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
@@ -159,11 +159,11 @@ def _print(exact: list[dict[str, Any]], cycles: list[dict[str, Any]], rows: list
 
 
 def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw exploitability over environment steps, means with 95% bands.
+    """Plot exploitability over environment steps, means with 95% bands.
 
     Args:
         curves: of :func:`reproduce`.
-        path: the picture's file.
+        path: the plot's file.
 
     Raises:
         ReproductionError: if matplotlib is not installed.

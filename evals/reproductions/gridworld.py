@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.optimal_return import reference_returns
 from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 ENV = "mlbits/GridWorld-v0"
@@ -15,12 +15,12 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
     """Train with the README's command and compare.
 
     Args:
-        quick: one seed in place of five.
+        quick: one seed instead of five.
 
     Returns:
-        "rows" (seed, return, share of the optimum, seconds), "optimum" and "met".
+        "rows" (seed, return, fraction of the optimum, seconds), "optimum" and "met".
     """
-    found = yardstick(ENV)
+    found = reference_returns(ENV)
     assert found is not None
     optimum = found.optimum
     rows = []
@@ -32,7 +32,7 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
     met = all(row["share"] >= TARGET_SHARE and row["wall_seconds"] <= TARGET_SECONDS for row in rows)
     print_table(
         f"PPO on {ENV}: exact optimum {optimum:.4g}; target {TARGET_SHARE:.0%} of it within {TARGET_SECONDS:.0f} s",
-        ["seed", "return", "share of optimum", "wall s", "CPU-s"],
+        ["seed", "return", "fraction of optimum", "wall s", "CPU-s"],
         [list(row.values()) for row in rows],
     )
     return {"rows": rows, "optimum": optimum, "met": met}

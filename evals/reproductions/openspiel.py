@@ -1,13 +1,13 @@
 """``mlbits reproduce openspiel``: NashConv, alpha-rank and Elo beside OpenSpiel's, on the same inputs.
 
 Lanctot et al. 2019, "OpenSpiel: A framework for reinforcement learning in games" (arXiv 1908.09453). Both libraries
-get the same payoffs, games and policies, and what they say is held against each other number by number; OpenSpiel comes
-with the extra ``peers``. Where the two differ by intent (:mod:`mlbits.evals.game_theory.alpha_rank`,
-:mod:`mlbits.evals.game_theory.elo`), ours is set to OpenSpiel's way.
+get the same payoffs, games and policies, and their results are compared number by number; OpenSpiel comes with the
+extra ``peers``. Where the two differ by intent (:mod:`mlbits.evals.game_theory.alpha_rank`,
+:mod:`mlbits.evals.game_theory.elo`), ours uses OpenSpiel's options.
 
-A mixture of policies is compared where OpenSpiel's information states recall all that a player did: those of Goofspiel
-forget in which order it bid, so that with four cards and open bids its aggregate of policies is another policy than
-the mixture (tests/evals/exploitability/test_agent_exploitability.py works that one out by beliefs).
+A mixture of policies is only compared where OpenSpiel's information states recall all that a player did: those of
+Goofspiel forget the order in which it bid, so that with four cards and open bids its aggregate of policies differs from
+the mixture (tests/evals/exploitability/test_agent_exploitability.py computes that one by beliefs).
 
 Example:
     pip install -c constraints.txt -e ".[peers]"
@@ -37,7 +37,7 @@ from mlbits.evals.game_theory.nash_conv import nash_conv
 from mlbits.evals.reproductions.reproduction import ReproductionError, print_table
 
 GOOFSPIEL, BLOTTO = "mlbits/Goofspiel-v0", "mlbits/Blotto-v0"
-_TOLERANCE, _ELO_TOLERANCE = 1e-9, 1e-5  # OpenSpiel's Elo climbs in small steps and stops before the top
+_TOLERANCE, _ELO_TOLERANCE = 1e-9, 1e-5  # OpenSpiel's Elo climbs in small steps and stops short of the maximum
 _WEIGHTS = ((0.25, 0.75), (0.6, 0.4))
 _SHOWN = 4
 
@@ -48,8 +48,8 @@ class Case(NamedTuple):
     Attributes:
         name: what is compared.
         ours: our numbers.
-        theirs: works out OpenSpiel's.
-        tolerance: the largest difference that counts as none.
+        theirs: computes OpenSpiel's numbers.
+        tolerance: the largest difference that counts as equal.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Case(NamedTuple):
 
 
 class Bidder:
-    """Bids in Goofspiel by weights of the cards that differ by prize, seat and number of cards held.
+    """A policy for Goofspiel: bids with weights that depend on the card, the prize, the seat and the number of cards.
 
     Args:
-        number: which of the policies of this kind.
-        seat: whose.
-        settings: of the game.
+        number: number of the policy, which changes its weights.
+        seat: its seat.
+        settings: settings of the game.
     """
 
     def __init__(self, number: int, seat: int, settings: Mapping[str, Any]) -> None:
@@ -73,11 +73,11 @@ class Bidder:
         self._prizes = (self.cards if settings.get("observation") == "winners" else seats * self.cards) + seats
 
     def weights(self, card: Any, prize: Any, held: Any) -> Any:
-        """Of bidding a card, 1 to n, for a prize, 1 to n, while holding so many cards."""
+        """Weight of bidding a card, 1 to n, for a prize, 1 to n, while holding ``held`` cards."""
         return 1 + card * (prize + self.shift) * (held + 1) % 5
 
     def action_probabilities(self, obs: Tensor, legal_mask: Tensor, *, greedy: bool = False) -> Tensor:
-        """With which each card is bid, float64 [N, n]."""
+        """Probabilities of bidding each card, float64 [N, n]."""
         prize = obs[:, self._prizes : self._prizes + self.cards].argmax(-1, keepdim=True) + 1
         card = torch.arange(1, self.cards + 1)
         weight = self.weights(card, prize, legal_mask.sum(-1, keepdim=True)) * legal_mask.double()
@@ -85,10 +85,10 @@ class Bidder:
 
 
 def reproduce(quick: bool = False) -> dict[str, Any]:
-    """Compare.
+    """Compare the two libraries.
 
     Args:
-        quick: without the larger games.
+        quick: leave out the larger games.
 
     Returns:
         "rows" (name, ours and theirs, both lists, difference, tolerance), "version" of OpenSpiel, and "met": whether
@@ -124,7 +124,7 @@ def cases(quick: bool = False) -> list[Case]:
 
 
 def _one_step(quick: bool) -> list[Case]:
-    """Games in normal form: random payoffs and mixtures, and Blotto, played uniformly."""
+    """Games in normal form: random payoffs and mixtures, and Blotto with uniform play."""
     rng = np.random.default_rng(0)
     found = []
     for shape in ((4, 3), (2, 3, 2)):
@@ -141,7 +141,7 @@ def _one_step(quick: bool) -> list[Case]:
 
 
 def _goofspiel(quick: bool) -> list[Case]:
-    """Games of several steps, by a policy that mixes and by mixtures of two."""
+    """Games of several steps, with a mixed policy and with mixtures of two."""
     games: list[tuple[str, dict[str, Any], bool]] = [
         ("goofspiel(num_cards=3)", {"cards": 3}, True),
         (
@@ -170,7 +170,7 @@ def _goofspiel(quick: bool) -> list[Case]:
 
 
 def _ranks() -> list[Case]:
-    """Alpha-rank of one population and of one a seat, at finite alpha and in the limit."""
+    """Alpha-rank with one population and with one per seat, at finite alpha and in the limit."""
     rng = np.random.default_rng(1)
     one, two = rng.normal(size=(4, 4)).round(2), rng.normal(size=(2, 3, 2)).round(2)
 
@@ -212,7 +212,7 @@ def _elo() -> list[Case]:
 
 
 def _tensor_game(payoffs: NDArray[np.float64], mixtures: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """OpenSpiel's NashConv of mixtures in a game in normal form."""
+    """OpenSpiel's NashConv of mixtures in a normal-form game."""
     spiel, policies = importlib.import_module("pyspiel"), importlib.import_module("open_spiel.python.policy")
     game = spiel.convert_to_turn_based(spiel.create_tensor_game(list(payoffs)))
     made = policies.TabularPolicy(game)
@@ -223,7 +223,7 @@ def _tensor_game(payoffs: NDArray[np.float64], mixtures: list[NDArray[np.float64
 
 
 def _their_nash_conv(name: str, numbers: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """OpenSpiel's NashConv of uniform play, of :class:`Bidder`'s policy of one number, or of the mixture of several."""
+    """OpenSpiel's NashConv of uniform play, of one :class:`Bidder`, or of the mixture of several."""
     spiel, policies = importlib.import_module("pyspiel"), importlib.import_module("open_spiel.python.policy")
     game = spiel.convert_to_turn_based(spiel.load_game(name))
     if not numbers:
@@ -237,7 +237,7 @@ def _their_nash_conv(name: str, numbers: tuple[int, ...] = ()) -> NDArray[np.flo
 
 
 def _their_bidder(table: Any, game: Any, number: int) -> Any:
-    """A TabularPolicy of OpenSpiel's, filled with what :class:`Bidder` does."""
+    """A TabularPolicy of OpenSpiel's, filled with the probabilities of :class:`Bidder`."""
     cards = game.num_distinct_actions()
     for key, row in table.state_lookup.items():
         state = table.states[row]

@@ -1,12 +1,12 @@
-"""``mlbits reproduce overestimation``: max Q is too high, and double Q-learning cures it; measured against the truth.
+"""``mlbits reproduce overestimation``: the overestimation of max Q, and double Q-learning, against true values.
 
-Q-learning bootstraps from the maximum of noisy estimates, which is above the maximum of what they estimate (Thrun and
-Schwartz 1993). Double Q-learning chooses by one estimate and evaluates by another (van Hasselt 2010); double DQN takes
-the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this is in small).
+Q-learning bootstraps from the maximum of noisy estimates, which is above the maximum of the true values (Thrun and
+Schwartz 1993). Double Q-learning selects by one estimate and evaluates by another (van Hasselt 2010); double DQN uses
+the network and its target network for the two (van Hasselt, Guez and Silver 2016, whose figure 3 this repeats).
 
-- Table: ten arms that pay N(0, 1), all alike, discount 0.9. Whatever is pulled, the true value is 0.
-- DQN: the slippery gridworld of Russell and Norvig, discount 0.99. What the network says of every cell, max Q, beside
-  the cell's exact value by value iteration. It behaves at random half of the time, so that it sees all cells.
+- Table: ten arms that all pay N(0, 1), discount 0.9. The true value is 0 for every arm.
+- DQN: the slippery gridworld of Russell and Norvig, discount 0.99. The network's max Q of every cell is compared with
+  the cell's exact value from value iteration. Half of its actions are random, so that it sees all cells.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from mlbits.selfplay.statistics import mean_interval
 
 ARMS: dict[str, Any] = {"means": (0.0,) * 10}
 GRID, SLIPPERY = "mlbits/GridWorld-v0", {"map": "russell_norvig", "slip": 0.2}
-MARKS = 10  # measurements of a run
+POINTS = 10  # measurements per run
 
 
 def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
-    """Train single and double learners and compare what they believe with what is so.
+    """Train single and double learners and compare their estimates with the true values.
 
     Args:
-        quick: fewer seeds and steps; the table alone decides.
-        plot: write a picture of the curves to this file (wants matplotlib).
+        quick: fewer seeds and steps; only the table has to meet its target.
+        plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
-        "table" and "dqn", each with "steps" [MARKS] and, for "single" and "double", the errors [seeds, MARKS];
+        "table" and "dqn", each with "steps" [POINTS] and, for "single" and "double", the errors [seeds, POINTS];
         "met": whether double learning's mean error is smaller and single learning's is above 0, by 95% intervals.
     """
     set_up(1)
@@ -51,14 +51,14 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     shown = []
     met = True
     for name, result in results.items():
-        late = {which: result[which][:, MARKS // 2 :].mean(1) for which in ("single", "double")}
+        late = {which: result[which][:, POINTS // 2 :].mean(1) for which in ("single", "double")}
         intervals = {which: mean_interval(error) for which, error in late.items()}
         gap, (gap_low, gap_high) = mean_interval(late["single"] - late["double"])
         met = met and gap_low > 0 and intervals["single"][1][0] > 0
         shown += [[name, which, mean, low, high] for which, (mean, (low, high)) in intervals.items()]
         shown.append([name, "single - double", gap, gap_low, gap_high])
     print_table(
-        f"what is believed less what is so, later half of the run, {seeds} seeds; wanted: single above 0 and double",
+        f"estimated less true value, second half of the run, {seeds} seeds; wanted: single above 0 and double",
         ["learner", "form", "mean error", "95% low", "high"],
         shown,
     )
@@ -70,7 +70,7 @@ def reproduce(quick: bool = False, plot: Path | None = None) -> dict[str, Any]:
     }
 
 
-_TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # every arm is pulled alike
+_TABLE = {"step_size": 0.1, "discount": 0.9, "epsilon_start": 1.0, "epsilon_end": 1.0}  # arms are drawn uniformly
 _DQN = {
     "num_steps": 8, "replay_ratio": 0.5, "learning_rate": 1e-3, "target_every": 100, "batch_size": 32,
     "discount": 0.99, "epsilon_start": 0.5, "epsilon_end": 0.5, "learning_starts": 500,
@@ -80,19 +80,19 @@ _DQN = {
 def _compare(
     agent: str, env: str, env_settings: dict[str, Any], seeds: int, steps: int, error: Any, config: dict[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """Errors of single and double learners at MARKS moments of each run."""
-    marks = np.linspace(steps / MARKS, steps, MARKS)
-    result = {"steps": marks}
+    """Errors of single and double learners at POINTS times of each run."""
+    times = np.linspace(steps / POINTS, steps, POINTS)
+    result = {"steps": times}
     for name, double in (("single", False), ("double", True)):
-        errors = np.zeros((seeds, MARKS))
+        errors = np.zeros((seeds, POINTS))
         for seed in range(seeds):
             run = {"num_envs": 8, "seed": seed, "total_steps": steps, "device": "cpu"}
             agent_settings = {**config, "double": double}
             session = open_session(
                 resolve(agent, env, preset="none", run=run, agent_settings=agent_settings, env_settings=env_settings)
             )
-            for k, mark in enumerate(marks):
-                _train_until(session, mark)
+            for k, moment in enumerate(times):
+                _train_until(session, moment)
                 errors[seed, k] = error(session)
         result[name] = errors
     return result
@@ -112,7 +112,7 @@ def _table_error(session: Session) -> float:
 
 
 class NetworkError:
-    """Mean over the cells of max Q less the exact value.
+    """The mean over cells of max Q less the exact value.
 
     Args:
         discount: gamma.
@@ -131,11 +131,11 @@ class NetworkError:
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw the errors over environment steps, each form's mean with its 95% band.
+    """Plot the errors over environment steps, the mean of each variant with its 95% band.
 
     Args:
         results: "table" and "dqn" of :func:`reproduce`, or one of them.
-        path: the picture's file.
+        path: the plot's file.
 
     Raises:
         ReproductionError: if matplotlib is not installed.

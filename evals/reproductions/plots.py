@@ -1,4 +1,4 @@
-"""Pictures of curves with bands, by matplotlib where it is installed (the ``plot`` extra)."""
+"""Plots of curves with bands, by matplotlib if it is installed (the ``plot`` extra)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlbits.selfplay.statistics import mean_interval
 
 
 def figure(panels: int, width: float = 5.5, height: float = 3.8, rows: int = 1) -> tuple[Any, list[Any]]:
-    """A canvas with panels side by side, in rows of so many, which needs no display.
+    """A figure with panels in a grid of ``rows`` rows, which needs no display.
 
     Raises:
         ReproductionError: if matplotlib is not installed.
@@ -33,7 +33,7 @@ def mean_band(panel: Any, x: NDArray[np.float64], runs: NDArray[np.float64], lab
     intervals = [mean_interval(column) for column in runs.T]
     mean = np.array([one for one, _ in intervals])
     ends = np.array([bounds for _, bounds in intervals])
-    low, high = np.where(np.isfinite(ends), ends, np.nan).T  # equal runs have no band
+    low, high = np.where(np.isfinite(ends), ends, np.nan).T  # no band where all runs are equal
     panel.plot(x, mean, color=colour, label=label)
     panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 

@@ -1,4 +1,4 @@
-"""What reproductions share: training runs in processes of their own, and a table of results against targets."""
+"""Helpers of reproductions: training runs in processes of their own, and tables of results against targets."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def train_in_process(
     Args:
         agent: name of the agent.
         env: id of the environment.
-        seed: of the run.
+        seed: the run's seed.
         *flags: further flags.
-        out: folder of the run, which is kept; a run that was begun there goes on (``mlbits resume``).
-        stop: ends the run early, from another thread.
+        out: folder of the run, which is kept; an unfinished run there is resumed (``mlbits resume``).
+        stop: an event that stops the run early, set by another thread.
 
     Returns:
         The run's summary.json.
 
     Raises:
-        ReproductionError: if the command fails; the message ends with what it said.
+        ReproductionError: if the command fails; the message ends with its output.
     """
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -59,13 +59,13 @@ def train_in_process(
 
 
 def _outcome(process: subprocess.Popen[str], stop: threading.Event | None) -> tuple[str, str]:
-    """What a process printed on both streams until it ended, or was ended; a run saves before it ends."""
+    """The output of a process on both streams, until it ends or is stopped; a stopped run saves first."""
     asked = False
     while True:
         try:
             return process.communicate(timeout=None if stop is None else 0.5)
         except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set() and not asked:  # twice would end it at once
+            if stop is not None and stop.is_set() and not asked:  # a second signal would stop it at once
                 process.terminate()
                 asked = True
         except BaseException:
@@ -79,7 +79,7 @@ def _outcome(process: subprocess.Popen[str], stop: threading.Event | None) -> tu
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 0) -> None:
-    """Print a table to the terminal, or ``width`` wide where that is narrower."""
+    """Print a table to the terminal, ``width`` columns wide if the terminal is narrower."""
     table = Table(title=title, title_justify="left")
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right")

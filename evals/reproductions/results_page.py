@@ -1,7 +1,7 @@
 """Tables of training results for the terminal and, in Markdown, for a section of a page.
 
-A section of a page lies between two markers, ``<!-- results: NAME -->`` and ``<!-- end of results: NAME -->``; what
-lies between them is written anew, the rest of the page is left as it is.
+A section of a page lies between two markers, ``<!-- results: NAME -->`` and ``<!-- end of results: NAME -->``; only the
+text between them is replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTERVALS = (
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """One row of the table in one line."""
+    """One row of the table as a line of text."""
     cells = _cells(row)
     return (
         f"{cells[0]} {cells[1]}: {cells[3]}, wanted {cells[4]}: {'met' if row['met'] else 'missed'}; "
@@ -41,12 +41,12 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | None, versions: Iterable[str]) -> str:
-    """The rows as a Markdown table, with the command of each.
+    """The rows as a Markdown table, with the command of each row.
 
     Args:
         rows: from :meth:`mlbits.evals.reproductions.comparison.Entry.row`.
         overall: "ours" and "reference", normalised scores over all rows that have both; or None.
-        versions: what the runs were made with.
+        versions: versions of the software that made the runs.
     """
     lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
     most = max((len(row["ours"]["scores"]) for row in rows if row["ours"] is not None), default=0)
@@ -74,7 +74,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any] | Non
 
 
 def made_with(folders: Iterable[Path]) -> list[str]:
-    """Versions, devices and commits that the runs in folders record of themselves; + is a commit with changes."""
+    """Versions, devices and commits recorded in the runs' folders; + marks a commit with local changes."""
     commits: dict[str, set[str]] = {}
     for folder in folders:
         config = json.loads((folder / CONFIG).read_text())
@@ -89,10 +89,10 @@ def made_with(folders: Iterable[Path]) -> list[str]:
 
 
 def read_page(page: Path, name: str) -> tuple[str, str]:
-    """What stands before and after a section of a page, its markers included.
+    """The text before and after a section of a page, markers included.
 
     Raises:
-        ReproductionError: if there is no such page, or it lacks the markers.
+        ReproductionError: if the page does not exist or lacks the markers.
     """
     first, last = f"<!-- results: {name} -->\n", f"<!-- end of results: {name} -->"
     try:
@@ -107,7 +107,7 @@ def read_page(page: Path, name: str) -> tuple[str, str]:
 
 
 def write_page(page: Path, name: str, text: str) -> None:
-    """Write a section of a page anew."""
+    """Replace a section of a page."""
     before, after = read_page(page, name)
     write_file(page, f"{before}\n{text}\n\n{after}".encode())
 
@@ -122,7 +122,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def interval(side: Mapping[str, Any] | None, digits: int = 1) -> str:
-    """An interquartile mean with its interval, or why it has none; a dash for no runs."""
+    """An interquartile mean with its interval, or why it has none; a dash without runs."""
     if side is None:
         return "-"
     low, high = side["interval"]

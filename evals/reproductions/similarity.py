@@ -1,20 +1,21 @@
-"""``mlbits reproduce similarity``: networks that see how alike they are, and keep cooperating in part.
+"""``mlbits reproduce similarity``: networks that see how similar they are, and keep cooperating in part.
 
 Oesterheld et al., "Similarity-based cooperative equilibrium" (arXiv 2211.14468), the high-dimensional one-shot
-Prisoner's Dilemma. Its claims, in words, for its numbers are not known to us: after CCDR pretraining two networks
-cooperate nearly in full; under alternating best response cooperation erodes, then levels off in part; it does for a
-network and its literal copy as well; from random weights, and without the gradient through the difference, they end up
-defecting; LOLA was tried and is unstable.
+Prisoner's Dilemma. We know its claims in words, not its numbers: after CCDR pretraining two networks cooperate almost
+fully; under alternating best response (ABR) cooperation erodes, then levels off in part; the same happens for a network
+and its literal copy; from random weights, and without the gradient through the difference, they end up defecting; LOLA
+was tried and is unstable.
 
-Measured, over seeds, the loss of a pair (the mean of both seats: 1 is mutual cooperation, 5 mutual defection) after
-pretraining and after each turn, in four conditions, and with LOLA where a step size is given. The claims are met if
+Measured, over seeds, is the loss of a pair (the mean of both seats: 1 is mutual cooperation, 5 mutual defection) after
+pretraining and after each turn of ABR, in four conditions, and with LOLA if a step size is given. The claims count as
+confirmed if
 
 - after pretraining the mean loss is at most 1.1,
 - after the last turn it is at most 2 with pretraining, and at least 3 without,
 - and at least 4.5 with the gradient through the difference cut.
 
 Sizes and learning rates are ours: see :mod:`mlbits.envs.policy_similarity` and
-:mod:`mlbits.agents.ccdr`. docs/similarity.md tells what was found.
+:mod:`mlbits.agents.ccdr`. docs/similarity.md describes the results.
 
 Example:
     mlbits reproduce similarity --plot similarity.png --json similarity.json
@@ -53,15 +54,15 @@ SEEN, CONTEXTS = torch.linspace(0, 0.5, 26), 256  # of the response curves
 
 
 class Condition(NamedTuple):
-    """One way of learning.
+    """One experimental condition.
 
     Attributes:
-        title: what the table and the picture call it.
-        colour: of its curve.
-        pretrained: whether CCDR comes first.
-        seats: of the networks that are paired; (0, 0) are literal copies.
+        title: its name in the table and the plot.
+        colour: colour of its curve.
+        pretrained: whether CCDR pretraining comes first.
+        seats: seats of the networks that are paired; (0, 0) pairs literal copies.
         cut_gradient: see :class:`~mlbits.agents.ccdr.SimilarityLearningConfig`.
-        lola: whether the step size of LOLA applies.
+        lola: whether LOLA's lookahead step is used.
     """
 
     title: str
@@ -89,30 +90,30 @@ def reproduce(
     game_seed: int = 0,
     plot: Path | None = None,
 ) -> dict[str, Any]:
-    """Train pairs of networks in each condition and follow their losses.
+    """Train pairs of networks in each condition and record their losses.
 
     Args:
         quick: two seeds and ten turns; without literal copies and LOLA.
-        seeds: pairs in each condition.
-        turns: of alternating best response.
-        lookahead: step size of the other's step that LOLA looks through; 0 leaves LOLA out.
-        game_seed: of the functions that cooperating and defecting are.
-        plot: write a picture of the curves to this file (wants matplotlib).
+        seeds: number of pairs in each condition.
+        turns: turns of alternating best response.
+        lookahead: size of the opponent's step that LOLA differentiates through; 0 leaves LOLA out.
+        game_seed: seed of the random functions that define cooperation and defection.
+        plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
-        "turns", from 0, which is after pretraining; "conditions": for each, "loss" and "cooperation", means of both
-        seats, and "difference", each [seeds][turns]; "seen" and "responses": how much the networks cooperate by what
-        they see [seeds][seen], when "pretrained" and at the end of "abr"; "lookahead"; and "met".
+        "turns", where 0 is after pretraining; "conditions": for each, "loss" and "cooperation", means of both
+        seats, and "difference", each [seeds][turns]; "seen" and "responses": how much the networks cooperate as a
+        function of the difference they see [seeds][seen], when "pretrained" and after "abr"; "lookahead"; and "met".
 
     Raises:
-        ReproductionError: if there is no seed or turn, or a picture is asked for and cannot be drawn.
-        AgentError: if the step size is negative or no number.
+        ReproductionError: if there is no seed or turn, or a plot is asked for and cannot be drawn.
+        AgentError: if the step size is negative or not finite.
         GameError: if the game's seed is negative.
     """
     for name, value in (("seeds", seeds), ("turns", turns)):
         if value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
-    # Whether all of it can be done is said before minutes of training.
+    # Check everything now, not after minutes of training.
     game, config = SimilarityGame(seed=game_seed), SimilarityLearningConfig(turns=turns, lookahead=lookahead)
     if plot is not None:
         figure(1)
@@ -135,8 +136,8 @@ def reproduce(
         learning = dataclasses.replace(config, cut_gradient=condition.cut_gradient, lookahead=look)
         try:
             result["conditions"][name] = _follow(game, pairs, learning)
-        except GameError as error:  # weights without bounds, as LOLA's may become
-            print(f"{condition.title}: given up, its networks broke ({error})", flush=True)
+        except GameError as error:  # weights that diverge, as LOLA's may
+            print(f"{condition.title}: given up, its networks diverged ({error})", flush=True)
             continue
         if name == "abr":
             result["responses"]["abr"] = _responses(game, pairs)
@@ -149,7 +150,7 @@ def reproduce(
 
 
 def _follow(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLearningConfig) -> dict[str, Any]:
-    """Loss, cooperation and difference of each pair, before the first turn and after each."""
+    """Loss, cooperation and difference of each pair, before the first turn and after each turn."""
     rows: dict[str, list[Tensor]] = {"loss": [], "cooperation": [], "difference": []}
     for _ in itertools.chain([0], alternate(game, pairs, config)):
         outcome = pairs.evaluate(game)
@@ -160,12 +161,12 @@ def _follow(game: SimilarityGame, pairs: SimilarityPairs, config: SimilarityLear
 
 
 def _rounded(values: Tensor) -> list[Any]:
-    """As nested lists, to the fifth decimal."""
+    """Nested lists, rounded to the fifth decimal."""
     return values.double().numpy().round(5).tolist()
 
 
 def _responses(game: SimilarityGame, pairs: SimilarityPairs) -> list[list[float]]:
-    """How much the networks of each pair cooperate when they see SEEN, the mean of both seats."""
+    """How much each pair's networks cooperate when they see the differences SEEN; the mean of both seats."""
     contexts = torch.rand(CONTEXTS, game.context_size, generator=torch.Generator().manual_seed(0))
     return [
         _rounded(torch.stack([game.response(player.member(k), SEEN, contexts) for player in pairs.players]).mean(0))
@@ -179,7 +180,7 @@ def pair_loss(result: Mapping[str, Any], name: str) -> NDArray[np.float64]:
 
 
 def met(result: Mapping[str, Any]) -> bool:
-    """Whether the mean losses lie within the bounds above; not where a condition was given up."""
+    """Whether the mean losses lie within the bounds above; False if a condition was given up."""
     judged = ("abr", "no_pretraining", "cut")
     if not set(judged) <= set(result["conditions"]):
         return False
@@ -210,7 +211,7 @@ def _print(result: Mapping[str, Any]) -> None:
             ]
         )  # fmt: skip
     print_table(
-        f"a pair's loss (1: both cooperate, 5: both defect) after so many turns; wanted at 0 at most {PRETRAINED:g}, "
+        f"a pair's loss (1: both cooperate, 5: both defect) after each turn shown; wanted at 0 at most {PRETRAINED:g}, "
         f"at {last} at most {PARTIAL:g}, from random weights at least {WITHOUT:g}, gradient cut at least {DEFECTION:g}",
         [
             "condition", *(str(turn) for turn in shown[:-1]), f"{last}: mean [95%]", "range", "IQM [95%]",
@@ -222,7 +223,7 @@ def _print(result: Mapping[str, Any]) -> None:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Draw losses and differences over turns, each condition's mean with its 95% band, and response curves.
+    """Plot losses and differences over turns, each condition's mean with its 95% band, and response curves.
 
     Args:
         result: from :func:`reproduce`.
@@ -235,7 +236,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     turns = np.array(result["turns"], float)
     for name in result["conditions"]:
         condition = CONDITIONS[name]
-        if condition.lola:  # too wild for a band
+        if condition.lola:  # too unstable for a band
             for k, run in enumerate(pair_loss(result, name)):
                 title = "" if k else f"{condition.title} (each run)"
                 losses.plot(turns, run, color=condition.colour, linewidth=0.6, alpha=0.7, label=title)
@@ -252,7 +253,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     for name, curves in result["responses"].items():
         mean_band(responses, seen, np.array(curves), *looks[name])
     responses.axvspan(0, 0.1, color="grey", alpha=0.15, linewidth=0)
-    responses.set(xlabel="difference seen (grey: what copies see)", ylabel="share of cooperation", ylim=(0, 1))
+    responses.set(xlabel="difference seen (grey: what copies see)", ylabel="cooperation", ylim=(0, 1))
     responses.legend(frameon=False)
     for panel in (losses, differences, responses):
         panel.grid(alpha=0.25)

@@ -1,17 +1,17 @@
-"""``mlbits reproduce supervised-vs-rl``: how many examples rewards take where labels would do, and when it is n times.
+"""``mlbits reproduce supervised-vs-rl``: examples needed to learn from rewards and from labels; is the ratio n?
 
 Kaplan, "Notes on Contemporary Machine Learning for Physicists", section 8.4: under uniform answers the policy gradient
-is cross-entropy's, 1/n of it, n being the number of labels (see :mod:`mlbits.agents.classifier`). So learning from the
-reward of one answer should take n times the examples that learning from labels takes: the 1/n law.
+equals the gradient of cross-entropy times 1/n, n being the number of labels (see :mod:`mlbits.agents.classifier`). So
+learning from the reward of one answer should take n times the examples that learning from labels takes: the 1/n law.
 
-Measured on the images of Digits with 2, 5 and 10 labels, which are the digit modulo n: the images are the same, and
-only the number of answers changes. All learners have one network, one optimiser and batches of one size; each gets the
-best of several learning rates for each n, chosen on seeds of their own. A run counts the examples drawn, images seen
-again included, until the accuracy on the test images first reaches a level. Seeds pair the learners: the same first
-weights, the same examples in the same order.
+Measured on the images of Digits with 2, 5 and 10 labels, the label being the digit modulo n: the images are the same,
+and only the number of possible answers changes. All learners have the same network, optimiser and batch size; each gets
+the best of several learning rates for each n, chosen on separate seeds. A run counts the examples drawn, repeated
+images included, until the accuracy on the test images first reaches a level. Seeds are paired between learners: the
+same initial weights, the same examples in the same order.
 
-The law is met if under uniform answers the ratio to cross-entropy lies within a factor of 1.5 of n, at 95% accuracy.
-Everything else that is measured shows where it breaks; docs/supervised.md tells what was found.
+The law counts as confirmed if under uniform answers the ratio to cross-entropy is within a factor of 1.5 of n, at 95%
+accuracy. All other measurements show where it breaks down; docs/supervised.md describes the results.
 
 Example:
     mlbits reproduce supervised-vs-rl --plot curves.png --json curves.json
@@ -43,23 +43,23 @@ from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.statistics import mean_interval
 
 LABELS = (2, 5, 10)
-COPIES = 8  # examples a gradient step
+COPIES = 8  # examples per gradient step
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95)
 TARGET, TOLERANCE = LEVELS[-1], 1.5
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 CHOOSING_SEEDS, MOST_CHOOSING = range(1000, 1003), 25_000
-MOST = 60_000  # examples of a run
+MOST = 60_000  # maximum number of examples of a run
 QUICK_SEEDS = 3
 
 
 class Learner(NamedTuple):
-    """One of those compared.
+    """A learner to compare.
 
     Attributes:
-        title: what tables call it.
-        settings: of :class:`~mlbits.agents.classifier.ClassifierConfig`.
-        colour: of its curves.
-        quick_rates: the learning rates that the long form chose, by number of labels; the short form takes them.
+        title: its name in tables.
+        settings: settings of :class:`~mlbits.agents.classifier.ClassifierConfig`.
+        colour: colour of its curves.
+        quick_rates: the learning rates that the full run chose, by number of labels, for the quick run.
     """
 
     title: str
@@ -83,7 +83,7 @@ LEARNERS = {
 
 @cache
 def task(labels: int, split: Literal["train", "test"], feedback: Literal["bandit", "full"]) -> Game:
-    """The images of Digits with the digit modulo ``labels`` as label."""
+    """The images of Digits, with the digit modulo ``labels`` as label."""
     data = make_game("mlbits/Digits-v0", split="all").params[0]
     return supervised(data["features"], data["labels"] % labels, split=split, feedback=feedback)
 
@@ -97,7 +97,7 @@ def test_images(labels: int) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(agent: Classifier, labels: int) -> float:
-    """Share of the test images that the greatest score is right on."""
+    """Fraction of the test images whose greatest score is that of the right label."""
     images, wanted = test_images(labels)
     with torch.no_grad():
         scores = agent.network({"features": images} if agent.config.loss == "cross_entropy" else images)
@@ -107,18 +107,18 @@ def accuracy(agent: Classifier, labels: int) -> float:
 def examples_to_levels(
     learner: str, labels: int, rate: float, seed: int, *, levels: Sequence[float] = LEVELS, most: int = MOST
 ) -> list[int | None]:
-    """Train until the last level of accuracy is reached.
+    """Train until the last accuracy level is reached.
 
     Args:
         learner: key of LEARNERS.
         labels: number of labels n.
         rate: learning rate.
-        seed: of weights, examples and answers.
-        levels: accuracies on the test images, rising.
-        most: examples after which to give up.
+        seed: seed of weights, examples and answers.
+        levels: accuracies on the test images, ascending.
+        most: maximum number of examples.
 
     Returns:
-        For each level, the number of examples drawn when the accuracy was first that high, or None.
+        For each level, the number of examples drawn when the accuracy first reached it, or None.
     """
     settings = LEARNERS[learner].settings
     game = task(labels, "train", "full" if settings["loss"] == "cross_entropy" else "bandit")
@@ -142,7 +142,7 @@ def examples_to_levels(
 
 
 def choose_rate(learner: str, labels: int) -> float:
-    """The learning rate with the fewest examples to the target, in the geometric mean over seeds of its own."""
+    """The learning rate that needs the fewest examples, by the geometric mean over separate seeds."""
 
     def cost(rate: float) -> float:
         runs = [
@@ -155,9 +155,9 @@ def choose_rate(learner: str, labels: int) -> float:
 
 
 def ratio_to_labels(runs: Sequence[float | None], by_label: Sequence[float | None]) -> dict[str, float] | None:
-    """How many times the examples were needed: the geometric mean over paired seeds, with its 95% interval.
+    """The ratio of examples needed: the geometric mean over paired seeds, with its 95% interval.
 
-    None where a seed did not get there.
+    None if a seed did not reach the level.
     """
     logs = [math.log(one / other) for one, other in zip(runs, by_label, strict=True) if one and other]
     return _geometric(logs) if len(logs) == len(runs) else None
@@ -172,21 +172,21 @@ def reproduce(quick: bool = False, seeds: int = 10, plot: Path | None = None) ->
     """Measure all learners with 2, 5 and 10 labels.
 
     Args:
-        quick: cross-entropy and uniform answers alone, three seeds, learning rates as the long form chose them.
+        quick: only cross-entropy and uniform answers, three seeds, learning rates as chosen by the full run.
         seeds: runs of each learner and number of labels.
-        plot: write a picture of the curves to this file (wants matplotlib).
+        plot: write a plot of the curves to this file (needs matplotlib).
 
     Returns:
         "levels"; "results", a list with labels, learner, rate, examples (by level, then seed; None where not reached),
         needed and ratio (by level: mean, low, high, or None); and "met".
 
     Raises:
-        ReproductionError: if there is no seed, or a picture is asked for and cannot be drawn.
+        ReproductionError: if there are no seeds, or a plot is asked for and cannot be drawn.
     """
     if seeds < 1:
         raise ReproductionError(f"seeds: got {seeds}; wanted at least 1")
     if plot is not None:
-        figure(1)  # whether it can be drawn is said before minutes of training
+        figure(1)  # fails now, not after minutes of training, if it cannot be drawn
     set_up(threads=1)
     names = [name for name, learner in LEARNERS.items() if learner.quick_rates] if quick else list(LEARNERS)
     results = []
@@ -202,7 +202,7 @@ def reproduce(quick: bool = False, seeds: int = 10, plot: Path | None = None) ->
     result = {
         "levels": list(LEVELS),
         "results": results,
-        "met": all(_lawful(r) for r in results if r["learner"] == UNIFORM),
+        "met": all(_follows_the_law(r) for r in results if r["learner"] == UNIFORM),
     }
     _print(result)
     if plot is not None:
@@ -215,12 +215,12 @@ def _result(
 ) -> dict[str, Any]:
     needed = [_geometric([math.log(run) for run in level if run]) if all(level) else None for level in examples]
     ratio = [ratio_to_labels(*levels) for levels in zip(examples, by_label, strict=True)]
-    if name == BY_LABEL:  # to itself: 1, whatever the runs
+    if name == BY_LABEL:  # its ratio to itself is 1
         ratio = [None if level is None else {"mean": 1.0, "low": 1.0, "high": 1.0} for level in ratio]
     return {"labels": labels, "learner": name, "rate": rate, "examples": examples, "needed": needed, "ratio": ratio}
 
 
-def _lawful(result: Mapping[str, Any]) -> bool:
+def _follows_the_law(result: Mapping[str, Any]) -> bool:
     """Whether the ratio at the target is about n."""
     ratio = result["ratio"][-1]
     return ratio is not None and 1 / TOLERANCE <= ratio["mean"] / result["labels"] <= TOLERANCE
@@ -233,7 +233,7 @@ def _line(result: Mapping[str, Any]) -> str:
 
 
 def _needed(result: Mapping[str, Any]) -> str:
-    """Examples to the target, or how many runs did not get there."""
+    """Examples to the target, or how many runs did not reach it."""
     runs = result["examples"][-1]
     short = sum(run is None for run in runs)
     return f"{short} of {len(runs)} not in {MOST:,}" if short else _cell(result["needed"][-1], ",.0f")
@@ -261,7 +261,7 @@ def _print(result: Mapping[str, Any]) -> None:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Draw accuracy over examples and, below, the ratio to cross-entropy over accuracy; a column a number of labels.
+    """Draw accuracy over examples and, below, the ratio to cross-entropy over accuracy; a column per number of labels.
 
     Args:
         result: from :func:`reproduce`.
@@ -296,14 +296,14 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         for panel in (upper, lower):
             panel.grid(alpha=0.25)
     panels[0].set_ylabel("test accuracy")
-    panels[len(counts)].set_ylabel("examples, in those of cross-entropy")
+    panels[len(counts)].set_ylabel("examples, relative to cross-entropy")
     handles, titles = panels[0].get_legend_handles_labels()
     canvas.legend(handles, titles, loc="outside lower center", ncols=3, frameon=False)
     save(canvas, path)
 
 
 def _band(levels: NDArray[np.float64], values: Sequence[Mapping[str, float] | None]) -> tuple[list[float], ...]:
-    """Levels that were reached, and the mean, low and high of each; no band where an interval has no ends."""
+    """The levels that were reached, and the mean, low and high of each; no band where an interval is infinite."""
     there = [(level, value) for level, value in zip(levels.tolist(), values, strict=True) if value is not None]
     means = [value["mean"] for _, value in there]
     ends = [

@@ -1,1 +1,1 @@
-"""Tournaments: pairings, the stored match table, and standings."""
+"""Tournaments: entrants, pairings, the stored match table, payoff matrices and standings; no training, no solvers."""

@@ -1,4 +1,4 @@
-"""``mlbits tournament``: hold one, or work a stored one out again, and print the standings."""
+"""``mlbits tournament``: play one, or compute the standings of a stored one again, and print them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _SAY_EVERY = 5.0  # seconds
 
 
 def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what the flags say.
+    """Run the command.
 
     Args:
-        flags: of the command.
-        settings: of the environment, over those that the runs trained with.
+        flags: the command's flags.
+        settings: settings of the environment, which override those that the runs were trained with.
 
     Returns:
         The standings, as plain data.
 
     Raises:
         MlbitsError: as :func:`~mlbits.evals.tournament.tournament.hold_tournament` and
-            :func:`~mlbits.evals.tournament.tournament.recompute` say; for flags that do not go together.
+            :func:`~mlbits.evals.tournament.tournament.recompute` raise; for flags that exclude each other.
     """
     if flags.table is not None:
         if flags.entries or flags.env or settings:
-            raise TournamentError("table: goes without entries and env, which it names itself; wanted the table alone")
+            raise TournamentError("table: cannot be used with entries or env, which it names; wanted the table alone")
         folder, found = recompute(flags.table, flags.out)
     else:
         folder, found = hold_tournament(
@@ -44,13 +44,13 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
     print(f"{found.table.env}: {len(found.table.seating):,} games of {found.table.seats} seats")
     _console().print(standings_table(found))
     if found.nash is None:
-        print("not every two met: no alpha-rank and no Nash mixture")
+        print("not every pair met: no alpha-rank and no Nash mixture")
     print(f"tournament: {folder}\npayoffs: {folder / 'payoffs.png'}, {folder / 'payoffs.csv'}")
     return found.to_json()
 
 
 def _console() -> Console:
-    """As wide as the terminal, 120 columns where there is none; without codes where colours are not wanted."""
+    """As wide as the terminal, or 120 columns without one; without colour codes where colours are not wanted."""
     if coloured(sys.stdout):
         return Console(highlight=False)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
@@ -58,7 +58,7 @@ def _console() -> Console:
 
 
 def _say_games() -> Callable[[int, int], None]:
-    """Says now and then how many games have been played."""
+    """A function that prints the number of games played every few seconds."""
     said = time.perf_counter()
 
     def say(played: int, total: int) -> None:

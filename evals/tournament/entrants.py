@@ -1,8 +1,8 @@
-"""What enters a tournament: runs, frozen copies, models of Stable-Baselines3 and bots, all checked before play begins.
+"""Entrants of a tournament: runs, frozen copies, models of Stable-Baselines3 and bots, all checked before any play.
 
-All play one game. It is that of the runs and copies, which must have trained on the same, unless the caller says which
-settings are to be played; then their spaces and seats must be those they trained with all the same. An agent cannot be
-asked to sit down where it does not understand what it sees, so that whatever does not fit is refused by name.
+All entrants play one game: the one that the runs and copies were trained on, which must be the same for all, unless the
+caller gives the settings to be played; then the spaces and seats must still be those they were trained with. An entrant
+that does not fit is refused by name.
 
 Example:
     >>> entries = open_entries(["random", "diplomacy-hold"], "mlbits/DiplomacyMini-v0")  # or ["runs/a", ...]
@@ -34,11 +34,11 @@ _RUN, _COPY, _MODEL, _BOT = "run", "copy", "model", "bot"
 
 @dataclass(frozen=True)
 class Entries:
-    """Who plays what.
+    """The entrants and their game.
 
     Attributes:
         env: id of the environment.
-        env_settings: those that differ from the environment's own.
+        env_settings: settings that differ from the environment's defaults.
         agents: by name: a run's folder name, a model's file name, a bot's name.
     """
 
@@ -60,11 +60,11 @@ def open_entries(
         words: folders of runs, frozen copies of a pool (``.safetensors``), models saved by Stable-Baselines3 (``.zip``)
             and names of bots, two or more.
         env: id of the environment; "" takes that of the runs.
-        env_settings: of the environment, over those that the runs trained with.
-        device: where the agents are to live.
+        env_settings: settings of the environment, which override those that the runs were trained with.
+        device: the agents' device.
 
     Raises:
-        TournamentError: naming the entry that is unknown, given twice or does not fit, or what else is wrong.
+        TournamentError: naming the entry that is unknown, given twice or does not fit, or another mistake.
         UnknownIdError: for an unknown environment, or a name that is none of these.
         SavedAgentError: for a frozen copy that is damaged or of another version.
         RunError: for a run whose config is damaged.
@@ -92,7 +92,7 @@ def open_entries(
 
 
 def _kind(word: str) -> str:
-    """What an entry is.
+    """The kind of an entry.
 
     Raises:
         TournamentError: for a learning agent's name.
@@ -106,7 +106,7 @@ def _kind(word: str) -> str:
         return _MODEL
     if word in AGENTS and not AGENTS[word].bot:
         raise TournamentError(
-            f"entries: {word} has learnt nothing; wanted the folder of a run, or a bot ({', '.join(bots())})"
+            f"entries: {word} has not been trained; wanted the folder of a run, or a bot ({', '.join(bots())})"
         )
     if word not in AGENTS:
         raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bots(), "entries")
@@ -114,7 +114,7 @@ def _kind(word: str) -> str:
 
 
 def _names(words: Sequence[str], kinds: Sequence[str]) -> list[str]:
-    """The last part of each path, with as many parts before it as tell it from the others.
+    """The last part of each path, with as many parts before it as are needed to make the names unique.
 
     Raises:
         TournamentError: for an entry that is given twice.
@@ -134,19 +134,19 @@ def _names(words: Sequence[str], kinds: Sequence[str]) -> list[str]:
 
 
 def _game(runs: Mapping[str, Settings], env: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The environment that is played, and its settings."""
+    """The environment to play, and its settings."""
     if env:
         check_env_id(env)
     if not runs:
         if not env:
-            raise TournamentError("env: missing, and no entry is a run that knows its own; wanted --env ID")
+            raise TournamentError("env: missing, and no entry is a run, which would have one; wanted --env ID")
         return env, given
     first = next(iter(runs.values()))
     return env or first.env, {**(first.env_settings if first.env == (env or first.env) else {}), **given}
 
 
 def _check_run(word: str, run: Settings, env: str, played: AnyBatch) -> None:
-    """Refuse a run that trained with other seats or spaces, or on another environment."""
+    """Refuse a run that was trained with other seats or spaces, or on another environment."""
     trained = open_batch(run.env, 1, settings=run.env_settings, start=False)
     facts = {
         "seats": (trained.num_seats, played.num_seats),
@@ -164,7 +164,7 @@ def _check_run(word: str, run: Settings, env: str, played: AnyBatch) -> None:
 
 
 def _check_settings(runs: Mapping[str, Settings], env: str, settings: Mapping[str, Any]) -> None:
-    """Refuse runs that trained with other settings than the first, where nobody has said which are to be played."""
+    """Refuse runs that were trained with settings other than the first one's, unless settings to play were given."""
     wanted = own_settings(env, settings)
     for word, run in runs.items():
         got = own_settings(env, run.env_settings)

@@ -1,17 +1,17 @@
-"""The stored match table: who met whom, in which seats, and what each seat's return was, one line a game.
+"""The stored match table: the players, seats and returns of every game, one line per game.
 
-All measures of self-play (payoff matrices, ratings, Nash mixtures) are worked out from it and can be so again. The file
-is only ever added to. Its lines are JSON objects:
+Payoff matrices, ratings and Nash mixtures are computed from it, and can be computed again. The file is append-only. Its
+lines are JSON objects:
 
     {"table": "mlbits matches", "version": 1, "env": "mlbits/Blotto-v0", "env_settings": {}, "seats": 2}
     {"player": "runs/a", "hash": "5e8f..."}
     {"game": [0, 1], "returns": [1.0, -1.0]}
 
-The first says of which environment; players have the numbers 0, 1, ... in the order of their lines, and a hash of their
-content, so that a name never stands for two agents; a game names the player in each seat.
+The first line names the environment; players are numbered 0, 1, ... in the order of their lines, each with a hash of
+its content, so that a name never stands for two agents; a game lists the player in each seat.
 
-Whatever moment a writer is stopped at, the table is whole but for a last line that lacks its end. Readers leave that
-out, and the next writer cuts it off. One process writes at a time.
+Whenever a writer is stopped, the table is intact except for an incomplete last line. Readers ignore that line, and the
+next writer removes it. Only one process may write at a time.
 
 Example:
     >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
@@ -46,15 +46,15 @@ class MatchTableError(MlbitsError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class MatchTable:
-    """What a file of matches holds.
+    """The contents of a match table.
 
     Attributes:
-        env: id of the environment.
+        env_settings: settings of the environment.
         env_settings: of the environment.
-        seats: P, of every game.
+        seats: number of seats P of every game.
         players: the content hash of each player by name, in the order of their numbers.
         seating: the number of the player in each seat, int64 [G, P].
-        returns: of each seat, float64 [G, P].
+        returns: return of each seat, float64 [G, P].
     """
 
     env: str
@@ -71,25 +71,25 @@ class MatchTable:
 
 
 def read_matches(path: Path) -> MatchTable:
-    """Read a match table, without a last line that was cut.
+    """Read a match table, ignoring an incomplete last line.
 
     Raises:
-        MatchTableError: if the file cannot be read, or naming the line and field that is damaged.
+        MatchTableError: if the file cannot be read, or is damaged, naming the line and field.
     """
     return _parse(path, _whole_lines(_read(path)))
 
 
 def open_matches(path: Path, env: str, env_settings: Mapping[str, Any] | None = None, *, seats: int) -> MatchWriter:
-    """Begin a match table, or go on with one.
+    """Start a match table, or continue one.
 
     Args:
-        path: the file; if it is there, a last line that was cut is cut off.
+        path: the file; if it exists, an incomplete last line is removed.
         env: id of the environment.
-        env_settings: of the environment, as plain data.
-        seats: P, at least 2.
+        env_settings: settings of the environment, as plain data.
+        seats: number of seats P, at least 2.
 
     Raises:
-        MatchTableError: if the file cannot be read or written, is damaged, or is of other games.
+        MatchTableError: if the file cannot be read or written, is damaged, or belongs to another game.
     """
     if seats < 2:
         raise MatchTableError(f"seats: got {seats}; wanted at least 2")
@@ -100,7 +100,7 @@ def open_matches(path: Path, env: str, env_settings: Mapping[str, Any] | None = 
     whole = _whole_lines(data)
     table = _parse(path, whole)
     for field, got in (("env", table.env), ("env_settings", table.env_settings), ("seats", table.seats)):
-        plain = json.loads(json.dumps(wanted[field]))  # as it reads back: tuples are lists
+        plain = json.loads(json.dumps(wanted[field]))  # as JSON returns it: tuples become lists
         if got != plain:
             raise MatchTableError(f"{path}, line 1, {field}: got {got!r}; wanted {plain!r}, or another file")
     size = sum(map(len, whole))
@@ -110,24 +110,24 @@ def open_matches(path: Path, env: str, env_settings: Mapping[str, Any] | None = 
 
 
 class MatchWriter:
-    """Adds to a match table; from :func:`open_matches`.
+    """Appends to a match table; from :func:`open_matches`.
 
     Args:
         path: the file.
-        table: what it holds.
+        table: its contents.
     """
 
     def __init__(self, path: Path, table: MatchTable) -> None:
         self.path, self.seats, self.players = path, table.seats, dict(table.players)
 
     def add_players(self, players: Mapping[str, str]) -> None:
-        """Make players known; those that are known already are left.
+        """Add players; those that are in the table already are skipped.
 
         Args:
             players: content hashes by name.
 
         Raises:
-            MatchTableError: if a name stands for another content, or the file cannot be written.
+            MatchTableError: if a name is in the table with another hash, or the file cannot be written.
         """
         new = {}
         for name, content in players.items():
@@ -145,15 +145,15 @@ class MatchWriter:
         self.players |= new
 
     def add_games(self, seating: ArrayLike, returns: ArrayLike) -> None:
-        """Add games, which are in the file for good when this returns.
+        """Add games; they are synced to disk when this returns.
 
         Args:
             seating: the number of the player in each seat, [G, P].
-            returns: of each seat, [G, P].
+            returns: return of each seat, [G, P].
 
         Raises:
             MatchTableError: if the shapes do not fit, a player is unknown, a return is not finite, or the file cannot
-                be written; then none of them is added.
+                be written; then none of the games is added.
         """
         who, earned = np.asarray(seating), np.asarray(returns, float)
         if who.ndim != 2 or who.shape[1] != self.seats or who.shape != earned.shape:
@@ -175,7 +175,7 @@ class MatchWriter:
 
 
 def _append_synced(path: Path, data: bytes) -> None:
-    """Add to the end of a file, all or nothing but for a crash."""
+    """Append to a file; if that fails, nothing is appended, except after a crash."""
     with path.open("r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
@@ -189,7 +189,7 @@ def _append_synced(path: Path, data: bytes) -> None:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent."""
+    """Write a file so that it is complete or absent."""
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,31 +202,31 @@ def _attempt(path: Path, what: str, action: Any) -> None:
     try:
         action()
     except OSError as error:
-        raise MatchTableError(f"{path} cannot be {what} ({error}); wanted a file of matches") from None
+        raise MatchTableError(f"{path} cannot be {what} ({error}); wanted a match table") from None
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     except (TypeError, ValueError) as error:
-        raise MatchTableError(f"{', '.join(fields)}: got what JSON cannot hold ({error}); wanted plain data") from None
+        raise MatchTableError(f"{', '.join(fields)}: cannot be written as JSON ({error}); wanted plain data") from None
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MatchTableError(f"{path} cannot be read ({error}); wanted a file of matches") from None
+        raise MatchTableError(f"{path} cannot be read ({error}); wanted a match table") from None
 
 
 def _whole_lines(data: bytes) -> list[bytes]:
-    """Lines with their ends, less the last if it has none."""
+    """Lines with their line ends, without an incomplete last one."""
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
 def _parse(path: Path, lines: list[bytes]) -> MatchTable:
     if not lines:
-        raise MatchTableError(f"{path}, line 1: got nothing; wanted the table's head")
+        raise MatchTableError(f"{path}, line 1: got nothing; wanted the table's header")
     env, settings, seats = _parse_head(path, _fields(path, 1, lines[0]))
     players: dict[str, str] = {}
     games: list[list[int]] = []
@@ -238,12 +238,12 @@ def _parse(path: Path, lines: list[bytes]) -> MatchTable:
                 if not (isinstance(value, str) and value):
                     raise _damage(path, number, field, value, "a text")
             if fields["player"] in players:
-                raise _damage(path, number, "player", fields["player"], "a name that no line before has")
+                raise _damage(path, number, "player", fields["player"], "a name that no earlier line has")
             players[fields["player"]] = fields["hash"]
         elif fields.keys() == {"game", "returns"}:
             who, earned = fields["game"], fields["returns"]
             if not _row(who, seats, (int,)) or not all(0 <= player < len(players) for player in who):
-                raise _damage(path, number, "game", who, f"{seats} players, below {len(players)}")
+                raise _damage(path, number, "game", who, f"{seats} player numbers below {len(players)}")
             if not _row(earned, seats, (int, float)) or not np.isfinite(earned).all():
                 raise _damage(path, number, "returns", earned, f"{seats} finite numbers")
             games.append(who)
@@ -260,7 +260,7 @@ def _parse_head(path: Path, head: dict[str, Any]) -> tuple[str, dict[str, Any], 
     if head.get("table") != FORMAT:
         raise _damage(path, 1, "table", head.get("table"), FORMAT)
     if head.get("version") != VERSION:
-        raise _damage(path, 1, "version", head.get("version"), f"{VERSION}, or an mlbits that knows it")
+        raise _damage(path, 1, "version", head.get("version"), f"{VERSION}, or a newer version of mlbits")
     env, settings, seats = (head.get(field) for field in ("env", "env_settings", "seats"))
     if not (isinstance(env, str) and env):
         raise _damage(path, 1, "env", env, "the id of an environment")
@@ -274,7 +274,7 @@ def _parse_head(path: Path, head: dict[str, Any]) -> tuple[str, dict[str, Any], 
 def _fields(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except ValueError:  # also what is not UTF-8
+    except ValueError:  # also raised for invalid UTF-8
         raise MatchTableError(f"{path}, line {number}: got {line[:60]!r}; wanted a JSON object") from None
     if not isinstance(fields, dict):
         raise MatchTableError(f"{path}, line {number}: got {line[:60]!r}; wanted a JSON object")

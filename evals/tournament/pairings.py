@@ -1,17 +1,17 @@
-"""Who meets whom, in which seats: all against all, and Swiss rounds, for games of two seats or more.
+"""Pairings and seats: round robin and Swiss rounds, for games of two seats or more.
 
-A *table* is P entries that sit down together. They play P games, or several times P, and move on by one seat after
-each, so that all have had every seat equally often. Nothing here is left to chance but the order at tables of three or
-more, and who meets first in a Swiss tournament, where nobody has a standing yet.
+A *table* is P entries that play together. They play P games, or a multiple of P, and move on by one seat after each, so
+that all have every seat equally often. Only the order at tables of three or more and the first round of a Swiss
+tournament, where there are no standings yet, are random.
 
-All against all: in games of two seats every pair is a table. With more seats the next table is always made of entries
-that have met least, until every two have met often enough: pairs stay within a few tables of each other, and a schedule
-of more games begins with that of fewer. With fewer entries than seats all sit at every table, some twice.
+Round robin: in games of two seats every pair is a table. With more seats the next table always consists of entries that
+have met least, until every pair has met often enough: numbers of meetings stay within a few tables of each other, and a
+longer schedule begins with the shorter one. With fewer entries than seats all sit at every table, some twice.
 
-Swiss: rounds in which entries of like standing meet, in games of two seats no two of them again as long as that is
-possible; with more seats the nearest are taken whom the table has met least. Whoever is left over sits out, those who
-have done so least and then the lowest first. Differs from chess's rules in that standing is points a game (a win 1, a
-draw 1/2), which needs no points for sitting out.
+Swiss: rounds in which entries of similar standing meet; in games of two seats no pair meets again as long as that is
+possible; with more seats a table takes the nearest entries among those it has met least. Entries left over sit out:
+first those who have done so least, then those of the lowest standing. Unlike chess, the standing is points per game (a
+win 1, a draw 1/2), so that sitting out needs no points.
 
 Example:
     >>> all_against_all(3, 2, games=2).tolist()
@@ -29,23 +29,23 @@ from numpy.typing import NDArray
 
 from mlbits.evals.game_theory.elo import game_points
 
-_SEARCH = 50_000  # nodes after which a Swiss round makes do with entries that met before
+_SEARCH = 50_000  # nodes after which a Swiss round accepts pairs that met before
 
 
 def games_a_table(games: int, entries: int, seats: int) -> int:
-    """The least number of games, at least so many, after which entries that meet have had all seats equally often."""
+    """The least number of games from ``games`` on after which entries of a table have had all seats equally often."""
     whole = seats if entries >= seats or seats % entries == 0 else seats * entries
     return math.ceil(games / whole) * whole
 
 
 def all_against_all(entries: int, seats: int, games: int, seed: int = 0) -> NDArray[np.int64]:
-    """The schedule of a tournament in which every entry meets every other.
+    """The schedule of a round-robin tournament.
 
     Args:
-        entries: how many, N.
-        seats: of the game, P.
-        games: in which every two entries meet, at least; rounded up to :func:`games_a_table`.
-        seed: of the order at tables of three and more.
+        entries: number of entries N.
+        seats: number of seats P.
+        games: games in which every pair meets, at least; rounded up to :func:`games_a_table`.
+        seed: seed of the order at tables of three and more.
 
     Returns:
         The entry in each seat of each game, int64 [G, P].
@@ -53,14 +53,14 @@ def all_against_all(entries: int, seats: int, games: int, seed: int = 0) -> NDAr
     wanted = games_a_table(games, entries, seats)
     if seats == 2:
         pairs = np.array(list(itertools.combinations(range(entries), 2)), np.int64)
-        return np.tile(_turned(pairs), (wanted // 2, 1))
-    # Two generators, so that a longer schedule draws the same for the tables that a shorter one has.
+        return np.tile(_rotations(pairs), (wanted // 2, 1))
+    # Two generators, so that a longer schedule begins with the same tables as a shorter one.
     choosing, ordering = (np.random.default_rng([seed, part]) for part in range(2))
     if entries < seats:
         tables = [_filled(entries, seats, k) for k in range(wanted // seats)]
     else:
         tables = _least_met(entries, seats, wanted, choosing)
-    return _turned(np.stack([ordering.permutation(table) for table in tables]))
+    return _rotations(np.stack([ordering.permutation(table) for table in tables]))
 
 
 def swiss_round(
@@ -74,19 +74,19 @@ def swiss_round(
     """The games of the next round of a Swiss tournament.
 
     Args:
-        entries: how many, N, at least P.
-        seats: of the game, P.
-        games: of each table; rounded up to a multiple of P.
-        seating: the entry in each seat of the games before, [G, P].
-        returns: of each seat, [G, P].
-        seed: of the first round's tables, and of the order at tables of three and more.
+        entries: number of entries N, at least P.
+        seats: number of seats P.
+        games: games of each table; rounded up to a multiple of P.
+        seating: the entry in each seat of earlier games, [G, P].
+        returns: return of each seat, [G, P].
+        seed: seed of the first round's tables, and of the order at tables of three and more.
 
     Returns:
         The entry in each seat of each game, int64 [G', P].
     """
     generator = np.random.default_rng([seed, len(seating)])
     met = meetings(seating, entries)
-    met -= met[~np.eye(entries, dtype=bool)].min()  # once all have met, everybody is as good as new
+    met -= met[~np.eye(entries, dtype=bool)].min()  # once all pairs have met, counting starts again
     played = np.bincount(seating.ravel(), minlength=entries)
     points = game_points(seating, returns, entries).sum(1) if len(seating) else np.zeros(entries)
     lots = np.random.default_rng(seed).permutation(entries)
@@ -96,11 +96,11 @@ def swiss_round(
     else:
         tables = _grouped(standing, met, played, seats)
     orders = np.array([generator.permutation(table) for table in tables], np.int64)
-    return np.tile(_turned(orders), (math.ceil(games / seats), 1))
+    return np.tile(_rotations(orders), (math.ceil(games / seats), 1))
 
 
 def meetings(seating: NDArray[np.int64], entries: int) -> NDArray[np.int64]:
-    """In how many games every two entries met, [N, N], from the entry in each seat, [G, P]; zero on the diagonal."""
+    """Number of games in which each pair met, [N, N], from the entry in each seat, [G, P]; zero on the diagonal."""
     present = np.zeros((len(seating), entries), np.int64)
     present[np.arange(len(seating))[:, None], seating] = 1
     met = present.T @ present
@@ -108,19 +108,19 @@ def meetings(seating: NDArray[np.int64], entries: int) -> NDArray[np.int64]:
     return met
 
 
-def _turned(tables: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Tables [K, P], each followed by itself with everybody moved on by one seat, and so on: [K * P, P]."""
+def _rotations(tables: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tables [K, P], each repeated with everybody moved on by one seat, and so on: [K * P, P]."""
     seats = tables.shape[1]
     return np.stack([np.roll(tables, turn, 1) for turn in range(seats)], 1).reshape(-1, seats)
 
 
 def _filled(entries: int, seats: int, k: int) -> list[int]:
-    """Fewer entries than seats: all sit down, and the seats left over go to others at the next table."""
+    """A table with fewer entries than seats: all sit down; the extra seats go to different entries at each table."""
     return [(seat + k * (seats % entries)) % entries for seat in range(seats)]
 
 
 def _least_met(entries: int, seats: int, games: int, generator: np.random.Generator) -> list[list[int]]:
-    """Tables of distinct entries, ``seats`` games each, until every two have met in so many games."""
+    """Tables of distinct entries, ``seats`` games each, until every pair has met in at least ``games`` games."""
     met = np.zeros((entries, entries), np.int64)
     off_diagonal = ~np.eye(entries, dtype=bool)
     tables = []
@@ -136,7 +136,7 @@ def _least_met(entries: int, seats: int, games: int, generator: np.random.Genera
 
 
 def _grouped(standing: Sequence[int], met: NDArray[np.int64], played: NDArray[np.int64], seats: int) -> list[list[int]]:
-    """Tables of three and more by standing: the first left, and the nearest of those whom the table has met least."""
+    """Tables of three and more by standing: the first entry left, and the nearest of those the table has met least."""
     rest, tables = list(standing), []
     for _ in range(len(standing) % seats):
         rest.remove(min(reversed(rest), key=lambda entry: -played[entry]))
@@ -149,7 +149,7 @@ def _grouped(standing: Sequence[int], met: NDArray[np.int64], played: NDArray[np
 
 
 def _paired(standing: Sequence[int], met: NDArray[np.int64], played: NDArray[np.int64]) -> list[list[int]]:
-    """Pairs by standing with the fewest repeats; of an odd number one sits out."""
+    """Pairs by standing with the fewest repeats; if their number is odd, one entry sits out."""
     rests = [tuple(standing)]
     if len(standing) % 2:
         most = [entry for entry in reversed(standing) if played[entry] == played.max()]
@@ -158,15 +158,15 @@ def _paired(standing: Sequence[int], met: NDArray[np.int64], played: NDArray[np.
         for rest in rests:
             if (found := _search(rest, repeats, met, set())) is not None:
                 return found
-    raise AssertionError("a round in which all repeat is always possible")
+    raise AssertionError("a round in which all pairs repeat is always possible")
 
 
 def _search(
     rest: tuple[int, ...], repeats: int, met: NDArray[np.int64], failed: set[tuple[tuple[int, ...], int]]
 ) -> list[list[int]] | None:
-    """Pairs of the entries left, of which so many may have met before: the first meets the nearest that can be.
+    """Pairs of the entries left, at most ``repeats`` of which met before; each entry gets the nearest partner possible.
 
-    ``failed`` holds what was tried in vain, so that nothing is tried twice.
+    ``failed`` holds combinations known to fail, so that none is tried twice.
     """
     if not rest:
         return []

@@ -1,8 +1,8 @@
-"""A picture of who beats whom: the payoff matrix of players as colours and numbers.
+"""A heat map of a payoff matrix, with numbers.
 
-Blue is above the middle, red below it, white the middle itself; grey says that two never met. The middle is the mean of
-what was paid between different players, which is 0 in a game of zero sum. Black lines part groups that never met each
-other, by any chain of games.
+Blue is above the middle, red below it, white the middle itself; grey marks pairs that never met. The middle is the mean
+payoff between different players, which is 0 in a zero-sum game. Black lines separate groups that never met, directly or
+through a chain of games.
 
 Example:
     >>> from PIL import Image
@@ -22,15 +22,15 @@ from mlbits.envs.core.errors import GameError
 _BLUE, _RED, _WHITE, _UNMET = (np.array(colour, float) for colour in (
     (38, 110, 214), (205, 70, 60), (255, 255, 255), (214, 214, 208)
 ))  # fmt: skip
-_NUMBERED = 24  # players up to which cells are wide enough for numbers
-_PARTED = "black lines part groups that never met: their ratings have no common scale"
+_NUMBERED = 24  # maximum number of players for which cells are wide enough for numbers
+_PARTED = "black lines separate groups that never met: their ratings have no common scale"
 _TOP, _BAR = 62, 130  # pixels above the cells; the height of the scale's bar
 
 
 def payoff_heat_map(
     payoff: ArrayLike,
     players: Sequence[str],
-    title: str = "mean return of the row's player against the column's",
+    title: str = "mean return of the row player against the column player",
     *,
     interval: tuple[ArrayLike, ArrayLike] | None = None,
     groups: Sequence[int] | None = None,
@@ -38,12 +38,12 @@ def payoff_heat_map(
     """Draw a payoff matrix.
 
     Args:
-        payoff: what the row's player earns against the column's, [N, N]; NaN where they never met.
+        payoff: what the row player earns against the column player, [N, N]; NaN where they never met.
         players: names, N.
         title: what the numbers are.
-        interval: lower and upper ends of the payoffs' intervals, [N, N] each, to stand below them; nothing stands where
+        interval: lower and upper ends of the payoffs' intervals, [N, N] each, printed below them; none is printed where
             they are not finite.
-        groups: the number of each player's group, N, the players of a group together; None for one group.
+        groups: the number of each player's group, [N], with players sorted by group; None for one group.
 
     Returns:
         The picture, uint8 [H, W, 3].
@@ -94,7 +94,7 @@ def payoff_heat_map(
 
 
 def _draw_scale(canvas: Canvas, x: int, middle: float, reach: float) -> None:
-    """A bar of all colours, with the payoffs at its ends and middle."""
+    """A colour bar, with the payoffs at its ends and middle."""
     for y, colour in enumerate(_shade(np.linspace(1, -1, _BAR))):
         canvas.pen.line([x, _TOP + y, x + 12, _TOP + y], fill=_pixel(colour))
     for place, payoff in ((0, middle + reach), (0.5, middle), (1, middle - reach)):
@@ -102,7 +102,7 @@ def _draw_scale(canvas: Canvas, x: int, middle: float, reach: float) -> None:
 
 
 def _scale(table: NDArray[np.float64]) -> tuple[float, float]:
-    """The payoff that is white, and how far from it the strongest colours lie."""
+    """The payoff shown white, and the distance from it of the strongest colours."""
     between = table[~np.eye(len(table), dtype=bool)]
     between = between[~np.isnan(between)]
     middle = float(between.mean()) if len(between) else 0.0
@@ -111,7 +111,7 @@ def _scale(table: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _shade(strength: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The colour [..., 3] of -1, red, to 1, blue, [...]."""
+    """The colour [..., 3] of numbers [...] from -1, red, to 1, blue."""
     share = np.nan_to_num(np.clip(strength, -1, 1))[..., None]
     shade = _WHITE + np.abs(share) * (np.where(share > 0, _BLUE, _RED) - _WHITE)
     shade[np.isnan(strength)] = _UNMET

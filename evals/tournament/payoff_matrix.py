@@ -1,23 +1,21 @@
-"""The payoff matrix of agents that met each other, with intervals: from a match table to CSV and games.
+"""The payoff matrix of a match table, with intervals, and its conversion to CSV and to a normal-form game.
 
-A cell holds the meetings of two players: pairs of seats in one game, one held by the row's player and one by the
-column's. In games of two seats that is one a game; with more, a game is a meeting for each pair in it, and the payoff
-is what the row's player earns where the column's sits at the same table.
+A cell holds the meetings of two players: pairs of seats in one game, one held by the row player and one by the column
+player. A game of two seats is one meeting; with more seats, a game is a meeting of each pair in it, and the payoff is
+what the row player earns in games that the column player takes part in.
 
-What is independent is a game, not a meeting: meetings at one table share its luck. Intervals are of games therefore.
-With S_g the sum of a cell's values in game g and m_g its meetings in it, the mean r = sum S_g / sum m_g has the
-variance
+Games are independent, meetings are not: those in one game share its luck. So intervals are computed over games. With
+S_g the sum of a cell's values in game g and m_g its meetings in it, the mean r = sum S_g / sum m_g has the variance
 
     G / (G - 1) sum_g (S_g - r m_g)^2 / (sum m_g)^2
 
 (Cochran 1977, "Sampling Techniques", equation 2.39: a ratio of two sums over G games), and Student's t has G - 1
-degrees of freedom. Where most games of a cell are equal the interval also reaches as far as Wilson's does
-between the table's smallest and greatest return, and so it does where they are all equal. A table that has few
-different returns has no means beyond these two.
+degrees of freedom. Where most or all games of a cell are equal, the interval is widened to at least Wilson's between
+the table's smallest and greatest return: in a table with few different returns, no mean lies beyond these two.
 
-Shares of won meetings have Wilson's (1927) interval for as many independent meetings as would vary so much (Korn and
-Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated from survey
-data"); in games of two seats these are the games.
+Fractions of won meetings have Wilson's (1927) interval for the number of independent meetings that would vary as much
+(Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated
+from survey data"); in games of two seats these are the games.
 
 Example:
     >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
@@ -43,22 +41,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
-from mlbits.selfplay.statistics import bounded_interval, equal_interval, repeat, share_interval, student, wilson
+from mlbits.selfplay.statistics import bounded_interval, equal_interval, fraction_interval, repeat, student, wilson
 
 
 @dataclass(frozen=True, eq=False)
 class PayoffMatrix:
-    """What the row's player made of its meetings with the column's; all [N, N], NaN where the two never met.
+    """Results of the row player's meetings with the column player, each [N, N], NaN for pairs that never met.
 
     Attributes:
         players: names, N.
         meetings: int64.
-        wins: meetings in which the row's return was the higher, int64; none with oneself.
+        wins: meetings in which the row player's return was higher, int64; none with oneself.
         draws: meetings in which both had the same return, int64; none with oneself.
         payoff: mean return; with oneself, the mean of the seats.
-        low: lower end of its interval, -inf where the table has one return alone.
-        high: upper end of its interval.
-        won: share of meetings won.
+        low: lower end of its interval, -inf if all returns in the table are equal.
+        high: upper end of its interval, likewise.
+        won: fraction of meetings won.
         won_low: lower end of its interval.
         won_high: upper end of its interval.
     """
@@ -76,7 +74,7 @@ class PayoffMatrix:
 
 
 def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatrix:
-    """Gather the games of a match table.
+    """Compute the payoff matrix of a match table.
 
     Args:
         table: of N players.
@@ -88,7 +86,7 @@ def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatri
     wins, draws = np.bincount(cell[margin > 0], minlength=size**2), np.bincount(cell[margin == 0], minlength=size**2)
     draws[np.arange(size) * (size + 1)] = 0
     payoff, low, high, won, won_low, won_high = np.full((6, size**2), np.nan)
-    # One entry for each game of each cell, in the order of cells.
+    # One entry for each game of each cell, ordered by cell.
     keys, of = np.unique(cell * games + game, return_inverse=True)
     met, earned, taken = (np.bincount(of, weight, len(keys)).astype(np.float64) for weight in (None, value, margin > 0))
     starts = np.searchsorted(keys // max(games, 1), np.arange(size**2 + 1))
@@ -111,8 +109,8 @@ def payoff_matrix(table: MatchTable, *, confidence: float = 0.95) -> PayoffMatri
 def empirical_game(matrix: PayoffMatrix) -> NDArray[np.float64]:
     """The payoffs [N, N] of the game of choosing a player: the mean returns, with a diagonal.
 
-    Players that did not meet themselves get half the mean sum of two players' returns, as copies of each other would
-    in a game of constant sum.
+    A player that did not meet itself gets half the mean sum of two players' returns, which is what two copies of one
+    player earn in a constant-sum game.
 
     Raises:
         MatchTableError: naming two players that never met.
@@ -129,7 +127,7 @@ def empirical_game(matrix: PayoffMatrix) -> NDArray[np.float64]:
 
 
 def write_csv(matrix: PayoffMatrix, path: Path) -> None:
-    """Write a row for each two players that met, with the columns of :class:`PayoffMatrix`.
+    """Write a row for each pair of players that met, with the columns of :class:`PayoffMatrix`.
 
     Raises:
         MatchTableError: if the file cannot be written.
@@ -156,7 +154,7 @@ def write_csv(matrix: PayoffMatrix, path: Path) -> None:
 def _meetings(
     table: MatchTable, size: int, seats: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Cells of [N, N], games, payoffs and margins of meetings, for each two seats both ways; with oneself one way."""
+    """Cells of [N, N], games, payoffs and margins of all meetings, in both directions; with oneself in one."""
     found = []
     for a in range(seats):
         for b in range(seats):
@@ -174,7 +172,7 @@ def _meetings(
 def _payoff_interval(
     sums: NDArray[np.float64], met: NDArray[np.float64], bounds: tuple[float, float], confidence: float
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of a cell's meetings and its interval, from each game's sum and number of meetings, [G]."""
+    """The mean of a cell's meetings and its interval, from the sum and number of meetings of each game, [G]."""
     games, total = len(sums), int(met.sum())
     means = sums / met
     mean = float(sums.sum() / total)
@@ -192,13 +190,13 @@ def _payoff_interval(
 def _won_interval(
     wins: NDArray[np.float64], met: NDArray[np.float64], confidence: float
 ) -> tuple[float, tuple[float, float]]:
-    """The share of a cell's meetings that were won and its interval, from each game's, [G]."""
+    """The fraction of a cell's meetings that were won, with interval, from the wins and meetings of each game, [G]."""
     games, won, total = len(wins), int(wins.sum()), int(met.sum())
-    if games == total:  # one meeting a game
-        return share_interval(won, total, confidence)
+    if games == total:  # one meeting per game
+        return fraction_interval(won, total, confidence)
     share = won / total
     square = float(((wins - share * met) ** 2).sum()) / total**2
-    independent = float(games)  # no spread: a game says as much as one meeting
+    independent = float(games)  # no spread: each game counts as one meeting
     if square > 0 and games > 1:
         normal = student(math.inf, confidence)
         independent = min(share * (1 - share) / square, total) * (normal / student(games - 1, confidence)) ** 2

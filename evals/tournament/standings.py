@@ -1,13 +1,12 @@
-"""What a match table says of its players: payoffs with intervals, points, Elo, alpha-rank and the Nash mixture.
+"""Standings of a match table: payoffs with intervals, points, Elo, alpha-rank and the Nash mixture.
 
-Everything is worked out from the stored games, so that it can be done again by anybody, in the same way for a
-tournament's table and for one that a training run keeps of its pool.
+Everything is computed from the stored games, so that anybody can compute it again, in the same way for a tournament's
+table and for one that a training run keeps of its pool.
 
-The maths of two seats is also that of more, on pairs: a game of three is three meetings of two (see
-:mod:`mlbits.evals.tournament.payoff_matrix` and :mod:`mlbits.evals.game_theory.elo`). Alpha-rank (its limit of infinite
-alpha) and the Nash mixture are those of the game of choosing a player against one other, whose payoffs are the mean
-returns in the matrix; they need games of every pair. Where seats differ, what is measured is the mean over the
-seats.
+The methods for two seats are applied to games of more seats by pairs: a game of three is three meetings of two (see
+:mod:`mlbits.evals.tournament.payoff_matrix` and :mod:`mlbits.evals.game_theory.elo`). Alpha-rank (in the limit of
+infinite alpha) and the Nash mixture are those of the two-player game of choosing a player, whose payoffs are the mean
+returns in the matrix; they need games of every pair. Where seats differ, all measures are means over the seats.
 
 Example:
     >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
@@ -49,17 +48,17 @@ _FORMS = {"points": ".1%", "return_mean": ".4g"}
 
 @dataclass(frozen=True, eq=False)
 class Standings:
-    """What the games say of the players; all [N], in the order of the table.
+    """Measures of the players, each [N], in the order of the table.
 
     Attributes:
         table: the games.
-        matrix: what each made of its meetings with each other.
+        matrix: results of each pair.
         ratings: Elo, with intervals.
-        points: share of the points won: a win 1, a draw 1/2; in games of more seats against each of the others.
+        points: fraction of the points won: a win 1, a draw 1/2; with more than two seats, against each other seat.
         return_mean: mean return of the player's seats.
-        alpha_rank: share of the time at which evolution would be found at the player; None where not every two met.
-        nash: the player's share of the Nash mixture of greatest entropy; None where not every two met.
-        nash_skill: mean payoff against that mixture, at most 0; None where not every two met.
+        alpha_rank: the player's probability in alpha-rank's stationary distribution; None unless every pair met.
+        nash: the player's probability in the Nash mixture of greatest entropy; None unless every pair met.
+        nash_skill: mean payoff against that mixture, at most 0; None unless every pair met.
     """
 
     table: MatchTable
@@ -78,7 +77,7 @@ class Standings:
         return np.lexsort((-elo, self.ratings.group)).tolist()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The players by group and Elo, as plain data; what is not known, or has no end, is None."""
+        """The players by group and Elo, as plain data; unknown values and open ends are None."""
         names, known = self.table.names, {"alpha_rank": self.alpha_rank, "nash": self.nash}
         known["nash_skill"] = self.nash_skill
         rows, group = [], self.ratings.group
@@ -105,7 +104,7 @@ class Standings:
 
 
 def standings(table: MatchTable, *, confidence: float = 0.95) -> Standings:
-    """Work everything out.
+    """Compute the standings of a match table.
 
     Args:
         table: of N players.
@@ -115,7 +114,7 @@ def standings(table: MatchTable, *, confidence: float = 0.95) -> Standings:
         MatchTableError: if there are no games.
     """
     if len(table.seating) == 0:
-        raise MatchTableError("matches: got no games; wanted some")
+        raise MatchTableError("matches: got no games; wanted at least one")
     size = len(table.players)
     matrix = payoff_matrix(table, confidence=confidence)
     ratings = rate(table.seating, table.returns, table.names, confidence=confidence)
@@ -136,8 +135,8 @@ def write_standings(found: Standings, folder: Path) -> None:
     """Write ``payoffs.csv``, ``payoffs.png``, ``standings.csv`` and ``standings.json``.
 
     Args:
-        found: what to write.
-        folder: where; made if it is not there.
+        found: the standings.
+        folder: the folder; made if it does not exist.
 
     Raises:
         MatchTableError: if a file cannot be written.
@@ -159,11 +158,11 @@ def write_standings(found: Standings, folder: Path) -> None:
         write_file(folder / TABLE, text.getvalue().encode())
         write_file(folder / FIGURES, json.dumps(found.to_json(), indent=2).encode() + b"\n")
     except OSError as error:
-        raise MatchTableError(f"out: {folder} cannot be written ({error}); wanted a folder of your own") from None
+        raise MatchTableError(f"out: {folder} cannot be written ({error}); wanted a writable folder") from None
 
 
 def standings_table(found: Standings) -> Table:
-    """The players by Elo as a table for a terminal, a section for each group; below it what ratings leave open."""
+    """A terminal table of the players by Elo, one section per group, with notes on what the ratings leave open."""
     table = Table(caption="\n".join(found.ratings.notes()) or None, caption_justify="left")
     for name, side in (
         ("", "right"), ("player", "left"), ("games", "right"), ("points", "right"), ("mean return", "right"),
@@ -188,7 +187,7 @@ def _plain(value: float) -> float | None:
 
 
 def _ends(low: float | None, high: float | None) -> str:
-    """An interval of which ends may be open."""
+    """An interval whose ends may be open."""
     if low is None or high is None:
         return "open" if low is high else f"above {low:.0f}" if high is None else f"below {high:.0f}"
     return f"{low:.0f} to {high:.0f}"

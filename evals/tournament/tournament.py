@@ -1,12 +1,12 @@
-"""Tournaments: agents play all against all, or Swiss rounds, in balanced seats; every game goes into a match table.
+"""Tournaments: agents play round robin or Swiss rounds, in balanced seats; every game is stored in a match table.
 
-What the table says of the agents (payoffs, ratings, ranks, mixtures) is :mod:`mlbits.evals.tournament.standings`'s to
-work out. Who sits where is :mod:`mlbits.evals.tournament.pairings`'s; here the games are played, many in one batch, in
-which each agent decides once a step for all seats that are its own.
+:mod:`mlbits.evals.tournament.standings` computes payoffs, ratings, ranks and mixtures from the table;
+:mod:`mlbits.evals.tournament.pairings` decides who sits where. This module plays the games, many in one batch, with one
+forward pass per agent and step for all of its seats.
 
-A schedule is a function of the entries' number, the config and, for Swiss rounds, of the games so far. A batch draws
-from a seed of its own. So a tournament that is interrupted at any moment goes on where it was, and ends with the table
-that it would have had.
+A schedule is a function of the number of entries, the config and, for Swiss rounds, the games so far; each batch has a
+seed of its own. So an interrupted tournament continues where it was, and ends with the same table as one that was
+never interrupted.
 
 Example:
     >>> import mlbits
@@ -49,7 +49,7 @@ from mlbits.version import __version__
 MATCHES, FACTS = "matches.jsonl", "tournament.json"
 
 Report = Callable[[int, int], None]
-"""Told how many games have been played, and of how many."""
+"""Called with the number of games played and the total number of games."""
 
 
 def play_tournament(
@@ -62,22 +62,22 @@ def play_tournament(
     path: Path | None = None,
     report: Report | None = None,
 ) -> MatchTable:
-    """Play a tournament, or what is left of it.
+    """Play a tournament, or the rest of one.
 
     Args:
-        agents: by name, two or more; what they decide depends on what they see alone.
+        agents: agents by name, two or more; their decisions may depend on observations only.
         env: id of an environment with two seats or more.
-        config: how it is held; None takes the defaults.
-        settings: of the environment.
+        config: schedule and seed; None takes the defaults.
+        settings: settings of the environment.
         device: where to play.
-        path: the file of the match table, which may hold the first games already; None keeps it in memory.
-        report: told how many games have been played, and of how many.
+        path: the match table's file, which may hold the first games already; None keeps the table in memory.
+        report: called with the number of games played and the total number of games.
 
     Returns:
         The match table.
 
     Raises:
-        TournamentError: for fewer agents than two (Swiss: than seats), one seat, or a table of another tournament.
+        TournamentError: for fewer than two agents (Swiss: fewer than seats), one seat, or another tournament's table.
         MatchTableError: if the file cannot be read or written, or is of another environment or other agents.
     """
     config = TournamentConfig() if config is None else config
@@ -116,26 +116,26 @@ def hold_tournament(
     device: torch.device | str = "cpu",
     report: Report | None = None,
 ) -> tuple[Path, Standings]:
-    """Play a tournament of runs, models and bots into a folder, or go on with one, and work out its standings.
+    """Play a tournament of runs, models and bots in a folder, or continue one, and compute its standings.
 
-    The folder has ``tournament.json`` (who entered, and the config), ``matches.jsonl`` and what
+    The folder has ``tournament.json`` (the entrants and the config), ``matches.jsonl`` and what
     :func:`~mlbits.evals.tournament.standings.write_standings` writes.
 
     Args:
         words: the entries, see :func:`~mlbits.evals.tournament.entrants.open_entries`.
-        config: how it is held. To a tournament that is there already more ``games`` can be added, or ``rounds`` to a
-            Swiss one.
+        config: schedule and seed. An existing tournament can be extended by more ``games``, or a Swiss one by more
+            ``rounds``.
         env: id of the environment; "" takes that of the runs.
-        env_settings: of the environment, over those that the runs trained with.
+        env_settings: settings of the environment, which override those that the runs were trained with.
         out: the folder; None takes ``tournaments/NAME``, the same for the same entries and config.
         device: where to play.
-        report: told how many games have been played, and of how many.
+        report: called with the number of games played and the total number of games.
 
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
             nothing has been written then.
-        DeviceError: if the device is not there.
-        MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` say.
+        DeviceError: if the device is not available.
+        MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` raise.
     """
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)
@@ -151,7 +151,7 @@ def hold_tournament(
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write_file(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
     except OSError as error:
-        raise TournamentError(f"out: {folder} cannot be written ({error}); wanted a folder of your own") from None
+        raise TournamentError(f"out: {folder} cannot be written ({error}); wanted a writable folder") from None
     table = play_tournament(
         entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
         report=report,
@@ -162,11 +162,11 @@ def hold_tournament(
 
 
 def recompute(path: Path, out: Path | None = None) -> tuple[Path, Standings]:
-    """Work out the standings anew from a match table alone.
+    """Compute the standings again from a match table alone.
 
     Args:
         path: the table, or the folder of a tournament.
-        out: where the standings are written; None writes them beside the table.
+        out: folder for the standings; None writes them beside the table.
 
     Raises:
         MatchTableError: if the table cannot be read, has no games, or the standings cannot be written.
@@ -179,7 +179,7 @@ def recompute(path: Path, out: Path | None = None) -> tuple[Path, Standings]:
 
 
 class _Games:
-    """The games so far: who sat where and what each seat's return was, [G, P] both."""
+    """The games so far: the player and the return of each seat, [G, P] both."""
 
     def __init__(self, seating: NDArray[np.int64], returns: NDArray[np.float64]) -> None:
         self.seating, self.returns = seating, returns
@@ -188,7 +188,7 @@ class _Games:
         return len(self.seating)
 
     def add(self, seating: NDArray[np.int64], returns: NDArray[np.float64]) -> None:
-        """Add games at the end."""
+        """Append games."""
         self.seating = np.concatenate([self.seating, seating])
         self.returns = np.concatenate([self.returns, returns])
 
@@ -196,9 +196,9 @@ class _Games:
 def _batches(
     entries: int, seats: int, config: TournamentConfig, games: _Games, all_games: NDArray[np.int64] | None
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Batches of games of which some are missing: the number of the first, and the entry in each seat.
+    """Batches with games still to be played: the number of the first game, and the entry in each seat.
 
-    What Swiss rounds there will be (``all_games`` is None) depends on the games that are added meanwhile.
+    Swiss rounds (``all_games`` is None) depend on the games that are added meanwhile.
 
     Raises:
         TournamentError: if the games so far are not the first of this schedule.
@@ -212,7 +212,7 @@ def _batches(
         if len(differ):
             raise TournamentError(
                 f"matches: game {start + differ[0] + 1} is not one of this schedule; wanted the tournament that the "
-                "table began with, or another file"
+                "table was started with, or another file"
             )
         for low in range(0, len(part), config.num_envs):
             batch = part[low : low + config.num_envs]
@@ -220,7 +220,7 @@ def _batches(
                 yield start + low, batch
         start += len(part)
     if len(games) > start:
-        raise TournamentError(f"matches: the table has {len(games)} games; wanted at most {start}, or more to be asked")
+        raise TournamentError(f"matches: the table has {len(games)} games; wanted at most {start} or a longer schedule")
 
 
 def _rounds(entries: int, config: TournamentConfig) -> int:
@@ -229,12 +229,12 @@ def _rounds(entries: int, config: TournamentConfig) -> int:
 
 
 def _swiss_games(entries: int, seats: int, config: TournamentConfig) -> int:
-    """Games of a whole Swiss tournament."""
+    """Number of games of a whole Swiss tournament."""
     return _rounds(entries, config) * (entries // seats) * math.ceil(config.games / seats) * seats
 
 
 def _seed(seed: int, start: int) -> int:
-    """Of a batch, by the number of its first game."""
+    """The seed of a batch, from the number of its first game."""
     return int(np.random.SeedSequence([seed, start]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
@@ -250,7 +250,7 @@ def _check_size(entries: int, seats: int, env: str, config: TournamentConfig) ->
 def _open_table(
     path: Path | None, env: str, settings: Mapping[str, Any] | None, seats: int, hashes: dict[str, str]
 ) -> tuple[MatchWriter | None, _Games]:
-    """The table to write, and the games that it has."""
+    """The table's writer, and the games it already has."""
     if path is None:
         return None, _Games(np.empty((0, seats), np.int64), np.empty((0, seats)))
     writer = open_matches(path, env, settings, seats=seats)
@@ -264,7 +264,7 @@ def _open_table(
 
 
 def _facts(entries: Entries, config: TournamentConfig) -> dict[str, Any]:
-    """What tells one tournament from another."""
+    """Facts that distinguish one tournament from another."""
     rounds = _rounds(len(entries.agents), config) if config.format == "swiss" else 0
     return {
         "tournament": "mlbits tournament", "version": 1, "mlbits": __version__, "env": entries.env,
@@ -275,7 +275,7 @@ def _facts(entries: Entries, config: TournamentConfig) -> dict[str, Any]:
 
 
 def _default_folder(facts: Mapping[str, Any]) -> Path:
-    """A name for the environment and all that may not change when a tournament is gone on with."""
+    """A folder name from the environment and everything that has to stay the same when a tournament is continued."""
     kept = {key: value for key, value in facts.items() if key not in ("mlbits", *_may_grow(facts))}
     digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:8]
     game = facts["env"].rpartition("/")[2].rpartition(":")[2]
@@ -283,7 +283,7 @@ def _default_folder(facts: Mapping[str, Any]) -> Path:
 
 
 def _may_grow(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """A number of which there may be more when a tournament is gone on with."""
+    """The number that may grow when a tournament is continued."""
     return ("games",) if facts["format"] == "all" else ("rounds",)
 
 
@@ -298,7 +298,7 @@ def _check_folder(folder: Path, facts: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         held = None
     if not isinstance(held, dict) or held.get("tournament") != facts["tournament"]:
-        raise TournamentError(f"out: {folder} holds no tournament, but is not empty; wanted a new folder")
+        raise TournamentError(f"out: {folder} is not empty and holds no tournament; wanted a new folder")
     for name in facts.keys() - {"mlbits"}:
         got, wanted = held.get(name), facts[name]
         more = name in _may_grow(facts) and isinstance(got, int) and got <= wanted

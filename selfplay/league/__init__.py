@@ -1,1 +1,1 @@
-"""The league: opponents, who meets them, and how often they win."""
+"""The league: pools of opponents, matchmaking, and win rates. Agents and the training loop belong elsewhere."""

@@ -1,27 +1,28 @@
-"""Opponents: frozen copies of the learners, fixed guests, and whom of them each copy of the environment meets next.
+"""Opponents: frozen copies of the learners, fixed guests, and which of them each copy of the environment plays next.
 
-A pool (``RunConfig.pool``) takes in a frozen copy of the learner every ``pool_every`` steps, the first before anything
-is learnt. Of the copies of the environment one share is played against ``opponents`` (bots, runs, models), one against
-the pool, and the rest is self-play. In the pool's share the learner has one seat, turn about, and every other seat is
-drawn anew when an episode ends:
+A pool (``RunConfig.pool``) takes in a frozen copy of the learner every ``pool_every`` steps, the first before any
+learning. One fraction of the environment's copies plays against ``opponents`` (bots, runs, models), one against the
+pool, and the rest is self-play. In the pool's copies the learner has one seat, a different one from copy to copy, and
+the opponents in the other seats are drawn again when an episode ends:
 
 | pool | who is drawn |
 |---|---|
 | latest | the newest copy |
 | uniform | any copy: fictitious play over the learner's history |
-| pfsp | those that it wins least against, see :mod:`mlbits.selfplay.league.matchmaking` |
+| pfsp | more often those that the learner wins least against, see :mod:`mlbits.selfplay.league.matchmaking` |
 | league | AlphaStar's league of several learners, each with copies of its own |
 
-Before each rollout every learner draws ``pool_draws`` opponents, and the copies take theirs from these, so that few
-networks run in a step however large the pool is.
+Before each rollout every learner draws ``pool_draws`` opponents, and its copies use only these, so that few networks
+run in a step however large the pool is.
 
-Frozen copies are made from copied tensors, named by the hash of their content, written once under the run's ``pool``,
-and never learn. The results of all meetings are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. All of it,
-with the random state and the seats of the episodes under way, is in the checkpoint.
+Frozen copies are deep copies that never learn, named by the hash of their content and written once into the run's
+``pool`` folder. The results of all games are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. A checkpoint
+holds all of it, with the random state and the seating of unfinished episodes.
 
-In a league what falls over a run (learning rates, exploration) falls over an exploiter's own life, which begins when it
-is made anew: a main exploiter's ends when it is frozen, after twice ``pool_every`` steps at the latest; a league
-exploiter's, which mostly goes on once frozen, with the run. See :meth:`Opponents.progress`.
+In a league, schedules that decay over a run (learning rates, exploration) decay over an exploiter's own lifetime, which
+starts again when it is reset: a main exploiter is reset when it is frozen, after twice ``pool_every`` steps at the
+latest; a league exploiter mostly continues after being frozen, and its lifetime ends with the run. See
+:meth:`Opponents.progress`.
 
 Example:
     mlbits train ppo mlbits/Blotto-v0 --pool uniform --pool-every 20000
@@ -54,7 +55,7 @@ from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_byte
 
 POOL = "pool"
 _MATCHMAKING = 3_000_003
-# With which probability a league exploiter starts anew once it is frozen (AlphaStar's).
+# Probability that a league exploiter is reset once it is frozen (AlphaStar's).
 _RESTART = 0.25
 
 
@@ -63,11 +64,11 @@ class FrozenCopy:
     """A member of the pool.
 
     Attributes:
-        number: in lineups and payoffs.
+        number: its number in lineups and payoffs.
         parent: the number of the learner that it is a copy of.
-        env_steps: of the run, when it was made.
-        hash: of its content.
-        file: its name under the run's ``pool``.
+        env_steps: environment steps of the run when it was made.
+        hash: hash of its content.
+        file: name of its file in the run's ``pool`` folder.
     """
 
     number: int
@@ -78,26 +79,26 @@ class FrozenCopy:
 
 
 class Opponents:
-    """Whom the learners meet.
+    """The opponents of the learners.
 
     Args:
-        settings: of the run.
-        make: makes a fresh agent from a seed.
+        settings: the run's settings.
+        make: makes a new agent from a seed.
         learner: the first learner, a main agent.
-        guests: those of ``RunConfig.opponents``, opened.
+        guests: the loaded agents of ``RunConfig.opponents``.
         num_seats: P.
-        device: where agents live.
+        device: device of the agents.
 
     Attributes:
-        learners: who learns; the first is the run's agent.
-        agents: everybody, by number: learners, guests, frozen copies.
-        names: of everybody, by number.
+        learners: the agents that learn; the first is the run's agent.
+        agents: all agents by number: learners, guests, frozen copies.
+        names: their names by number.
         copies: the frozen ones, oldest first.
-        payoffs: what they made of each other.
-        lineup: who sits where now.
+        payoffs: results of all pairs.
+        lineup: the current lineup.
 
     Raises:
-        ConfigError: if shares add up to more than 1 or come to no copy, there are fewer copies than learners, or a
+        ConfigError: if fractions add up to more than 1 or round to no copy, there are fewer copies than learners, or a
             league's agents do not learn from rollouts.
     """
 
@@ -120,9 +121,9 @@ class Opponents:
         self._born_at = [0] * len(self.learners)
         self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
         self._written: set[str] = set()
-        # Told which copies' learner has begun anew, first and last + 1.
+        # Called with the range of copies, first and last + 1, whose learner was reset.
         self.on_restart: Callable[[int, int], None] = lambda first, last: None
-        self._share_out(num_seats, len(guests))
+        self._divide_copies(num_seats, len(guests))
         self._draws = np.zeros((len(self.learners), run.pool_draws), np.int64)
         if self.pooled:
             for number in range(len(self.learners)):
@@ -136,8 +137,8 @@ class Opponents:
         """Whether there is a pool."""
         return self._settings.run.pool != "none"
 
-    def _share_out(self, num_seats: int, guests: int) -> None:
-        """Give each learner a range of copies, and in each of these a share to guests, the pool and self-play."""
+    def _divide_copies(self, num_seats: int, guests: int) -> None:
+        """Give each learner a range of copies, and divide it between guests, the pool and self-play."""
         run = self._settings.run
         count = len(self.learners)
         bounds = [round(k * run.num_envs / count) for k in range(count + 1)]
@@ -165,12 +166,12 @@ class Opponents:
             if guest_share > 0 and not (seating == count + guest).any():
                 raise ConfigError(
                     f"opponent_fraction: got {guest_share:g} of {run.num_envs} copies, which leaves none for {name}; "
-                    "wanted a larger share, or more copies (num_envs)"
+                    "wanted a larger fraction, or more copies (num_envs)"
                 )
         if pool_share > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
             raise ConfigError(
                 f"pool_fraction: got {pool_share:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
-                "larger share, or more copies (num_envs)"
+                "larger fraction, or more copies (num_envs)"
             )
 
     def draw(self) -> None:
@@ -197,7 +198,7 @@ class Opponents:
         return self._generator.choice(numbers, run.pool_draws, p=chances)
 
     def reseat(self, ended: Tensor) -> Lineup:
-        """Who sits where once the episodes of some copies, bool [B], have ended."""
+        """The lineup after the episodes of some copies, bool [B], have ended."""
         copies = np.flatnonzero(ended.cpu().numpy() & self._drawn)
         if len(copies):
             self._seat(copies)
@@ -205,7 +206,7 @@ class Opponents:
         return self.lineup
 
     def _seat(self, copies: Any) -> None:
-        """Give every seat of copies but the learner's own to one of its draws."""
+        """Give every seat of these copies, except the learner's own, to one of its drawn opponents."""
         owner, seating = self._owner[copies], self._seating.copy()
         which = self._generator.integers(self._draws.shape[1], size=(len(copies), seating.shape[1]))
         seating[copies] = self._draws[owner[:, None], which]
@@ -218,11 +219,11 @@ class Opponents:
         return Lineup(tuple(self.agents), torch.from_numpy(self._seating).to(place), owner)
 
     def note(self, episodes: Episodes, env_steps: int) -> None:
-        """Take in the results of a rollout, and freeze the learners that are due.
+        """Add the results of a rollout, and freeze the learners that are due.
 
         Args:
             episodes: those that ended in it.
-            env_steps: of the run, with it.
+            env_steps: environment steps of the run, including that rollout.
         """
         if episodes.seating is not None and episodes.seat_returns is not None:
             self.payoffs.add(episodes.seating, episodes.seat_returns)
@@ -244,7 +245,7 @@ class Opponents:
         """Add a deep copy of a learner to the pool.
 
         Raises:
-            NotFiniteError: if something of it has become NaN or infinite.
+            NotFiniteError: if its state contains NaN or infinity.
         """
         agent, living = self._make(self._seeds[learner]), self.agents[learner]
         state = {key: value.detach().clone() for key, value in living.state_dict().items()}
@@ -258,7 +259,7 @@ class Opponents:
         self._frozen_at[learner] = env_steps
 
     def _restart(self, learner: int, env_steps: int) -> None:
-        """Exploiters go back to their first weights once frozen: main ones always, league ones now and then."""
+        """Reset frozen exploiters to their first weights: main exploiters always, league exploiters at random."""
         role = self.roles[learner]
         if role == "main" or (role == "league_exploiter" and self._generator.random() >= _RESTART):
             return
@@ -270,15 +271,15 @@ class Opponents:
         self.on_restart(*self.ranges[learner])
 
     def progress(self, learner: int, env_steps: int) -> float:
-        """How far a learner is through its life, 0..1: what falls over a run falls over this.
+        """How far a learner is through its lifetime, 0..1, as used by its schedules.
 
-        A main agent's life is the run. An exploiter's begins when it is made anew. AlphaStar kept learning rates as
-        they were, so that how long it lasts is our choice: a main exploiter is made anew after ``2 * pool_every`` steps
-        at the latest; a league exploiter mostly goes on, and what falls gets to nothing at the run's end alone.
+        A main agent's lifetime is the run. An exploiter's starts when it is reset. AlphaStar kept learning rates
+        constant, so that the length is our choice: a main exploiter is reset after ``2 * pool_every`` steps at the
+        latest; a league exploiter mostly continues, and its schedules end only with the run.
 
         Args:
             learner: its number.
-            env_steps: of the run.
+            env_steps: environment steps of the run.
         """
         run, role = self._settings.run, self.roles[learner]
         born = 0 if role == "main" else self._born_at[learner]
@@ -291,7 +292,7 @@ class Opponents:
         return [*learners, *(Player(copy.number, self.roles[copy.parent], copy.parent) for copy in self.copies)]
 
     def record(self) -> dict[str, float]:
-        """Scalars for TensorBoard: the pool's size, and how the first learner fares against it."""
+        """Scalars for TensorBoard: the pool's size, and the first learner's results against it."""
         if not self.copies:
             return {}
         won = self.payoffs.win_rate(0)[[copy.number for copy in self.copies]]
@@ -305,10 +306,10 @@ class Opponents:
         """Write the frozen copies that are not on disk yet, each whole or not at all.
 
         Args:
-            folder: of the run.
+            folder: the run's folder.
 
         Raises:
-            CheckpointError: if the disk does not take them.
+            CheckpointError: if they cannot be written.
         """
         for copy in self.copies:
             if copy.file in self._written:
@@ -323,7 +324,7 @@ class Opponents:
             self._written.add(copy.file)
 
     def arrays(self) -> dict[str, Tensor]:
-        """Every tensor that going on depends on, but for the first learner and the frozen copies."""
+        """Every tensor needed to continue, except those of the first learner and the frozen copies."""
         found = prefixed("payoffs", self.payoffs.state_dict())
         found |= {"seating": torch.from_numpy(self._seating.copy()), "draws": torch.from_numpy(self._draws.copy())}
         for number, learner in enumerate(self.learners[1:], start=1):
@@ -331,7 +332,7 @@ class Opponents:
         return found
 
     def state(self) -> dict[str, Any]:
-        """The rest, as plain data."""
+        """The rest of the state, as plain data."""
         return {
             "copies": [asdict(copy) for copy in self.copies],
             "frozen_at": list(self._frozen_at),
@@ -341,22 +342,21 @@ class Opponents:
         }
 
     def load(self, folder: Path, arrays: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Restore the state of a checkpoint.
 
         Args:
-            folder: of the run, where its frozen copies are.
-            arrays: what :meth:`arrays` gave.
-            state: what :meth:`state` gave.
+            folder: the run's folder, which holds its frozen copies.
+            arrays: from :meth:`arrays`.
+            state: from :meth:`state`.
 
         Raises:
-            CheckpointError: if a frozen copy is missing, damaged or another, or a guest has become another.
+            CheckpointError: if a frozen copy is missing, damaged or a different one, or a guest has changed.
         """
         guests = zip(self._settings.run.opponents, self._guests, state.get("guests", self._guests), strict=True)
         for name, now, then in guests:
             if now != then:
                 raise CheckpointError(
-                    f"opponents: {name} is another agent than the one that the run has met; wanted that one, or a new "
-                    "run"
+                    f"opponents: {name} has changed since the run's checkpoint; wanted the agent it met, or a new run"
                 )
         fixed = len(self.agents) - len(self.copies)
         self.agents, self.names = self.agents[:fixed], self.names[:fixed]
@@ -369,7 +369,7 @@ class Opponents:
             except SavedAgentError as error:
                 raise CheckpointError(f"{error}; the run cannot go on without it") from None
             if content_hash(agent) != copy.hash:
-                raise CheckpointError(f"{path}: is another copy than the one that the run has met")
+                raise CheckpointError(f"{path}: is not the copy that the run has met")
             self.agents.append(agent)
             self.names.append(f"{self.names[copy.parent]}@{copy.env_steps}")
             self._written.add(copy.file)
@@ -393,7 +393,7 @@ def _roles(settings: Settings) -> list[Role]:
 
 
 def _learner_names(roles: Sequence[Role]) -> list[str]:
-    """main, main-exploiter, ...; numbered where there are several of a kind."""
+    """main, main-exploiter, ...; numbered where there are several of one role."""
     names = []
     for number, role in enumerate(roles):
         name = role.replace("_", "-")
@@ -413,6 +413,6 @@ def _check(settings: Settings, learner: Agent, learners: int) -> None:
         raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")
     if learners > 1 and not isinstance(learner.experience, RolloutSpec):
         raise ConfigError(
-            f"pool: got a league of {settings.agent}, which learns from a replay; wanted an agent that learns from "
+            f"pool: got a league of {settings.agent}, which learns from a replay buffer; wanted one that learns from "
             "rollouts (ppo, reinforce, trpo, q-learning), or another kind of pool"
         )

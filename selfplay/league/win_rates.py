@@ -1,7 +1,7 @@
-"""What players made of each other in training: wins and draws of every pair, the later games counting most.
+"""Win and draw counts of every pair of players, older games decayed.
 
-A game of several seats is a meeting of each pair of players in it; who has the higher return of the two has won it. A
-pair's record holds about the last ``memory`` meetings: older ones fade, since the players that learn change.
+A game of several seats counts as a meeting of each pair of its players; the one with the higher return has won it. A
+pair's counts cover about its last ``memory`` meetings: older ones decay, since learning players change.
 
 Example:
     >>> payoffs = Payoffs(2)
@@ -19,21 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# A pair that met less often counts as even: fewer games say little, and a newcomer is to be met (DI-engine's rule).
+# A pair with fewer meetings counts as even: few games say little, and new players should be met (DI-engine's rule).
 FEW = 8.0
 MEMORY = 1000.0
 
 
 class Payoffs:
-    """The record of N players, who have numbers from 0.
+    """The results of N players, numbered from 0.
 
     Args:
         size: N.
-        memory: meetings of a pair after which the older ones fade.
+        memory: number of a pair's meetings beyond which older ones decay.
 
     Attributes:
-        wins: of the row's player over the column's, float64 [N, N].
-        draws: of both, float64 [N, N].
+        wins: of the row player over the column player, float64 [N, N].
+        draws: float64 [N, N], symmetric.
     """
 
     def __init__(self, size: int, memory: float = MEMORY) -> None:
@@ -45,23 +45,23 @@ class Payoffs:
 
     @property
     def meetings(self) -> NDArray[np.float64]:
-        """How often two players have met, as far as it is remembered, [N, N]."""
+        """Decayed number of meetings of each pair, [N, N]."""
         return self.wins + self.wins.T + self.draws
 
     def win_rate(self, player: int) -> NDArray[np.float64]:
-        """The share of meetings with each player that one has won, draws counting half, [N]; 0.5 after too few."""
+        """The fraction of meetings won against each player, draws counting half, [N]; 0.5 after too few meetings."""
         met = self.wins[player] + self.wins[:, player] + self.draws[player]
         share = (self.wins[player] + self.draws[player] / 2) / np.maximum(met, 1)
         return np.where(met < FEW, 0.5, share)
 
     def add(self, seating: NDArray[np.int64], returns: NDArray[np.float64]) -> None:
-        """Take in games.
+        """Add games.
 
         Args:
             seating: the number of the player in each seat, [G, P].
             returns: of each seat, [G, P].
         """
-        # Of those alone who have played: few, however many are known.
+        # Only of players in these games, which are few however many players are known.
         present = np.flatnonzero(np.bincount(seating.ravel(), minlength=len(self)))
         numbers, size = np.zeros(len(self), np.int64), len(present)
         numbers[present] = np.arange(size)
@@ -80,14 +80,14 @@ class Payoffs:
         new_wins, new_draws = wins.reshape(size, size), draws.reshape(size, size)
         theirs = np.ix_(present, present)
         old_wins, old_draws = self.wins[theirs], self.draws[theirs]
-        # As much of the old is kept as there is room for beside the new.
+        # Old counts are scaled down to what fits into the memory besides the new ones.
         room = self.memory - (new_wins + new_wins.T + new_draws)
         kept = np.clip(room / np.maximum(old_wins + old_wins.T + old_draws, 1e-300), 0, 1)
         self.wins[theirs] = old_wins * kept + new_wins
         self.draws[theirs] = old_draws * kept + new_draws
 
     def admit(self, parent: int) -> int:
-        """Make a frozen copy known; returns its number. What its parent made of the others is what it has made."""
+        """Add a frozen copy, which inherits the counts of its parent; returns its number."""
         size = len(self)
         for name in ("wins", "draws"):
             old, new = getattr(self, name), np.zeros((size + 1, size + 1))
@@ -98,7 +98,7 @@ class Payoffs:
         return size
 
     def forget(self, player: int) -> None:
-        """Begin a player's record anew: it has become another."""
+        """Reset a player's counts, after it was replaced."""
         for table in (self.wins, self.draws):
             table[player], table[:, player] = 0, 0
 
@@ -107,5 +107,5 @@ class Payoffs:
         return {"wins": torch.from_numpy(self.wins.copy()), "draws": torch.from_numpy(self.draws.copy())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved record."""
+        """Restore saved counts."""
         self.wins, self.draws = state["wins"].numpy().copy(), state["draws"].numpy().copy()

@@ -94,17 +94,17 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         if not folder.is_dir():
             folder.mkdir(parents=True)
             _sync_folder(folder.parent)
-        for stale in folder.glob(".step-*.tmp"):  # of a process that was killed as it saved
+        for stale in folder.glob(".step-*.tmp"):  # of a process killed while saving
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
-        # Straight into files, and hashed from there: a replay may take much of the memory.
+        # Written straight into files and hashed from there: a replay buffer may take much of the memory.
         for name, tensors in (("weights.safetensors", checkpoint.weights), ("arrays.safetensors", checkpoint.arrays)):
             write_tensors(temporary / name, tensors)
         write_file(temporary / "state.json", json.dumps(checkpoint.state, indent=1).encode())
         digests = {name: _digest(temporary / name) for name in _FILES}
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
         write_file(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-        if target.exists():  # the same step, saved before the run was resumed: it counts until the new one stands
+        if target.exists():  # the same step, saved before the run was resumed: kept until the new one is complete
             aside = target.with_name(target.name + _ASIDE)
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
@@ -113,7 +113,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
-    # Hidden folders are what an interrupted save or removal has left behind.
+    # Hidden folders are left by an interrupted save or removal.
     for leftover in [*folder.glob(f"step-*{_ASIDE}"), *folder.glob(".step-*.tmp")]:
         shutil.rmtree(leftover, ignore_errors=True)
     for old in found(folder)[:-keep]:
@@ -122,7 +122,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first; one that was put aside for another of its step comes before that."""
+    """The checkpoints of a folder, oldest first; one moved aside for another of its step comes before that one."""
     names = (path for path in folder.glob("step-*") if path.is_dir())
     return sorted(names, key=lambda path: (path.name.removesuffix(_ASIDE), not path.name.endswith(_ASIDE)))
 
@@ -132,7 +132,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
 
     Raises:
         CheckpointError: if a file is missing, does not match its digest, is of another format, or belongs to
-            something else; the message says which.
+            something else; the message names the cause.
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -159,10 +159,10 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
 
 
 def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint | None, Path | None, list[str]]:
-    """Read the newest checkpoint that is whole.
+    """Read the newest checkpoint that is complete.
 
     Returns:
-        The checkpoint and its folder (None if there is none), and a message for each newer one that was passed over.
+        The checkpoint and its folder (None if there is none), and a message for each newer one that was skipped.
 
     Raises:
         CheckpointError: if there are checkpoints and none is usable.
@@ -179,7 +179,7 @@ def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the system can."""
+    """Make renames in a folder durable, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

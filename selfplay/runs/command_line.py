@@ -1,7 +1,7 @@
-"""Reading flags: tyro does it, and a mistake becomes one line that names what to change.
+"""Parsing of command-line flags by tyro, with each error as one line that names what to change.
 
-Whole numbers may be written as 100000, 100_000, 1e5 or 100k. Help is plain text: the markup of docstrings is taken out,
-and there are no colours where ``NO_COLOR`` is set or the output is not a terminal.
+Whole numbers may be written as 100000, 100_000, 1e5 or 100k. Help is plain text: docstring markup is removed, and there
+are no colours if ``NO_COLOR`` is set or the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.synonyms import UNDERSTOOD, synonyms
 
 _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
-_MOST_DIGITS = 30  # beyond any setting's range; keeps 1e999999999 from filling the memory
+_MOST_DIGITS = 30  # beyond any setting's range; stops 1e999999999 from filling the memory
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 _KINDS = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
-# Messages of tyro's in our form: the flag, what was got, what was wanted.
+# tyro's messages rewritten in our form: the flag, the value got, what was wanted.
 _FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Missing value for argument '(.+?)'\. Expected 1 values", r"\1: the value is missing; wanted one"),
     (r"^Missing value for argument '(.+?)'\. Expected (\d+) values", r"\1: values are missing; wanted \2"),
     (r"^invalid choice (.+) for argument '(.+?)'\. Expected one of \((.*?),?\)", r"\2: got \1; wanted one of \3"),
     (r"could not convert string to float: (.*); wanted FLOAT", rf"got \1; wanted {_KINDS['FLOAT']}"),
     (r"Could not find valid parse for arguments: \[(.*?)\](?=;|$)", r"got \1"),
-    (  # of a setting that may be None, which types were tried
+    (  # for an optional setting, tyro lists the types it tried
         r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*",
         lambda found: f"got '{found[2]}'; wanted {_KINDS.get(found[1], found[1])}, or None",
     ),
 )
 
-_names: dict[str, str] = {}  # flags of the latest command by the names that its settings have in Python
+_names: dict[str, str] = {}  # flags of the latest command by the Python names of its settings
 
 
 def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: str | None = None) -> Any:
@@ -62,8 +62,8 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     Args:
         flags_class: a dataclass whose fields are the flags.
         prog: the command, for help texts.
-        words: what came after the command.
-        description: what the command does; the dataclass's docstring without it.
+        words: the words after the command.
+        description: what the command does; None takes the dataclass's docstring.
 
     Raises:
         ConfigError: for a wrong flag or value; one line that names it, and the nearest flag.
@@ -81,7 +81,7 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     except SystemExit as stop:
         if not stop.code:
             raise
-    with _wide(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
+    with _unwrapped(), contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit), _registry:
         tyro.cli(flags_class, **common)
     message = _one_line(said.getvalue(), words)
     see = f" See {prog} --help" if message.endswith("?") else f"; see {prog} --help"
@@ -94,8 +94,8 @@ def signature_fields(
     """A function's parameters as fields for ``dataclasses.make_dataclass``, with their help from its docstring.
 
     Args:
-        function: with a default for each parameter.
-        defaults: values that go over the signature's.
+        function: a function with a default for each parameter.
+        defaults: values that replace the signature's.
         without: parameters to leave out.
     """
     parsed = docstring_parser.parse(function.__doc__ or "")
@@ -113,7 +113,7 @@ def whole_number(text: str) -> int:
     """An integer as people write large ones: 100000, 100_000, 1e5 or 100k (k, M, G).
 
     Raises:
-        ValueError: if it is none, as 1.5 or 1e-3.
+        ValueError: if it is not an integer, as 1.5 or 1e-3.
     """
     digits, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 0)
     try:
@@ -128,7 +128,7 @@ def whole_number(text: str) -> int:
 
 
 def plain(text: str) -> str:
-    """A docstring's text without Sphinx's markup: roles become the last part of their names, backquotes go."""
+    """A docstring's text without Sphinx's markup: roles become the last part of their names, backquotes are removed."""
     text = re.sub(r":[a-z:]+:`(?:[^`<]*<)?~?([^`>]+)>?`", lambda match: match[1].rpartition(".")[2], text)
     return re.sub(r"`+([^`]*)`+_?", r"\1", text)
 
@@ -161,15 +161,15 @@ def flag_names(flags_class: Any) -> dict[str, str]:
 
 
 def forget_flags(*known: str) -> None:
-    """Begin a command, of whose flags none are known yet, or some."""
+    """Reset the known flags at the start of a command, to none or to those given."""
     _names.clear()
     _names.update({name: "--" + name.replace("_", "-") for name in known})
 
 
 def in_flags(message: str) -> str:
-    """A message that names settings as Python does, as the command line has it: with the flags of the latest command.
+    """A message with the Python names of settings replaced by the flags of the latest command.
 
-    What stands before the first colon is taken for the settings that the message is about, and later on the names that
+    Before the first colon every known name is replaced, as settings that the message is about; after it only names that
     cannot be plain words, those with an underscore or a dot.
     """
     subject, colon, rest = message.partition(": ")
@@ -188,7 +188,7 @@ def in_flags(message: str) -> str:
 
 
 def _flag(name: str) -> str:
-    """The flag of a setting, or ""; without the part that it belongs to where only one part has such a setting."""
+    """The flag of a setting, or ""; a name without its part is found if only one part has such a setting."""
     if name in _names:
         return _names[name]
     ends = [flag for known, flag in _names.items() if known.rpartition(".")[2] == name]
@@ -213,7 +213,7 @@ def _whole_number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int]
 
 @_registry.struct_rule
 def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Fields of a dataclass as tyro has them, with the help of a setting, or else of the docstring in plain text."""
+    """A dataclass's fields as tyro reads them, with the help of a setting, or else of the docstring in plain text."""
     kind: Any = info.type
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
@@ -233,7 +233,7 @@ def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @functools.lru_cache(64)
 def _help(kind: Any) -> dict[str, str]:
-    """The help of a dataclass's fields: of its settings, and what its and its bases' docstrings say of other fields."""
+    """The help of each field: of its setting, or from the docstrings of a dataclass and of its bases."""
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         parsed = docstring_parser.parse(part.__doc__ or "")
@@ -247,19 +247,19 @@ def _summary(kind: Any) -> str:
 
 
 def coloured(stream: Any) -> bool:
-    """Whether colours are wanted on a stream: a terminal that has them, and nobody set NO_COLOR (no-color.org)."""
+    """Whether to print colours on a stream: it is a terminal with colours, and NO_COLOR is not set (no-color.org)."""
     return not os.environ.get("NO_COLOR") and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class _Shown(io.StringIO):
-    """What is printed, for an alphabet as wide as the terminal's."""
+    """Captured output with the terminal's encoding."""
 
     encoding = property(lambda _: getattr(sys.__stdout__, "encoding", None) or "ascii")
 
 
 @contextlib.contextmanager
 def _uncoloured() -> Iterator[None]:
-    """Take colours out of what is printed, unless they are wanted or FORCE_COLOR asks for them."""
+    """Remove colours from what is printed, unless they are wanted or FORCE_COLOR asks for them."""
     forced = bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
     if forced or coloured(sys.stdout):
         yield
@@ -273,8 +273,8 @@ def _uncoloured() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wide() -> Iterator[None]:
-    """Let tyro write each message in one line, in place of folding it at the terminal's width."""
+def _unwrapped() -> Iterator[None]:
+    """Let tyro write each message in one line instead of wrapping it at the terminal's width."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:
@@ -286,9 +286,9 @@ def _wide() -> Iterator[None]:
 
 
 def _one_line(box: str, words: Sequence[str]) -> str:
-    """What a framed message of tyro's says, without its frame, its help and the way to more help.
+    """The text of a framed message of tyro's, without its frame, help text and pointer to more help.
 
-    A message is a title line and sections, ruled off from each other: what is wrong, then hints.
+    A message is a title line and sections separated by rules: what is wrong, then hints.
     """
     box = _ANSI.sub("", box)
     sections: list[list[str]] = [[]]
@@ -308,7 +308,7 @@ def _one_line(box: str, words: Sequence[str]) -> str:
             hint = f"did you mean {_nearest(flags, words)}?"
         elif flags and section[0].startswith("Argument helptext") and "; wanted " not in message:
             hint = f"wanted {section[1].partition(' ')[2]}"  # "--seed INT"
-    if sections[0][0].startswith("Missing from "):  # a word that is no flag, and its help, "(required)" at its end
+    if sections[0][0].startswith("Missing from "):  # a positional argument, and its help, ending in "(required)"
         name, about = sections[0][1], " ".join(sections[0][2:]).rpartition("(required)")[0]
         return f"{name} missing; wanted {about.strip().rstrip('.')}"
     if message.startswith("Unrecognized options: "):
@@ -325,7 +325,7 @@ def _one_line(box: str, words: Sequence[str]) -> str:
 
 
 def _unrecognised(unknown: Sequence[str], words: Sequence[str]) -> str:
-    """What is wrong with words that no flag takes: unknown flags and the words after them, or a word too many."""
+    """The message for words that no flag takes: unknown flags and the words after them, or one word too many."""
     flags = [word.partition("=")[0] for word in unknown if re.match(r"--?[A-Za-z]", word)]
     if flags:
         return f"unknown flag{'s' if len(flags) > 1 else ''} {', '.join(flags)}"
@@ -372,6 +372,6 @@ def _meant(unknown: Sequence[str]) -> str:
 
 
 def _nearest(flags: Sequence[str], words: Sequence[str]) -> str:
-    """The flag that is most like one that was given."""
+    """The known flag that is most similar to one of those given."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     return max(flags, key=lambda flag: max(difflib.SequenceMatcher(None, flag, word).ratio() for word in given))

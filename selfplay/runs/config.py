@@ -134,7 +134,7 @@ class Settings:
 
 
 def settings_from_json(data: Mapping[str, Any]) -> Settings:
-    """Settings from what :meth:`Settings.to_json` or :func:`portable` gave.
+    """Settings from the result of :meth:`Settings.to_json` or :func:`portable`.
 
     Raises:
         ConfigError: for missing or unknown keys.
@@ -158,13 +158,13 @@ def settings_from_json(data: Mapping[str, Any]) -> Settings:
 
 
 def settled(settings: Settings) -> tuple[Settings, list[str]]:
-    """The settings with what is left to the machine decided, and what to say of it.
+    """The settings with open choices decided for this machine, and a line for the user for each.
 
-    An agent's config that leaves something open has a method ``settled(device)``, which gives the config with all
+    An agent's config with open choices has a method ``settled(device)``, which returns the config with all of them
     decided and a line for the user, or "".
 
     Raises:
-        DeviceError: for a device that is none.
+        DeviceError: for an unknown device.
     """
     from mlbits.envs.engine.batch import parse_device
 
@@ -176,19 +176,20 @@ def settled(settings: Settings) -> tuple[Settings, list[str]]:
 
 
 def portable(settings: Settings) -> dict[str, Any]:
-    """Plain data that another process can read: an environment or agent of one's own with the module that registers it.
+    """Plain data that another process can read; a custom environment or agent is named with its module.
 
     Returns:
-        What :meth:`Settings.to_json` gives, "env" and "agent" as "module:name" where they are not mlbits' or
-        Gymnasium's, and then "folders", where Python found those modules.
+        The result of :meth:`Settings.to_json`, with "env" and "agent" as "module:name" where they are neither mlbits'
+        nor Gymnasium's, and then "folders", where Python found those modules.
     """
     return settings.to_json() | names_to(settings.agent, settings.env)
 
 
 def names_to(agent: str, env: str) -> dict[str, Any]:
-    """An agent's and an environment's names as "module:name" where need be, and the folders of those modules.
+    """An agent's and an environment's names, as "module:name" where needed, and the folders of those modules.
 
-    The folders go on this user's own list, from which such names are imported again (:mod:`mlbits.envs.origins`).
+    The folders are added to the user's own list, from which such names may be imported again
+    (:mod:`mlbits.envs.origins`).
     """
     from mlbits.agents.registry import agent_module
     from mlbits.envs.doors.gymnasium_ids import env_module
@@ -203,11 +204,11 @@ def names_to(agent: str, env: str) -> dict[str, Any]:
 
 
 def names_from(data: Mapping[str, Any]) -> tuple[str, str]:
-    """The agent's and the environment's names, once what registers them has been imported, from :func:`names_to`'s.
+    """The agent's and the environment's names from :func:`names_to`'s data, after importing the modules in it.
 
     Raises:
         GameError: if a module cannot be imported.
-        UnknownIdError: if the agent is not known; whether the environment is, is for whoever opens it to find out.
+        UnknownIdError: if the agent is unknown; an unknown environment is found when it is opened.
     """
     from mlbits.agents.registry import check_agent
     from mlbits.envs.doors.gymnasium_ids import check_env_id
@@ -221,7 +222,7 @@ def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any
     """A config dataclass from plain values; lists become tuples, and ``gamma`` is understood as ``discount``.
 
     Raises:
-        ConfigError: naming an unknown key and the nearest known, or a value of the wrong type.
+        ConfigError: naming an unknown key and the nearest known one, or a value of the wrong type.
     """
     hints = typing.get_type_hints(config_class)
     arguments = {}
@@ -304,7 +305,7 @@ def resolve(
     agent_settings: Mapping[str, Any] | None = None,
     env_settings: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings from defaults, then the preset, then what is given.
+    """Settings from defaults, overridden by the preset, overridden by the values given.
 
     Raises:
         UnknownIdError: if the agent or environment is not known.

@@ -1,8 +1,9 @@
 """Settings of an environment on the command line, the same for every command: ``--env.NAME VALUE``.
 
-For our own games the flags come from the game's signature, typed. For any other environment each ``--env.NAME`` goes to
-its constructor: a value is read as JSON or as a Python literal, and is a string where it is neither; a switch without a
-value is true, ``--env.no-NAME`` is false. ``--env-json`` gives several at once, as a JSON object; flags go over it.
+For our own games the flags come from the game's signature, with its types. For any other environment each
+``--env.NAME`` goes to its constructor: a value is parsed as JSON or as a Python literal, and is a string if it is
+neither; a switch without a value is true, ``--env.no-NAME`` is false. ``--env-json`` gives several settings as a JSON
+object; flags override it.
 
 Example:
     mlbits eval runs/maze --env.slip 0.2
@@ -31,7 +32,7 @@ from mlbits.envs.registry import entry, registered
 from mlbits.selfplay.runs.command_line import read_flags, signature_fields
 from mlbits.selfplay.runs.config import ConfigError, make_config
 
-_UNSET = "(its own)"  # shown for a setting of a wrapped environment that nobody has given
+_UNSET = "(its own)"  # shown for a setting of a wrapped environment that was not given
 
 
 class EnvFlags:
@@ -39,15 +40,15 @@ class EnvFlags:
 
     Args:
         env: the environment's id, or "" where it is not known.
-        base: settings that hold where no flag says otherwise: those of a preset or a run.
-        words: of the command line.
+        base: settings that apply where no flag is given: those of a preset or a run.
+        words: the words of the command line.
 
     Attributes:
-        words: the same without ``--env-json``, switches written out.
+        words: the same without ``--env-json``, with switches written out.
         field: for ``dataclasses.make_dataclass``; its name is "env_settings".
 
     Raises:
-        ConfigError: if ``--env-json`` is no JSON object, or has settings that the environment does not know.
+        ConfigError: if ``--env-json`` is not a JSON object, or has settings that the environment does not have.
     """
 
     def __init__(self, env: str, base: Mapping[str, Any], words: Sequence[str]) -> None:
@@ -79,12 +80,12 @@ class EnvFlags:
             self.field = ("env_settings", tyro.conf.Suppress[dict[str, str]], dataclasses.field(default_factory=dict))
 
     def over(self, flags: Any) -> dict[str, Any]:
-        """Settings that go over the base: those that were given and differ from it."""
+        """The settings that were given and differ from the base."""
         base = {**self._own, **_tuples(self._base)} if self._typed is not None else self._base
         return {name: value for name, value in self._values(flags).items() if name not in base or value != base[name]}
 
     def settings(self, flags: Any) -> dict[str, Any]:
-        """All settings that differ from the environment's own."""
+        """All settings that differ from the environment's defaults."""
         return {name: value for name, value in self._values(flags).items() if self._own.get(name, _UNSET) != value}
 
     def _values(self, flags: Any) -> dict[str, Any]:
@@ -99,15 +100,15 @@ class EnvFlags:
 
 
 def read_with_env(base: type, command: str, words: Sequence[str]) -> tuple[Any, EnvFlags]:
-    """A command's flags together with ``--env.NAME`` for the settings of the environment that it is about.
+    """A command's flags together with ``--env.NAME`` for the settings of its environment.
 
     Args:
         base: the dataclass of the command's own flags.
         command: as typed, "mlbits eval".
-        words: after it.
+        words: the words after it.
 
     Returns:
-        The flags, with the field "env_settings", and what gives the settings from them.
+        The flags, with the field "env_settings", and the object that extracts the settings from them.
 
     Raises:
         ConfigError: for flags that do not fit.
@@ -120,10 +121,10 @@ def read_with_env(base: type, command: str, words: Sequence[str]) -> tuple[Any, 
 
 
 def find_env(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The environment that a command is about, and the settings that it starts from: found before its flags are read.
+    """The environment of a command and the settings that it starts from, found before its flags are read.
 
-    That is the value of ``--env``, or what the first run or frozen copy was trained on, or the first word that is an
-    environment's id. A run that cannot be read is left for the command to refuse.
+    That is the value of ``--env``, or the environment of the first run or frozen copy named, or the first word that is
+    an environment's id. A run that cannot be read is left to the command to refuse.
     """
     from mlbits.selfplay.runs.folder import CONFIG, read_settings
     from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings
@@ -154,7 +155,7 @@ def json_settings(text: str) -> dict[str, Any]:
     """An environment's settings from ``--env-json``.
 
     Raises:
-        ConfigError: if it is no JSON object.
+        ConfigError: if it is not a JSON object.
     """
     try:
         values = json.loads(text)
@@ -185,13 +186,13 @@ def _without_json(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def _named(words: Sequence[str]) -> list[str]:
-    """The settings that ``--env.NAME`` flags name, ``--env.no-NAME`` among them."""
+    """The settings that ``--env.NAME`` flags name, including ``--env.no-NAME``."""
     names = [match[1].replace("-", "_") for word in words if (match := re.match(r"--env\.([\w-]+)", word))]
     return [name.removeprefix("no_") for name in names]
 
 
 def _switches(words: Sequence[str], kind: Any, typed: bool) -> list[str]:
-    """Truth values in the form that the parser takes: switches for typed settings, values for others."""
+    """Boolean flags in the form that the parser takes: switches for typed settings, values for others."""
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     rest, k = [], 0
     while k < len(words):
@@ -221,7 +222,7 @@ def _switches(words: Sequence[str], kind: Any, typed: bool) -> list[str]:
 
 
 def _constructor(name: str) -> dict[str, Any]:
-    """A wrapped environment's own settings, as far as its id and constructor say."""
+    """A wrapped environment's default settings, as far as its id and constructor give them."""
     if name not in gym.registry:
         return {}
     spec = gym.spec(name)

@@ -1,4 +1,4 @@
-"""A run is a folder: config.json, TensorBoard events, metrics.jsonl, checkpoints/, summary.json."""
+"""The folder of a run: config.json, TensorBoard events, metrics.jsonl, checkpoints/, summary.json."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     """Make the folder of a new run and write its config.
 
     Args:
-        settings: of the run.
-        out: where; None makes ``runs/AGENT-ENV-seedN-TIME`` in the working folder.
+        settings: the run's settings.
+        out: the folder; None makes ``runs/AGENT-ENV-seedN-TIME`` in the working folder.
 
     Raises:
         RunError: if the folder holds another run or cannot be made.
@@ -41,7 +41,7 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     if out is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{settings.agent}-{settings.env}").strip("-")
         first = Path("runs") / f"{name}-seed{settings.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        # Two runs may begin in one second.
+        # Two runs may begin in the same second.
         others = (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))
         out = first if not first.exists() else next(folder for folder in others if not folder.exists())
     folder = Path(out)
@@ -61,7 +61,7 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
     except OSError as error:
-        raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a folder of your own") from None
+        raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a writable folder") from None
     return folder
 
 
@@ -85,7 +85,7 @@ def read_settings(folder: str | Path) -> Settings:
 
 
 def change_settings(folder: Path, settings: Settings) -> None:
-    """Write a run's settings anew; what else its config records stays.
+    """Replace the settings in a run's config.json; its other entries stay.
 
     Raises:
         RunError: if the config cannot be written.
@@ -95,7 +95,7 @@ def change_settings(folder: Path, settings: Settings) -> None:
         config = json.loads(path.read_text()) | portable(settings)
         checkpoints.write_file(path, json.dumps(config, indent=2).encode())
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); wanted a run of your own") from None
+        raise RunError(f"{path}: cannot be written ({error.strerror}); wanted a writable run") from None
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -104,11 +104,11 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict[str, Any] | None:
-    """The summary of a run that has nothing left to do; None where it has, or where it has no summary yet.
+    """The summary of a run that is finished; None if it is not, or has no summary yet.
 
     Args:
-        folder: the run's.
-        total_steps: a new end; None takes the run's own.
+        folder: the run's folder.
+        total_steps: a new number of steps to end at; None takes the run's own.
 
     Raises:
         RunError: if the folder is no run.
@@ -130,7 +130,7 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
 
 
 def git_hash() -> str | None:
-    """The commit of the mlbits source tree, with "+" if it was changed; None where there is none."""
+    """The commit of the mlbits source tree, with "+" if it has local changes; None if there is none."""
     here = Path(__file__).resolve().parent
     try:
         top = subprocess.run(

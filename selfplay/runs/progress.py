@@ -1,8 +1,8 @@
-"""Progress: one line on the terminal that is written over, or a plain line every few seconds where there is none.
+"""Progress: one line of the terminal, rewritten in place, or a plain line every few seconds without a terminal.
 
-The line always fits the terminal: what matters least is left out first. The time left comes from the pace of the latest
-records, without those that are far slower than the others, as where something was compiled; until enough is known to
-tell these apart, nothing is said of it.
+The line always fits the terminal: the least important parts are dropped first. The time left comes from the speed of
+the latest records, without those that are far slower than the rest, as when something was compiled; it is not
+shown until there are enough records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlbits.envs.engine.compiling import logger
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _PLAIN_LINE_EVERY, _LIVE_LINE_EVERY = 5.0, 0.25  # seconds
 _RECORDS, _ENOUGH, _FAR_SLOWER = 30, 3, 4.0
-# Labels of the latest numbers. Games of several seats have better ones than a return that is 0 whatever is learned.
+# Labels of the latest numbers. Multi-agent games have better ones than a return that is 0 whatever is learned.
 _OF_SELF_PLAY = (("exploitability/agent", "exploitability", ".3g"), ("pool/win_rate", "won against pool", ".0%"))
 _OF_RETURNS = (("return/train", "return", ".3g"), ("return/eval", "eval", ".3g"))
 
@@ -37,18 +37,18 @@ class Pace:
         self._records: deque[tuple[int, float]] = deque(maxlen=_RECORDS)
 
     def add(self, step: int, speed: float) -> None:
-        """Take in a record.
+        """Add a record.
 
         Args:
             step: environment steps so far.
-            speed: steps a second since the record before.
+            speed: steps a second since the previous record.
         """
         if self._last is not None and step > self._last and speed > 0:
             self._records.append((step - self._last, (step - self._last) / speed))
-        self._last = step  # of the first record, which is slower than any other, only the place counts
+        self._last = step  # the first record, slower than any other, only sets the position
 
     def steps_per_second(self) -> float | None:
-        """The pace, or None until it is known."""
+        """Steps a second, or None until it is known."""
         if len(self._records) < _ENOUGH:
             return None
         usual = statistics.median(seconds / steps for steps, seconds in self._records)
@@ -60,14 +60,14 @@ class Progress:
     """The progress of a run.
 
     Args:
-        total_steps: environment steps at which it ends.
+        total_steps: environment steps at which the run ends.
     """
 
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._latest: dict[str, float] = {}
         self._pace = Pace()
-        self._spent = dict.fromkeys(TIMES, 0.0)  # seconds since the line before, about
+        self._spent = dict.fromkeys(TIMES, 0.0)  # seconds since the previous line, approximately
         self._recorded_at = time.monotonic()
         self._shown_at = 0.0
         self._line = ""
@@ -105,7 +105,7 @@ class Progress:
             self._write_over(line)
 
     def close(self) -> None:
-        """Leave the last line standing."""
+        """Keep the last line on the terminal and end it."""
         if self._line:
             print(flush=True)
             self._line = ""
@@ -117,7 +117,7 @@ class Progress:
         self._line = line
 
     def _width(self) -> int:
-        """Columns for a line; a terminal's last stays free, since some go to the next line there."""
+        """Columns for a line; the terminal's last column stays free, since some terminals wrap after it."""
         if self._terminal:
             return max(1, shutil.get_terminal_size().columns - 1)
         columns = os.environ.get("COLUMNS", "")
@@ -142,45 +142,45 @@ class Progress:
 
 
 def fit(cells: list[tuple[int, str]], width: int) -> str:
-    """Cells in a line of at most so many columns.
+    """Join cells into a line of at most ``width`` columns.
 
     Args:
-        cells: how far from important each is (0 is the last to go), and its text, in their order.
+        cells: in display order, each with its rank (0 is dropped last) and its text.
         width: columns.
     """
     kept = list(cells)
     while len(line := "  ".join(text for _, text in kept)) > width and len(kept) > 1:
         kept.remove(max(kept))
-    if len(line) > width and "(" in line:  # "1,000/300,000 steps (0%)": the share alone
+    if len(line) > width and "(" in line:  # "1,000/300,000 steps (0%)": the percentage alone
         line = line.rpartition("(")[2].rstrip(")")
     return line[:width]
 
 
 def say(text: str) -> None:
-    """Print a line, above the progress where one is on the terminal."""
+    """Print a line, above the progress line if there is one on the terminal."""
     if _live:
         _live[0].say(text)
     else:
         print(text, flush=True)
 
 
-class _Sayer(logging.Handler):
+class _PrintHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         say(record.getMessage())
 
 
 @contextlib.contextmanager
-def compiling_said(wanted: bool = True) -> Iterator[None]:
-    """Print what is being compiled, in a command's output.
+def compilation_messages(wanted: bool = True) -> Iterator[None]:
+    """Print what is being compiled, while inside this context.
 
     Args:
-        wanted: False says nothing.
+        wanted: False prints nothing.
     """
     if not wanted:
         yield
         return
-    handler, before = _Sayer(), logger.level
+    handler, before = _PrintHandler(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -39,7 +39,7 @@ _ABOUT = "mlbits"
 
 
 class SavedAgentError(MlbitsError, RuntimeError):
-    """A file of an agent that is damaged, or of another game or version."""
+    """An agent's file that is damaged, or of another game or version."""
 
 
 def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[str, Any]]:
@@ -47,7 +47,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
 
     Args:
         folder: the run's folder.
-        device: where the agent is to live.
+        device: the agent's device.
 
     Returns:
         The agent, the run's settings and the checkpoint's counters.
@@ -62,7 +62,7 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
 def load_agent_and_problems(
     folder: str | Path, device: torch.device | str
 ) -> tuple[Any, Any, dict[str, Any], list[str]]:
-    """The same, and what is wrong with newer checkpoints that were passed over."""
+    """As :func:`load_agent`, and a message for each newer checkpoint that could not be used."""
     settings = read_settings(folder)
     place = parse_device(str(device))
     place = check_cuda(place) if place.type == "cuda" else place
@@ -81,20 +81,20 @@ def load_agent_and_problems(
 def open_guest(
     name: str, env: str, settings: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
 ) -> Agent:
-    """Somebody to play with: a bot by name, or whoever is in a file or folder.
+    """A player for an environment: a bot by name, or the agent in a file or folder.
 
     Args:
         name: a bot, the folder of a run, a model of Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool
             ("pool/copy-0003.safetensors").
-        env: id of the environment that is to be played.
-        settings: of it.
-        device: where the agent is to live.
+        env: id of the environment to be played.
+        settings: its settings.
+        device: the agent's device.
 
     Raises:
-        ConfigError: for a run that learnt with other spaces or seats, or in another environment.
+        ConfigError: for a run trained with other spaces or seats, or in another environment.
         SavedAgentError: for a copy of another game or version.
-        UnknownIdError: for a name that is nothing of these.
-        AgentError: for an agent that has learnt nothing, or one that cannot play this environment.
+        UnknownIdError: for a name that is none of these.
+        AgentError: for an agent that has not been trained, or that cannot play this environment.
     """
     path = Path(name)
     if path.suffix == SUFFIX:
@@ -114,11 +114,11 @@ def open_guest(
 
 
 def check_guest(name: str, argument: str = "opponents") -> None:
-    """Refuse a name that is neither a file, nor a run's folder, nor an agent's.
+    """Refuse a name that is not a file, a run's folder or an agent.
 
     Args:
-        name: of the player.
-        argument: that it was given to.
+        name: the player.
+        argument: the argument or setting that the name was given for.
 
     Raises:
         UnknownIdError: with the nearest bot's name.
@@ -130,23 +130,23 @@ def check_guest(name: str, argument: str = "opponents") -> None:
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:
-    """A frozen copy as a file: safetensors, whose metadata say of which game and agent it is.
+    """A frozen copy as safetensors bytes, whose metadata name its game and agent.
 
     Args:
-        agent: as it is now.
-        settings: of the run that it is from.
-        facts: more to write down, as plain data.
+        agent: the agent.
+        settings: settings of its run.
+        facts: more metadata, as plain data.
     """
     about = {
         "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env_settings": settings.env_settings,
         "agent_config": dataclasses.asdict(settings.agent_config), **names_to(settings.agent, settings.env), **facts,
     }  # fmt: skip
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
-    return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors puts several in any order
+    return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors writes several in any order
 
 
 def copy_settings(path: Path) -> Settings:
-    """Which agent a frozen copy is, and of which game; the settings of its run are not known.
+    """The agent and game of a frozen copy; settings of its run are unknown.
 
     Raises:
         SavedAgentError: if the file cannot be read, is damaged, or is of another version.
@@ -171,9 +171,9 @@ def read_copy(
 
     Args:
         path: the file.
-        env: id of the environment that is to be played.
-        settings: of it.
-        device: where the agent is to live.
+        env: id of the environment to be played.
+        settings: its settings.
+        device: the agent's device.
 
     Raises:
         SavedAgentError: if it cannot be read, is damaged, or is of another game or version.
@@ -192,7 +192,7 @@ def read_copy(
         agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device)
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise SavedAgentError(f"{path}: does not hold what this version of mlbits needs ({error})") from None
+        raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
     return agent
@@ -204,13 +204,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
             return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise SavedAgentError(f"{path}: is not there; wanted a frozen copy's file") from None
+        raise SavedAgentError(f"{path}: not found; wanted a frozen copy's file") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise SavedAgentError(f"{path}: damaged: {error}") from None
 
 
 def own_settings(env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that differ from the environment's own, as plain data."""
+    """Settings that differ from the environment's defaults, as plain data."""
     plain: dict[str, Any] = _plain(dict(settings))
     if env not in registered():
         return plain
@@ -225,7 +225,7 @@ def _plain(value: Any) -> Any:
 
 
 def _game_facts(env: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an agent's game must have in common with the one that it is to play."""
+    """Facts of the game that an agent was made for, which have to match the game to be played."""
     batch = open_batch(env, 1, settings=settings, start=False)
     facts = {
         "observation space": batch.observation_space, "action space": batch.action_space,

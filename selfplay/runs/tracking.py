@@ -1,19 +1,19 @@
-"""What a run writes down as it goes: TensorBoard, ``metrics.jsonl``, and a line on the terminal.
+"""Logging of a run: TensorBoard, ``metrics.jsonl``, and a line on the terminal.
 
-Names are stable, in ``metrics.jsonl``:
+Names are stable; in ``metrics.jsonl`` they are:
 
 | name | meaning |
 |---|---|
 | return/train, return/eval | mean return of the latest training episodes; of an evaluation |
 | return/train_length, return/eval_length | mean length of those episodes, in steps |
-| return/eval_low, return/eval_high | 95% interval of the evaluation's mean; the mean where no return has ever varied |
+| return/eval_low, return/eval_high | 95% interval of the evaluation's mean; the mean itself if all returns are equal |
 | learn/* | what the agent reports (losses, entropy, KL, ...) |
 | speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
-| time/environment, network, learning, evaluation, rest | shares of the wall time |
+| time/environment, network, learning, evaluation, rest | fractions of the wall time |
 
-In TensorBoard the x axis is environment steps, and what it shows first are the returns: its pages are sorted by the
-names before the slash, so that those that would come before ``return`` stand under others there, pictures last (see
-:func:`tensorboard_tag`). The custom layout opens on the returns too, with the evaluations' interval as a margin.
+In TensorBoard the x axis is environment steps. TensorBoard sorts its sections by the names before the slash; so that
+the returns come first, names that would be sorted before ``return`` are changed there, and pictures come last (see
+:func:`tensorboard_tag`). The custom layout starts with the returns too, with the evaluations' interval as a band.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
 def _exactly(*tags: str) -> list[Any]:
-    """A chart of some tags and no others: TensorBoard takes each for a regular expression that a tag begins with."""
+    """A chart of exactly these tags: TensorBoard takes each for a regular expression that matches a tag's beginning."""
     return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
 
 
-# A margin's value, lower and upper end are no expressions, but names.
+# A margin chart takes the tags of its value, lower and upper end as names, not as regular expressions.
 _LAYOUT = {
     "Return": {
         "return": _exactly("return/train", "return/eval"),
@@ -59,13 +59,13 @@ _FIRST, _OTHERS, _PICTURES = "return", "run/", "view/"
 
 
 def tensorboard_tag(name: str, picture: bool = False) -> str:
-    """The name of a curve or picture in TensorBoard: its own, or one that is sorted behind the returns.
+    """The name of a curve or picture in TensorBoard: unchanged, or changed so that it is sorted after the returns.
 
     | name | in TensorBoard |
     |---|---|
     | learn/x | train/x |
     | exploitability/x, pool/x, rating/x | selfplay/exploitability_x, selfplay/pool_x, selfplay/x |
-    | others that are sorted before return | run/..., slashes as underscores |
+    | others that would be sorted before return | run/..., slashes as underscores |
     | pictures | view/..., slashes as underscores |
     """
     if picture:
@@ -76,7 +76,7 @@ def tensorboard_tag(name: str, picture: bool = False) -> str:
     return name if group.lower() >= _FIRST else _OTHERS + name.replace("/", "_")
 
 
-# Formats of animations by the suffix of a file's name.
+# Formats of animations by the suffix of the file name.
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 
 
@@ -86,10 +86,10 @@ class Tracker:
     Args:
         folder: the run's folder.
         total_steps: environment steps at which the run ends.
-        resumed_at: environment steps of the checkpoint that the run goes on from, or None for a new run; later
+        resumed_at: environment steps of the checkpoint that the run is resumed from, or None for a new run; later
             records of the interrupted run are dropped.
         console: whether to show progress.
-        on_closed_pipe: called when nobody reads what is shown any more; nothing is shown after that.
+        on_closed_pipe: called when the output has no reader any more; nothing is shown after that.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Tracker:
             writer.add_summary(summary)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars at a number of environment steps; NaN means "nothing to say" and is left out, as infinity."""
+        """Write scalars at a number of environment steps; NaN ("no value") and infinity are left out."""
         values = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for name, value in values.items():
             self.writer.add_scalar(tensorboard_tag(name), value, step)
@@ -133,7 +133,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def _showing(self) -> Iterator[Progress | None]:
-        """The progress, until nobody reads it."""
+        """The progress line, until the output has no reader."""
         try:
             yield self._progress
         except OSError as error:
@@ -143,13 +143,13 @@ class Tracker:
             self._on_closed_pipe()
 
     def stopped(self, error: Exception) -> None:
-        """Write down, as a text, what ended the run."""
+        """Log the error that ended the run, as text."""
         self.writer.add_text("stopped", str(error), 0)
 
     def picture(
         self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8, name: str = "episode"
     ) -> None:
-        """Write the frames of an episode, as an animation (one frame: as an image)."""
+        """Log the frames of an episode as an animation (a single frame as an image)."""
         if not frames:
             return
         name = tensorboard_tag(name, picture=True)
@@ -159,7 +159,7 @@ class Tracker:
             _add_animation(self.writer, name, frames, step, frames_per_second)
 
     def say(self, text: str, once: bool = False) -> None:
-        """Print a line above the progress; with ``once`` not the same line twice."""
+        """Print a line above the progress line; with ``once``, not the same line twice."""
         if once and text in self._said:
             return
         self._said.add(text)
@@ -168,7 +168,7 @@ class Tracker:
                 progress.say(text)
 
     def flush(self) -> None:
-        """Hand everything to the system (before a checkpoint names this step)."""
+        """Flush everything to the operating system (before a checkpoint refers to this step)."""
         self.writer.flush()
         self._file.flush()
 
@@ -217,7 +217,7 @@ def encode_animation(frames: list[NDArray[np.uint8]], suffix: str, frames_per_se
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the records up to a step; a last line that was cut in the middle goes too."""
+    """Keep the records up to a step; an incomplete last line is removed too."""
     if not path.exists():
         return
     kept = []

@@ -1,4 +1,4 @@
-"""mlbits: reinforcement-learning environments and agents whose rules are written once and played through many doors.
+"""mlbits: reinforcement-learning environments and agents; a game's rules are written once and work in every interface.
 
 ``import mlbits`` registers every environment with Gymnasium and PettingZoo; ``mlbits.train`` and ``mlbits.resume`` are
 the commands of that name.

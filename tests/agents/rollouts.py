@@ -28,7 +28,7 @@ def make_agent(name, actions, observations=VECTOR, seed=0, **settings):
 
 
 def made_up_rollout(agent, shape=(6, 5, 1), seed=0, mask=None, active=None, ends=0.2):
-    """Steps [T, B, P]: four numbers to see, random rewards and ends, and the agent's own actions."""
+    """Steps [T, B, P]: observations of four numbers, random rewards and ends, and the agent's own actions."""
     steps, copies, seats = shape
     generator = draw(seed)
 

@@ -1,4 +1,4 @@
-"""What agents say of their own probabilities is what they do: frequencies of many draws, masks and greed included."""
+"""``action_probabilities`` agree with the frequencies of many draws, with masks and greedy, too."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ def make(name, actions, **settings):
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", DISCRETE)
-def test_it_does_what_it_says(name, masked, greedy):
+def test_frequencies_match_action_probabilities(name, masked, greedy):
     agent, observations = make(name, spaces.Discrete(ACTIONS))
     observations.seed(0)
     seen = torch.as_tensor(np.array(observations.sample()))[None]
-    ignorant = masked and name.startswith("sb3-")  # these know no masks, and play what is illegal
+    ignorant = masked and name.startswith("sb3-")  # these ignore masks, and play illegal actions
     mask = torch.tensor([[True, False, True, True, False]]) if masked else None
     said = agent.action_probabilities(seen, mask, greedy=greedy)
     assert said.shape == (1, ACTIONS)

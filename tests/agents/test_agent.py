@@ -27,7 +27,7 @@ def test_an_unknown_agent_is_refused_with_the_nearest_name():
         agent_entry("pp0")
 
 
-def test_an_agent_of_ones_own_can_be_registered(monkeypatch):
+def test_a_custom_agent_can_be_registered(monkeypatch):
     monkeypatch.setattr("mlbits.agents.registry.AGENTS", AGENTS.copy())
     register_agent("mine", AgentEntry("mlbits.agents.ppo", "PPO", "PPOConfig", "a copy"))
     assert agent_entry("mine").config_class().__name__ == "PPOConfig"
@@ -58,7 +58,7 @@ def test_the_random_agent_is_uniform_over_legal_actions():
 
 
 def _numbered(active, mask):
-    """A rollout [2, 2, 2] whose row k (of 8, by steps, then copies, then seats) holds the number k everywhere."""
+    """A rollout [2, 2, 2] whose row k (of 8, by steps, then copies, then seats) has the number k everywhere."""
     number = torch.arange(8).view(2, 2, 2)
     ends = torch.zeros(2, 2, dtype=torch.bool)
     obs = {"a": number.float(), "b": torch.stack([number, number + 10], -1)}
@@ -81,7 +81,7 @@ def test_a_rollout_is_flattened_to_the_learners_rows():
     assert flat.of(torch.arange(16).view(2, 2, 2, 2)).tolist() == [[2, 3], [8, 9], [14, 15]]
 
 
-def test_a_rollout_that_is_all_the_learners_is_flattened_without_copying():
+def test_a_rollout_entirely_of_the_learners_is_flattened_without_copying():
     rollout = _numbered(None, mask=False)
     flat = rollout.flatten()
     assert flat.index is None
@@ -115,21 +115,21 @@ def test_leading_axes_are_flattened_and_rows_picked_in_dicts_too():
         assert torch.equal(picked["b"], both["b"][[4, 0]])
 
 
-def test_prefixes_come_off_as_they_went_on():
+def test_prefixes_round_trip():
     state = {"a": torch.zeros(1), "b.c": torch.ones(2)}
     both = prefixed("one", state) | prefixed("one_more", state)
     assert set(both) == {"one.a", "one.b.c", "one_more.a", "one_more.b.c"}
     assert unprefixed("one", both).keys() == state.keys()
 
 
-def test_the_generator_of_weights_is_its_own():
+def test_the_generator_of_weights_is_independent_of_the_global_one():
     before = torch.get_rng_state()
     first = torch.rand(3, generator=network_generator(5))
     assert torch.equal(first, torch.rand(3, generator=network_generator(5)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_hash_of_an_agent_is_that_of_its_content():
+def test_the_hash_of_an_agent_depends_on_its_content():
     def ppo(seed):
         entry = agent_entry("ppo")
         return entry.make(entry.config_class()(), VECTOR, spaces.Discrete(3), seed=seed, device="cpu")

@@ -1,4 +1,4 @@
-"""CCDR, alternating best response and LOLA: gradients by an independent reckoning, who moves, what is learnt."""
+"""CCDR, alternating best response and LOLA: gradients by an independent computation, turns, learning."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ def weights(pairs):
     return [[p.detach().clone() for p in player.parameters] for player in pairs.players]
 
 
-def test_networks_are_the_papers():
+def test_networks_have_the_papers_layers():
     config = SimilarityLearningConfig()
     pairs = make_pairs(GAME, config, [3, 4])
     shapes = [tuple(p.shape) for p in pairs.players[0].parameters]
@@ -69,8 +69,8 @@ def test_networks_are_the_papers():
 
 @pytest.mark.parametrize("seat", [0, 1])
 @pytest.mark.parametrize("settings", [{}, {"cut_gradient": True}, {"lookahead": 0.5}])
-def test_a_step_follows_the_gradient_of_ones_own_loss(seat, settings):
-    """Reckoned anew with torch's own layers and torch.func; the other's weights stand still."""
+def test_a_step_follows_the_gradient_of_the_players_own_loss(seat, settings):
+    """Computed again with torch's own layers and torch.func; the other player's weights are fixed."""
     config = dataclasses.replace(SMALL, **settings)
     pairs = make_pairs(GAME, config, [1])
     before = weights(pairs)
@@ -113,7 +113,7 @@ def test_a_step_follows_the_gradient_of_ones_own_loss(seat, settings):
     assert max(moved) == pytest.approx(config.learning_rate, rel=0.01)  # Adam's first step
 
 
-def test_what_becomes_of_a_pair_does_not_depend_on_the_others():
+def test_a_pairs_results_do_not_depend_on_the_others():
     found = []
     for seeds in ([7], [2, 7, 5]):
         pairs = make_pairs(GAME, SMALL, seeds)
@@ -128,7 +128,7 @@ def test_what_becomes_of_a_pair_does_not_depend_on_the_others():
         assert torch.allclose(alone, among, atol=1e-5)
 
 
-def test_copies_are_apart_and_repeat():
+def test_copies_are_independent_and_reproducible():
     pairs = make_pairs(GAME, SMALL, [0, 1])
     copies = [pairs.copy(), pairs.copy(), pairs.copy((0, 0))]
     before = weights(pairs)
@@ -144,8 +144,8 @@ def test_copies_are_apart_and_repeat():
     assert bool((pairs.evaluate(GAME).difference > 0.01).all())
 
 
-def test_networks_learn_to_cooperate_with_their_like_and_cutting_the_gradient_undoes_it():
-    """A short form, of one pair and small networks: mutual cooperation loses 1, mutual defection 5."""
+def test_networks_learn_to_cooperate_unless_the_gradient_is_cut():
+    """A short run with one pair and small networks: mutual cooperation has loss 1, mutual defection 5."""
     config = SimilarityLearningConfig(
         hidden=(32, 32), batch=64, pretraining_steps=500, turns=3, steps_per_turn=50, learning_rate=3e-3
     )
@@ -168,7 +168,7 @@ def test_networks_learn_to_cooperate_with_their_like_and_cutting_the_gradient_un
     assert ends[True] > 4
 
 
-def test_no_global_draws_are_made_and_pretraining_of_no_steps_leaves_networks_alone():
+def test_the_global_generator_is_unused_and_zero_steps_change_nothing():
     state = torch.get_rng_state()
     pairs = make_pairs(GAME, SMALL, [0, 1])
     before = weights(pairs)
@@ -181,7 +181,7 @@ def test_no_global_draws_are_made_and_pretraining_of_no_steps_leaves_networks_al
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_frozen_networks_take_no_gradient():
+def test_frozen_networks_have_no_gradient():
     network, optimizer = _learner(make_pairs(GAME, SMALL, [0]).players[0], 1e-3)
     assert isinstance(optimizer, FlatAdam)
     assert all(p.requires_grad for p in network.parameters)

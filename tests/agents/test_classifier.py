@@ -1,4 +1,4 @@
-"""The learners of one-step problems: behaviours, what each loss reads, learning, saving, and what is refused."""
+"""The classifier: behaviour policies, inputs of each loss, learning, saving, and errors."""
 
 import pytest
 import torch
@@ -48,13 +48,13 @@ def test_epsilon_greedy_behaviour(loss, epsilon):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "policy_gradient"])
-def test_the_others_answer_by_the_softmax_of_their_scores(loss):
+def test_other_losses_answer_by_the_softmax_of_the_scores(loss):
     scores = torch.tensor([[0.0, 2, 1, -1]])
     assert torch.allclose(make(loss=loss).behaviour(scores, None), torch.log_softmax(scores, -1))
 
 
 @pytest.mark.parametrize("loss", ["policy_gradient", "epsilon_greedy", "q"])
-def test_answers_are_drawn_from_the_behaviour_and_told_with_its_log_probability(loss):
+def test_answers_are_drawn_from_the_behaviour_policy_with_its_log_probability(loss):
     agent, obs = make(digits(classes=3), loss=loss, epsilon=0.5), torch.rand(1, 64).expand(30_000, 64)
     with torch.no_grad():
         agent.network.mlp.head_bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
@@ -78,7 +78,7 @@ def test_greedy_takes_the_greatest_score_that_is_legal(loss):
     assert mask.gather(1, agent.act(obs, mask, generator()).action[:, None]).all()
 
 
-def test_the_four_losses_have_one_network_with_one_start():
+def test_the_four_losses_have_the_same_initial_network():
     weights = [
         make(loss=loss).network.state_dict() for loss in ("cross_entropy", "policy_gradient", "epsilon_greedy", "q")
     ]
@@ -96,8 +96,8 @@ def test_no_score_depends_on_the_feedback():
 
 
 @pytest.mark.parametrize("loss", ["policy_gradient", "epsilon_greedy", "q"])
-def test_rewards_alone_teach_the_others(loss):
-    """With the feedback there or not they learn the same."""
+def test_other_losses_learn_from_rewards_alone(loss):
+    """They learn the same with and without the feedback."""
     after = []
     for feedback in ("bandit", "full"):
         game = digits(classes=3, feedback=feedback)
@@ -122,7 +122,7 @@ def test_cross_entropy_learns_from_the_label_whatever_was_answered():
 
 
 @pytest.mark.parametrize("loss", ["policy_gradient", "cross_entropy"])
-def test_rows_that_are_not_the_learners_teach_nothing(loss):
+def test_rows_of_others_are_not_learned_from(loss):
     game = digits(classes=3, feedback="full")
     after = []
     for spoil in (False, True):
@@ -168,7 +168,7 @@ def test_every_loss_learns_to_read_three_digits(name):
     assert float(test.step(answer).reward.mean()) > 0.95
 
 
-def test_a_saved_state_acts_and_learns_on_alike():
+def test_a_restored_agent_acts_and_learns_the_same():
     game = digits(classes=3)
     agent, batch = make(game, seed=1), GameBatch(game, 16, seed=1)
     agent.learn(rollout_of(agent, batch), 0.0, generator())
@@ -189,7 +189,7 @@ def test_a_run_on_one_split_is_evaluated_on_the_other(tmp_path):
         agent_settings={"loss": "cross_entropy", "learning_rate": 1e-2},
     )  # fmt: skip
     folder, summary = train(settings, tmp_path / "run", console=False)
-    assert 0.8 < summary["return_mean"] < 1  # half learned, so that the splits tell apart
+    assert 0.8 < summary["return_mean"] < 1  # half learned, so that the splits differ
     result = evaluate_run(folder, 300, env_settings={"split": "test"})
     played = play_episodes(
         load_agent(folder)[0], ID, 300, seed=1, settings={"feedback": "full", "split": "test"}, greedy=True
@@ -200,7 +200,7 @@ def test_a_run_on_one_split_is_evaluated_on_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
-def test_the_other_agents_train_on_it_too(agent, tmp_path):
+def test_other_agents_train_on_digits_too(agent, tmp_path):
     run = {"total_steps": 20_000, "num_envs": 64, "eval_episodes": 200, "video": False, "device": "cpu"}
     learning = {"num_steps": 4, "learning_rate": 3e-3} if agent == "ppo" else {"num_steps": 1, "learning_rate": 3e-3}
     settings = resolve(agent, ID, preset="none", run=run, env_settings={"classes": 3}, agent_settings=learning)
@@ -229,7 +229,7 @@ def test_bad_settings_are_refused(settings, message):
         ClassifierConfig(**settings)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatches_are_refused():
     game = digits()
     with pytest.raises(
         AgentError, match=r"'cross_entropy' learns from labels.*'feedback' \[10\] \(--env.feedback full\)"
@@ -246,14 +246,14 @@ def test_cross_entropy_refuses_rewards_below_zero_and_longer_episodes():
     game = digits(classes=2, rewards=[[1, -1], [-1, 1]], feedback="full")
     agent = make(game, loss="cross_entropy")
     rollout = rollout_of(agent, GameBatch(game, 8))
-    with pytest.raises(AgentError, match="met the reward -1; wanted 0 or more"):
+    with pytest.raises(AgentError, match="got the reward -1; wanted 0 or more"):
         agent.learn(rollout, 0.0, generator())
     rollout.terminated[0, 3] = False
-    with pytest.raises(AgentError, match="met an episode that goes on after the answer"):
+    with pytest.raises(AgentError, match="got an episode that continues after the answer"):
         agent.learn(rollout, 0.0, generator())
 
 
-def test_it_acts_where_actions_are_masked_and_episodes_long():
+def test_it_acts_with_masks_and_in_long_episodes():
     batch = mlbits.make_batch("mlbits/Knapsack-v0", 8, seed=0)
     agent = Classifier(ClassifierConfig(num_steps=5), batch.observation_space, batch.action_space)
     metrics = agent.learn(rollout_of(agent, batch), 0.5, generator())

@@ -1,4 +1,4 @@
-"""Kaplan 8.4: what ties supervised learning to reinforcement learning, by enumerating every example and answer.
+"""Kaplan 8.4: relations of supervised and reinforcement learning, by enumerating every example and answer.
 
 The expectations are exact sums in float64, of the agent's own losses over its own behaviour; nothing is sampled.
 """
@@ -51,7 +51,7 @@ def gradient(value, weights):
 
 
 def expected(learner, weights, pay, baseline=0.0):
-    """The exact expectation of the gradient that the agent descends."""
+    """The exact expectation of the agent's gradient."""
     probability, losses = rows_of(learner, weights, pay, baseline)
     return gradient((probability * losses).sum(), weights)
 
@@ -61,7 +61,7 @@ def log_policy(weights):
 
 
 def accuracy_gradient(weights, pay=ONE_HOT):
-    """Of J, the mean over examples of E_pi[R]."""
+    """The gradient of J, the mean over examples of E_pi[R]."""
     return gradient((log_policy(weights).exp() * pay).sum(-1).mean(), weights)
 
 
@@ -74,7 +74,7 @@ def test_cross_entropy_is_the_mean_of_minus_log_pi_of_the_label():
 
 @every_reward
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
-def test_under_uniform_answers_the_policy_gradient_is_cross_entropys_over_n(pay, scale):
+def test_with_uniform_answers_the_policy_gradient_is_cross_entropys_over_n(pay, scale):
     """E_uniform[R grad log pi(a|x)] = (1/n) sum_a R grad log pi(a|x), whatever the policy has become."""
     weights = network(scale)
     uniform = expected(agent("epsilon_greedy", epsilon=1.0), weights, pay)
@@ -82,7 +82,7 @@ def test_under_uniform_answers_the_policy_gradient_is_cross_entropys_over_n(pay,
     assert uniform.norm() > 0.01
 
 
-def test_a_policy_that_is_itself_uniform_has_that_gradient_of_its_own():
+def test_a_uniform_policy_has_the_same_gradient():
     weights = network(scale=0.0)  # all scores are 0
     assert torch.allclose(log_policy(weights).exp(), torch.full((), 1 / ANSWERS, dtype=torch.float64))
     own, label = (
@@ -92,11 +92,11 @@ def test_a_policy_that_is_itself_uniform_has_that_gradient_of_its_own():
     assert torch.allclose(own, label / ANSWERS, atol=1e-14)
     cold = network(scale=1.0)
     own, label = (expected(agent(loss), cold, ONE_HOT) for loss in ("policy_gradient", "cross_entropy"))
-    assert torch.cosine_similarity(own, label, dim=0) < 0.95  # the two part as soon as it is not
+    assert torch.cosine_similarity(own, label, dim=0) < 0.95  # the two differ as soon as it is not
 
 
 @every_reward
-def test_the_surrogates_expected_gradient_is_that_of_accuracy(pay):
+def test_the_expected_policy_gradient_is_that_of_accuracy(pay):
     """E_pi[R grad log pi] = grad E_pi[R]."""
     weights = network()
     assert torch.allclose(
@@ -104,7 +104,7 @@ def test_the_surrogates_expected_gradient_is_that_of_accuracy(pay):
     )
 
 
-def test_the_gradient_of_accuracy_is_cross_entropys_weighed_by_the_probability_of_the_label():
+def test_the_gradient_of_accuracy_is_cross_entropys_weighted_by_the_label_probability():
     weights = network()
     log_label = log_policy(weights)[torch.arange(EXAMPLES), LABELS]
     weighed = gradient((log_label.detach().exp() * log_label).mean(), weights)
@@ -123,7 +123,7 @@ def test_importance_weights_make_any_behaviours_gradient_that_of_accuracy(pay, e
     assert torch.allclose(gradient(surrogate, weights), accuracy_gradient(weights, pay), atol=1e-14)
 
 
-def test_without_them_epsilon_greedy_weighs_cross_entropy_by_the_behaviour():
+def test_without_importance_weights_epsilon_greedy_weights_cross_entropy_by_the_behaviour():
     weights, learner = network(), agent("epsilon_greedy", epsilon=0.2)
     scores = scores_of(weights)
     right = scores.argmax(-1) == LABELS
@@ -134,7 +134,7 @@ def test_without_them_epsilon_greedy_weighs_cross_entropy_by_the_behaviour():
     assert not torch.allclose(weighed, -accuracy_gradient(weights), atol=1e-2)
 
 
-def test_a_baseline_changes_nothing_in_the_mean_under_the_policys_own_answers_alone():
+def test_a_baseline_is_unbiased_only_on_policy():
     weights = network()
     plain, shifted = (expected(agent("policy_gradient"), weights, ONE_HOT, baseline) for baseline in (0.0, 0.7))
     assert torch.allclose(plain, shifted, atol=1e-14)
@@ -152,7 +152,7 @@ def test_under_uniform_answers_the_q_loss_is_a_regression_on_all_rewards_over_n(
 
 
 @pytest.mark.parametrize("answers_known", [True, False])
-def test_the_q_loss_is_least_where_q_is_the_reward(answers_known):
+def test_the_q_loss_is_minimal_where_q_is_the_reward(answers_known):
     scores, action = REWARDS.repeat_interleave(ANSWERS, 0), torch.arange(ANSWERS).repeat(EXAMPLES)
     reward = REWARDS.flatten() if answers_known else REWARDS.flatten() + 0.5
     losses = agent("q").losses(scores, None, action, torch.zeros(len(action)), reward, None)
@@ -160,7 +160,7 @@ def test_the_q_loss_is_least_where_q_is_the_reward(answers_known):
 
 
 def samples_needed(learner, weights):
-    """N for which the mean of N rows' gradients is as long as its deviation: tr Cov / |mean|^2."""
+    """N for which the mean of N rows' gradients is as long as its standard deviation: tr Cov / |mean|^2."""
     probability, losses = rows_of(learner, weights, ONE_HOT)
     each = torch.stack([gradient(loss, weights) for loss in losses_with_graph(learner, weights)])
     assert len(each) == len(losses)
@@ -175,8 +175,8 @@ def losses_with_graph(learner, weights):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_the_same_signal_takes_n_times_the_examples(scale):
-    """Under uniform answers N_RL + 1 = n (N_CE + 1), exactly: one row in n is paid, and says then what a label says."""
+def test_the_same_signal_to_noise_takes_n_times_the_examples(scale):
+    """With uniform answers N_RL + 1 = n (N_CE + 1), exactly: one row in n is rewarded, and then equals a label."""
     weights = network(scale)
     by_label = samples_needed(agent("cross_entropy"), weights)
     by_reward = samples_needed(agent("epsilon_greedy", epsilon=1.0), weights)

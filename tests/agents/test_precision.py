@@ -1,4 +1,4 @@
-"""DDPG's precision "auto": bfloat16 where the processor is fast at it, said and written down."""
+"""DDPG's precision "auto": bfloat16 if the processor is fast at it; the choice is printed and recorded."""
 
 import json
 import platform
@@ -33,7 +33,7 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_is_what_the_processor_is_fast_at(fast, value, chosen):
+def test_auto_chooses_the_fast_precision(fast, value, chosen):
     fast(value)
     config, note = DDPGConfig(precision="auto").settled("cpu")
     assert config.precision == chosen
@@ -45,7 +45,7 @@ def test_auto_is_what_the_processor_is_fast_at(fast, value, chosen):
     assert agent.precision == chosen
 
 
-def test_an_explicit_precision_stays_and_is_warned_of_where_it_is_slow(fast):
+def test_an_explicit_precision_is_kept_with_a_warning_if_slow(fast):
     fast(False)
     config = DDPGConfig(precision="bfloat16")
     same, note = config.settled("cpu")
@@ -65,7 +65,7 @@ def test_every_preset_of_ddpg_leaves_the_choice_to_the_machine():
             assert agent == "ddpg" or "precision" not in values.get("agent", {})
 
 
-def test_a_run_records_what_was_chosen_and_goes_on_with_it(fast, tmp_path, capsys):
+def test_a_run_records_the_chosen_precision_and_keeps_it(fast, tmp_path, capsys):
     fast(True)
     folder, _ = train(settings(precision="auto"), tmp_path / "run")
     assert "precision bfloat16: this processor" in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_a_run_records_what_was_chosen_and_goes_on_with_it(fast, tmp_path, capsy
     assert json.loads((folder / "config.json").read_text())["agent_config"]["precision"] == "bfloat16"
 
 
-def test_what_is_said_of_the_processor_agrees_with_its_flags(monkeypatch):
+def test_the_detected_processor_features_agree_with_its_flags(monkeypatch):
     """Linux lists a processor's features; elsewhere, and on ARM, there is nothing to compare with."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         assert processor.describe().isa

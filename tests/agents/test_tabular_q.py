@@ -1,4 +1,4 @@
-"""Tabular Q-learning: single updates by hand, convergence to the exact Q*, turns, masks, and double Q's cure."""
+"""Tabular Q-learning: single updates by hand, convergence to the exact Q*, turns, masks, and double Q-learning."""
 
 import dataclasses
 import math
@@ -39,7 +39,7 @@ def q_agent(actions=THREE, observations=FOUR, **settings):
 
 
 def steps(obs, actions, rewards, *, final=None, terminated=(), truncated=(), mask=None, active=None, last_mask=None):
-    """One copy's play: ``obs`` has one entry more than ``actions``; ends by the numbers of their steps."""
+    """A rollout of one copy: ``obs`` has one entry more than ``actions``; ends are given by their steps."""
     count = len(actions)
     flags = torch.zeros(2, count, 1, dtype=torch.bool)
     for row, ends in enumerate((terminated, truncated)):
@@ -79,24 +79,24 @@ def test_steps_one_after_another():
     assert agent.updates.sum() == 3
 
 
-def test_an_end_has_no_value_and_a_cut_that_of_its_last_observation():
+def test_terminated_has_no_bootstrap_and_truncated_the_last_observations():
     for kind, wanted in (("terminated", 3.0), ("truncated", 3.0 + 0.5 * 7.0)):
         agent = q_agent(step_size=1.0, discount=0.5)
-        agent.tables[0, 1, 2] = 100.0  # the next episode's first observation: none of this one's business
+        agent.tables[0, 1, 2] = 100.0  # the next episode's first observation, which must not be used
         agent.tables[0, 3, 0] = 7.0
         learn(agent, steps([0, 1], [1], [3.0], final=[3], **{kind: [0]}))
         assert agent.tables[0, 0, 1] == wanted
 
 
-def test_both_flags_at_once_are_an_end():
+def test_terminated_and_truncated_counts_as_terminated():
     agent = q_agent(step_size=1.0, initial_value=9.0)
     learn(agent, steps([0, 1], [1], [3.0], final=[3], terminated=[0], truncated=[0]))
     assert agent.tables[0, 0, 1] == 3.0
 
 
 @pytest.mark.parametrize(("size", "power"), [(0.5, 0.0), (0.5, 0.7), (1.0, 1.0)])
-def test_copies_that_do_the_same_count_as_updates_in_a_row(size, power):
-    """Of one common target that is the same, whatever the order."""
+def test_equal_updates_of_copies_count_as_consecutive_updates(size, power):
+    """With one common target the order does not matter."""
     agent, copies = q_agent(step_size=size, step_power=power), 5
     one = steps([0, 0], [1], [2.0], terminated=[0])
     several = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
@@ -119,8 +119,8 @@ def test_a_step_size_of_one_over_n_is_the_mean_of_all_targets():
     assert agent.tables[0, 0, 2].item() == pytest.approx(np.mean(targets))
 
 
-def test_double_takes_the_action_of_one_table_and_the_value_of_the_other():
-    """Whichever table the coin names; over many coins both are updated."""
+def test_double_selects_by_one_table_and_evaluates_by_the_other():
+    """For either result of the coin flip; over many flips both tables are updated."""
     named = set()
     for seed in range(20):
         agent = q_agent(step_size=1.0, discount=0.5, double=True)
@@ -137,7 +137,7 @@ def test_double_takes_the_action_of_one_table_and_the_value_of_the_other():
 # Acting
 
 
-def test_epsilon_falls_and_says_how_often_an_action_is_random():
+def test_epsilon_decays_and_is_the_frequency_of_random_actions():
     agent = q_agent(epsilon_start=0.8, epsilon_end=0.2, epsilon_fraction=0.5)
     for progress, wanted in ((0.0, 0.8), (0.25, 0.5), (0.5, 0.2), (1.0, 0.2)):
         metrics = learn(agent, steps([0, 0], [0], [0.0]), progress)
@@ -158,7 +158,7 @@ def test_illegal_actions_are_never_played_nor_bootstrapped_from():
     for greedy in (True, False):
         action = agent.act(torch.zeros(3000, dtype=torch.int32), mask, draw(1), greedy=greedy).action
         assert action.min() == 1
-        assert greedy or 0.3 < (action == 1).float().mean() < 0.7  # ties are drawn from
+        assert greedy or 0.3 < (action == 1).float().mean() < 0.7  # ties are drawn uniformly
     agent.tables[0, 1, 1] = 4.0
     both = [[False, True, True]] * 2
     learn(agent, steps([0, 0, 1], [1, 2], [1.0, 1.0], mask=both, last_mask=[False, True, False]))
@@ -168,7 +168,7 @@ def test_illegal_actions_are_never_played_nor_bootstrapped_from():
     assert agent.tables[0, 0].tolist() == [50.0, 5.0, 5.0]
 
 
-def test_parts_of_observations_and_actions_are_counted_together():
+def test_multi_discrete_parts_are_combined_into_one_index():
     observations, actions = spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2, 2])
     agent = TabularQ(TabularQConfig(step_size=1.0), observations, actions)
     assert agent.tables.shape == (1, 6, 4)
@@ -203,7 +203,7 @@ def test_a_decision_waits_for_the_seats_next_turn():
 
 
 def test_self_play_finds_the_winning_moves_of_nim():
-    """From heaps whose exclusive or is not 0 one can make it 0, which wins; the table finds all of these moves."""
+    """From heaps whose exclusive or is not 0 a move to 0 wins; the table finds all of these moves."""
     game = mlbits.make_game("test/Nim-v0", largest=3)
     batch = GameBatch(game, 64, seed=0, illegal="error")
     config = TabularQConfig(num_steps=2, discount=1.0, epsilon_end=0.2)
@@ -226,7 +226,7 @@ def test_self_play_finds_the_winning_moves_of_nim():
 
 @pytest.mark.parametrize("double", [False, True])
 def test_the_table_converges_to_the_exact_q_values(double):
-    """A slippery map with a pit, cut after 20 steps; every action goes on being tried at random.
+    """A slippery map with a pit, cut after 20 steps; every action keeps being tried at random.
 
     Ten other seeds end within 0.02 to 0.042.
     """
@@ -242,7 +242,7 @@ def test_the_table_converges_to_the_exact_q_values(double):
 
 
 @pytest.mark.parametrize("env", ["mlbits/GridWorld-v0", "mlbits/CliffWalk-v0"])
-def test_it_learns_the_best_way(env):
+def test_it_learns_the_best_path(env):
     batch = mlbits.make_batch(env, 64, seed=0)
     agent = trained(TabularQ(TabularQConfig(num_steps=4), batch.observation_space, batch.action_space), batch, 700)
     table = read_table(mlbits.make_game(env))
@@ -270,7 +270,7 @@ def bias_reset(state, params):
 def bias_step(state, params, actions, rewards):
     if state.place == 0:
         state.place = 1
-        return actions[0] == 1, False  # right ends at once, left leads on
+        return actions[0] == 1, False  # right terminates at once, left continues
     rewards[0] = -0.1 + normal(state)
     return True, False
 
@@ -315,7 +315,7 @@ def share_of_left(double, learners=500, episodes=(100, 200)):
     return shares
 
 
-def test_double_q_learning_is_not_drawn_to_the_noisy_side():
+def test_double_q_learning_does_not_prefer_the_noisy_side():
     """Left is worth -0.1 and right 0; at best left is taken in 5% of the episodes, by chance alone.
 
     As in the book's figure 6.5, plain Q-learning prefers left for long. 10 episodes of 500 learners: standard errors
@@ -328,10 +328,10 @@ def test_double_q_learning_is_not_drawn_to_the_noisy_side():
     assert single[1] > double[1]
 
 
-# As any agent
+# As for any agent
 
 
-def test_a_run_resumed_is_a_run_never_interrupted(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     settings = resolve(
         "q-learning", "mlbits/FourRooms-v0", preset="none", agent_settings={"double": True, "num_steps": 3},
         run={"total_steps": 480, "num_envs": 8, "checkpoint_every": 240, "video": False, "device": "cpu"},
@@ -345,7 +345,7 @@ def test_a_run_resumed_is_a_run_never_interrupted(tmp_path):
     assert equal(one, two)
 
 
-def test_state_dicts_go_both_ways():
+def test_state_dicts_round_trip():
     agent = q_agent(double=True, step_size=0.3)
     learn(agent, steps([0, 1, 2], [0, 1], [1.0, 2.0], mask=[[True, True, False]] * 2, last_mask=[True, True, True]))
     other = q_agent(double=True, step_size=0.3)
@@ -381,7 +381,7 @@ def test_bad_settings_are_refused(setting, value):
         TabularQConfig(**{setting: value})
 
 
-def test_it_is_refused_on_continuous_actions_by_name():
+def test_continuous_actions_are_refused_by_name():
     entry = agent_entry("q-learning")
     box = gym.spaces.Box(-1, 1, (1,), np.float32)
     with pytest.raises(AgentError, match=r"q-learning: got the action space Box.*Agents for continuous actions"):

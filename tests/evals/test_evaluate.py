@@ -50,7 +50,7 @@ def test_the_mean_and_interval_are_those_of_the_episodes(run, greedy):
     assert (result["episodes"], result["env_steps"], result["passed_over"]) == (40, 256, [])
 
 
-def test_a_run_is_played_under_other_settings_if_they_keep_its_spaces(run):
+def test_a_run_can_be_evaluated_with_other_settings_of_the_same_spaces(run):
     result = evaluate_run(run, 40, seed=5, env_settings={"slip": 0.0, "step_cost": 5.0, "horizon": 1})
     agent = load_agent(run)[0]
     settings = {**ENV, "slip": 0.0, "step_cost": 5.0, "horizon": 1}
@@ -68,7 +68,7 @@ def test_every_reproduction_can_be_loaded():
         eval_entry("gridworl")
 
 
-def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
+def test_a_custom_reproduction_can_be_registered(monkeypatch):
     monkeypatch.setattr("mlbits.evals.registry.EVALS", EVALS.copy())
     register_eval("mine", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "a copy"))
     assert eval_entry("mine").summary == "a copy"
@@ -76,7 +76,7 @@ def test_a_reproduction_of_ones_own_can_be_registered(monkeypatch):
         register_eval("classic", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "another"))
 
 
-def test_a_model_of_stable_baselines_is_evaluated_as_a_run_is(tmp_path):
+def test_a_stable_baselines_model_is_evaluated_like_a_run(tmp_path):
     game = make_game("mlbits/GridWorld-v0", **ENV)
     envs = make_sb3("mlbits/GridWorld-v0", 2, seed=0, **ENV)
     PPO("MlpPolicy", envs, n_steps=16, batch_size=16, seed=0, device="cpu").learn(64).save(tmp_path / "model.zip")

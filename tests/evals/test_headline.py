@@ -1,4 +1,4 @@
-"""What a run is summed up by, in numbers worked by hand, and through the command line."""
+"""The headline results of a run, in numbers worked out by hand, and through the command line."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def bot(env, **settings):
 
 
 class Sure:
-    """Always the same division of the coins."""
+    """An agent that always plays the same division of the coins."""
 
     experience = None
 
@@ -37,7 +37,7 @@ class Sure:
         return {}
 
 
-def test_a_game_that_has_been_gone_through_is_summed_up_by_that():
+def test_an_enumerated_game_is_summarised_by_exploitability():
     assert measure(bot(BLOTTO), BLOTTO, None, 10, seed=0, exploitability=0.25) == {"exploitability": 0.25}
     summary = {"return_mean": 0.0, "return_interval": [0.0, 0.0], "episodes": 20}
     found = {"exploitability": 0.25, "same_return": True}
@@ -48,13 +48,13 @@ def test_a_game_that_has_been_gone_through_is_summed_up_by_that():
     ]
 
 
-def test_others_are_summed_up_by_games_against_the_bots():
+def test_larger_games_are_summarised_by_games_against_bots():
     """100 games of two random players; Wilson's interval and Elo by their formulas."""
     env = GOOFSPIEL
     found = measure(bot(env), env, None, 99, seed=3, pool=[bot(env)] * 20, greedy=False)
     assert [row["opponent"] for row in found["against"]] == ["random", "the pool (16 of 20 copies)"]
     for row in found["against"]:
-        assert row["games"] == 100  # each seat as often
+        assert row["games"] == 100  # each seat equally often
         assert row["won"] + row["tied"] + row["lost"] == pytest.approx(1)
         z, n, p = 1.959963984540054, 100, row["won"]
         centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -67,7 +67,7 @@ def test_others_are_summed_up_by_games_against_the_bots():
         assert abs(points - 0.5) < 0.2
 
 
-def test_the_seat_that_is_measured_is_the_agents_own():
+def test_the_measured_seat_is_the_agents():
     """Against the same division every game of Blotto is a tie."""
     game = {"coins": 4, "fields": 3}
     found = measure(Sure(), BLOTTO, game, 10, seed=0, pool=[Sure()])
@@ -75,16 +75,16 @@ def test_the_seat_that_is_measured_is_the_agents_own():
     assert (mirror["opponent"], mirror["tied"], mirror["elo"]) == ("the pool", 1.0, 0.0)
 
 
-def test_lines_for_people():
+def test_headlines():
     row = {
         "opponent": "the pool", "games": 20, "won": 0.75, "won_interval": [0.5, 0.9], "tied": 0.0, "lost": 0.25,
         "elo": 190.8, "elo_interval": [0.2, None],
     }  # fmt: skip
     summary = {"return_mean": 1.5, "return_interval": [1.0, 2.0], "episodes": 20}
-    assert headlines(summary) == ["return 1.5 (95% interval 1 to 2, 20 episodes)"]
+    assert headlines(summary) == ["return 1.5 over 20 episodes (95% interval 1 to 2)"]
     assert headlines(summary | {"measured": {"against": [row], "same_return": False}}) == [
         "won 75.0% of 20 games against the pool (95% interval 50.0% to 90.0%), Elo +191 to it (+0 to any)",
-        "return 1.5 (95% interval 1 to 2, 20 episodes)",
+        "return 1.5 over 20 episodes (95% interval 1 to 2)",
     ]
 
 
@@ -92,7 +92,7 @@ def test_lines_for_people():
     ("returns", "same"),
     [([[1, -1], [0, 0]], True), ([[1, -1], [1, 1]], False), ([[3], [3]], False), ([[2, 1], [1, 2]], True)],
 )
-def test_which_returns_say_nothing(returns, same):
+def test_which_returns_are_uninformative(returns, same):
     assert Played(np.array(returns, float), np.ones(len(returns), np.int64)).same_return is same
 
 
@@ -112,7 +112,7 @@ def printed(capsys, *words):
         ("mlbits/GridWorld-v0", [], ["return "]),
     ],
 )
-def test_training_ends_with_what_was_measured(env, flags, starts, capsys, tmp_path):
+def test_training_prints_the_measurements(env, flags, starts, capsys, tmp_path):
     said = printed(capsys, "train", "ppo", env, *TINY, "--eval-episodes", "4", *flags, "--out", tmp_path / "run")
     lines = [line for line in said.splitlines() if line.startswith(("exploitability", "won", "return"))]
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * len(starts)
@@ -129,5 +129,5 @@ def test_training_ends_with_what_was_measured(env, flags, starts, capsys, tmp_pa
     assert f"its result: {lines[0].partition(' after ')[0]}" in again
     evaluated = printed(capsys, "eval", tmp_path / "run", "--episodes", "4")
     if env != "mlbits/GridWorld-v0":
-        assert "return 0, the same in every game, 4 episodes" in evaluated
+        assert "return 0 over 4 episodes (the same in every game)" in evaluated
         assert starts[0] in evaluated

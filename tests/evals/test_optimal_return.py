@@ -1,4 +1,4 @@
-"""The exact yardstick of returns, what `mlbits eval` says of it, and `mlbits solve`."""
+"""Optimal and random returns as references, their use in `mlbits eval`, and `mlbits solve`."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.cli import main
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.evaluate import evaluate_run
-from mlbits.evals.optimal_return import Yardstick, yardstick
+from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.solve import solve
 from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.episodes import play_episodes
@@ -34,8 +34,8 @@ register_test_games()
         ("FrozenLake-v1", {}, 0.7442),
     ],
 )
-def test_random_plays_mean_is_that_of_random_play(env, settings, optimum):
-    found = yardstick(env, settings)
+def test_the_random_return_is_the_mean_of_random_play(env, settings, optimum):
+    found = reference_returns(env, settings)
     if optimum is not None:
         assert found.optimum == pytest.approx(optimum, abs=1e-4)
     batch = open_batch(env, 1, settings=settings)
@@ -46,25 +46,25 @@ def test_random_plays_mean_is_that_of_random_play(env, settings, optimum):
     assert found.all_starts
 
 
-def test_a_score_is_a_place_between_random_play_and_the_best():
-    found = Yardstick(optimum=-13.0, random=-2000.0, all_starts=True)
+def test_a_score_is_a_position_between_random_and_best():
+    found = ReferenceReturns(optimum=-13.0, random=-2000.0, all_starts=True)
     assert (found.score(-13.0), found.score(-2000.0)) == (1.0, 0.0)
     assert found.score(-17.0) == pytest.approx(1 - 4 / 1987)
     assert found.score(-4000.0) < -1
-    assert Yardstick(optimum=1.0, random=1.0, all_starts=True).score(1.0) is None
-    alike = yardstick("test/Solitaire-v0")  # whoever plays alone takes the last stone
+    assert ReferenceReturns(optimum=1.0, random=1.0, all_starts=True).score(1.0) is None
+    alike = reference_returns("test/Solitaire-v0")  # a single player always takes the last stone
     assert (alike.optimum, alike.random) == (pytest.approx(1.0), pytest.approx(1.0))
     assert alike.score(1.0) is None
 
 
-def test_too_many_starts_are_those_that_were_played():
+def test_with_too_many_starts_the_played_ones_are_used():
     env = "mlbits/RandomGridWorld-v0"
     game = mlbits.make_game(env)
     played = play_episodes(RandomAgent(game.observation_space, game.action_space), env, 50, seed=4)
-    found = yardstick(env, None, played.starts)
+    found = reference_returns(env, None, played.starts)
     assert not found.all_starts
     assert found.optimum == pytest.approx(np.mean(1 - 0.01 * (played.starts["shortest"] - 1.0)), abs=1e-6)
-    assert yardstick(env) is None
+    assert reference_returns(env) is None
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_too_many_starts_are_those_that_were_played():
         ("CartPole-v1", {}),
     ],
 )
-def test_nothing_is_said_where_nothing_is_known(env, settings):
+def test_no_reference_where_it_cannot_be_computed(env, settings):
     starts = mlbits.make_batch(env, 20, **settings).records() if env in mlbits.registered() else None
-    assert yardstick(env, settings, starts) is None
+    assert reference_returns(env, settings, starts) is None
 
 
-def test_what_is_hidden_from_the_player_is_no_yardstick():
-    """Which arm is best cannot be seen where the means are drawn anew; in a chain's noise nothing is lost."""
+def test_no_reference_where_state_is_hidden():
+    """The best arm is not observable if the means are random; a chain's noise hides nothing relevant."""
     starts = mlbits.make_batch("mlbits/Bandit-v0", 20, means="random").records()
-    assert yardstick("mlbits/Bandit-v0", {"means": "random"}, starts) is None
-    assert yardstick("mlbits/Bandit-v0").optimum == pytest.approx(151.467, abs=1e-3)
-    assert yardstick("mlbits/DelayedChain-v0", {"observation": "distraction"}).optimum == 1.0
+    assert reference_returns("mlbits/Bandit-v0", {"means": "random"}, starts) is None
+    assert reference_returns("mlbits/Bandit-v0").optimum == pytest.approx(151.467, abs=1e-3)
+    assert reference_returns("mlbits/DelayedChain-v0", {"observation": "distraction"}).optimum == 1.0
 
 
 # mlbits eval
@@ -116,13 +116,13 @@ def test_training_draws_the_learned_policy_and_once_the_exact_one(run):
     assert drawn["view/policy_exact"] == [128]
 
 
-def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_path):
+def test_evaluation_prints_the_optimum_and_draws(run, capsys, tmp_path):
     file = tmp_path / "result.json"
     before = len(list(run.glob("events*")))
     assert main(["eval", str(run), "--episodes", "20", "--json", str(file)]) == 0
     said = capsys.readouterr().out
     result = json.loads(file.read_text())
-    found = yardstick("mlbits/GridWorld-v0", {"map": "S.G/...", "slip": 0.5, "horizon": 30})
+    found = reference_returns("mlbits/GridWorld-v0", {"map": "S.G/...", "slip": 0.5, "horizon": 30})
     assert (result["optimum"], result["random_return"]) == (found.optimum, found.random)
     assert result["score"] == pytest.approx(found.score(result["return_mean"]))
     assert result["share_of_optimum"] == pytest.approx(result["return_mean"] / found.optimum)
@@ -133,7 +133,7 @@ def test_evaluation_says_what_the_return_is_worth_and_draws(run, capsys, tmp_pat
     assert images(run)["view/policy_learned"][-1] == 256
 
 
-def test_evaluation_of_a_run_that_may_not_be_written_goes_on(run, monkeypatch):
+def test_a_read_only_run_can_be_evaluated(run, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
@@ -141,7 +141,7 @@ def test_evaluation_of_a_run_that_may_not_be_written_goes_on(run, monkeypatch):
     assert evaluate_run(run, 2)["episodes"] == 2
 
 
-def test_a_negative_optimum_has_a_score_and_no_share(tmp_path, capsys):
+def test_a_negative_optimum_has_a_score_and_no_fraction(tmp_path, capsys):
     settings = resolve(
         "q-learning", "mlbits/CliffWalk-v0", preset="none", env_settings={"horizon": 20},
         run={"total_steps": 64, "num_envs": 8, "eval_episodes": 1, "video": False, "device": "cpu"},
@@ -156,7 +156,7 @@ def test_a_negative_optimum_has_a_score_and_no_share(tmp_path, capsys):
 # mlbits solve
 
 
-def test_solve_says_what_was_found(tmp_path, capsys):
+def test_solve_prints_its_results(tmp_path, capsys):
     file, picture = tmp_path / "solved.json", tmp_path / "map.png"
     words = ["solve", "mlbits/GridWorld-v0", "--env.map", "S..G", "--discount", "0.5", "--json", str(file)]
     assert main([*words, "--picture", str(picture)]) == 0
@@ -185,7 +185,10 @@ def test_solve_says_what_was_found(tmp_path, capsys):
         (["mlbits/GridWorld-v0", "--state-limit", "10"], "GridWorld: got more than 10 states within"),
         (["mlbits/GridWorld-v0", "--discount", "2"], "discount: got 2.0; wanted a number from 0 to 1"),
         (["mlbits/GridWorld-v0", "--discont", "0.5"], "did you mean --discount?"),
-        (["mlbits/Knapsack-v0", "--picture", "x.png"], "picture: mlbits/Knapsack-v0 has no map to draw on"),
+        (
+            ["mlbits/Knapsack-v0", "--picture", "x.png"],
+            "picture: mlbits/Knapsack-v0 has no map to draw; wanted a gridworld",
+        ),
         (
             ["mlbits/GridWorld-v0", "--env.map", "S.G", "--picture", "/nowhere/x.png"],
             "picture: /nowhere/x.png cannot be",
@@ -193,7 +196,7 @@ def test_solve_says_what_was_found(tmp_path, capsys):
         (["mlbits/GridWorld-v0", "--env.slip", "2"], "slip: got 2.0"),
     ],
 )
-def test_what_cannot_be_solved_is_one_line(words, message, capsys):
+def test_unsolvable_environments_are_refused_in_one_line(words, message, capsys):
     assert main(["solve", *words]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

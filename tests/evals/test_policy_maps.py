@@ -1,4 +1,4 @@
-"""Pictures of policies on gridworlds: every cell's own move and value, whatever the agent sees, and the exact ones."""
+"""Pictures of policies on gridworlds: every cell's move and value for any observations, and the exact ones."""
 
 import numpy as np
 import pytest
@@ -61,14 +61,14 @@ def test_the_exact_picture_worked_by_hand():
 
 
 @pytest.mark.parametrize("name", ["ppo", "trpo", "reinforce", "dqn", "q-learning"])
-def test_agents_that_have_values_say_them(name):
+def test_agents_with_values_draw_them(name):
     game = mlbits.make_game(GRID, map=MAP)
     entry = agent_entry(name)
     agent = entry.make(entry.config_class()(), game.observation_space, game.action_space, seed=0, device="cpu")
     assert agent.state_values(torch.arange(5, dtype=torch.int32)).shape == (5,)
 
 
-def test_only_gridworlds_of_one_map_are_drawn():
+def test_only_gridworlds_with_a_fixed_map_are_drawn():
     for env in ("mlbits/DeepSea-v0", "mlbits/RandomGridWorld-v0", "CartPole-v1", "mlbits/Digits-v0"):
         assert fixed_map(env, {}) is None
         assert policy_pictures(None, resolve("ppo", env, preset="none"), device="cpu", exact=True) == {}
@@ -81,6 +81,6 @@ def test_a_map_too_large_to_be_solved_at_once_has_no_exact_picture():
     assert list(policy_pictures(table, settings, device="cpu", exact=True)) == ["policy/learned"]
 
 
-def test_nothing_is_written_where_there_is_nothing_to_show(tmp_path):
+def test_nothing_is_written_without_pictures(tmp_path):
     add_pictures(tmp_path, 5, {})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What training of several seats records besides its return: exploitability, Elo against the pool, who beats whom."""
+"""Measurements during multi-agent training: exploitability, Elo against the pool, win rates."""
 
 import json
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_curves_are_in_tensorboard_and_say_what_is_so(run):
+def test_the_curves_are_in_tensorboard_with_the_right_values(run):
     events = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     agent, _, state = load_agent(run)
@@ -49,7 +49,7 @@ def session_of(env=ENV, **run):
     )
 
 
-def test_elo_is_that_of_the_record_and_the_first_copy_has_none():
+def test_elo_comes_from_the_games_relative_to_the_first_copy():
     session = session_of(pool="latest")
     payoffs, first = session.opponents.payoffs, session.opponents.copies[0].number
     payoffs.wins[0, first], payoffs.wins[first, 0] = 100, 10
@@ -66,7 +66,10 @@ def test_measuring_changes_nothing():
         content_hash(session.learner), session.collector.generator.get_state().tolist(),
         session.opponents.state(), session.batch.state().tolist(),
     )  # fmt: skip
-    assert during_training(session).scalars.keys() == {"exploitability/agent", "exploitability/pool"}  # nobody has met
+    assert during_training(session).scalars.keys() == {
+        "exploitability/agent",
+        "exploitability/pool",
+    }  # no games yet
     after = (
         content_hash(session.learner), session.collector.generator.get_state().tolist(),
         session.opponents.state(), session.batch.state().tolist(),
@@ -74,13 +77,13 @@ def test_measuring_changes_nothing():
     assert before == after
 
 
-def test_what_has_no_exact_figure_has_none_and_one_seat_nothing():
+def test_large_games_have_no_exact_value_and_one_seat_no_measures():
     assert not during_training(session_of("mlbits/GridWorld-v0")).scalars
     assert not during_training(session_of("mlbits/SimilarityPD-v0")).scalars
     assert during_training(session_of()).scalars.keys() == {"exploitability/agent"}
 
 
-def test_a_learner_that_never_met_the_pool_has_no_elo_and_its_group_is_drawn_apart():
+def test_a_learner_that_never_met_the_pool_has_no_elo():
     session = session_of(pool="uniform")
     opponents = session.opponents
     opponents.freeze(0, 0)

@@ -1,6 +1,6 @@
-"""``mlbits`` in a process that is killed (SIGKILL, nothing is tidied up) at a moment that can be named.
+"""``mlbits`` in a process that is killed (SIGKILL, without clean-up) at a named moment.
 
-python -m tests.selfplay.killed MOMENT COUNT train ppo ...: killed the COUNT-th time that the moment comes.
+python -m tests.selfplay.killed MOMENT COUNT train ppo ...: killed at the COUNT-th occurrence of the moment.
 """
 
 import os

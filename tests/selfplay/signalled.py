@@ -1,6 +1,6 @@
-"""``mlbits`` in a process that gets real signals at moments that can be named.
+"""``mlbits`` in a process that gets real signals at named moments.
 
-python -m tests.selfplay.signalled MOMENT COUNT SIGNALS train ppo ...: at the COUNT-th coming of the moment each of
+python -m tests.selfplay.signalled MOMENT COUNT SIGNALS train ppo ...: at the COUNT-th occurrence of the moment each of
 SIGNALS (as in SIGINT,SIGTERM) is sent to the process itself.
 """
 

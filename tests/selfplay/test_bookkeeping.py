@@ -1,4 +1,4 @@
-"""What follows each turn of a run, with turns, evaluations and clocks that are written down beforehand."""
+"""Bookkeeping after each iteration, with scripted iterations, evaluations and clocks."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlbits.selfplay import bookkeeping
-from mlbits.selfplay.bookkeeping import Turns, _note_episodes
+from mlbits.selfplay.bookkeeping import Bookkeeping, _note_episodes
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.episodes import Played
 from mlbits.selfplay.finite import Guard, NotFiniteError
@@ -43,7 +43,7 @@ class Scripted(Session):
 
 
 class Noted:
-    """A tracker that keeps what it is given."""
+    """A tracker that keeps its records."""
 
     def __init__(self):
         self.rows, self.said = [], []
@@ -63,7 +63,7 @@ class Noted:
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    """Plays turns of some steps; returns the summary, at which steps was saved, and the tracker."""
+    """Runs iterations of some steps; returns the summary, the steps of checkpoints, and the tracker."""
 
     def play(session, steps=30, returns=(), episodes=(), metrics=lambda turn: {"loss": float(turn)}):
         saved, left, tracker = [], list(returns), Noted()
@@ -77,7 +77,7 @@ def script(monkeypatch, tmp_path):
             return Played(np.full((session.settings.run.eval_episodes, 1), now), np.array([3, 5]))
 
         monkeypatch.setattr(bookkeeping, "play_episodes", played)
-        after, ended, turn = Turns(session, tracker, tmp_path), list(episodes), 0
+        after, ended, turn = Bookkeeping(session, tracker, tmp_path), list(episodes), 0
         while not session.finished:
             now = np.array(ended.pop(0) if ended else [], float)
             after.after(steps, Episodes(now, np.full(len(now), 4 + turn)), metrics(turn))
@@ -87,8 +87,8 @@ def script(monkeypatch, tmp_path):
     return play
 
 
-def test_evaluations_keep_to_their_grid_whatever_a_turn_takes(script):
-    """Turns of 30 steps: each multiple of 100 is passed by the turn that ends at or after it, and the end counts."""
+def test_evaluations_keep_their_schedule_for_any_iteration_length(script):
+    """Iterations of 30 steps: evaluated after the first one at or past each multiple of 100, and at the end."""
     _, _, tracker = script(Scripted(eval_every=100))
     assert [step for step, _ in tracker.of("return/eval")] == [120, 210, 300, 420, 450]
     _, _, tracker = script(Scripted(eval_every=50, total_steps=400), steps=130)  # two are passed at once: one is made
@@ -97,10 +97,10 @@ def test_evaluations_keep_to_their_grid_whatever_a_turn_takes(script):
     assert [step for step, _ in tracker.of("return/eval")] == [450]
 
 
-def test_so_do_checkpoints_and_records(script):
+def test_checkpoints_and_records_keep_their_schedule(script):
     _, saved, tracker = script(Scripted(checkpoint_every=100, record_every=70))
     assert saved == [120, 210, 300, 420, 450]
-    # The first turn records; then multiples of 70 are passed at 90, 150, ...; every checkpoint has a record before it.
+    # The first one records; then multiples of 70 are passed at 90, 150, ...; every checkpoint has a record before it.
     assert [step for step, _ in tracker.of("speed/steps_per_second")] == [30, 90, 120, 150, 210, 300, 360, 420, 450]
     _, saved, tracker = script(Scripted())
     assert saved == [450]
@@ -150,11 +150,11 @@ def test_a_run_ends_once_it_is_solved_where_that_is_asked_for(script):
         assert script(session, episodes=[[1, 2], [3]])[0]["env_steps"] == end
 
 
-def test_where_there_is_no_threshold_nothing_is_said_of_being_solved(script):
+def test_without_a_threshold_nothing_is_solved(script):
     assert "solved_at" not in script(Scripted())[0]
 
 
-def test_in_a_league_the_main_agents_episodes_alone_count():
+def test_in_a_league_only_the_main_agents_episodes_count():
     session = Scripted(threshold=2.0, solved_episodes=2)
     clock = SimpleNamespace(update=lambda: None)
     _note_episodes(session, Episodes(np.array([9.0, 1, 9]), np.ones(3), owner=np.array([1, 0, 2])), clock)
@@ -169,13 +169,13 @@ def test_training_records_have_the_latest_returns_and_the_lengths_since_the_last
     assert tracker.of("return/train_length") == [(30, 4), (60, 5), (120, 7)]
 
 
-def test_metrics_are_recorded_once_and_a_turn_without_any_leaves_the_last_standing(script):
+def test_metrics_are_recorded_once_and_kept_if_none_are_reported(script):
     session = Scripted(record_every=60, total_steps=180)
     _, _, tracker = script(session, metrics=lambda turn: {"loss": float(turn)} if turn in (0, 2) else {})
     assert [(step, value) for step, value in tracker.of("learn/loss")] == [(30, 0.0), (120, 2.0)]
 
 
-def test_an_evaluation_that_pays_no_number_ends_the_run_saved_and_is_not_the_best(script):
+def test_a_nan_in_an_evaluation_ends_the_run_after_saving(script):
     session, saved = Scripted(eval_every=90, eval_episodes=2), None
     with pytest.raises(NotFiniteError, match="return of an evaluation episode: got nan at step 180, copy 0"):
         saved = script(session, returns=[1, float("nan")])

@@ -1,4 +1,4 @@
-"""Collecting: a rollout holds what was played, row by row, and episodes are counted as a slow loop would."""
+"""Collecting: a rollout holds what was played, row by row, and episodes are counted as by a slow loop."""
 
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ def draw(seed=0):
 
 
 class Player:
-    """Plays the legal action that its number picks, and signs its decisions with its number."""
+    """Plays the legal action with its number, and marks its decisions with its number."""
 
     experience: ClassVar[RolloutSpec] = RolloutSpec(WINDOW, whole_episodes=False)
 
@@ -49,7 +49,7 @@ def collector_of(game_id, spec=None, num_envs=7, **settings):
 
 
 def replay(twin, rollout, played=None):
-    """Step a twin batch with the same actions and compare everything that the rollout says."""
+    """Step a second batch with the same actions and compare everything in the rollout."""
     for t in range(rollout.carried is not None, len(rollout.reward)):  # what was carried over is no step
         compare(pick(rollout.obs, t), twin.obs)
         if twin.legal_mask is not None:
@@ -72,7 +72,7 @@ def compare(one, two):
 
 
 def slow_episodes(windows, owned):
-    """Returns and lengths by adding up one step after another; owned [B, P] says whose rewards count."""
+    """Returns and lengths by adding up one step after another; owned [B, P] are the seats whose rewards count."""
     found, total, length = [], np.zeros(owned.shape), np.zeros(len(owned), int)
     for rollout in windows:
         ended = (rollout.terminated | rollout.truncated).numpy()
@@ -85,7 +85,7 @@ def slow_episodes(windows, owned):
 
 
 def clone(rollout):
-    """A rollout lives in the collector's memory, which the next one writes over."""
+    """Copy a rollout, since the next one overwrites the collector's memory."""
     fields = {name: getattr(rollout, name) for name in type(rollout).__slots__}
     copied = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in fields.items()}
     return type(rollout)(**copied)
@@ -108,7 +108,7 @@ def seats(num_envs, num_seats, players, seed=1):
         ("test/Solitaire-v0", 1),
     ],
 )
-def test_a_rollout_is_what_was_played(game_id, players):
+def test_a_rollout_holds_what_was_played(game_id, players):
     collector, twin = collector_of(game_id)
     agents = tuple(Player(k) for k in range(players))
     lineup = Lineup(agents, seats(7, twin.num_seats, players))
@@ -146,7 +146,7 @@ def test_each_learner_of_a_league_counts_the_returns_of_its_own_seats():
     assert min(counted.values()) > 1e-3  # to take another's for one's own would be seen
 
 
-def test_every_player_decides_for_its_own_rows_alone():
+def test_every_player_decides_only_for_its_rows():
     collector, _ = collector_of("test/Throws-v0")
     agents, seating = tuple(Player(k) for k in range(3)), seats(7, 3, 3)
     rollout, _, _ = collector.collect(Lineup(agents, seating))
@@ -185,7 +185,7 @@ def test_seats_that_wait_for_their_turn_are_not_active(players):
 
 
 @pytest.mark.parametrize("players", [1, 2])
-def test_for_a_replay_passes_are_not_active_and_who_acts_after_the_last_step_is_told(players):
+def test_replay_rollouts_have_inactive_passes_and_last_active(players):
     batch, twin = (mlbits.make_batch("test/Nim-v0", 7, seed=3, horizon=5) for _ in range(2))
     collector, seating = Collector(batch, ReplaySpec(4, 1000), draw()), seats(7, 2, players)
     lineup = Lineup(tuple(Player(k) for k in range(players)), seating)
@@ -203,7 +203,7 @@ def test_for_a_replay_passes_are_not_active_and_who_acts_after_the_last_step_is_
     assert cuts > 5
 
 
-def test_whole_episodes_start_anew_and_count_once():
+def test_whole_episodes_are_reset_and_count_once():
     spec = RolloutSpec(60, whole_episodes=True)
     collector, _ = collector_of("test/Throws-v0", spec, horizon=9)
     lineup = self_play(Player(1), 7, 3, torch.device("cpu"))
@@ -237,7 +237,7 @@ def test_episodes_longer_than_allowed_are_cut_as_truncated():
     assert torch.equal(rollout.last_obs[:, :, 2], torch.ones(7, 3, dtype=torch.int8))  # the last throw
 
 
-def test_a_real_end_is_not_overwritten_by_the_cut():
+def test_a_real_end_is_not_overwritten_by_the_truncation():
     spec = RolloutSpec(6, whole_episodes=True)
     collector, twin = collector_of("test/Throws-v0", spec, num_envs=64, end=0.2, horizon=None)
     twin.reset()  # the collector starts its episodes anew
@@ -260,7 +260,7 @@ def test_continuous_actions_are_kept_as_they_were_drawn():
         pass
 
 
-def test_dict_observations_and_several_choices_are_collected():
+def test_dict_observations_and_multi_discrete_actions_are_collected():
     collector, twin = collector_of("test/Signs-v0")
     agent = RandomAgent(twin.observation_space, twin.action_space)
     rollout, _, _ = collector.collect(self_play(agent, 7, 1, torch.device("cpu")))
@@ -281,7 +281,7 @@ def test_episodes_under_way_are_saved():
     assert first.lengths.tolist() == second.lengths.tolist()
 
 
-def test_a_wrapped_environment_is_collected_alike():
+def test_a_wrapped_environment_is_collected_too():
     batch, twin = open_batch("CartPole-v1", 4, seed=5), open_batch("CartPole-v1", 4, seed=5)
     collector = Collector(batch, RolloutSpec(60, whole_episodes=False), draw())
     agent = RandomAgent(batch.observation_space, batch.action_space)
@@ -311,7 +311,7 @@ def trained_against(opponent, game_id, iterations, **settings):
     return means
 
 
-def test_a_learner_gets_better_than_a_player_of_random_moves():
+def test_a_learner_beats_random_play():
     """In turn and under a mask, from its own seat's reward: over ten seeds it ended between 0.36 and 0.46."""
 
     def chance(batch):
@@ -322,7 +322,7 @@ def test_a_learner_gets_better_than_a_player_of_random_moves():
     assert np.mean(means[-10:]) > 0.25
 
 
-def test_a_learner_finds_the_answer_to_players_that_never_change():
+def test_a_learner_finds_the_best_response_to_fixed_players():
     """Paper against two rocks wins twice a step, in six or seven steps an episode."""
     means = trained_against(lambda _: Player(0), "test/Throws-v0", 20, num_steps=16, learning_rate=5e-3)
     assert abs(means[0]) < 3

@@ -1,4 +1,4 @@
-"""Playing whole episodes with fixed agents: one a copy, to its end, by seed alone."""
+"""Playing whole episodes with fixed agents: one per copy, to its end, as a function of the seed."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ register_test_games()
 
 
 class Always:
-    """Plays one action, and counts how often it was asked for the best one."""
+    """Plays one action, and counts how often it was called with greedy."""
 
     def __init__(self, action):
         self.action, self.greedy = action, []
@@ -30,7 +30,7 @@ def chance(env, **settings):
     return RandomAgent(game.observation_space, game.action_space)
 
 
-def test_returns_and_lengths_of_a_straight_walk():
+def test_returns_and_lengths_by_hand():
     settings = {"map": "S..G", "step_cost": 0.25, "horizon": 9}
     played = play_episodes(Always(1), "mlbits/GridWorld-v0", 5, seed=0, settings=settings)
     assert played.returns.tolist() == [[0.5]] * 5  # two steps at a quarter, then the goal
@@ -50,7 +50,7 @@ def test_every_seat_has_its_return():
 
 
 def test_each_episode_counts_once_however_short():
-    """As a batch would play them one by one: the first episode of each copy and no other."""
+    """Only the first episode of each copy counts."""
     played = play_episodes(chance("test/Throws-v0"), "test/Throws-v0", 50, seed=3)
     assert len(played.lengths) == 50
     assert 1 <= played.lengths.min() < played.lengths.max() <= 10
@@ -87,14 +87,14 @@ def test_drawing_changes_nothing():
     assert one.returns.tolist() == two.returns.tolist()
 
 
-def test_the_best_action_is_asked_for_unless_draws_are():
+def test_greedy_is_passed_to_the_agent():
     for greedy in (True, False):
         agent = Always(1)
         play_episodes(agent, "mlbits/GridWorld-v0", 1, seed=0, settings={"map": "S.G"}, greedy=greedy)
         assert set(agent.greedy) == {greedy}
 
 
-def test_an_episode_without_an_end_is_cut_and_counted():
+def test_an_endless_episode_is_cut_and_counted():
     settings = {"map": "S.G", "horizon": None, "step_cost": 0.5}
     played = play_episodes(Always(3), "mlbits/GridWorld-v0", 2, seed=0, settings=settings, max_steps=50)
     assert (played.cut, played.lengths.tolist(), played.returns.tolist()) == (2, [50, 50], [[-25.0]] * 2)

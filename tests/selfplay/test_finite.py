@@ -31,7 +31,7 @@ ENV = "test/Poison-v0"
 
 
 class Poison(gym.Env):
-    """Pays 1 a step, in episodes of seven steps; copy 1 (of seed 1) gives ``value`` once, at its step ``at``."""
+    """Reward 1 per step, in episodes of seven steps; copy 1 (of seed 1) returns ``value`` once, at its step ``at``."""
 
     armed = True
 
@@ -75,7 +75,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "cross_entropy.py"
 
 @pytest.fixture
 def own_agent(monkeypatch):
-    """An agent of a user's own, that of the docs; known within a test alone."""
+    """A custom agent, that of the docs, registered only within a test."""
     module = types.ModuleType("own_cross_entropy")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(REGISTERED, "cross_entropy", None)
@@ -113,7 +113,7 @@ def words(agent, folder, **settings):
 
 
 def finite(path):
-    """Whether every number of a checkpoint's weights is finite but for those that never are."""
+    """Whether all weights of a checkpoint are finite, except those that never are."""
     found = load_file(path / "weights.safetensors")
     return all(bool(v.isfinite().all()) for k, v in found.items() if v.is_floating_point() and "range" not in k)
 
@@ -124,7 +124,7 @@ CASES += [(agent, "observation", "inf") for agent in AGENTS if agent not in ("pp
 
 
 @pytest.mark.parametrize(("agent", "what", "value"), CASES)
-def test_what_an_environment_gives_ends_the_run_by_name_and_the_last_good_checkpoint_stays(
+def test_a_bad_number_from_the_environment_ends_the_run_and_keeps_the_last_checkpoint(
     agent, what, value, tmp_path, capsys, own_agent
 ):
     folder = tmp_path / "run"
@@ -133,7 +133,7 @@ def test_what_an_environment_gives_ends_the_run_by_name_and_the_last_good_checkp
     kept = max((folder / "checkpoints").iterdir())
     assert said == (
         f"error: {ENV}: {what}: got {float(value):g} at step {2 * AT}, copy 1; wanted a finite number, at most 1.8e+19 "
-        f"in size; {folder} has ended, the last good checkpoint stays: {kept}"
+        f"in size; {folder} was stopped, the last good checkpoint stays: {kept}"
     )
     assert 20 <= int(kept.name[5:]) <= 2 * AT  # saved every 20 steps, or once a rollout
     assert finite(kept)
@@ -144,17 +144,17 @@ def test_what_an_environment_gives_ends_the_run_by_name_and_the_last_good_checkp
 
 
 @pytest.mark.parametrize("agent", ["ppo", "reinforce", "dqn, compiled", "sb3-ppo"])
-def test_the_last_observation_of_an_episode_counts_too(agent, tmp_path, capsys):
+def test_final_observations_are_checked_too(agent, tmp_path, capsys):
     assert main(words(agent, tmp_path / "run", what="observation", at=28)) == 2
     assert f"{ENV}: observation: got nan at step 56, copy 1;" in capsys.readouterr().err
 
 
-def test_so_do_the_parts_of_a_dict(tmp_path, capsys):
+def test_parts_of_dict_observations_are_checked_too(tmp_path, capsys):
     assert main(words("ppo", tmp_path / "run", what="observation", parts=True)) == 2
     assert f"{ENV}: observation: got nan at step {2 * AT}, copy 1;" in capsys.readouterr().err
 
 
-def test_a_run_that_ended_so_has_it_in_tensorboard_and_goes_on_from_its_checkpoint(tmp_path, capsys, monkeypatch):
+def test_the_error_is_in_tensorboard_and_the_run_can_be_resumed(tmp_path, capsys, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "run"
@@ -163,7 +163,7 @@ def test_a_run_that_ended_so_has_it_in_tensorboard_and_goes_on_from_its_checkpoi
     events.Reload()
     text = events.Tensors("stopped/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text in capsys.readouterr().err
-    monkeypatch.setattr(Poison, "armed", False)  # mended
+    monkeypatch.setattr(Poison, "armed", False)  # fixed
     assert main(["resume", str(folder)]) == 0
     assert json.loads((folder / "summary.json").read_text())["env_steps"] >= 200
 
@@ -188,7 +188,7 @@ def test_large_numbers_whose_squares_fit_are_learned_from(tmp_path):
     assert finite(max((tmp_path / "large" / "checkpoints").iterdir()))
 
 
-# What learning comes to
+# Results of learning
 
 
 def settings(agent="ppo", **agent_settings):
@@ -221,12 +221,12 @@ def test_a_loss_gradient_or_error_that_is_not_finite_ends_the_run(name, value, t
     assert max(kept.parent.iterdir()) == kept
 
 
-def test_other_metrics_may_say_nothing():
+def test_other_metrics_may_be_nan():
     check_metrics({"elite_return": float("nan"), "q": float("inf"), "loss": 1.0}, "env", 0)
 
 
 def poisoned_after(learnings, monkeypatch):
-    """PPO whose critic's last bias becomes NaN after so many learnings, which no metric shows."""
+    """PPO whose critic's last bias becomes NaN after some updates, which no metric shows."""
     original, calls = PPO.learn, []
 
     def learn(self, *arguments):
@@ -250,7 +250,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     assert resume(folder, console=False)[1]["env_steps"] >= 2000
 
 
-def test_nor_evaluated_nor_frozen(tmp_path, monkeypatch):
+def test_weights_that_are_not_finite_are_never_evaluated_or_frozen(tmp_path, monkeypatch):
     poisoned_after(2, monkeypatch)
     seats = resolve(
         "ppo", "mlbits/Blotto-v0", preset="none", agent_settings={"hidden": [8], "num_steps": 16},
@@ -271,7 +271,7 @@ def test_nor_evaluated_nor_frozen(tmp_path, monkeypatch):
     assert not evaluated
 
 
-def test_every_learner_of_a_league_is_looked_at(tmp_path, monkeypatch):
+def test_every_learner_of_a_league_is_checked(tmp_path, monkeypatch):
     league = resolve(
         "ppo", "mlbits/Blotto-v0", preset="none", agent_settings={"hidden": [8], "num_steps": 16},
         env_settings={"coins": 3}, run={"num_envs": 8, "pool": "league"},
@@ -284,7 +284,7 @@ def test_every_learner_of_a_league_is_looked_at(tmp_path, monkeypatch):
         session.check_weights()
 
 
-def test_an_error_that_no_priority_can_be_made_of_ends_the_run(tmp_path):
+def test_an_error_that_is_not_a_valid_priority_ends_the_run(tmp_path):
     # Weights so large that Q overflows float32, as a learning rate far too high makes them.
     prioritised = settings(
         "dqn", priority_exponent=0.6, learning_starts=64, buffer_size=2000, batch_size=8, dueling=True, num_steps=4
@@ -299,7 +299,7 @@ def test_an_error_that_no_priority_can_be_made_of_ends_the_run(tmp_path):
     assert float(session.replay._tree.total) == session.replay.added == 96  # as before: all of the first priority, 1
 
 
-def test_a_guard_knows_what_was_not_finite_from_the_start():
+def test_a_guard_allows_tensors_that_start_infinite():
     guard = Guard({"range": torch.tensor([float("inf"), 0.0]), "weight": torch.ones(2), "count": torch.tensor(3)})
     guard.check({"range": torch.tensor([float("-inf"), 1.0]), "weight": torch.zeros(2)}, "env", 5)
     with pytest.raises(NotFiniteError, match=r"env: weights 'weight': got -inf at step 5"):
@@ -308,7 +308,7 @@ def test_a_guard_knows_what_was_not_finite_from_the_start():
         guard.check({"later": torch.tensor(float("nan"))}, "env", 5)
 
 
-# The look through a rollout, number by number
+# Checking a rollout, number by number
 
 
 def rollout(steps=3, copies=2, seats=2, dtype=torch.float32):
@@ -346,8 +346,8 @@ def test_each_number_of_a_rollout_is_named_by_step_and_copy(name, place, quantit
 @pytest.mark.parametrize("num_steps", [1, 3, 4])
 @pytest.mark.parametrize("seat", [0, 1])
 @pytest.mark.parametrize(("what", "tick"), [("reward", 5), ("reward", 6), ("obs", 5), ("obs", 6)])
-def test_a_seat_that_waits_hides_no_number(what, tick, seat, num_steps):
-    """Its open decision is kept for the next rollout, and in checkpoints, with what it has earned."""
+def test_open_decisions_are_checked_too(what, tick, seat, num_steps):
+    """An open decision is kept for the next rollout, and in checkpoints, with its reward so far."""
     register_test_games()
     config = {"num_steps": num_steps, "hidden": (8,), "minibatches": 1}
     session = open_session(resolve("ppo", "test/Tug-v0", preset="none", run={"num_envs": 3}, agent_settings=config))
@@ -370,14 +370,14 @@ def test_a_seat_that_waits_hides_no_number(what, tick, seat, num_steps):
     assert (raised.value.quantity, raised.value.env_steps, raised.value.copy) == (quantity, 3 * tick, 1)
 
 
-def test_of_several_the_earliest_is_named():
+def test_the_earliest_bad_number_is_named():
     played = rollout()
     played.reward[2, 0, 0] = played.obs[1, 1, 0, 0] = float("nan")
     with pytest.raises(NotFiniteError, match="env: observation: got nan at step 2, copy 1"):
         check_rollout(played, False, "env", 0)
 
 
-def test_a_sum_that_overflows_where_no_number_does_is_none_of_it():
+def test_an_overflow_of_the_sum_alone_is_no_error():
     played = rollout()
     played.reward[:], played.obs[:] = 1.8e19, -1.8e19  # each square is just below the largest float32
     check_rollout(played, True, "env", 0)
@@ -390,7 +390,7 @@ def test_a_sum_that_overflows_where_no_number_does_is_none_of_it():
         check_array(np.array([[0, 0], [0, np.nan]], np.float16), "observation", "env", 3)
 
 
-def test_a_rollout_that_ends_a_run_is_not_in_the_replay(monkeypatch):
+def test_a_bad_rollout_is_not_added_to_the_replay_buffer(monkeypatch):
     session = open_session(settings("dqn", learning_starts=16, buffer_size=2000, num_steps=4))
     session.learn(session.collect()[0])
     step = session.batch.step
@@ -407,7 +407,7 @@ def test_a_rollout_that_ends_a_run_is_not_in_the_replay(monkeypatch):
     assert bool(session.replay._reward.isfinite().all())
 
 
-def test_the_message_can_be_pasted(tmp_path):
+def test_the_messages_command_can_be_pasted(tmp_path):
     """A folder of spaces stays one word of the shell."""
     from mlbits.selfplay.interrupts import resume_command
 

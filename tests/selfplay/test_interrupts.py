@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe end a run saved; resumed it ends bit for bit like one left alone."""
+"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe save a run; resumed it ends bit for bit like an uninterrupted one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STILL = "--total-steps 1000 --preset none --num-envs 8 --eval-every 0 --no-video
 
 
 def signalled(moment, count, signals, *words):
-    """Run ``mlbits`` in a process of its own that gets signals at the count-th coming of a moment."""
+    """Run ``mlbits`` in a process that gets signals at the count-th occurrence of a moment."""
     command = [sys.executable, "-m", "tests.selfplay.signalled", moment, str(count), signals, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr, done.stderr
@@ -46,22 +46,22 @@ def signalled(moment, count, signals, *words):
         pytest.param("trust region", "saving", 2, "SIGINT", [384], marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_was_interrupted_is_saved_and_ends_as_if_it_had_not_been(
+def test_an_interrupted_run_is_saved_and_ends_like_an_uninterrupted_one(
     name, moment, count, signals, saved, left_alone, tmp_path  # noqa: F811
 ):  # fmt: skip
     folder = tmp_path / "a run"
     done = signalled(moment, count, signals, "train", *RUNS[name].split(), "--out", str(folder))
     assert done.returncode == STATUS[signals], done.stderr
     assert steps_of(folder) == saved
-    assert f"{signals}: finishing the iteration, then saving; again: stop at once" in done.stderr
+    assert f"{signals}: finishing the iteration, then saving; a second signal stops at once" in done.stderr
     assert f"{signals}: stopped after {saved[-1]:,} steps; saved: {newest(folder)}\n" in done.stderr
-    how = re.search(r"^go on with: mlbits (resume .*)$", done.stderr, re.M)[1]
+    how = re.search(r"^to continue: mlbits (resume .*)$", done.stderr, re.M)[1]
     assert not (folder / "summary.json").exists()
     assert main(shlex.split(how)) == 0
     compare(folder, left_alone(name))
 
 
-def test_a_wrapped_environment_is_saved_too_and_goes_on(tmp_path):
+def test_a_run_on_a_wrapped_environment_can_be_interrupted_and_resumed(tmp_path):
     folder = tmp_path / "run"
     done = signalled("learning", 3, "SIGINT", "train", *RUNS["wrapped"].split(), "--out", str(folder))
     assert (done.returncode, steps_of(folder)) == (130, [384])
@@ -70,7 +70,7 @@ def test_a_wrapped_environment_is_saved_too_and_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_again_and_again(left_alone, tmp_path):  # noqa: F811
+def test_a_run_interrupted_repeatedly(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     assert signalled("learning", 2, "SIGINT", "train", *RUNS["replay"].split(), "--out", str(folder)).returncode == 130
     for count in (1, 7):
@@ -86,7 +86,7 @@ def test_a_second_signal_stops_at_once_and_harms_nothing(moment, count, kept, le
     folder = tmp_path / "run"
     done = signalled(moment, count, "SIGINT,SIGINT", "train", *RUNS["cartpole"].split(), "--out", str(folder))
     assert done.returncode == 130
-    assert f"stopped at once; {folder} goes on from its newest checkpoint: mlbits resume {folder}" in done.stderr
+    assert f"stopped at once; to continue from the newest checkpoint: mlbits resume {folder}" in done.stderr
     assert steps_of(folder) == kept
     assert main(["resume", str(folder)]) == 0
     compare(folder, left_alone("cartpole"))
@@ -99,14 +99,14 @@ def test_a_terminals_ctrl_c_that_a_parent_passes_on_is_one_request(tmp_path):
     assert steps_of(folder) == [256]
 
 
-def test_before_there_is_a_run_there_is_nothing_to_save(tmp_path):
+def test_an_interruption_before_the_run_saves_nothing(tmp_path):
     folder = tmp_path / "run"
     done = signalled("opening", 1, "SIGINT", "train", *RUNS["gridworld"].split(), "--out", str(folder))
     assert (done.returncode, done.stderr.strip()) == (130, "interrupted before the run began")
     assert not folder.exists()
 
 
-def test_a_run_that_was_over_anyway_is_finished(left_alone, tmp_path):  # noqa: F811
+def test_a_signal_at_the_end_of_a_run(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     done = signalled("finishing", 1, "SIGTERM", "train", *RUNS["gridworld"].split(), "--out", str(folder))
     assert done.returncode == 143
@@ -114,7 +114,7 @@ def test_a_run_that_was_over_anyway_is_finished(left_alone, tmp_path):  # noqa: 
     compare(folder, left_alone("gridworld"))
 
 
-def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # noqa: F811
+def test_a_closed_pipe_ends_the_run_after_saving(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     words = [word for word in RUNS["cartpole"].split() if word != "--quiet"]
     # A line of progress for every record, so that the second one finds the pipe closed.
@@ -134,14 +134,14 @@ def test_a_pipe_that_nobody_reads_ends_the_run_saved(left_alone, tmp_path):  # n
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
     assert f"closed pipe: stopped after {steps_of(folder)[-1]:,} steps; saved: {newest(folder)}" in said
-    assert f"go on with: mlbits resume {folder}" in said
+    assert f"to continue: mlbits resume {folder}" in said
     assert steps_of(folder)[-1] < 1024
     assert main(["resume", str(folder)]) == 0
     compare(folder, left_alone("cartpole"))
 
 
 def test_rich_text_into_a_closed_pipe_is_a_closed_pipe_too(tmp_path, monkeypatch):
-    """What is said goes through rich, whose own answer is to end the process."""
+    """The output goes through rich, which would end the process by itself."""
     from mlbits.selfplay.runs.tracking import Tracker
 
     closed = []
@@ -215,7 +215,7 @@ def test_a_programs_own_handlers_and_ignored_signals_are_left_alone(tmp_path, mo
         signal.signal(signal.SIGHUP, ignored)
 
 
-def test_another_thread_than_the_main_one_takes_no_signals_over(tmp_path):
+def test_signals_are_only_handled_in_the_main_thread(tmp_path):
     found = []
     handlers = signal.getsignal(signal.SIGINT)
 
@@ -254,7 +254,7 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
     assert done.returncode == 130, done.stderr
     assert steps_of(folder) == [384]
     assert f"stopped after 384 steps; saved: {newest(folder)}" in done.stderr
-    assert f"sb3-ppo cannot be resumed, but it plays: mlbits eval {folder}" in done.stderr
+    assert f"sb3-ppo cannot be resumed; to evaluate it: mlbits eval {folder}" in done.stderr
     assert main(["eval", str(folder), "--episodes", "1"]) == 0
 
 
@@ -262,11 +262,11 @@ def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, ca
     ("words", "place", "said"),
     [
         ("tournament random --env mlbits/Blotto-v0", "mlbits.evals.tournament.command.run_command", "the same command"),
-        ("reproduce gridworld --quick", "mlbits.evals.registry.eval_entry", "with --out the same command goes on"),
+        ("reproduce gridworld --quick", "mlbits.evals.registry.eval_entry", "with --out the same command continues"),
         ("exploit random --env mlbits/Blotto-v0", "mlbits.evals.exploitability.exploit.exploit", "interrupted"),
         ("bench ppo", "mlbits.evals.benchmarks.groups.run_benchmarks", "interrupted"),
         ("solve mlbits/GridWorld-v0", "mlbits.evals.solve.solve", "interrupted"),
-        ("resume runs/mine", "mlbits.selfplay.runs.folder.finished_summary", "goes on with it"),
+        ("resume runs/mine", "mlbits.selfplay.runs.folder.finished_summary", "the same command resumes it"),
     ],
 )
 def test_other_commands_end_in_one_line(words, place, said, monkeypatch, capsys):
@@ -289,7 +289,7 @@ def test_other_commands_into_a_closed_pipe_end_quietly(words):
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_what_a_reproduction_runs_is_saved_before_it_ends(tmp_path):
+def test_an_interrupted_reproductions_run_is_saved(tmp_path):
     """From another thread, and by Ctrl-C in the main one: the child is asked once, and waited for."""
     from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 

@@ -1,4 +1,4 @@
-"""Runs of agents that learn from a replay: how large it may be, what is drawn, recorded and warned of."""
+"""Runs of off-policy agents: memory of the replay buffer, sampling, records and warnings."""
 
 import itertools
 import json
@@ -36,12 +36,12 @@ def opened(env="mlbits/CartPole-v0", run=None, **settings):
 def test_a_replay_larger_than_memory_is_refused_with_its_size_before_it_starts():
     """A transition of CartPole takes 2 x 4 floats, an action, a reward and how it ends: 50 bytes."""
     with pytest.raises(
-        ConfigError, match=r"agent.buffer_size: a replay of 1,000,000,000,000 transitions.* 46,566\.1 GiB"
+        ConfigError, match=r"agent.buffer_size: a replay buffer of 1,000,000,000,000 transitions.* 46,566\.1 GiB"
     ):
         opened(buffer_size=10**12)
 
 
-def test_what_would_fit_is_said_and_fits(monkeypatch):
+def test_the_message_names_a_capacity_that_fits(monkeypatch):
     monkeypatch.setattr(sessions, "memory_bytes", lambda device: 3 * 2**20)
     with pytest.raises(ConfigError, match=r"takes 0\.0 GiB, and there are 0\.0 GiB; wanted at most 62,914, with"):
         opened(buffer_size=100_000)
@@ -51,13 +51,13 @@ def test_what_would_fit_is_said_and_fits(monkeypatch):
         opened(buffer_size=62_914, priority_exponent=0.5)
 
 
-def test_memory_that_the_machine_does_not_give_is_told(monkeypatch):
+def test_a_failed_allocation_is_reported(monkeypatch):
     def refused(*arguments):
         raise RuntimeError("not enough memory: you tried to allocate 7 bytes\nand a long trace")
 
     monkeypatch.setattr(sessions, "Replay", refused)
     with pytest.raises(
-        ConfigError, match=r"agent.buffer_size: .*does not give \(not enough memory.* 7 bytes\); wanted f"
+        ConfigError, match=r"agent.buffer_size: .*does not grant \(not enough memory.* 7 bytes\); wanted f"
     ):
         opened()
 
@@ -87,8 +87,8 @@ def test_any_number_of_copies_has_the_same_updates(num_envs):
     assert session.learner.updates == (384 - 96) // 2
 
 
-def test_what_a_seat_has_to_pass_is_not_replayed():
-    """In a game of turns one seat of two decides in a step: that is replayed once it is settled, and drawn; no pass."""
+def test_passes_are_not_replayed():
+    """In a turn-based game one of two seats decides in a step: only that is stored, once settled, and sampled."""
     session = opened("test/Nim-v0", **{**SMALL, "learning_starts": 10**6})
     for _ in range(10):
         rollout, _, steps = session.collector.collect(session.lineup)
@@ -104,7 +104,7 @@ def test_what_a_seat_has_to_pass_is_not_replayed():
 
 
 class Ones:
-    """A player of one move alone."""
+    """A player that always plays action 1."""
 
     experience = None
 
@@ -156,7 +156,7 @@ def recorded(tmp_path, agent="dqn", settings=SMALL, **run):
         (10**6, [32, 2400]),
     ],
 )
-def test_a_replayed_run_is_recorded_every_so_many_steps(every, steps, tmp_path):
+def test_off_policy_runs_are_recorded_at_intervals(every, steps, tmp_path):
     rows = recorded(tmp_path, record_every=every)
     assert [row["env_steps"] for row in rows] == steps
     wanted = {f"learn/{name}" for name in ("loss", "q", "error", "grad_norm", "epsilon", "updates")}
@@ -166,7 +166,7 @@ def test_a_replayed_run_is_recorded_every_so_many_steps(every, steps, tmp_path):
     assert sum(row.get("return/train_length", 0) > 0 for row in rows[1:]) == len(rows) - 1
 
 
-def test_other_agents_are_recorded_whenever_they_learn_unless_told_otherwise(tmp_path):
+def test_on_policy_runs_are_recorded_at_every_update_by_default(tmp_path):
     settings = {"num_steps": 10, "hidden": [4]}
     rows = recorded(tmp_path / "one", "ppo", settings, total_steps=800)
     assert [row["env_steps"] for row in rows] == list(range(80, 801, 80))
@@ -174,8 +174,8 @@ def test_other_agents_are_recorded_whenever_they_learn_unless_told_otherwise(tmp
     assert [row["env_steps"] for row in rows] == [80, 320, 640, 800]
 
 
-def test_what_was_reported_is_told_once(tmp_path):
-    """An update in every 20th step: records between say nothing of learning, resumed or not."""
+def test_a_report_is_recorded_once(tmp_path):
+    """An update every 20 steps: records in between have no learning metrics, resumed or not."""
     rows = recorded(tmp_path, settings={**SMALL, "replay_ratio": 0.025}, record_every=1, total_steps=480)
     assert [row["env_steps"] for row in rows] == list(range(32, 481, 32))
     updates = [row.get("learn/updates") for row in rows]
@@ -189,7 +189,7 @@ def test_records_out_of_range_are_refused(value):
         opened(run={"record_every": int(value)})
 
 
-# A support that does not hold the returns
+# A support that does not contain the returns
 
 
 def warming_up(support, steps=40, **settings):
@@ -217,13 +217,13 @@ def test_returns_beyond_the_support_are_warned_of_once():
     ("support", "settings"),
     [((0.0, 100.0), {}), ((0.5, 100.0), {}), ((-10.0, 10.0), {"head": "quantile"}), ((-1.0, 1.0), {"head": "value"})],
 )
-def test_returns_within_it_or_without_one_are_not(support, settings):
+def test_no_warning_within_the_support_or_without_one(support, settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warming_up(support, **settings)
 
 
-def test_a_warning_given_is_not_given_again_after_a_resume():
+def test_a_warning_is_not_repeated_after_resuming():
     with pytest.warns(UserWarning):
         agent = warming_up((-10.0, 10.0))
     batch = open_batch("mlbits/CartPole-v0", 8)

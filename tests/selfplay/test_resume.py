@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends bit for bit like one that was left alone, whenever it was killed."""
+"""A run that is killed at any moment and resumed ends bit for bit like an uninterrupted one."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def left_alone(tmp_path_factory):
 
 
 def killed(moment, count, *words):
-    """Run ``mlbits`` in a process of its own that is killed at the count-th coming of a moment."""
+    """Run ``mlbits`` in a process that is killed at the count-th occurrence of a moment."""
     command = [sys.executable, "-m", "tests.selfplay.killed", moment, str(count), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr or done.stdout
@@ -87,7 +87,7 @@ def newest(folder):
 
 
 def untimed(values):
-    """Without what the clock says, which no two runs share."""
+    """Values without times, which differ between runs."""
     clocked = ("speed/", "time/", "wall_seconds", "cpu_seconds")
     return {name: value for name, value in values.items() if not name.startswith(clocked)}
 
@@ -117,7 +117,7 @@ def steps_of(folder):
 @pytest.mark.parametrize(
     ("name", "moment", "count", "checkpoints"),
     [
-        ("cartpole", "learning", 1, None),  # before anything was learnt
+        ("cartpole", "learning", 1, None),  # before any learning
         ("cartpole", "learning", 5, [384]),
         pytest.param("cartpole", "recording", 7, [384], marks=pytest.mark.slow),  # in the middle of a line
         ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
@@ -143,7 +143,7 @@ def steps_of(folder):
         ("turns, replay", "learning", 27, [312, 600]),
     ],
 )
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, count, checkpoints, left_alone, tmp_path):
+def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed(moment, count, "train", *RUNS[name].split(), "--out", str(folder))
     if checkpoints is None:
@@ -158,7 +158,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(name, moment, cou
 
 
 @pytest.mark.parametrize("name", ["gridworld", pytest.param("league", marks=pytest.mark.slow)])
-def test_a_run_killed_again_as_it_was_resumed(name, left_alone, tmp_path):
+def test_a_run_killed_again_while_resuming(name, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed("learning", 2, "train", *RUNS[name].split(), "--out", str(folder))
     killed("writing the weights", 2, "resume", str(folder))
@@ -168,7 +168,7 @@ def test_a_run_killed_again_as_it_was_resumed(name, left_alone, tmp_path):
 
 
 def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):
-    """Nobody chose the moment: any will do, even one after the end."""
+    """At a random moment, possibly after the end."""
     longer = "--total-steps 20000 --num-envs 64 --checkpoint-every 2000 --eval-every 0"
     words = f"{RUNS['gridworld']} {longer}".split()  # of a flag given twice the last counts
     folders = [tmp_path / "killed", tmp_path / "alone"]
@@ -184,7 +184,7 @@ def test_a_run_killed_from_outside_and_resumed_in_a_fresh_process(tmp_path):
     compare(*folders)
 
 
-def test_a_finished_run_resumed_stays_as_it_is(left_alone, tmp_path, capsys):
+def test_resuming_a_finished_run_changes_nothing(left_alone, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
@@ -193,7 +193,7 @@ def test_a_finished_run_resumed_stays_as_it_is(left_alone, tmp_path, capsys):
     compare(folder, left_alone("gridworld"))
 
 
-def test_a_damaged_checkpoint_is_passed_over_said_so_and_the_run_ends_the_same(left_alone, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped_and_the_run_ends_the_same(left_alone, tmp_path, capsys):
     folder = tmp_path / "run"
     killed("learning", 7, "train", *RUNS["cartpole"].split(), "--out", str(folder))
     assert steps_of(folder) == [384, 640]
@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_is_passed_over_said_so_and_the_run_ends_the_same(l
     weights.write_bytes(weights.read_bytes()[:-10])
     assert main(["resume", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert f"passed over {newest(folder).parent / 'step-000000000640'}: damaged: weights.safetensors" in said
+    assert f"skipped {newest(folder).parent / 'step-000000000640'}: damaged: weights.safetensors" in said
     assert f"resuming from {newest(folder).parent / 'step-000000000384'}" in said
     compare(folder, left_alone("cartpole"))
 
@@ -229,7 +229,7 @@ def test_a_new_end_is_kept_through_another_interruption(tmp_path, capsys):
     assert [row["env_steps"] for row in evaluated if "return/eval" in row] == [384, 640, 1024, 1280, 1536]
 
 
-def test_an_end_that_is_past_already_is_an_end(tmp_path):
+def test_a_new_end_that_is_past_finishes_the_run(tmp_path):
     folder = tmp_path / "run"
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
     assert main(["resume", str(folder), "--total-steps", "700"]) == 0

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's algorithms through our recording: what is learned is theirs bit for bit, what is kept is ours."""
+"""Stable-Baselines3's algorithms with our logging: weights equal SB3's bit for bit, files are ours."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         ("sb3-sac", "Pendulum-v1", 1, {**REPLAY, "normalize": True, "use_sde": True}),
     ],
 )
-def test_what_is_learned_is_what_learn_alone_would(
+def test_training_equals_sb3s_learn_alone(
     agent: str, env: str, num_envs: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    """With evaluations that draw and checkpoints in between, by another door where there is one."""
+    """With evaluations that sample and checkpoints in between, through another door if there is one."""
     brief = {} if env.startswith("mlbits/") else {"max_episode_steps": 30}
     chosen = settings(agent, env, values, brief, num_envs=num_envs, seed=4, eval_greedy=False, checkpoint_every=40)
     folder, summary = train(chosen, tmp_path / "run", console=False)
@@ -101,7 +101,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return train(chosen, tmp_path_factory.mktemp("runs") / "run", console=False)
 
 
-def test_the_run_is_a_folder_as_any(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_run_is_a_folder_like_any(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     names = {path.name.partition(".tfevents")[0] for path in folder.iterdir()}
     assert names == {"config.json", "summary.json", "metrics.jsonl", "checkpoints", "events.out"}
@@ -221,12 +221,14 @@ def test_records_are_a_thousand_steps_apart_unless_asked_for(tmp_path: Path) -> 
 def test_a_run_cannot_be_resumed_and_says_why(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, summary = finished
     assert resume(folder, console=False) == (folder, summary)  # it is finished
-    with pytest.raises(RunError, match=r"a run of sb3-ppo cannot be resumed: .*keeps neither its replay .*mlbits eval"):
+    with pytest.raises(
+        RunError, match=r"a run of sb3-ppo cannot be resumed: .*neither its replay buffer .*mlbits eval"
+    ):
         resume(folder, total_steps=1024, console=False)
 
 
-def test_what_was_saved_outlives_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a kill would: the run breaks off in the middle of a rollout; its last checkpoint plays."""
+def test_checkpoints_survive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill: the run stops in the middle of a rollout; its last checkpoint can be evaluated."""
     count = 0
     original = SB3VecEnv.step_wait
 
@@ -265,7 +267,7 @@ def test_what_was_saved_outlives_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         ("sb3-ppo", GRID, {"normalize": True}, {}, AgentError, r"normalize: got the observation space Discrete"),
         ("sb3-ppo", GRID, {"use_sde": True}, {}, AgentError, r"use_sde: got the action space Discrete"),
         ("sb3-ppo", GRID, {"n_steps": 1}, {}, ConfigError, "sb3-ppo: Stable-Baselines3 does not take these settings"),
-        ("sb3-dqn", "CartPole-v1", {"buffer_size": 2**38}, {}, ConfigError, "agent.buffer_size: a replay of 274,877"),
+        ("sb3-dqn", "CartPole-v1", {"buffer_size": 2**38}, {}, ConfigError, "buffer_size: a replay buffer of 274,877"),
         ("sb3-a2c", GRID, {}, {"seed": 2**32}, ConfigError, r"seed: got 4294967296; wanted one up to 4,294,967,294"),
     ],
 )  # fmt: skip
@@ -294,7 +296,8 @@ def test_the_command_line_trains_and_evaluates(tmp_path: Path, capsys: pytest.Ca
     assert main([*words.split(), *flags.split(), "--out", out]) == 0
     assert "mlbits eval" in capsys.readouterr().out
     assert main(["eval", out, "--episodes", "3"]) == 0
-    assert "3 episodes (checkpoint at 120 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "over 3 episodes (" in said and "; checkpoint at 120 steps" in said
     assert main(["resume", out, "--total-steps", "200"]) == 2
     assert "cannot be resumed" in capsys.readouterr().err
     assert main(["train", "sb3-ppo", "CartPole-v1", "--help"]) == 0

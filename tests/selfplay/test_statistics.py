@@ -1,4 +1,4 @@
-"""Means, shares and interquartile means with their intervals, by hand, against scipy's and by simulated coverage."""
+"""Intervals of means, fractions and interquartile means, by hand, against scipy's and by simulated coverage."""
 
 import json
 
@@ -11,18 +11,18 @@ from mlbits.selfplay.statistics import (
     bounded_interval,
     difference_interval,
     equal_interval,
+    fraction_interval,
     interquartile_mean,
     interval_text,
     iqm_interval,
     json_text,
     mean_interval,
-    share_interval,
 )
 
 
 @pytest.mark.parametrize("count", [2, 3, 20, 1000])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_the_interval_is_students(count, confidence):
+def test_the_interval_equals_students(count, confidence):
     values = np.random.default_rng(count).normal(3, 2, count)
     mean, interval = mean_interval(values, confidence)
     wanted = stats.t.interval(confidence, count - 1, loc=values.mean(), scale=stats.sem(values))
@@ -40,7 +40,7 @@ def test_numbers_without_spread_have_no_interval_unless_bounds_are_known(values)
     assert mean_interval(values) == (4.5, UNKNOWN)
     assert mean_interval(values, bounds=(4.5, 4.5)) == (4.5, UNKNOWN)
     mean, (low, high) = mean_interval(values, 0.9, bounds=(0.5, 5.5))
-    # Of none of n at most so many: Wilson's upper limit is z^2 / (n + z^2).
+    # Wilson's upper limit for 0 of n is z^2 / (n + z^2).
     others = 1.644854**2 / (len(values) + 1.644854**2)
     assert (mean, low, high) == (4.5, pytest.approx(4.5 - 4 * others), pytest.approx(4.5 + others))
 
@@ -50,12 +50,12 @@ def test_twenty_equal_outcomes_between_0_and_1():
     assert mean_interval([1.0] * 20, bounds=(0, 1)) == (1, (pytest.approx(wilson.low), 1))
     assert mean_interval([0.0] * 20, bounds=(0, 1)) == (0, (0, pytest.approx(1 - wilson.low)))
     assert equal_interval(1.0, 20, (0, 1)) == (pytest.approx(wilson.low), 1)
-    with pytest.raises(ValueError, match=r"bounds: got \(0, 1\) for numbers 2.0 .. 2.0; wanted them within"):
+    with pytest.raises(ValueError, match=r"bounds: got \(0, 1\) for numbers 2.0 .. 2.0; wanted bounds around them"):
         mean_interval([2.0] * 20, bounds=(0, 1))
 
 
-def test_numbers_that_repeat_reach_as_far_as_wilson_and_as_student():
-    """98 of 100 are 3 and 2 are 1: 1 and 3 are 0 and 1 of a share."""
+def test_repeated_numbers_get_the_wider_of_wilsons_and_students_intervals():
+    """98 of 100 are 3 and 2 are 1: 1 and 3 correspond to 0 and 1 of a fraction."""
     values = [3.0] * 98 + [1.0] * 2
     wilson = stats.binomtest(98, 100).proportion_ci(0.95, method="wilson")
     mean, (low, high) = mean_interval(values)
@@ -78,7 +78,7 @@ def test_numbers_that_repeat_reach_as_far_as_wilson_and_as_student():
 
 
 def test_bounded_numbers_have_wilsons_interval_with_their_own_variance():
-    """A third of the variance of a share, as uniform numbers have: three times as many."""
+    """A third of the variance of a fraction, as of uniform numbers: like three times as many."""
     share = 0.3
     low, high = bounded_interval(10 * share - 5, share * 0.7 * 100 / 60, (-5, 5))
     wanted = stats.binomtest(18, 60).proportion_ci(0.95, method="wilson")
@@ -95,7 +95,7 @@ def coverage(interval, draw, truth, times, size, seed=0):
 @pytest.mark.parametrize("chance", [0.5, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize("size", [5, 20, 100])
 def test_means_of_wins_and_losses_cover(chance, size):
-    """Exactly: each number of wins has its interval, and the binomial says how often it comes."""
+    """Exactly: each number of wins has its interval, and a binomial probability."""
     odds = stats.binom.pmf(range(size + 1), size, chance)
     for bounds in (None, (0, 1)):
         ends = [mean_interval([1.0] * k + [0.0] * (size - k), bounds=bounds)[1] for k in range(size + 1)]
@@ -120,10 +120,10 @@ def test_a_difference_has_welchs_interval():
     assert difference_interval([1, 1], [1, 1, 1]) == (0, UNKNOWN)
     # One side always the same: what others it might have lie within what both show.
     mean, (low, high) = difference_interval([1.0] * 30, [0.0, 1.0] * 10)
-    least, most = share_interval(10, 20)[1]
+    least, most = fraction_interval(10, 20)[1]
     student = stats.t.interval(0.95, 19, loc=0.5, scale=stats.sem([0.0, 1.0] * 10))
     assert mean == 0.5
-    assert low == pytest.approx(share_interval(30, 30)[1][0] - max(most, student[1]))
+    assert low == pytest.approx(fraction_interval(30, 30)[1][0] - max(most, student[1]))
     assert high == pytest.approx(1 - min(least, student[0]))
     with pytest.raises(ValueError, match="one, other: got 2 and 0"):
         difference_interval([1, 2], [])
@@ -153,7 +153,7 @@ def test_the_interquartile_mean_by_hand(values, wanted):
 
 
 @pytest.mark.parametrize("count", range(1, 24))
-def test_the_interquartile_mean_is_scipys(count):
+def test_the_interquartile_mean_equals_scipys(count):
     values = np.random.default_rng(count).standard_cauchy(count)
     assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
 
@@ -169,13 +169,13 @@ def test_the_iqm_interval_by_hand():
     whole = 2.36462 * np.std(runs, ddof=1) / 8**0.5
     assert whole < half
     assert iqm_interval([runs]) == pytest.approx((3.75 - half, 3.75 + half), abs=1e-4)
-    # A wild one is left out, but not unseen: Student's of all is the wider.
+    # An outlier is left out of the mean, but widens the interval: Student's of all is wider.
     runs[-1] = 90
     whole = 2.36462 * np.std(runs, ddof=1) / 8**0.5
     assert iqm_interval([runs]) == pytest.approx((3.75 - whole, 3.75 + whole), abs=1e-3)
 
 
-def test_the_iqm_interval_is_scipys():
+def test_the_iqm_interval_equals_scipys():
     runs = np.random.default_rng(2).random(40)
     wanted = stats.mstats.trimmed_mean_ci(runs, limits=(0.25, 0.25), inclusive=(True, True), alpha=0.1)
     assert wanted[1] - wanted[0] > 2 * stats.t.ppf(0.95, 39) * stats.sem(runs)  # wider than Student's
@@ -186,14 +186,14 @@ def test_three_runs_have_students_interval():
     assert iqm_interval([[1, 2, 3]]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
 
 
-def test_a_failed_run_shows_where_the_middle_is_equal():
+def test_a_failed_run_widens_the_interval():
     """The middle three of five are 500; the interval is as wide as the mean's."""
     half = 2.77645 * np.std([500, 500, 76, 500, 500], ddof=1) / 5**0.5
     assert iqm_interval([[500, 500, 76, 500, 500]]) == pytest.approx((500 - half, 500 + half), rel=1e-4)
     assert iqm_interval([[500] * 5]) == iqm_interval([[500]]) == iqm_interval([[1], [2], [3]]) == UNKNOWN
 
 
-def test_strata_are_never_mixed():
+def test_the_spread_is_within_strata():
     """Two tasks far apart: the spread is that within each; by hand.
 
     Pooled 0, 1, 100, 101, the middle 1 and 100, winsorised 1, 1, 100, 100: nothing is left. All: variances 1/2 and 1/2,
@@ -217,7 +217,7 @@ def test_strata_are_never_mixed():
     ids=["normal", "uniform", "exponential"],
 )
 @pytest.mark.parametrize("size", [3, 5, 10])
-def test_iqm_intervals_of_few_runs_cover_as_often_as_they_say(draw, truth, size):
+def test_iqm_intervals_of_few_runs_have_their_nominal_coverage(draw, truth, size):
     """1,500 samples: a coverage of 0.95 is within 0.93 .. 0.97 all but once in a thousand."""
     held = coverage(lambda row: iqm_interval([row]), draw, truth, 1500, size)
     assert 0.91 < held < 0.985
@@ -243,12 +243,14 @@ def test_confidence_widens():
 def test_intervals_in_words_and_in_json():
     assert interval_text((1.0, 2.5), 9) == "95% interval 1 to 2.5"
     # z^2 / (n + z^2) = 3.8415 / 103.8415
-    assert interval_text(UNKNOWN, 100) == "no 95% interval, as all 100 are equal: up to 3.7% of others may differ"
+    assert (
+        interval_text(UNKNOWN, 100) == "no 95% interval: all 100 are equal, and up to 3.7% of further ones may differ"
+    )
     assert interval_text((-np.inf, 3.0), 9) == "95% interval below 3"
     assert interval_text((3.0, np.inf), 9, ".1f") == "95% interval above 3.0"
     data = {"interval": [-np.inf, np.inf], "text": 'to Infinity, "-Infinity"', "Infinity": 1.5}
     text = json_text(data, 1)
-    assert json.loads(text, parse_constant=pytest.fail) == data  # no word that JSON does not know
+    assert json.loads(text, parse_constant=pytest.fail) == data  # valid JSON
     assert json_text({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
 
 
@@ -261,10 +263,10 @@ def test_strata_without_numbers_are_refused():
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (7, 10), (300, 301), (301, 301), (1, 1)])
-def test_a_share_has_wilsons_interval(count, total):
+def test_a_fraction_has_wilsons_interval(count, total):
     wanted = stats.binomtest(count, total).proportion_ci(0.9, method="wilson")
-    share, (low, high) = share_interval(count, total, 0.9)
+    share, (low, high) = fraction_interval(count, total, 0.9)
     assert share == count / total
     assert (low, high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high))
     with pytest.raises(ValueError, match="total: got 0"):
-        share_interval(0, 0)
+        fraction_interval(0, 0)

@@ -1,7 +1,7 @@
 """The command line: ``mlbits train | resume | eval | tournament | exploit | solve | list | bench | reproduce | ...``.
 
-Each command's flags come from the same typed dataclasses that the library uses, so a wrong flag names the right one.
-Mistakes are answered by one line and exit status 2.
+Each command's flags come from the same typed dataclasses that the library uses, so an error names the right flag.
+Errors are printed as one line, with exit status 2.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ usage:
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
-  mlbits list [WHAT]               what there is: envs, agents, presets, evals
-  mlbits bench [GROUP] [flags]     how fast everything runs here, beside other libraries
-  mlbits reproduce NAME [flags]    repeat a published or promised result
-  mlbits diplomacy adjudicate FILE do a file of Diplomacy positions and compare
+  mlbits list [WHAT]               environments, agents, presets and evaluations
+  mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
+  mlbits reproduce NAME [flags]    repeat a published result or one of ours
+  mlbits diplomacy adjudicate FILE adjudicate the Diplomacy positions of a file and compare the results
   mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
 
 Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``mlbits``; None takes the process's own.
+        argv: the words after ``mlbits``; None takes those of the process.
 
     Returns:
-        The exit status: 0, 1 where a reproduction missed its target or a vector differs, 2 for a mistake or numbers
-        that are not finite, and when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
+        The exit status: 0; 1 where a reproduction missed its target or a test vector differs; 2 for an error or numbers
+        that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
         (SIGHUP) or 141 (a closed pipe).
     """
     words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _run(words)
         except SystemExit as stop:  # tyro's, after --help
             status = int(stop.code or 0)
-        sys.stdout.flush()  # here, where a closed pipe is still an error of ours
+        sys.stdout.flush()  # here, where a closed pipe can still be handled
         return status
     except MlbitsError as error:
         print(f"error: {in_flags(str(error))}", file=sys.stderr)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return closed_pipe_status()
-    except OSError as error:  # a full disk, a folder that may not be written: what was saved before is whole
+    except OSError as error:  # a full disk, a folder without permission: what was saved before is intact
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2

@@ -32,14 +32,14 @@ def parse(words: list[str]) -> Any:
 
 
 def command(words: list[str]) -> int:
-    """Measure how fast everything runs here."""
+    """Measure the speed of environments and agents on this machine."""
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.envs.engine.processor import describe
     from mlbits.evals.benchmarks.groups import run_benchmarks
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)
     here = describe()
     processor = {"processor": here.name, "isa": here.isa, "cores": here.cores}

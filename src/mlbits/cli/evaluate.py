@@ -42,7 +42,7 @@ class EvalFlags:
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
-    """The flags, and those of the environment's settings."""
+    """The flags and the environment's settings."""
     from mlbits.selfplay.runs.env_flags import read_with_env
 
     return read_with_env(EvalFlags, "mlbits eval", words)
@@ -52,12 +52,12 @@ def command(words: list[str]) -> int:
     """Evaluate an agent."""
     flags, env_flags = parse(words)
     check_file("json", flags.json)
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
-        print(f"passed over {problem}", file=sys.stderr)
+        print(f"skipped {problem}", file=sys.stderr)
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
@@ -73,7 +73,7 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if flags.opponents:
         if flags.gif is not None or flags.env:
-            raise MlbitsError("--gif and ENV go without --opponents; wanted mlbits eval RUN --opponents NAME")
+            raise MlbitsError("--gif and ENV cannot be used with --opponents; wanted mlbits eval RUN --opponents NAME")
         del common["gif"]
         return evaluate_against(flags.run, flags.opponents, flags.episodes, env_settings=settings, **common)
     if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
@@ -82,7 +82,7 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
         return evaluate_model(flags.run, flags.env, flags.episodes, **common)
     if flags.env or flags.vec_normalize is not None:
-        raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} knows its own")
+        raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} has its own")
     return evaluate_run(flags.run, flags.episodes, env_settings=settings, **common)
 
 
@@ -94,15 +94,15 @@ def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
     same = "the same in every game" if measured.get("same_return") else None
     interval = same or interval_text(result["return_interval"], result["episodes"])
     print(
-        f"return {result['return_mean']:.4g}, {interval}, {counted(result['episodes'], 'episode')} "
-        f"(checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f})"
+        f"return {result['return_mean']:.4g} over {counted(result['episodes'], 'episode')} ({interval}); "
+        f"checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f}"
     )
     for line in measured_lines(measured):
         print(line)
     if "won" in result:
         low, high = result["won_interval"]
         print(
-            f"in one seat, turn about, against {flags.opponents}: won {result['won']:.1%} (highest return alone; 95% "
+            f"in one seat (each in turn) against {flags.opponents}: won {result['won']:.1%} (sole highest return; 95% "
             f"interval {low:.1%} to {high:.1%}), tied {result['tied']:.1%}, lost {result['lost']:.1%}"
         )
     if "optimum" in result:

@@ -1,4 +1,4 @@
-"""What the commands have in common: a run's result in a few lines, results as JSON, a check of files to be written."""
+"""Helpers of the commands: printing a run's result, writing JSON, and checking files to be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlbits.envs.core.errors import MlbitsError
 
 
 def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Say how a run ended and what to do with it."""
+    """Print how a run ended and which commands to use next."""
     from mlbits.evals.headline import headlines
 
     first, *rest = headlines(summary)
@@ -22,28 +22,28 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     for line in rest:
         print(line)
     if solved := summary.get("solved_at"):
-        print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process began")
+        print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process started")
     curves, run = quote(str(folder.parent)), quote(str(folder))
     print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\nevaluate: mlbits eval {run}")
 
 
 def check_file(name: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the work that it is for.
+    """Refuse a file that cannot be written, before doing the work whose result goes there.
 
     Args:
-        name: of the setting.
-        path: of the file, or None.
+        name: the setting's name.
+        path: the file, or None.
 
     Raises:
-        MlbitsError: if its folder is not there, or it is a folder.
+        MlbitsError: if its folder does not exist, or it is a folder.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        why = "it is a folder" if path.is_dir() else "its folder is not there"
-        raise MlbitsError(f"{name}: {path} cannot be written ({why}); wanted a file of your own")
+        why = "it is a folder" if path.is_dir() else "its folder does not exist"
+        raise MlbitsError(f"{name}: {path} cannot be written ({why}); wanted a writable file")
 
 
 def write_json(path: Path | None, data: Any) -> None:
-    """Write a result, where a file is asked for.
+    """Write a result as JSON, if a file is given.
 
     Raises:
         MlbitsError: if the file cannot be written.
@@ -55,4 +55,4 @@ def write_json(path: Path | None, data: Any) -> None:
     try:
         path.write_text(json_text(data, indent=2) + "\n")
     except OSError as error:
-        raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a file of your own") from None
+        raise MlbitsError(f"json: {path} cannot be written ({error.strerror}); wanted a writable file") from None

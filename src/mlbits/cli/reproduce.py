@@ -26,7 +26,7 @@ class ReproduceFlags:
 
 
 def reproduce_flags(words: list[str]) -> Any:
-    """The flags of a reproduction: those of all, and the other parameters of its own function.
+    """The flags of a reproduction: the common ones and the other parameters of its function.
 
     Raises:
         UnknownIdError: for an unknown reproduction.
@@ -50,15 +50,15 @@ def parse(words: list[str]) -> Any:
 
 
 def command(words: list[str]) -> int:
-    """Repeat a result; 1 where it misses its target."""
+    """Repeat a result; exit status 1 if it misses its target."""
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.registry import eval_entry
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
     common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}
     settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
-    with compiling_said():
+    with compilation_messages():
         result = eval_entry(flags.name).load()(**{name: settings[name] for name in settings.keys() - common})
     write_json(flags.json, result)
     print("target met" if result["met"] else "target missed")

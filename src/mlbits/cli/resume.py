@@ -32,23 +32,23 @@ def command(words: list[str]) -> int:
     flags = parse(words)
     from mlbits.evals.headline import headlines
     from mlbits.selfplay.runs.folder import finished_summary, read_settings
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
     from mlbits.selfplay.training import resumable
     from mlbits.training import resume
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
         settings = read_settings(flags.run)
-        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps, and nothing was run now")
+        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps; nothing was done")
         print(f"its result: {'; '.join(headlines(done))}")
         if not resumable(settings.agent):
             print(f"a run of {settings.agent} cannot go on; wanted a new run with more --total-steps")
         elif settings.run.stop_when_solved and done.get("solved_at") is not None:
-            print("it was to stop when solved (--stop-when-solved); wanted a new run without that to train on")
+            print("it stopped because it was solved (--stop-when-solved); to train longer, start a new run without it")
         else:
-            print(f"to train on: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
+            print(f"to train longer: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
-    with compiling_said():
+    with compilation_messages():
         folder, summary = resume(flags.run, total_steps=flags.total_steps)
     print_run(Path(folder), summary)
     return 0

@@ -13,9 +13,9 @@ def command(words: list[str]) -> int:
     for name in ("json", "picture"):
         check_file(name, getattr(flags, name))
     from mlbits.evals.solve import describe, solve
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         result = solve(
             env, settings, discount=flags.discount, tolerance=flags.tolerance, state_limit=flags.state_limit,
             picture=flags.picture,

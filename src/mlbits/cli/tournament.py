@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
-    """The flags, and those of the environment's settings."""
+    """The flags and the environment's settings."""
     from mlbits.selfplay.runs.env_flags import read_with_env
 
     return read_with_env(TournamentFlags, "mlbits tournament", words)
 
 
 def command(words: list[str]) -> int:
-    """Let agents meet and rate them."""
+    """Play a tournament and rate the agents."""
     flags, env_flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.tournament.command import run_command
-    from mlbits.selfplay.runs.progress import compiling_said
+    from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compiling_said():
+    with compilation_messages():
         found = run_command(flags, env_flags.over(flags))
     write_json(flags.json, found)
     return 0

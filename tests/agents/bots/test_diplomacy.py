@@ -18,7 +18,7 @@ from tests.agents.rollouts import VECTOR, draw
 MINI = "mlbits/DiplomacyMini-v0"
 BOARD = load_board("mini")
 WORDS = vocabulary(BOARD)
-# Everybody at home, a power each; changed by each test.
+# All units at home, by power; changed by each test.
 CENTERS = {"ARDEN": ["ALT", "AVE"], "BRENN": ["BAY", "BIR"], "CORVO": ["CAP", "COR"]}
 
 
@@ -33,7 +33,7 @@ def made(kind, batch, **settings):
 
 
 def given(batch, action, row):
-    """The orders of one row that has something to order: kind, who acts, whom it helps, where it goes, by name."""
+    """The orders of one row by name: kind, acting area, supported area, target."""
     found = []
     for number, choice in zip(rows(batch.obs, 2)["slots"][row].tolist(), action[row].tolist(), strict=True):
         if number:
@@ -66,12 +66,12 @@ def test_the_bot_that_holds_holds():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_takes_the_centre_that_nobody_else_can_reach(seed):
+def test_greedy_takes_a_centre_out_of_the_enemys_reach(seed):
     units = {"ARDEN": ["A ALT"], "BRENN": ["A BOR"]}  # from BOR an army reaches EMA, not WMA
     assert decide(GreedyBot, position("S1901M", units), seed=seed) == [(MOVE, "ALT", "", "WMA")]
 
 
-def test_greedy_stays_in_fall_on_what_it_takes_and_goes_on_in_spring():
+def test_greedy_holds_a_new_centre_in_fall_and_moves_on_in_spring():
     units = {"ARDEN": ["A WMA"]}
     assert decide(GreedyBot, position("F1901M", units)) == [(HOLD, "WMA", "", "")]
     taken = {"ARDEN": ["ALT", "AVE", "WMA"]}
@@ -92,7 +92,7 @@ def test_greedy_supports_its_attack_on_an_occupied_centre(seed):
     )
 
 
-def test_greedy_does_not_attack_what_it_cannot_take():
+def test_greedy_does_not_attack_without_support():
     centers = {"ARDEN": ["ALT", "AVE", "WMA", "ISL"], "BRENN": ["BAY", "BIR", "EMA"], "CORVO": ["CAP", "COR", "SMA"]}
     assert decide(GreedyBot, position("S1902M", {"ARDEN": ["A ALT"], "BRENN": ["A EMA"]}, centers)) == [
         (HOLD, "ALT", "", "")
@@ -100,13 +100,13 @@ def test_greedy_does_not_attack_what_it_cannot_take():
 
 
 @pytest.mark.parametrize("phase", ["S1902M", "F1902M"])
-def test_greedy_goes_back_to_a_centre_that_others_could_enter(phase):
+def test_greedy_returns_to_a_threatened_centre(phase):
     centers = {"ARDEN": ["ALT", "AVE", "WMA", "ISL"], "BRENN": ["BAY", "BIR", "EMA"], "CORVO": ["CAP", "COR", "SMA"]}
     units = {"ARDEN": ["A ARN"], "BRENN": ["A EMA"]}  # EMA borders ALT; WMA and AVE are out of its reach
     assert decide(GreedyBot, position(phase, units, centers)) == [(MOVE, "ARN", "", "ALT")]
 
 
-def test_greedy_retreats_home_and_disbands_only_where_it_must():
+def test_greedy_retreats_home_and_disbands_only_if_it_has_to():
     out = {"A EMA": {"power": "ARDEN", "from": "BIR", "retreats": ["ALT", "ARN"]}}
     assert decide(GreedyBot, position("S1902R", {"BRENN": ["A EMA"]}, dislodged=out)) == [(RETREAT, "EMA", "", "ALT")]
     out["A EMA"]["retreats"] = []
@@ -125,7 +125,7 @@ def test_greedy_builds_in_different_places_and_disbands_different_units(seed):
     assert "WMA" not in {actor for _, actor, _, _ in gone}  # it stands on a centre that it could take
 
 
-def test_greedy_never_meets_itself():
+def test_greedys_units_never_bounce_each_other():
     copies = 40
     batch = batch_of(copies=copies)
     bot = made(GreedyBot, batch)
@@ -160,7 +160,7 @@ def test_greedy_beats_random_play_and_holding():
     assert play_against(bots[GreedyBot], chance, MINI, 60, seed=0) == against_chance
 
 
-def test_without_noise_a_row_is_decided_alone():
+def test_without_noise_a_row_does_not_depend_on_the_batch():
     batch = batch_of(copies=30)
     bot, chance = made(GreedyBot, batch, noise=0.0), RandomAgent(batch.observation_space, batch.action_space)
     generator = draw(2)
@@ -173,7 +173,7 @@ def test_without_noise_a_row_is_decided_alone():
         assert torch.equal(bot.act(one, mask[row : row + 1], draw(5)).action[0], together[row])
 
 
-def test_bots_say_what_they_are_for():
+def test_bots_refuse_other_spaces():
     batch = batch_of()
     for kind, config in ((HoldBot, HoldConfig()), (GreedyBot, GreedyConfig())):
         with pytest.raises(AgentError, match="wanted those of a Diplomacy board"):

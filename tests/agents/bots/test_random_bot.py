@@ -1,4 +1,4 @@
-"""Random play: uniform over what may be played, and for continuous actions what Gymnasium's own spaces draw."""
+"""Random play: uniform over legal actions, and for continuous actions the distributions of Gymnasium's spaces."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ def test_bounded_actions_are_uniform(draws):
 
 
 @pytest.mark.parametrize("draws", [lambda space: agents_draws(space).action, batchs_draws])
-def test_unbounded_actions_are_those_of_gymnasiums_space(draws):
+def test_unbounded_actions_are_drawn_as_by_gymnasium(draws):
     low, high = np.array([-np.inf, 1.0, -np.inf, -1.0]), np.array([np.inf, np.inf, -3.0, 1.0])
     space = spaces.Box(low, high, dtype=np.float32)
     space.seed(1)
@@ -56,14 +56,14 @@ def test_unbounded_actions_are_those_of_gymnasiums_space(draws):
     assert space.contains(action.min(0)) and space.contains(action.max(0))
 
 
-def test_integers_are_as_likely_at_the_bounds_as_within():
+def test_integers_are_uniform_including_the_bounds():
     action = agents_draws(spaces.Box(-2, 2, (1,), np.int8)).action
     counts = np.unique_counts(action.numpy())
     assert counts.values.tolist() == [-2, -1, 0, 1, 2]
     assert stats.chisquare(counts.counts).pvalue > 1e-3
 
 
-def test_bounds_whose_distance_float32_does_not_hold():
+def test_bounds_whose_range_overflows_float32():
     action = agents_draws(spaces.Box(-3e38, 3e38, (1,), np.float32)).action.double() / 3e38
     assert bool(torch.isfinite(action).all())
     assert stats.kstest(action[:, 0].numpy(), "uniform", args=(-1, 2)).pvalue > 1e-3
@@ -88,7 +88,7 @@ def test_the_generator_decides():
 # A draw of exactly 0, of which there is one in 2^24
 
 
-def test_what_is_illegal_is_not_drawn_even_where_the_draw_is_0(monkeypatch):
+def test_illegal_actions_are_not_drawn_even_for_a_draw_of_0(monkeypatch):
     batch = GameBatch(gym.make("test/Solitaire-v0").unwrapped.game, 4, seed=0)
     monkeypatch.setattr(torch, "rand", lambda *shape, **rest: torch.zeros(*shape))
     batch.legal_mask[:] = False
@@ -101,7 +101,7 @@ class Zeros:
         return np.zeros(shape)
 
 
-def test_spaces_draw_nothing_illegal_where_the_draw_is_0():
+def test_spaces_draw_no_illegal_action_for_a_draw_of_0():
     mask = np.array([False, True, False, True, False])
     one = LegalDiscrete(5, mask)
     one._np_random = Zeros()
@@ -111,5 +111,5 @@ def test_spaces_draw_nothing_illegal_where_the_draw_is_0():
     assert several.sample().tolist() == [1, 1]
 
 
-def test_draws_between_bounds_that_are_one():
+def test_draws_between_equal_bounds():
     assert BoxSampler(spaces.Box(0.5, 0.5, (1,))).sample((3,), torch.Generator()).tolist() == [[0.5]] * 3

@@ -1,4 +1,4 @@
-"""Action distributions against torch.distributions, which is written by others, and against counted draws."""
+"""Action distributions against torch.distributions, and against frequencies of draws."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def some_mask(rows, nvec, seed=3):
 
 
 def reference(params, mask, nvec):
-    """torch's own distributions, one a choice; illegal actions have -inf as their logit."""
+    """torch's own distributions, one per choice; illegal actions have -inf as their logit."""
     logits = params if mask is None else params.masked_fill(~mask, -torch.inf)
     return [TorchCategorical(logits=part) for part in logits.split(list(nvec), -1)]
 
@@ -59,7 +59,7 @@ CHOICES = [("one", Categorical(5), (5,)), ("several", MultiCategorical(NVEC), NV
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("name", "distribution", "nvec"), CHOICES)
-def test_choices_agree_with_torch(name, distribution, nvec, masked):
+def test_categoricals_agree_with_torch(name, distribution, nvec, masked):
     rows, size = 40, sum(nvec)
     old, new = randn(rows, size, seed=1), randn(rows, size, seed=2)
     mask = some_mask(rows, nvec) if masked else None
@@ -88,7 +88,7 @@ def test_the_mode_is_the_most_probable_legal_action(name, distribution, nvec):
         assert torch.equal(mode.view(60, -1), wanted)
 
 
-def test_illegal_actions_are_never_drawn_however_much_the_network_wants_them():
+def test_illegal_actions_are_never_drawn_whatever_their_logits():
     params, mask = torch.zeros(200_000, 4), torch.tensor([[True, False, True, False]]).expand(200_000, 4)
     params[:, 1] = 1e4
     action = Categorical(4).sample(params, mask, draw())
@@ -120,7 +120,7 @@ def test_gradients_through_masks_are_finite_and_zero_for_illegal_actions(name, d
     assert params.grad[mask].abs().max() > 0
 
 
-def test_one_legal_action_has_no_entropy_and_no_gradient():
+def test_a_single_legal_action_has_entropy_and_gradient_zero():
     params = randn(5, 4).requires_grad_()
     mask = torch.zeros(5, 4, dtype=torch.bool)
     mask[:, 2] = True
@@ -132,7 +132,7 @@ def test_one_legal_action_has_no_entropy_and_no_gradient():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_draws_come_as_often_as_they_should(masked):
+def test_draw_frequencies_match_probabilities(masked):
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5], dtype=torch.float64)
     mask = torch.tensor([True, True, True, not masked, True])
     count = 100_000
@@ -141,7 +141,7 @@ def test_draws_come_as_often_as_they_should(masked):
     wanted = torch.softmax(logits.masked_fill(~mask, -torch.inf), -1).numpy() * count
     assert seen[~mask.numpy()].sum() == 0
     legal = mask.numpy()
-    # the seed is fixed; over seeds, a right sampler falls below this once in a hundred thousand
+    # the seed is fixed; over seeds, a correct sampler falls below this once in a hundred thousand
     assert stats.chisquare(seen[legal], wanted[legal]).pvalue > 1e-5
 
 
@@ -208,7 +208,7 @@ def test_a_half_bounded_action_keeps_its_units_and_its_bound():
         (spaces.Box(-1, 1, (4,)), DiagonalGaussian, 8),
     ],
 )
-def test_each_action_space_has_its_family(space, kind, size):
+def test_each_action_space_has_its_distribution(space, kind, size):
     distribution = distribution_for(space)
     assert type(distribution) is kind
     assert distribution.size == size
@@ -221,7 +221,7 @@ def test_other_action_spaces_are_refused(space):
 
 
 def test_epsilon_greedy_by_hand():
-    """Of four actions three are legal: each gets a third of epsilon, the best the rest besides."""
+    """Three of four actions are legal: each gets a third of epsilon, the best one also 1 - epsilon."""
     mask = torch.tensor([[True, True, False, True]])
     best = torch.tensor([1])
     assert epsilon_greedy(best, 0.3, mask, 4)[0].tolist() == pytest.approx([0.1, 0.8, 0.0, 0.1])
@@ -248,7 +248,7 @@ GAUSSIAN = DiagonalGaussian(np.full(3, -np.inf), np.full(3, np.inf))
     [*CHOICES, ("gaussian", GAUSSIAN, (GAUSSIAN.size,))],
     ids=lambda value: str(value)[:9],
 )
-def test_the_fisher_matrix_is_the_hessian_of_the_divergence_where_both_are_equal(name, distribution, nvec, masked):
+def test_the_fisher_matrix_is_the_hessian_of_the_kl_at_equal_parameters(name, distribution, nvec, masked):
     """Every column, by torch's automatic differentiation."""
     params = randn(1, sum(nvec), seed=11) / 2
     mask = some_mask(1, nvec) if masked and name != "gaussian" else None

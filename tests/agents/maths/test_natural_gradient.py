@@ -1,4 +1,4 @@
-"""Passes by hand against autograd, Fisher-vector products against explicit matrices, CG against a dense solver."""
+"""Forward and backward passes against autograd, Fisher-vector products against matrices, CG against a dense solver."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def draw(seed=0):
 
 
 class Doubles(torch.nn.Module):
-    """Features in float64, so that rounding is far below what is compared."""
+    """Features in float64, so that rounding is far below the differences compared."""
 
     def __init__(self, features):
         super().__init__()
@@ -66,7 +66,7 @@ def random_mask(actions, rows=ROWS):
 
 
 def every_action(actions):
-    """All samples there are with None, or nodes and weights of a quadrature that is exact for scores' squares."""
+    """All possible samples with None, or nodes and weights of a quadrature that is exact for squared scores."""
     if isinstance(actions, spaces.Discrete):
         return torch.arange(int(actions.n)), None
     if isinstance(actions, spaces.MultiDiscrete):
@@ -78,7 +78,7 @@ def every_action(actions):
 
 
 def fisher_of_scores(net, distribution, actions, obs, mask):
-    """E over rows and actions of the score's outer product with itself: the definition, row by row."""
+    """The mean over rows and actions of the score's outer product with itself, by its definition."""
     parameters = policy_parameters(net)
     samples, weights = every_action(actions)
     total = torch.zeros((), dtype=torch.float64)
@@ -98,7 +98,7 @@ def fisher_of_scores(net, distribution, actions, obs, mask):
 
 
 def written_out(net, weights, obs):
-    """The policy's numbers as a function of the weights that stand in for each parameter."""
+    """The policy's outputs as a function of weights that replace each parameter."""
     inside = {name: weights[parameter] for name, parameter in net.features.named_parameters()}
     parts, tower = functional_call(net.features, inside, (obs,)), net.actor
     total = weights[tower.biases[0]]
@@ -111,7 +111,7 @@ def written_out(net, weights, obs):
 
 
 def kl_of(net, distribution, obs, mask):
-    """KL(now || theta) as a function of the policy's parameters as one vector, and the vector now."""
+    """KL(current || theta) as a function of the policy's parameters as one vector, and the current vector."""
     parameters = policy_parameters(net)
     now = net.policy(obs).detach()
     sizes = [parameter.numel() for parameter in parameters]
@@ -127,7 +127,7 @@ def kl_of(net, distribution, obs, mask):
 @pytest.mark.parametrize("chunk", [0, 7])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ACTIONS)
-def test_fisher_vector_products_are_those_of_the_explicit_matrix(kind, masked, chunk):
+def test_fisher_vector_products_equal_those_of_the_explicit_matrix(kind, masked, chunk):
     actions, obs = ACTIONS[kind], torch.randn(ROWS, 3, generator=draw(1))
     distribution, net = distribution_for(actions), network_of_doubles(spaces.Box(-1, 1, (3,)), actions)
     mask = random_mask(actions) if masked else None
@@ -142,7 +142,7 @@ def test_fisher_vector_products_are_those_of_the_explicit_matrix(kind, masked, c
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SPACES if kind not in ("image, large", "image of floats")])
-def test_every_kind_of_observation_has_its_products(kind):
+def test_fisher_vector_products_for_every_kind_of_observation(kind):
     """Against the gradient of the gradient of the KL, convolutions included."""
     actions = ACTIONS["multi_discrete"]
     distribution, net = distribution_for(actions), network(SPACES[kind], actions)
@@ -158,7 +158,7 @@ def test_every_kind_of_observation_has_its_products(kind):
 
 @pytest.mark.parametrize("hidden", [(6,), (6, 5), (4, 6, 5)])
 @pytest.mark.parametrize("kind", ["vector", "multi_discrete", "record"])
-def test_a_towers_passes_are_autograds(kind, hidden):
+def test_a_towers_passes_equal_autograds(kind, hidden):
     net = network_of_doubles(SPACES[kind], ACTIONS["discrete"], hidden)
     tower, parts = net.actor, net.features(observations(SPACES[kind], ROWS))
     floats = [k for k, part in enumerate(parts) if part.is_floating_point()]
@@ -172,7 +172,7 @@ def test_a_towers_passes_are_autograds(kind, hidden):
     into = {parameter: torch.ones_like(parameter) for parameter in parameters}
     given = run.vjp(cotangent, into, floats)
     for parameter, gradient in zip(parameters, wanted, strict=False):
-        assert torch.allclose(into[parameter] - 1, gradient, atol=1e-12)  # added to what stood there
+        assert torch.allclose(into[parameter] - 1, gradient, atol=1e-12)  # added to the existing values
         assert gradient.abs().max() > 0
     for gradient, other in zip(given, wanted[len(parameters) :], strict=True):
         assert torch.allclose(gradient, other, atol=1e-12)
@@ -184,7 +184,7 @@ def test_a_towers_passes_are_autograds(kind, hidden):
 
 
 def difference(tower, parts, moving, tangents, step=1e-5):
-    """Of the outputs, half the way on and half back."""
+    """The central difference of the outputs."""
     outs = []
     with torch.no_grad():
         for sign in (1, -2, 1):  # forth, back over the middle, home
@@ -194,7 +194,7 @@ def difference(tower, parts, moving, tangents, step=1e-5):
     return (outs[0] - outs[1]) / (2 * step)
 
 
-def test_conjugate_gradients_solve_as_a_dense_solver_does():
+def test_conjugate_gradients_agree_with_a_dense_solver():
     for size in (1, 5, 30):
         root = torch.randn(size, size + 5, generator=draw(size), dtype=torch.float64)
         matrix, target = root @ root.t() + torch.eye(size), torch.randn(size, generator=draw(1), dtype=torch.float64)
@@ -215,6 +215,6 @@ def test_conjugate_gradients_need_one_product_for_each_different_eigenvalue():
         assert bool(residual.norm() < 1e-9 * target.norm()) is (iterations >= 3)
 
 
-def test_conjugate_gradients_of_nothing_are_nothing():
+def test_conjugate_gradients_of_zero_are_zero():
     solution, residual = conjugate_gradient(lambda v: v / 0, torch.zeros(3), 5)
     assert solution.tolist() == residual.tolist() == [0, 0, 0]

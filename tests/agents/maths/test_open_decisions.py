@@ -1,4 +1,4 @@
-"""Decisions whose seats still wait: each is learned from once, with all that it earned, wherever a window ends."""
+"""Open decisions: each is learned from once, with all of its reward, wherever a window ends."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def column(*numbers):
 
 
 def one_seat(active, last_active, reward, terminated=(), truncated=(), final_active=(), mask=None):
-    """One stream that sees 10, 20, ... and 5 more than that as an episode's last, and plays 1, 2, ..."""
+    """One stream with observations 10, 20, ..., 5 more for an episode's last, and actions 1, 2, ..."""
     steps = len(active)
     number = torch.arange(steps) + 1
     return Rollout(
@@ -44,7 +44,7 @@ def one_seat(active, last_active, reward, terminated=(), truncated=(), final_act
     )  # fmt: skip
 
 
-def test_a_seat_that_waits_at_the_edge_keeps_its_last_decision_for_the_next_rollout():
+def test_a_waiting_seats_last_decision_moves_to_the_next_rollout():
     """It decides in steps 0 and 2 and waits after step 3: the second is open, has earned 4 + 8, and the first leads to
     what it saw then."""
     mask = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 0]]).bool().view(4, 1, 1, 2)
@@ -58,7 +58,7 @@ def test_a_seat_that_waits_at_the_edge_keeps_its_last_decision_for_the_next_roll
     assert left.legal_mask.flatten().tolist() == [False, True]
 
 
-def test_a_seat_that_acts_at_the_edge_leaves_nothing_open():
+def test_a_seat_that_acts_after_the_window_has_no_open_decision():
     rollout = one_seat([1, 0, 1, 0], True, [1, 2, 4, 8])
     settled, left = leave_out_open(rollout)
     assert torch.equal(settled.active, rollout.active)
@@ -76,7 +76,7 @@ def test_rewards_before_any_decision_are_not_carried():
 
 
 @pytest.mark.parametrize("acts", [False, True])
-def test_a_cut_while_the_seat_waits_leaves_its_last_decision_out_for_good(acts):
+def test_a_cut_while_the_seat_waits_drops_its_last_decision(acts):
     """Cut in step 2: where it would have waited there, the decision of step 1 has no outcome, and that of step 0 leads
     to what was seen in step 1; where it would have acted, all stays."""
     rollout = one_seat([1, 1, 0, 1], True, [1, 2, 4, 8], truncated=[2], final_active=[2] if acts else [])
@@ -87,7 +87,7 @@ def test_a_cut_while_the_seat_waits_leaves_its_last_decision_out_for_good(acts):
     assert not left.where.any()
 
 
-def test_a_terminated_game_settles_everything_even_when_it_is_cut_as_well():
+def test_a_terminated_game_settles_all_decisions_even_if_also_truncated():
     rollout = one_seat([1, 1, 0, 0], False, [1, 2, 4, 8], terminated=[3], truncated=[3])
     settled, left = leave_out_open(rollout)
     assert torch.equal(settled.active, rollout.active)
@@ -95,7 +95,7 @@ def test_a_terminated_game_settles_everything_even_when_it_is_cut_as_well():
     assert not left.where.any()
 
 
-def test_where_every_seat_always_acts_nothing_changes():
+def test_nothing_changes_if_every_seat_always_acts():
     rollout = dataclasses.replace(one_seat([1, 1], True, [1, 2]), last_active=None, final_active=None)
     assert leave_out_open(rollout) == (rollout, None)
 
@@ -104,7 +104,7 @@ def test_where_every_seat_always_acts_nothing_changes():
 
 
 def windows(game, num_steps, count, num_envs=5, seed=3):
-    """So many rollouts of a scripted player, and the collector."""
+    """Some rollouts of a scripted player, and the collector."""
     batch, player = GameBatch(game, num_envs, seed=seed), Scripted()
     collector = Collector(batch, RolloutSpec(num_steps, whole_episodes=False), draw())
     lineup = self_play(player, num_envs, game.seats, batch.device)
@@ -139,7 +139,7 @@ def settled_of(rollout):
 
 @pytest.mark.parametrize("actions", ["masked", "discrete", "continuous"])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 40])
-def test_every_decision_is_in_one_rollout_with_all_that_it_earned(num_steps, actions):
+def test_every_decision_is_in_exactly_one_rollout_with_all_its_reward(num_steps, actions):
     """Three seats that act now and then; a decision that was cut while its seat waited is in none, and the one before
     it leads to it all the same."""
     game, count = waits(actions=actions), -(-240 // num_steps)
@@ -166,7 +166,7 @@ def test_every_decision_is_in_one_rollout_with_all_that_it_earned(num_steps, act
     assert kinds >= {"turn", "terminated", "cut", "waiting"}
 
 
-def test_shapes_stay_where_no_seat_waits_and_a_row_comes_in_front_where_one_does():
+def test_a_row_is_added_in_front_only_if_a_seat_waits():
     first, *others = windows(waits(busy=1.0, end=0.0, cut=0.0), 4, 3)
     assert all(rollout.reward.shape == (4, 5, 3) and rollout.carried is None for rollout in (first, *others))
     assert first.active.all()
@@ -196,7 +196,7 @@ def test_the_open_decisions_are_saved():
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
 
 
-def test_open_decisions_of_a_learner_that_began_anew_are_dropped():
+def test_open_decisions_of_a_reset_learner_are_dropped():
     game = waits(end=0.0, cut=0.0)
     collector = Collector(GameBatch(game, 5, seed=3), RolloutSpec(3, whole_episodes=False), draw())
     lineup = self_play(Scripted(), 5, 3, collector.batch.device)
@@ -208,8 +208,8 @@ def test_open_decisions_of_a_learner_that_began_anew_are_dropped():
     assert torch.equal(collector.state_dict()["open.where"], carried & (torch.arange(5) >= 2)[:, None])
 
 
-def test_an_exploiter_of_a_league_that_begins_anew_does_not_learn_from_what_was_decided_before():
-    """Its own copies, 8 to 15, have nothing open any more; the main agent's have."""
+def test_a_reset_exploiter_does_not_learn_from_earlier_decisions():
+    """Its own copies, 8 to 15, have no open decisions any more; the main agent's have."""
     run = {"num_envs": 16, "device": "cpu", "pool": "league", "main_exploiters": 1, "league_exploiters": 0}
     settings = {"num_steps": 3, "hidden": [4], "minibatches": 1}
     session = open_session(resolve("ppo", "test/Nim-v0", preset="none", run=run, agent_settings=settings))
@@ -228,12 +228,12 @@ def test_an_exploiter_of_a_league_that_begins_anew_does_not_learn_from_what_was_
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 32, 128])
-def test_the_value_of_two_a_decision_for_ever_is_twenty(num_steps, gae_lambda):
+def test_the_value_of_reward_two_per_decision_is_twenty(num_steps, gae_lambda):
     """Two seats in turn, 2 for each decision a tick later, gamma 0.9: 2 / (1 - 0.9), in whatever windows it is played.
 
     Without a network: V is one number for the observation at which seats act, the only one that is ever learned; the
-    other, at which they wait, stays at a number that would spoil it. The mean target is a line in V, which says at
-    which V the two are the same.
+    other, at which they wait, stays at a number that would bias it. The mean target is linear in V, which gives the
+    V at which value and target are equal.
     """
     batch = GameBatch(pulse(pay=2.0), 2, seed=0)
     collector = Collector(batch, RolloutSpec(num_steps, whole_episodes=False), draw())
@@ -255,7 +255,7 @@ def test_the_value_of_two_a_decision_for_ever_is_twenty(num_steps, gae_lambda):
             )  # fmt: skip
             targets.append(float((advantage + value)[rollout.active].mean()))
         slope = targets[1] - targets[0]
-        assert slope < 1  # so that taking the targets again and again ends where target and value are the same
+        assert slope < 1  # so that repeating the update converges to the value that equals its target
         assert targets[0] / (1 - slope) == pytest.approx(20.0, abs=1e-9)
 
 
@@ -287,7 +287,7 @@ def probability_of_good(name, num_steps, seed, shown):
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_what_pays_a_tick_after_the_choice_is_learned_in_windows_of_one_step(name):
+def test_delayed_rewards_are_learned_in_windows_of_one_step(name):
     assert probability_of_good(name, 1, 0, shown=False) > 0.95
 
 
@@ -296,13 +296,13 @@ def test_what_pays_a_tick_after_the_choice_is_learned_in_windows_of_one_step(nam
 @pytest.mark.parametrize("num_steps", [1, 2])
 @pytest.mark.parametrize("shown", [True, False])
 @pytest.mark.parametrize("name", LATE)
-def test_so_it_is_for_any_seed(name, shown, num_steps, seed):
+def test_delayed_rewards_are_learned_for_any_seed(name, shown, num_steps, seed):
     assert probability_of_good(name, num_steps, seed, shown) > 0.95
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
-def test_ppo_in_windows_of_three_steps_finds_all_nine_winning_moves_of_nim_with_twelve_stones(seed):
-    """Both players see the stones alone; a seat that waits at the edge must not take them for its own to play on."""
+def test_ppo_in_windows_of_three_steps_finds_all_winning_moves_of_nim(seed):
+    """Both players only see the stones; a seat that waits after the window must not take them for its own turn."""
     game = nim(stones=12)
     config = PPOConfig(num_steps=3, learning_rate=3e-3, discount=1.0, hidden=(32,))
     agent = taught(PPO(config, game.observation_space, game.action_space, seed=seed), game, 100, 64, seed)
@@ -311,8 +311,8 @@ def test_ppo_in_windows_of_three_steps_finds_all_nine_winning_moves_of_nim_with_
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_a_rollout_in_which_nothing_is_settled_teaches_nothing(name):
-    """The first window of one step of a game in turn: whoever moved waits."""
+def test_nothing_is_learned_from_a_rollout_without_settled_decisions(name):
+    """The first window of one step of a turn-based game: the seat that moved waits."""
     agent = LATE[name](0, 1)
     batch = GameBatch(pulse(), 4, seed=0)
     rollout, _, _ = Collector(batch, agent.experience, draw()).collect(self_play(agent, 4, 2, batch.device))

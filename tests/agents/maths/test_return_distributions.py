@@ -1,4 +1,4 @@
-"""Distributions of returns: projection by the textbook's double loop, quantile losses by theirs, and what they find."""
+"""Return distributions: projection and quantile losses against the papers' loops, and their minima."""
 
 import math
 
@@ -41,7 +41,7 @@ def textbook_projection(atoms, probability, support):
     seed=st.integers(0, 10**6),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_projection_is_the_textbooks(points, count, low, width, seed):
+def test_projection_equals_the_papers_algorithm(points, count, low, width, seed):
     generator = draw(seed)
     support = torch.linspace(low, low + width, points, dtype=torch.float64)
     atoms = low + width * (1.6 * torch.rand(3, count, generator=generator, dtype=torch.float64) - 0.3)
@@ -51,7 +51,7 @@ def test_projection_is_the_textbooks(points, count, low, width, seed):
     assert np.allclose(got.numpy(), textbook_projection(atoms, probability, support), atol=1e-9)
 
 
-def test_mass_on_a_point_stays_there_whole():
+def test_probability_on_a_support_point_stays_there():
     support = torch.linspace(-2, 2, 5)
     probability = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]])
     assert torch.equal(project(support.unsqueeze(0), probability, support), probability)
@@ -59,19 +59,19 @@ def test_mass_on_a_point_stays_there_whole():
     assert torch.allclose(moved, torch.tensor([[0.0, 0.1, 0.2, 0.3, 0.4]]))
 
 
-def test_mass_beyond_the_support_counts_at_its_end():
+def test_probability_beyond_the_support_goes_to_its_end():
     support = torch.linspace(0, 4, 5)
     got = project(torch.tensor([[-9.0, -1e-3, 4.001, 1e6]]), torch.tensor([[0.1, 0.2, 0.3, 0.4]]), support)
     assert torch.allclose(got, torch.tensor([[0.3, 0, 0, 0, 0.7]]))
 
 
-def test_mass_between_points_by_hand():
+def test_probability_between_points_by_hand():
     got = project(torch.tensor([[1.25, 3.5]]), torch.tensor([[0.4, 0.6]]), torch.linspace(0, 4, 3))
     assert torch.allclose(got, torch.tensor([[0.4 * 0.375, 0.4 * 0.625 + 0.6 * 0.25, 0.6 * 0.75]]))
 
 
 @pytest.mark.parametrize("points", [2, 51, 201])
-def test_mass_and_mean_are_kept_within_the_support(points):
+def test_total_and_mean_are_kept_within_the_support(points):
     support = torch.linspace(-10, 10, points)
     generator = draw(points)
     atoms = 19.9 * torch.rand(200, 51, generator=generator) - 9.95
@@ -82,8 +82,8 @@ def test_mass_and_mean_are_kept_within_the_support(points):
     assert torch.allclose(got @ support, (atoms * probability).sum(1), atol=1e-4)
 
 
-def test_a_bellman_update_of_a_support_that_rounds_badly_keeps_its_mass():
-    """A support of 51 points has steps that float32 cannot tell exactly; no mass may fall beside it."""
+def test_a_bellman_update_keeps_the_total_despite_rounding():
+    """A support of 51 points has steps that float32 does not represent exactly; no probability may be lost."""
     for low, high in ((-10.0, 10.0), (0.0, 0.3), (-1.0, 100.0), (0.0, 500.0)):
         support = torch.linspace(low, high, 51)
         even = torch.full((1, 51), 1 / 51)
@@ -93,7 +93,7 @@ def test_a_bellman_update_of_a_support_that_rounds_badly_keeps_its_mass():
             assert (got >= 0).all()
 
 
-def test_categorical_loss_is_least_where_the_prediction_is_the_target():
+def test_categorical_loss_is_minimal_at_the_target():
     target = torch.tensor([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0]], dtype=torch.float64)
     logits = torch.tensor([[0.1, 0.6, 0.3], [1e-9, 1 - 2e-9, 1e-9]], dtype=torch.float64).log()
     entropy = -(0.1 * math.log(0.1) + 0.6 * math.log(0.6) + 0.3 * math.log(0.3))
@@ -124,11 +124,11 @@ def slow_quantile_huber(quantiles, target, kappa):
 
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0, 5.0])
 @pytest.mark.parametrize(("count", "samples"), [(1, 1), (5, 5), (3, 8), (7, 2)])
-def test_the_quantile_loss_is_the_papers(kappa, count, samples):
+def test_the_quantile_loss_equals_the_papers(kappa, count, samples):
     generator = draw(count)
     quantiles = 2 * torch.randn(6, count, generator=generator, dtype=torch.float64)
     target = 2 * torch.randn(6, samples, generator=generator, dtype=torch.float64)
-    target[0, 0] = quantiles[0, 0]  # an error of nothing
+    target[0, 0] = quantiles[0, 0]  # an error of 0
     got = quantile_huber_loss(quantiles, target, kappa)
     wanted = [slow_quantile_huber(one, two, kappa) for one, two in zip(quantiles, target, strict=True)]
     assert got.tolist() == pytest.approx(wanted)
@@ -143,8 +143,8 @@ def test_the_quantile_loss_by_hand():
 
 
 @pytest.mark.parametrize("name", ["exponential", "two heaps"])
-def test_the_plain_quantile_loss_is_least_at_the_quantiles(name):
-    """Plain descent finds the quantiles of the midpoint levels of 2,001 samples of a known distribution."""
+def test_the_plain_quantile_loss_is_minimal_at_the_quantiles(name):
+    """Gradient descent finds the quantiles of the midpoint levels of 2,001 samples of a known distribution."""
     levels = (np.arange(2001) + 0.5) / 2001
     if name == "exponential":
         samples = stats.expon.ppf(levels)
@@ -162,7 +162,7 @@ def test_the_plain_quantile_loss_is_least_at_the_quantiles(name):
 
 
 def test_a_large_kappa_finds_the_mean_for_the_middle_quantile():
-    """Where all errors count quadratically, one quantile (level 1/2) is the mean: what the smoothing costs."""
+    """If all errors are squared, one quantile (level 1/2) is the mean: the bias of smoothing."""
     target = torch.tensor(stats.expon.ppf((np.arange(999) + 0.5) / 999)).unsqueeze(0)
     quantile = torch.zeros(1, 1, dtype=torch.float64)
     for _ in range(400):
@@ -171,7 +171,7 @@ def test_a_large_kappa_finds_the_mean_for_the_middle_quantile():
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
-def test_the_quantile_gradient_is_autograds(kappa):
+def test_the_quantile_gradient_equals_autograds(kappa):
     generator = draw(7)
     quantiles = (2 * torch.randn(5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
     target = 2 * torch.randn(5, 4, generator=generator, dtype=torch.float64)
@@ -179,7 +179,7 @@ def test_the_quantile_gradient_is_autograds(kappa):
     assert torch.allclose(quantile_huber_gradient(quantiles.detach(), target, kappa), wanted)
 
 
-def test_the_categorical_gradient_is_autograds():
+def test_the_categorical_gradient_equals_autograds():
     generator = draw(8)
     logits = (2 * torch.randn(5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
     target = torch.softmax(torch.randn(5, 6, generator=generator, dtype=torch.float64), -1)

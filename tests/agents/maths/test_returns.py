@@ -1,4 +1,4 @@
-"""Returns and advantages against sums written out from their definitions, and numbers worked by hand."""
+"""Returns and advantages against sums by their definitions, and numbers worked out by hand."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def advantages(window, discount, gae_lambda, active=None):
 
 
 def value_after(window, t, b, p):
-    """What follows step t is worth, in words: nothing after the end, the last observation where cut."""
+    """The next value of step t by its definition: 0 after the end, the last observation's where truncated."""
     if window["terminated"][t, b]:
         return 0.0
     if window["truncated"][t, b]:
@@ -73,7 +73,7 @@ def episodes(window, b):
 
 
 def slow_gae_with_turns(window, discount, gae_lambda):
-    """Each seat's own decisions alone, with what it earned until its next one, then the plain double sum."""
+    """Each seat's own decisions only, with its rewards until the next one, then the plain double sum."""
     reward, value, active = window["reward"], window["value"], window["active"]
     result = torch.zeros_like(reward)
     for b, p in np.ndindex(*reward.shape[1:]):
@@ -92,7 +92,7 @@ def slow_gae_with_turns(window, discount, gae_lambda):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.99, 0.0), (0.0, 0.5)])
-def test_gae_is_the_double_sum(shape, discount, gae_lambda):
+def test_gae_equals_the_double_sum(shape, discount, gae_lambda):
     for seed in range(3):
         window = randoms(shape, seed)
         assert torch.allclose(advantages(window, discount, gae_lambda), slow_gae(window, discount, gae_lambda))
@@ -100,14 +100,14 @@ def test_gae_is_the_double_sum(shape, discount, gae_lambda):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(0.9, 0.8), (1.0, 1.0), (0.5, 0.0)])
-def test_gae_of_seats_in_turn_is_the_double_sum_over_each_seats_own_decisions(shape, discount, gae_lambda):
+def test_gae_in_turn_based_games_equals_the_double_sum_over_own_decisions(shape, discount, gae_lambda):
     for seed in range(3):
         window = randoms(shape, 10 + seed)
         fast = advantages(window, discount, gae_lambda, window["active"])
         assert torch.allclose(fast, slow_gae_with_turns(window, discount, gae_lambda))
 
 
-def test_gae_where_all_seats_act_needs_no_mask():
+def test_gae_needs_no_mask_if_all_seats_act():
     window = randoms((20, 3, 2), 5)
     everyone = torch.ones(20, 3, 2, dtype=torch.bool)
     assert torch.allclose(advantages(window, 0.9, 0.7), advantages(window, 0.9, 0.7, everyone))
@@ -132,13 +132,13 @@ def test_gae_worked_by_hand():
     assert worked() == pytest.approx([3.12575, 3.835, 3.3])
 
 
-def test_a_terminated_game_is_worth_nothing_and_a_truncated_one_its_last_observation():
+def test_next_value_is_zero_if_terminated_and_the_last_observations_if_truncated():
     # terminated in step 1: delta 2 - 1 = 1; truncated there: 2 + 0.9 * 4 - 1 = 4.6
     assert worked(terminated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 1.0, 1.0, 3.3])
     assert worked(truncated=(0, 1, 0)) == pytest.approx([1.4 + 0.45 * 4.6, 4.6, 3.3])
 
 
-def test_both_at_once_is_a_terminated_game():
+def test_terminated_and_truncated_counts_as_terminated():
     assert worked(terminated=(0, 1, 0), truncated=(0, 1, 0)) == worked(terminated=(0, 1, 0))
 
 
@@ -148,7 +148,7 @@ def test_an_episode_cut_in_the_last_step_does_not_read_the_next_episodes_value()
 
 
 def test_seats_in_turn_worked_by_hand():
-    """Two seats in turn, gamma = 0.5, lambda = 1, no values: one discount a decision, not one a tick."""
+    """Two seats in turn, gamma = 0.5, lambda = 1, no values: one discount per decision, not per tick."""
     reward = torch.tensor([[0.0, 8], [2, 0], [0, 0], [4, 16]]).view(4, 1, 2)
     active = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]).bool().view(4, 1, 2)
     never = torch.zeros(4, 1, dtype=torch.bool)
@@ -167,7 +167,7 @@ def test_rewards_to_go_and_whole_returns_worked_by_hand():
     reward = torch.tensor([1.0, 2, 4, 8, 16]).view(5, 1, 1)
     never = torch.zeros(5, 1, dtype=torch.bool)
     ends = torch.tensor([0, 0, 1, 0, 0]).bool()[:, None]
-    for terminated, truncated in ((ends, never), (never, ends)):  # nothing is bootstrapped, so both are alike
+    for terminated, truncated in ((ends, never), (never, ends)):  # nothing is bootstrapped, so both are equal
         to_go = rewards_to_go(reward, terminated, truncated, discount=0.5)
         assert to_go.flatten().tolist() == [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16]
         whole = whole_returns(reward, terminated, truncated, discount=0.5)
@@ -224,7 +224,7 @@ def running_returns(windows, discount):
     return np.array(result)
 
 
-def test_reward_scale_is_the_deviation_of_all_returns_so_far():
+def test_reward_scale_is_the_standard_deviation_of_all_returns_so_far():
     scale, windows = RewardScale(0.9), [randoms((9, 3, 2), seed) for seed in range(4)]
     for k, window in enumerate(windows):
         scaled = scale(rollout_of(window))
@@ -249,15 +249,15 @@ def test_reward_scale_counts_a_seats_decisions_worked_by_hand():
     scaled = scale(rollout_of(window, active))
     deviation = np.std([9, 10.5, 16, 12, 8])
     assert torch.allclose(scaled, reward / float(deviation), rtol=1e-6)
-    # What is under way goes on: 16 / 2 + 7 of a next decision that ends the game.
+    # The running sum continues: 16 / 2 + 7 of a next decision that ends the game.
     more = {"reward": torch.tensor([[7.0, 0]]).view(1, 1, 2), "terminated": torch.tensor([[True]])}
     more["truncated"] = ~more["terminated"]
     scaled = scale(rollout_of(more, torch.tensor([[[True, False]]])))
     assert torch.allclose(scaled, more["reward"] / float(np.std([9, 10.5, 16, 12, 8, 15])), rtol=1e-6)
 
 
-def test_reward_scale_in_turns_is_that_of_the_same_decisions_played_at_once():
-    """A tick more between two decisions changes nothing, as it does nothing in GAE."""
+def test_reward_scale_is_the_same_for_turn_based_and_simultaneous_play():
+    """An additional tick between two decisions changes nothing, as in GAE."""
     at_once, in_turns = RewardScale(0.9), RewardScale(0.9)
     for seed in range(3):
         window = randoms((9, 3, 1), seed)
@@ -275,7 +275,7 @@ def test_reward_scale_in_turns_is_that_of_the_same_decisions_played_at_once():
         assert torch.allclose(second.view(9, 2, 3, 1).sum(1), first, rtol=1e-5)
 
 
-def test_reward_scale_does_not_listen_to_other_players_seats():
+def test_reward_scale_ignores_other_players_seats():
     windows = [randoms((9, 3, 2), seed) for seed in range(3)]
     active = torch.zeros(9, 3, 2, dtype=torch.bool)
     active[..., 0] = True  # seat 1 is another player's
@@ -287,7 +287,7 @@ def test_reward_scale_does_not_listen_to_other_players_seats():
         assert torch.allclose(scaled[..., 0], window["reward"][..., 0].float() / deviation, rtol=1e-5)
 
 
-def test_reward_scale_goes_on_from_its_saved_state():
+def test_reward_scale_is_restored_from_a_saved_state():
     first, second = RewardScale(0.9), RewardScale(0.9)
     first(rollout_of(randoms((9, 3, 2), 0)))
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
@@ -313,25 +313,25 @@ def test_the_range_of_returns_by_hand():
     assert (seen.low, seen.high) == (-2.75, 2.5)
     seen.check(rewarded([-1.0, 1.0]), -9.0, 9.0)
     assert (seen.low, seen.high) == (-2.75, 2.5)
-    seen.check(rewarded([3.0]), -9.0, 9.0)  # 0.5 / 2 + 3: what is under way goes on in the next rollout
+    seen.check(rewarded([3.0]), -9.0, 9.0)  # 0.5 / 2 + 3: the running sum continues in the next rollout
     assert seen.high == 3.25
 
 
-def test_the_same_reward_for_ever_sums_up_to_the_discounted_return():
+def test_a_constant_reward_sums_to_the_discounted_return():
     seen = ReturnRange(0.9)
     with pytest.warns(UserWarning, match="from 1 to 10 were seen, and the support is 0 to 9.5"):
         seen.check(rewarded([1.0] * 300), 0.0, 9.5)
     assert seen.high == pytest.approx(10, rel=1e-4)
 
 
-def test_returns_of_others_seats_are_not_of_interest():
+def test_the_range_of_returns_ignores_other_players_seats():
     seen = ReturnRange(1.0)
     seen.check(rewarded([[1.0, 99.0], [1.0, -99.0]], seats=[True, False]), -5.0, 5.0)
     assert (seen.low, seen.high) == (1.0, 2.0)
 
 
 def test_the_range_of_returns_counts_a_seats_decisions():
-    """gamma = 1/2: 5 before any decision are nobody's; 8 - 6 = 2 by the first decision, its 8 never was a return; and
+    """gamma = 1/2: the 5 before any decision belong to none; 8 - 6 = 2 by the first (8 never was a return); and
     2 / 2 - 1 - 3 = -3 by the second, once the next rollout has it. Nothing more is earned while the seat waits."""
 
     def rewards_of(reward, acts, last, ended=()):
@@ -347,12 +347,12 @@ def test_the_range_of_returns_counts_a_seats_decisions():
         seen.check(rewards_of([-3.0, 1.0], [0, 1], last=True), -9.0, 9.0)
         assert (seen.low, seen.high) == (-3.0, 2.0)  # -3 / 2 + 1 = -0.5 by the third, known as the seat acts again
         seen.check(rewards_of([2.0, 7.0], [1, 0], last=False, ended=[0]), -9.0, 9.0)
-        assert (seen.low, seen.high) == (-3.0, 2.0)  # -0.5 / 2 + 2 = 1.75 at the end; the 7 is nobody's
+        assert (seen.low, seen.high) == (-3.0, 2.0)  # -0.5 / 2 + 2 = 1.75 at the end; the 7 belongs to no decision
 
 
-def test_the_range_goes_on_where_it_was_saved():
+def test_the_range_of_returns_is_restored_from_a_saved_state():
     one, two = ReturnRange(0.5), ReturnRange(0.5)
-    assert one.state_dict() == {}  # nothing seen yet: an infinite range is no number to save
+    assert one.state_dict() == {}  # nothing seen yet: an infinite range cannot be saved
     two.check(rewarded([9.0]), -9.0, 9.0)
     two.load_state_dict(one.state_dict())
     assert two.state_dict() == {}

@@ -25,7 +25,7 @@ from mlbits.envs.exact.transition_table import TransitionTable
 
 @st.composite
 def processes(draw):
-    """Small decision processes with ends, illegal actions and ties."""
+    """Small decision processes with termination, illegal actions and ties."""
     states, actions = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     weights = rng.exponential(size=(states, actions, states + 1)) * (rng.random((states, actions, states + 1)) < 0.6)
@@ -89,7 +89,7 @@ def test_the_contraction_holds_at_every_sweep(table, discount, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(processes(), st.sampled_from([0.5, 0.95]), st.sampled_from([1.0, 1e-2, 1e-6]))
-def test_a_solution_is_as_near_as_it_says_and_as_was_asked(table, discount, tolerance):
+def test_a_solution_keeps_its_bound_and_the_tolerance(table, discount, tolerance):
     solution, exact = value_iteration(table, discount, tolerance=tolerance), by_brute_force(table, discount)
     assert np.abs(solution.value - exact).max() <= solution.bound + 1e-12
     assert solution.bound <= tolerance
@@ -113,7 +113,7 @@ def by_recursion(table, steps, discount, state, policy=None):
 
 @settings(max_examples=15, deadline=None)
 @given(processes(), st.sampled_from([0.7, 1.0]), st.integers(0, 3))
-def test_backward_induction_is_the_tree_of_all_plays(table, discount, steps):
+def test_backward_induction_equals_the_tree_of_all_action_sequences(table, discount, steps):
     for policy in (None, uniform_policy(table)):
         found = backward_induction(table, horizon=steps, discount=discount, policy=policy)
         wanted = [by_recursion(table, steps, discount, state, policy) for state in range(table.num_states)]
@@ -122,7 +122,7 @@ def test_backward_induction_is_the_tree_of_all_plays(table, discount, steps):
 
 
 def chain(length, reward=1.0):
-    """One action that leads on, and pays at the end."""
+    """One action that leads to the next state, with a reward at the end."""
     probability, paid = np.zeros((length, 1, length)), np.zeros((length, 1))
     for state in range(length - 1):
         probability[state, 0, state + 1] = 1
@@ -139,14 +139,14 @@ def test_a_chain_worked_by_hand():
     assert backward_induction(table, horizon=4).iterations == 4
 
 
-def test_undiscounted_values_settle_where_all_play_ends_and_have_no_bound():
+def test_undiscounted_values_converge_without_a_bound():
     solution = value_iteration(chain(6, reward=3.0), 1.0)
     assert solution.value.tolist() == [3.0] * 6
     assert solution.bound == np.inf
 
 
-def test_policy_iteration_keeps_to_ties():
-    """Two actions that are alike but for rounding: it ends, and begins where it is told to."""
+def test_policy_iteration_terminates_on_ties():
+    """Two actions that are equal up to rounding: it terminates, and starts from the given policy."""
     probability = np.full((3, 2, 3), 1 / 3)
     reward = np.array([[0.1 + 0.2, 0.3], [1.0, 1.0], [0.0, 0.0]])
     table = TransitionTable.from_arrays(probability, reward)
@@ -156,13 +156,13 @@ def test_policy_iteration_keeps_to_ties():
         assert best_actions(solution.action_value).all()
 
 
-def test_a_policy_that_is_already_best_is_found_best_at_once():
+def test_an_optimal_policy_is_recognised_at_once():
     table = chain(5)
     assert policy_iteration(table, 0.9).iterations == 1
     assert value_iteration(table, 0.9, value=value_iteration(table, 0.9).value).iterations == 1
 
 
-def test_bad_questions_are_refused():
+def test_invalid_arguments_are_refused():
     table = chain(3)
     endless = TransitionTable.from_arrays(np.ones((1, 1, 1)), np.ones((1, 1)))
     for solver in (value_iteration, policy_iteration):
@@ -174,7 +174,7 @@ def test_bad_questions_are_refused():
         value_iteration(endless, 1.0)
     with pytest.raises(AgentError, match="tolerance: got 0; wanted above 0"):
         value_iteration(table, 0.5, tolerance=0)
-    with pytest.raises(AgentError, match="policy: got an action that is not legal"):
+    with pytest.raises(AgentError, match="policy: got an illegal action"):
         masked = TransitionTable.from_arrays(np.zeros((1, 2, 1)), np.zeros((1, 2)), legal=[[True, False]])
         policy_iteration(masked, 0.5, policy=np.array([1]))
     with pytest.raises(AgentError, match="horizon: got -1; wanted a number of steps from 0"):
@@ -203,7 +203,7 @@ def loop(reward=1.0, **more):
 
 
 def test_bounds_worked_by_hand():
-    """V = 2 at gamma 0.5; sweep k leaves 2^(1 - k), which is what both bounds say of it."""
+    """V = 2 at gamma 0.5; sweep k has the error 2^(1 - k), which both bounds equal."""
     solution = value_iteration(loop(), 0.5, tolerance=0.1)
     assert (solution.iterations, solution.value[0]) == (5, 1.9375)
     assert solution.bound == pytest.approx(0.0625)
@@ -217,7 +217,7 @@ def test_policy_iterations_bound_is_the_residual_over_one_less_the_discount(monk
     assert policy_iteration(loop(), 0.9).bound == pytest.approx(1e-6, rel=1e-4)
 
 
-def test_backward_induction_takes_the_tables_own_horizon_and_what_the_rules_cut():
+def test_backward_induction_uses_the_tables_horizon_and_truncation():
     table = dataclasses.replace(chain(4), horizon=2)
     found = backward_induction(table)
     assert found.value.tolist() == [0, 0, 1, 1]
@@ -230,7 +230,7 @@ def test_backward_induction_takes_the_tables_own_horizon_and_what_the_rules_cut(
     assert value_iteration(half, 0.5).value[0] == pytest.approx(2, abs=1e-7), "where cut episodes are bootstrapped"
 
 
-def test_the_uniform_policy_plays_legal_actions_alone():
+def test_the_uniform_policy_plays_only_legal_actions():
     table = TransitionTable.from_arrays(np.zeros((1, 3, 1)), np.zeros((1, 3)), legal=[[True, False, True]])
     assert uniform_policy(table).tolist() == [[0.5, 0, 0.5]]
 

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's models as agents: what they play is what SB3 would, in any seat, from their files or our own."""
+"""Stable-Baselines3's models as agents: they act as in SB3, in any seat, from their files or ours."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CONTINUOUS = ("PPO", "A2C", "DDPG", "TD3", "SAC", "TRPO", "TQC", "CrossQ")
 
 
 class Blank(gym.Env[Any, Any]):
-    """An environment of given spaces in which nothing happens by any rule."""
+    """An environment with given spaces and no rules."""
 
     def __init__(self, observation_space: Any, action_space: Any, seed: int = 0) -> None:
         self.observation_space, self.action_space = observation_space, action_space
@@ -70,7 +70,7 @@ class Blank(gym.Env[Any, Any]):
 def model_of(
     name: str, observation_space: Any, action_space: Any, steps: int = 40, env: Any = None, **given: Any
 ) -> Any:
-    """A model that has learned a little, so that no action is as good as another."""
+    """A model that has learned a little, so that its actions have different probabilities."""
     multi = isinstance(observation_space, spaces.Dict)
     size = {"n_steps": 20} if name in ("PPO", "A2C", "TRPO", "MaskablePPO") else {"buffer_size": 100}
     size |= {"learning_starts": 5, "batch_size": 8} if "buffer_size" in size else {}
@@ -83,7 +83,7 @@ def model_of(
 
 
 def some(space: Any, count: int = 50, seed: int = 0) -> tuple[Any, Any]:
-    """Observations as NumPy and as the tensors that a batch hands out."""
+    """Observations as NumPy arrays and as the tensors of a batch."""
     space.seed(seed)
     drawn = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
@@ -105,7 +105,7 @@ CASES += [("DQN", seen, spaces.Discrete(4)) for seen in ("index", "choices", "bi
 
 
 @pytest.mark.parametrize(("name", "seen", "action_space"), CASES, ids=lambda case: getattr(case, "shape", None) or case)
-def test_a_saved_model_plays_what_it_would_under_sb3(name: str, seen: str, action_space: Any, tmp_path: Path) -> None:
+def test_a_saved_model_acts_as_under_sb3(name: str, seen: str, action_space: Any, tmp_path: Path) -> None:
     space = SPACES[seen]
     model = model_of(name, space, action_space)
     model.save(tmp_path / "model.zip")
@@ -141,7 +141,7 @@ def test_draws_follow_the_policy_and_the_generator() -> None:
 
 
 @pytest.mark.parametrize("name", ["PPO", "SAC"])
-def test_state_dependent_exploration_is_drawn_anew_and_training_keeps_its_own(name: str) -> None:
+def test_state_dependent_exploration_draws_new_noise_and_leaves_trainings_unchanged(name: str) -> None:
     model = model_of(name, VECTOR, LEVER, use_sde=True)
     agent = SB3Agent(None, VECTOR, LEVER, policy=model.policy)
     noise = (model.policy if name == "PPO" else model.actor).action_dist
@@ -155,7 +155,7 @@ def test_state_dependent_exploration_is_drawn_anew_and_training_keeps_its_own(na
     assert noise.exploration_matrices is kept[1]
 
 
-def test_a_policy_that_knows_masks_heeds_them() -> None:
+def test_a_maskable_policy_uses_masks() -> None:
     model = model_of("MaskablePPO", VECTOR, spaces.Discrete(4))
     agent = SB3Agent(None, VECTOR, spaces.Discrete(4), policy=model.policy)
     _, obs = some(VECTOR, 200)
@@ -187,7 +187,7 @@ def test_observations_are_standardised_as_under_vec_normalize(space: Any, tmp_pa
     envs.obs_rms = None  # what was saved is a copy
 
 
-def test_pictures_are_turned_as_sb3_turns_them() -> None:
+def test_images_are_transposed_as_by_sb3() -> None:
     """Channels last, as Gymnasium's are, and first, as ours."""
     last, first = spaces.Box(0, 255, (40, 36, 3), np.uint8), spaces.Box(0, 255, (3, 40, 36), np.uint8)
     kwargs = {"policy_kwargs": {}, "n_steps": 4, "batch_size": 4, "n_epochs": 1}
@@ -241,7 +241,7 @@ def test_an_untrained_agent_takes_the_weights_of_a_trained_one(kind: Any) -> Non
         SB3Agent(dataclasses.replace(config, hidden=(9,)), VECTOR, action_space).load_state_dict(state)
 
 
-def test_first_weights_are_the_seeds_alone() -> None:
+def test_initial_weights_depend_only_on_the_seed() -> None:
     def weights(seed: int) -> Any:
         return torch.cat([p.flatten() for p in SB3Agent(SB3PPOConfig(), VECTOR, LEVER, seed=seed).policy.parameters()])
 
@@ -270,8 +270,8 @@ def test_settings_reach_the_algorithm() -> None:
     }
 
 
-def test_a_model_holds_a_seat_beside_a_learner(tmp_path: Path) -> None:
-    """Nim in turn: the learner in one seat, a DQN of SB3's, which knows no masks, in the other."""
+def test_a_model_plays_a_seat_against_a_learner(tmp_path: Path) -> None:
+    """Nim: the learner in one seat, a DQN of SB3's, which does not use masks, in the other."""
     batch = mlbits.make_batch("test/Nim-v0", 8, seed=3, illegal="replace")
     model_of("DQN", batch.observation_space, batch.action_space).save(tmp_path / "dqn.zip")
     guest = load_sb3(tmp_path / "dqn.zip", batch.observation_space, batch.action_space)
@@ -291,8 +291,8 @@ def test_a_model_holds_a_seat_beside_a_learner(tmp_path: Path) -> None:
     assert np.isfinite(float(learner.learn(rollout, 0.0, draws())["policy_loss"]))
 
 
-def test_a_model_is_evaluated_as_any_agent(tmp_path: Path) -> None:
-    """Trained on Gymnasium's CartPole it plays ours, whose bounds are written otherwise, with the same returns."""
+def test_a_model_is_evaluated_like_any_agent(tmp_path: Path) -> None:
+    """Trained on Gymnasium's CartPole it plays ours, whose space has other bounds, with the same returns."""
     model = stable_baselines3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
     model.save(tmp_path / "model")
     agent = load_sb3(tmp_path / "model.zip", *_spaces("mlbits/CartPole-v0"))
@@ -308,7 +308,7 @@ def _spaces(env_id: str) -> tuple[Any, Any]:
     return game.observation_space, game.action_space
 
 
-def test_spaces_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+def test_mismatched_spaces_are_refused_by_name(tmp_path: Path) -> None:
     model_of("PPO", VECTOR, LEVER).save(tmp_path / "model.zip")
     wide = spaces.Box(-3, 3, (5,), np.float32)
     for observation_space in (wide, spaces.Discrete(4), SPACES["dict"]):
@@ -324,7 +324,7 @@ def test_spaces_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         SB3Agent(None, shuffled, LEVER, policy=policy)
 
 
-def test_what_stable_baselines_does_not_take_is_refused_by_name() -> None:
+def test_spaces_unsupported_by_stable_baselines_are_refused_by_name() -> None:
     free, tiny = spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0, 255, (3, 8, 8), np.uint8)
     with pytest.raises(AgentError, match=r"sb3-sac: got the action space Box\(-inf.*wants finite bounds"):
         SB3Agent(SB3SACConfig(), VECTOR, free)
@@ -357,7 +357,7 @@ def test_settings_out_of_range_are_refused(kind: Any, values: dict[str, Any], me
         kind(**values)
 
 
-def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"none.zip: not found; wanted a model that Stable-Baselines3 saved"):
         load_sb3(tmp_path / "none.zip")
     (tmp_path / "text.zip").write_text("hello")

@@ -306,7 +306,7 @@ def test_the_requested_copy_is_drawn():
     ("env", "settings", "why"),
     [
         ("tests/Tool-v0", {"drawing": "uninstalled"}, "cannot be drawn .*pip install pencil"),
-        ("tests/Tool-v0", {"drawing": "nothing"}, "draws no pictures"),
+        ("tests/Tool-v0", {"drawing": "nothing"}, "does not draw pictures"),
         ("tests/Dumb-v0", {}, "render_mode"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Benchmarks of agents with a replay: both sides are measured past their warm-up, and take as many gradient steps."""
+"""Benchmarks of off-policy agents: both sides are measured after their warm-up, with the same gradient steps."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mlbits.selfplay import session
 
 
 class Once:
-    """A stopwatch that calls what it is to measure once."""
+    """A stopwatch that calls each function once."""
 
     device = "cpu"
 
@@ -41,7 +41,7 @@ def sessions(monkeypatch):
         ("ddpg", "mlbits/Pendulum-v0", 8, {"num_steps": 1, "replay_ratio": 1.0}),
     ],
 )
-def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, agent, env, num_envs, settings):
+def test_ours_is_measured_after_its_warm_up_at_its_ratio_of_updates(sessions, agent, env, num_envs, settings):
     counts = []
     small = {"hidden": [8], "batch_size": 8, "learning_starts": 100}
     watch = Once(lambda: counts.append((sessions[0].replay.added, sessions[0].learner.updates)))
@@ -56,7 +56,7 @@ def test_ours_is_measured_past_its_warm_up_at_its_ratio_of_updates(sessions, age
 
 
 @pytest.mark.parametrize(("zoo", "ratio", "epsilon"), [(False, 1 / 4, 0.05), (True, 1 / 2, 0.04)])
-def test_sb3s_dqn_learns_as_often_with_one_copy_as_with_eight(monkeypatch, zoo, ratio, epsilon):
+def test_sb3s_dqn_makes_the_same_updates_per_step_with_one_and_eight_copies(monkeypatch, zoo, ratio, epsilon):
     models = []
     original = peers._replayed
 
@@ -78,7 +78,7 @@ def test_sb3s_dqn_learns_as_often_with_one_copy_as_with_eight(monkeypatch, zoo, 
         assert model.exploration_rate == pytest.approx(epsilon)
 
 
-def test_the_groups_have_ours_and_theirs(monkeypatch):
+def test_benchmark_groups_have_rows_of_ours_and_sb3s(monkeypatch):
     """Each group's rows, with nothing measured."""
     monkeypatch.setattr(groups, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
     monkeypatch.setattr(peers, "_replayed", lambda watch, model, name, steps: Row(name, 1.0, 1.0, "sb3"))

@@ -10,7 +10,7 @@ from mlbits.evals.benchmarks.stopwatch import Row
 
 
 class Once:
-    """A stopwatch that measures nothing: each function is called once, and its steps noted."""
+    """A stopwatch that measures nothing: each function is called once, and its steps recorded."""
 
     device = "cpu"
 
@@ -23,7 +23,7 @@ class Once:
         return Row(name, 1.0, 1.0, peer)
 
 
-def test_ours_stands_beside_theirs() -> None:
+def test_rows_of_ours_and_sb3s() -> None:
     watch = Once()
     rows = list(groups.GROUPS["sb3"](watch))  # type: ignore[arg-type]
     names = [f"CartPole, make_sb3 of {count}" for count in ("8", "64", "1,024")]

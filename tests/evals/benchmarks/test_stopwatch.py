@@ -1,4 +1,4 @@
-"""The stopwatch: rates by hand on a clock that is made up, and an end however slow a thing is."""
+"""The stopwatch: rates by hand on a fake clock, and a limit for slow functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 
 
 class Clock:
-    """Stands still but for what is added to it."""
+    """A clock that only advances when told to."""
 
     def __init__(self) -> None:
         self.now, self.calls = 100.0, 0
@@ -36,15 +36,15 @@ def test_rates_are_steps_over_seconds() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(3.0, 4), (4.0, 3), (60.0, 2)])
-def test_slow_work_ends(seconds: float, calls: int) -> None:
-    """The limit is 10 s: after it, no call but the one that a measurement cannot do without."""
+def test_slow_functions_stop_at_the_limit(seconds: float, calls: int) -> None:
+    """The limit is 10 s: after it, only the one call that a measurement needs."""
     clock = Clock()
     row = Stopwatch(1.0, clock=clock).row("slow", lambda: clock.work(seconds), 6)
     assert row.per_second == pytest.approx(6 / seconds)
     assert clock.calls == calls
 
 
-def test_a_warm_up_ends() -> None:
+def test_a_warm_up_stops_at_the_limit() -> None:
     clock = Clock()
     watch = Stopwatch(1.0, clock=clock)
     watch.warm_up(lambda: clock.work(3.0), lambda: False)

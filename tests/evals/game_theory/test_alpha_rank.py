@@ -1,4 +1,4 @@
-"""Alpha-rank of symmetric games and of profiles."""
+"""Alpha-rank of symmetric games and of profiles, against OpenSpiel, simulated chains and results by hand."""
 
 import itertools
 import math
@@ -77,31 +77,31 @@ def simulated(payoffs, alpha, population):
 
 
 @pytest.mark.parametrize(("payoffs", "population", "alpha", "fitness", "expected"), OF_ONE_POPULATION)
-def test_one_population_is_as_openspiel_has_it(payoffs, population, alpha, fitness, expected):
+def test_one_population_agrees_with_openspiel(payoffs, population, alpha, fitness, expected):
     found = alpha_rank_symmetric(payoffs, alpha=alpha, population=population, fitness=fitness)
     assert found == pytest.approx(expected, abs=1e-10)
 
 
 @pytest.mark.parametrize(("payoffs", "alpha", "expected"), OF_PROFILES)
-def test_profiles_are_as_openspiel_has_them(payoffs, alpha, expected):
+def test_profiles_agree_with_openspiel(payoffs, alpha, expected):
     found = alpha_rank(payoffs, alpha=alpha, population=10)
     assert found.shape == payoffs.shape[1:]
     assert found.reshape(-1) == pytest.approx(expected, abs=1e-10)
 
 
 @pytest.mark.parametrize(("payoffs", "noise", "expected"), IN_THE_LIMIT)
-def test_the_limit_is_as_openspiel_has_it(payoffs, noise, expected):
+def test_the_limit_agrees_with_openspiel(payoffs, noise, expected):
     assert alpha_rank(payoffs, noise=noise).reshape(-1) == pytest.approx(expected, abs=1e-10)
 
 
-def test_the_limit_of_one_population_is_as_openspiel_has_it():
+def test_the_limit_of_one_population_agrees_with_openspiel():
     expected = [0.397185710830, 0.300379001693, 0.199620998307, 0.102814289170]
     assert alpha_rank_symmetric(GENERAL, noise=0.01) == pytest.approx(expected, abs=1e-10)
     assert alpha_rank_symmetric(SKEWED, noise=0.01) == pytest.approx([1 / 3] * 3, abs=1e-12)
 
 
 def test_two_strategies_by_hand():
-    """Two individuals: a mutant takes over with probability 1 / (1 + e^-alpha gain), so the shares are as those."""
+    """Two individuals: a mutant takes over with probability 1 / (1 + e^-alpha gain), so the ranks are in that ratio."""
     payoffs = np.array([[0.0, 1.0], [-1.0, 0.0]])  # the first beats the second by 2, whatever there are of each
     gain = 1.0 - (-1.0)
     to_first, to_second = 1 / (1 + math.exp(-gain)), 1 / (1 + math.exp(gain))
@@ -115,13 +115,13 @@ def test_one_seat_alone_climbs():
     assert found[0] / found[1] == pytest.approx(math.exp(-6 * 0.5), rel=1e-10)
 
 
-def test_no_selection_ranks_all_alike():
+def test_no_selection_ranks_all_equally():
     assert alpha_rank(THREE, alpha=0.0) == pytest.approx(np.full((2, 3, 2), 1 / 12), abs=1e-12)
     assert alpha_rank_symmetric(GENERAL, alpha=0.0) == pytest.approx(np.full(4, 1 / 4), abs=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [1e2, 1e4, 1e8, math.inf])
-def test_strong_selection_overflows_nowhere(alpha):
+def test_strong_selection_does_not_overflow(alpha):
     with np.errstate(over="raise", invalid="raise"):
         cycle = alpha_rank_symmetric(np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]), alpha=alpha)
         best = alpha_rank_symmetric(np.array([[0.0, 1, 1], [-1, 0, 1], [-1, -1, 0]]), alpha=alpha)
@@ -132,13 +132,13 @@ def test_strong_selection_overflows_nowhere(alpha):
     assert sexes == pytest.approx(np.eye(2) / 2, abs=1e-7)
 
 
-def test_dominated_strategies_that_cycles_avoid():
+def test_dominated_strategies_have_rank_zero():
     """Rock, paper and scissors and one that loses to all: the limit leaves it out."""
     payoffs = np.array([[0.0, -1, 1, 1], [1, 0, -1, 1], [-1, 1, 0, 1], [-1, -1, -1, 0]])
     assert alpha_rank_symmetric(payoffs) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=1e-8)
 
 
-def test_matching_pennies_ranks_profiles_alike():
+def test_matching_pennies_ranks_profiles_equally():
     found = alpha_rank(zero_sum_game([[1, -1], [-1, 1]]), alpha=3.0)
     assert found == pytest.approx(np.full((2, 2), 0.25), abs=1e-12)
     assert [m.tolist() for m in marginals(found)] == [pytest.approx([0.5, 0.5])] * 2
@@ -166,7 +166,7 @@ def test_games_of_three_in_one_population():
     st.integers(2, 8),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_one_population_is_that_of_its_chain(payoffs, alpha, population):
+def test_one_population_agrees_with_its_simulated_chain(payoffs, alpha, population):
     found = alpha_rank_symmetric(payoffs, alpha=alpha, population=population)
     assert found == pytest.approx(simulated(payoffs, alpha, population), abs=1e-6)
     assert found.sum() == pytest.approx(1)
@@ -184,13 +184,13 @@ def test_the_order_of_strategies_does_not_matter(payoffs, alpha, order):
     ("payoffs", "arguments", "message"),
     [
         (GENERAL[:2], {}, r"payoffs: got shape \(2, 4\); wanted \[A, ..., A\]"),
-        (GENERAL * np.nan, {}, "payoffs: got some that are no finite numbers"),
+        (GENERAL * np.nan, {}, "payoffs: got NaN or infinity; wanted finite numbers"),
         (GENERAL, {"alpha": -1}, "alpha: got -1; wanted a number from 0"),
         (GENERAL, {"alpha": math.nan}, "alpha: got nan"),
         (GENERAL, {"alpha": 1, "population": 1}, "population: got 1; wanted at least 2"),
         (GENERAL, {"noise": 0}, "noise: got 0; wanted a number above 0, at most 0.5"),
         (GENERAL, {"fitness": "local"}, "fitness: got 'local'; wanted population or duel"),
-        (np.arange(8.0).reshape(2, 2, 2), {"alpha": 1}, "got some that change when seats 1 and 2 do"),
+        (np.arange(8.0).reshape(2, 2, 2), {"alpha": 1}, "not symmetric in seats 1 and 2"),
         (np.zeros((2, 2, 2)), {}, "alpha: got inf, fitness population, for 3 seats"),
         (np.zeros((2, 2, 2)), {"alpha": 1, "population": 2}, "population: got 2; wanted at least 3"),
     ],

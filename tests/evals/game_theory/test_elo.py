@@ -1,4 +1,4 @@
-"""Elo by maximum likelihood, from tables and from games, with intervals."""
+"""Elo by maximum likelihood, from tables and from games, with intervals, against OpenSpiel and by hand."""
 
 import itertools
 import math
@@ -70,18 +70,18 @@ def test_a_chain_adds_up():
         (DRAWS, [251.51700427746, 162.294416964344, 21.823578735219, 0.0]),
     ],
 )
-def test_ratings_are_as_openspiel_has_them(draws, expected):
+def test_ratings_agree_with_openspiel(draws, expected):
     assert elo_ratings(points(WINS, draws), prior=0, anchor=3) == pytest.approx(expected, abs=1e-6)
 
 
-def test_ratings_are_as_hunter_has_them():
+def test_ratings_agree_with_hunters_algorithm():
     scores = points(WINS, DRAWS)
     assert np.ptp(elo_ratings(scores, prior=0) - hunter(scores)) < 1e-6
 
 
 @pytest.mark.parametrize("prior", [0.5, 1.0, 4.0])
 def test_the_prior_is_draws_with_a_player_of_rating_0(prior):
-    """As a table with one player more whose rating is the anchor, and as where no other rating is likelier."""
+    """The same as a table with one more player, the anchor; and the ratings maximise the likelihood."""
     scores = points([[0, 8, 5], [0, 0, 3], [1, 1, 0]])
     more = np.zeros((4, 4))
     more[:3, :3], more[3, :3], more[:3, 3] = scores, prior / 2, prior / 2
@@ -93,7 +93,7 @@ def test_the_prior_is_draws_with_a_player_of_rating_0(prior):
         assert log_likelihood(scores, expected + change * np.eye(3)[player], prior) < best
 
 
-def test_players_that_always_win_stay_in_reach():
+def test_ratings_of_players_that_always_win_are_finite():
     scores = points([[0, 1000], [0, 0]])
     assert 500 < elo_ratings(scores, anchor=1)[0] < 2000
     assert elo_ratings(scores, prior=10, anchor=1)[0] < elo_ratings(scores, prior=1, anchor=1)[0]
@@ -123,13 +123,13 @@ def test_a_game_of_three_by_hand():
     assert twice.tolist() == [[0, 0.5], [0.5, 0]]
 
 
-def test_games_of_two_are_their_table():
+def test_games_of_two_players_equal_their_table():
     who = [[0, 1], [1, 0], [0, 2], [2, 1]]
     earned = [[1, -1], [0, 0], [-1, 1], [2, 3]]
     assert game_points(who, earned, 3).tolist() == [[0, 1.5, 0], [0.5, 0, 1], [1, 0, 0]]
 
 
-def test_ratings_find_the_odds_of_the_games():
+def test_ratings_recover_the_true_strengths():
     strengths = np.array([0.0, 150, -80, 300])
     who, earned = tournament(strengths, 4000, seed=3)
     found = rate(who, earned, ["a", "b", "c", "d"], anchor="a")
@@ -142,7 +142,7 @@ def test_ratings_find_the_odds_of_the_games():
     assert found.games.tolist() == [12_000] * 4
 
 
-def test_games_of_seven_find_the_odds_of_plackett_and_luce():
+def test_games_of_seven_recover_plackett_luce_strengths():
     """Luce's rankings are those of exponential clocks: log strength plus Gumbel noise, the greatest first."""
     generator = np.random.default_rng(5)
     strengths = np.linspace(-250, 250, 9)
@@ -165,15 +165,15 @@ def swept_or_not(won, lost, drawn=0, **settings):
 
 
 @pytest.mark.parametrize(("won", "lost"), [(7, 3), (1, 1), (30, 2)])
-def test_the_interval_of_two_players_is_wilsons(won, lost):
-    """Rao's score interval of a share, taken to Elo; without prior."""
+def test_the_interval_of_two_players_equals_wilsons(won, lost):
+    """Rao's score interval of a fraction, converted to Elo; without prior."""
     share = stats.binomtest(won, won + lost).proportion_ci(0.95, method="wilson")
     wanted = [400 * math.log10(end / (1 - end)) for end in share]
     assert swept_or_not(won, lost, prior=0)[1:] == pytest.approx(wanted, abs=0.02)
 
 
 def test_a_clean_sweep_is_open_above():
-    """Three of three: Wilson's share is 0.4385 and more, which is -43 of Elo; the prior takes it further down."""
+    """Three of three: Wilson's interval is from 0.4385, which is -43 of Elo; the prior lowers it further."""
     elo, low, high = swept_or_not(3, 0, prior=1e-9)
     assert (low, high) == (pytest.approx(-43, abs=0.1), math.inf)
     elo, low, high = swept_or_not(3, 0)
@@ -185,7 +185,7 @@ def test_a_clean_sweep_is_open_above():
 
 
 def test_draws_narrow_an_interval():
-    """Of 40 games half are drawn: variance 1/8 a game for 1/4. Drawn to 1 as by 8 games: (40 / 2 + 8) / 48."""
+    """Of 40 games half are drawn: variance 1/8 a game for 1/4. Shrunk to 1 by 8 games: (40 / 2 + 8) / 48."""
     plain, drawn = swept_or_not(20, 20, prior=0), swept_or_not(10, 10, 20, prior=0)
     z = 1.959964 * math.sqrt((40 * 0.5 + 8) / 48)
     end = 0.5 + z / 2 / math.sqrt(40 + z * z)  # Wilson's of one half, with that z
@@ -193,7 +193,7 @@ def test_draws_narrow_an_interval():
     assert drawn[2] < plain[2]
 
 
-def test_the_ends_are_where_the_score_is_its_bound():
+def test_the_score_meets_its_bound_at_the_ends():
     """Three players, against scipy's constrained maximum and numerical derivatives of its value."""
     scores, prior = points(WINS[:3, :3]), 1.0
     who, earned = [], []
@@ -203,7 +203,7 @@ def test_the_ends_are_where_the_score_is_its_bound():
     found = rate(who, earned, "abc", prior=prior)
 
     def profile(psi):
-        """The greatest log-likelihood with a's distance from the mean psi, and its place."""
+        """The greatest log-likelihood given a's distance psi from the mean, and its argmax."""
 
         def negative(free):
             shift, b = free  # a, b, c = shift + (psi, b, -psi - b): mean shift
@@ -220,8 +220,8 @@ def test_the_ends_are_where_the_score_is_its_bound():
         assert abs(score) / math.sqrt(information) == pytest.approx(1.96, rel=0.05)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Two players: every result of n games has its interval, and the binomial says how often each comes; no luck."""
+def test_intervals_have_their_nominal_coverage():
+    """Two players, exactly: every result of n games has its interval, and a binomial probability."""
     covered = {}
     for games, apart in itertools.product((3, 5, 10, 30), (0.0, 100.0, 300.0)):
         chances = stats.binom.pmf(range(games + 1), games, 1 / (1 + 10 ** (-apart / 400)))
@@ -248,26 +248,26 @@ def test_intervals_of_games_of_more_seats_cover_too(seats, games):
     assert 0.92 < held / 360 < 0.995
 
 
-def test_games_of_pairs_that_go_together_are_no_more_games():
-    """Seven seats, two players: the game's luck decides between them; a game is one, not twelve, and not six."""
+def test_correlated_pairs_of_a_game_count_as_one_game():
+    """Seven seats, two players: each game's luck decides between them; it counts as one, not as twelve or six."""
     generator = np.random.default_rng(0)
     who = np.tile([0, 1, 0, 1, 0, 1, 0], (60, 1))
     luck = generator.random(60) < 0.5
     earned = np.where((who == 0) == luck[:, None], 1.0, 0.0)
     found = rate(who, earned, "ab", anchor="b", prior=1e-6)
     share = luck.mean()
-    # 12 pairs of 1/6 a game, all of one mind: the variance of a game is 4 for 2 of independent pairs of points 1/6.
+    # 12 pairs of 1/6 a game, all equal: the variance of a game is 4 for 2 of independent pairs of points 1/6.
     wanted = share_of_games(share, 60)
     assert (found.low[0], found.high[0]) == pytest.approx(wanted, rel=0.1)
 
 
 def share_of_games(share, games):
-    """Wilson's ends of so many games, in Elo."""
+    """Wilson's interval for a number of games, in Elo."""
     ends = stats.binomtest(round(share * games), games).proportion_ci(0.95, method="wilson")
     return [400 * math.log10(end / (1 - end)) for end in ends]
 
 
-def test_groups_that_never_met_have_scales_of_their_own():
+def test_groups_that_never_met_have_separate_scales():
     who = [[0, 1], [1, 0], [2, 3], [3, 2], [2, 4], [4, 2], [2, 3]]
     earned = [[1, 0]] * 7
     found = rate(who, earned, "abcdef")
@@ -310,7 +310,7 @@ def test_tiers_between_which_all_points_went_one_way():
 
 
 def test_zero_is_the_mean_of_the_largest_tier():
-    """a, b and c exchange wins, all beat d: how weak d is does not move them apart from 0."""
+    """a, b and c exchange wins, all beat d: d's rating does not move their mean from 0."""
     who = [[0, 1], [1, 0], [1, 2], [2, 1], [0, 2], [2, 0], [0, 1]] + [[0, 3], [1, 3], [2, 3]] * 20
     found = rate(who, [[1, 0]] * len(who), "abcd")
     assert found.elo[:3].mean() == pytest.approx(0, abs=1e-9)
@@ -326,7 +326,7 @@ def test_intervals_are_wider_for_fewer_games():
     assert ((wide.high - wide.low) > 2 * (narrow.high - narrow.low)).all()
 
 
-def test_games_in_any_order_of_rows_and_seats_rate_alike():
+def test_ratings_do_not_depend_on_the_order_of_games_and_seats():
     who, earned = tournament(np.array([0.0, 100, 200]), 60, 2)
     order = np.random.default_rng(0).permutation(len(who))
     straight, turned = rate(who, earned, "abc"), rate(who[order, ::-1], 7 * earned[order, ::-1] + 1, "abc")
@@ -336,7 +336,7 @@ def test_games_in_any_order_of_rows_and_seats_rate_alike():
 
 @given(arrays.arrays(float, st.integers(2, 6).map(lambda n: (n, n)), elements=st.integers(0, 30)), st.floats(0.1, 5))
 @settings(max_examples=25, deadline=None, derandomize=True)
-def test_no_other_ratings_are_likelier(scores, prior):
+def test_ratings_maximise_the_likelihood(scores, prior):
     np.fill_diagonal(scores, 0)
     found = elo_ratings(scores, prior=prior)
     # The maximum fixes the shift, too: of all shifts it is the likeliest.

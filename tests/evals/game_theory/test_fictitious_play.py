@@ -1,4 +1,4 @@
-"""Fictitious play, and iterated best response, which goes round in circles."""
+"""Fictitious play, and iterated best response, which cycles."""
 
 import itertools
 
@@ -19,7 +19,7 @@ SHAPLEY = np.array([[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1], [1
 
 
 def blotto(coins, fields):
-    """Payoffs of all ways to lay coins, in lexicographic order: most fields win, by one field or more."""
+    """Payoffs of all divisions of the coins, in lexicographic order: the player with more fields wins."""
     ways = [way for way in itertools.product(range(coins + 1), repeat=fields) if sum(way) == coins]
     payoffs = np.zeros((len(ways), len(ways)))
     for (i, mine), (j, other) in itertools.product(enumerate(ways), repeat=2):
@@ -40,7 +40,7 @@ def blotto_5_3():
 
 
 def test_pennies_by_hand():
-    """Both begin with heads. The second, who wants to differ, goes to tails; means, then gaps, by hand."""
+    """Both begin with heads. The second, who wants to differ, changes to tails; means, then gaps, by hand."""
     found = fictitious_play(PENNIES, 5, initial=(0, 0), ties="lowest")
     # Round 2: the second answers heads with tails, the first stays. Round 3: the first saw one of each, a tie, and
     # takes heads; the second saw heads twice. Round 4: the first saw tails twice of three and follows.
@@ -53,7 +53,7 @@ def test_pennies_by_hand():
 
 def test_alternating_seats_know_the_round():
     found = fictitious_play(PENNIES, 3, initial=(0, 0), updates="alternating", ties="lowest")
-    assert found.actions[0].tolist() == [0, 0]  # told
+    assert found.actions[0].tolist() == [0, 0]  # the given first actions
     # Round 2: the first saw heads and stays, the second saw heads twice and leaves.
     assert found.actions[1].tolist() == [0, 1]
     # Round 3: the first saw one of each, a tie; the second saw heads three times.
@@ -62,7 +62,7 @@ def test_alternating_seats_know_the_round():
     assert begun.actions[0].tolist() == [0, 1]  # the second answers heads, which the first has just played
 
 
-def test_blotto_of_ten_coins_comes_to_the_reference(blotto_10_3):
+def test_blotto_of_ten_coins_matches_the_reference(blotto_10_3):
     """Reference: exact payoff matrix, first opponent uniform, (payoffs @ mean).argmax(), NashConv / 2."""
     found = fictitious_play(blotto_10_3, 1000)
     assert blotto_10_3.shape == (2, 66, 66)
@@ -71,19 +71,19 @@ def test_blotto_of_ten_coins_comes_to_the_reference(blotto_10_3):
     assert exploitability(blotto_10_3, found.profile) == pytest.approx(found.exploitability[-1], abs=1e-12)
 
 
-def test_blotto_of_five_coins_comes_to_the_reference(blotto_5_3):
+def test_blotto_of_five_coins_matches_the_reference(blotto_5_3):
     found = fictitious_play(blotto_5_3, 1000)
     assert found.exploitability[[9, 99, 999]] == pytest.approx([0.200, 0.070, 0.026], abs=5e-4)
 
 
-def test_uniform_play_of_blotto_comes_to_the_reference(blotto_10_3, blotto_5_3):
+def test_uniform_play_of_blotto_matches_the_reference(blotto_10_3, blotto_5_3):
     for payoffs, expected in ((blotto_10_3, 0.318), (blotto_5_3, 0.286)):
         uniform = np.full(payoffs.shape[1], 1 / payoffs.shape[1])
         assert exploitability(payoffs, [uniform, uniform]) == pytest.approx(expected, abs=5e-4)
 
 
-def test_ties_decide_the_digits_and_nothing_more(blotto_10_3):
-    """Whatever rule takes care of ties, every action is a best response, and play comes near the equilibrium."""
+def test_every_tie_rule_plays_best_responses(blotto_10_3):
+    """For every rule for ties, every action is a best response, and play approaches the equilibrium."""
     lowest = fictitious_play(blotto_10_3, 1000, ties="lowest")
     drawn = [fictitious_play(blotto_10_3, 300, ties="random", seed=seed) for seed in (0, 0, 1)]
     assert lowest.exploitability[[99, 999]] == pytest.approx([0.140, 0.050], abs=1e-9)
@@ -99,8 +99,8 @@ def test_ties_decide_the_digits_and_nothing_more(blotto_10_3):
             counts[[0, 1], joint] += 1
 
 
-def test_shapleys_game_is_not_learnt_at_once():
-    """Simultaneous fictitious play circles in Shapley's game, ever more slowly, and does not settle."""
+def test_simultaneous_play_cycles_in_shapleys_game():
+    """Simultaneous fictitious play cycles in Shapley's game, ever more slowly, and does not converge."""
     found = fictitious_play(SHAPLEY, 3000, initial=(0, 0), ties="lowest")
     assert found.exploitability[1000:].min() > 0.05
     assert found.exploitability[-1] > 0.1
@@ -123,7 +123,7 @@ def test_games_of_three_seats():
 
 @pytest.mark.parametrize("ties", ["rounding", "lowest", "random"])
 def test_every_seat_answers_the_means_of_the_others(ties):
-    """Three seats, no two alike: each action is best against what each other seat has played so far."""
+    """Three different seats: each action is a best response to what the other seats have played so far."""
     found = fictitious_play(THREE, 60, initial=(1, 2, 0), ties=ties)
     counts = [np.zeros(size) for size in THREE.shape[1:]]
     for t, joint in enumerate(found.actions):
@@ -142,7 +142,7 @@ def test_every_seat_answers_the_means_of_the_others(ties):
     st.sampled_from(["rounding", "lowest", "random"]),
 )
 @settings(max_examples=20, deadline=None, derandomize=True)
-def test_zero_sum_games_are_learnt(matrix, updates, ties):
+def test_zero_sum_games_converge(matrix, updates, ties):
     """Robinson's theorem, at a number of rounds where it shows."""
     payoffs = zero_sum_game(matrix)
     found = fictitious_play(payoffs, 400, updates=updates, ties=ties)
@@ -152,7 +152,7 @@ def test_zero_sum_games_are_learnt(matrix, updates, ties):
 
 
 @pytest.mark.parametrize("start", range(3))
-def test_best_responses_to_rock_paper_scissors_go_round_for_ever(start):
+def test_best_responses_in_rock_paper_scissors_cycle(start):
     found = iterated_best_response(ROCK_PAPER_SCISSORS, (start, start))
     assert len(found.cycle) == 3
     assert sorted(found.cycle[:, 0].tolist()) == [0, 1, 2]
@@ -162,8 +162,8 @@ def test_best_responses_to_rock_paper_scissors_go_round_for_ever(start):
     assert len(iterated_best_response(ROCK_PAPER_SCISSORS, (0, 0), updates="alternating").cycle) == 3
 
 
-def test_best_responses_to_blotto_go_round_for_ever(blotto_10_3, blotto_5_3):
-    """Among three actions, each of them exploitable in full, wherever they begin."""
+def test_best_responses_in_blotto_cycle(blotto_10_3, blotto_5_3):
+    """Among three actions, each of them fully exploitable, from any start."""
     for payoffs in (blotto_10_3, blotto_5_3):
         for start in range(payoffs.shape[1]):
             found = iterated_best_response(payoffs, (start, start))
@@ -175,12 +175,12 @@ def test_best_responses_to_blotto_go_round_for_ever(blotto_10_3, blotto_5_3):
             assert len(iterated_best_response(payoffs, (start, 0), updates="alternating").cycle) > 1
 
 
-def test_best_responses_may_settle():
+def test_best_responses_may_converge():
     dilemma = iterated_best_response(symmetric_game([[3, 0], [5, 1]]), (0, 0))
     assert dilemma.actions.tolist() == [[0, 0], [1, 1]]
     assert (dilemma.start, dilemma.cycle.tolist()) == (1, [[1, 1]])
     assert dilemma.exploitability.tolist() == [2.0, 0.0]
-    meeting = symmetric_game([[1, 0], [0, 1]])  # who answers at once passes by the other for ever
+    meeting = symmetric_game([[1, 0], [0, 1]])  # simultaneous responses miss each other for ever
     assert iterated_best_response(meeting, (0, 1)).cycle.tolist() == [[0, 1], [1, 0]]
     assert iterated_best_response(meeting, (0, 1), updates="alternating").cycle.tolist() == [[1, 1]]
 

@@ -20,7 +20,7 @@ MATRICES = arrays.arrays(float, st.tuples(st.integers(1, 6), st.integers(1, 6)),
 
 
 def test_two_by_two_by_hand():
-    """Indifference: 2 p - (1 - p) = -p + (1 - p), so p = 2/5, and the value is 1/5; both seats alike."""
+    """Indifference: 2 p - (1 - p) = -p + (1 - p), so p = 2/5, and the value is 1/5; the same for both seats."""
     found = zero_sum_equilibrium([[2, -1], [-1, 1]])
     assert found.row == pytest.approx([0.4, 0.6], abs=1e-9)
     assert found.column == pytest.approx([0.4, 0.6], abs=1e-9)
@@ -42,7 +42,7 @@ def test_weighted_rock_paper_scissors():
     assert zero_sum_equilibrium(payoffs, max_entropy=True).row == pytest.approx(np.array([c, a, b]) / 8, abs=1e-6)
 
 
-def test_copies_share():
+def test_copies_divide_the_probability():
     """Of two rocks the mixture of greatest entropy takes half each, and skills are as if there were one."""
     payoffs = np.array([[0.0, -1, 1, 0], [1, 0, -1, 1], [-1, 1, 0, -1], [0, -1, 1, 0]])
     found = nash_average(payoffs)
@@ -64,14 +64,14 @@ def test_copies_share():
         ),
     ],
 )  # fmt: skip
-def test_averages_are_as_openspiel_has_them(payoffs, mixture, skill):
+def test_averages_agree_with_openspiel(payoffs, mixture, skill):
     found = nash_average(payoffs)
     assert found.mixture == pytest.approx(mixture, abs=1e-6)
     assert found.skill == pytest.approx(skill, abs=1e-6)
 
 
-def test_what_is_not_zero_sum_does_not_count():
-    """Shares of won games, with draws and games against oneself, are as good as margins."""
+def test_the_symmetric_part_of_payoffs_is_ignored():
+    """Fractions of won games, with draws and games against oneself, give the same as margins."""
     shares = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
     margins = np.array([[0.0, 0.4, -0.3], [-0.4, 0, 0.2], [0.3, -0.2, 0]])
     assert nash_average(shares).mixture == pytest.approx(nash_average(margins).mixture, abs=1e-6)
@@ -82,7 +82,7 @@ def test_what_is_not_zero_sum_does_not_count():
     assert found.skill == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_a_game_of_no_stakes():
+def test_a_game_with_equal_payoffs():
     found = zero_sum_equilibrium(np.full((3, 2), 7.0), max_entropy=True)
     assert found.value == pytest.approx(7)
     assert found.row == pytest.approx([1 / 3] * 3, abs=1e-9)
@@ -106,7 +106,7 @@ def test_no_best_response_gains(matrix):
 
 @given(MATRICES, st.integers(-3, 3), st.floats(-100, 100))
 @settings(max_examples=20, deadline=None, derandomize=True)
-def test_scale_and_shift_change_the_value_alone(matrix, power, shift):
+def test_scale_and_shift_only_change_the_value(matrix, power, shift):
     found = zero_sum_equilibrium(matrix)
     other = zero_sum_equilibrium(matrix * 10.0**power + shift)
     assert other.value == pytest.approx(found.value * 10.0**power + shift, abs=1e-7 * 10.0**power + 1e-12 * abs(shift))

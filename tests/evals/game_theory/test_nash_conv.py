@@ -69,7 +69,7 @@ def test_rock_against_scissors():
     assert exploitability(payoffs, profile) == 1.0
 
 
-def test_equilibria_have_none():
+def test_equilibria_have_nash_conv_zero():
     third = [1 / 3] * 3
     assert exploitability(symmetric_game(ROCK_PAPER_SCISSORS), [third, third]) == pytest.approx(0, abs=1e-15)
     assert nash_conv(symmetric_game(DILEMMA), [[0, 1], [0, 1]]) == 0
@@ -87,7 +87,7 @@ def test_seats_own_axes():
     assert columns.tolist() == [-0.25, -4.25, 0.0]
 
 
-def test_a_profile_earns_what_opponents_make_of_it():
+def test_exploitability_is_the_best_opponents_payoff():
     """Exploitability of a mixture against itself, in a symmetric game of value 0, is what the best opponent earns."""
     mixture = np.array([0.5, 0.3, 0.2])
     earned = float((ROCK_PAPER_SCISSORS @ mixture).max())
@@ -103,12 +103,12 @@ def test_a_profile_earns_what_opponents_make_of_it():
         ([[0.3, 0.7], [0.2, 0.5, 0.3], [0.6, 0.4]], 0.11643999999999997),
     ],
 )
-def test_three_seats_are_as_openspiel_has_them(profile, expected):
+def test_three_seats_agree_with_openspiel(profile, expected):
     assert nash_conv(THREE, profile) == pytest.approx(expected, abs=1e-12)
     assert exploitability(THREE, profile) == pytest.approx(expected / 3, abs=1e-12)
 
 
-def test_uniform_play_of_blotto_is_as_openspiel_has_it():
+def test_uniform_play_of_blotto_agrees_with_openspiel():
     """OpenSpiel 2.0.2: nash_conv of UniformRandomPolicy in blotto(coins=5,fields=3) is 0.5714285714285714."""
     actions = [a for a in itertools.product(range(6), repeat=3) if sum(a) == 5]
     fields = np.array(actions)
@@ -119,7 +119,7 @@ def test_uniform_play_of_blotto_is_as_openspiel_has_it():
 
 @given(games())
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_nash_conv_is_that_of_all_joint_actions(game):
+def test_nash_conv_equals_the_sum_over_joint_actions(game):
     payoffs, profile = game
     assert nash_conv(payoffs, profile) == pytest.approx(by_enumeration(payoffs, profile), abs=1e-9)
 
@@ -156,7 +156,7 @@ def test_the_order_of_seats_does_not_matter(game, random):
         ([["a"]], "payoffs: got no array of numbers"),
     ],
 )
-def test_payoffs_that_are_none_are_refused(payoffs, message):
+def test_invalid_payoffs_are_refused(payoffs, message):
     with pytest.raises(GameError, match=message):
         check_payoffs(payoffs)
 
@@ -171,12 +171,12 @@ def test_payoffs_that_are_none_are_refused(payoffs, message):
         ([[1, 0, 0], [np.nan, 1, 0]], "the mixture of seat 1 adds up to nan"),
     ],
 )
-def test_profiles_that_are_none_are_refused(profile, message):
+def test_invalid_profiles_are_refused(profile, message):
     with pytest.raises(GameError, match=message):
         nash_conv(symmetric_game(ROCK_PAPER_SCISSORS), profile)
 
 
-def test_matrices_that_are_none_are_refused():
+def test_invalid_matrices_are_refused():
     with pytest.raises(GameError, match=r"got shape \(2, 3\); wanted a square matrix"):
         symmetric_game(np.zeros((2, 3)))
     with pytest.raises(GameError, match=r"got shape \(3,\); wanted a matrix"):

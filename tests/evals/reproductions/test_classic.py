@@ -16,7 +16,7 @@ from mlbits.selfplay.runs.flags import parse_train
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Training replaced; the score is the row's target, or what a test says of (agent, task)."""
+    """Training replaced; the score is the row's target, or a test's value for (agent, task)."""
     calls, scores, lock = [], {}, threading.Lock()
 
     def train(agent, env, seed, *flags, out, stop=None):
@@ -33,7 +33,7 @@ def trained(monkeypatch):
     return calls, scores
 
 
-def test_rows_are_told_apart():
+def test_rows_have_unique_names():
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     runs = {}
     for entry in ENTRIES:
@@ -77,7 +77,7 @@ def test_the_page_of_results_has_rows_of_this_table():
         assert tuple(cells) == wanted[task, label], f"{task} {label}: the page was written by another table"
 
 
-def test_the_short_form_trains_little_and_can_fail(trained, capsys):
+def test_the_quick_form_trains_little_and_can_fail(trained, capsys):
     calls, scores = trained
     result = reproduce(quick=True)
     assert result["met"]
@@ -90,7 +90,7 @@ def test_the_short_form_trains_little_and_can_fail(trained, capsys):
     assert "CartPole-v1 dqn" in capsys.readouterr().out
 
 
-def test_the_command_selects_goes_on_and_writes_its_page(trained, tmp_path, capsys):
+def test_the_command_selects_resumes_and_writes_its_page(trained, tmp_path, capsys):
     calls, scores = trained
     out, page, file = tmp_path / "runs", tmp_path / "page.md", tmp_path / "result.json"
     page.write_text("top\n<!-- results: classic -->\n<!-- end of results: classic -->\nend\n")
@@ -116,7 +116,7 @@ def test_the_command_selects_goes_on_and_writes_its_page(trained, tmp_path, caps
     assert "missed" in capsys.readouterr().out
 
 
-def test_the_reference_stands_beside_ours(trained, monkeypatch, capsys):
+def test_the_reference_is_shown_beside_ours(trained, monkeypatch, capsys):
     calls, scores = trained
     entry = next(entry for entry in ENTRIES if entry.name == "CartPole-v1/ppo")
     scores[entry.reference] = 320.0
@@ -135,7 +135,7 @@ def test_the_reference_stands_beside_ours(trained, monkeypatch, capsys):
     [
         (["--seeds", "0"], "seeds: got 0; wanted at least 1"),
         (["--jobs", "0"], "jobs: got 0; wanted at least 1"),
-        (["--select", "pong"], "select: nothing is called 'pong'; wanted any of CartPole-v1/ppo, "),
+        (["--select", "pong"], "select: no row matches 'pong'; wanted any of CartPole-v1/ppo, "),
         (["--page", "absent.md"], "page: absent.md cannot be read"),
         (["--device", "tpu"], "device: got 'tpu'"),
         (["--selct", "x"], "did you mean --select?"),
@@ -147,7 +147,7 @@ def test_wrong_arguments_are_refused_before_anything_is_trained(trained, capsys,
     assert trained[0] == []
 
 
-def test_what_is_not_installed_is_said_before_anything_is_trained(trained, monkeypatch, capsys):
+def test_missing_packages_are_reported_before_training(trained, monkeypatch, capsys):
     calls, _ = trained
     monkeypatch.delitem(AGENTS, "dqn")
     assert main(["reproduce", "classic", "--select", "cartpole"]) == 2

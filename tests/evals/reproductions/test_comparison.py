@@ -1,4 +1,4 @@
-"""Tables of training runs: what is trained, what is read again, what counts as met; training itself is replaced."""
+"""Tables of training runs: which runs are trained or read again, and when targets are met; training is replaced."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ ENTRY = Entry(
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Training replaced by one that writes what the real one leaves: config.json and summary.json."""
+    """Training replaced by a function that writes the same files: config.json and summary.json."""
     calls, lock = [], threading.Lock()
 
     def train(agent, env, seed, *flags, out, stop=None):
@@ -75,7 +75,7 @@ def test_a_row_is_met_by_its_interquartile_mean(scores, met):
     assert row(scores)["met"] is met
 
 
-def test_a_row_that_lacks_a_run_is_not_met():
+def test_a_row_with_a_missing_run_is_not_met():
     assert row([500, 500])["met"]
     assert not row([500, 500], seeds=3)["met"]
     assert not row([], seeds=1)["met"]
@@ -95,7 +95,7 @@ def test_a_row_holds_what_was_measured():
     assert json.loads(json.dumps(found)) == found
 
 
-def test_nothing_is_summarized_as_nothing():
+def test_the_summary_of_no_runs_is_none():
     assert summarize([]) is None
 
 
@@ -141,7 +141,7 @@ def test_rows_are_selected_by_task_and_label():
     assert names("lunarlander") == names("LunarLander") == ["LunarLander-v3/ppo", "LunarLanderContinuous-v3/ddpg"]
     assert names("lunarlander-v3") == ["LunarLander-v3/ppo"]
     assert names("*/ddpg", "cartpole/ppo", "cartpole") == ["CartPole-v1/ppo", "LunarLanderContinuous-v3/ddpg"]
-    with pytest.raises(ReproductionError, match="select: nothing is called 'pong'; wanted any of CartPole-v1/ppo, "):
+    with pytest.raises(ReproductionError, match="select: no row matches 'pong'; wanted any of CartPole-v1/ppo, "):
         names("cartpole", "pong")
 
 
@@ -161,7 +161,7 @@ def test_runs_are_trained_once_and_then_read(runs, trained, said):
     assert runs.read(wanted) == results
 
 
-def test_progress_is_told_after_every_run(runs, trained):
+def test_progress_is_reported_after_every_run(runs, trained):
     wanted = ENTRY.trainings(range(3), reference=False)
     runs.all(wanted[:1])
     counts = []
@@ -169,14 +169,14 @@ def test_progress_is_told_after_every_run(runs, trained):
     assert counts == [1, 2, 3]
 
 
-def test_several_at_once_come_to_the_same(tmp_path, trained):
+def test_parallel_jobs_give_the_same_results(tmp_path, trained):
     wanted = ENTRY.trainings(range(4), reference=True)
     one, _ = Runs(tmp_path / "one", say=lambda line: None).all(wanted, jobs=1)
     several, _ = Runs(tmp_path / "several", say=lambda line: None).all(wanted, jobs=3)
     assert several == one
 
 
-def test_a_failing_run_ends_no_other(runs, trained, said, monkeypatch):
+def test_a_failing_run_does_not_stop_others(runs, trained, said, monkeypatch):
     working = comparison.train_in_process
 
     def train(agent, env, seed, *flags, out, stop=None):
@@ -192,7 +192,7 @@ def test_a_failing_run_ends_no_other(runs, trained, said, monkeypatch):
     assert not ENTRY.row(results, range(3))["met"]
 
 
-def test_an_interruption_ends_the_runs_under_way(runs, monkeypatch):
+def test_an_interruption_stops_running_jobs(runs, monkeypatch):
     ended = []
 
     def train(agent, env, seed, *flags, out, stop):
@@ -218,7 +218,7 @@ def test_an_interruption_ends_the_runs_under_way(runs, monkeypatch):
      '{"return_mean": 500, "env_steps": 64, "cpu_seconds": 1}',
      '{"return_mean": 500, "env_steps": 640, "cpu_seconds": 0}'],
 )  # fmt: skip
-def test_a_damaged_result_is_made_again_from_the_run(runs, trained, said, damage):
+def test_a_damaged_result_is_evaluated_again(runs, trained, said, damage):
     training = ENTRY.ours(0)
     whole = runs.all([training])[0]
     (runs.path(training) / "summary.json").write_text(damage)
@@ -229,7 +229,7 @@ def test_a_damaged_result_is_made_again_from_the_run(runs, trained, said, damage
     assert any("summary.json: damaged (" in line for line in said)
 
 
-def test_a_run_that_was_interrupted_goes_on(runs, trained, said):
+def test_an_interrupted_run_is_resumed(runs, trained, said):
     training = ENTRY.ours(0)
     runs.all([training])
     (runs.path(training) / "summary.json").unlink()
@@ -240,7 +240,7 @@ def test_a_run_that_was_interrupted_goes_on(runs, trained, said):
     assert [path.name for path in runs.path(training).parent.iterdir()] == ["seed-0"]
 
 
-def test_a_run_that_cannot_go_on_is_trained_anew(runs, trained, said, monkeypatch):
+def test_a_run_that_cannot_be_resumed_is_trained_again(runs, trained, said, monkeypatch):
     training, working = ENTRY.ours(0), comparison.train_in_process
     whole = runs.all([training])[0]
     (runs.path(training) / "summary.json").unlink()
@@ -268,7 +268,7 @@ def test_a_run_of_other_settings_is_moved_aside(runs, trained, said):
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"agent": "ppo"}', None])
-def test_a_folder_that_is_no_run_is_moved_aside(runs, trained, config):
+def test_a_folder_that_is_not_a_run_is_moved_aside(runs, trained, config):
     folder = runs.path(ENTRY.ours(0))
     folder.mkdir(parents=True)
     (folder / ("notes.txt" if config is None else "config.json")).write_text(config or "mine")
@@ -290,7 +290,7 @@ def test_runs_may_move_to_another_machine(runs, trained):
     assert runs.read([training]) == results
 
 
-def test_settings_that_came_later_have_their_defaults_in_older_runs(runs, trained):
+def test_settings_missing_in_older_runs_have_their_defaults(runs, trained):
     training = ENTRY.ours(0)
     results = runs.all([training])[0]
     config = runs.path(training) / "config.json"
@@ -303,7 +303,7 @@ def test_settings_that_came_later_have_their_defaults_in_older_runs(runs, traine
 # Real training, in a folder that is kept
 
 
-def test_a_run_in_a_folder_that_is_kept_goes_on_there(tmp_path):
+def test_a_run_in_a_kept_folder_is_resumed(tmp_path):
     flags = "--preset none --num-envs 4 --agent.num-steps 16 --no-video --total-steps 128".split()
     out = tmp_path / "run"
     first = train_in_process("ppo", "CartPole-v1", 3, *flags, out=out)
@@ -312,7 +312,7 @@ def test_a_run_in_a_folder_that_is_kept_goes_on_there(tmp_path):
     assert (again["return_mean"], again["env_steps"]) == (first["return_mean"], 128)
 
 
-def test_a_run_is_ended_from_another_thread(monkeypatch, tmp_path):
+def test_a_run_can_be_stopped_from_another_thread(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduction.sys, "executable", "sleep")  # every word after it is wrong, so that it says so
     with pytest.raises(ReproductionError, match=r"train ppo CartPole-v1 .* failed: .*sleep"):
         train_in_process("ppo", "CartPole-v1", 3, out=tmp_path / "run")
@@ -329,7 +329,7 @@ def test_a_run_is_ended_from_another_thread(monkeypatch, tmp_path):
 PAGE = "# Results\n\nbefore\n\n<!-- results: x -->\n\nold\n\n<!-- end of results: x -->\n\nafter\n"
 
 
-def test_a_side_with_fewer_runs_than_other_rows_have_says_so():
+def test_a_row_with_fewer_runs_says_so():
     rows = [row([500, 500, 500], [300, 310, 320]), row([500, 500], [300], seeds=3)]
     lines = results_page.markdown(rows, None, ["mlbits"]).splitlines()[2:4]
     assert "runs" not in lines[0]
@@ -337,7 +337,7 @@ def test_a_side_with_fewer_runs_than_other_rows_have_says_so():
     assert "300 (no interval), 1 of 3 runs" in lines[1]
 
 
-def test_a_section_of_a_page_is_written_anew(tmp_path):
+def test_a_section_of_a_page_is_replaced(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     results_page.write_page(page, "x", "new ± lines")

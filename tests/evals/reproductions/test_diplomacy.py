@@ -1,4 +1,4 @@
-"""``mlbits reproduce diplomacy``: what it trains, what it asks for, and when it is met; training itself is replaced."""
+"""``mlbits reproduce diplomacy``: its runs, its settings and its targets; training is replaced."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from mlbits.envs.registry import make_game
 from mlbits.evals.reproductions import diplomacy
 from mlbits.evals.reproductions.diplomacy import ENV, TARGETS, reproduce
 from mlbits.selfplay.runs.flags import parse_train
-from mlbits.selfplay.statistics import share_interval
+from mlbits.selfplay.statistics import fraction_interval
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Training and playing replaced: shares that are won, by opponent, and seconds; returns what was asked for."""
+    """Training and playing replaced by given win rates per opponent and seconds; returns the calls."""
     shares = {"random": 0.99, "diplomacy-greedy": 0.6, "seconds": 500.0}
     asked = []
 
@@ -22,7 +22,7 @@ def stand_in(monkeypatch):
         return {"wall_seconds": shares["seconds"], "cpu_seconds": 400.0}
 
     def play(run, opponent, games):
-        won, (low, high) = share_interval(round(shares[opponent] * games), games)
+        won, (low, high) = fraction_interval(round(shares[opponent] * games), games)
         return {"won": won, "won_interval": [low, high], "tied": 0.0, "return_mean": won}
 
     monkeypatch.setattr(diplomacy, "train_in_process", train)
@@ -51,7 +51,7 @@ def test_each_target_counts(stand_in, what, value):
     assert not reproduce(seeds=1)["met"]
 
 
-def test_the_short_form_is_one_short_run(stand_in, tmp_path):
+def test_the_quick_form_is_one_short_run(stand_in, tmp_path):
     shares, asked = stand_in
     shares["random"] = 0.7
     assert main(["reproduce", "diplomacy", "--quick", "--json", str(tmp_path / "out.json")]) == 0

@@ -1,4 +1,4 @@
-"""The short form of the reproduction, and the picture of its curves."""
+"""The quick form of ``mlbits reproduce fictitious-play``, and the plot of its curves."""
 
 import json
 
@@ -16,12 +16,12 @@ def result(tmp_path_factory):
     return json.loads((folder / "r.json").read_text()), folder / "r.png"
 
 
-def test_exact_play_is_as_it_is_known(result):
+def test_exact_play_matches_known_values(result):
     assert [round(row["exploitability"], 3) for row in result[0]["exact"]] == [0.13, 0.042]
     assert [(row["length"], row["least"]) for row in result[0]["cycles"]] == [(3, 1.0), (3, 1.0)]
 
 
-def test_a_history_is_harder_to_exploit_than_the_last_self(result):
+def test_a_history_is_less_exploitable_than_the_last_policy(result):
     history, alone = result[0]["rows"]
     assert (history["way"], alone["way"]) == ("history", "self-play")
     assert history["pool"] < 0.05 < alone["agent"]
@@ -31,7 +31,7 @@ def test_a_history_is_harder_to_exploit_than_the_last_self(result):
     assert result[1].read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_target_that_is_missed_is_not_met(monkeypatch):
+def test_a_missed_target_is_not_met(monkeypatch):
     """Curves of a learner that stays exploitable."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The comparison with OpenSpiel: its numbers as they were on the same inputs, and what a difference comes to."""
+"""The comparison with OpenSpiel: its recorded numbers on the same inputs, and the result of a difference."""
 
 import importlib.metadata
 import importlib.util
@@ -56,11 +56,11 @@ THEIRS = [
 
 
 @pytest.mark.parametrize(("case", "theirs"), list(zip(cases(), THEIRS, strict=True)))
-def test_numbers_are_those_of_openspiel(case, theirs):
+def test_numbers_equal_openspiels(case, theirs):
     assert case.ours.tolist() == pytest.approx(theirs, abs=1e-8)
 
 
-def test_without_it_the_command_says_what_to_install(monkeypatch, capsys):
+def test_without_openspiel_the_command_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["reproduce", "openspiel"]) == 2
     assert "OpenSpiel is not installed; wanted pip install" in capsys.readouterr().err
@@ -84,5 +84,5 @@ def test_a_difference_misses_the_target(monkeypatch, capsys):
     assert "alike" in capsys.readouterr().out
 
 
-def test_the_short_form_leaves_games_out():
+def test_the_quick_form_leaves_games_out():
     assert 5 < len(cases(quick=True)) < len(cases())

@@ -1,4 +1,4 @@
-"""max Q is measured against the truth, and the two forms of learning come out on their sides of it."""
+"""``mlbits reproduce overestimation``: single learning overestimates, double learning does not."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 
 
-def test_the_table_is_too_high_without_double_learning():
+def test_the_table_overestimates_without_double_learning():
     result = overestimation.reproduce(quick=True)
     assert result["met"]
     late = {form: np.mean(result["table"][form], axis=0)[5:].mean() for form in ("single", "double")}
@@ -20,7 +20,7 @@ def test_the_table_is_too_high_without_double_learning():
     assert abs(late["double"]) < 1
 
 
-def test_a_network_is_held_to_the_exact_values():
+def test_a_networks_error_is_relative_to_exact_values():
     settings = {"run": {"num_envs": 1, "device": "cpu"}, "env_settings": overestimation.SLIPPERY}
     session = open_session(resolve("dqn", overestimation.GRID, preset="none", **settings))
     network = session.learner.network

@@ -7,7 +7,7 @@ import pytest
 
 from mlbits.cli import main
 from mlbits.evals import EVALS, EvalEntry
-from mlbits.evals.optimal_return import yardstick
+from mlbits.evals.optimal_return import reference_returns
 from mlbits.evals.reproductions import cartpole, gridworld
 from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 
@@ -26,7 +26,7 @@ def summaries(monkeypatch, module, make):
 
 @pytest.mark.parametrize(("share", "seconds", "met"), [(0.951, 59.0, True), (0.949, 59.0, False), (0.951, 61.0, False)])
 def test_the_gridworld_target_holds_for_every_seed(monkeypatch, share, seconds, met):
-    optimum = yardstick(gridworld.ENV).optimum
+    optimum = reference_returns(gridworld.ENV).optimum
 
     def made(seed):
         last = seed == 4
@@ -54,7 +54,7 @@ def test_the_gridworld_target_holds_for_every_seed(monkeypatch, share, seconds, 
         ([20_000] * 5, 6.1, False),
     ],
 )
-def test_the_cartpole_target_is_one_of_medians(monkeypatch, steps, cpu, met):
+def test_the_cartpole_target_is_for_medians(monkeypatch, steps, cpu, met):
     def made(seed):
         found = steps[seed]
         return {"solved_at": found and {"env_steps": found, "cpu_seconds": cpu, "wall_seconds": cpu}}
@@ -63,9 +63,9 @@ def test_the_cartpole_target_is_one_of_medians(monkeypatch, steps, cpu, met):
     assert cartpole.reproduce()["met"] is met
 
 
-def test_the_command_ends_with_one_where_the_target_was_missed(monkeypatch, tmp_path, capsys):
+def test_the_exit_status_is_one_if_the_target_is_missed(monkeypatch, tmp_path, capsys):
     for share, status, said in ((1.0, 0, "target met"), (0.5, 1, "target missed")):
-        optimum = yardstick(gridworld.ENV).optimum
+        optimum = reference_returns(gridworld.ENV).optimum
         made = {"return_mean": share * optimum, "wall_seconds": 1.0, "cpu_seconds": 1.0}
         summaries(monkeypatch, gridworld, lambda seed, made=made: made)
         file = tmp_path / "result.json"
@@ -77,7 +77,7 @@ def test_the_command_ends_with_one_where_the_target_was_missed(monkeypatch, tmp_
 
 
 def measured(quick: bool = False, copies: int = 3, names: tuple[str, ...] = ()) -> dict:
-    """Take note of what is asked.
+    """Record the arguments.
 
     Args:
         quick: less.
@@ -112,7 +112,7 @@ def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsy
         assert said in capsys.readouterr().err
 
 
-def test_training_in_a_process_gives_its_summary_and_its_errors():
+def test_training_in_a_process_returns_its_summary_and_errors():
     flags = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--agent.num-steps", "16", "--no-video"]
     summary = train_in_process("ppo", "mlbits/GridWorld-v0", 3, *flags)
     assert summary["env_steps"] == 64

@@ -1,4 +1,4 @@
-"""The reproduction of similarity: conditions, bounds, the picture, and the result that the docs show."""
+"""``mlbits reproduce similarity``: conditions, bounds, the plot, and the result that the docs show."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(similarity, "SimilarityLearningConfig", functools.partial(SimilarityLearningConfig, **settings))
 
 
-def test_every_condition_is_what_it_says(tiny, monkeypatch):
+def test_conditions_have_their_settings(tiny, monkeypatch):
     seen = {}
     follow = similarity._follow
 
@@ -59,7 +59,7 @@ def test_every_condition_is_what_it_says(tiny, monkeypatch):
     assert json.loads(json.dumps(result)) == result
 
 
-def test_seeds_do_not_depend_on_how_many_there_are_and_runs_repeat(tiny):
+def test_seeds_are_independent_and_reproducible(tiny):
     few, many = (similarity.reproduce(seeds=seeds, turns=2) for seeds in (1, 3))
     for name in ("abr", "copies", "no_pretraining", "cut"):
         loss = similarity.pair_loss(many, name)
@@ -74,7 +74,7 @@ def test_the_short_form(tiny):
     result = similarity.reproduce(quick=True, lookahead=0.5)
     assert list(result["conditions"]) == ["abr", "no_pretraining", "cut"]
     assert similarity.pair_loss(result, "abr").shape == (similarity.QUICK_SEEDS, similarity.QUICK_TURNS + 1)
-    assert result["met"] is False  # these have learnt nothing
+    assert result["met"] is False  # these are untrained
 
 
 def invented(start=1.05, abr=1.8, raw=4.0, cut=4.9):
@@ -111,7 +111,7 @@ def test_each_bound_has_to_hold(changed, met):
     assert similarity.met(invented(**changed)) is met
 
 
-def test_networks_that_break_leave_the_others_results(tiny, monkeypatch, capsys, tmp_path):
+def test_diverging_networks_leave_the_other_results(tiny, monkeypatch, capsys, tmp_path):
     follow = similarity._follow
     broken = []
 
@@ -125,7 +125,7 @@ def test_networks_that_break_leave_the_others_results(tiny, monkeypatch, capsys,
     first = 0
     result = similarity.reproduce(seeds=1, turns=1, lookahead=1.0)
     assert list(result["conditions"]) == ["abr", "copies", "no_pretraining", "cut"]
-    assert "CCDR, then LOLA: given up, its networks broke (policies[1]" in capsys.readouterr().out
+    assert "CCDR, then LOLA: given up, its networks diverged (policies[1]" in capsys.readouterr().out
     broken, first = [], 1
     result = similarity.reproduce(seeds=1, turns=1, plot=tmp_path / "curves.png")
     assert list(result["conditions"]) == ["copies", "no_pretraining", "cut"]
@@ -148,7 +148,7 @@ def test_the_command_draws_what_it_measured(tiny, tmp_path, capsys):
         similarity.draw(invented(), tmp_path / "absent" / "plot.png")
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tmp_path):
+def test_invalid_arguments_are_refused_before_measuring(monkeypatch, tmp_path):
     monkeypatch.setattr(similarity, "pretrain", None)
     for name in ("seeds", "turns"):
         with pytest.raises(ReproductionError, match=f"{name}: got 0; wanted at least 1"):

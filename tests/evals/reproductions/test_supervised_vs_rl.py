@@ -1,4 +1,4 @@
-"""Labels against rewards: what is counted, how rates are chosen, when the law is met; the picture."""
+"""Labels against rewards: counting examples, choosing rates, testing the law, and the plot."""
 
 import json
 import math
@@ -58,13 +58,13 @@ def test_ratios_by_hand():
     ratio = study.ratio_to_labels([20, 80], [10, 10])
     assert ratio["mean"] == pytest.approx(4.0)
     assert ratio["mean"] / ratio["low"] == pytest.approx(ratio["high"] / ratio["mean"])
-    equal = study.ratio_to_labels([30, 30, 30], [10, 10, 10])  # whose spread nothing is known of
+    equal = study.ratio_to_labels([30, 30, 30], [10, 10, 10])  # whose spread is unknown
     assert equal == pytest.approx({"mean": 3, "low": 0, "high": math.inf})
     assert study.ratio_to_labels([20, None], [10, 10]) is None
     assert study.ratio_to_labels([20, 20], [10, None]) is None
 
 
-def test_the_rate_is_that_of_fewest_examples_and_failures_count_most(monkeypatch):
+def test_the_chosen_rate_needs_the_fewest_examples(monkeypatch):
     needed = {1e-3: [900, 900, 900], 3e-3: [100, 1000, 900], 1e-2: [100, 900, None], 3e-2: [None, None, None]}
     asked = []
 
@@ -105,7 +105,7 @@ def invented(monkeypatch, uniform):
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])
-def test_the_law_has_to_hold_for_every_number_of_labels(monkeypatch, quick, factor, met):
+def test_the_law_must_hold_for_every_number_of_labels(monkeypatch, quick, factor, met):
     invented(monkeypatch, factor)
     result = study.reproduce(quick, seeds=3)
     assert result["met"] is met
@@ -134,7 +134,7 @@ def test_the_command_draws_what_it_measured(monkeypatch, tmp_path, capsys):
     assert again.read_bytes() == picture.read_bytes()
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tmp_path):
+def test_invalid_arguments_are_refused_before_measuring(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "examples_to_levels", None)
     with pytest.raises(ReproductionError, match="seeds: got 0; wanted at least 1"):
         study.reproduce(seeds=0)
@@ -143,7 +143,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(monkeypatch, tm
         study.reproduce(plot=tmp_path / "curves.png")
 
 
-def test_the_result_in_the_docs_met_the_law_and_the_short_form_takes_its_rates():
+def test_the_documented_result_meets_the_law_and_the_quick_form_uses_its_rates():
     result = json.loads((Path(__file__).parents[3] / "docs" / "pictures" / "supervised_vs_rl.json").read_text())
     assert result["met"] is True
     assert tuple(result["levels"]) == study.LEVELS

@@ -1,4 +1,4 @@
-"""The stored match table, whatever a crash leaves of it, and the payoff matrix that is made of it."""
+"""The stored match table, also after a crash, and the payoff matrix computed from it."""
 
 import csv
 import errno
@@ -16,7 +16,7 @@ from mlbits.evals.game_theory.nash import nash_average
 from mlbits.evals.tournament import match_table
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError, open_matches, read_matches
 from mlbits.evals.tournament.payoff_matrix import empirical_game, payoff_matrix, write_csv
-from mlbits.selfplay.statistics import share_interval
+from mlbits.selfplay.statistics import fraction_interval
 
 ENV = "mlbits/Blotto-v0"
 HEAD = {"table": "mlbits matches", "version": 1, "env": ENV, "env_settings": {"coins": 5}, "seats": 2}
@@ -58,7 +58,7 @@ def test_what_was_written_is_read(path, writer):
     assert [entry.name for entry in path.parent.iterdir()] == ["matches.jsonl"]
 
 
-def test_a_table_goes_on(path, writer):
+def test_a_table_can_be_continued(path, writer):
     before = path.read_bytes()
     again = open_matches(path, ENV, {"coins": 5}, seats=2)
     assert path.read_bytes() == before
@@ -81,7 +81,7 @@ def test_a_table_without_games_is_read(path):
     assert len(read_matches(path).seating) == 0
 
 
-def test_whatever_a_crash_leaves_is_read_and_goes_on(path, writer, monkeypatch):
+def test_a_table_survives_a_crash_at_any_byte(path, writer, monkeypatch):
     """Cut after any byte: whole lines are kept, and the next writer adds to them."""
     monkeypatch.setattr(match_table.os, "fsync", lambda descriptor: None)  # slow, and nothing here depends on it
     whole = path.read_bytes()
@@ -151,7 +151,7 @@ def test_games_are_synced_before_they_count(path, writer, monkeypatch):
     assert synced == [path.stat().st_size]
 
 
-def test_many_games_are_one_write(path, writer):
+def test_games_are_written_in_one_call(path, writer):
     who = np.random.default_rng(0).integers(2, size=(20_000, 2))
     earned = np.random.default_rng(1).normal(size=(20_000, 2))
     writer.add_games(who, earned)
@@ -172,8 +172,8 @@ def test_many_games_are_one_write(path, writer):
         ("", r"line 4: got b'\\n'"),
         ('{"game": [0, 1]}', r"line 4, fields: got \['game'\]; wanted player and hash, or game and returns"),
         ('{"game": [0, 1], "returns": [1, -1], "x": 1}', "line 4, fields: got"),
-        ('{"game": [0], "returns": [1, -1]}', r"line 4, game: got \[0\]; wanted 2 players, below 2"),
-        ('{"game": [0, 2], "returns": [1, -1]}', r"line 4, game: got \[0, 2\]; wanted 2 players"),
+        ('{"game": [0], "returns": [1, -1]}', r"line 4, game: got \[0\]; wanted 2 player numbers below 2"),
+        ('{"game": [0, 2], "returns": [1, -1]}', r"line 4, game: got \[0, 2\]; wanted 2 player numbers"),
         ('{"game": [0, -1], "returns": [1, -1]}', r"line 4, game: got \[0, -1\]"),
         ('{"game": [0, true], "returns": [1, -1]}', r"line 4, game: got \[0, True\]"),
         ('{"game": [0, 1.0], "returns": [1, -1]}', r"line 4, game: got \[0, 1.0\]"),
@@ -182,7 +182,7 @@ def test_many_games_are_one_write(path, writer):
         ('{"game": [0, 1], "returns": [1, NaN]}', r"line 4, returns: got \[1, nan\]"),
         ('{"game": [0, 1], "returns": [1, "2"]}', r"line 4, returns: got \[1, '2'\]"),
         ('{"game": [0, 1], "returns": null}', "line 4, returns: got None"),
-        ('{"player": "a", "hash": "x"}', "line 4, player: got 'a'; wanted a name that no line before has"),
+        ('{"player": "a", "hash": "x"}', "line 4, player: got 'a'; wanted a name that no earlier line has"),
         ('{"player": "", "hash": "x"}', "line 4, player: got ''; wanted a text"),
         ('{"player": "c", "hash": 3}', "line 4, hash: got 3; wanted a text"),
     ],
@@ -200,14 +200,14 @@ def test_damage_is_named_by_line_and_field(path, line, message):
     ("change", "message"),
     [
         ({"table": "chess"}, "line 1, table: got 'chess'; wanted mlbits matches"),
-        ({"version": 2}, "line 1, version: got 2; wanted 1, or an mlbits that knows it"),
+        ({"version": 2}, "line 1, version: got 2; wanted 1, or a newer version of mlbits"),
         ({"env": ""}, "line 1, env: got ''; wanted the id of an environment"),
         ({"env_settings": None}, "line 1, env_settings: got None; wanted an object"),
         ({"seats": 1}, "line 1, seats: got 1; wanted a whole number from 2"),
         ({"seats": True}, "line 1, seats: got True"),
     ],
 )
-def test_a_head_that_is_none_is_refused(path, change, message):
+def test_an_invalid_header_is_refused(path, change, message):
     path.write_text(lines_of(HEAD | change))
     with pytest.raises(MatchTableError, match=message):
         read_matches(path)
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_are_refused(path, tmp_path):
     with pytest.raises(MatchTableError, match=r"matches.jsonl cannot be read \(.*No such file"):
         read_matches(path)
     path.write_text("")
-    with pytest.raises(MatchTableError, match="line 1: got nothing; wanted the table's head"):
+    with pytest.raises(MatchTableError, match="line 1: got nothing; wanted the table's header"):
         read_matches(path)
     with pytest.raises(MatchTableError, match="cannot be read"):
         open_matches(tmp_path, ENV, seats=2)
@@ -244,7 +244,7 @@ def test_tables_of_other_games_are_refused(path, writer, arguments, message):
 def test_settings_read_back_as_they_were(path):
     for _ in range(2):
         open_matches(path, ENV, {"map": ("ab", "cd"), "sizes": [1, 2.5]}, seats=2)
-    with pytest.raises(MatchTableError, match="got what JSON cannot hold"):
+    with pytest.raises(MatchTableError, match="cannot be written as JSON"):
         open_matches(path.with_name("other"), ENV, {"map": object()}, seats=2)
 
 
@@ -256,7 +256,7 @@ def test_settings_read_back_as_they_were(path):
         ({"c": ""}, "players: got 'c' with hash ''"),
     ],
 )
-def test_a_name_stands_for_one_content(path, writer, players, message):
+def test_a_name_has_one_content(path, writer, players, message):
     before = path.read_bytes()
     with pytest.raises(MatchTableError, match=message):
         writer.add_players({"d": "hash of d"} | players)
@@ -295,10 +295,10 @@ def test_a_matrix_by_hand():
     nan = np.nan
     assert found.payoff == pytest.approx(np.array([[0.5, 2 / 3, nan], [-2 / 3, nan, 3], [nan, 1, nan]]), nan_ok=True)
     assert found.won[0, 1] == pytest.approx(2 / 3)
-    assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx(share_interval(2, 3)[1])
-    assert (found.won[1, 2], found.won_low[1, 2]) == (1, pytest.approx(share_interval(1, 1)[1][0]))
+    assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx(fraction_interval(2, 3)[1])
+    assert (found.won[1, 2], found.won_low[1, 2]) == (1, pytest.approx(fraction_interval(1, 1)[1][0]))
     # One game of 3, where returns are from -1 to 3: what others there may be, up to Wilson's limit of 0 of 1, are -1.
-    other = 1 - share_interval(1, 1)[1][0]
+    other = 1 - fraction_interval(1, 1)[1][0]
     assert (found.low[1, 2], found.high[1, 2]) == (pytest.approx(3 - 4 * other), 3)
     assert np.isnan(found.low[0, 2])
 
@@ -313,7 +313,7 @@ def test_tables_of_three_seats_by_hand():
     assert found.payoff[2, 0] == pytest.approx((1 + 3 + 3) / 3)
 
 
-def test_a_table_without_games_is_a_matrix_without_cells():
+def test_a_table_without_games_has_an_empty_matrix():
     found = payoff_matrix(table_of(np.zeros((0, 2), int), np.zeros((0, 2))))
     assert found.meetings.sum() == 0
     assert np.isnan(found.payoff).all()
@@ -331,7 +331,7 @@ def test_intervals_are_those_of_the_mean(draw):
     assert found.payoff[0, 1] - found.low[0, 1] == pytest.approx(error, rel=0.01)
 
 
-def test_an_interval_is_of_games_by_hand():
+def test_an_interval_is_over_games_by_hand():
     """Three seats, a sits twice: two meetings a game, of values (1, 3), (2, 2) and (6, 4).
 
     Sums 4, 4, 10 of 2 meetings each, mean 3; residuals -2, -2, 4; variance 3 / 2 * 24 / 6^2 = 1; t of 2 degrees 4.3027.
@@ -349,13 +349,13 @@ def test_an_interval_is_of_games_by_hand():
     assert (found.won_low[0, 1], found.won_high[0, 1]) == pytest.approx((middle - half, middle + half), abs=1e-6)
 
 
-def test_a_sweep_is_of_as_many_games_not_meetings():
+def test_a_sweep_counts_games_not_meetings():
     """Four games, a sits twice and wins both meetings of each: four of four, not eight of eight."""
     found = payoff_matrix(table_of([[0, 0, 1]] * 4, [[1, 2, 0]] * 4, "ab"))
-    assert (found.won[0, 1], found.won_low[0, 1]) == (1, pytest.approx(share_interval(4, 4)[1][0]))
+    assert (found.won[0, 1], found.won_low[0, 1]) == (1, pytest.approx(fraction_interval(4, 4)[1][0]))
 
 
-def test_a_table_with_one_return_alone_has_no_intervals():
+def test_a_table_with_a_single_return_has_no_intervals():
     found = payoff_matrix(table_of([[0, 1]] * 9, [[0, 0]] * 9, "ab"))
     assert (found.payoff[0, 1], found.low[0, 1], found.high[0, 1]) == (0, -np.inf, np.inf)
 
@@ -368,7 +368,7 @@ def test_means_of_few_outcomes_stay_within_them():
 
 @pytest.mark.parametrize(("seats", "games", "luck"), [(7, 200, 1.0), (7, 20, 1.0), (3, 40, 1.0), (2, 30, 0.0)])
 @pytest.mark.parametrize("winner_takes_all", [False, True])
-def test_payoffs_and_shares_cover_as_often_as_they_say(seats, games, luck, winner_takes_all):
+def test_payoff_and_win_intervals_have_their_nominal_coverage(seats, games, luck, winner_takes_all):
     """Two players share tables whose luck, a player's and the table's, their seats share; 95% intervals, 250 times.
 
     The truth is the mean of 250 * games. Of 250 hits 0.95 leaves 224 (0.896) to 248 (0.992) once in a thousand.
@@ -404,8 +404,8 @@ def test_wins_of_one_are_losses_of_the_other(games):
     assert np.nansum(found.payoff * found.meetings) == pytest.approx(2 * np.sum(returns), abs=1e-9)
 
 
-def test_games_of_choosing_a_player():
-    """Rock, paper and scissors that met each other: whoever rates them finds a cycle."""
+def test_the_empirical_game():
+    """Rock, paper and scissors: their game of choosing a player is a cycle."""
     found = payoff_matrix(table_of([[0, 1], [2, 0], [1, 2]], [[-1, 1], [-1, 1], [-1, 1]]))
     game = empirical_game(found)
     assert game.tolist() == [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
@@ -417,7 +417,7 @@ def test_games_of_choosing_a_player():
         empirical_game(payoff_matrix(table_of([[0, 1], [1, 2]], [[1, 0], [1, 0]])))
 
 
-def test_csv_has_a_row_for_each_two_that_met(tmp_path):
+def test_csv_has_a_row_for_each_pair_that_met(tmp_path):
     names = ["a, the first", 'b "two"', "c"]
     found = payoff_matrix(table_of([[0, 1], [1, 0], [1, 1]], [[1, -1], [0.5, -0.5], [0, 0]], names))
     write_csv(found, tmp_path / "payoffs.csv")
@@ -433,7 +433,7 @@ def test_csv_has_a_row_for_each_two_that_met(tmp_path):
     # Returns 1 and -1/2: mean 1/4, standard error 3/4, and Student's t of one degree of freedom is 12.706.
     half = 12.7062 * 0.75
     assert (first["payoff"], first["low"], first["high"]) == pytest.approx((0.25, 0.25 - half, 0.25 + half), abs=1e-3)
-    assert first["won_low"] == pytest.approx(share_interval(1, 2)[1][0], abs=1e-6)
+    assert first["won_low"] == pytest.approx(fraction_interval(1, 2)[1][0], abs=1e-6)
     assert [entry.name for entry in tmp_path.iterdir()] == ["payoffs.csv"]
     with pytest.raises(MatchTableError, match="cannot be written"):
         write_csv(found, tmp_path / "no" / "payoffs.csv")

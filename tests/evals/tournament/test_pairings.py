@@ -1,4 +1,4 @@
-"""Who meets whom: balanced seats, the wanted number of games, Swiss rounds by standing."""
+"""Pairings: balanced seats, numbers of games, Swiss rounds by standing."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def test_two_seats_by_hand():
 
 
 @pytest.mark.parametrize(("entries", "seats"), SIZES)
-def test_everybody_has_every_seat_equally_often(entries, seats):
+def test_all_entries_have_every_seat_equally_often(entries, seats):
     for games in (1, 20):
         counts = seats_of(all_against_all(entries, seats, games, seed=3), entries)
         assert (counts == counts[:, :1]).all()
@@ -42,14 +42,14 @@ def test_everybody_has_every_seat_equally_often(entries, seats):
 
 
 @pytest.mark.parametrize(("entries", "seats"), SIZES)
-def test_every_two_meet_often_enough_and_about_as_often(entries, seats):
+def test_every_pair_meets_often_enough_and_about_equally_often(entries, seats):
     games = 60
     seating = all_against_all(entries, seats, games, seed=3)
     met = apart(meetings(seating, entries))
     wanted = games_a_table(games, entries, seats)
     assert games <= wanted <= met.min()
     assert met.max() <= wanted + (0 if seats == 2 or entries <= seats else 3 * seats)
-    if entries >= seats:  # nobody sits at a table twice
+    if entries >= seats:  # no entry sits at a table twice
         assert all(len(set(row)) == seats for row in seating.tolist())
     else:  # all are at every table, none with two seats more than another
         rows = np.stack([np.bincount(row, minlength=entries) for row in seating])
@@ -57,19 +57,19 @@ def test_every_two_meet_often_enough_and_about_as_often(entries, seats):
 
 
 @pytest.mark.parametrize(("entries", "seats"), SIZES)
-def test_more_games_begin_with_fewer(entries, seats):
+def test_a_longer_schedule_begins_with_the_shorter_one(entries, seats):
     few, many = (all_against_all(entries, seats, games, seed=5) for games in (20, 60))
     assert np.array_equal(many[: len(few)], few)
     assert len(many) > len(few)
 
 
-def test_the_seed_decides_who_sits_with_whom_at_larger_tables():
+def test_the_seed_decides_larger_tables():
     one, again, other = (all_against_all(8, 3, 10, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert one.shape != other.shape or not np.array_equal(one, other)
 
 
-def test_meetings_are_games_however_many_seats_one_has():
+def test_meetings_count_games_once():
     assert meetings(np.array([[0, 1, 1], [0, 0, 2]]), 3).tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 0]]
 
 
@@ -87,12 +87,12 @@ def tournament(entries, seats, rounds, seed=0, games=2):
     return found
 
 
-def test_the_first_pairs_are_drawn_by_lot():
+def test_the_first_pairs_are_random():
     seen = {tuple(map(tuple, np.sort(swiss_round(4, 2, 2, *no_games(2), seed), 1).tolist())) for seed in range(20)}
     assert len(seen) > 3
 
 
-def test_those_of_like_standing_meet():
+def test_entries_of_similar_standing_meet():
     seating, returns = np.array([[0, 1], [2, 3]] * 2), np.array([[1.0, -1.0], [1.0, -1.0]] * 2)
     for seed in range(5):
         second = swiss_round(4, 2, 2, seating, returns, seed)
@@ -118,7 +118,7 @@ def without_repeats(entries, met):
 
 @pytest.mark.parametrize(("entries", "rounds"), [(4, 3), (6, 5), (7, 7), (8, 7), (5, 5)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_none_meet_again_while_that_is_possible(entries, rounds, seed):
+def test_no_pair_meets_again_while_avoidable(entries, rounds, seed):
     met, sat_out = np.zeros((entries, entries), np.int64), np.zeros(entries, int)
     for part in tournament(entries, 2, rounds, seed):
         playing = np.unique(part)
@@ -135,7 +135,7 @@ def test_none_meet_again_while_that_is_possible(entries, rounds, seed):
     assert met.max() <= 2
 
 
-def test_all_meet_all_again_before_a_third_time():
+def test_all_pairs_meet_twice_before_a_third_time():
     met = sum(meetings(part, 4) > 0 for part in tournament(4, 2, 6))
     assert apart(met).tolist() == [2] * 12
 
@@ -154,7 +154,7 @@ def test_the_unbeaten_meet():
     assert unbeaten == {15}
 
 
-def test_larger_tables_are_of_like_standing():
+def test_larger_tables_are_of_similar_standing():
     first, second = tournament(9, 3, 2)
     winners = {max(row) for row in first.tolist()}
     assert winners in [set(row) for row in second.tolist()]

@@ -1,4 +1,4 @@
-"""The payoff matrix as a picture: who wins is blue, gaps are grey, and any number of players fits."""
+"""The payoff heat map: wins are blue, gaps are grey, and any number of players fits."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_winners_are_blue_losers_red_and_gaps_grey():
     assert corner(picture, 3, 0, 0) == corner(picture, 3, 1, 2) == GREY
 
 
-def test_white_is_the_mean_of_what_was_paid():
+def test_white_is_the_mean_payoff():
     picture = payoff_heat_map([[3, 5], [0, 1]], ["defects", "cooperates"])  # between the two: 5 and 0
     assert corner(picture, 2, 0, 1) == BLUE
     assert corner(picture, 2, 1, 0) == RED
@@ -65,7 +65,7 @@ def test_shapes_that_do_not_fit_are_refused():
         payoff_heat_map(np.zeros((2, 2)), ["a", "b"], interval=(np.zeros(2), np.zeros(2)))
 
 
-def test_groups_that_never_met_are_parted_by_lines():
+def test_groups_that_never_met_are_separated_by_lines():
     payoff = np.full((4, 4), np.nan)
     payoff[:2, :2], payoff[2:, 2:] = 0.5, 0.5
     together, apart = (payoff_heat_map(payoff, list("abcd"), groups=groups) for groups in ([0] * 4, [0, 0, 1, 1]))
@@ -77,7 +77,7 @@ def test_groups_that_never_met_are_parted_by_lines():
     assert 1 <= len(columns) <= 2
 
 
-def test_ends_that_are_open_are_not_written():
+def test_open_ends_are_not_written():
     ends = np.full((2, 2), -np.inf), np.full((2, 2), np.inf)
     payoff = [[0.0, 1.0], [-1.0, 0.0]]
     assert payoff_heat_map(payoff, ["a", "b"], interval=ends).shape == payoff_heat_map(payoff, ["a", "b"]).shape

@@ -1,4 +1,4 @@
-"""What a match table says of its players, worked by hand."""
+"""Standings of a match table, worked out by hand."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_games_of_three_are_meetings_of_two():
     assert found.nash[0] == pytest.approx(1)
 
 
-def test_players_who_never_met_have_ratings_alone(tmp_path):
+def test_players_who_never_met_only_have_ratings(tmp_path):
     found = standings(table_of([[0, 1], [1, 0]], [[1, -1], [-1, 1]]))
     assert found.alpha_rank is found.nash is found.nash_skill is None
     row = found.rows()[2]
@@ -64,7 +64,7 @@ def test_players_who_never_met_have_ratings_alone(tmp_path):
     assert (tmp_path / "new" / "folder" / "standings.csv").read_text().splitlines()[3] == "2,1,c,0,,,,,,,,"
 
 
-def test_groups_that_never_met_are_apart_and_named_everywhere(tmp_path):
+def test_groups_that_never_met_are_separated_everywhere(tmp_path):
     """a and b exchange wins, and so do c, d and e; d is the best of all by points, and no rating says so."""
     seating = [[0, 1], [1, 0], [0, 1], [2, 3], [3, 2], [3, 4], [4, 3], [3, 4], [4, 2], [2, 4]]
     returns = [[1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1], [1, -1]]
@@ -92,7 +92,7 @@ def test_groups_that_never_met_are_apart_and_named_everywhere(tmp_path):
     assert [line[:5] for line in lines[1:]] == ["1,1,d", "1,2,c", "1,3,e", "2,1,a", "2,2,b"]
 
 
-def test_a_clean_sweep_says_at_least():
+def test_a_clean_sweep_has_an_open_interval():
     found = standings(table_of([[0, 1]] * 3, [[1, -1]] * 3, "ab"))
     rows = found.rows()
     assert rows[0]["elo_high"] is rows[1]["elo_low"] is None

@@ -1,4 +1,4 @@
-"""Tournaments: who wins is found out, whatever interrupts them, and what does not fit is refused before they start."""
+"""Tournaments: correct rankings, interruption at any moment, and errors before they start."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ HIGHER = np.sign(np.subtract.outer(np.arange(RANKS), np.arange(RANKS))).tolist()
 
 
 class Leans:
-    """Plays one action more often than not, else any, all alike likely."""
+    """Plays one action more often than not, else any with equal probability."""
 
     def __init__(self, action, share=0.6, actions=RANKS):
         self.config, self.action, self.share, self.actions, self.asked = (action, share), action, share, actions, []
@@ -67,7 +67,7 @@ def seat_counts(table):
 # What a tournament finds
 
 
-def test_a_ladder_is_ranked_as_it_is(ladder):
+def test_players_of_known_strength_are_ranked_correctly(ladder):
     table = play_tournament(ladder, MATRIX, TournamentConfig(games=200), settings={"payoffs": HIGHER})
     assert table.names == tuple(ladder)
     assert table.players == {name: content_hash(agent) for name, agent in ladder.items()}
@@ -98,13 +98,13 @@ def test_a_swiss_tournament_finds_the_best_with_fewer_games(ladder):
     assert found.alpha_rank is found.nash is found.nash_skill is None
 
 
-def test_greedy_agents_do_not_draw(ladder):
+def test_greedy_agents_do_not_sample(ladder):
     table = play_tournament(ladder, MATRIX, TournamentConfig(games=4, greedy=True), settings={"payoffs": HIGHER})
     played = np.array([2, 0, 4, 1, 3])[table.seating]
     assert np.array_equal(table.returns[:, 0], np.sign(played[:, 0] - played[:, 1]))
 
 
-def test_each_agent_decides_once_a_step_for_all_its_seats(ladder):
+def test_each_agent_has_one_forward_pass_per_step(ladder):
     play_tournament(ladder, MATRIX, TournamentConfig(games=20), settings={"payoffs": HIGHER})
     assert all(agent.asked == [80] for agent in ladder.values())
     for agent in ladder.values():
@@ -139,7 +139,7 @@ def test_bots_on_the_small_diplomacy_board(tmp_path):
     assert found.rows()[0]["player"] == "diplomacy-greedy"
 
 
-# Interrupted, and gone on with
+# Interrupted and continued
 
 
 CONFIG = TournamentConfig(games=20, num_envs=16, seed=3)
@@ -151,7 +151,7 @@ def played_to(path, config=CONFIG, agents=None):
 
 
 @pytest.mark.parametrize("config", [CONFIG, TournamentConfig(games=10, format="swiss", rounds=3, num_envs=8)])
-def test_cut_anywhere_it_ends_with_the_same_table(tmp_path, config):
+def test_a_table_cut_anywhere_ends_the_same(tmp_path, config):
     whole = played_to(tmp_path / "whole.jsonl", config)
     path = tmp_path / "cut.jsonl"
     for size in [*np.random.default_rng(0).integers(len(whole), size=12).tolist(), 0, 1, 200, len(whole)]:
@@ -159,7 +159,7 @@ def test_cut_anywhere_it_ends_with_the_same_table(tmp_path, config):
         assert played_to(path, config) == whole, size
 
 
-def test_interrupted_it_keeps_what_was_played_and_plays_no_more_than_is_missing(tmp_path):
+def test_an_interrupted_tournament_plays_only_the_missing_games(tmp_path):
     path, agents = tmp_path / "matches.jsonl", throwers()
 
     def stop(played, total):
@@ -187,7 +187,7 @@ def test_the_table_is_a_function_of_the_seed(tmp_path):
     assert np.array_equal(in_memory.returns, stored.returns)
 
 
-def test_more_games_can_be_asked_for(tmp_path):
+def test_a_tournament_can_be_extended(tmp_path):
     few = played_to(tmp_path / "matches.jsonl")
     many = played_to(tmp_path / "matches.jsonl", TournamentConfig(games=40, num_envs=16, seed=3))
     assert many.startswith(few)
@@ -263,7 +263,7 @@ def test_runs_models_and_bots_enter_by_name(runs, model):
     assert entries.env_settings == SMALL  # less what is so anyway
 
 
-def test_names_are_as_long_as_they_have_to_be(runs, tmp_path, monkeypatch):
+def test_names_are_as_short_as_unique(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     (tmp_path / "one").symlink_to(runs / "two")  # a name of its own leads to the same folder
     with pytest.raises(TournamentError, match="two is given twice; wanted each once"):
@@ -275,7 +275,7 @@ def test_names_are_as_long_as_they_have_to_be(runs, tmp_path, monkeypatch):
     assert list(open_entries(["one", str(copy)]).agents) == [f"{runs.name}/one", "other/one"]
 
 
-def test_settings_that_are_given_go_over_those_of_the_runs(runs):
+def test_given_settings_override_those_of_the_runs(runs):
     words, given = [str(runs / name) for name in ("hunt", "chicken")], {"payoffs": "prisoners_dilemma"}
     message = (
         r'chicken was trained on mlbits/MatrixGame-v0 with {"payoffs": "chicken"}, .*hunt with .*; wanted one game'
@@ -292,7 +292,7 @@ def test_settings_that_are_given_go_over_those_of_the_runs(runs):
         (["one"], {}, "entries: got 1; wanted two or more"),
         (["one", "one"], {}, "one is given twice"),
         (["one", "rondom"], {}, r"entries: unknown entry .*'rondom'; did you mean 'random'\?"),
-        (["one", "ppo"], {}, "ppo has learnt nothing; wanted the folder of a run, or a bot"),
+        (["one", "ppo"], {}, "ppo has not been trained; wanted the folder of a run, or a bot"),
         (["one", "."], {}, "no run here"),
         (["one", "no.zip"], {}, "no.zip: not found"),
         (["one", "diplomacy-greedy"], {}, "entries: diplomacy-greedy: diplomacy-greedy: got the action space"),
@@ -337,7 +337,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         TournamentConfig(**settings)
 
 
-def test_agents_alone_are_checked_too():
+def test_arguments_of_play_tournament_are_checked():
     with pytest.raises(TournamentError, match="got 1; wanted at least 2"):
         play_tournament({"a": Leans(0)}, BLOTTO)
     with pytest.raises(TournamentError, match="has one seat"):
@@ -347,7 +347,7 @@ def test_agents_alone_are_checked_too():
 # Folders
 
 
-def test_a_folder_is_gone_on_with_by_the_same_words_alone(runs, tmp_path):
+def test_a_folder_is_continued_only_by_the_same_command(runs, tmp_path):
     words, out = [str(runs / "one"), "random"], tmp_path / "out"
     folder, found = hold_tournament(words, CONFIG, out=out)
     assert folder == out
@@ -374,12 +374,12 @@ def test_a_folder_is_gone_on_with_by_the_same_words_alone(runs, tmp_path):
     with pytest.raises(TournamentError, match="entries one, random; wanted one as it was, or another folder"):
         hold_tournament(words, CONFIG, out=out)
     (out / "tournament.json").write_bytes(files["tournament.json"])
-    with pytest.raises(TournamentError, match="holds no tournament, but is not empty"):
+    with pytest.raises(TournamentError, match="is not empty and holds no tournament"):
         hold_tournament(words, CONFIG, out=runs)
     assert {name: (out / name).read_bytes() for name in names} == files
 
 
-def test_the_files_say_what_the_standings_say(runs, tmp_path):
+def test_the_files_agree_with_the_standings(runs, tmp_path):
     words = [str(runs / "one"), str(runs / "two"), "random"]
     _, found = hold_tournament(words, CONFIG, out=tmp_path)
     rows = list(csv.DictReader((tmp_path / "standings.csv").open()))
@@ -421,13 +421,13 @@ def test_the_command(runs, model, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "found.json").read_text() == (folder / "standings.json").read_text()
 
 
-def test_interrupted_it_says_how_to_go_on(runs, tmp_path, monkeypatch, capsys):
+def test_an_interruption_prints_how_to_continue(runs, tmp_path, monkeypatch, capsys):
     def interrupted(*words, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tournament, "play_episodes", interrupted)
     assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
-    assert "the games that were played are kept, and the same command goes on" in capsys.readouterr().err
+    assert "the games played so far are kept, and the same command continues" in capsys.readouterr().err
 
 
 def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
@@ -435,7 +435,7 @@ def test_mistakes_get_one_line(runs, tmp_path, monkeypatch, capsys):
     one = str(runs / "one")
     for words, message in (
         ([], "entries: got 0"), ([one, "random", "--games", "0"], "games: got 0"),
-        ([one, "random", "--format", "league"], "league"), ([one, "--table", "x"], "table: goes without entries"),
+        ([one, "random", "--format", "league"], "league"), ([one, "--table", "x"], "table: cannot be used with"),
         (["--table", "x.jsonl"], "x.jsonl cannot be read"), ([one, "random", "--rond", "3"], "--rounds"),
     ):  # fmt: skip
         assert cli.main(["tournament", *words]) == 2
@@ -456,7 +456,7 @@ def test_the_benchmark_counts_games():
     assert len(name) <= 52, "the column of names is 52 wide"
 
 
-def test_frozen_copies_of_a_pool_enter(tmp_path):
+def test_frozen_copies_can_enter(tmp_path):
     run = {"total_steps": 64, "num_envs": 8, "video": False, "pool": "latest", "pool_every": 64, "device": "cpu"}
     agent = {"num_steps": 8, "hidden": [4]}
     settings = resolve("ppo", BLOTTO, preset="none", env_settings=SMALL, run=run, agent_settings=agent)

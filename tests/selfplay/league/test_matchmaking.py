@@ -1,4 +1,4 @@
-"""Whom a learner is to meet: PFSP's weightings worked out by hand, and the branches of AlphaStar's league."""
+"""Matchmaking: PFSP's weightings worked out by hand, and the branches of AlphaStar's league."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ EVERYBODY = [MAIN, EXPLOITER, LEAGUE, *COPIES]
 
 
 class Record:
-    """Says how often a player wins against each."""
+    """Fake payoffs with given win rates of a player against each."""
 
     def __init__(self, **won):
         self.won = np.full(len(EVERYBODY), 0.5)
@@ -45,14 +45,14 @@ def met(learner, record, count=4000, seed=0):
         ("linear_capped", [0.5, 0.5, 0.1]),
     ],
 )
-def test_the_weightings(weighting, weights):
+def test_pfsp_weightings_by_hand(weighting, weights):
     assert pfsp([0, 0.5, 0.9], weighting) == pytest.approx(np.array(weights) / sum(weights))
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_where_all_weights_vanish_draws_are_uniform(weighting):
+def test_draws_are_uniform_if_all_weights_are_zero(weighting):
     assert pfsp([1, 1, 1], weighting).tolist() == [1 / 3] * 3
-    # The weights' sum decides, not the win rates': who beats nobody still draws by weight.
+    # The weights' sum decides, not the win rates': a learner that wins against none still draws by weight.
     never = pfsp([0, 0], weighting)
     assert never.tolist() == [0.5, 0.5]
     assert pfsp([0, 1], weighting).tolist() == ([0.5, 0.5] if weighting == "variance" else [1, 0])
@@ -67,12 +67,12 @@ def test_where_all_weights_vanish_draws_are_uniform(weighting):
         ([float("nan")], "linear", "win_rate"),
     ],
 )
-def test_what_is_no_share_is_refused(won, weighting, said):
+def test_win_rates_out_of_range_are_refused(won, weighting, said):
     with pytest.raises(ValueError, match=said):
         pfsp(won, weighting)
 
 
-def test_copies_that_only_get_harder_are_left_out():
+def test_the_tail_of_ever_harder_copies_is_left_out():
     won = np.array([0.9, 0.8, 0.6, 0.7, 0.5, 0.4])
     assert without_harder_tail([0, 1, 2, 3, 4, 5], won) == [0, 1, 2, 3]
     assert without_harder_tail([0, 1, 2], won) == []
@@ -82,39 +82,39 @@ def test_copies_that_only_get_harder_are_left_out():
 
 def test_a_main_agent_meets_the_frozen_half_of_the_time_and_itself_in_the_rest():
     shares = met(MAIN, Record())
-    assert shares[0] == pytest.approx(0.5, abs=0.04)  # nobody exploits it, nothing is forgotten
+    assert shares[0] == pytest.approx(0.5, abs=0.04)  # no exploiter beats it, nothing is forgotten
     assert all(shares[copy.number] == pytest.approx(0.1, abs=0.03) for copy in COPIES)
 
 
-def test_a_main_agent_that_is_exploited_looks_at_the_exploiters():
+def test_an_exploited_main_agent_meets_the_exploiters():
     shares = met(MAIN, Record(_4=0.2))
     squared = pfsp([0.5, 0.2, 0.5, 0.5, 0.5], "squared")[1]
     assert shares[4] == pytest.approx(0.15 + 0.5 * squared, abs=0.04)
     assert shares[0] == pytest.approx(0.35, abs=0.04)
 
 
-def test_one_exploiter_among_several_is_enough_to_look_at_them():
-    """Copies 3 and 4 of main exploiters: the one is won against always, the other in a fifth; both are looked at."""
+def test_one_strong_exploiter_suffices_to_meet_all_of_them():
+    """Copies 3 and 4 of main exploiters: one always loses, the other loses in a fifth of games; both are met."""
     players = [MAIN, EXPLOITER, Player(2, "main", 0), Player(3, "main_exploiter", 1), Player(4, "main_exploiter", 1)]
     record = Record(_2=1.0, _3=1.0, _4=0.2)
     draws = np.random.default_rng(0)
     found = Counter(league_match(MAIN, players, record, draws) for _ in range(4000))
     assert found[4] / 4000 == pytest.approx(0.5 + 0.15, abs=0.03)  # squared: the other copies weigh nothing
     assert found[0] / 4000 == pytest.approx(0.35, abs=0.03)
-    draws, even = np.random.default_rng(0), Record(_2=1.0, _3=1.0, _4=0.35)  # nobody exploits it: 0.3 is the bound
+    draws, even = np.random.default_rng(0), Record(_2=1.0, _3=1.0, _4=0.35)  # no exploiter beats it: 0.3 is the bound
     found = Counter(league_match(MAIN, players, even, draws) for _ in range(4000))
     assert found[4] / 4000 == pytest.approx(0.5, abs=0.03)
     assert found[0] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_main_agent_that_has_forgotten_a_past_self_looks_at_it():
+def test_a_main_agent_meets_forgotten_past_copies():
     record = Record(_3=0.1, _6=0.9, _7=0.8)  # 3 is older than 6, and yet harder
     shares = met(MAIN, record)
     among_copies, among_past = pfsp(record.won[3:8], "squared")[0], pfsp([0.1, 0.9], "squared")[0]
     assert shares[3] == pytest.approx(0.5 * among_copies + 0.15 * among_past, abs=0.04)
 
 
-def test_an_exploiter_meets_the_main_agent_or_its_copies_while_it_is_hopeless():
+def test_a_main_exploiter_meets_the_main_agent_or_its_copies_while_too_weak():
     assert met(EXPLOITER, Record(), 50) == {0: 1.0}
     shares = met(EXPLOITER, Record(_0=0.05, _3=0.5, _6=0.9, _7=1.0))
     wanted = pfsp([0.5, 0.9, 1.0], "variance")
@@ -122,14 +122,14 @@ def test_an_exploiter_meets_the_main_agent_or_its_copies_while_it_is_hopeless():
     assert shares[3] == pytest.approx(wanted[0], abs=0.04)
 
 
-def test_a_league_exploiter_meets_all_who_are_frozen():
+def test_a_league_exploiter_meets_all_frozen_players():
     record = Record(_3=0.0, _4=0.5, _5=0.9, _6=1.0, _7=1.0)
     shares = met(LEAGUE, record)
     assert set(shares) == {3, 4, 5}
     assert shares[5] == pytest.approx(0.1 / 1.1, abs=0.03)
 
 
-def test_a_second_main_agent_that_is_too_strong_is_met_as_it_was():
+def test_past_copies_of_a_main_agent_are_met_while_it_is_too_strong():
     other, copies = Player(1, "main"), [Player(2, "main", 0), Player(3, "main", 1)]
     record = Record(_1=0.2, _2=1.0, _3=0.5)
     draws = np.random.default_rng(0)
@@ -139,7 +139,7 @@ def test_a_second_main_agent_that_is_too_strong_is_met_as_it_was():
     assert found[3] > 500
 
 
-def test_who_has_mastered_its_opponents_is_frozen_early():
+def test_a_learner_that_beats_all_opponents_is_frozen_early():
     assert not is_ripe(MAIN, EVERYBODY, Record(), 199, 100)
     assert is_ripe(MAIN, EVERYBODY, Record(), 200, 100)
     good = Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.8)
@@ -148,6 +148,6 @@ def test_who_has_mastered_its_opponents_is_frozen_early():
     assert not is_ripe(
         MAIN, EVERYBODY, Record(_3=0.8, _4=0.8, _5=0.8, _6=0.8, _7=0.65), 100, 100
     )  # one is not yet beaten
-    assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # it plays for the main agent alone
+    assert not is_ripe(EXPLOITER, EVERYBODY, good, 100, 100)  # only its results against the main agent count
     assert is_ripe(EXPLOITER, EVERYBODY, Record(_0=0.8), 100, 100)
     assert not is_ripe(LEAGUE, EVERYBODY, Record(_0=0.8), 100, 100)

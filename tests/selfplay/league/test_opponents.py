@@ -1,4 +1,4 @@
-"""Pools and leagues: frozen copies stay as they were, seats change between episodes alone, each learns from its own."""
+"""Pools and leagues: frozen copies do not change, seats change only between episodes, each learns from its own."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def session_of(env=THROWS, agent="ppo", steps=8, **run):
 
 
 def turn(session):
-    """One turn of the loop, without records."""
+    """One iteration of the loop, without records."""
     rollout, episodes, steps = session.collect()
     session.learn(rollout)
     session.counters.env_steps += steps
@@ -38,7 +38,7 @@ def turn(session):
 
 
 class Watched:
-    """Passes everything on, and counts the rows that were asked for in each call."""
+    """Passes everything on, and counts the rows of each call."""
 
     def __init__(self, agent):
         self.agent, self.asked = agent, []
@@ -62,7 +62,7 @@ def test_frozen_copies_stay_as_they_were_while_the_learner_learns():
     assert [content_hash(opponents.agents[copy.number]) for copy in opponents.copies] == seen
 
 
-def test_shares_of_guests_pool_and_self_play():
+def test_fractions_of_guests_pool_and_self_play():
     session = session_of(pool="uniform", opponents=("random",), opponent_fraction=0.25, pool_fraction=0.5)
     seating = session.lineup.seating  # 0 the learner, 1 the guest, 2 the frozen copy
     own = torch.zeros(24, 3, dtype=torch.bool)
@@ -104,8 +104,8 @@ def test_seats_change_when_episodes_end_and_the_learner_learns_from_its_own(env)
     assert np.allclose(episodes.returns, mine)
 
 
-def test_results_are_counted_for_who_played_the_whole_episode():
-    """Rock-paper-scissors against frozen players of one action each: the learner's record says who they were."""
+def test_results_count_for_the_players_of_the_whole_episode():
+    """Rock-paper-scissors against frozen players of one action each: the learner's results show which they were."""
     session = session_of(MATRIX, pool="uniform", pool_fraction=1.0, pool_draws=64, num_envs=300)
     for _ in range(2):
         turn(session)
@@ -132,7 +132,7 @@ def test_results_are_counted_for_who_played_the_whole_episode():
     assert set(rollout.reward[rollout.active].unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
-def test_each_network_runs_once_a_step():
+def test_each_network_runs_once_per_step():
     session = session_of(MATRIX, pool="uniform", pool_fraction=0.5, pool_draws=64, num_envs=120)
     for _ in range(4):
         turn(session)
@@ -148,7 +148,7 @@ def test_each_network_runs_once_a_step():
     assert sum(map(sum, asked)) == 8 * 240
 
 
-def test_the_latest_copy_is_met():
+def test_pool_latest_meets_the_latest_copy():
     session = session_of(MATRIX, pool="latest", pool_fraction=1.0)
     for _ in range(3):
         turn(session)
@@ -156,7 +156,7 @@ def test_the_latest_copy_is_met():
     assert session.lineup.seating.unique().tolist() == [0, session.opponents.copies[-1].number]
 
 
-def test_who_is_hard_to_beat_is_met_more_often():
+def test_pfsp_meets_strong_copies_more_often():
     session = session_of(MATRIX, pool="pfsp", pool_fraction=1.0, pool_draws=2000, pool_weighting="linear")
     for _ in range(2):
         turn(session)
@@ -200,7 +200,7 @@ def test_every_learner_of_a_league_learns_from_its_own_copies():
     assert (opponents.lineup.seating[own] == opponents.lineup.owner[:, None].expand(24, 3)[own]).all()
 
 
-def test_the_training_return_of_a_league_is_the_runs_agents():
+def test_the_training_return_of_a_league_is_that_of_the_runs_agent():
     session = session_of(pool="league", steps=60, solved_episodes=1000)
     rollout, episodes, _ = session.collect()
     ended = rollout.terminated | rollout.truncated
@@ -215,7 +215,7 @@ def test_the_training_return_of_a_league_is_the_runs_agents():
     ("agent", "settings"),
     [("trpo", {"num_steps": 8, "hidden": [8]}), ("reinforce", {"num_steps": 8, "hidden": [8]}), ("q-learning", {})],
 )
-def test_all_that_learn_from_rollouts_form_leagues(agent, settings):
+def test_all_on_policy_agents_can_form_leagues(agent, settings):
     session = open_session(resolve(agent, MATRIX, preset="none", run=SHORT | {"pool": "league"},
                                    agent_settings=settings))  # fmt: skip
     learners = session.opponents.learners
@@ -225,7 +225,7 @@ def test_all_that_learn_from_rollouts_form_leagues(agent, settings):
     assert all(content_hash(learner) != was for learner, was in zip(learners, before, strict=True))
 
 
-def test_a_league_freezes_and_exploiters_start_anew():
+def test_a_league_freezes_copies_and_resets_exploiters():
     session = session_of(pool="league", main_exploiters=1, league_exploiters=1)
     opponents = session.opponents
     first = content_hash(opponents.learners[1])
@@ -234,12 +234,12 @@ def test_a_league_freezes_and_exploiters_start_anew():
     parents = [copy.parent for copy in opponents.copies]
     assert parents[:3] == [0, 1, 2]
     assert parents.count(0) == parents.count(1) == parents.count(2) > 2
-    assert content_hash(opponents.learners[1]) == first  # just frozen, and so just begun again
+    assert content_hash(opponents.learners[1]) == first  # just frozen, and so just reset
     assert content_hash(opponents.learners[0]) != opponents.copies[0].hash
     assert opponents.agents[1] is opponents.learners[1]
 
 
-def test_a_quarter_of_the_league_exploiters_start_anew_and_all_main_exploiters():
+def test_a_quarter_of_league_exploiters_and_all_main_exploiters_are_reset():
     """Each its own draws: of 400 a quarter is 74 .. 126 all but once in a thousand."""
     session = session_of(pool="league", main_agents=1, main_exploiters=1, league_exploiters=1)
     opponents, begun = session.opponents, [0, 0, 0]
@@ -252,7 +252,7 @@ def test_a_quarter_of_the_league_exploiters_start_anew_and_all_main_exploiters()
     assert 74 <= begun[2] <= 126
 
 
-def test_who_starts_anew_has_no_record_and_its_copy_has_it():
+def test_a_reset_learners_results_stay_with_its_copy():
     session = session_of(pool="league", main_exploiters=1, league_exploiters=0, pool_every=100)
     opponents, payoffs = session.opponents, session.opponents.payoffs
     _, episodes, _ = session.collect()
@@ -268,19 +268,19 @@ def test_who_starts_anew_has_no_record_and_its_copy_has_it():
     assert not payoffs.meetings[:, 1].any()
     assert payoffs.meetings[exploiter, 0] == 110
     assert payoffs.win_rate(exploiter)[0] == pytest.approx(75 / 110)
-    assert payoffs.meetings[main, 1] == 0  # it met one that is no more
+    assert payoffs.meetings[main, 1] == 0  # it met one that was replaced
 
 
-def test_an_exploiters_progress_is_over_its_own_life():
+def test_an_exploiters_progress_is_over_its_own_lifetime():
     session = session_of(
         pool="league", main_agents=2, main_exploiters=1, league_exploiters=1, pool_every=100, total_steps=1000
     )
     opponents = session.opponents
     assert [opponents.progress(number, 50) for number in range(4)] == [0.05, 0.05, 0.25, 0.05]
     for number in range(4):
-        for _ in range(30):  # a league exploiter begins anew in one case of four
+        for _ in range(30):  # a league exploiter is reset in one case of four
             opponents._restart(number, 700)
-    # A main exploiter is frozen after 200 steps at the latest, a league exploiter goes on to the run's end.
+    # A main exploiter is frozen after 200 steps at the latest, a league exploiter continues to the run's end.
     assert [opponents.progress(number, 700) for number in range(4)] == [0.7, 0.7, 0, 0]
     assert [opponents.progress(number, 760) for number in range(4)] == [0.76, 0.76, 0.3, 0.2]
     assert [opponents.progress(number, 1000) for number in range(4)] == [1, 1, 1, 1]
@@ -289,7 +289,7 @@ def test_an_exploiters_progress_is_over_its_own_life():
     assert opponents.progress(2, 990) == pytest.approx(0.8)  # the run ends sooner
 
 
-def test_a_restarted_exploiter_learns_at_the_full_rate_resumed_or_not(tmp_path):
+def test_a_reset_exploiter_learns_at_the_full_rate(tmp_path):
     league = {"pool": "league", "main_exploiters": 1, "league_exploiters": 0, "num_envs": 4}
     session, other = (session_of(**league, total_steps=2000, pool_every=480) for _ in range(2))
     while session.counters.env_steps < 960:
@@ -311,7 +311,7 @@ def test_a_restarted_exploiter_learns_at_the_full_rate_resumed_or_not(tmp_path):
     assert rate == pytest.approx(session.settings.agent_config.learning_rate * (1 - 32 / 960))
 
 
-def test_what_cannot_be_a_league_is_refused():
+def test_invalid_leagues_are_refused():
     with pytest.raises(ConfigError, match="num_envs: got 3 for a league of 4 learners"):
         session_of(pool="league", num_envs=3)
     with pytest.raises(ConfigError, match=r"opponent_fraction and pool_fraction: got 0\.6 and 0\.5"):
@@ -321,22 +321,20 @@ def test_what_cannot_be_a_league_is_refused():
     settings = resolve(
         "dqn", MATRIX, preset="none", run=SHORT | {"pool": "league"}, agent_settings={"buffer_size": 1000}
     )
-    with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay"):
+    with pytest.raises(ConfigError, match="a league of dqn, which learns from a replay buffer"):
         open_session(settings)
     with pytest.raises(ConfigError, match="pool_every"):
         session_of(pool="uniform", pool_every=0)
     with pytest.raises(ConfigError, match=r"pool_fraction: got 0\.1 of 4 copies, which leaves none for the pool"):
         session_of(pool="uniform", pool_fraction=0.1, num_envs=4)
-    with pytest.raises(
-        ConfigError, match=r"pool_fraction: got 0\.4 of 4 copies, which leaves none"
-    ):  # of one a learner
+    with pytest.raises(ConfigError, match=r"pool_fraction: got 0\.4 of 4 copies, which leaves none"):
         session_of(pool="league", opponents=("random",), opponent_fraction=0.6, num_envs=4)
     with pytest.raises(ConfigError, match=r"opponent_fraction: got 0\.1 of 10 copies, which leaves none for random"):
         session_of(opponents=("random", "random"), opponent_fraction=0.1, num_envs=10)
-    session_of(pool="uniform", pool_fraction=0.0)  # frozen copies that nobody meets, but can be measured
+    session_of(pool="uniform", pool_fraction=0.0)  # frozen copies that are never met, but can be measured
 
 
-def test_an_agent_with_a_replay_meets_a_pool_too():
+def test_an_off_policy_agent_meets_a_pool_too():
     run = SHORT | {"pool": "uniform", "num_envs": 8}
     agent = {"buffer_size": 2000, "learning_starts": 100, "hidden": [8], "num_steps": 4}
     session = open_session(resolve("dqn", MATRIX, preset="none", run=run, agent_settings=agent))
@@ -358,7 +356,7 @@ def run(tmp_path_factory):
     return train(settings, tmp_path_factory.mktemp("runs") / "run", console=False)[0]
 
 
-def test_frozen_copies_are_files_that_can_be_met(run):
+def test_frozen_copies_are_files_that_can_be_opponents(run):
     files = sorted((run / "pool").iterdir())
     assert [file.name for file in files] == [f"copy-{k:04d}.safetensors" for k in range(len(files))]
     assert len(files) >= 3
@@ -376,7 +374,7 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
         open_guest(str(file), "mlbits/Blotto-v0")
     with pytest.raises(SavedAgentError, match=r"its env_settings is \{\}; wanted \{'payoffs': 'shapley'\}"):
         open_guest(str(file), MATRIX, {"payoffs": "shapley"})
-    with pytest.raises(SavedAgentError, match="is not there"):
+    with pytest.raises(SavedAgentError, match="not found"):
         open_guest(str(tmp_path / "copy.safetensors"), MATRIX)
     data, broken = file.read_bytes(), tmp_path / "copy-0000.safetensors"
     broken.write_bytes(data[: len(data) // 2])
@@ -393,14 +391,14 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_copy_fits_whether_its_games_own_settings_are_named_or_not(run):
+def test_a_copy_fits_with_default_settings_given_or_not(run):
     file = str(run / "pool" / "copy-0000.safetensors")
     assert content_hash(open_guest(file, MATRIX, {"payoffs": "rock_paper_scissors"})) == content_hash(
         open_guest(file, MATRIX)
     )
 
 
-def test_runs_of_other_seats_or_environments_are_refused_though_they_see_and_do_the_same(run, monkeypatch, tmp_path):
+def test_runs_of_other_environments_are_refused_despite_equal_spaces(run, monkeypatch, tmp_path):
     blotto = resolve("ppo", "mlbits/Blotto-v0", preset="none", run=SHORT | {"total_steps": 1},
                      agent_settings={"num_steps": 8, "hidden": [8]})  # fmt: skip
     train(blotto, tmp_path / "blotto", console=False)
@@ -413,14 +411,14 @@ def test_runs_of_other_seats_or_environments_are_refused_though_they_see_and_do_
     open_guest(str(run), MATRIX, {"payoffs": "shapley"})
 
 
-def test_a_name_that_is_nothing_is_refused_as_that():
+def test_an_unknown_name_is_refused():
     with pytest.raises(
         UnknownIdError, match=r"^opponents: unknown player \(no run's folder, .*\) 'runs/mime'; known: "
     ):
         open_guest("runs/mime", MATRIX)
 
 
-def test_a_run_whose_guest_has_learnt_on_is_told_so(run, tmp_path):
+def test_a_run_whose_guest_has_changed_is_refused(run, tmp_path):
     import shutil
 
     guest, out = tmp_path / "guest", tmp_path / "run"
@@ -432,11 +430,11 @@ def test_a_run_whose_guest_has_learnt_on_is_told_so(run, tmp_path):
     train(settings, out, console=False)
     resume(out, total_steps=400, console=False)
     resume(guest, total_steps=700, console=False)
-    with pytest.raises(CheckpointError, match=r"opponents: .*guest is another agent than the one that the run has met"):
+    with pytest.raises(CheckpointError, match=r"opponents: .*guest has changed since the run's checkpoint"):
         resume(out, total_steps=600, console=False)
 
 
-def test_runs_with_bots_of_before_there_were_pools_go_on():
+def test_older_runs_with_bots_can_be_resumed():
     session, other = (session_of(opponents=("random",)) for _ in range(2))
     turn(session)
     checkpoint = session.to_checkpoint()
@@ -445,19 +443,19 @@ def test_runs_with_bots_of_before_there_were_pools_go_on():
         del checkpoint.arrays[name]
     other.from_checkpoint(checkpoint, None)
     assert content_hash(other.learner) == content_hash(session.learner)
-    with pytest.raises(CheckpointError, match="it does not hold what this run needs"):
+    with pytest.raises(CheckpointError, match="it lacks what this run needs"):
         session_of(pool="uniform").from_checkpoint(checkpoint, None)
 
 
-def test_a_run_whose_pool_is_gone_does_not_go_on_with_another(run, tmp_path):
+def test_a_run_without_its_pool_cannot_be_resumed(run, tmp_path):
     import shutil
 
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     first, second = copied / "pool" / "copy-0000.safetensors", copied / "pool" / "copy-0001.safetensors"
     first.write_bytes(second.read_bytes())
-    with pytest.raises(CheckpointError, match="is another copy than the one that the run has met"):
+    with pytest.raises(CheckpointError, match="is not the copy that the run has met"):
         resume(copied, total_steps=1000, console=False)
     first.unlink()
-    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: is not there"):
+    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
         resume(copied, total_steps=1000, console=False)

@@ -1,4 +1,4 @@
-"""What players made of each other: every pair of seats of a game, the later games counting most."""
+"""Win and draw counts of every pair of players, with older games decayed."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ def test_a_game_is_a_meeting_of_each_pair_in_it():
     assert payoffs.meetings.tolist() == [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
 
 
-def test_who_sits_opposite_a_copy_of_oneself_meets_nobody():
+def test_a_player_does_not_meet_itself():
     payoffs = Payoffs(2)
     payoffs.add(seats([0, 0], [1, 1]), np.array([[1.0, -1.0], [0.0, 0.0]]))
     assert not payoffs.meetings.any()
 
 
-def test_a_pair_that_has_hardly_met_counts_as_even():
+def test_a_pair_with_few_meetings_counts_as_even():
     payoffs = Payoffs(2)
     few = int(FEW) - 1
     payoffs.add(seats(*[[0, 1]] * few), np.array([[1.0, 0.0]] * few))
@@ -34,7 +34,7 @@ def test_a_pair_that_has_hardly_met_counts_as_even():
     assert payoffs.win_rate(1)[0] == pytest.approx(0.5 / (few + 1))
 
 
-def test_older_meetings_fade_and_no_pair_holds_more_than_the_memory():
+def test_older_meetings_decay_to_at_most_the_memory():
     payoffs = Payoffs(2, memory=100)
     payoffs.add(seats(*[[0, 1]] * 100), np.array([[1.0, 0.0]] * 100))
     assert payoffs.win_rate(0)[1] == 1
@@ -45,7 +45,7 @@ def test_older_meetings_fade_and_no_pair_holds_more_than_the_memory():
     assert payoffs.win_rate(0)[1] == 0
 
 
-def test_draws_fade_as_wins_do():
+def test_draws_decay_like_wins():
     payoffs = Payoffs(2, memory=100)
     payoffs.add(seats(*[[0, 1]] * 60), np.array([[1.0, 1.0]] * 60))
     payoffs.add(seats(*[[0, 1]] * 40), np.array([[0.0, 1.0]] * 40))
@@ -59,7 +59,7 @@ def test_draws_fade_as_wins_do():
     assert not payoffs.wins.any()
 
 
-def test_nothing_fades_while_there_is_room():
+def test_nothing_decays_below_the_memory():
     payoffs = Payoffs(3, memory=100)
     for winner in (1.0, 0.0, 1.0):
         payoffs.add(seats(*[[0, 1]] * 30, *[[2, 2]] * 30), np.array([[winner, 0.0]] * 30 + [[1.0, 0.0]] * 30))
@@ -67,7 +67,7 @@ def test_nothing_fades_while_there_is_room():
     assert not payoffs.meetings[2].any()
 
 
-def test_those_who_did_not_play_keep_their_record():
+def test_players_without_games_keep_their_counts():
     payoffs = Payoffs(5, memory=100)
     payoffs.wins[:], payoffs.draws[:] = 30.0, 0.0
     np.fill_diagonal(payoffs.wins, 0)
@@ -79,7 +79,7 @@ def test_those_who_did_not_play_keep_their_record():
     assert not payoffs.draws.any()
 
 
-def test_a_copy_has_the_record_of_its_parent_and_none_with_it():
+def test_a_copy_inherits_its_parents_counts():
     payoffs = Payoffs(2)
     payoffs.add(seats(*[[0, 1]] * 10), np.array([[1.0, 0.0]] * 10))
     assert payoffs.admit(0) == 2
@@ -91,7 +91,7 @@ def test_a_copy_has_the_record_of_its_parent_and_none_with_it():
     assert payoffs.win_rate(2)[1] == 1.0
 
 
-def test_a_record_is_saved_and_its_copy_is_its_own():
+def test_counts_are_saved_as_a_copy():
     payoffs, other = Payoffs(2), Payoffs(2)
     payoffs.add(seats(*[[0, 1]] * 10), np.array([[1.0, 0.0]] * 10))
     other.load_state_dict(payoffs.state_dict())

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there at all; what is damaged or foreign is named, and the one before it used."""
+"""Checkpoints: complete or absent; damaged or foreign ones are named, and the previous one is used."""
 
 import errno
 import hashlib
@@ -52,12 +52,12 @@ def test_the_newest_is_read_and_the_oldest_are_dropped(tmp_path):
     assert (latest.state["env_steps"], path.name, problems) == (1000, "step-000000001000", [])
 
 
-def test_where_there_is_none_yet_nothing_is_read(tmp_path):
+def test_without_checkpoints_nothing_is_read(tmp_path):
     assert load_latest(tmp_path, OWNER) == (None, None, [])
     assert load_latest(tmp_path / "absent", OWNER) == (None, None, [])
 
 
-def test_the_same_step_is_written_over(tmp_path):
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
     saved(tmp_path, 5, 5)
     save(tmp_path, 5, checkpoint(6), OWNER, 3)
     assert load_latest(tmp_path, OWNER)[0].state["env_steps"] == 6
@@ -97,14 +97,14 @@ def test_a_damaged_file_is_found_and_the_checkpoint_before_it_used(tmp_path, nam
         assert f"{name} " in problems[0]
 
 
-def test_an_empty_folder_is_no_checkpoint(tmp_path):
+def test_an_empty_folder_is_not_a_checkpoint(tmp_path):
     good, bad = saved(tmp_path, 10, 20)
     shutil.rmtree(bad)
     bad.mkdir()
     assert load_latest(tmp_path, OWNER)[1] == good
 
 
-def test_a_digest_that_fits_does_not_make_tensors_of_anything(tmp_path):
+def test_invalid_tensors_with_a_matching_digest_are_refused(tmp_path):
     (path,) = saved(tmp_path, 10)
     (path / "weights.safetensors").write_bytes(b"no tensors at all")
     manifest = json.loads((path / "manifest.json").read_text())
@@ -114,7 +114,7 @@ def test_a_digest_that_fits_does_not_make_tensors_of_anything(tmp_path):
         load(path, OWNER)
 
 
-def test_where_all_are_damaged_each_is_named(tmp_path):
+def test_if_all_are_damaged_each_is_named(tmp_path):
     for path in saved(tmp_path, 10, 20):
         garble(path / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"no usable checkpoint: .*step-000000000020.*step-000000000010"):
@@ -125,7 +125,7 @@ def test_where_all_are_damaged_each_is_named(tmp_path):
     ("key", "other"),
     [("agent", "reinforce"), ("env", "CartPole-v1"), ("agent_config", {"hidden": [32]}), ("num_envs", 8)],
 )
-def test_a_checkpoint_of_something_else_is_refused_and_both_are_named(tmp_path, key, other):
+def test_a_foreign_checkpoint_is_refused_with_both_values(tmp_path, key, other):
     saved(tmp_path, 10, 20)
     save(tmp_path, 30, checkpoint(30), OWNER | {key: other}, 10)
     with pytest.raises(CheckpointError, match=f"foreign: its {key} is"):
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_as_they_were(tmp_path, monkeypat
     assert load(good, OWNER).state["env_steps"] == 10
 
 
-def test_what_an_interrupted_save_left_behind_is_never_read(tmp_path):
+def test_leftovers_of_an_interrupted_save_are_never_read(tmp_path):
     saved(tmp_path, 10)
     half = tmp_path / ".step-000000000020.123.tmp"
     half.mkdir()
@@ -186,7 +186,7 @@ def test_what_an_interrupted_save_left_behind_is_never_read(tmp_path):
     assert not half.exists()  # the next save clears it away
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     write_file(path, b"first")
 
@@ -200,11 +200,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
-# In which order the system is asked
+# The order of system calls
 
 
 class Asked:
-    """What the system was asked to do, in order: (what, name), and for a sync the size that the file had then."""
+    """System calls in order: (what, name), and for a sync the size of the file at that time."""
 
     def __init__(self, folder, monkeypatch):
         self.calls, self.folder = [], folder
@@ -237,7 +237,7 @@ class Asked:
         return place
 
 
-def test_all_is_synced_before_a_checkpoint_stands_and_the_old_go_only_after_that_is_synced_too(tmp_path, monkeypatch):
+def test_old_checkpoints_are_removed_only_after_the_new_one_is_synced(tmp_path, monkeypatch):
     saved(tmp_path / "checkpoints", 10, keep=1)
     asked = Asked(tmp_path, monkeypatch)
     (path,) = saved(tmp_path / "checkpoints", 20, keep=1)
@@ -275,7 +275,7 @@ MOMENTS = ("mkdir", "fsync", "rename", "replace", "unlink", "rmdir")
 
 
 def killed_at(moment, action):
-    """Do something in a process of its own that ends without a word at a system call; whether it came to its end."""
+    """Run an action in a process that is killed at a system call; returns whether it finished."""
     child = os.fork()
     if child == 0:
         calls = 0

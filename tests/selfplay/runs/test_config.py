@@ -1,4 +1,4 @@
-"""Settings: defaults, presets and what is given, in that order; what is wrong is named."""
+"""Settings: defaults, presets and given values, in that order; errors name the setting."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_every_preset_makes_valid_settings(agent, env):
                 assert getattr(values, name) == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_flags_go_over_presets_and_presets_over_defaults():
+def test_flags_override_presets_and_presets_defaults():
     preset = presets()["ppo"][CARTPOLE]
     settings = resolve("ppo", CARTPOLE, run={"seed": 4}, agent_settings={"epochs": 7}, env_settings={"horizon": 9})
     assert settings.run.seed == 4
@@ -59,7 +59,7 @@ def test_no_preset_gives_the_defaults():
     assert resolve("reinforce", "mlbits/Bandit-v0").agent_config == ReinforceConfig()
 
 
-def test_another_environments_preset_can_be_taken():
+def test_another_environments_preset_can_be_used():
     settings = resolve("ppo", "mlbits/GridWorld-v0", preset=CARTPOLE)
     assert settings.preset == f"ppo/{CARTPOLE}"
     assert settings.agent_config == resolve("ppo", CARTPOLE).agent_config
@@ -117,7 +117,7 @@ def test_values_of_a_wrong_type_are_refused(key, value, wanted):
         make_config(PPOConfig, {key: value}, "agent")
 
 
-def test_whole_numbers_are_good_floats_and_lists_good_tuples():
+def test_ints_are_accepted_as_floats_and_lists_as_tuples():
     config = make_config(PPOConfig, {"learning_rate": 1, "hidden": [3, 4]}, "agent")
     assert (config.learning_rate, config.hidden) == (1, (3, 4))
 
@@ -142,7 +142,7 @@ def test_unknown_agents_and_environments_are_refused_with_the_nearest():
         resolve("ppo", "mlbits/Cartpole-v0")
 
 
-def test_an_agents_own_checks_speak_through_the_settings():
+def test_an_agents_own_checks_apply_to_settings():
     with pytest.raises(AgentError, match="baseline: got 'none' with returns='gae'"):
         resolve("reinforce", CARTPOLE, agent_settings={"returns": "gae", "baseline": "none"})
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it after a short training run, and folders that cannot be one."""
+"""The folder of a run: its contents after a short training run, and folders that are refused."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def settings(env=GRID, agent="ppo", preset="none", **run):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run to its end: evaluations at 128 and 256, checkpoints at 128 and 256."""
+    """A finished run: evaluations at 128 and 256, checkpoints at 128 and 256."""
     folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
     return train(settings(eval_every=128, checkpoint_every=128), folder, console=False)
 
@@ -61,7 +61,7 @@ def test_the_summary_has_its_keys(finished):
     assert summary["cpu_seconds"] > 0
 
 
-def test_the_config_says_everything_that_was_resolved(finished):
+def test_the_config_has_all_resolved_settings(finished):
     folder, _ = finished
     config = json.loads((folder / "config.json").read_text())
     wanted = settings(eval_every=128, checkpoint_every=128)
@@ -87,7 +87,7 @@ def test_the_metrics_have_a_row_an_iteration_and_a_row_an_evaluation(finished):
             assert sum(shares) == pytest.approx(1, abs=0.01)
 
 
-def test_solving_is_noted_where_there_is_a_threshold_and_ends_the_run_where_asked_for(tmp_path, monkeypatch):
+def test_solving_is_recorded_and_ends_the_run_if_asked_for(tmp_path, monkeypatch):
     arms = settings("mlbits/Bandit-v0", total_steps=20_000, solved_episodes=4, stop_when_solved=True)
     monkeypatch.setattr("mlbits.selfplay.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6
     folder, summary = train(arms, tmp_path / "solved", console=False)
@@ -103,7 +103,7 @@ def test_solving_is_noted_where_there_is_a_threshold_and_ends_the_run_where_aske
 def test_the_seed_decides_everything(tmp_path):
     weights = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        torch.manual_seed(len(weights))  # the global generator is no source of a run's
+        torch.manual_seed(len(weights))  # a run does not use the global generator
         folder, _ = train(settings(seed=seed), tmp_path / name, console=False)
         weights[name] = load_file(folder / "checkpoints" / "step-000000000256" / "weights.safetensors")
     assert all(torch.equal(weights["a"][key], weights["b"][key]) for key in weights["a"])
@@ -117,7 +117,7 @@ def test_an_output_folder_that_holds_another_run_is_refused(finished):
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == 256
 
 
-def test_other_folders_that_cannot_be_a_run_are_refused(tmp_path):
+def test_other_unusable_folders_are_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="is not empty; wanted a new or empty folder"):
@@ -131,14 +131,14 @@ def test_other_folders_that_cannot_be_a_run_are_refused(tmp_path):
     assert new_folder(settings(), tmp_path / "empty") == tmp_path / "empty"
 
 
-def test_settings_that_do_not_fit_leave_no_folder(tmp_path):
+def test_invalid_settings_leave_no_folder(tmp_path):
     with pytest.raises(mlbits.envs.core.errors.MlbitsError):
         bad = dataclasses.replace(settings(), env_settings={"map": "no goal here"})
         train(bad, tmp_path / "run", console=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_folder_one_is_made_and_named_after_the_pair(tmp_path, monkeypatch):
+def test_the_default_folder_is_named_after_the_pair(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = new_folder(settings(seed=3), None)
     assert folder.parts[0] == "runs"
@@ -152,13 +152,13 @@ def test_without_a_folder_one_is_made_and_named_after_the_pair(tmp_path, monkeyp
         ('"text"', "damaged|missing"),
     ],
 )  # fmt: skip
-def test_a_config_that_is_none_is_refused(tmp_path, text, message):
+def test_an_invalid_config_is_refused(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match=message):
         read_settings(tmp_path)
 
 
-def test_a_folder_without_a_config_is_no_run(tmp_path):
+def test_a_folder_without_a_config_is_not_a_run(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(RunError, match=r"no run here \(config.json is missing\)"):
             resume(folder, console=False)
@@ -204,7 +204,7 @@ def test_the_disk_filling_up_ends_the_run_with_one_clear_error(tmp_path, monkeyp
     assert resume(folder, console=False)[1]["env_steps"] == 256  # from the checkpoint before
 
 
-def test_equal_evaluation_episodes_claim_no_more_than_their_number(tmp_path):
+def test_the_interval_of_equal_evaluation_episodes(tmp_path):
     """Eight episodes of 1, the latest of training 0 and 1: up to Wilson's limit of them may be 0."""
     session = open_session(settings(eval_episodes=8))
     ones, tracker = (

@@ -1,4 +1,4 @@
-"""Progress: one line that fits, the time left once the pace is known, what is compiled."""
+"""Progress: one line that fits, the time left once the speed is known, compilation messages."""
 
 import errno
 import logging
@@ -13,12 +13,12 @@ import pytest
 
 from mlbits.envs.engine.compiling import logger
 from mlbits.selfplay.runs import progress
-from mlbits.selfplay.runs.progress import Pace, Progress, compiling_said, duration, fit, say, short
+from mlbits.selfplay.runs.progress import Pace, Progress, compilation_messages, duration, fit, say, short
 
 CELLS = [(0, "100/300,000 steps (0%)"), (4, "2.5k steps/s"), (2, "return 1"), (1, "0:30 left"), (5, "rest 9%")]
 
 
-def test_the_least_important_cells_go_first():
+def test_the_least_important_cells_are_dropped_first():
     whole = "100/300,000 steps (0%)  2.5k steps/s  return 1  0:30 left  rest 9%"
     assert fit(CELLS, len(whole)) == whole
     assert fit(CELLS, len(whole) - 1) == "100/300,000 steps (0%)  2.5k steps/s  return 1  0:30 left"
@@ -30,7 +30,7 @@ def test_the_least_important_cells_go_first():
     assert all(len(fit(CELLS, width)) <= width for width in range(1, 120))
 
 
-def test_the_pace_is_unknown_until_three_records_after_the_first():
+def test_the_speed_is_unknown_until_three_records_after_the_first():
     pace = Pace()
     for step in (100, 200, 300):
         pace.add(step, 50.0)
@@ -39,7 +39,7 @@ def test_the_pace_is_unknown_until_three_records_after_the_first():
     assert pace.steps_per_second() == pytest.approx(50)
 
 
-def test_the_pace_leaves_out_what_was_compiled():
+def test_the_speed_leaves_out_compilation():
     """1,000 steps a record at 500 a second: but the first took 60 s, and the third 40 s more."""
     pace = Pace()
     for step, speed in ((1000, 1000 / 62), (2000, 500.0), (3000, 1000 / 42), (4000, 500.0), (5000, 500.0)):
@@ -47,7 +47,7 @@ def test_the_pace_leaves_out_what_was_compiled():
     assert pace.steps_per_second() == pytest.approx(500)
 
 
-def test_the_pace_is_a_mean_over_steps_and_of_the_latest_records():
+def test_the_speed_is_a_mean_over_the_latest_records():
     pace = Pace()
     pace.add(0, 1.0)
     for step in (100, 200, 300):  # 1 s each
@@ -60,7 +60,7 @@ def test_the_pace_is_a_mean_over_steps_and_of_the_latest_records():
     assert pace.steps_per_second() == pytest.approx(200)
 
 
-def test_nothing_is_said_of_the_time_left_until_it_is_known(capsys, monkeypatch):
+def test_the_time_left_is_not_shown_until_it_is_known(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_PLAIN_LINE_EVERY", 0.0)
     shown = Progress(1000)
     shown.show(100, {"speed/steps_per_second": 0.1})  # compiled for a quarter of an hour
@@ -71,7 +71,7 @@ def test_nothing_is_said_of_the_time_left_until_it_is_known(capsys, monkeypatch)
     assert lines[3].startswith("400/1,000 steps (40%)  10 steps/s  1:00 left")
 
 
-def test_games_of_several_seats_show_what_says_more_than_a_return(capsys):
+def test_multi_agent_games_show_better_measures_than_a_return(capsys):
     Progress(100).show(
         100, {"speed/steps_per_second": 1.0, "return/train": 0.0, "pool/win_rate": 0.625, "exploitability/agent": 0.25}
     )
@@ -79,7 +79,7 @@ def test_games_of_several_seats_show_what_says_more_than_a_return(capsys):
 
 
 @pytest.mark.parametrize("columns", [20, 40])
-def test_plain_lines_fit_too_where_columns_are_given(columns, capsys, monkeypatch):
+def test_plain_lines_fit_given_columns(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     Progress(300_000).show(150_000, {"speed/steps_per_second": 12_345.0, "return/train": 1.0, "time/learning": 0.5})
     (line,) = capsys.readouterr().out.splitlines()
@@ -101,7 +101,7 @@ shown.close()
 
 
 def on_terminal(columns, text):
-    """What a program prints on a terminal so wide."""
+    """The output of a program on a terminal with this many columns."""
     main, end = pty.openpty()
     termios.tcsetwinsize(end, (24, columns))
     env = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "TERM": "xterm"}
@@ -136,12 +136,12 @@ def test_on_a_terminal_it_is_one_line_that_never_wraps(columns):
     assert ("return -0.123  eval 0.87" in last) == (columns == 80)
 
 
-def test_what_is_compiled_is_printed_while_a_command_wants_it(capsys):
+def test_compilation_messages_are_printed_in_the_context(capsys):
     before = logger.level
     logger.info("nobody asked")
-    with compiling_said():
+    with compilation_messages():
         logger.info("compiling the rules of Chess, once, about 5 s")
-    with compiling_said(False):
+    with compilation_messages(False):
         logger.info("nobody wants it")
     assert capsys.readouterr().out == "compiling the rules of Chess, once, about 5 s\n"
     assert logger.level == before
@@ -155,7 +155,7 @@ def test_numbers_and_times_are_short():
     assert [duration(seconds) for seconds in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
-def test_shares_of_time_are_those_since_the_line_before(monkeypatch, capsys):
+def test_fractions_of_time_are_since_the_previous_line(monkeypatch, capsys):
     """2 s of learning, then 8 s of which half went to the evaluation: 6 and 4 of 10 s; then 10 s more."""
     clock = iter([0.0, 2.0, 10.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

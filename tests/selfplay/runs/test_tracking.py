@@ -1,4 +1,4 @@
-"""What a run writes down, read back by TensorBoard's own reader and by Pillow."""
+"""Logs of a run, read back by TensorBoard's own reader and by Pillow."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def test_scalars_have_the_promised_names_and_steps(run):
     assert [step for step, _ in scalars(events, "return/eval")] == [256, 512]
 
 
-def test_tensorboard_and_metrics_say_the_same(run):
+def test_tensorboard_and_metrics_agree(run):
     folder, events, _ = run
     names = {name for row in rows_of(folder) for name in row} - {"env_steps"}
     assert {tensorboard_tag(name) for name in names} == set(events.Tags()["scalars"])
@@ -76,7 +76,7 @@ def test_tensorboard_and_metrics_say_the_same(run):
         assert np.allclose([value for _, value in seen], [value for _, value in rows], rtol=1e-6), name
 
 
-def test_the_settings_stand_there_as_text(run):
+def test_the_settings_are_logged_as_text(run):
     _, events, settings = run
     text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert json.loads(text.removeprefix("```json\n").removesuffix("\n```")) == json.loads(
@@ -106,7 +106,7 @@ def layout_of(events):
 
 
 def drawn_by_tensorboard(folder, chart):
-    """The curves of a chart: asked of TensorBoard's own plugin, as its page asks (a margin by names, escaped)."""
+    """The curves of a chart, from TensorBoard's own plugin, as its page requests them (a margin by escaped names)."""
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(folder))
     plugins = {}
@@ -143,7 +143,7 @@ def test_each_chart_of_the_layout_draws_its_curves_and_no_others(run):
     assert steps == {(256, 512)}  # TensorBoard draws no margin whose ends are of other steps
 
 
-def test_returns_are_what_tensorboard_shows_first_and_pictures_last(run):
+def test_tensorboard_shows_returns_first_and_pictures_last(run):
     _, events, _ = run
     tags = events.Tags()
     groups = sorted({tag.split("/")[0] for tag in (*tags["scalars"], *tags["images"])})
@@ -181,7 +181,7 @@ def test_a_gif_shows_its_frames_one_after_another():
             assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - frame).max() <= 4
 
 
-def test_one_frame_is_a_picture_and_none_is_nothing(tmp_path):
+def test_one_frame_is_an_image_and_none_is_nothing(tmp_path):
     tracker = Tracker(tmp_path, 100, console=False)
     tracker.picture(10, [])
     tracker.picture(20, frames(1))
@@ -192,7 +192,7 @@ def test_one_frame_is_a_picture_and_none_is_nothing(tmp_path):
         assert picture.format == "PNG"
 
 
-def test_what_is_not_a_number_is_left_out(tmp_path):
+def test_nan_is_left_out(tmp_path):
     tracker = Tracker(tmp_path, 100, console=False)
     tracker.record(10, {"a": float("nan"), "x": 2, "b": float("inf")})
     tracker.close()
@@ -237,7 +237,7 @@ def test_everything_is_on_disk_after_a_flush(tmp_path):
     tracker.close()
 
 
-def test_where_there_is_no_terminal_progress_is_plain_lines(capsys):
+def test_without_a_terminal_progress_is_plain_lines(capsys):
     progress = Progress(1000)
     speed = {"speed/steps_per_second": 250.0, "time/learning": 0.6, "time/rest": 0.4}
     progress.show(500, speed | {"return/train": 1.5, "return/eval": 2.5})
@@ -252,7 +252,7 @@ def test_where_there_is_no_terminal_progress_is_plain_lines(capsys):
     assert "\x1b" not in first + last
 
 
-def test_what_is_said_is_printed_as_it_is_and_once_where_asked_for(tmp_path, capsys):
+def test_messages_are_printed_verbatim_and_once_if_asked_for(tmp_path, capsys):
     tracker = Tracker(tmp_path, 100)
     tracker.say("install gymnasium[classic-control]", once=True)
     tracker.say("install gymnasium[classic-control]", once=True)
