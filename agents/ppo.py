@@ -77,8 +77,8 @@ class PPOConfig:
         low=1,
     )
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
-    network: Literal["auto", "tower"] = setting(
-        "auto", "auto uses the order network for orders on a graph and plain MLPs elsewhere; tower always MLPs"
+    network: Literal["auto", "mlp"] = setting(
+        "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
     )
 
 
@@ -108,7 +108,7 @@ class PPO:
         )
         if config.objective == "adaptive_kl" and isinstance(self.core.distribution, OrderDistribution):
             raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', or "
-                             "network='tower'")  # fmt: skip
+                             "network='mlp'")  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
         self._entropy_coef = config.entropy_coef

@@ -76,8 +76,8 @@ class ReinforceConfig:
         low=1,
     )
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
-    network: Literal["auto", "tower"] = setting(
-        "auto", "auto uses the order network for orders on a graph and plain MLPs elsewhere; tower always MLPs"
+    network: Literal["auto", "mlp"] = setting(
+        "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
     )
 
     def check(self) -> None:

@@ -38,7 +38,7 @@ class NetworkConfig(Protocol):
     """The settings that every agent with an actor and a critic has.
 
     Attributes:
-        hidden: widths of the towers' hidden layers.
+        hidden: widths of the hidden layers.
         learning_rate: of Adam.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_obs: whether observations are standardised by their running mean and variance.
@@ -66,9 +66,9 @@ class ActorCriticCore:
         action_space: one seat's.
         seed: of the first weights.
         device: where the network lives.
-        value_apart: whether the critic's tower has an optimiser of its own, ``value_optimizer``, so that it can take
+        value_apart: whether the critic has an optimiser of its own, ``value_optimizer``, so that it can take
             steps while the policy stands still (Adam would carry the policy on by its momentum).
-        network: "tower", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
+        network: "mlp", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
 
     Attributes:
         distribution: what the policy's numbers mean.
@@ -90,7 +90,7 @@ class ActorCriticCore:
         seed: int,
         device: torch.device | str,
         value_apart: bool = False,
-        network: str = "tower",
+        network: str = "mlp",
     ) -> None:
         # Each network comes with the distribution that knows what its parameters are: numbers in rows, or a board.
         self.network: Any

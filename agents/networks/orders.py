@@ -313,7 +313,7 @@ class OrderDistribution:
         Raises:
             AgentError: always.
         """
-        raise AgentError("kl: got the order network, whose KL has no closed form; wanted network='tower'")
+        raise AgentError("kl: got the order network, whose KL has no closed form; wanted network='mlp'")
 
     def fisher(self, params: OrderParams, mask: Tensor | None, vector: Tensor) -> Tensor:
         """Refused, as :meth:`kl` is.
@@ -321,7 +321,7 @@ class OrderDistribution:
         Raises:
             AgentError: always.
         """
-        raise AgentError("fisher: got the order network, whose KL has no closed form; wanted network='tower'")
+        raise AgentError("fisher: got the order network, whose KL has no closed form; wanted network='mlp'")
 
     def played(self, action: Tensor) -> Tensor:
         """The action itself."""

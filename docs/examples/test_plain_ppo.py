@@ -49,11 +49,11 @@ def draw() -> torch.Generator:
 def pairs(network: plain_ppo.Network, agent: PPO) -> Iterator[tuple[Tensor, Tensor]]:
     """The same parameters in both, of one shape; the real network stores its first weights [in, out]."""
     real = agent.core.network
-    for plain, tower in ((network.actor, real.actor), (network.critic, real.critic)):
-        yield plain[0].weight, tower.first[0].t()
-        yield plain[0].bias, tower.biases[0]
-        yield plain[2].weight, tower.head_weight
-        yield plain[2].bias, tower.head_bias
+    for plain, real_mlp in ((network.actor, real.actor), (network.critic, real.critic)):
+        yield plain[0].weight, real_mlp.first[0].t()
+        yield plain[0].bias, real_mlp.biases[0]
+        yield plain[2].weight, real_mlp.head
+        yield plain[2].bias, real_mlp.head_bias
 
 
 def both(env_id: str) -> tuple[plain_ppo.Network, dict[str, Tensor], PPO, Rollout]:

@@ -147,12 +147,12 @@ class Opponents:
         self._own_seat = np.zeros(run.num_envs, np.int64)
         self._drawn = np.zeros(run.num_envs, bool)
         seating = np.zeros((run.num_envs, num_seats), np.int64)
-        guest_share = run.opponent_fraction if guests else 0.0
-        pool_share = {"none": 0.0, "league": 1 - guest_share}.get(run.pool, run.pool_fraction)
+        guest_fraction = run.opponent_fraction if guests else 0.0
+        pool_fraction = {"none": 0.0, "league": 1 - guest_fraction}.get(run.pool, run.pool_fraction)
         for learner, (first, last) in enumerate(self.ranges):
             size = last - first
-            with_guests = [first + round(size * guest_share * k / max(guests, 1)) for k in range(guests + 1)]
-            end = first + round(size * (guest_share + pool_share))
+            with_guests = [first + round(size * guest_fraction * k / max(guests, 1)) for k in range(guests + 1)]
+            end = first + round(size * (guest_fraction + pool_fraction))
             self._owner[first:last] = learner
             self._own_seat[first:last] = np.arange(size) % num_seats
             seating[first:last] = learner
@@ -163,14 +163,14 @@ class Opponents:
             self._drawn[with_guests[-1] : end] = True
         self._seating = seating
         for guest, name in enumerate(run.opponents):
-            if guest_share > 0 and not (seating == count + guest).any():
+            if guest_fraction > 0 and not (seating == count + guest).any():
                 raise ConfigError(
-                    f"opponent_fraction: got {guest_share:g} of {run.num_envs} copies, which leaves none for {name}; "
+                    f"opponent_fraction: got {guest_fraction:g} of {run.num_envs} copies, which leaves none for {name}; "
                     "wanted a larger fraction, or more copies (num_envs)"
                 )
-        if pool_share > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
+        if pool_fraction > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
             raise ConfigError(
-                f"pool_fraction: got {pool_share:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
+                f"pool_fraction: got {pool_fraction:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
                 "larger fraction, or more copies (num_envs)"
             )
 
@@ -404,10 +404,10 @@ def _learner_names(roles: Sequence[Role]) -> list[str]:
 
 def _check(settings: Settings, learner: Agent, learners: int) -> None:
     run = settings.run
-    guest_share = run.opponent_fraction if run.opponents else 0.0
-    if run.pool not in ("none", "league") and guest_share + run.pool_fraction > 1 + 1e-9:
+    guest_fraction = run.opponent_fraction if run.opponents else 0.0
+    if run.pool not in ("none", "league") and guest_fraction + run.pool_fraction > 1 + 1e-9:
         raise ConfigError(
-            f"opponent_fraction and pool_fraction: got {guest_share} and {run.pool_fraction}; wanted a sum of at most 1"
+            f"opponent_fraction and pool_fraction: got {guest_fraction} and {run.pool_fraction}; wanted a sum of at most 1"
         )
     if run.num_envs < learners:
         raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")

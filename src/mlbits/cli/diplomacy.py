@@ -16,7 +16,7 @@ from mlbits.selfplay.runs.config import ConfigError
 
 @configuration(ConfigError)
 class AdjudicateFlags:
-    """Adjudicate the test vectors of a file (JSON or JSON lines, gzipped or not); print what differs and how many agree."""
+    """Adjudicate test vectors (JSON or JSON lines, gzipped or not); print what differs and how many agree."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = setting(REQUIRED, "the test vectors")
     rules: str = setting("datc-2.4", "datc-2.4 or datc-3.0")

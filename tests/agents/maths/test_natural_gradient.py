@@ -14,7 +14,7 @@ from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradie
 from mlbits.agents.networks.policy_value import ActorCritic
 from tests.agents.networks.test_policy_value import SPACES, observations
 
-ROWS = 20  # fewer than fold the towers: autograd's second derivatives need the plain path
+ROWS = 20  # fewer than fold the layers: autograd's second derivatives need the plain path
 ACTIONS = {
     "discrete": spaces.Discrete(4),
     "multi_discrete": spaces.MultiDiscrete([2, 3]),
@@ -100,13 +100,13 @@ def fisher_of_scores(net, distribution, actions, obs, mask):
 def written_out(net, weights, obs):
     """The policy's outputs as a function of weights that replace each parameter."""
     inside = {name: weights[parameter] for name, parameter in net.features.named_parameters()}
-    parts, tower = functional_call(net.features, inside, (obs,)), net.actor
-    total = weights[tower.biases[0]]
-    for part, table, is_index in zip(parts, tower.first, tower.is_index, strict=True):
+    parts, mlp = functional_call(net.features, inside, (obs,)), net.actor
+    total = weights[mlp.biases[0]]
+    for part, table, is_index in zip(parts, mlp.first, mlp.is_index, strict=True):
         total = total + (weights[table][part.long()].sum(1) if is_index else part @ weights[table])
-    for weight, bias in zip(tower.weights, tower.biases[1:], strict=True):
+    for weight, bias in zip(mlp.weights, mlp.biases[1:], strict=True):
         total = torch.tanh(total) @ weights[weight] + weights[bias]
-    head = torch.tanh(total) @ weights[tower.head].t() + weights[tower.head_bias]
+    head = torch.tanh(total) @ weights[mlp.head].t() + weights[mlp.head_bias]
     return head if net.log_std is None else torch.cat([head, weights[net.log_std].expand_as(head)], -1)
 
 
@@ -158,13 +158,13 @@ def test_fisher_vector_products_for_every_kind_of_observation(kind):
 
 @pytest.mark.parametrize("hidden", [(6,), (6, 5), (4, 6, 5)])
 @pytest.mark.parametrize("kind", ["vector", "multi_discrete", "record"])
-def test_a_towers_passes_equal_autograds(kind, hidden):
+def test_the_passes_equal_autograds(kind, hidden):
     net = network_of_doubles(SPACES[kind], ACTIONS["discrete"], hidden)
-    tower, parts = net.actor, net.features(observations(SPACES[kind], ROWS))
+    mlp, parts = net.actor, net.features(observations(SPACES[kind], ROWS))
     floats = [k for k, part in enumerate(parts) if part.is_floating_point()]
     parts = [part.requires_grad_() if k in floats else part for k, part in enumerate(parts)]
-    run, parameters = TanhMLPPasses(tower.layers, [part.detach() for part in parts]), list(tower.parameters())
-    out = tower(parts)
+    run, parameters = TanhMLPPasses(mlp.layers, [part.detach() for part in parts]), list(mlp.parameters())
+    out = mlp(parts)
     assert torch.allclose(run.out, out, atol=1e-12)
     cotangent = torch.randn(out.shape, generator=draw(3), dtype=torch.float64)
     moving = [parts[k] for k in floats]
@@ -180,17 +180,17 @@ def test_a_towers_passes_equal_autograds(kind, hidden):
     pushed = run.jvp(
         dict(zip(parameters, tangents, strict=False)), dict(zip(floats, tangents[len(parameters) :], strict=True))
     )
-    assert torch.allclose(pushed, difference(tower, parts, parameters + moving, tangents), atol=1e-7)
+    assert torch.allclose(pushed, difference(mlp, parts, parameters + moving, tangents), atol=1e-7)
 
 
-def difference(tower, parts, moving, tangents, step=1e-5):
+def difference(mlp, parts, moving, tangents, step=1e-5):
     """The central difference of the outputs."""
     outs = []
     with torch.no_grad():
         for sign in (1, -2, 1):  # forth, back over the middle, home
             for tensor, tangent in zip(moving, tangents, strict=True):
                 tensor.add_(tangent, alpha=sign * step)
-            outs.append(tower(parts))
+            outs.append(mlp(parts))
     return (outs[0] - outs[1]) / (2 * step)
 
 

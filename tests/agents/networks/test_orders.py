@@ -378,12 +378,12 @@ def test_a_policy_that_maximises_the_entropy_alone_becomes_uniform_over_the_sets
 # In agents
 
 
-def test_ppo_and_reinforce_use_it_and_towers_can_be_had():
+def test_ppo_and_reinforce_use_it_and_mlps_can_be_had():
     ppo = PPO(PPOConfig(hidden=(8,)), OBSERVATIONS, SPACE)
     assert isinstance(ppo.core.network, OrderNetwork)
     assert isinstance(Reinforce(ReinforceConfig(hidden=(8,)), OBSERVATIONS, SPACE).core.network, OrderNetwork)
-    tower = PPO(PPOConfig(hidden=(8,), network="tower", objective="adaptive_kl"), OBSERVATIONS, SPACE)
-    assert isinstance(tower.core.network, ActorCritic)
+    mlps = PPO(PPOConfig(hidden=(8,), network="mlp", objective="adaptive_kl"), OBSERVATIONS, SPACE)
+    assert isinstance(mlps.core.network, ActorCritic)
     plain = PPO(PPOConfig(hidden=(8,)), OBSERVATIONS, spaces.MultiDiscrete([5, 5, 5]))
     assert isinstance(plain.core.network, ActorCritic)
     entry = agent_entry("trpo")
