@@ -17,7 +17,8 @@ from mlbits.envs.policy_similarity import SimilarityGame
 
 SLOW = [  # each compiled for itself, and with a picture of its kind among the others
     ("mlbits/RandomGridWorld-v0", {"size": 32}), ("mlbits/Knapsack-v0", {"items": 50}),
-    ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}), ("mlbits/DeepSea-v0", {"size": 30}),
+    ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}),
+    ("mlbits/DeepSea-v0", {"size": 30}),
     ("mlbits/Blotto-v0", {"seats": 6, "fields": 4}), ("mlbits/Blotto-v0", {"seats": 10, "fields": 4}),
 ]  # fmt: skip
 # Games with the settings that change their pictures; Diplomacy's boards have a drawing and tests of their own.
