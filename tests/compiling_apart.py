@@ -9,6 +9,7 @@ so are Diplomacy's, of which many call the same large functions, compiled once a
 import contextlib
 import gc
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,8 +22,8 @@ _compile = Dispatcher.compile
 
 
 def install():
-    """From now on; nothing where processes cannot be forked, or nothing is compiled."""
-    if hasattr(os, "fork") and not numba.config.DISABLE_JIT:
+    """From now on, on Linux; nothing elsewhere, where forks are unsafe or none, nor where nothing is compiled."""
+    if sys.platform == "linux" and not numba.config.DISABLE_JIT:
         Dispatcher.compile = _compile_apart
 
 
