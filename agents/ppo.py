@@ -176,7 +176,7 @@ class PPO:
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
         data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
         data["obs"] = self.core.prepare(data["obs"])
-        if config.objective == "adaptive_kl":
+        if config.objective == "adaptive_kl" and len(data["log_prob"]):
             data["params"] = self.core.network.policy(data["obs"])
         return data
 

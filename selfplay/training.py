@@ -7,7 +7,8 @@ A trainer is a module with
 - ``RESUMABLE = False`` where a run that was cut short cannot go on.
 
 Both give the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. A trainer that hands its
-iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` has the curves, evaluations, checkpoints and summary of all.
+iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` has the curves, evaluations, checkpoints and summary of
+all.
 
 Most agents are trained by :mod:`mlbits.selfplay.loop`; those of Stable-Baselines3 have a loop of their own,
 :mod:`mlbits.selfplay.sb3_training`. A trainer is imported when a run asks for it.

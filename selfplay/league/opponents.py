@@ -165,13 +165,13 @@ class Opponents:
         for guest, name in enumerate(run.opponents):
             if guest_fraction > 0 and not (seating == count + guest).any():
                 raise ConfigError(
-                    f"opponent_fraction: got {guest_fraction:g} of {run.num_envs} copies, which leaves none for {name}; "
-                    "wanted a larger fraction, or more copies (num_envs)"
+                    f"opponent_fraction: got {guest_fraction:g} of {run.num_envs} copies, which leaves none for "
+                    f"{name}; wanted a larger fraction, or more copies (num_envs)"
                 )
         if pool_fraction > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
             raise ConfigError(
-                f"pool_fraction: got {pool_fraction:g} of {run.num_envs} copies, which leaves none for the pool; wanted a "
-                "larger fraction, or more copies (num_envs)"
+                f"pool_fraction: got {pool_fraction:g} of {run.num_envs} copies, which leaves none for the pool; wanted "
+                "a larger fraction, or more copies (num_envs)"
             )
 
     def draw(self) -> None:
@@ -407,7 +407,8 @@ def _check(settings: Settings, learner: Agent, learners: int) -> None:
     guest_fraction = run.opponent_fraction if run.opponents else 0.0
     if run.pool not in ("none", "league") and guest_fraction + run.pool_fraction > 1 + 1e-9:
         raise ConfigError(
-            f"opponent_fraction and pool_fraction: got {guest_fraction} and {run.pool_fraction}; wanted a sum of at most 1"
+            f"opponent_fraction and pool_fraction: got {guest_fraction} and {run.pool_fraction}; wanted a sum of at "
+            "most 1"
         )
     if run.num_envs < learners:
         raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")

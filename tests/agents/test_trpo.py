@@ -1,4 +1,7 @@
-"""TRPO: its step against a dense solve, the bound on the KL of what plays next, its state, and that it learns."""
+"""TRPO: its step against a dense solve, the bound on the KL of what plays next, its value, and a pole that it balances.
+
+test_policy_gradient.py has what it shares with others, and that it learns.
+"""
 
 import copy
 import dataclasses
@@ -13,9 +16,8 @@ from gymnasium import spaces
 from mlbits.agents.agent import AgentError, rows
 from mlbits.agents.maths.natural_gradient import FisherProduct
 from mlbits.agents.maths.returns import gae
-from mlbits.agents.trpo import TRPO, TRPOConfig
+from mlbits.agents.trpo import TRPOConfig
 from tests.agents.rollouts import (
-    VECTOR,
     draw,
     equal,
     learn,
@@ -23,11 +25,8 @@ from tests.agents.rollouts import (
     make_agent,
     trained_return,
     weights,
-    without_seat,
 )
-from tests.games import register_test_games
 
-register_test_games()
 THREE = spaces.Discrete(3)
 ACTIONS = {
     "discrete": THREE,
@@ -232,17 +231,6 @@ def test_a_policy_far_from_the_one_that_played_has_a_finite_objective_and_gradie
         assert math.isfinite(agent._measure(changed).objective)
 
 
-def test_moments_are_those_of_the_rollouts_so_far():
-    agent = make_agent("trpo", THREE, normalize_obs=True, target_kl=10.0)
-    first, second = made_up_rollout(agent, seed=1), made_up_rollout(agent, seed=2)
-    learn(agent, first)
-    learn(agent, second)
-    seen = torch.cat([rows(first.obs, 3), rows(second.obs, 3)])
-    assert torch.allclose(agent.core.moments.mean.float(), seen.mean(0), atol=1e-6)
-    assert torch.allclose(agent.core.moments.var.float(), seen.var(0, unbiased=False), atol=1e-5)
-    assert float(agent.core.moments.count) == 60
-
-
 def test_images_are_within_the_bound_and_the_value_does_not_move_what_it_shares():
     agent = make_agent("trpo", THREE, observations=IMAGES, cg_damping=0.01)
     rollout = image_rollout(agent)
@@ -305,18 +293,6 @@ def test_without_anything_to_gain_nothing_is_done():
     metrics = learn(agent, rollout)
     assert metrics["accepted"] == metrics["grad_norm"] == metrics["kl"] == 0
     assert equal(before, weights(agent, *POLICY))
-
-
-@pytest.mark.parametrize("advantage", [1, -1])
-def test_an_action_becomes_more_probable_where_it_was_better_than_expected(advantage):
-    agent = make_agent("trpo", THREE, normalize_advantage=False)
-    rollout = made_up_rollout(agent, shape=(1, 1, 1))
-    rollout = dataclasses.replace(
-        rollout, reward=torch.full_like(rollout.reward, 100.0 * advantage), terminated=~rollout.terminated | True
-    )
-    learn(agent, rollout)
-    log_prob = agent.core.distribution.log_prob(policy(agent, rollout)[0], None, rollout.sample.flatten())
-    assert ((log_prob > rollout.log_prob.flatten()) == (advantage > 0)).all()
 
 
 def test_entropy_counts_where_it_is_given_weight():
@@ -384,78 +360,6 @@ def test_rows_taken_in_chunks_give_the_same_update(monkeypatch):
     assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
 
 
-ALL_SETTINGS = {"normalize_obs": True, "normalize_reward": True, "fvp_fraction": 0.5, "entropy_coef": 0.01}
-
-
-def test_other_players_seats_change_nothing():
-    active = torch.ones(6, 5, 2, dtype=torch.bool)
-    active[:, :, 1] = False
-    one, two = (make_agent("trpo", THREE, **ALL_SETTINGS) for _ in range(2))
-    rollout = made_up_rollout(one, (6, 5, 2), active=active)
-    other = without_seat(rollout, 1, draw(1))
-    first = learn(one, rollout), learn(one, rollout, seed=1)
-    second = learn(two, other), learn(two, other, seed=1)
-    assert first == second
-    state, others = weights(one), weights(two)
-    carry = state.pop("reward_scale.carry"), others.pop("reward_scale.carry")
-    assert equal(state, others)
-    assert torch.equal(carry[0][:, 0], carry[1][:, 0])
-
-
-def test_steps_at_which_the_learner_did_not_act_are_not_learnt_from():
-    active = torch.rand(6, 5, 1, generator=draw(3)) < 0.5
-    one, two = (make_agent("trpo", THREE) for _ in range(2))
-    rollout = made_up_rollout(one, active=active)
-    other = dataclasses.replace(
-        rollout,
-        sample=torch.where(active, rollout.sample, 0),
-        log_prob=torch.where(active, rollout.log_prob, -9.0),
-    )
-    learn(one, rollout)
-    learn(two, other)
-    assert equal(weights(one), weights(two))
-
-
-def test_a_rollout_without_a_step_of_the_learner_teaches_nothing():
-    agent = make_agent("trpo", THREE)
-    before = weights(agent)
-    assert learn(agent, made_up_rollout(agent, active=torch.zeros(6, 5, 1, dtype=torch.bool))) == {}
-    assert equal(weights(agent), before)
-
-
-@pytest.mark.parametrize("kind", ACTIONS)
-def test_a_saved_agent_goes_on_bit_for_bit(kind):
-    one, two = (make_agent("trpo", ACTIONS[kind], **ALL_SETTINGS, seed=seed) for seed in (0, 9))
-    learn(one, made_up_rollout(one))
-    two.load_state_dict(weights(one))
-    rollout = made_up_rollout(one, seed=5)
-    assert learn(one, rollout, 0.3) == learn(two, rollout, 0.3)
-    assert equal(weights(one), weights(two))
-    obs = rows(rollout.obs, 3)
-    assert torch.equal(one.act(obs, None, draw(2)).action, two.act(obs, None, draw(2)).action)
-
-
-def test_a_saved_state_is_a_copy():
-    agent = make_agent("trpo", THREE, normalize_obs=True)
-    state = agent.state_dict()
-    kept = {name: value.clone() for name, value in state.items()}
-    learn(agent, made_up_rollout(agent))
-    assert equal(state, kept)
-
-
-def test_weights_of_another_network_are_refused():
-    with pytest.raises(AgentError, match="do not fit this agent's network"):
-        make_agent("trpo", THREE).load_state_dict(weights(make_agent("trpo", THREE, hidden=(8,))))
-
-
-def test_learning_draws_nothing_from_the_global_generator():
-    torch.manual_seed(4)
-    before = torch.get_rng_state()
-    agent = make_agent("trpo", THREE, fvp_fraction=0.5)
-    learn(agent, made_up_rollout(agent))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_metrics_are_named_and_fit_together():
     agent = make_agent("trpo", THREE, critic_updates=1, batch_size=1000)
     rollout = made_up_rollout(agent)
@@ -487,10 +391,8 @@ def test_metrics_are_named_and_fit_together():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_steps", 0), ("target_kl", 0.0), ("cg_iterations", 0), ("cg_damping", -0.1), ("fvp_fraction", 0.0),
-        ("fvp_fraction", 1.5), ("line_search_steps", 0), ("shrink", 1.0), ("shrink", 0.0), ("discount", 1.1),
-        ("gae_lambda", float("nan")), ("entropy_coef", -1.0), ("critic_updates", 0), ("batch_size", 0),
-        ("learning_rate", -1e-3), ("max_grad_norm", 0.0), ("hidden", ()), ("hidden", (64, 0)), ("log_std", 50.0),
+        ("target_kl", 0.0), ("cg_iterations", 0), ("cg_damping", -0.1), ("fvp_fraction", 0.0), ("fvp_fraction", 1.5),
+        ("line_search_steps", 0), ("shrink", 1.0), ("shrink", 0.0), ("critic_updates", 0), ("batch_size", 0),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused_by_name(name, value):
@@ -498,48 +400,10 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
         TRPOConfig(**{name: value})
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(4), IMAGES])
-def test_only_vectors_of_floats_are_standardised(space):
-    with pytest.raises(AgentError, match="normalize_obs: got the observation space"):
-        TRPO(TRPOConfig(normalize_obs=True), space, THREE)
-    assert TRPO(TRPOConfig(normalize_obs=True), VECTOR, THREE).core.moments is not None
-
-
-GRID = {"map": "S..#/.#../...G", "horizon": 20}  # five moves: the best return is 0.96
-ARMS = {"means": [0.0, 1.0, 0.5], "reward_std": 0.5, "horizon": 10}  # the best arm pays 10, the next 5
-
-
-@pytest.mark.parametrize("seed", range(2))
-class TestLearns:
-    """Over a dozen seeds each came out far from its bar, so none hangs on this one's luck."""
-
-    def test_a_gridworld(self, seed):
-        result = trained_return(
-            "trpo", "mlbits/GridWorld-v0", iterations=15, settings=GRID, seed=seed, num_steps=32, target_kl=0.1
-        )
-        assert result > 0.95  # untrained: -0.2
-
-    def test_a_bandit(self, seed):
-        result = trained_return(
-            "trpo", "mlbits/Bandit-v0", iterations=12, settings=ARMS, seed=seed, num_steps=16, target_kl=0.1
-        )
-        assert result > 9
-
-    def test_continuous_actions(self, seed):
-        result = trained_return(
-            "trpo", "test/Point-v0", iterations=25, seed=seed, num_steps=32, target_kl=0.05, learning_rate=5e-3
-        )
-        assert result > -1.0  # untrained: -15; straight to the middle: -0.64
-
-    def test_several_choices_under_a_mask(self, seed):
-        result = trained_return(
-            "trpo", "test/Signs-v0", iterations=10, seed=seed, num_steps=32, target_kl=0.1, batch_size=256
-        )
-        assert result > 2.5  # untrained: -0.9 to 1.3; learnt: 3.8 to 4.2
-
-    def test_balancing_a_pole(self, seed):
-        result = trained_return(
-            "trpo", "mlbits/CartPole-v0", iterations=40, num_envs=16, seed=seed, num_steps=64, target_kl=0.02,
-            critic_updates=20, batch_size=256, gae_lambda=0.98,
-        )  # fmt: skip
-        assert result > 150  # untrained: 10 to 30; of a dozen seeds the least came to 280, most to 500, the end
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_it_learns_to_balance_a_pole(seed):
+    result = trained_return(
+        "trpo", "mlbits/CartPole-v0", iterations=40, num_envs=16, seed=seed, num_steps=64, target_kl=0.02,
+        critic_updates=20, batch_size=256, gae_lambda=0.98,
+    )  # fmt: skip
+    assert result > 150  # untrained: 10 to 30; of a dozen seeds the least came to 280, most to 500, the end

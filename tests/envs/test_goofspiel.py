@@ -120,7 +120,7 @@ def test_random_prizes_come_in_every_order_equally_often():
     assert max(abs(count - 200) for count in counts.values()) < 5 * np.sqrt(200)
 
 
-@pytest.mark.parametrize(("cards", "seats"), [(13, 2), (32, 3)])
+@pytest.mark.parametrize(("cards", "seats"), [(13, 2), pytest.param(32, 3, marks=pytest.mark.slow)])
 def test_random_games_use_each_card_and_each_prize_once(cards, seats):
     batch = mlbits.make_batch(ID, 50, cards=cards, seats=seats, returns="total_points", autoreset="disabled", seed=6)
     for k in range(cards - 1):

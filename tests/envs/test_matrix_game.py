@@ -71,7 +71,7 @@ def test_the_named_games_have_their_defining_payoff_orders():
     assert np.array_equal(shapley.sum(0), [[1, 1, 0], [0, 1, 1], [1, 0, 1]])
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 3), (3, 2, 3, 4), (8, *[2] * 8)])
+@pytest.mark.parametrize("shape", [(2, 2, 3), (3, 2, 3, 4), pytest.param((8, *[2] * 8), marks=pytest.mark.slow)])
 def test_a_tensor_of_any_size_is_recovered_by_playing_it(shape):
     payoffs = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     game = matrix_game(payoffs)

@@ -15,6 +15,12 @@ from mlbits.envs.core.drawing import BLUE, INK, PAPER, SEATS, SMALLEST_TEXT, Can
 from mlbits.envs.gridworld.drawing import draw_overlay
 from mlbits.envs.policy_similarity import SimilarityGame
 
+SLOW = [  # each needs a compilation of its own, and others show a picture of the same kind
+    ("mlbits/RandomGridWorld-v0", {"size": 32}), ("mlbits/Knapsack-v0", {"items": 50}),
+    ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}),
+    ("mlbits/DeepSea-v0", {"size": 30}),
+    ("mlbits/Blotto-v0", {"seats": 6, "fields": 4}), ("mlbits/Blotto-v0", {"seats": 10, "fields": 4}),
+]  # fmt: skip
 # Games with the settings that change their pictures; Diplomacy's boards are drawn and tested separately.
 SHOWN: list[tuple[str, dict[str, Any]]] = [
     *((env, {}) for env in mlbits.registered() if "Diplomacy" not in env),
@@ -86,7 +92,10 @@ def check(written: list[tuple[Canvas, Written]]) -> None:
             assert apart or one.box[3] <= other.box[1] or other.box[3] <= one.box[1], (one, other)
 
 
-@pytest.mark.parametrize(("env", "settings"), SHOWN, ids=str)
+@pytest.mark.parametrize(
+    ("env", "settings"),
+    [pytest.param(*one, marks=[pytest.mark.slow] if one in SLOW else [], id=f"{one[0]}-{one[1]}") for one in SHOWN],
+)
 def test_text_is_readable(env: str, settings: dict[str, Any], written: list[tuple[Canvas, Written]]) -> None:
     batch = mlbits.make_batch(env, 1, seed=1, autoreset="disabled", **settings)
     for _ in range(3):

@@ -106,7 +106,9 @@ def test_labels_without_examples_are_answers_too():
     assert supervised(X, Y * 2).action_space == spaces.Discrete(7)
 
 
-@pytest.mark.parametrize(("shape", "feedback"), [((6,), "full"), ((2, 3), "bandit"), ((3, 1, 2), "full")])
+@pytest.mark.parametrize(
+    ("shape", "feedback"), [((6,), "full"), ((2, 3), "bandit"), pytest.param((3, 1, 2), "full", marks=pytest.mark.slow)]
+)
 def test_features_of_any_shape_are_observed_unchanged(shape, feedback):
     x = np.random.default_rng(0).integers(0, 256, (12, *shape))
     batch = GameBatch(supervised(x, np.arange(12) % 3, feedback=feedback), 50)

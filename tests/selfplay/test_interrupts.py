@@ -38,7 +38,7 @@ def signalled(moment, count, signals, *words):
         # A checkpoint comes after it in any case.
         pytest.param("cartpole", "evaluating", 1, "SIGHUP", [384], marks=pytest.mark.slow),
         pytest.param("gridworld", "learning", 1, "SIGINT", [128], marks=pytest.mark.slow),
-        ("league", "learning", 6, "SIGINT", [640, 768]),
+        pytest.param("league", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
         pytest.param("pool, long episodes", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
         # Iterations of 32 steps, and a record every 50: at 192 half of the next one is noted.
         ("replay", "collecting", 23, "SIGINT", [192]),

@@ -117,17 +117,17 @@ def steps_of(folder):
 @pytest.mark.parametrize(
     ("name", "moment", "count", "checkpoints"),
     [
-        ("cartpole", "learning", 1, None),  # before any learning
+        pytest.param("cartpole", "learning", 1, None, marks=pytest.mark.slow),  # before any learning
         ("cartpole", "learning", 5, [384]),
         pytest.param("cartpole", "recording", 7, [384], marks=pytest.mark.slow),  # in the middle of a line
         ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
         ("gridworld", "renaming the checkpoint", 1, []),
-        ("gridworld", "writing the summary", 1, [640, 1024]),
+        pytest.param("gridworld", "writing the summary", 1, [640, 1024], marks=pytest.mark.slow),
         pytest.param("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024], marks=pytest.mark.slow),
-        ("trust region", "learning", 5, [384]),
+        pytest.param("trust region", "learning", 5, [384], marks=pytest.mark.slow),
         pytest.param("wrapped", "learning", 2, None, marks=pytest.mark.slow),
         ("wrapped", "learning", 7, [384, 640]),
-        ("wrapped, long episodes", "learning", 7, [384, 640]),
+        pytest.param("wrapped, long episodes", "learning", 7, [384, 640], marks=pytest.mark.slow),
         pytest.param("wrapped, whole episodes", "learning", 4, "some", marks=pytest.mark.slow),
         ("pool", "learning", 6, [384, 640]),
         pytest.param("pool, long episodes", "writing the weights", 3, [384, 640], marks=pytest.mark.slow),
@@ -135,7 +135,7 @@ def steps_of(folder):
         ("replay", "learning", 27, [320, 608]),
         pytest.param("replay, masks", "learning", 25, [320, 608], marks=pytest.mark.slow),
         pytest.param("replay, wrapped", "learning", 15, [320], marks=pytest.mark.slow),
-        ("replay, continuous", "learning", 27, [320, 608]),
+        pytest.param("replay, continuous", "learning", 27, [320, 608], marks=pytest.mark.slow),
         pytest.param("turns, league", "learning", 33, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),

@@ -4,14 +4,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
-import mlbits
 from mlbits.agents import AGENTS
 from mlbits.agents.agent import AgentError, rows
 from mlbits.agents.bots.diplomacy import GreedyBot, GreedyConfig, HoldBot, HoldConfig
 from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import BUILD, DISBAND, HOLD, MOVE, RETREAT, SUPPORT_MOVE, WAIVE
+from mlbits.envs.diplomacy.game import game_on
 from mlbits.envs.diplomacy.vocabulary import vocabulary
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.head_to_head import play_against
 from tests.agents.rollouts import VECTOR, draw
 
@@ -23,8 +24,8 @@ CENTERS = {"ARDEN": ["ALT", "AVE"], "BRENN": ["BAY", "BIR"], "CORVO": ["CAP", "C
 
 
 def batch_of(start=None, copies=1):
-    settings = {} if start is None else {"start": start}
-    return mlbits.make_batch("mlbits/Diplomacy-v0", copies, seed=1, map="mini", last_year=1908, **settings)
+    game = game_on(BOARD, 1908, "draw_size", "standard", "datc-2.4", start, name="DiplomacyMini")  # by its driver
+    return GameBatch(game, copies, seed=1)
 
 
 def made(kind, batch, **settings):

@@ -14,10 +14,11 @@ from pettingzoo.test import parallel_api_test
 
 import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
-from mlbits.envs.diplomacy.board import load_board
+from mlbits.envs.core.game import Game
+from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
 from mlbits.envs.diplomacy.files.vectors import movement_phases
-from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini
+from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini, game_on
 from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.order_reasons import why_illegal
 from mlbits.envs.diplomacy.position import Position, Unit, first_position
@@ -28,6 +29,10 @@ from mlbits.envs.doors.pettingzoo_envs import make_parallel
 from mlbits.envs.engine.batch import GameBatch
 
 STANDARD = load_board("standard")
+MINI = load_board("mini")
+both_boards = pytest.mark.parametrize(
+    "board", [MINI, pytest.param(STANDARD, marks=pytest.mark.slow)], ids=["mini", "standard"]
+)
 RANDOM_PLAY = Path(__file__).parent / "differential.jsonl.gz"
 
 
@@ -41,7 +46,12 @@ def games(num_games: int = 24) -> RandomGames:
 
 def slots_of(position: Any, power: int) -> list[Any]:
     units = [d.unit for d in position.dislodged.values()] if position.dislodged else list(position.units.values())
-    return sorted((u for u in units if u.power == power), key=lambda u: int(STANDARD.province_of[u.location]))
+    return sorted((u for u in units if u.power == power), key=lambda u: int(position.board.province_of[u.location]))
+
+
+def mini(last_year: int | None = None, scoring: str = "centers", start: dict[str, Any] | None = None) -> Game:
+    """The small board from another position, by the driver that is compiled for DiplomacyMini."""
+    return game_on(MINI, last_year, scoring, "standard", "datc-2.4", start, name="DiplomacyMini")
 
 
 def idle_coast(position: Any, order: Any) -> bool:
@@ -170,7 +180,7 @@ def test_masks_of_builds_and_disbands() -> None:
 def test_a_draw_is_divided_by_the_scoring(scoring: str, rewards: tuple[float, float]) -> None:
     start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BIR"]},
              "centers": {"ARDEN": ["ALT", "AVE", "ISL"], "BRENN": ["BIR"]}}  # fmt: skip
-    game = diplomacy(map="mini", start=start, last_year=1901, scoring=scoring)
+    game = mini(1901, scoring, start)
     batch = GameBatch(game, 2)
     step = batch.step(batch.legal_mask.view(2, 3, game.layout["slots"], -1).int().argmax(-1))
     assert step.terminated.all()
@@ -181,7 +191,7 @@ def test_a_draw_is_divided_by_the_scoring(scoring: str, rewards: tuple[float, fl
 def test_enough_centers_win() -> None:
     centers = {"ARDEN": ["ALT", "AVE", "ISL", "BIR", "BAY", "EMA"], "BRENN": ["SMA"]}
     start = {"phase": "F1901M", "units": {"ARDEN": ["A ALT"], "BRENN": ["A BOR"]}, "centers": centers}
-    batch = GameBatch(diplomacy(map="mini", start=start), 1)
+    batch = GameBatch(mini(start=start), 1)
     step = batch.step(batch.legal_mask.view(1, 3, batch.game.layout["slots"], -1).int().argmax(-1))
     assert step.terminated.all()
     assert step.reward[0].tolist() == [1.0, 0.0, 0.0]
@@ -213,23 +223,25 @@ def test_welfare_pays_centers_minus_units() -> None:
     assert step.reward[0].tolist() == [2.0, 0.0, 0.0]
 
 
-def test_observations_show_the_position_from_each_seat() -> None:
-    batch = GameBatch(diplomacy(last_year=1910), 1)
+@both_boards
+def test_observations_show_the_position_from_each_seat(board: Board) -> None:
+    batch = GameBatch(diplomacy(last_year=1910) if board is STANDARD else diplomacy_mini(), 1)
     areas, status, slots = (batch.obs[key][0].numpy() for key in ("areas", "status", "slots"))
-    position = first_position(STANDARD)
-    for seat in range(7):
+    position, seats = first_position(board), len(board.powers)
+    for seat in range(seats):
         for p, unit in position.units.items():
             assert areas[seat, p, 4 + unit.kind] == 1
-            assert areas[seat, p, 8:15].tolist() == [r == (unit.power - seat) % 7 for r in range(7)]
-        named = STANDARD.location_index["STP/SC"]
-        assert areas[seat, STANDARD.province_of[named], 7] == 2
-        assert areas[seat, :, 4].sum() == sum(province.home == seat for province in STANDARD.provinces)
+            assert areas[seat, p, 8 : 8 + seats].tolist() == [r == (unit.power - seat) % seats for r in range(seats)]
+        if board is STANDARD:
+            assert areas[seat, board.province_of[board.location_index["STP/SC"]], 7] == 2
+        assert areas[seat, :, 4].sum() == sum(province.home == seat for province in board.provinces)
         assert status[seat, :5].tolist() == [1, 0, 0, 0, 0]
         own = slots_of(position, seat)
-        assert slots[seat, : len(own)].tolist() == [1 + vocabulary(STANDARD).moving(u.kind, u.location) for u in own]
+        assert slots[seat, : len(own)].tolist() == [1 + vocabulary(board).moving(u.kind, u.location) for u in own]
         assert not slots[seat, len(own) :].any()
 
 
+@pytest.mark.slow
 def test_orders_are_observed_in_the_next_phase() -> None:
     batch = GameBatch(diplomacy(last_year=1910), 1)
     words, position = vocabulary(STANDARD), first_position(STANDARD)
@@ -252,6 +264,7 @@ def test_orders_are_observed_in_the_next_phase() -> None:
     assert areas[0, par, 19 + 3 * 7] == 0
 
 
+@pytest.mark.slow
 def test_the_standard_board_through_its_doors() -> None:
     env = make_parallel("mlbits/Diplomacy-v0", last_year=1903)
     parallel_api_test(env, num_cycles=12)
@@ -269,10 +282,13 @@ def test_the_standard_board_through_its_doors() -> None:
         batch.step(bad)
 
 
-def test_a_copys_game_does_not_depend_on_the_batch() -> None:
+@pytest.mark.parametrize(
+    "env", ["mlbits/DiplomacyMini-v0", pytest.param("mlbits/Diplomacy-v0", marks=pytest.mark.slow)]
+)
+def test_a_copys_game_does_not_depend_on_the_batch(env: str) -> None:
     """Copy 5 of a batch of 9 plays the same game as alone."""
-    many = mlbits.make_batch("mlbits/Diplomacy-v0", 9, last_year=1905, seed=3, autoreset="disabled")
-    alone = mlbits.make_batch("mlbits/Diplomacy-v0", 1, last_year=1905, seed=3, autoreset="disabled")
+    many = mlbits.make_batch(env, 9, last_year=1905, seed=3, autoreset="disabled")
+    alone = mlbits.make_batch(env, 1, last_year=1905, seed=3, autoreset="disabled")
     for _ in range(6):
         actions = many.sample_actions()
         many.step(actions)
