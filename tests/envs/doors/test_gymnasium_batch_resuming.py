@@ -199,7 +199,7 @@ def test_what_belongs_to_another_batch_is_refused():
 def test_what_a_resumed_run_forgets_where_a_copy_starts_anew():
     """The counts of the episode, and that what comes next follows on what is in the replay."""
     run = {"total_steps": 64, "num_envs": 2, "eval_every": 0, "video": False, "device": "cpu"}
-    agent = {"hidden": [8], "warmup": 16, "capacity": 64, "batch_size": 8}
+    agent = {"hidden": [8], "learning_starts": 16, "buffer_size": 64, "batch_size": 8}
     settings = resolve(
         "dqn", "tests/Slow-v0", preset="none", run=run, agent_settings=agent, env_settings={"noise": "alien"}
     )
