@@ -170,8 +170,8 @@ class Opponents:
                 )
         if pool_fraction > 0 and not all(self._drawn[first:last].any() for first, last in self.ranges):
             raise ConfigError(
-                f"pool_fraction: got {pool_fraction:g} of {run.num_envs} copies, which leaves none for the pool; wanted "
-                "a larger fraction, or more copies (num_envs)"
+                f"pool_fraction: got {pool_fraction:g} of {run.num_envs} copies, which leaves none for the pool; "
+                "wanted a larger fraction, or more copies (num_envs)"
             )
 
     def draw(self) -> None:
