@@ -11,14 +11,14 @@ from mlbits.agents.registry import (
     action_kinds,
     agent_entry,
     agent_module,
-    bots,
+    bot_names,
     check_agent,
     make_bot,
     register_agent,
 )
 
 __all__ = [
-    "AGENTS", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bots", "check_agent", "make_bot",
+    "AGENTS", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bot_names", "check_agent", "make_bot",
     "register_agent",
 ]  # fmt: skip
 

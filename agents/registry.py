@@ -128,7 +128,7 @@ def agent_module(name: str) -> str:
     return AGENTS.module(name)
 
 
-def bots() -> list[str]:
+def bot_names() -> list[str]:
     """Names of the agents that play without having learnt."""
     return [name for name, entry in AGENTS.items() if entry.bot]
 
@@ -144,7 +144,7 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
 
     entry = agent_entry(name)
     if not entry.bot:
-        raise AgentError(f"opponents: got {name}, which has learnt nothing; wanted a bot ({', '.join(bots())})")
+        raise AgentError(f"opponents: got {name}, which has not been trained; wanted a bot ({', '.join(bot_names())})")
     return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
 
 

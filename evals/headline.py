@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mlbits.agents.agent import Agent
-from mlbits.agents.registry import bots, make_bot
+from mlbits.agents.registry import bot_names, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
@@ -108,7 +108,7 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
 def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
     """Random play, and the last of the other bots that can play a game, which is the strongest of those listed."""
     found: dict[str, Agent | Sequence[Agent]] = {}
-    for name in bots():
+    for name in bot_names():
         try:
             bot = make_bot(name, batch.observation_space, batch.action_space, device=batch.device)
         except MlbitsError:

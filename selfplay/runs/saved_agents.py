@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, content_hash
-from mlbits.agents.registry import AGENTS, agent_entry, bots, make_bot
+from mlbits.agents.registry import AGENTS, agent_entry, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
@@ -126,7 +126,7 @@ def check_guest(name: str, argument: str = "opponents") -> None:
     path = Path(name)
     if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
         kind = f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)"
-        raise UnknownIdError(kind, name, bots(), argument)
+        raise UnknownIdError(kind, name, bot_names(), argument)
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents import AGENTS, AgentEntry, agent_entry, agent_module, bots, register_agent
+from mlbits.agents import AGENTS, AgentEntry, agent_entry, agent_module, bot_names, register_agent
 from mlbits.agents.agent import (
     AgentError,
     Rollout,
@@ -38,9 +38,9 @@ def test_a_custom_agent_can_be_registered(monkeypatch):
 
 
 def test_bots_are_the_entries_that_say_so(monkeypatch):
-    assert bots() == ["random", "diplomacy-hold", "diplomacy-greedy"]
+    assert bot_names() == ["random", "diplomacy-hold", "diplomacy-greedy"]
     monkeypatch.setitem(AGENTS, "mine", dataclasses.replace(AGENTS["ppo"], bot=True))
-    assert bots()[-1] == "mine"
+    assert bot_names()[-1] == "mine"
 
 
 def test_the_random_agent_is_uniform_over_legal_actions():

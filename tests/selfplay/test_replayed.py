@@ -206,7 +206,7 @@ def warming_up(support, steps=40, **settings):
 
 
 def test_returns_beyond_the_support_are_warned_of_once():
-    with pytest.warns(UserWarning, match=r"v_min, v_max: .* support is -10 to 10: .* a wider one") as seen:
+    with pytest.warns(UserWarning, match=r"v_min, v_max: .* support is -10 to 10, whose ends .* a wider one") as seen:
         warming_up((-10.0, 10.0))
     assert len(seen) == 1
     with pytest.warns(UserWarning, match=r"from 1 to 3\.\d* were seen, and the support is 2 to 200"):

@@ -83,7 +83,7 @@ def test_a_finished_run_that_cannot_go_on_says_so(
 ) -> None:
     folder, _ = train(settings("ppo"), tmp_path / "run", console=False)
     assert main(["resume", str(folder)]) == 0
-    assert f"to train on: mlbits resume {folder} --total-steps 128" in capsys.readouterr().out
+    assert f"to train longer: mlbits resume {folder} --total-steps 128" in capsys.readouterr().out
     monkeypatch.setattr(loop, "RESUMABLE", False, raising=False)
     assert main(["resume", str(folder)]) == 0
     assert "a run of ppo cannot go on; wanted a new run with more --total-steps" in capsys.readouterr().out

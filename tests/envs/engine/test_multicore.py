@@ -183,7 +183,7 @@ def test_results_do_not_depend_on_the_choice(monkeypatch: pytest.MonkeyPatch, il
     monkeypatch.setattr(copies_module, "_COPIES_A_THREAD", 4)
     monkeypatch.setattr(copies_module, "usable_cores", lambda: 2)
     one, some = (Copies(throws(), 9, threads=threads, illegal=illegal) for threads in (1, None))  # type: ignore[arg-type]
-    some._choice = choice = Alternating()
+    some._core_choice = choice = Alternating()
     used = []
     parallel = some._driver.run_parallel
     monkeypatch.setattr(some._driver, "run_parallel", lambda *a: (used.append(a[0]), parallel(*a)))
