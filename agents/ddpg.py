@@ -36,6 +36,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlbits.agents.agent import (
@@ -265,10 +266,9 @@ class DDPG:
         """One gradient step of the critics, and where it is due one of the actor, and of the targets towards both."""
         target = self._target(drawn, generator)
         outs = self.critics.forward(drawn.obs, drawn.action, self.precision)
-        loss = torch.zeros((), device=self.device)
-        for out in outs:
-            losses = self._loss(out, target)
-            loss = loss + (losses if drawn.weight is None else drawn.weight * losses).mean()
+        loss = self._loss(outs[0], target, drawn.weight)
+        for out in outs[1:]:
+            loss = loss + self._loss(out, target, drawn.weight)
         self.critic_optimizer.zero_grad()
         loss.backward()
         measuring = self.updates % _MEASURE_EVERY == 0
@@ -319,11 +319,12 @@ class DDPG:
             following = torch.where(lesser, outs[0], outs[1])
         return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
 
-    def _loss(self, out: Tensor, target: Tensor) -> Tensor:
-        """Each transition's loss, [N]."""
-        if self.config.head == "value":
-            return (out - target).square().squeeze(-1)
-        return categorical_loss(out, target)
+    def _loss(self, out: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The mean loss of one critic, a tensor []."""
+        if self.config.head == "value" and weight is None:
+            return F.mse_loss(out, target)
+        losses = (out - target).square().squeeze(-1) if self.config.head == "value" else categorical_loss(out, target)
+        return (losses if weight is None else weight * losses).mean()
 
     def _error(self, out: Tensor, target: Tensor) -> Tensor:
         """Each transition's error for the replay's priorities, [N]: |target - Q|, or KL(target, critic)."""

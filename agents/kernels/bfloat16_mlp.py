@@ -61,6 +61,8 @@ class BFloat16MLP:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Outputs [N, out] for inputs [N, d]; differentiable, with gradients for the inputs and the parameters."""
+        if not torch.is_grad_enabled():
+            return self.forward(inputs)
         # One of the parameters stands for all of them in autograd's graph.
         return _Pass.apply(self, inputs, self._layers.head_bias)  # type: ignore[no-untyped-call]
 
