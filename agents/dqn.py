@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from mlbits.agents import kernels
 from mlbits.agents.agent import (
     AgentError,
     Decision,
@@ -145,7 +146,7 @@ class DQN:
         self.returns_seen = ReturnRange(config.discount)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
-        small = self.device.type == "cpu" and vector and self.network.is_plain
+        small = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
         self._compiled = compiled_q_learning.layout(self.network.mlp.layers, self.optimizer.flat) if small else None
         # Priorities change with every update, and with them what is drawn.
         several = small and config.priority_exponent == 0

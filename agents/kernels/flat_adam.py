@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mlbits.agents import kernels
 from mlbits.agents.kernels.fused_adam import adam_and_polyak, vectors
 
 
@@ -78,9 +79,8 @@ class FlatAdam:
             parameter.grad = part.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.eps, self.betas = eps, betas
-        self._arrays = (
-            tuple(vector.numpy() for vector in self.vectors) if some.is_cpu and some.dtype == torch.float32 else None
-        )
+        fuses = kernels.enabled() and some.is_cpu and some.dtype == torch.float32
+        self._arrays = tuple(vector.numpy() for vector in self.vectors) if fuses else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
         # Copied one by one, parameters and gradients would be views of nothing, and every step without effect.

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlbits.agents import kernels
 from mlbits.agents.kernels.bfloat16_mlp import BFloat16MLP
 from mlbits.agents.kernels.folded_tanh import FEWEST_ROWS, folded_tanh
 from mlbits.agents.kernels.layers import Layers
@@ -78,7 +79,9 @@ class MLP(nn.Module):
         self.layers = Layers(
             self.is_index, (*self.first,), (*self.weights,), (*self.biases,), self.head, self.head_bias
         )
-        self.rounds = activation == "relu" and len(hidden) > 1 and self.is_index == (False,)
+        fast = kernels.enabled()
+        self.rounds = fast and activation == "relu" and len(hidden) > 1 and self.is_index == (False,)
+        self._folds = fast and activation == "tanh"
         self._in_bfloat16: BFloat16MLP | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class MLP(nn.Module):
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])
         layers = self.layers
-        if self.activation == "tanh" and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
+        if self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
             return folded_tanh(self._first_layer(parts, 2.0), layers)
         activate = torch.tanh_ if self.activation == "tanh" else torch.relu_
         hidden = activate(self._first_layer(parts))
