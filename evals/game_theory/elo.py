@@ -300,7 +300,7 @@ def _open_ends(
     """Which players' ratings have no upper end, and which no lower end, [N] both.
 
     A tier has no upper end if no other took a point from it, and no lower end if it took none. With an anchor, a player
-    from whom the anchor took no point along any chain has no upper end; one that took none from the anchor, no lower.
+    that lost no point to the anchor along any chain has no upper end; one that took none from the anchor, no lower.
     """
     took = scores > 0
     between = took & (part[:, None] != part[None, :])
