@@ -1,1 +1,4 @@
-"""Kernels: fast paths of updates. Tensors in, tensors out; no module, config or replay buffer is seen here."""
+"""Kernels: fast implementations of updates and passes, which take tensors and return tensors.
+
+Each has a plain implementation that tests compare it with. Modules, configs and replay buffers do not belong here.
+"""
