@@ -1,6 +1,8 @@
-"""Agents: who plays. One file an algorithm; what they share is in networks, maths, memory and kernels.
+"""Agents: the algorithms, one file each, and what they have in common: networks, maths, memory and kernels.
 
-``AGENTS`` is the registry, one line an agent; :mod:`mlbits.agents.registry` says what an entry's parts are.
+``planning`` holds dynamic programming, ``bots`` players that never learn, ``sb3`` Stable-Baselines3's algorithms. The
+training loop does not belong here (``selfplay``), nor do games (``envs``) or measurements of agents (``evals``).
+``AGENTS`` is the registry, one entry per agent; :mod:`mlbits.agents.registry` describes an entry's parts.
 """
 
 from typing import Any
@@ -29,7 +31,7 @@ AGENTS["q-learning"] = AgentEntry(
     "mlbits.agents.tabular_q",
     "TabularQ",
     "TabularQConfig",
-    "tabular Q-learning and double Q-learning, for observations that can be counted",
+    "tabular Q-learning and double Q-learning, for observations that can be enumerated",
     ("discrete", "multi_discrete"),
     ("index", "indices"),
 )
@@ -44,7 +46,7 @@ AGENTS["ddpg"] = AgentEntry(
     "mlbits.agents.ddpg",
     "DDPG",
     "DDPGConfig",
-    "deterministic policy gradient; D4PG and TD3 by switches",
+    "deterministic policy gradient; D4PG and TD3 as settings",
     ("continuous",),
 )
 AGENTS["reinforce"] = AgentEntry(
@@ -57,13 +59,13 @@ AGENTS["trpo"] = AgentEntry(
     "mlbits.agents.trpo",
     "TRPO",
     "TRPOConfig",
-    "trust region: natural gradient under a bound on the KL divergence",
+    "trust-region policy optimisation: natural gradient steps under a bound on the KL divergence",
 )
 AGENTS["classifier"] = AgentEntry(
     "mlbits.agents.classifier",
     "Classifier",
     "ClassifierConfig",
-    "one-step problems: cross-entropy, policy gradients and Q loss on one network",
+    "one-step problems: cross-entropy, policy-gradient and Q-learning losses for one network",
     ("discrete",),
 )
 AGENTS["random"] = AgentEntry(
@@ -73,7 +75,7 @@ AGENTS["diplomacy-hold"] = AgentEntry(
     "mlbits.agents.bots.diplomacy",
     "HoldBot",
     "HoldConfig",
-    "a bot for Diplomacy boards that holds",
+    "a Diplomacy bot that orders every unit to hold",
     ("orders",),
     ("dict",),
     bot=True,
@@ -82,7 +84,7 @@ AGENTS["diplomacy-greedy"] = AgentEntry(
     "mlbits.agents.bots.diplomacy",
     "GreedyBot",
     "GreedyConfig",
-    "a bot for Diplomacy boards that takes and defends centres",
+    "a Diplomacy bot that takes and defends supply centres",
     ("orders",),
     ("dict",),
     bot=True,
@@ -94,7 +96,7 @@ def _sb3(algorithm: str, **kinds: Any) -> AgentEntry:
         "mlbits.agents.sb3.agent",
         "SB3Agent",
         f"SB3{algorithm}Config",
-        f"Stable-Baselines3's {algorithm}, by its own loop",
+        f"Stable-Baselines3's {algorithm}, trained by its own loop",
         trainer="mlbits.selfplay.sb3_training",
         **kinds,
     )

@@ -1,24 +1,24 @@
-"""Deep deterministic policy gradient: an actor trained by its critic's gradient; D4PG and TD3 as switches.
+"""Deep deterministic policy gradient (DDPG): an actor trained by its critic's gradient; D4PG and TD3 as settings.
 
-Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), algorithm 1, on transitions drawn from a
-replay, with target networks mu' and Q' that follow mu and Q by a share tau each update:
+Lillicrap et al., "Continuous control with deep reinforcement learning" (2016), algorithm 1, on transitions sampled from
+a replay buffer, with target networks mu' and Q' that move a fraction tau of the way to mu and Q at each update:
 
     critic   minimise E[(r + gamma Q'(s', mu'(s')) - Q(s, a))^2]
     actor    maximise E[Q(s, mu(s))], by the gradient dQ/da dmu/dtheta (Silver et al. 2014, equation 9)
 
-The switches, alone or together:
+The settings below can be combined:
 
     n_step           rewards of n steps before the bootstrap, uncorrected (as in D4PG)
-    head             "value", or "categorical": the critic tells a distribution of the return on a fixed support
+    head             "value", or "categorical": the critic predicts a distribution of the return on a fixed support
                      (Bellemare et al. 2017), as in D4PG (Barth-Maron et al. 2018)
-    priority_exponent  replay in proportion to |error| ** exponent (Schaul et al. 2016)
-    twin, target_noise, policy_delay  TD3 (Fujimoto et al. 2018): the bootstrap is the lesser of two critics', at an
-                     action smoothed by clipped noise, and the actor and all targets move once in so many updates
+    priority_exponent  sample transitions in proportion to |error| ** exponent (Schaul et al. 2016)
+    twin, target_noise, policy_delay  TD3 (Fujimoto et al. 2018): bootstrap from the lower of two critics, at an
+                     action smoothed by clipped noise; update the actor and all targets only every policy_delay updates
 
-Actions are in units of the space's bounds, so that -1 and 1 are its ends; what was played, noise and clipping included,
-is what is learned from. Differs from the 2016 paper in Gaussian noise (no worse than an Ornstein-Uhlenbeck process:
-Fujimoto et al., Barth-Maron et al.), in the action entering the critic's first layer, and in that there is neither
-batch normalisation nor weight decay.
+Actions are scaled so that the space's bounds are -1 and 1; the agent learns from the actions that were played, with
+noise and clipping. Differences from the 2016 paper: Gaussian noise (no worse than an Ornstein-Uhlenbeck process:
+Fujimoto et al., Barth-Maron et al.), the action enters the critic's first layer, and there is neither batch
+normalisation nor weight decay.
 
 Example:
     mlbits train ddpg Pendulum-v1
@@ -59,8 +59,8 @@ from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
-_MEASURE_EVERY = 16  # updates: measuring each would take a tenth of the time of the updates of a small network
-_AT_RANDOM = -1.0  # an infinite noise, in files, whose numbers are finite
+_MEASURE_EVERY = 16  # updates: measuring every update would take a tenth of the time of a small network's updates
+_AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all numbers must be finite
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
@@ -120,19 +120,19 @@ class DDPGConfig:
     )
 
     def check(self) -> None:
-        """Refuse an empty support."""
+        """Reject an empty support."""
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
     def settled(self, device: torch.device | str) -> tuple[DDPGConfig, str]:
-        """This config with "auto" decided for a device, and a line that says what was chosen and why, or "".
+        """This config with the precision "auto" resolved for a device, and a line that explains the choice, or "".
 
         Args:
-            device: where the agent is to live.
+            device: where the agent's networks will be.
 
         Returns:
-            A config whose precision is "float32" or "bfloat16". An explicit one stays, with a warning in the line where
-            it is slow there.
+            A config whose precision is "float32" or "bfloat16". An explicit precision is kept; if it is slow on the
+            device, the line is a warning.
         """
         on_gpu = torch.device(device).type == "cuda"
         here = f"this processor ({describe().name})"
@@ -160,15 +160,15 @@ class DDPG:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Box of one axis, with bounds.
-        seed: of the first weights.
-        device: where the networks live.
+        seed: of the initial weights.
+        device: where the networks are kept.
 
     Attributes:
-        noise: standard deviation of the noise on actions at present; infinite while actions are drawn at random.
+        noise: current standard deviation of the noise on actions; infinite while actions are drawn at random.
         updates: gradient steps of the critics so far.
 
     Raises:
-        AgentError: for an action without bounds.
+        AgentError: if the action space has no bounds.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class DDPG:
         layout = action_layout(action_space)
         if not (np.isfinite(layout.low).all() and np.isfinite(layout.high).all()):
             raise AgentError(
-                f"DDPG: got the action space {action_space}; wanted one with bounds, which its actions are scaled to. "
+                f"DDPG: got the action space {action_space}; wanted one with bounds, to which actions are scaled. "
                 "Agents for actions without bounds: ppo, reinforce, trpo"
             )
         box = DiagonalGaussian(layout.low, layout.high)
@@ -215,7 +215,7 @@ class DDPG:
 
     @property
     def experience(self) -> ReplaySpec:
-        """A replay, and a few new steps at a time."""
+        """A replay buffer, and a few new steps at a time."""
         return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
 
     @torch.no_grad()
@@ -234,15 +234,15 @@ class DDPG:
         return Decision(played, action, None)
 
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """As many updates as the steps played since the last call ask for.
+        """Make the updates that are due after the steps played since the last call.
 
         Args:
-            experience: the replay, with the latest steps in it.
-            progress: share of the run that is over, 0..1.
-            generator: draws from the replay, and of target noise; on the CPU.
+            experience: the replay buffer, with the latest steps in it.
+            progress: fraction of the run that is over, 0..1.
+            generator: for sampling from the replay buffer, and for target noise; on the CPU.
 
         Returns:
-            What the last measured update was like (one in 16 is), noise and updates so far; nothing during warm-up.
+            Metrics of the last measured update (one in 16 is measured), noise and updates so far; empty during warm-up.
         """
         config = self.config
         if config.head == "categorical":
@@ -263,7 +263,7 @@ class DDPG:
         return {**self._measured, "noise": self.noise, "updates": self.updates} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
-        """One gradient step of the critics, and where it is due one of the actor, and of the targets towards both."""
+        """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
         target = self._target(drawn, generator)
         outs = self.critics.forward(drawn.obs, drawn.action, self.precision)
         loss = self._loss(outs[0], target, drawn.weight)
@@ -289,7 +289,7 @@ class DDPG:
             self._update_actor(drawn.obs)
 
     def _update_actor(self, obs: Any) -> None:
-        """One step of the actor up the first critic."""
+        """One step of gradient ascent of the actor on the first critic's Q."""
         with self.critic_optimizer.frozen():
             action = self.actor.forward(obs, self.precision)
             q = self._mean(self.critics.first(obs, action, self.precision)).mean()
@@ -301,7 +301,7 @@ class DDPG:
 
     @torch.no_grad()
     def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:
-        """What the critics should put out: [N, 1], or probabilities [N, atoms]."""
+        """Targets for the critics' outputs: [N, 1], or probabilities [N, atoms]."""
         config = self.config
         action = self.target_actor.forward(drawn.next_obs, self.precision)
         if config.target_noise > 0:
@@ -314,7 +314,7 @@ class DDPG:
             following = torch.minimum(*outs) if config.twin else outs[0]
             return torch.addcmul(reward, discount, following)
         following = outs[0]
-        if config.twin:  # the distribution with the lesser mean
+        if config.twin:  # the distribution with the lower mean
             lesser = self._mean(outs[0]) <= self._mean(outs[1])
             following = torch.where(lesser, outs[0], outs[1])
         return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
@@ -327,7 +327,7 @@ class DDPG:
         return (losses if weight is None else weight * losses).mean()
 
     def _error(self, out: Tensor, target: Tensor) -> Tensor:
-        """Each transition's error for the replay's priorities, [N]: |target - Q|, or KL(target, critic)."""
+        """Each transition's error, for its priority, [N]: |target - Q|, or KL(target, critic)."""
         if self.config.head == "value":
             return (target - out).abs().squeeze(-1)
         return categorical_loss(out, target) + torch.xlogy(target, target).sum(-1)
@@ -337,7 +337,7 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, targets, optimisers, exploration and what has been seen of returns, copied."""
+        """A copy of weights, target weights, optimisers, exploration and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
@@ -351,7 +351,7 @@ class DDPG:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
             AgentError: if names or shapes are not those of these networks.

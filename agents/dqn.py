@@ -1,22 +1,23 @@
-"""Deep Q-learning: double, dueling, n-step, prioritised and distributional, each a switch.
+"""Deep Q-learning (DQN), with settings for double, dueling, n-step, prioritised and distributional variants.
 
-Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1, minimises over transitions
-drawn from a replay, with a target network Q' that follows Q,
+Mnih et al., "Human-level control through deep reinforcement learning" (2015), algorithm 1: on transitions sampled from
+a replay buffer, with a target network Q' that is updated towards Q, minimise
 
     E[huber(r + gamma max_b Q'(s', b) - Q(s, a))].
 
-The switches, alone or together (all of them: Hessel et al., "Rainbow" (2018), less its noisy networks):
+The settings below can be combined (all of them together: Hessel et al., "Rainbow" (2018), without its noisy networks):
 
-    double           the maximum's action by Q, its value by Q' (van Hasselt, Guez and Silver 2016, equation 4): a
-                     maximum over noisy values is too high on average, and this is not
+    double           choose the maximising action by Q and evaluate it by Q' (van Hasselt, Guez and Silver 2016,
+                     equation 4): a maximum over noisy values is too high on average, and this is not
     n_step           rewards of n steps before the bootstrap (Sutton 1988); uncorrected, as in Rainbow
-    priority_exponent  replay in proportion to |error| ** exponent (Schaul et al. 2016)
+    priority_exponent  sample transitions in proportion to |error| ** exponent (Schaul et al. 2016)
     dueling          Q = V + A - mean A (Wang et al. 2016, equation 9)
-    head             "value"; "categorical", a distribution of the return on a fixed support (Bellemare et al. 2017,
-                     C51); or "quantile", its quantiles (Dabney et al. 2018, QR-DQN)
+    head             what is predicted: "value", the mean return; "categorical", its distribution on a fixed support
+                     (Bellemare et al. 2017, C51); or "quantile", its quantiles (Dabney et al. 2018, QR-DQN)
 
-Actions are epsilon-greedy, epsilon falling linearly. Masked actions are neither explored, chosen nor bootstrapped from.
-How often it learns is a ratio of updates to environment steps, so that it does not depend on the number of copies.
+Actions are epsilon-greedy, with epsilon decreasing linearly. Masked actions are neither explored, chosen nor used in
+the bootstrap. How often it learns is set as a ratio of updates to environment steps, so that it does not depend on the
+number of copies.
 
 Example:
     mlbits train dqn CartPole-v1
@@ -57,7 +58,7 @@ from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 
-_ROWS_AT_ONCE = 8192  # transitions drawn together for several compiled updates
+_ROWS_AT_ONCE = 8192  # transitions sampled together for several compiled updates
 
 
 @configuration(AgentError)
@@ -101,7 +102,7 @@ class DQNConfig:
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
 
     def check(self) -> None:
-        """Refuse an empty support."""
+        """Reject an empty support."""
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -113,11 +114,11 @@ class DQN:
         config: settings.
         observation_space: one seat's.
         action_space: one seat's: Discrete.
-        seed: of the first weights.
-        device: where the networks live.
+        seed: of the initial weights.
+        device: where the networks are kept.
 
     Attributes:
-        epsilon: share of random actions at present.
+        epsilon: current fraction of random actions.
         updates: gradient steps so far.
     """
 
@@ -148,14 +149,14 @@ class DQN:
         vector = box and len(observation_space.shape or ()) == 1
         small = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
         self._compiled = compiled_q_learning.layout(self.network.mlp.layers, self.optimizer.flat) if small else None
-        # Priorities change with every update, and with them what is drawn.
+        # Every update changes the priorities, and thereby which transitions are sampled next.
         several = small and config.priority_exponent == 0
         self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if several else 1
         self.epsilon, self.updates = 1.0 if config.learning_starts else config.epsilon_start, 0
 
     @property
     def experience(self) -> ReplaySpec:
-        """A replay, and a few new steps at a time."""
+        """A replay buffer, and a few new steps at a time."""
         return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
 
     @torch.no_grad()
@@ -169,18 +170,18 @@ class DQN:
         action = self._best(obs, legal_mask)
         if epsilon > 0.0:
             draw = torch.rand(count, generator=generator, device=some.device)
-            if not some.is_cpu or draw.numpy().min() < epsilon:  # asking a GPU would cost more than drawing
+            if not some.is_cpu or draw.numpy().min() < epsilon:  # on a GPU this check would cost more than drawing
                 action = torch.where(draw < epsilon, self._random(count, legal_mask, generator), action)
         return Decision(action, action, None)
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each action is played, exploration included unless ``greedy``, float64 [N, A]."""
+        """Probability of playing each action, including exploration unless ``greedy``, float64 [N, A]."""
         epsilon = 0.0 if greedy else self.epsilon
         return epsilon_greedy(self._best(obs, legal_mask), epsilon, legal_mask, self.num_actions)
 
     def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
-        """The actions of greatest Q, [N]."""
+        """The legal actions with the highest Q, [N]."""
         few = None if self._compiled is None else compiled_q_learning.q_values(self._compiled, self.optimizer.flat, obs)
         if few is None:
             return _masked(self.values(obs), legal_mask).argmax(-1)
@@ -194,19 +195,19 @@ class DQN:
 
     @torch.no_grad()
     def state_values(self, obs: Any, legal_mask: Tensor | None = None) -> Tensor:
-        """What states are worth: the greatest Q of their legal actions, [N]."""
+        """Values of states: the highest Q of their legal actions, [N]."""
         return _masked(self.values(obs), legal_mask).amax(-1)
 
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """As many updates as the steps played since the last call ask for.
+        """Make the updates that are due after the steps played since the last call.
 
         Args:
-            experience: the replay, with the latest steps in it.
-            progress: share of the run that is over, 0..1.
-            generator: draws from the replay; on the CPU.
+            experience: the replay buffer, with the latest steps in it.
+            progress: fraction of the run that is over, 0..1.
+            generator: for sampling from the replay buffer; on the CPU.
 
         Returns:
-            Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, updates so far; nothing
+            Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, updates so far; empty
             during warm-up.
         """
         config = self.config
@@ -214,8 +215,8 @@ class DQN:
             self.returns_seen.check(experience.latest, config.v_min, config.v_max)
         if experience.added < config.learning_starts:
             return {}
-        share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
-        self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+        decayed = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
+        self.epsilon = config.epsilon_start + decayed * (config.epsilon_end - config.epsilon_start)
         self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
         due = int((experience.added - config.learning_starts) * config.replay_ratio)
@@ -253,7 +254,7 @@ class DQN:
         return {"loss": loss.detach(), "q": q, "error": error.abs().mean(), "grad_norm": grad_norm}
 
     def _compiled_updates(self, drawn: Transitions) -> dict[str, Any]:
-        """:meth:`_update` for each of several minibatches, for plain Q on the CPU; the metrics of the last."""
+        """:meth:`_update` for each of several minibatches, for plain Q on the CPU; returns the last one's metrics."""
         assert self._compiled is not None
         config, optimizer = self.config, self.optimizer
         metrics: dict[str, Any] = compiled_q_learning.q_learning(
@@ -267,7 +268,7 @@ class DQN:
 
     @torch.no_grad()
     def _target(self, drawn: Transitions) -> Tensor:
-        """What the chosen action's output should be: [N], or probabilities or quantiles [N, K]."""
+        """Targets for the output of the action that was played: [N], or probabilities or quantiles [N, K]."""
         out = self.target.forward(drawn.next_obs)
         by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
         following = _of_action(out, _masked(by, drawn.next_mask).argmax(-1))
@@ -285,7 +286,7 @@ class DQN:
         return (quantile_huber_loss if self.config.head == "quantile" else categorical_loss)(chosen, target)
 
     def _error(self, chosen: Tensor, target: Tensor) -> Tensor:
-        """Each transition's error for the replay's priorities, [N]; of a categorical head KL(target, chosen)."""
+        """Each transition's error, for its priority, [N]; with a categorical head KL(target, chosen)."""
         if self.config.head == "categorical":
             return categorical_loss(chosen, target) + torch.xlogy(target, target).sum(-1)
         return target - chosen if self.config.head == "value" else (target - chosen).mean(-1)
@@ -299,11 +300,11 @@ class DQN:
     def _random(self, count: int, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         if mask is None:
             return torch.randint(self.num_actions, (count,), generator=generator, device=self.device)
-        # Not times the mask: a draw may be 0, and then what is masked would do as well.
+        # Not multiplied by the mask: a random number may be 0, and would then tie with masked actions.
         return _masked(torch.rand(mask.shape, generator=generator, device=self.device), mask).argmax(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, target, optimiser, exploration and what has been seen of returns, copied."""
+        """A copy of weights, target weights, optimiser, exploration and the range of returns seen."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
         state |= prefixed("target", self.target.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict())
@@ -311,7 +312,7 @@ class DQN:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
             AgentError: if names or shapes are not those of this network.
@@ -324,7 +325,7 @@ class DQN:
 
 
 def _of_action(out: Tensor, action: Tensor) -> Tensor:
-    """What [N, A, ...] says of each row's action, [N, ...]."""
+    """The entries of [N, A, ...] at each row's action, [N, ...]."""
     index = action.view(-1, *[1] * (out.dim() - 1)).expand(-1, 1, *out.shape[2:])
     return out.gather(1, index).squeeze(1)
 

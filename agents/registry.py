@@ -1,6 +1,6 @@
-"""The registry of agents: what an entry says, look-up by name, agents of one's own, bots.
+"""The registry of agents: what an entry contains, look-up by name, registration of custom agents, bots.
 
-The entries stand in ``agents/__init__.py``, one line an agent; what they name is imported at first use.
+The entries are in ``agents/__init__.py``, one per agent; the modules that they name are imported at first use.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class AgentEntry:
         agent: name of its class.
         config: name of its config dataclass.
         summary: one line for lists.
-        actions: the kinds of action space that it handles; "orders" are those of an OrderSpace, which is
-            multi-discrete too.
+        actions: the kinds of action space that it handles; "orders" is an OrderSpace, which counts as multi-discrete
+            too.
         observations: the kinds of observation space that it handles.
-        bot: whether it plays without having learnt.
-        trainer: the module that trains it, see :mod:`mlbits.selfplay.training`.
+        bot: whether it plays without any training.
+        trainer: the module that trains it; see :mod:`mlbits.selfplay.training`.
     """
 
     module: str
@@ -50,11 +50,11 @@ class AgentEntry:
     def make(
         self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int, device: Any
     ) -> Any:
-        """An agent for one seat's spaces.
+        """Make an agent for one seat's spaces.
 
         Raises:
-            AgentError: if it cannot handle the spaces; the message says which agents can.
-            GameError: if no agent can.
+            AgentError: if the agent does not support the spaces; the message lists the agents that do.
+            GameError: if no agent supports them.
         """
         from mlbits.agents.agent import AgentError
         from mlbits.agents.networks.features import observation_kind
@@ -79,10 +79,10 @@ AGENTS: Registry[AgentEntry] = Registry("agent")
 
 
 def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
-    """What kinds of action space a space is: "orders" besides "multi_discrete" for orders on a graph.
+    """The kinds of action space that a space counts as: an OrderSpace is both "orders" and "multi_discrete".
 
     Raises:
-        GameError: if no agent can act in it.
+        GameError: if no agent supports it.
     """
     kind = action_layout(space).kind
     return ("orders", kind) if isinstance(space, OrderSpace) else (kind,)
@@ -94,51 +94,51 @@ def _either(kinds: tuple[str, ...]) -> str:
 
 
 def agent_entry(name: str) -> AgentEntry:
-    """A registered agent.
+    """Look up a registered agent.
 
     Args:
-        name: a registered one, or "module:name" for one that is known once the module has been imported.
+        name: a registered name, or "module:name" for an agent that the module registers when it is imported.
 
     Raises:
-        UnknownIdError: with the nearest known name.
+        UnknownIdError: for an unknown name; the message suggests the nearest known one.
         GameError: if the module cannot be imported.
     """
     return AGENTS[check_agent(name)]
 
 
 def check_agent(name: str, folders: Sequence[str] | None = None) -> str:
-    """Refuse an agent's name that is not known.
+    """Check that an agent's name is known, and strip the module from it.
 
     Args:
-        name: a registered one, or "module:name".
-        folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
+        name: a registered name, or "module:name".
+        folders: where to look for the module if a file named it; see :func:`mlbits.envs.origins.import_module`.
 
     Returns:
         The name without the module.
 
     Raises:
-        UnknownIdError: with the nearest known name.
+        UnknownIdError: for an unknown name; the message suggests the nearest known one.
         GameError: if the module cannot be imported.
     """
     return AGENTS.check(name, folders)
 
 
 def agent_module(name: str) -> str:
-    """The module that another process imports to know an agent; "" for our own."""
+    """The module that another process has to import to register an agent; "" for built-in agents."""
     return AGENTS.module(name)
 
 
 def bot_names() -> list[str]:
-    """Names of the agents that play without having learnt."""
+    """Names of the agents that play without any training."""
     return [name for name, entry in AGENTS.items() if entry.bot]
 
 
 def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, device: Any) -> Any:
-    """A bot with its default settings.
+    """Make a bot with its default settings.
 
     Raises:
-        UnknownIdError: with the nearest known name.
-        AgentError: if the agent is no bot, or cannot play with these spaces.
+        UnknownIdError: for an unknown name; the message suggests the nearest known one.
+        AgentError: if the agent is not a bot, or does not support the spaces.
     """
     from mlbits.agents.agent import AgentError
 
@@ -149,9 +149,9 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
 
 
 def register_agent(name: str, entry: AgentEntry) -> None:
-    """Make an agent of one's own known to ``mlbits train``; in another process "module:name" is known.
+    """Register a custom agent, for ``mlbits train`` too; other processes find it as "module:name".
 
     Raises:
-        GameError: if the name is malformed, or taken by another agent.
+        GameError: if the name is malformed, or already taken by another agent.
     """
     AGENTS.register(name, entry, importable_name(caller()))

@@ -1,8 +1,8 @@
-"""Write the tables of settings into the pages of ``docs``, from the configs: ``python docs/settings_tables.py``.
+"""Update the tables of settings in the pages of ``docs`` from the configs: ``python docs/settings_tables.py``.
 
-A table stands between ``<!-- settings: dqn -->`` and ``<!-- end -->``. Several agents, ``<!-- settings: sb3-ppo sb3-a2c
--->``, have one table with a column of defaults each; ``<!-- settings: run; pool, pool_every -->`` has those settings
-alone. What the tables say stands in the configs' fields (``mlbits.envs.core.config_fields``).
+A table is between ``<!-- settings: dqn -->`` and ``<!-- end -->``. Several agents, as in ``<!-- settings: sb3-ppo
+sb3-a2c -->``, get one table with a column of defaults for each; ``<!-- settings: run; pool, pool_every -->`` lists only
+these settings. The contents come from the configs' fields (``mlbits.envs.core.config_fields``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OTHERS = {"run": RunConfig, "tournament": TournamentConfig}
 
 
 def main() -> None:
-    """Write all tables."""
+    """Update all tables."""
     for page in sorted(FOLDER.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (new := written(text)) != text:
@@ -34,22 +34,22 @@ def main() -> None:
 
 
 def written(text: str) -> str:
-    """A page with its tables as the configs have them."""
+    """The text of a page with its tables updated from the configs."""
     return TABLE.sub(lambda match: match[1] + table(match[2]) + "\n", text)
 
 
 def table(asked: str) -> str:
-    """The table of a marker.
+    """The table for a marker.
 
     Args:
-        asked: names of agents, "run" or "tournament"; after a semicolon the settings wanted, all without it.
+        asked: names of agents, "run" or "tournament"; then, after a semicolon, the settings to list (all without it).
 
     Raises:
-        ValueError: for a setting that there is not.
+        ValueError: for an unknown setting.
     """
     names, _, chosen = asked.partition(";")
     configs = {name: OTHERS.get(name) or agent_entry(name).config_class() for name in names.split()}
-    fields: dict[str, dict[str, tuple[str, ...]]] = {}  # by setting, then agent: what it is
+    fields: dict[str, dict[str, tuple[str, ...]]] = {}  # by setting, then by agent: cells with its meaning
     several = len(configs) > 1
     for agent, config in configs.items():
         for field in dataclasses.fields(config):
@@ -75,16 +75,16 @@ _HEAD = ["setting", "default", "range", "meaning"]
 
 def _meaning(config: Any, field: dataclasses.Field[Any], several: bool) -> tuple[str, ...]:
     known = setting_of(field)
-    said = known.help if known else ""
+    text = known.help if known else ""
     hint = typing.get_type_hints(config)[field.name]
     choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
     within = ", ".join(f"`{_code(choice)}`" for choice in choices) or range_text(config, field)
-    cells = ("; ".join(part for part in (said, within) if part),) if several else (within, said)
+    cells = ("; ".join(part for part in (text, within) if part),) if several else (within, text)
     return tuple(cell.replace("|", "\\|") for cell in cells)
 
 
 def _together(meanings: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """What a setting is: once, and for agents that mean something else by it after their names."""
+    """A setting's meaning, followed by any different meanings with the names of the agents that they are for."""
     first = next(iter(meanings.values()))
     others = [f"`{agent}`: {' '.join(cells)}" for agent, cells in meanings.items() if cells != first]
     return (*first[:-1], ". ".join([first[-1], *dict.fromkeys(others)]))
@@ -104,7 +104,7 @@ def _code(value: Any) -> str:
 
 
 def blocks(text: str) -> Sequence[str]:
-    """What the markers of a page ask for."""
+    """The contents of a page's markers."""
     return [match[2] for match in TABLE.finditer(text)]
 
 

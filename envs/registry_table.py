@@ -1,4 +1,4 @@
-"""The table that all registries are: games, agents and evaluations by name, one's own among them.
+"""The class of all registries: games, agents and reproductions by name, built-in and custom.
 
 Example:
     >>> fruit = Registry[int]("fruit", {"apple": 1, "pear": 2})
@@ -7,7 +7,7 @@ Example:
     >>> fruit["aple"]
     Traceback (most recent call last):
     mlbits.envs.core.errors.UnknownIdError: unknown fruit 'aple'; did you mean 'apple'?
-    >>> fruit.register("plum", 3, "orchard")  # by a module of one's own, which "orchard:plum" imports
+    >>> fruit.register("plum", 3, "orchard")  # by a custom module, which "orchard:plum" imports
     True
     >>> list(fruit), fruit.module("plum")
     (['apple', 'pear', 'plum'], 'orchard')
@@ -29,12 +29,12 @@ _NAME = re.compile(r"[^\s:-][^\s:]*")  # neither "module:name" nor a flag
 
 
 class Registry(UserDict[str, T]):
-    """Entries by name, in the order of their registration; a mapping whose KeyError suggests the nearest name.
+    """Entries by name, in the order of registration: a mapping whose KeyError suggests the nearest name.
 
     Args:
-        kind: what the entries are, for messages: "agent".
-        entries: the first of them.
-        argument: what a name is called where one is registered, for messages.
+        kind: what the entries are, for error messages: "agent".
+        entries: the first entries.
+        argument: what the function that registers an entry calls its name, for error messages.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, T] | None = None, *, argument: str = "name") -> None:
@@ -46,39 +46,39 @@ class Registry(UserDict[str, T]):
         """Add an entry.
 
         Args:
-            name: a new one. With an entry equal to the one that it has it may come again, as from a notebook's cell.
-            entry: what it names.
-            module: the one that another process imports to know the name; "" for our own.
+            name: a new name. It may be registered again with an equal entry, as when a notebook's cell is run twice.
+            entry: the entry.
+            module: the module that another process has to import to register it; "" for built-in entries.
 
         Returns:
             Whether the name is new.
 
         Raises:
-            GameError: if the name is malformed, or taken by another entry.
+            GameError: if the name is malformed, or already taken by another entry.
         """
         if not _NAME.fullmatch(name):
             raise GameError(f"{self._argument}: got {name!r}; wanted one without spaces, ':' or a '-' in front")
         if name in self:
             if self[name] == entry:
                 return False
-            raise GameError(f"{self._argument}: the {self._kind} {name!r} is registered already; wanted another name")
+            raise GameError(f"{self._argument}: the {self._kind} {name!r} is already registered; wanted another name")
         self[name] = entry
         if module:
             self._modules[name] = module
         return True
 
     def check(self, name: str, folders: Sequence[str] | None = None) -> str:
-        """Refuse a name that is not known.
+        """Check that a name is known, and strip the module from it.
 
         Args:
-            name: a registered one, or "module:name" for one that is known once the module has been imported.
-            folders: of the module, where a file has named it; see :func:`mlbits.envs.origins.import_module`.
+            name: a registered name, or "module:name" for an entry that the module registers when it is imported.
+            folders: where to look for the module if a file named it; see :func:`mlbits.envs.origins.import_module`.
 
         Returns:
             The name without the module.
 
         Raises:
-            UnknownIdError: with the nearest known name.
+            UnknownIdError: for an unknown name; the message suggests the nearest known one.
             GameError: if the module cannot be imported.
         """
         module, colon, own = name.rpartition(":")
@@ -88,11 +88,11 @@ class Registry(UserDict[str, T]):
         return own
 
     def module(self, name: str) -> str:
-        """The module that another process imports to know a name; "" for our own."""
+        """The module that another process has to import to register a name; "" for built-in entries."""
         return self._modules.get(name, "")
 
     def copy(self) -> Registry[T]:
-        """A registry of the same entries, which is changed alone."""
+        """A new registry with the same entries, independent of this one."""
         other = Registry[T](self._kind, self.data, argument=self._argument)
         other._modules = dict(self._modules)
         return other

@@ -16,11 +16,11 @@ EVALS["cartpole"] = EvalEntry(
 )
 EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
-    "the classic agents beside Stable-Baselines3 and published figures",
+    "the classic agents compared with Stable-Baselines3 and published figures",
 )
 EVALS["supervised-vs-rl"] = EvalEntry(
     "mlbits.evals.reproductions.supervised_vs_rl:reproduce",
-    "rewards take n times the examples that n labels take, or not",
+    "whether learning from rewards takes n times the examples of learning from n labels",
 )
 EVALS["diplomacy"] = EvalEntry(
     "mlbits.evals.reproductions.diplomacy:reproduce",
@@ -28,17 +28,17 @@ EVALS["diplomacy"] = EvalEntry(
 )
 EVALS["openspiel"] = EvalEntry(
     "mlbits.evals.reproductions.openspiel:reproduce",
-    "NashConv, alpha-rank and Elo are OpenSpiel's, on the same inputs",
+    "NashConv, alpha-rank and Elo agree with OpenSpiel's on the same inputs",
 )
 EVALS["fictitious-play"] = EvalEntry(
     "mlbits.evals.reproductions.fictitious_self_play:reproduce",
-    "a pool of past selves is harder to exploit than plain self-play",
+    "self-play against a pool of past policies is less exploitable than plain self-play",
 )
 EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
-    "max Q is too high, and double Q-learning cures it, table and DQN",
+    "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
 )
 EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
-    "networks that see how similar they are keep cooperating, in part",
+    "networks that observe how similar they are keep cooperating, in part",
 )

@@ -1,6 +1,6 @@
-"""The registry of reproductions: what an entry says, look-up by name, reproductions of one's own.
+"""The registry of reproductions: what an entry contains, look-up by name, registration of custom reproductions.
 
-The entries stand in ``evals/__init__.py``, one line each; what they name is imported at first use.
+The entries are in ``evals/__init__.py``, one per reproduction; the functions that they name are imported at first use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EvalEntry:
     summary: str
 
     def load(self) -> Callable[..., dict[str, Any]]:
-        """The function itself."""
+        """Import the function."""
         found: Callable[..., dict[str, Any]] = resolve_name(self.target)
         return found
 
@@ -37,22 +37,22 @@ EVALS: Registry[EvalEntry] = Registry("evaluation")
 
 
 def eval_entry(name: str) -> EvalEntry:
-    """A registered reproduction.
+    """Look up a registered reproduction.
 
     Args:
-        name: a registered one, or "module:name" for one that is known once the module has been imported.
+        name: a registered name, or "module:name" for a reproduction that the module registers when it is imported.
 
     Raises:
-        UnknownIdError: with the nearest known name.
+        UnknownIdError: for an unknown name; the message suggests the nearest known one.
         GameError: if the module cannot be imported.
     """
     return EVALS[EVALS.check(name)]
 
 
 def register_eval(name: str, entry: EvalEntry) -> None:
-    """Make a reproduction of one's own known to ``mlbits reproduce``; in another process "module:name" is known.
+    """Register a custom reproduction, for ``mlbits reproduce`` too; other processes find it as "module:name".
 
     Raises:
-        GameError: if the name is malformed, or taken by another reproduction.
+        GameError: if the name is malformed, or already taken by another reproduction.
     """
     EVALS.register(name, entry, importable_name(caller()))

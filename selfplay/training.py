@@ -1,17 +1,17 @@
-"""Starting and continuing training runs: an agent's entry names its trainer, and that does the rest.
+"""Starting and resuming training runs, by the trainer that the agent's entry in the registry names.
 
 A trainer is a module with
 
 - ``train(settings, out, *, console, measure)``, as :func:`train` here;
 - ``resume(folder, settings, *, total_steps, console, measure)``, as :func:`resume` here;
-- ``RESUMABLE = False`` where a run that was cut short cannot go on.
+- ``RESUMABLE = False`` if its interrupted runs cannot be resumed.
 
-Both give the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. A trainer that hands its
-iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` has the curves, evaluations, checkpoints and summary of
-all.
+Both functions return the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. A trainer that
+passes its iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` gets the same curves, evaluations, checkpoints
+and summary as all others.
 
-Most agents are trained by :mod:`mlbits.selfplay.loop`; those of Stable-Baselines3 have a loop of their own,
-:mod:`mlbits.selfplay.sb3_training`. A trainer is imported when a run asks for it.
+Most agents are trained by :mod:`mlbits.selfplay.loop`, Stable-Baselines3's by :mod:`mlbits.selfplay.sb3_training`. A
+trainer is imported when a run needs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlbits.selfplay.session import Measure
 
 
 class Trainer(Protocol):
-    """What a trainer's module has; see above."""
+    """The functions of a trainer's module; see this module's docstring."""
 
     def train(
         self, settings: Settings, out: str | Path | None, *, console: bool, measure: Measure | None
@@ -38,18 +38,18 @@ class Trainer(Protocol):
     def resume(
         self, folder: Path, settings: Settings, *, total_steps: int | None, console: bool, measure: Measure | None
     ) -> tuple[Path, dict[str, Any]]:
-        """Continue a run."""
+        """Resume a run."""
 
 
 def trainer_of(agent: str) -> Trainer:
-    """The trainer that an agent's entry names.
+    """Import the trainer that an agent's entry names.
 
     Args:
         agent: a registered agent's name.
 
     Raises:
-        UnknownIdError: with the nearest known name.
-        ConfigError: if the module cannot be imported, or is no trainer.
+        UnknownIdError: for an unknown name; the message suggests the nearest known one.
+        ConfigError: if the module cannot be imported, or is not a trainer.
     """
     name = agent_entry(agent).trainer
     try:
@@ -63,7 +63,7 @@ def trainer_of(agent: str) -> Trainer:
 
 
 def resumable(agent: str) -> bool:
-    """Whether a run of this agent that was cut short can go on."""
+    """Whether an interrupted run of this agent can be resumed."""
     return bool(getattr(trainer_of(agent), "RESUMABLE", True))
 
 
@@ -76,15 +76,15 @@ def train(
         settings: of the run, from :func:`mlbits.selfplay.runs.config.resolve`.
         out: its folder; None makes one under ``runs``.
         console: whether to show progress.
-        measure: asked at every evaluation for more to record; ``mlbits.train`` and the command give
-            :func:`mlbits.evals.training_probes.during_training`.
+        measure: a function called at every evaluation for further measurements to record; ``mlbits.train`` and the
+            command line pass :func:`mlbits.evals.training_probes.during_training`.
 
     Returns:
         The folder and the summary.
 
     Raises:
-        MlbitsError: for settings that do not fit, a folder that holds another run, or numbers that are not finite.
-        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe asks for the run's end; it is saved before.
+        MlbitsError: for invalid settings, a folder that holds another run, or numbers that are not finite.
+        RunInterrupted: a KeyboardInterrupt, after a signal or a closed pipe; the run is saved first.
     """
     return trainer_of(settings.agent).train(settings, out, console=console, measure=measure)
 
@@ -92,21 +92,21 @@ def train(
 def resume(
     folder: str | Path, *, total_steps: int | None = None, console: bool = True, measure: Measure | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run from its newest whole checkpoint (from the start where there is none yet).
+    """Resume a run from its newest intact checkpoint (from the start if there are no checkpoints yet).
 
     Args:
         folder: the run's folder.
-        total_steps: a new end; None keeps the run's own.
+        total_steps: a new total number of steps; None keeps the run's own.
         console: whether to show progress.
-        measure: asked at every evaluation for more to record, as by :func:`train`.
+        measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
 
     Returns:
         The folder and the summary.
 
     Raises:
-        RunError: if the folder is no run, or one that cannot go on.
-        CheckpointError: if there are checkpoints and none is usable.
-        RunInterrupted: as :func:`train` does.
+        RunError: if the folder is not a run, or the run cannot be resumed.
+        CheckpointError: if there are checkpoints but none is usable.
+        RunInterrupted: as for :func:`train`.
     """
     folder, settings = Path(folder), read_settings(folder)
     trainer = trainer_of(settings.agent)

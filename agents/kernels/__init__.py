@@ -1,8 +1,8 @@
-"""Kernels: fast paths of updates. Tensors in, tensors out; no module, config or replay buffer is seen here.
+"""Kernels: fast implementations of updates and passes, which take tensors and return tensors.
 
-Each gives the numbers of plain code beside its caller, to which its test holds it. With ``MLBITS_KERNELS=0`` in the
-environment that plain code runs instead (to read it in a debugger, or to suspect a kernel): slower, equal up to
-rounding. The products of TRPO's natural gradient have no plain form outside their tests.
+Each has a plain implementation beside its caller, with which its test compares it. With ``MLBITS_KERNELS=0`` in the
+environment the plain code runs instead (to read it in a debugger, or to suspect a kernel): slower, equal up to rounding.
+The passes of TRPO have a plain form in their tests alone. Modules, configs and replay buffers do not belong here.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""What lies between products in bfloat16: narrow first layers and heads, biases, ReLUs, their gradients, roundings.
+"""The operations between products in bfloat16: narrow first layers and heads, biases, ReLUs, gradients, rounding.
 
-How: each function is one compiled pass over memory on the CPU, where torch would take a dozen operations over memory
-that no longer fits the nearest cache. On a GPU they are torch operations, and tests compare the two.
+How: on the CPU each function is one compiled pass over memory, where torch would take a dozen operations over memory
+that no longer fits in the nearest cache. On a GPU they are torch operations, and tests compare the two.
 
-Shapes: activations and their gradients are bfloat16 [N, h]; all else is float32.
+Shapes: activations and their gradients are bfloat16 [N, h]; everything else is float32.
 Gain: 1.3 times the speed of torch's operations in a whole update (see :mod:`~mlbits.agents.kernels.bfloat16_mlp`).
 
 Example:
@@ -24,12 +24,12 @@ from torch import Tensor
 
 from mlbits.envs.engine.kernel_cache import njit
 
-# Up to these widths on the narrow side the loops here are faster on a CPU than torch's operations.
+# Up to these numbers of inputs and of outputs the loops here are faster on a CPU than torch's operations.
 _NARROW_INPUT, _NARROW_HEAD = 64, 8
 
 
 class Block:
-    """A contiguous tensor, and on the CPU its memory as Numba takes it, looked up once.
+    """A contiguous tensor and, on the CPU, a NumPy view of its memory for Numba, made only once.
 
     Attributes:
         tensor: float32 or bfloat16.
@@ -45,7 +45,7 @@ class Block:
 
 
 def first(x: Block, weight: Block, bias: Block, out: Block) -> None:
-    """max(x W + b, 0).
+    """The first layer, max(x W + b, 0).
 
     Args:
         x: float32 [N, d].
@@ -60,7 +60,7 @@ def first(x: Block, weight: Block, bias: Block, out: Block) -> None:
 
 
 def middle(z: Block, bias: Block) -> None:
-    """max(z + b, 0), in place.
+    """The bias and ReLU of a layer between, max(z + b, 0), in place.
 
     Args:
         z: bfloat16 [N, h].
@@ -73,7 +73,7 @@ def middle(z: Block, bias: Block) -> None:
 
 
 def last(z: Block, bias: Block, head: Block, head_bias: Block, out: Block) -> None:
-    """Hidden h = max(z + b, 0), in place, and the head's h W^T + b from it before it is rounded.
+    """The last hidden layer h = max(z + b, 0), in place, and the head's h W^T + b from h before rounding.
 
     Args:
         z: bfloat16 [N, h].
@@ -98,7 +98,7 @@ def last_backward(
     Args:
         grad: float32 [N, k].
         head: float32 [k, h].
-        hidden: what :func:`last` left in place, [N, h].
+        hidden: h from :func:`last`, bfloat16 [N, h].
         out: bfloat16 [N, h].
         total: of the layer's bias, float32 [h].
         head_grad: float32 [k, h].
@@ -116,7 +116,7 @@ def last_backward(
 
 
 def middle_backward(grad: Block, hidden: Block, total: Block) -> None:
-    """A gradient past a ReLU, in place; its sum over rows.
+    """Back-propagate a gradient through a ReLU, in place, and sum it over rows.
 
     Args:
         grad: bfloat16 [N, h].
@@ -149,7 +149,7 @@ def first_backward(grad: Block, hidden: Block, x: Block, weight_grad: Block, tot
 
 
 def first_inputs(grad: Block, hidden: Block, weight: Block, out: Block) -> None:
-    """From the gradient of :func:`first`'s output to that of some of its inputs.
+    """From the gradient of :func:`first`'s output to those of some of its inputs.
 
     Args:
         grad: bfloat16 [N, h].
@@ -180,14 +180,14 @@ def widen(vector: Block, out: Block) -> None:
         _widen(vector.array.reshape(-1), out.array.reshape(-1))
 
 
-# A bfloat16 is the upper half of a float32; to round to the nearest (to even in the middle) is to add before cutting.
-# Comparisons are turned round so that NaN, for which all are false, gets through. Short loops, one after another over a
-# row, are what the compiler makes vector instructions of; sums over a row may be taken in any order ("reassoc").
+# A bfloat16 is the upper half of a float32; rounding to the nearest (ties to even) is an addition before truncation.
+# Comparisons are written so that NaN, for which all are false, propagates. The loops over a row are short and separate,
+# so that the compiler can vectorise them; sums over a row may be computed in any order ("reassoc").
 
 
 @njit(cache=True)
 def rounded(bits: Any) -> Any:
-    """The bits of a float32 (uint32) as those of a bfloat16 (uint16)."""
+    """The bits of a float32 (uint32) rounded to those of a bfloat16 (uint16)."""
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
@@ -253,7 +253,7 @@ def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head
     head_total[:] = 0
     past, value = np.empty((4, width), np.float32), np.empty((4, width), np.float32)
     bits, value_bits = past.view(np.uint32), value.view(np.uint32)
-    for block in range((len(grad) + 3) // 4):  # sums over four rows at a time: fewer times through memory
+    for block in range((len(grad) + 3) // 4):  # sums over four rows at a time: fewer passes over memory
         past[:] = 0
         value[:] = 0
         for r in range(min(4, len(grad) - 4 * block)):
@@ -275,12 +275,12 @@ def _last_backward(grad: Any, head: Any, hidden: Any, out: Any, total: Any, head
 
 @njit(cache=True, fastmath={"contract"})
 def _add_four(left: Any, row: Any, right: Any, out: Any) -> None:
-    """Add the outer products of four rows from ``row`` on (fewer at the end) of two matrices."""
+    """Add the outer products of four rows of ``left``, from ``row`` on (fewer at the end), with those of ``right``."""
     last = len(left) - 1
     for i in range(len(out)):
         a, b = left[row, i], left[min(row + 1, last), i]
         c, d = left[min(row + 2, last), i], left[min(row + 3, last), i]
-        for j in range(out.shape[1]):  # beyond the end the right one is 0
+        for j in range(out.shape[1]):  # beyond the end the right factor is 0
             out[i, j] += (a * right[0, j] + b * right[1, j]) + (c * right[2, j] + d * right[3, j])
 
 

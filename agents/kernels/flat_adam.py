@@ -1,9 +1,10 @@
-"""Adam with gradient clipping over one flat vector, and a target network that follows.
+"""Adam with gradient clipping over one flat vector, and updates of a target network.
 
 How: the parameters become views of one vector and their gradients views of another, so that zeroing, clipping and Adam
-are a few operations in all in place of as many per tensor: the operation behind ``torch.optim.Adam(fused=True)``. The
-arithmetic is that of ``torch.optim.Adam`` and ``clip_grad_norm_`` (tested against them). Not torch's own class, because
-making one imports torch's compiler: a CPU-second at the start of every run, as much as learning CartPole takes.
+take a few operations in all instead of a few per tensor; Adam is the operation behind ``torch.optim.Adam(fused=True)``.
+The arithmetic is that of ``torch.optim.Adam`` and ``clip_grad_norm_`` (tested against them). Torch's own class is not
+used, because making one imports torch's compiler: a CPU-second at the start of every run, as much as learning CartPole
+takes.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from mlbits.agents.kernels.fused_adam import adam_and_polyak, vectors
 
 
 class Vectors(NamedTuple):
-    """What a step reads and writes, all [n] but for the number of steps [].
+    """The tensors that a step reads and writes: all [n], except the number of steps [].
 
     Attributes:
         flat: the parameters.
         grad: their gradient.
         first: the first moment.
         second: the second moment.
-        target: the target network's parameters; empty without one.
-        steps: how many steps there were.
+        target: the target network's parameters; empty without a target network.
+        steps: number of steps so far.
     """
 
     flat: Tensor
@@ -42,19 +43,19 @@ class Vectors(NamedTuple):
 
 
 class FlatAdam:
-    """Adam (Kingma and Ba 2015, algorithm 1) over some parameters.
+    """Adam (Kingma and Ba 2015, algorithm 1).
 
     Args:
-        parameters: moved, in place, into one vector; each belongs to one FlatAdam at most.
+        parameters: become views of one vector, in place; a parameter belongs to at most one FlatAdam.
         learning_rate: step size.
-        max_grad_norm: the gradient's L2 norm is clipped to this; ``math.inf`` leaves it.
+        max_grad_norm: the gradient's L2 norm is clipped to this; ``math.inf`` for no clipping.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
-        target: the parameters of a target network, in the same order, moved likewise.
+        target: the parameters of a target network, in the same order; they become views too.
 
     Attributes:
-        learning_rate: may be set anew before any step.
-        vectors: what a step reads and writes.
+        learning_rate: may be changed before any step.
+        vectors: the tensors that a step reads and writes.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
     """
@@ -83,7 +84,7 @@ class FlatAdam:
         self._arrays = tuple(vector.numpy() for vector in self.vectors) if fuses else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
-        # Copied one by one, parameters and gradients would be views of nothing, and every step without effect.
+        # Copied one by one, parameters and gradients would not be views of the vectors: steps would have no effect.
         parameters, target = copy.deepcopy(self._parameters, memo), copy.deepcopy(self._target, memo)
         made = FlatAdam(parameters, self.learning_rate, self.max_grad_norm, self.eps, self.betas, target)
         made.load_state_dict(self.state_dict())
@@ -100,7 +101,7 @@ class FlatAdam:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within, gradients pass through the network to its inputs; the parameters' are not computed."""
+        """A context in which gradients pass through the network to its inputs, but parameters get none."""
         for parameter in self._parameters:
             parameter.requires_grad_(False)
         try:
@@ -111,7 +112,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, tau: float = 0.0) -> Tensor:
-        """Clip and update; then let the target go a fraction ``tau`` of the way to the network.
+        """Clip and update; then move the target network a fraction ``tau`` of the way to the network.
 
         Returns:
             The gradient's norm before clipping, a tensor [].
@@ -135,7 +136,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def follow(self, tau: float) -> None:
-        """Let the target go a fraction ``tau`` of the way to the network; 1 makes them equal."""
+        """Move the target network a fraction ``tau`` of the way to the network; 1 makes them equal."""
         if tau == 1.0:
             self.vectors.target.copy_(self.vectors.flat)
         else:
@@ -146,13 +147,13 @@ class FlatAdam:
         return {name: getattr(self.vectors, name) for name in ("first", "second", "steps")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from saved moments."""
+        """Restore saved moments and the number of steps."""
         for name, value in self.state_dict().items():
             value.copy_(state[name])
 
 
 def _move(parameters: list[nn.Parameter], vector: Tensor) -> None:
-    """Move parameters, in place, into the beginning of a vector, of which they become views."""
+    """Copy parameters to the beginning of a vector, and make them views of it, in place."""
     start = 0
     for parameter in parameters:
         part = vector[start : start + parameter.numel()].view_as(parameter)

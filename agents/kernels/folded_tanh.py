@@ -2,10 +2,10 @@
 
 How: torch's vectorised ``tanh`` costs 165 ns for a row of 64, ``sigmoid`` 27 ns, a 64 x 64 product 88 ns. With
 s = sigmoid(2 z), a layer's output is 2 s - 1, so the next layer's 2 z is 4 s W + 2 (b - the sum of W's rows): the
-factors go into the (small) weights. Forward and backward pass are one autograd node, and each gradient's memory is used
-again.
+factors go into the (small) weights. Forward and backward pass are one autograd node, and the memory of gradients is
+reused.
 
-Shapes: [N, h] activations; worth it from 64 rows on.
+Shapes: [N, h] activations; faster from 64 rows on.
 Gain: 1.4 to 1.6 times the speed of a PPO update on 4,096 rows through two layers of 64.
 """
 
@@ -27,7 +27,7 @@ def folded_tanh(doubled: Tensor, layers: Layers) -> Tensor:
 
     Args:
         doubled: twice the first layer's pre-activation, [N, h].
-        layers: the parameters, of which those after the first layer are used.
+        layers: the parameters; those of the first layer are not used.
     """
     after_first = (*layers.weights, *layers.biases[1:], layers.head, layers.head_bias)
     return _FoldedTanh.apply(doubled, *after_first)  # type: ignore[no-untyped-call]

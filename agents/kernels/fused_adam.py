@@ -1,9 +1,9 @@
 """Fused Adam and Polyak target update: one pass over memory for the weights, both moments and the target network.
 
-How: an off-policy update of wide networks reads and writes every weight several times over: Adam's step, then the
-target's towards it. On the CPU one compiled loop does both while a weight is in a register. Vectors start at different
-places of a memory page (:func:`vectors`): else a CPU takes a write to one for a write to what it is about to read of
-the next, and waits (twice the time).
+How: an off-policy update of wide networks reads and writes every weight several times: in Adam's step, then in the
+target network's. On the CPU one compiled loop does both while a weight is in a register. The vectors start at different
+offsets within a memory page (:func:`vectors`): otherwise the CPU mistakes a write to one vector for a write to the
+address that it is about to read in the next, and waits (twice the time).
 
 Shapes: flat float32 vectors [n].
 Gain: 1.04 times the speed of a whole DDPG update with layers of 400 and 300 (:class:`FlatAdam` then calls torch twice).
@@ -32,7 +32,7 @@ _PAGE = 4096  # bytes
 
 
 def vectors(count: int, length: int, like: Tensor) -> Sequence[Tensor]:
-    """Zeros [length] of the type and on the device of ``like``, ``count`` of them, apart by a page and an eighth."""
+    """``count`` zero vectors [length] of ``like``'s type and device, each offset by another eighth of a page."""
     size = like.element_size()
     room = (-(-size * length // _PAGE) * _PAGE + _PAGE // 8) // size
     return torch.zeros(count, room, dtype=like.dtype, device=like.device)[:, :length].unbind()
@@ -51,12 +51,12 @@ def adam_and_polyak(
         first: first moment, [n].
         second: second moment, [n].
         target: the target network's weights, [n].
-        steps: how many steps there were, this one included.
+        steps: number of steps so far, including this one.
         learning_rate: step size.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: Adam's epsilon.
-        tau: fraction of the way to the new weights that the target goes.
+        tau: fraction of the way to the new weights that the target network moves.
     """
     scale, rate = np.float32(1 / math.sqrt(1 - beta2**steps)), np.float32(learning_rate / (1 - beta1**steps))
     new1, old2, new2 = np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)

@@ -1,4 +1,4 @@
-"""The tensors of an MLP, as kernels take them."""
+"""The parameters of an MLP as tensors, in the form that kernels take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Layers(NamedTuple):
 
     Attributes:
         is_index: for each input part, whether it holds indices into its table.
-        tables: for each input part, its weight in the first layer, [d, h_1]: d inputs, or d rows to look up.
+        tables: for each input part, its weight in the first layer, [d, h_1]: for d inputs, or with d rows to look up.
         weights: between hidden layers, L - 1 of them, [h_k, h_k+1].
         biases: of the hidden layers, L of them, [h_k].
         head: [out, h_L].

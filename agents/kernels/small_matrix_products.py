@@ -1,14 +1,14 @@
-"""Products of small matrices in compiled code: no call to a library, so they can stand inside a loop of updates.
+"""Products of small matrices in compiled code, without calls to a library, for use inside a compiled loop of updates.
 
-For the networks of control problems a call of torch costs as much as the product that it does (6 us for 32 rows through
-64 x 64, of which 3 are arithmetic), and the products that Numba knows take threads as they please. Here the innermost
-loop is written in LLVM's own vectors: a block of sums stays in registers while one pass goes over the depth, as in Goto
-and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): 8 x 32 of them in the 32 registers of
-AVX-512, else 6 x 16 in 16 registers of 256 bits (where 8 x 32 would take 0.65 to 0.8 of that speed). Columns of the
-right factor are laid side by side first. Every sum is taken in the order of the depth, whatever the block: its bits
-are the same.
+For the networks of control problems a call of torch costs as much as the product that it computes (6 us for 32 rows
+through 64 x 64, of which 3 are arithmetic), and the products that Numba supports start threads of their own. Here the
+innermost loop is written in LLVM vector instructions: a block of sums stays in registers while one pass goes over the
+inner dimension ("depth"), as in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008):
+8 x 32 sums in the 32 registers of AVX-512, else 6 x 16 in 16 registers of 256 bits (where 8 x 32 would reach 0.65 to
+0.8 of that speed). Columns of the right factor are first copied to contiguous rows. Every sum is computed in the order
+of the depth, whatever the block size, so the results are the same bit for bit.
 
-Matrices are flat float32 arrays with strides, so that a transposed factor is a change of strides.
+Matrices are flat float32 arrays with strides, so that transposing a factor only changes its strides.
 
 Example:
     >>> import numpy as np
@@ -31,16 +31,16 @@ from numba.extending import intrinsic
 from mlbits.envs.engine.kernel_cache import njit
 from mlbits.envs.engine.processor import compiles_for_avx512
 
-ir: Any = vars(cgutils)["ir"]  # of llvmlite, which Numba brings along
+ir: Any = vars(cgutils)["ir"]  # of llvmlite, a dependency of Numba
 _LANES, _VECTORS, _ROWS = (16, 2, 8) if compiles_for_avx512() else (8, 2, 6)
 _COLUMNS = _LANES * _VECTORS
 
 
 def _block_kernel(rows: int) -> Any:
-    """A function for compiled code: add to a block [rows, C] the product of [rows, depth] and [depth, C], C _COLUMNS.
+    """A function for compiled code that adds to a block [rows, C] the product of [rows, depth] and [depth, C].
 
-    Its arguments are (address of the left factor, elements between its rows, elements between its columns, address of
-    the right factor, address of the block, elements between the block's rows, depth), depth at least 1.
+    C is _COLUMNS. Its arguments are (address of the left factor, its row stride, its column stride, address of the
+    right factor, address of the block, the block's row stride, depth); strides in elements, depth at least 1.
     """
 
     @intrinsic
@@ -61,7 +61,7 @@ def _block_kernel(rows: int) -> Any:
 def _write_block(
     builder: Any, rows: int, left: Any, left_row: Any, left_step: Any, right: Any, out: Any, out_row: Any, depth: Any
 ) -> None:
-    """LLVM instructions of :func:`_block_kernel`."""
+    """Emit the LLVM instructions of :func:`_block_kernel`."""
     single, index = ir.FloatType(), ir.IntType(64)
     vector = ir.VectorType(single, _LANES)
     fma = cgutils.get_or_insert_function(
@@ -110,7 +110,7 @@ def add_product(
     left: Any, left_row: Any, left_step: Any, right: Any, right_step: Any, right_column: Any,
     out: Any, rows: Any, columns: Any, depth: Any,
 ) -> None:  # fmt: skip
-    """Add L R to what stands in ``out``.
+    """Add the product L R to ``out``.
 
     Args:
         left: L [rows, depth], flat; entry (i, k) at i * left_row + k * left_step.
@@ -149,7 +149,7 @@ def add_product(
 
 @njit(cache=True)
 def _aligned(count: Any) -> Any:
-    """Memory for numbers that begins with a line of the cache: vectors across two lines take twice the time."""
+    """Memory that starts at a cache line: vectors across two cache lines take twice the time."""
     memory = np.empty(count + _LANES, np.float32)
     start = (-memory.ctypes.data % 64) // 4
     return memory[start : start + count]
@@ -157,7 +157,7 @@ def _aligned(count: Any) -> Any:
 
 @njit(cache=True)
 def _lay(source: Any, begin: Any, step: Any, column: Any, panel: Any, depth: Any, width: Any) -> None:
-    """Up to _COLUMNS columns as rows of so many numbers, zeros after the last."""
+    """Copy up to _COLUMNS columns of ``source`` to rows of _COLUMNS numbers each, padded with zeros."""
     if width < _COLUMNS:
         panel[:] = 0
     if column == 1:

@@ -33,7 +33,7 @@ from mlbits.agents.kernels.layers import Layers
 
 
 class TanhMLPPasses:
-    """Tanh layers at N rows; their parameters must not change while this is used.
+    """Tanh layers evaluated at N rows; their parameters must not change while this object is used.
 
     Args:
         layers: the parameters.
@@ -61,7 +61,7 @@ class TanhMLPPasses:
 
         Args:
             tangents: v, a tensor for each parameter.
-            part_tangents: tangents of input parts, by their numbers; others are constant.
+            part_tangents: tangents of input parts, by index; parts without one are constant.
         """
         layers = self._layers
         change = tangents[self._biases[0]]
@@ -80,12 +80,12 @@ class TanhMLPPasses:
 
     @torch.no_grad()
     def vjp(self, grad: Tensor, into: Mapping[Any, Tensor], parts: Sequence[int] = ()) -> list[Tensor]:
-        """The vector-Jacobian product J^T u, added to what stands in ``into``.
+        """The vector-Jacobian product J^T u, added to the tensors in ``into``.
 
         Args:
             grad: u, a gradient of the outputs, [N, out].
             into: a tensor for each parameter.
-            parts: numbers of the input parts whose gradients are wanted.
+            parts: indices of the input parts whose gradients to return.
 
         Returns:
             The gradients of those parts.
@@ -108,7 +108,7 @@ class TanhMLPPasses:
         return [back @ self._tables[k].t() for k in parts]
 
     def _through(self, change: Tensor, layer: int) -> Tensor:
-        """A tangent or gradient [N, h] past the tanh of a layer, in place: times 1 - tanh^2."""
+        """A tangent or gradient [N, h] through the tanh of a layer, in place: multiplied by 1 - tanh^2."""
         return torch.ops.aten.tanh_backward.grad_input(change, self._hidden[layer], grad_input=change)
 
 

@@ -1,1 +1,4 @@
-"""Memory: replay buffers and the sum tree that prioritised ones draw from."""
+"""Memory: the replay buffer, and the sum tree for prioritised sampling.
+
+What is stored in it comes from ``selfplay``'s collector; losses computed from it belong to the algorithms.
+"""

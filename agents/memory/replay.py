@@ -1,21 +1,21 @@
-"""Replay: what was played lately, kept in a fixed amount of memory on the learner's device, and drawn from.
+"""A replay buffer: the latest transitions, in a fixed amount of memory on the learner's device, to sample from.
 
-Lin, "Self-improving reactive agents" (1992); Mnih et al. (2015). A ring of T steps of N = B x P streams (one a copy and
-seat) holds each step once, in the order of play, so that n-step returns are put together as they are drawn, with any n.
-A window of n steps stops early at an episode's end and at the newest step, and bootstraps from what followed there:
-never across the end of an episode, nor from the next one.
+Lin, "Self-improving reactive agents" (1992); Mnih et al. (2015). A circular buffer of T steps of N = B x P streams (one
+per copy and seat) holds each step once, in the order of play; n-step returns are computed when they are sampled, with
+any n. A window of n steps stops early at the end of an episode and at the newest step, and bootstraps from the
+observation that followed there: never across the end of an episode, and never from the next episode.
 
-Drawing uniformly, or in proportion to priority ** exponent (Schaul et al. 2016, "Prioritized Experience Replay",
-section 3.3, proportional) with importance weights that undo the bias. New transitions get the greatest priority so far.
+Sampling is uniform, or in proportion to priority ** exponent (Schaul et al. 2016, "Prioritized Experience Replay",
+section 3.3, proportional) with importance weights that correct the bias. New transitions get the top priority so far.
 
-Terminated and truncated steps differ: after a truncation the value of the last observation still counts. Where actions
-are masked, the legal actions of an episode's last observation are not known, so that truncated steps are not replayed.
+Terminated and truncated steps differ: after a truncation the value of the final observation still counts. If actions
+are masked, the legal actions at an episode's final observation are not known, so truncated steps are not sampled.
 
-Where seats wait for their turns, a stream's steps are its decisions: a pass takes no room, and is neither drawn nor
-counted. A decision is open until its seat's next one, or the episode's end, which settle it: its reward is all that the
-seat has earned until then, discounted once, and what it has led to is what the seat sees at its next decision. Open
-decisions are not drawn. One whose seat still waits when its episode is truncated stays without an outcome, and is never
-drawn. A window of n steps is one of n decisions.
+If seats wait for their turns, the steps of a stream are its decisions: a pass is not stored, sampled or counted. A
+decision is open until its seat's next decision or the end of the episode settles it: its reward is then all that the
+seat has earned since, discounted once, and its next observation is the one at the seat's next decision. Open decisions
+are not sampled. If a seat is still waiting when its episode is truncated, its last decision never gets an outcome and
+is never sampled. A window of n steps is one of n decisions.
 
 Example:
     replay = Replay(ReplaySpec(num_steps=4, capacity=10_000), batch.obs, action, mask=None)
@@ -36,7 +36,7 @@ from mlbits.agents.maths.open_decisions import next_turns_and_ends
 from mlbits.agents.maths.returns import decision_rewards
 from mlbits.agents.memory.sum_tree import SumTree
 
-_NOTHING = "replay: it holds no transition that may be drawn; wanted some of the learner's own added before"
+_NOTHING = "replay: holds no transition that may be sampled; wanted some of the learner's own added before"
 _REDRAWS = 20
 
 
@@ -44,15 +44,15 @@ class Transitions(NamedTuple):
     """N transitions of up to n steps.
 
     Attributes:
-        obs: [N, ...] or a dict of those.
-        action: what was drawn then, [N, ...].
+        obs: [N, ...] or a dict of such tensors.
+        action: the agent's sample at the time, [N, ...].
         reward: discounted sum over the window, [N].
         discount: of the value of ``next_obs``: gamma to the window's length, 0 where the episode terminated, [N].
-        next_obs: [N, ...].
-        next_mask: bool [N, A], legal actions of ``next_obs``, or None where all are.
-        mask: bool [N, A], those of ``obs``, or None.
-        weight: importance weights, the greatest of the draw being 1, [N]; None for uniform draws.
-        slot: where they lie in the replay, int64 [N].
+        next_obs: [N, ...] or a dict of such tensors.
+        next_mask: bool [N, A], legal actions at ``next_obs``, or None if all are legal.
+        mask: bool [N, A], legal actions at ``obs``, or None.
+        weight: importance weights, [N], of which the highest in each minibatch is 1; None for uniform sampling.
+        slot: rows of the buffer that they are in, int64 [N].
     """
 
     obs: Any
@@ -67,19 +67,19 @@ class Transitions(NamedTuple):
 
 
 class _Outcomes(NamedTuple):
-    """What N decisions have led to, in a part of a rollout whose steps are rows [t * B * P].
+    """The outcomes of N decisions, in a part of a rollout whose steps are rows [t * B * P].
 
     Attributes:
-        row: their own rows, one step late: what is below B * P was open before.
-        stream: of each.
-        slot: where they lie in the ring.
+        row: the decisions' own rows plus B * P; values below B * P are decisions that were open before.
+        stream: of each decision.
+        slot: rows of the buffer that they are in.
         seen: the row of the seat's next decision.
-        after: bool, that next decision comes just after the part.
+        after: bool, whether this next decision comes just after the part.
         end: the row of the step that ends the episode.
-        by_end: bool, the episode ends before another decision.
-        finished: bool, and it terminates.
-        known: bool, the outcome is known.
-        earned: in this part.
+        by_end: bool, whether the episode ends before another decision.
+        finished: bool, whether the episode also terminates there.
+        known: bool, whether the outcome is known.
+        earned: reward in this part.
     """
 
     row: Tensor
@@ -94,27 +94,27 @@ class _Outcomes(NamedTuple):
     earned: Tensor
 
     def next_of(self, steps: Tensor, after: Tensor) -> Tensor:
-        """Of what holds at each step [t * B * P, ...] and after the last [B * P, ...], that at the next decisions."""
+        """The values at the next decisions, given those at each step [t * B * P, ...] and after it [B * P, ...]."""
         return _where(self.after, after.index_select(0, self.stream), steps.index_select(0, self.seen))
 
 
 class Replay:
-    """The latest transitions of N streams.
+    """A replay buffer of the latest transitions of N streams.
 
     Args:
-        spec: what the agent asked for.
+        spec: capacity and other settings that the agent asks for.
         obs: observations of the batch [B, P, ...], for their shapes, types and device.
-        action: what an agent draws for the batch [B, P, ...], for its shape and type.
+        action: an agent's samples for the batch [B, P, ...], for their shape and type.
         mask: legal actions of the batch [B, P, A], or None.
 
     Attributes:
-        latest: the rollout that was added last, valid until the next; None at first.
-        added: transitions ever added that may be drawn: the learner's own, once they are settled.
+        latest: the rollout that was added last, valid until the next one is added; None at first.
+        added: how many transitions that may be sampled were ever added: the learner's own, once they are settled.
         streams: N = B x P.
-        steps: length T of the ring.
+        steps: capacity T of the circular buffer, in steps per stream.
 
     Raises:
-        AgentError: if the capacity does not hold two rollouts.
+        AgentError: if the capacity is too small for two rollouts.
     """
 
     def __init__(self, spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> None:
@@ -123,16 +123,16 @@ class Replay:
         if self.steps < 2 * spec.num_steps:
             raise AgentError(
                 f"buffer_size: got {spec.capacity:,}, which is {self.steps} steps of {self.streams:,} copies and "
-                f"seats; wanted two rollouts at least: {2 * spec.num_steps * self.streams:,}"
+                f"seats; wanted at least two rollouts: {2 * spec.num_steps * self.streams:,}"
             )
         self.device = action.device
         total = self.steps * self.streams
-        self._obs, self._next_obs = _ring(obs, total), _ring(obs, total)
-        self._action = _ring(action, total)
-        self._mask = None if mask is None else _ring(mask, total)
-        self._next_mask = None if mask is None else _ring(mask, total)
+        self._obs, self._next_obs = _zeros_like_rows(obs, total), _zeros_like_rows(obs, total)
+        self._action = _zeros_like_rows(action, total)
+        self._mask = None if mask is None else _zeros_like_rows(mask, total)
+        self._next_mask = None if mask is None else _zeros_like_rows(mask, total)
         self._reward = torch.zeros(total, device=self.device)
-        # What a step leads on to: 1 goes on, 0 terminated; and whether the stream breaks off after it.
+        # Whether the episode goes on after a step (1), or has terminated (0); and whether windows must end with it.
         self._alive = torch.zeros(total, device=self.device)
         self._last = torch.zeros(total, dtype=torch.bool, device=self.device)
         self._usable = torch.zeros(total, dtype=torch.bool, device=self.device)
@@ -141,28 +141,28 @@ class Replay:
         self._exponent = spec.priority_exponent
         self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
         self._top_priority = 1.0
-        # Where seats wait for their turns, int64 [3, N]: each stream's next row of the ring, the decisions that it has
-        # had, and whether the latest of them is open.
+        # If seats wait for their turns, int64 [3, N]: each stream's next step in the buffer, how many decisions it has
+        # had so far, and whether the latest of them is open.
         self._turns: Tensor | None = None
         self._num_open = 0
         self.latest: Rollout | None = None
 
     def __len__(self) -> int:
-        """Transitions that it has room taken for: others' seats included, or as many a stream as the longest has."""
+        """Transitions stored, those of other players included; if seats wait, streams times the longest stream."""
         return self._filled * self.streams
 
     def add(self, rollout: Rollout) -> None:
-        """Take in T steps; the oldest go."""
+        """Store a rollout's T steps over the oldest ones."""
         self.latest = rollout
         steps = len(rollout.reward)
         start = 0
         if rollout.last_active is not None:
             while start < steps:
-                count = min(steps - start, self.steps - 1)  # an open decision is not overwritten before it is settled
+                count = min(steps - start, self.steps - 1)  # so that no open decision is overwritten
                 self._write_decisions(rollout, start, count)
                 start += count
             return
-        while start < steps:  # in one or two pieces: the ring wraps round
+        while start < steps:  # in several pieces if the circular buffer wraps around
             count = min(steps - start, self.steps - self._head)
             self._write(rollout, start, count)
             start += count
@@ -189,7 +189,7 @@ class Replay:
                 target[where + low] = source
             self._alive[place].view(shape).copy_((~terminated).unsqueeze(-1).expand(shape))
             self._last[place].view(shape).copy_(ended)
-        else:  # as in most rollouts of a few steps
+        else:  # no episode ends in most short rollouts
             self._alive[place] = 1.0
             self._last[place] = False
         _put(self._action, place, sample)
@@ -208,7 +208,7 @@ class Replay:
         self._filled = min(self._filled + count, self.steps)
 
     def _mark(self, place: slice, usable: Tensor | None, count: int) -> None:
-        """Note which of the new transitions may be drawn, and give those the greatest priority."""
+        """Record which of the new transitions may be sampled, and give those the highest priority so far."""
         if usable is None:
             self._usable[place] = True
             self.added += count * self.streams
@@ -221,15 +221,15 @@ class Replay:
             self._tree.set(index, self._usable[place] * self._top_priority)
 
     def _write_decisions(self, rollout: Rollout, start: int, count: int) -> None:
-        """Take in the decisions of ``count`` steps, and settle those that were open and have found their outcome."""
+        """Store the decisions of ``count`` steps, and settle open ones whose outcome is now known."""
         end, streams = start + count, self.streams
         newest, part = end == len(rollout.reward), slice(start, end)
-        fresh = slice(self._num_open, None)  # the new ones stand behind those that were open
+        fresh = slice(self._num_open, None)  # new decisions come after those that were open
         found = self._outcomes(rollout, start, count)
         slot, new = found.slot[fresh], found.row[fresh] - streams
         following = rollout.last_obs if newest else pick(rollout.obs, end)
-        rings = (_named(value) for value in (self._obs, self._next_obs, rollout.obs, following, rollout.final_obs))
-        for (_, obs), (_, next_obs), (_, source), (_, last), (_, final) in zip(*rings, strict=True):
+        parts = (_named(value) for value in (self._obs, self._next_obs, rollout.obs, following, rollout.final_obs))
+        for (_, obs), (_, next_obs), (_, source), (_, last), (_, final) in zip(*parts, strict=True):
             source = source[part].flatten(0, 2)
             obs[slot] = source.index_select(0, new)
             value = found.next_of(source, last.flatten(0, 1))
@@ -240,7 +240,7 @@ class Replay:
             source = rollout.legal_mask[part].flatten(0, 2)
             self._mask[slot] = source.index_select(0, new)
             value = found.next_of(source, (rollout.last_mask if newest else rollout.legal_mask[end]).flatten(0, 1))
-            self._next_mask[found.slot] = _where(found.by_end, self._mask[found.slot], value)  # an end has no choice
+            self._next_mask[found.slot] = _where(found.by_end, self._mask[found.slot], value)  # unused at an end
         self._reward[slot] = 0.0
         self._reward[found.slot] += found.earned
         self._alive[found.slot] = (~found.finished).float()
@@ -254,10 +254,10 @@ class Replay:
         self._filled = min(longest, self.steps)
 
     def _outcomes(self, rollout: Rollout, start: int, count: int) -> _Outcomes:
-        """What the open decisions and those of ``count`` steps have led to; moves the streams on.
+        """The outcomes of the open decisions and of those of ``count`` steps; advances the streams.
 
-        Row 0 of what is looked at stands for the open ones, row t for step ``start`` + t - 1, and row ``count`` + 1 for
-        what comes after.
+        Along the time axis, index 0 holds the open decisions, index t step ``start`` + t - 1, and ``count`` + 1 the
+        step after the part.
         """
         assert rollout.active is not None and rollout.last_active is not None
         if self._turns is None:
@@ -295,7 +295,7 @@ class Replay:
         return _Outcomes(index, stream, slot, seen, turn > count, last, by_end, finished, known, earned)
 
     def cut(self) -> None:
-        """Note that what is added next does not follow on what was added last (copies were started anew)."""
+        """Mark that what is added next does not continue what was added last (the copies were reset)."""
         if self._turns is not None:
             newest_of = (self._turns[0] - 1) % self.steps * self.streams
             self._last[newest_of + torch.arange(self.streams, device=self.device)] = True
@@ -315,24 +315,24 @@ class Replay:
         weight_exponent: float = 0.0,
         minibatches: int = 1,
     ) -> Transitions:
-        """Draw transitions, with replacement.
+        """Sample transitions, with replacement.
 
         Args:
-            count: how many a minibatch.
+            count: transitions per minibatch.
             generator: on the CPU.
-            n_step: the most steps of a window, n.
+            n_step: the largest number of steps in a window, n.
             discount: gamma.
             weight_exponent: beta of the importance weights of prioritised replay.
-            minibatches: how many minibatches, one after another in what is returned (N rows in all): those of as many
-                calls, for less than their time.
+            minibatches: how many minibatches, concatenated in the result (N rows in all): the same as from separate
+                calls, in less time.
 
         Raises:
-            AgentError: if it holds nothing that may be drawn.
+            AgentError: if the buffer holds no transition that may be sampled.
         """
         if self.added == 0:
             raise AgentError(_NOTHING)
         if self._all_usable and self._tree is None:
-            count, minibatches = count * minibatches, 1  # the same numbers of the generator
+            count, minibatches = count * minibatches, 1  # takes the same numbers from the generator
         drawn = [self._draw(count, generator, weight_exponent) for _ in range(minibatches)]
         index, weight = drawn[0]
         if minibatches > 1:
@@ -352,10 +352,10 @@ class Replay:
         )
 
     def set_priority(self, slot: Tensor, error: Tensor) -> None:
-        """Set priorities to |error| + a little, to the power of the exponent (Schaul et al., 3.3).
+        """Set priorities to (|error| + a small constant) ** exponent (Schaul et al., section 3.3).
 
         Raises:
-            DivergedError: for an error that is not finite.
+            DivergedError: if an error is not finite.
         """
         assert self._tree is not None
         priority = (error.detach().abs() + 1e-6).to(torch.float64) ** self._exponent
@@ -364,7 +364,7 @@ class Replay:
 
     def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
         if self._tree is not None:
-            # One draw from each of N equal parts of the total: less varied than N draws from the whole (section 3.3).
+            # One sample from each of N equal parts of the total: lower variance than N from the whole (section 3.3).
             total = self._tree.total
             if total == 0:
                 raise AgentError(_NOTHING)
@@ -375,8 +375,8 @@ class Replay:
             return index, (weight / weight.max()).float()
         index = torch.randint(len(self), (count,), generator=generator).to(self.device)
         if not self._all_usable:
-            # Again for those that are not to be drawn: against others half of the seats, say. To look through all that
-            # is held takes longer than the rest of an update, and is left for where next to nothing is usable.
+            # Sample again those that may not be used, such as the opponents' half of the seats. Searching the whole
+            # buffer takes longer than the rest of an update, so that is done only if almost nothing is usable.
             for _ in range(_REDRAWS):
                 wrong = ~self._usable[index]
                 if not bool(wrong.any()):
@@ -391,7 +391,7 @@ class Replay:
         return index, None
 
     def _window(self, index: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:
-        """For windows that begin at ``index``: their last steps, summed rewards, and the discount of what follows."""
+        """For windows that begin at ``index``: last steps, discounted rewards, and discounts of the bootstrap."""
         reward = self._reward.index_select(0, index)
         if n_step == 1:
             return index, reward, self._alive.index_select(0, index) * discount
@@ -410,9 +410,9 @@ class Replay:
         return final, reward, gamma * self._alive.index_select(0, final)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What it holds, and where it stands; only the part that is filled."""
+        """The filled part of the buffer, and its counters."""
         held = len(self)
-        state = {f"{name}.{key}": value[:held] for name, ring in self._rings().items() for key, value in _named(ring)}
+        state = {f"{name}.{key}": value[:held] for name, part in self._arrays().items() for key, value in _named(part)}
         counts = [self._head, self._filled, self.added, int(self._all_usable)]
         state["counts"] = torch.tensor(counts)
         if self._turns is not None:
@@ -423,19 +423,19 @@ class Replay:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
-            KeyError: if something is missing.
-            ValueError: if it was saved by a replay of another shape.
+            KeyError: if an entry is missing.
+            ValueError: if it was saved by a buffer of another shape.
         """
         self._head, self._filled, self.added, usable = (int(k) for k in state["counts"])
         self._all_usable = bool(usable)
         self._turns = state["turns"].to(self.device, copy=True) if "turns" in state else None
         self._num_open = 0 if self._turns is None else int(self._turns[2].sum())
         held = len(self)
-        for name, ring in self._rings().items():
-            for key, value in _named(ring):
+        for name, array in self._arrays().items():
+            for key, value in _named(array):
                 saved = state[f"{name}.{key}"]
                 if saved.shape != value[:held].shape:
                     raise ValueError(f"replay.{name}: got {tuple(saved.shape)}; wanted {tuple(value[:held].shape)}")
@@ -445,41 +445,41 @@ class Replay:
             self._tree.set(torch.arange(held, device=self.device), state["priority"].to(self.device))
             self._top_priority = float(state["top_priority"])
 
-    def _rings(self) -> dict[str, Any]:
-        rings = {
+    def _arrays(self) -> dict[str, Any]:
+        arrays = {
             "obs": self._obs, "next_obs": self._next_obs, "action": self._action, "mask": self._mask,
             "next_mask": self._next_mask, "reward": self._reward, "alive": self._alive, "last": self._last,
             "usable": self._usable,
         }  # fmt: skip
-        return {name: ring for name, ring in rings.items() if ring is not None}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> int:
-    """Memory that a replay takes at most.
+    """The most memory that a replay buffer takes, in bytes.
 
     Args:
-        spec: what the agent asks for.
+        spec: capacity and other settings that the agent asks for.
         obs: observations of a batch [B, P, ...].
-        action: draws for a batch [B, P, ...].
+        action: an agent's samples for a batch [B, P, ...].
         mask: legal actions of a batch [B, P, A], or None.
     """
     streams = action.shape[0] * action.shape[1]
     seen = [value for _, value in _named(obs)] + ([] if mask is None else [mask])
     each = sum(2 * value.numel() * value.element_size() for value in seen) + action.numel() * action.element_size()
-    tree = 32 if spec.priority_exponent > 0 else 0  # two float64 a leaf, and up to twice as many leaves
+    tree = 32 if spec.priority_exponent > 0 else 0  # two float64 per leaf, and up to twice as many leaves
     return spec.capacity * (each // streams + 2 * 4 + 2 + tree)
 
 
-def _ring(value: Any, total: int) -> Any:
-    """Zeros [total, ...] for rows like those of a tensor [B, P, ...], or of each tensor of a dict."""
+def _zeros_like_rows(value: Any, total: int) -> Any:
+    """Zeros [total, ...] with rows like those of a tensor [B, P, ...], or of each tensor of a dict."""
     if isinstance(value, dict):
-        return {key: _ring(part, total) for key, part in value.items()}
+        return {key: _zeros_like_rows(part, total) for key, part in value.items()}
     return torch.zeros((total, *value.shape[2:]), dtype=value.dtype, device=value.device)
 
 
-def _put(ring: Any, place: slice, value: Any) -> None:
-    """Write values [t, B, P, ...] over the rows ``place`` of a ring; by NumPy on a CPU, whose calls cost a third."""
-    for (_, target), (_, source) in zip(_named(ring), _named(value), strict=True):
+def _put(array: Any, place: slice, value: Any) -> None:
+    """Write values [t, B, P, ...] to the rows ``place``; on a CPU by NumPy, whose calls cost a third of torch's."""
+    for (_, target), (_, source) in zip(_named(array), _named(value), strict=True):
         if source.is_cpu:
             rows = target.numpy()[place]
             rows[...] = source.numpy().reshape(rows.shape)

@@ -1,11 +1,11 @@
-"""A sum tree: priorities that can be changed, and drawn from in proportion, in logarithmic time.
+"""A sum tree: changes priorities, and samples in proportion to them, in logarithmic time.
 
 Schaul et al., "Prioritized Experience Replay" (ICLR 2016), appendix B.2.1. The leaves of a complete binary tree are the
-priorities; each inner node is the sum of its two children, so the root is the total. A draw walks from the root to a
-leaf, left where what is left of it is less than the left child's sum.
+priorities; each inner node is the sum of its two children, so the root is the total. A search descends from the root to
+a leaf: to the left child if the target is below that child's sum, else to the right, less that sum.
 
-On the CPU the walks are compiled by Numba: 64 changes and 64 draws among a million leaves take some 30 microseconds.
-On a GPU they are torch operations over all draws at once, one small group a level.
+On the CPU the searches are compiled by Numba: 64 changes and 64 searches among a million leaves take some 30
+microseconds. On a GPU they are torch operations over all targets at once, a few per level.
 
 Example:
     >>> import torch
@@ -32,7 +32,7 @@ class SumTree:
 
     Args:
         capacity: number of leaves.
-        device: where the tree lives.
+        device: where the tree is kept.
 
     Attributes:
         nodes: float64 [2 * size]; node 1 is the root, node ``size + k`` is leaf k.
@@ -41,7 +41,7 @@ class SumTree:
     def __init__(self, capacity: int, device: torch.device | str = "cpu") -> None:
         self.capacity = capacity
         self.size = 1 << max(0, capacity - 1).bit_length()
-        # Sums in float64: in float32 a million leaves' rounding would outweigh a small leaf.
+        # Sums in float64: in float32 the rounding of a million leaves' sum would be larger than a small leaf.
         self.nodes = torch.zeros(2 * self.size, dtype=torch.float64, device=device)
 
     @property
@@ -57,11 +57,11 @@ class SumTree:
         """Set leaves.
 
         Args:
-            index: int64 [N] in 0..capacity-1; of equal ones the last counts (on a GPU any).
+            index: int64 [N] in 0..capacity-1; of equal indices the last counts (on a GPU any of them).
             value: [N], finite and not negative.
 
         Raises:
-            DivergedError: for another value, which would make the total useless for good; nothing is set then.
+            DivergedError: for any other value, since the total would be wrong from then on; no leaf is changed.
         """
         value = value.to(torch.float64)
         if self.nodes.device.type == "cpu":
@@ -75,13 +75,13 @@ class SumTree:
             raise DivergedError("priority", float(value[wrong]), f"for leaf {int(index[wrong])}")
 
     def find(self, target: Tensor) -> Tensor:
-        """The leaves at which the running sum of leaves passes ``target``.
+        """The first leaves at which the cumulative sum of leaves exceeds ``target``.
 
         Args:
-            target: [N], from 0 to below ``total``.
+            target: [N], at least 0 and below ``total``.
 
         Returns:
-            int64 [N]; never a leaf of priority zero, unless all are.
+            int64 [N]; never a leaf of priority zero, unless all are zero.
         """
         target = target.to(torch.float64)
         if self.nodes.device.type == "cpu":
@@ -90,7 +90,7 @@ class SumTree:
 
 
 def set_by_level(nodes: Tensor, index: Tensor, value: Tensor) -> None:
-    """Set leaves of a tree with torch operations, a group a level: for any device."""
+    """Set leaves of a tree by torch operations, level by level, on any device."""
     size = len(nodes) // 2
     node = index + size
     nodes[node] = value
@@ -100,7 +100,7 @@ def set_by_level(nodes: Tensor, index: Tensor, value: Tensor) -> None:
 
 
 def find_by_level(nodes: Tensor, target: Tensor) -> Tensor:
-    """Find leaves of a tree with torch operations, a group a level: for any device."""
+    """Find leaves of a tree by torch operations, level by level, on any device."""
     size = len(nodes) // 2
     node = torch.ones(target.shape, dtype=torch.int64, device=target.device)
     for _ in range(size.bit_length() - 1):
@@ -114,7 +114,7 @@ def find_by_level(nodes: Tensor, target: Tensor) -> Tensor:
 
 @njit(cache=True)
 def _set(nodes: Any, size: Any, index: Any, value: Any) -> Any:
-    """Set leaves and return -1; or set none and return the place of the first value that no leaf can have."""
+    """Set leaves and return -1; or set none and return the position of the first invalid value."""
     for k in range(len(index)):
         if not 0.0 <= value[k] < np.inf:
             return k

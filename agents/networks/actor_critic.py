@@ -1,4 +1,4 @@
-"""What policy-gradient agents share: the network, acting, values of a rollout, and saving; not their updates."""
+"""The core of policy-gradient agents: the network, acting, values of a rollout, and saving; not their updates."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_
 from mlbits.agents.networks.policy_value import ActorCritic
 from mlbits.agents.networks.running_moments import RunningMoments
 
-# Rows a pass on the CPU: activations of 4,096 rows of 64 stay in a core's cache, and of as many areas of boards.
+# Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
 _AREAS_A_CHUNK = 4096
 
 
 class NetworkConfig(Protocol):
-    """The settings that every agent with an actor and a critic has.
+    """The settings common to all agents with an actor and a critic.
 
     Attributes:
         hidden: widths of the hidden layers.
@@ -58,27 +58,27 @@ class NetworkConfig(Protocol):
 
 
 class ActorCriticCore:
-    """A network with its optimiser and, where asked for, the standardisation of observations.
+    """A network with its optimiser and, if the config asks for it, standardisation of observations.
 
     Args:
         config: the agent's settings, of which those of :class:`NetworkConfig` are read.
         observation_space: one seat's.
         action_space: one seat's.
-        seed: of the first weights.
-        device: where the network lives.
-        value_apart: whether the critic has an optimiser of its own, ``value_optimizer``, so that it can take
-            steps while the policy stands still (Adam would carry the policy on by its momentum).
+        seed: of the initial weights.
+        device: where the network is kept.
+        value_apart: whether the critic has its own optimiser, ``value_optimizer``, so that it can be updated
+            without changing the policy (with a common Adam, momentum would move the policy too).
         network: "mlp", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
 
     Attributes:
-        distribution: what the policy's numbers mean.
+        distribution: the distribution over actions that the policy's outputs parametrise.
         network: policy and value.
-        optimizer: of all parameters that have no other.
-        chunk: rows a pass on the CPU.
+        optimizer: of all parameters that ``value_optimizer`` does not update.
+        chunk: rows per pass on the CPU.
 
     Raises:
-        AgentError: if observations are to be standardised that are not a vector of floats.
-        GameError: if a space is of a kind that has no network.
+        AgentError: if observations are to be standardised but are not a vector of floats.
+        GameError: if there is no network for a space of this kind.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ActorCriticCore:
         value_apart: bool = False,
         network: str = "mlp",
     ) -> None:
-        # Each network comes with the distribution that knows what its parameters are: numbers in rows, or a board.
+        # Each network comes with the distribution that interprets its outputs: rows of numbers, or OrderParams.
         self.network: Any
         self.distribution: Any
         generator = network_generator(seed)
@@ -120,12 +120,12 @@ class ActorCriticCore:
             self.moments = RunningMoments(observation_space.shape[0]).to(device)  # type: ignore[index]
 
     def prepare(self, obs: Any) -> Any:
-        """Observations as the network takes them."""
+        """Observations in the form that the network takes: standardised if the config asks for it."""
         return obs if self.moments is None else self.moments.standardise(obs)
 
     @torch.no_grad()
     def act(self, obs: Any, mask: Tensor | None, generator: torch.Generator, greedy: bool) -> Decision:
-        """Decide for N rows."""
+        """Choose actions for N rows."""
         params = self.network.policy(self.prepare(obs))
         distribution = self.distribution
         sample = distribution.mode(params, mask) if greedy else distribution.sample(params, mask, generator)
@@ -133,10 +133,10 @@ class ActorCriticCore:
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, mask: Tensor | None, greedy: bool) -> Tensor:
-        """Of each action of N rows, float64 [N, A].
+        """Probabilities of all actions, float64 [N, A].
 
         Raises:
-            AgentError: if the actions are no Discrete ones.
+            AgentError: if the action space is not Discrete.
         """
         if not isinstance(self.distribution, Categorical):
             raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
@@ -144,7 +144,7 @@ class ActorCriticCore:
 
     @torch.no_grad()
     def values(self, obs: Any, lead: int) -> Tensor:
-        """V of observations with ``lead`` leading axes, in those axes."""
+        """Values of observations with ``lead`` leading axes; the result has these axes as its shape."""
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         flat = rows(obs, lead)
         count = int(np.prod(some.shape[:lead]))
@@ -156,11 +156,11 @@ class ActorCriticCore:
         return out.view(some.shape[:lead])
 
     def rollout_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """V of each step's observation and of what follows it, both [T, B, P]."""
+        """Values of each step's observation and of the observation that follows it, both [T, B, P]."""
         value = self.values(rollout.obs, 3)
         last = self.values(rollout.last_obs, 2)
         final = torch.zeros_like(value)
-        # Only cut episodes need the value of their last observation; a pass over all would double the work.
+        # Only truncated episodes need the value of their final observation; computing all would double the work.
         cut = (rollout.truncated & ~rollout.terminated).nonzero(as_tuple=True)
         if len(cut[0]):
             final[cut] = self.values(pick(rollout.final_obs, cut), 2)
@@ -170,17 +170,17 @@ class ActorCriticCore:
     def rows_with_advantages(
         self, rollout: Rollout, reward: Tensor, *, discount: float, gae_lambda: float
     ) -> dict[str, Any]:
-        """The N rows at which the learner acted, with advantages by GAE and targets for the value.
+        """The N rows at which the learner acted, with GAE advantages and value targets.
 
         Args:
             rollout: without open decisions.
-            reward: the rollout's own, or scaled, [T, B, P].
+            reward: the rollout's rewards, possibly scaled, [T, B, P].
             discount: gamma, 0..1.
             gae_lambda: lambda, 0..1.
 
         Returns:
-            "obs" [N, ...] as they were seen (not standardised) or a dict of those, "sample" [N, ...], "log_prob",
-            "advantage", "target" (advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
+            "obs" [N, ...], not standardised, or a dict of such tensors; "sample" [N, ...]; "log_prob", "advantage",
+            "target" (advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
         """
         value, next_value = self.rollout_values(rollout)
         advantage = gae(
@@ -193,12 +193,12 @@ class ActorCriticCore:
         return data if flat.mask is None else data | {"mask": flat.mask}
 
     def update_moments(self, rollout: Rollout) -> None:
-        """Take the learner's observations into the running mean and variance (after learning from them)."""
+        """Update the running mean and variance with the learner's observations; call this after learning from them."""
         if self.moments is not None:
             self.moments.update(rollout.flatten().obs)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser and moments, copied."""
+        """A copy of weights, optimiser and moments."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
         if self.value_optimizer is not None:
             state |= prefixed("value_optimizer", self.value_optimizer.state_dict())
@@ -207,7 +207,7 @@ class ActorCriticCore:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
             AgentError: if names or shapes are not those of this network.

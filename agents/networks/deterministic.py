@@ -1,6 +1,6 @@
-"""Actor and critics of continuous control: a = mu(s) within [-1, 1], and Q(s, a) with the action in the first layer.
+"""Actor and critics for continuous control: a = mu(s) in [-1, 1], and Q(s, a) with the action as input of layer one.
 
-Each network has its own convolutions where the observation is an image; two critics share theirs.
+For image observations the actor and the critics have separate convolutions; two critics share theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Actor(nn.Module):
 
     Args:
         space: observation space of a seat.
-        action_size: numbers of the action, k.
+        action_size: number of action dimensions, k.
         hidden: widths of the hidden layers.
         generator: the source of initial weights.
     """
@@ -32,7 +32,7 @@ class Actor(nn.Module):
         super().__init__()
         self.features = Features(space, generator)
         self.mlp = MLP(self.features, hidden, action_size, generator, activation="relu")
-        self._both = self.features, self.mlp  # found faster than through the module
+        self._both = self.features, self.mlp  # faster to access than a module's attributes
 
     def forward(self, obs: Any, precision: Precision = "float32") -> Tensor:
         """Actions in [-1, 1], [N, k]."""
@@ -41,15 +41,15 @@ class Actor(nn.Module):
 
 
 class Critics(nn.Module):
-    """One or two critics of state and action.
+    """One or two critics Q(s, a).
 
     Args:
         space: observation space of a seat.
-        action_size: numbers of the action, k.
+        action_size: number of action dimensions, k.
         hidden: widths of the hidden layers.
         generator: the source of initial weights.
         count: how many critics.
-        atoms: numbers that each puts out; 1 for plain Q.
+        atoms: number of outputs of each; 1 for plain Q.
     """
 
     def __init__(

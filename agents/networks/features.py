@@ -1,7 +1,8 @@
-"""Features: an observation of any space as what the first layer of an MLP takes.
+"""Features: convert observations of any space to the inputs of an MLP's first layer.
 
-All indices of an observation become one part, rows of the first layer's table, and all its vectors one part, so that
-each is one look-up or one product. Images pass through convolutions, which all MLPs of a network share.
+All indices of an observation are joined into one part (rows to look up in the first layer's table) and all its vectors
+into another, so that the first layer is one look-up and one matrix product. Images pass through convolutions, which all
+MLPs of a network share.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from mlbits.agents.networks.initial_weights import orthogonal
 
 
 class Features(nn.Module):
-    """Turn observations into the parts that an MLP's first layer takes: indices and a vector, or one of them.
+    """Convert observations to the input parts of an MLP's first layer: indices, a vector, or both.
 
     Args:
         space: Discrete, MultiDiscrete, Box, MultiBinary, or a flat Dict of those.
         generator: the source of initial weights.
-        extra: width of a further vector that follows the observation's own (the action, for a critic).
+        extra: width of an additional vector, appended to the observation's (the action, for a critic).
 
     Attributes:
         is_index: for each part, whether it holds indices into a table.
         widths: for each part, the number of rows of its table, or its vector's length.
-        fan_in: how many inputs may be other than zero at once.
+        fan_in: how many inputs can be non-zero at once.
     """
 
     def __init__(self, space: gym.Space[Any], generator: torch.Generator, extra: int = 0) -> None:
@@ -38,7 +39,7 @@ class Features(nn.Module):
         self.keys = list(space.keys()) if isinstance(space, spaces.Dict) else None
         parts = [space[key] for key in self.keys] if self.keys is not None else [space]  # type: ignore[index]
         self.parts = nn.ModuleList(_part(part, generator) for part in parts)
-        # A plain tuple of the same modules, which is faster to go through.
+        # A plain tuple of the same modules, which is faster to iterate over.
         self._parts: Any = (*self.parts,)
         indices = [part for part in self._parts if isinstance(part, _Indices)]
         vectors = [part.width for part in self._parts if not isinstance(part, _Indices)] + ([extra] if extra else [])
@@ -50,11 +51,11 @@ class Features(nn.Module):
         self.fan_in = sum(part.entries for part in indices) + sum(vectors)
 
     def forward(self, obs: Any, extra: Tensor | None = None) -> list[Tensor]:
-        """Parts for N observations: indices [N, k] and a vector [N, d], or one of them.
+        """Input parts for N observations: indices [N, k], a vector [N, d], or both.
 
         Args:
-            obs: [N, ...], or a dict of those for a Dict space.
-            extra: the further vector, [N, extra].
+            obs: [N, ...], or a dict of such tensors for a Dict space.
+            extra: the additional vector, [N, extra].
         """
         if self.keys is None and extra is None:
             return [self._parts[0].forward(obs)]
@@ -69,7 +70,7 @@ class Features(nn.Module):
 
 
 def observation_kind(space: gym.Space[Any]) -> str:
-    """What an observation is to an agent: "index", "indices", "vector", "image" or "dict"."""
+    """The kind of an observation space: "index", "indices", "vector", "image" or "dict"."""
     if isinstance(space, spaces.Dict):
         return "dict"
     if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
@@ -94,13 +95,13 @@ def _part(space: gym.Space[Any], generator: torch.Generator) -> nn.Module:
 
 
 def _is_image(space: spaces.Box) -> bool:
-    # Grey ones of bytes have no axis of channels, or one of a frame or two.
+    # Greyscale images of bytes may have no channel axis, or a first or last axis of a few frames.
     grey = space.dtype == np.uint8 and len(space.shape) in (2, 3) and min(space.shape[-2:]) >= 8
     return grey or (len(space.shape) == 3 and min(space.shape[:2]) >= 3)
 
 
 class _Indices(nn.Module):
-    """Indices, each into its own rows of a table."""
+    """Indices, each with its own range of rows in a table."""
 
     offset: Tensor
 
@@ -109,7 +110,7 @@ class _Indices(nn.Module):
         self.nvec, self.entries = nvec, len(nvec)
 
     def start_at(self, row: int) -> int:
-        """Take the table's rows from ``row`` on; returns the first row after them."""
+        """Reserve the table's rows from ``row`` on; returns the first row after them."""
         starts = torch.tensor([row, *self.nvec[:-1]]).cumsum(0)
         self.register_buffer("offset", starts.to(torch.int32), persistent=False)
         self._moves = bool(starts.any())
@@ -131,7 +132,7 @@ class _Vector(nn.Module):
 
 
 class _Image(nn.Module):
-    """Convolutions: those of Mnih et al. (2015) from 36 pixels a side on, else two of 3x3 (16 and 32)."""
+    """Convolutions: those of Mnih et al. (2015) if both sides have 36 pixels or more, else two of 3x3 (16 and 32)."""
 
     def __init__(self, space: spaces.Box, generator: torch.Generator) -> None:
         super().__init__()
@@ -145,7 +146,7 @@ class _Image(nn.Module):
             layers = [(16, 3, 1, 1), (32, 3, 2, 1)]
         self.convolutions = nn.ModuleList()
         for out, kernel, stride, padding in layers:
-            # skip_init: torch's own initialisation would draw from the global generator
+            # skip_init, because torch's own initialisation would draw from the global generator.
             layer = nn.utils.skip_init(nn.Conv2d, channels, out, kernel, stride, padding)
             weight = orthogonal(out, channels * kernel * kernel, math.sqrt(2), generator)
             layer.weight.data = weight.view(out, channels, kernel, kernel)

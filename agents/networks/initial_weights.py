@@ -14,5 +14,5 @@ def orthogonal(rows: int, columns: int, gain: float, generator: torch.Generator)
 
 
 def uniform(rows: int, columns: int, fan_in: int, generator: torch.Generator) -> Tensor:
-    """A matrix [rows, columns] of numbers uniform within +-1 / sqrt(fan_in)."""
+    """A matrix [rows, columns] drawn uniformly from +-1 / sqrt(fan_in)."""
     return torch.empty(rows, columns).uniform_(-1, 1, generator=generator).div_(math.sqrt(max(1, fan_in)))

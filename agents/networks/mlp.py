@@ -1,7 +1,7 @@
 """The MLP of all agents: an input layer that sums over the parts of an observation, hidden layers, and a linear head.
 
-Weights are kept [in, out], because for narrow inputs the gradient's product is 6 times as fast that way round on a CPU;
-the head's are [out, in]. Indices are looked up in the first layer's table: one-hot vectors are never built.
+Weights are stored as [in, out], because on a CPU the product for their gradient is then 6 times as fast for narrow
+inputs; the head's are [out, in]. Indices are looked up in the first layer's table: one-hot vectors are never built.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MLP(nn.Module):
     "relu" all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
 
     Args:
-        features: give the parts' widths (their weights are not this network's).
+        features: for the widths of the input parts (their weights do not become part of this module).
         hidden: widths of the hidden layers, at least one.
         out: width of the head.
         generator: the source of initial weights.
@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
     Attributes:
         is_index: for each input part, whether it holds indices.
-        rounds: whether bfloat16 applies: to ReLU layers, two at least, over one vector.
+        rounds: whether bfloat16 applies, which takes at least two ReLU layers and a single vector as input.
         layers: the parameters.
     """
 
@@ -75,7 +75,7 @@ class MLP(nn.Module):
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList(biases)
         self.head, self.head_bias = nn.Parameter(head), nn.Parameter(head_bias)
-        # A plain tuple of the same parameters: to look them up through the module costs as much as a small product.
+        # A plain tuple of the same parameters: attribute access on a module costs as much as a small product.
         self.layers = Layers(
             self.is_index, (*self.first,), (*self.weights,), (*self.biases,), self.head, self.head_bias
         )
@@ -85,7 +85,7 @@ class MLP(nn.Module):
         self._in_bfloat16: BFloat16MLP | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, whose kernel is made anew."""
+        """State for copying: without the kernel, which a copy makes for itself."""
         return {**self.__dict__, "_in_bfloat16": None}
 
     def forward(self, parts: Sequence[Tensor], precision: Precision = "float32") -> Tensor:
@@ -93,7 +93,7 @@ class MLP(nn.Module):
 
         Args:
             parts: of N observations, from the features.
-            precision: of the products between hidden layers; "bfloat16" applies where :attr:`rounds` is True.
+            precision: of the products between hidden layers; "bfloat16" has an effect only if :attr:`rounds` is True.
         """
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])

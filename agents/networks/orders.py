@@ -1,33 +1,33 @@
-"""A network for orders on a graph: areas are nodes of a graph convolution, orders are decoded one slot after another.
+"""A network for orders on a graph: graph convolutions over areas, and a decoder that gives one order per slot in turn.
 
-For an action space that is an :class:`~mlbits.envs.core.order_space.OrderSpace`, and observations with "areas" [N, F],
-"status" [S] and "slots" [K]. In the manner of Paquette et al., "No-Press Diplomacy: Modeling Multi-Agent Gameplay"
-(2019), section 4: an encoder of graph convolutions over the board and a decoder that emits one order after another,
-each aware of those before. Smaller, and different in that
+For action spaces that are an :class:`~mlbits.envs.core.order_space.OrderSpace`, and observations with "areas" [N, F],
+"status" [S] and "slots" [K]. Like the network of Paquette et al., "No-Press Diplomacy: Modeling Multi-Agent Gameplay"
+(2019), section 4, it has an encoder of graph convolutions over the board and an autoregressive decoder of orders. It is
+smaller, and differs in that
 
-- the convolution (equation 1 there) has a weight of its own for the area itself, and all areas' mean besides;
-- the decoder has no recurrent state: an order sees the sum of what stands for the orders already given. So given orders
-  are scored in one pass (teacher forcing), and only drawing goes slot by slot;
-- an order is scored by what stands for it (its kind and its acting, other and target area) and by how the areas that it
-  names look now, as the query of the acting area sees them.
+- the convolution (their equation 1) has a separate weight for the area itself, and another for the mean of all areas;
+- the decoder has no recurrent state: each order is conditioned on the sum of the embeddings of the orders before it. So
+  given orders are scored in one pass (teacher forcing), and only sampling goes slot by slot;
+- the score of an order depends on its embedding (of its kind and its acting, other and target areas) and on the current
+  encodings of the areas that it names, which the acting area's query attends to.
 
-Scores are computed for legal orders alone: a position has some 20 a unit, and a board's vocabulary thousands.
+Scores are computed for legal orders only: a unit has about 20 in a position, a board's vocabulary thousands.
 
 The entropy that it reports is the sum over the slots of the conditional entropies given the orders before,
 
     S(a) = sum_k H_k(a_<k),    E_{a ~ pi}[S(a)] = H(pi)    (the chain rule),
 
-which estimates the joint entropy from the one action that was sampled. The orders before are drawn from the same
-policy, so the gradient of H has a score-function term besides that of S: the orders are to be drawn that leave more
-entropy to the slots after them,
+which estimates the joint entropy from the one action that was sampled. The orders before are sampled from the same
+policy, so besides grad S the gradient of H has a score-function term, which favours orders that leave more entropy to
+the slots after them:
 
     grad H = E[grad S(a) + sum_j grad log pi_j(a_j | a_<j) sum_{k>j} (H_k(a_<k) - b_k)].
 
-The entropy's value is S, and its gradient the term in brackets. Its baseline b_k is the entropy of slot k were no
-orders given before it, which does not depend on the action: so there is no bias, and what is left to weigh is only what
-the orders before change. Without a baseline every sampled order would be pulled up, in the later steps of PPO on a
-rollout towards the policy that drew it. (There, where the actions are no longer the policy's own, this gradient is off
-by as much as the ratios are from 1.)
+The reported entropy has the value S and, as its gradient, the term in brackets. The baseline b_k is the entropy of slot
+k if no orders were given before it. It does not depend on the action, so it adds no bias, and the weight that remains
+is only the change due to the orders before. Without a baseline every sampled order would become more probable; in
+PPO's later steps on a rollout, that would pull towards the policy that collected it. (In those steps the actions are no
+longer sampled from the current policy, so this gradient is biased to the extent that the ratios differ from 1.)
 
 Example:
     mlbits train ppo mlbits/DiplomacyMini-v0
@@ -50,12 +50,12 @@ from mlbits.agents.agent import AgentError
 from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.envs.core.order_space import OrderSpace
 
-_WORD, _LOOK = 32, 16  # widths of what stands for an order, and of a look at an area
-_FORBIDDEN = -1e9  # the score of what is not legal: finite, so that gradients stay so
+_WORD, _LOOK = 32, 16  # widths of an order's embedding ("word"), and of the query and key for an area ("look")
+_FORBIDDEN = -1e9  # the score of illegal orders: finite, so that gradients are finite
 
 
 def fits_orders(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> bool:
-    """Whether the spaces are those of orders on a graph."""
+    """Whether this network fits the spaces: an OrderSpace, and a Dict with "areas", "status" and "slots"."""
     return (
         isinstance(action_space, OrderSpace)
         and isinstance(observation_space, spaces.Dict)
@@ -64,12 +64,12 @@ def fits_orders(observation_space: gym.Space[Any], action_space: gym.Space[Any])
 
 
 class OrderParams(NamedTuple):
-    """What the encoder makes of N rows of observations, and the decoder takes.
+    """The encoder's output for N rows of observations, which is the decoder's input.
 
     Attributes:
-        areas: [N, areas, d].
-        board: of all areas and the status, [N, d].
-        slots: 1 + the list that each slot chooses from, 0 for none, int64 [N, K].
+        areas: encodings of the areas, [N, areas, d].
+        board: encoding of the whole board: all areas and the status, [N, d].
+        slots: 1 + the number of the list that each slot chooses from, 0 for none, int64 [N, K].
     """
 
     areas: Tensor
@@ -78,11 +78,11 @@ class OrderParams(NamedTuple):
 
 
 class _Choices(NamedTuple):
-    """The legal orders of S slots, at most L each.
+    """The legal orders of S slots, at most L each, padded to L.
 
     Attributes:
-        log_prob: [S, L], very negative beyond a slot's own.
-        choice: the orders' numbers in their lists, [S, L], -1 beyond.
+        log_prob: [S, L], very negative in the padding.
+        choice: the orders' indices in their lists, [S, L], -1 in the padding.
     """
 
     log_prob: Tensor
@@ -94,7 +94,7 @@ class OrderDecoder(nn.Module):
 
     Args:
         space: the orders.
-        width: of the encoder's areas, d.
+        width: of the encoder's encodings, d.
         generator: the source of initial weights.
     """
 
@@ -113,11 +113,11 @@ class OrderDecoder(nn.Module):
         self.areas, kinds = len(space.adjacency), 1 + int(space.entries["kind"].max())
         parts = {name: torch.from_numpy(values).clone() for name, values in space.entries.items()}
         for name in ("actor", "other", "target"):
-            parts[name][parts[name] < 0] = self.areas  # one area more stands for none
+            parts[name][parts[name] < 0] = self.areas  # an additional area stands for none
         starts = torch.from_numpy(space.list_start)
         actors = [parts["actor"][a:b].unique() for a, b in itertools.pairwise(space.list_start.tolist())]
         alone = [int(found[0]) if len(found) == 1 else self.areas for found in actors]
-        # A look at area n for an order of kind k is at k (areas + 1) + n, targets first, then others.
+        # The look at area n for an order of kind k is at index k (areas + 1) + n: target areas first, then other areas.
         row = self.areas + 1
         tables = parts | {
             "list_start": starts[:-1],
@@ -140,17 +140,17 @@ class OrderDecoder(nn.Module):
         self.look = nn.Parameter(orthogonal(width, _LOOK, 1.0, generator))
 
     def vocabulary(self) -> Tensor:
-        """What stands for each order, [V, d]."""
+        """The embeddings ("words") of all orders, [V, d]."""
         kind, actor, other, target = self.words
         total = F.embedding(self.kind, kind) + F.embedding(self.actor, actor)
         return F.relu(total + F.embedding(self.other, other) + F.embedding(self.target, target))
 
     def entry(self, lists: Tensor, index: Tensor) -> Tensor:
-        """Numbers of orders in the whole vocabulary; ``lists`` counts from 1."""
+        """Indices of orders in the whole vocabulary; ``lists`` counts from 1."""
         return (self.list_start[lists - 1] + index).clamp(max=len(self.kind) - 1)
 
     def looks(self, params: OrderParams) -> tuple[Tensor, Tensor]:
-        """What queries take of the areas and of the board: [N, areas, d'] and [N, d]."""
+        """The keys of the areas and the board's contribution to queries: [N, areas, d'] and [N, d]."""
         return params.areas @ self.look, params.board @ self.from_board + self.query_bias
 
     def choices(
@@ -161,13 +161,13 @@ class OrderDecoder(nn.Module):
 
         Args:
             params: of N rows.
-            looks: of the same.
-            words: :meth:`vocabulary`.
+            looks: from :meth:`looks`, of the same rows.
+            words: from :meth:`vocabulary`.
             row: the row of each slot, [S].
-            lists: 1 + the list of each slot, [S].
+            lists: 1 + the number of each slot's list, [S].
             mask: legal choices, bool [S, W].
-            given: sum of the words of the orders given before, [S, d].
-            acted: areas that have acted in those, bool [S, areas + 1].
+            given: sum of the embeddings of the orders given before, [S, d].
+            acted: areas that have acted in those orders, bool [S, areas + 1].
         """
         areas, board = looks
         count, row_length = len(row), self.areas + 1
@@ -178,7 +178,7 @@ class OrderDecoder(nn.Module):
         hidden = torch.addmm(board.index_select(0, row), here, self.from_area)
         hidden = F.relu(torch.addmm(hidden, given, self.from_given))
         query = hidden @ self.to_word
-        look = (hidden @ self.to_look).view(count, self.to_look.shape[1] // _LOOK, _LOOK)  # also of no slots
+        look = (hidden @ self.to_look).view(count, self.to_look.shape[1] // _LOOK, _LOOK)  # also works for 0 slots
         look = F.pad(torch.bmm(look, areas.index_select(0, row).transpose(1, 2)), (0, 1)).flatten()
 
         slot, index = mask.nonzero(as_tuple=True)
@@ -186,9 +186,9 @@ class OrderDecoder(nn.Module):
         score = (query.index_select(0, slot) * words.index_select(0, entry)).sum(1) + self.bias[entry]
         base = slot * (2 * row_length * (len(self.words[0])))
         score = score + look[base + self.target_look[entry]] + look[base + self.other_look[entry]]
-        # An area acts once: a second build there, or disbanding the same unit again, is no order.
+        # An area acts once: a second build there, or a second disbandment of the same unit, is not a valid order.
         again = acted.flatten()[slot * row_length + self.actor[entry]]
-        score = score.masked_fill(again, _FORBIDDEN / 2)  # above what is illegal, should nothing else be left
+        score = score.masked_fill(again, _FORBIDDEN / 2)  # above illegal orders, in case nothing else is left
 
         counts = mask.sum(1)
         place = torch.arange(len(slot), device=slot.device) - (counts.cumsum(0) - counts)[slot]
@@ -200,12 +200,12 @@ class OrderDecoder(nn.Module):
 
 
 class OrderDistribution:
-    """Orders for K slots, one after another; ``params`` are :class:`OrderParams`, actions int64 [N, K].
+    """A distribution over orders for K slots, autoregressive; params are :class:`OrderParams`, actions int64 [N, K].
 
-    Slots whose list is 0 have nothing to order: they take their first legal choice, with certainty.
+    Slots whose list is 0 have nothing to order: they take their first legal choice with probability 1.
 
     Args:
-        decoder: the network's.
+        decoder: of the network.
     """
 
     gaussian = False
@@ -215,7 +215,7 @@ class OrderDistribution:
         self.size = decoder.slots * decoder.width
 
     def sample(self, params: OrderParams, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-        """[N, K], slot by slot, by the Gumbel trick."""
+        """Sampled orders [N, K], slot by slot, by the Gumbel trick."""
 
         def drawn(choices: _Choices) -> Tensor:
             noise = torch.empty_like(choices.log_prob).exponential_(generator=generator).log_()
@@ -224,7 +224,7 @@ class OrderDistribution:
         return self._give(params, mask, drawn)
 
     def mode(self, params: OrderParams, mask: Tensor | None) -> Tensor:
-        """[N, K], slot by slot the most probable order (not the most probable set of orders)."""
+        """Orders [N, K], the most probable slot by slot (which need not be the most probable set of orders)."""
         return self._give(params, mask, lambda choices: choices.log_prob.argmax(1))
 
     def _give(self, params: OrderParams, mask: Tensor | None, choose: Any) -> Tensor:
@@ -253,11 +253,11 @@ class OrderDistribution:
         return action
 
     def log_prob(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> Tensor:
-        """[N]."""
+        """Log probabilities of the actions, [N]."""
         return self.log_prob_and_entropy(params, mask, action)[0]
 
     def entropy(self, params: OrderParams, mask: Tensor | None) -> Tensor:
-        """Refused: it takes the orders along which it is estimated.
+        """Not available: the estimate needs the sampled orders.
 
         Raises:
             AgentError: always.
@@ -267,10 +267,10 @@ class OrderDistribution:
         )
 
     def log_prob_and_entropy(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both [N], in one pass: each slot given the action's orders before it.
+        """Log probability and entropy, both [N], in one pass: each slot given the action's orders before it.
 
-        The entropy is an estimate whose value and gradient are right in expectation over ``action`` drawn from the
-        policy (see the module); its gradient is not the derivative of its value for the given action.
+        The entropy is an estimate whose value and gradient are unbiased for an ``action`` sampled from the policy (see
+        the module's docstring); its gradient is not the derivative of its value for the given action.
         """
         decoder, slots = self.decoder, params.slots
         row, k = slots.nonzero(as_tuple=True)
@@ -294,10 +294,10 @@ class OrderDistribution:
             with torch.no_grad():
                 nothing = (torch.zeros_like(given), torch.zeros_like(acted))
                 alone = decoder.choices(params, looks, words, row, lists, legal, *nothing).log_prob
-                more = entropy + (alone.exp() * alone).sum(1)  # than with no orders before
+                more = entropy + (alone.exp() * alone).sum(1)  # entropy minus the baseline, that without orders before
                 table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), more)
                 after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
-            entropy = entropy + (chosen - chosen.detach()) * after  # the score-function term, nothing to the value
+            entropy = entropy + (chosen - chosen.detach()) * after  # score-function term: adds 0 to the value
         none = log_p.new_zeros(len(slots))
         return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
 
@@ -308,7 +308,7 @@ class OrderDistribution:
         return mask.view(*slots.shape, self.decoder.width)
 
     def kl(self, old: OrderParams, new: OrderParams, mask: Tensor | None) -> Tensor:
-        """Refused: there are too many sets of orders to sum over.
+        """Not available: there are too many sets of orders to sum over.
 
         Raises:
             AgentError: always.
@@ -316,7 +316,7 @@ class OrderDistribution:
         raise AgentError("kl: got the order network, whose KL has no closed form; wanted network='mlp'")
 
     def fisher(self, params: OrderParams, mask: Tensor | None, vector: Tensor) -> Tensor:
-        """Refused, as :meth:`kl` is.
+        """Not available, as :meth:`kl` is not.
 
         Raises:
             AgentError: always.
@@ -324,7 +324,7 @@ class OrderDistribution:
         raise AgentError("fisher: got the order network, whose KL has no closed form; wanted network='mlp'")
 
     def played(self, action: Tensor) -> Tensor:
-        """The action itself."""
+        """The action in the form that the environment takes: unchanged."""
         return action
 
 
@@ -332,10 +332,10 @@ class OrderNetwork(nn.Module):
     """A policy and a value function over one encoder of the board.
 
     Args:
-        observation_space: with "areas", "status" and "slots". Columns of areas with bounds beyond 0 and 1 hold numbers,
-            and get a table each.
+        observation_space: with "areas", "status" and "slots". Columns of "areas" with an upper bound above 1 hold
+            integers, and get an embedding table each.
         space: the orders.
-        hidden: widths: of the first layer, then of one graph convolution each.
+        hidden: widths of the graph convolutions; the first is the width of the input layer too.
         generator: the source of initial weights.
     """
 
@@ -372,7 +372,7 @@ class OrderNetwork(nn.Module):
         self.decoder = OrderDecoder(space, width, generator)
 
     def policy(self, obs: Any) -> OrderParams:
-        """What the decoder needs of N rows."""
+        """The decoder's input for N rows."""
         nodes, board = self._encode(obs)
         return OrderParams(nodes.transpose(0, 1).contiguous(), board, obs["slots"].long())
 
@@ -382,12 +382,12 @@ class OrderNetwork(nn.Module):
         return value
 
     def forward(self, obs: Any) -> tuple[OrderParams, Tensor]:
-        """Both, from one pass of the encoder."""
+        """Decoder input and values, from one pass of the encoder."""
         nodes, board = self._encode(obs)
         return OrderParams(nodes.transpose(0, 1).contiguous(), board, obs["slots"].long()), self.critic(board)
 
     def _encode(self, obs: Any) -> tuple[Tensor, Tensor]:
-        """Areas [areas, N, d] (so that neighbours are added up by one product) and board [N, d]."""
+        """Encodings of the areas [areas, N, d] (so that one product sums over neighbours) and of the board [N, d]."""
         areas, status = obs["areas"].transpose(0, 1).contiguous(), obs["status"].to(self.place.dtype)
         count, rows = areas.shape[:2]
         nodes = (areas.to(self.place.dtype) * self.scale) @ self.from_features + self.place.unsqueeze(1)
@@ -404,7 +404,7 @@ class OrderNetwork(nn.Module):
 
 
 class _ValueHead(nn.Module):
-    """The value of boards [N, d], [N]."""
+    """From encodings of boards [N, d] to values [N]."""
 
     def __init__(self, width: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from mlbits.agents.maths.action_distributions import ActionDistribution
 from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.mlp import MLP
 
-_MOST_LOG_STD = 20.0  # an entropy bonus may drive it up for ever: beyond e^20 densities and KLs would overflow float32
+_MOST_LOG_STD = 20.0  # an entropy bonus may increase it without limit, and beyond e^20 KLs would overflow float32
 
 
 class ActorCritic(nn.Module):
@@ -21,8 +21,8 @@ class ActorCritic(nn.Module):
 
     Args:
         space: observation space of a seat.
-        distribution: what the policy's numbers mean.
-        hidden: widths of the hidden layers of each.
+        distribution: the distribution over actions that the policy's outputs parametrise.
+        hidden: widths of the hidden layers of each MLP.
         generator: the source of initial weights.
         log_std: initial log standard deviation, for continuous actions.
     """
@@ -56,7 +56,7 @@ class ActorCritic(nn.Module):
         return self.with_log_std(self.actor(parts)), self.critic(parts).squeeze(-1)
 
     def with_log_std(self, head: Tensor) -> Tensor:
-        """The distribution's parameters [N, size] from what the actor put out."""
+        """The distribution's parameters [N, size] from the actor's output."""
         if self.log_std is None:
             return head
         log_std = self.log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD)

@@ -1,4 +1,4 @@
-"""The network of value-based agents: Q of every action, or its distribution; with dueling heads as an option."""
+"""The network of value-based agents: Q of every action, or its return distribution; dueling heads are optional."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class QNetwork(nn.Module):
         super().__init__()
         self.num_actions, self.atoms, self.dueling = num_actions, atoms, dueling
         self.features = Features(space, generator)
-        # With dueling, advantages of each action first, then the value.
+        # With dueling, the outputs are first the advantages of all actions, then the value.
         self.mlp = MLP(self.features, hidden, (num_actions + dueling) * atoms, generator, activation="relu")
 
     def forward(self, obs: Any) -> Tensor:
         """[N, A], or [N, A, K] with atoms."""
-        out = self.mlp.forward(self.features.forward(obs))  # not by __call__, which costs as much as a small product
+        out = self.mlp.forward(self.features.forward(obs))  # __call__ would cost as much as a small product
         if self.dueling:
             out = out.view(-1, self.num_actions + 1, self.atoms)
             advantage, value = out[:, :-1], out[:, -1:]
@@ -52,5 +52,5 @@ class QNetwork(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is an MLP alone, from one vector to Q."""
+        """Whether this is only an MLP to plain Q: no atoms, dueling heads or convolutions."""
         return self.atoms == 1 and not self.dueling and not any(True for _ in self.features.parameters())

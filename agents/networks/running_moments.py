@@ -1,4 +1,4 @@
-"""Running mean and variance of observations, to standardise them by."""
+"""Running mean and variance of observations, for standardising them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("var", torch.ones(width, dtype=torch.float64))
 
     def update(self, rows: Tensor) -> None:
-        """Take in rows [N, d]."""
+        """Update with rows [N, d]."""
         rows = rows.double()
         n, mean, var = float(len(rows)), rows.mean(0), rows.var(0, unbiased=False)
         total = self.count + n

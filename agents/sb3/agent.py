@@ -1,12 +1,12 @@
-"""Stable-Baselines3's policies as agents: they act in the loop, hold seats in games of several, and are evaluated.
+"""Stable-Baselines3's policies as agents, which can be evaluated and can play a seat in multi-agent games.
 
-``load_sb3("model.zip")`` makes an agent of a model that SB3 (or sb3-contrib) has saved; ``AGENTS["sb3-ppo"]`` and its
-like make untrained ones, whose training :mod:`mlbits.selfplay.sb3_training` leaves to SB3's own loop. Where we differ
-from ``model.predict``: draws come from the generator that is passed in, the global ones are left as they were; state-
-dependent exploration (gSDE) draws a new matrix at every call; a DQN always takes its best action. Masks are heeded by
-policies that know them (MaskablePPO's); for others an illegal action is replaced by the batch (``illegal="replace"``).
+``load_sb3("model.zip")`` makes an agent from a model saved by SB3 or sb3-contrib. ``AGENTS["sb3-ppo"]`` and the like
+make untrained agents, which :mod:`mlbits.selfplay.sb3_training` trains by SB3's own loop. Differences from
+``model.predict``: random numbers come from the generator that is passed in, and the global ones are not changed;
+state-dependent exploration (gSDE) draws a new matrix at every call; a DQN always takes its best action. Masks are used
+by policies that support them (MaskablePPO's); for others the batch replaces illegal actions (``illegal="replace"``).
 
-Loading a model runs what is pickled in it, as ``PPO.load`` does: load only files that you trust.
+Loading a model executes code pickled in the file, as ``PPO.load`` does: load only files that you trust.
 
 Example:
     >>> import torch
@@ -55,24 +55,25 @@ __all__ = [
 
 
 class SB3Agent:
-    """A policy of Stable-Baselines3's as an agent.
+    """A Stable-Baselines3 policy as an agent.
 
     Args:
-        config: settings that make the algorithm; None where ``policy`` is given.
+        config: settings of the algorithm; None if ``policy`` is given.
         observation_space: one seat's.
         action_space: one seat's.
-        seed: of the first weights.
-        device: where the policy lives.
-        policy: a policy that was made already.
-        normalize: the ``VecNormalize`` that it was or is trained under; its statistics of now standardise observations.
+        seed: of the initial weights.
+        device: where the policy is kept.
+        policy: an existing policy.
+        normalize: the ``VecNormalize`` that the policy was or is trained with; its statistics, which may still
+            change, standardise observations.
 
     Attributes:
-        experience: None: it learns in SB3's own loop.
-        policy: SB3's.
-        trained_steps: environment steps that it was trained for, where that is known.
+        experience: None, because it learns in SB3's own loop.
+        policy: SB3's policy.
+        trained_steps: environment steps that it was trained for, if known, else 0.
 
     Raises:
-        AgentError: if the spaces do not fit the policy, or SB3.
+        AgentError: if the spaces do not match the policy's, or SB3 does not support them.
     """
 
     experience = None
@@ -100,17 +101,17 @@ class SB3Agent:
             self._moments = moments if isinstance(moments, dict) else {"": moments}
             self._epsilon, self._clip = normalize.epsilon, normalize.clip_obs
         self.policy, self.trained_steps = policy.to(device), 0
-        self._turned = _check_fit(policy, observation_space, action_space)
+        self._channels_last = _check_fit(policy, observation_space, action_space)
         known = inspect.signature(policy._predict).parameters
         if "lstm_states" in known:
-            raise AgentError(f"policy: got the recurrent {type(policy).__name__}; wanted one that keeps no state")
+            raise AgentError(f"policy: got the recurrent {type(policy).__name__}; wanted one without hidden state")
         self._knows_masks = "action_masks" in known
         box = action_space if isinstance(action_space, spaces.Box) else None
         self._bounds = None if box is None else tuple(torch.as_tensor(b, device=device) for b in (box.low, box.high))
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows."""
+        """Choose actions for N rows."""
         policy = self.policy
         if policy.training:
             policy.set_training_mode(False)
@@ -130,10 +131,10 @@ class SB3Agent:
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """With which each of the Discrete actions is played, float64 [N, A]; policies without a distribution are sure.
+        """Probability of each Discrete action, float64 [N, A]; 0 or 1 for policies without a distribution.
 
         Raises:
-            AgentError: if the actions are no Discrete ones.
+            AgentError: if the action space is not Discrete.
         """
         policy: Any = self.policy
         if not isinstance(policy.action_space, spaces.Discrete):
@@ -146,13 +147,13 @@ class SB3Agent:
         return policy.get_distribution(self._seen(obs), **masks).distribution.probs.double()
 
     def _seen(self, obs: Any) -> Any:
-        """Observations as the policy takes them: standardised, pictures with their channels first."""
+        """Observations in the form that the policy takes: standardised, images with their channels first."""
         if isinstance(obs, dict):
             return {key: self._part(part, key) for key, part in obs.items()}
         return self._part(obs, "")
 
     def _part(self, obs: Tensor, key: str) -> Tensor:
-        if key in self._turned:
+        if key in self._channels_last:
             obs = obs.permute(0, 3, 1, 2)
         if key not in self._moments:
             return obs
@@ -162,7 +163,7 @@ class SB3Agent:
         return torch.clamp(centred / torch.as_tensor(deviation, device=obs.device), -self._clip, self._clip).float()
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """Refused.
+        """Not available: the training loop is SB3's own.
 
         Raises:
             AgentError: always.
@@ -170,7 +171,7 @@ class SB3Agent:
         raise AgentError("Stable-Baselines3's algorithms learn in their own loop; wanted mlbits train sb3-...")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The policy's tensors, and the moments of observations where it has them, copied."""
+        """A copy of the policy's tensors and, if observations are standardised, of their moments."""
         state = prefixed("policy", self.policy.state_dict())
         for key, moments in self._moments.items():
             values = {"mean": moments.mean, "var": moments.var, "count": np.asarray(moments.count, np.float64)}
@@ -178,7 +179,7 @@ class SB3Agent:
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
             AgentError: if names or shapes are not those of this policy.
@@ -199,7 +200,7 @@ def _moments_name(key: str) -> str:
 
 
 def _new_moments(space: gym.Space[Any]) -> dict[str, Any]:
-    """No observations seen yet: SB3's running mean and variance of each part."""
+    """SB3's running mean and variance of each part of the observations, before the first observation."""
     from stable_baselines3.common.running_mean_std import RunningMeanStd
 
     parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
@@ -207,37 +208,37 @@ def _new_moments(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def _check_fit(policy: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> set[str]:
-    """The keys of pictures to turn before the policy sees them.
+    """Check that the spaces fit the policy; returns the keys of images whose channels to move first.
 
     Raises:
         AgentError: if the policy was made for other spaces.
     """
-    if not _alike(policy.action_space, action_space, bounds=True):
+    if not _compatible(policy.action_space, action_space, bounds=True):
         raise AgentError(f"action_space: got {action_space}; the model was trained on {policy.action_space}")
-    if _alike(policy.observation_space, observation_space):
+    if _compatible(policy.observation_space, observation_space):
         return set()
-    turned, keys = channels_first(observation_space)
-    if keys and _alike(policy.observation_space, turned):
+    transposed, keys = channels_first(observation_space)
+    if keys and _compatible(policy.observation_space, transposed):
         return keys
     raise AgentError(f"observation_space: got {observation_space}; the model was trained on {policy.observation_space}")
 
 
-def _alike(one: Any, other: Any, bounds: bool = False) -> bool:
-    """Whether the same network fits both; for actions the bounds count too."""
+def _compatible(one: Any, other: Any, bounds: bool = False) -> bool:
+    """Whether the same network fits both spaces; with ``bounds``, for actions, their bounds must be equal too."""
     if isinstance(one, spaces.Dict):
         same = isinstance(other, spaces.Dict) and set(one) == set(other)
-        return same and all(_alike(one[key], other[key]) for key in one)
+        return same and all(_compatible(one[key], other[key]) for key in one)
     if isinstance(one, spaces.Box):
         same = isinstance(other, spaces.Box) and one.shape == other.shape
-        pictures = same and len(one.shape) == 3 and np.uint8 in (one.dtype, other.dtype)
-        exact = bounds or pictures
+        images = same and len(one.shape) == 3 and np.uint8 in (one.dtype, other.dtype)
+        exact = bounds or images
         return same and (not exact or bool(np.all(one.low == other.low) and np.all(one.high == other.high)))
     return bool(one == other)
 
 
 @contextlib.contextmanager
 def _draws_from(generator: torch.Generator, policy: Any, count: int) -> Iterator[None]:
-    """Let what draws from torch's global generators draw from this one; those and gSDE's noise stay as they were."""
+    """Make torch's global draws depend on this generator; restore the global generators and gSDE's noise at the end."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
     head = policy if hasattr(policy, "action_dist") else getattr(policy, "actor", None)
@@ -266,18 +267,18 @@ def load_sb3(
     vec_normalize: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> SB3Agent:
-    """An agent of a model that Stable-Baselines3 or sb3-contrib saved.
+    """Make an agent from a model saved by Stable-Baselines3 or sb3-contrib.
 
     Args:
         path: the file that ``model.save`` wrote.
-        observation_space: of the seat that it is to hold; None takes the model's own.
+        observation_space: of the seat that the agent will play; None for the model's own.
         action_space: the same.
-        algorithm: SB3's class or its name; None reads it off the file.
-        vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained under one.
-        device: where the policy is to live.
+        algorithm: SB3's class or its name; None to find it from the file.
+        vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained with one.
+        device: where the policy is kept.
 
     Raises:
-        AgentError: if the file is missing or no saved model, its algorithm is not known, or it was trained on other
+        AgentError: if the file is missing or not a saved model, its algorithm is unknown, or it was trained on other
             spaces.
     """
     contents = _contents(Path(path))
@@ -287,9 +288,9 @@ def load_sb3(
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are probably loading")
-            # SB3 sets up the whole algorithm, so what acting does not need is made small, or never read.
-            model = known.load(path, device=device, custom_objects=_NEEDLESS)
-    except Exception as error:  # whatever the pickles within do
+            # SB3 sets up the whole algorithm, so what acting does not need is replaced by something small.
+            model = known.load(path, device=device, custom_objects=_UNUSED)
+    except Exception as error:  # unpickling may raise anything
         said = str(error).splitlines() or [""]
         raise AgentError(f"{path}: cannot be loaded as {known.__name__} ({type(error).__name__}: {said[0]})") from error
     agent = SB3Agent(
@@ -304,7 +305,7 @@ def load_sb3(
     return agent
 
 
-_NEEDLESS: dict[str, Any] = {
+_UNUSED: dict[str, Any] = {
     "seed": None, "learning_rate": 0.0, "lr_schedule": None, "clip_range": 0.2, "clip_range_vf": None,
     "exploration_schedule": None, "buffer_size": 1, "n_steps": 1, "n_envs": 1, "tensorboard_log": None,
     "replay_buffer_class": None, "replay_buffer_kwargs": {}, "rollout_buffer_class": None, "rollout_buffer_kwargs": {},
@@ -314,10 +315,10 @@ _NEEDLESS: dict[str, Any] = {
 
 
 def algorithm_of(path: str | Path) -> str:
-    """The name of the algorithm that a saved model was trained by; nothing in the file is run.
+    """The name of the algorithm that trained a saved model; no code in the file is executed.
 
     Raises:
-        AgentError: if the file is missing or no saved model, or the algorithm is none that is known.
+        AgentError: if the file is missing or not a saved model, or the algorithm is unknown.
     """
     return _algorithm_in(_contents(Path(path)), path)
 
@@ -329,14 +330,14 @@ def _contents(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise AgentError(f"{path}: not found; wanted a model that Stable-Baselines3 saved") from None
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise AgentError(f"{path}: got no saved model ({error}); wanted one that Stable-Baselines3 saved") from None
+        raise AgentError(f"{path}: not a saved model ({error}); wanted one that Stable-Baselines3 saved") from None
     if not isinstance(contents, dict) or "policy_class" not in contents:
         raise AgentError(f"{path}: got a file without a policy_class; wanted a model that Stable-Baselines3 saved")
     return contents
 
 
 def _algorithm_in(contents: Mapping[str, Any], path: str | Path) -> str:
-    """By the settings that one algorithm alone has, and where two share those by their policies' modules."""
+    """Identify the algorithm by settings that no other has or, if two have the same, by the policy's module."""
     policy = contents["policy_class"]
     module = str(policy.get("__module__", "")) if isinstance(policy, dict) else ""
     removed_tricks = contents.get("target_noise_clip") == 0 and contents.get("policy_delay") == 1
@@ -350,7 +351,7 @@ def _algorithm_in(contents: Mapping[str, Any], path: str | Path) -> str:
     for key, within, name in signs:
         if key in contents and within in module:
             return name
-    raise AgentError(f"{path}: its algorithm is none that is known; wanted it named: algorithm=...")
+    raise AgentError(f"{path}: cannot tell which algorithm it is; wanted its name as algorithm=...")
 
 
 def _read_normalize(path: Path) -> Any:
@@ -359,7 +360,7 @@ def _read_normalize(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             normalize = pickle.load(file)
-    except Exception as error:  # no file, or whatever unpickling does
+    except Exception as error:  # a missing file; unpickling may raise anything
         raise AgentError(f"vec_normalize: {path} cannot be read ({type(error).__name__}: {error})") from None
     if not isinstance(normalize, VecNormalize):
         raise AgentError(

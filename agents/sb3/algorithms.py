@@ -1,7 +1,8 @@
-"""Stable-Baselines3's algorithms made from our settings: which class, which policy, which arguments.
+"""Stable-Baselines3's algorithms from our settings: their classes, policies and constructor arguments.
 
-What SB3 would trip over in the middle of a run (action bounds that are infinite, pictures that its convolutions do not
-fit on, spaces that it cannot normalise) is refused here by name, before anything is made. SB3 is imported at first use.
+Settings and spaces with which SB3 would fail in the middle of a run (infinite action bounds, images too small for its
+convolutions, spaces that it cannot normalise) are rejected here with an error that names the argument, before anything
+is made. SB3 is imported at first use.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from torch import nn
 from mlbits.agents.agent import AgentError
 from mlbits.agents.sb3.configs import SB3Config
 
-_LEAST_PIXELS = 36  # a side of the smallest picture that SB3's convolutions take
+_LEAST_PIXELS = 36  # per side, of the smallest image that SB3's convolutions support
 
 
 def algorithm_arguments(
     config: SB3Config, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> dict[str, Any]:
-    """Arguments of SB3's constructor, but for ``env``, ``seed`` and ``device``.
+    """Arguments of SB3's constructor, except ``env``, ``seed`` and ``device``.
 
     Raises:
-        AgentError: if SB3 does not take the spaces.
+        AgentError: if SB3 does not support the spaces.
     """
     from stable_baselines3.common.noise import NormalActionNoise
 
@@ -50,22 +51,22 @@ def algorithm_arguments(
     if "activation" in values:
         own["policy_kwargs"]["activation_fn"] = {"tanh": nn.Tanh, "relu": nn.ReLU}[values.pop("activation")]
     hidden, usual = values.pop("hidden"), type(config).__dataclass_fields__["hidden"].default
-    if hidden != usual:  # left out, SB3's choice depends on the observations: fewer layers after convolutions
+    if hidden != usual:  # by default left to SB3, whose choice depends on the observations: fewer layers for images
         own["policy_kwargs"]["net_arch"] = list(hidden)
     values.pop("normalize")
     return {**values, **own}
 
 
 def _linear(start: float) -> Any:
-    """From ``start`` to 0 over the run, by how much of it is left; SB3 gives less than 0 when the last rollout ends."""
+    """A schedule from ``start`` to 0, in the fraction of the run that is left (at the end SB3 passes less than 0)."""
     return lambda left: max(0.0, left) * start
 
 
 def algorithm_class(name: str) -> Any:
-    """SB3's or sb3-contrib's class of a name.
+    """The class of this name in SB3 or sb3-contrib.
 
     Raises:
-        AgentError: if neither has it, or sb3-contrib would and is not installed.
+        AgentError: if neither has it, or it would be in sb3-contrib, which is not installed.
     """
     for module in ("stable_baselines3", "sb3_contrib"):
         with contextlib.suppress(ImportError, AttributeError):
@@ -78,7 +79,7 @@ def algorithm_class(name: str) -> Any:
 def untrained_policy(
     config: SB3Config, observation_space: gym.Space[Any], action_space: gym.Space[Any], seed: int, device: Any
 ) -> Any:
-    """The policy that the algorithm would make by the same settings, for acting alone: its optimiser's rate is 0."""
+    """The policy that the algorithm would make with these settings, only for acting: its learning rate is 0."""
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
     arguments = algorithm_arguments(config, observation_space, action_space)
@@ -90,7 +91,7 @@ def untrained_policy(
 
 
 def _policy_name(config: SB3Config, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> str:
-    """The policy for the observations, after a check of what SB3 would trip over."""
+    """SB3's policy for the observations, after checks of what SB3 would fail with later."""
     from stable_baselines3.common.preprocessing import is_image_space
 
     name = f"sb3-{config.algorithm.lower()}"
@@ -110,15 +111,15 @@ def _policy_name(config: SB3Config, observation_space: gym.Space[Any], action_sp
         if not all(large.values()):
             small = next(key for key, fits in large.items() if not fits)
             raise AgentError(
-                f"{name}: got {parts[small].shape} for the picture {small!r} in a Dict; wanted {_LEAST_PIXELS} pixels "
-                "a side, for Stable-Baselines3's convolutions"
+                f"{name}: got {parts[small].shape} for the image {small!r} in a Dict; wanted at least {_LEAST_PIXELS} "
+                "pixels per side, for Stable-Baselines3's convolutions"
             )
         return "MultiInputPolicy"
     return "CnnPolicy" if large.get("") else "MlpPolicy"
 
 
 def channels_first(space: Any) -> tuple[Any, set[str]]:
-    """The space with pictures' channels before their sides, as SB3 turns them, and the keys of those it turns."""
+    """The space with the channels of images first, as SB3 transposes them, and the keys of the transposed images."""
     from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
     if isinstance(space, spaces.Dict):

@@ -1,10 +1,11 @@
-"""Settings of Stable-Baselines3's algorithms as agents: its names and its defaults, so that a baseline is its own.
+"""Settings of Stable-Baselines3's algorithms as agents, with SB3's own names and defaults, for use as baselines.
 
 The agents ``sb3-ppo``, ``sb3-a2c``, ``sb3-dqn``, ``sb3-ddpg``, ``sb3-td3`` and ``sb3-sac`` are the algorithms of
-Raffin et al., "Stable-Baselines3: Reliable Reinforcement Learning Implementations" (JMLR 22, 2021), run as they are.
-Names that are not SB3's own: ``hidden`` (its ``net_arch``), ``activation``, ``log_std`` (``log_std_init``) and
-``ortho_init`` of its ``policy_kwargs``; ``anneal_lr`` and ``anneal_clip`` (a linear schedule to 0); ``noise_std`` (a
-NormalActionNoise); ``normalize`` (a VecNormalize, as rl-baselines3-zoo's ``normalize: true``). SB3 is not imported.
+Raffin et al., "Stable-Baselines3: Reliable Reinforcement Learning Implementations" (JMLR 22, 2021), unchanged. Settings
+whose names differ from SB3's: ``hidden`` (``net_arch``), ``activation``, ``log_std`` (``log_std_init``) and
+``ortho_init`` are from its ``policy_kwargs``; ``anneal_lr`` and ``anneal_clip`` make a linear schedule to 0;
+``noise_std`` is that of a NormalActionNoise; ``normalize`` adds a VecNormalize, as rl-baselines3-zoo's ``normalize:
+true`` does. SB3 is not imported here.
 
 Example:
     >>> from mlbits.agents.sb3.configs import SB3PPOConfig
@@ -23,10 +24,10 @@ from mlbits.envs.core.config_fields import configuration, setting
 
 @configuration(AgentError)
 class SB3Config:
-    """Settings of all of SB3's algorithms; a subclass gives its own defaults.
+    """Settings common to all of SB3's algorithms; subclasses set their own defaults.
 
-    Class attributes: ``algorithm``, the name of SB3's class, and ``run_defaults``, settings of a run whose default is
-    another than for our agents: SB3's is one copy.
+    Class attributes: ``algorithm``, the name of SB3's class, and ``run_defaults``, run settings whose defaults differ
+    from those of our agents: SB3 plays one copy.
     """
 
     algorithm = ""
@@ -106,7 +107,7 @@ class SB3PPOConfig(OnPolicyConfig):
     )
 
     def check(self) -> None:
-        """Refuse minibatches of one step, which cannot be standardised."""
+        """Reject minibatches of one step, whose advantages cannot be standardised."""
         if self.normalize_advantage and self.batch_size < 2:
             raise AgentError(f"batch_size: got {self.batch_size} with normalize_advantage; wanted at least 2")
 
@@ -186,7 +187,7 @@ class SB3SACConfig(NoisyConfig):
     sde_sample_freq: int = setting(-1, "steps between new matrices of gSDE; -1 for one per rollout", low=-1, high=2**31)
 
     def check(self) -> None:
-        """Refuse what is neither "auto" nor a number."""
+        """Reject values that are neither "auto" nor a number."""
         for name, value, start in (
             ("ent_coef", self.ent_coef, self.ent_coef.removeprefix("auto_")),
             ("target_entropy", self.target_entropy, self.target_entropy),

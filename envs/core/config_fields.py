@@ -1,14 +1,14 @@
-"""Settings of a config, each said once: one line gives a setting's default, help, range and unit.
+"""Declaring the settings of a config: one line per setting gives its default, help, range and unit.
 
-From that line follow the check on construction with its message, the docstring's "Attributes", the flag's help and the
-tables of the docs. Choices are the ``Literal`` of the annotation.
+The check on construction and its error message, the docstring's "Attributes", the flag's help and the tables of the
+docs are all derived from this line. Choices are given by a ``Literal`` annotation.
 
 Example:
     >>> from typing import Literal
     >>> @configuration(ValueError)
     ... class Exploration:
-    ...     '''How actions are explored.'''
-    ...     kind: Literal["greedy", "softmax"] = setting("greedy", "what actions are drawn from")
+    ...     '''How the agent explores.'''
+    ...     kind: Literal["greedy", "softmax"] = setting("greedy", "distribution of actions")
     ...     epsilon: float = setting(0.1, "fraction of random actions", low=0, high=1)
     >>> Exploration(epsilon=0.2)
     Exploration(kind='greedy', epsilon=0.2)
@@ -32,19 +32,19 @@ from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
 T = TypeVar("T")
 C = TypeVar("C")
 
-REQUIRED: Any = dataclasses.MISSING  # the default of a setting that has none
+REQUIRED: Any = dataclasses.MISSING  # in place of a default, for settings without one
 
 _KEY = "setting"  # in a field's metadata
-_LARGE, _TINY = 1e5, 1e-6  # bounds from here on are not shown in a help
+_LARGE, _TINY = 1e5, 1e-6  # bounds beyond these are not shown in help texts
 
 
 class Setting(NamedTuple):
-    """What is known of a setting besides its name, type and default.
+    """The properties of a setting besides its name, type and default.
 
     Attributes:
         help: what it is, without a full stop.
-        low: the least value, or None.
-        high: the greatest value, or None; infinity allows infinity.
+        low: the smallest value, or None.
+        high: the largest value, or None; infinity allows infinity.
         unit: of the value, such as "nats".
     """
 
@@ -58,27 +58,27 @@ def setting(default: T, help: str, *, low: float | None = None, high: float | No
     """A field of a :func:`configuration`.
 
     Args:
-        default: its value unless another is given; ``REQUIRED`` for none.
+        default: the default; ``REQUIRED`` for none.
         help: what it is, without a full stop.
-        low: the least value; of a tuple, of each entry (and one entry at least is wanted).
-        high: the greatest value. Infinite values are refused unless this is ``math.inf``; NaN always is.
+        low: the smallest value; for a tuple, of each entry (and there must be at least one entry).
+        high: the largest value. Infinite values are rejected unless this is ``math.inf``; NaN always is.
         unit: of the value, such as "nats".
 
     Returns:
-        A field for ``dataclasses``; typed as the default, so that type checkers compare it with the annotation.
+        A field for ``dataclasses``; its type is the default's, so that type checkers compare it with the annotation.
     """
     return dataclasses.field(default=default, metadata={_KEY: Setting(help, low, high, unit)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def configuration(error: type[Exception]) -> Callable[[type[C]], type[C]]:
-    """A decorator: a frozen, keyword-only dataclass with slots that checks its settings on construction.
+    """A decorator that makes a frozen, keyword-only dataclass with slots, which checks its settings on construction.
 
-    Each field is checked against its type, range and choices, then the method ``check()`` is called, if there is one,
-    for rules across fields. A subclass may give a field another default (``name: int = 5``); help and range stay.
+    Each field is checked against its type, range and choices; then the method ``check()``, if there is one, checks
+    rules across fields. A subclass may change the default of a field (``name: int = 5``); help and range stay the same.
 
     Args:
-        error: what is raised for a value that is refused.
+        error: type of the exception for a value that is rejected.
     """
 
     def decorate(cls: type[C]) -> type[C]:
@@ -106,14 +106,14 @@ def configuration(error: type[Exception]) -> Callable[[type[C]], type[C]]:
 
 
 def setting_of(field: dataclasses.Field[Any]) -> Setting | None:
-    """What :func:`setting` says of a field, or None for a field of an ordinary dataclass."""
+    """A field's properties from :func:`setting`, or None for a field of an ordinary dataclass."""
     return field.metadata.get(_KEY)
 
 
 def range_text(config_class: Any, field: dataclasses.Field[Any]) -> str:
-    """The values that a field may have, briefly: "0 to 1", "at least 0, in nats", "'a' or 'b'"; "" for any.
+    """The values that a field may have, in short: "0 to 1", "at least 0, in nats", "'a' or 'b'"; "" for any.
 
-    Bounds that only keep nonsense out (100,000 and more) are left out here; the error's message names them.
+    Bounds that only exclude nonsense (100,000 and more) are left out here; the error message names them.
     """
     kind, known = _plain_kind(_hints(config_class)[field.name])[0], setting_of(field) or Setting()
     if typing.get_origin(kind) is Literal:
@@ -132,7 +132,7 @@ def range_text(config_class: Any, field: dataclasses.Field[Any]) -> str:
 
 
 def help_text(field: dataclasses.Field[Any], config_class: Any) -> str:
-    """The help of a field's flag: what it is, and its range in numbers; choices are shown by the flag itself."""
+    """The help text of a field's flag: its help and its range; choices are shown by the flag itself."""
     known = setting_of(field) or Setting()
     kind = _plain_kind(_hints(config_class)[field.name])[0]
     within = "" if typing.get_origin(kind) is Literal else range_text(config_class, field)
@@ -154,7 +154,7 @@ def _inherited(cls: type, name: str) -> Setting | None:
 
 
 def _documented(made: Any, text: str) -> str:
-    """A docstring with a line for each setting."""
+    """The docstring, with a line for each setting."""
     lines = [inspect.cleandoc(text), "", "Attributes:"]
     for field in dataclasses.fields(made):
         if known := setting_of(field):
@@ -168,7 +168,7 @@ def _hints(config_class: Any) -> dict[str, Any]:
 
 
 def _plain_kind(hint: Any) -> tuple[Any, bool]:
-    """A type without None, and whether None is allowed."""
+    """A type without its None, and whether None is allowed."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
         if len(parts) < len(typing.get_args(hint)):
@@ -177,7 +177,7 @@ def _plain_kind(hint: Any) -> tuple[Any, bool]:
 
 
 def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> str:
-    """What was wanted in place of a value, or "" where it is good."""
+    """What was wanted instead of a value, or "" if the value is valid."""
     kind, optional = _plain_kind(_hints(config_class)[field.name])
     known = setting_of(field) or Setting()
     end = ", or None" if optional else ""
@@ -209,7 +209,7 @@ def _inside(value: Any, known: Setting) -> bool:
 
 
 def _wanted_number(known: Setting) -> str:
-    """A number's range in words, for an error's message."""
+    """A number's range in words, for an error message."""
     low, high = known.low, None if known.high == math.inf else known.high
     if low is not None and high is not None:
         return f"a number from {_number(low)} to {_number(high)}"

@@ -33,7 +33,7 @@ from tyro.constructors import (
 
 from mlbits.envs.core.config_fields import help_text, setting_of
 from mlbits.selfplay.runs.config import ConfigError
-from mlbits.selfplay.runs.synonyms import UNDERSTOOD, synonyms
+from mlbits.selfplay.runs.synonyms import ACCEPTED, synonyms
 
 _UNITS = {"k": 3, "K": 3, "M": 6, "G": 9}
 _MOST_DIGITS = 30  # beyond any setting's range; stops 1e999999999 from filling the memory
@@ -343,7 +343,7 @@ def _understood(words: Sequence[str]) -> list[str]:
     for word in words:
         flag, equals, value = word.partition("=")
         name = re.split(r"\.|--", flag)[-1]
-        ours = flag[: len(flag) - len(name)] + UNDERSTOOD.get(name, name)
+        ours = flag[: len(flag) - len(name)] + ACCEPTED.get(name, name)
         swap = flag.startswith("--") and flag not in known and ours in known
         found.append(ours + equals + value if swap else word)
     return found

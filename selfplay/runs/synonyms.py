@@ -1,6 +1,6 @@
-"""Names of settings in Stable-Baselines3, CleanRL and earlier versions of ours, to suggest our name by.
+"""Names of settings in Stable-Baselines3, CleanRL and our earlier versions, for suggesting our name.
 
-``gamma`` is the one that is understood in place of ``discount``; the others are named in the error.
+Only ``gamma`` is accepted, in place of ``discount``; for the other names the error suggests ours.
 
 Example:
     >>> from mlbits.agents.ppo import PPOConfig
@@ -16,9 +16,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-UNDERSTOOD = {"gamma": "discount"}
+ACCEPTED = {"gamma": "discount"}
 
-# Names of one setting, ours first. A name may stand in several groups: it meant different things elsewhere.
+# Names of one setting, ours first. A name may be in several groups, since it means different things elsewhere.
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("discount", "gamma"),
     # the run
@@ -74,24 +74,24 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 
 
 def synonyms(name: str) -> list[str]:
-    """All other names of a setting, in the table's order."""
+    """All other names of a setting, in the order of ``GROUPS``."""
     return list(dict.fromkeys(other for group in GROUPS if name in group for other in group if other != name))
 
 
 def suggestions(name: str, config_class: Any) -> list[str]:
-    """The settings of a config that go by a name elsewhere, in the table's order."""
+    """The settings of a config that have the given name elsewhere, in the order of ``GROUPS``."""
     known = {field.name for field in dataclasses.fields(config_class)}
     return [other for other in synonyms(name) if other in known]
 
 
 def canonical(values: Mapping[str, Any], config_class: Any) -> dict[str, Any]:
-    """The same values under our names, where another name is understood.
+    """The same values under our names, for the names in ``ACCEPTED``.
 
-    A config that has the other name itself keeps it (``gamma`` of Stable-Baselines3's algorithms). Where values have
-    both names both stay, and the other is then refused as unknown.
+    If the config itself has a setting of the other name, it is kept (``gamma`` of Stable-Baselines3's algorithms). If
+    the values have both names, both are kept, and the other one is then rejected as unknown.
     """
     known, found = {field.name for field in dataclasses.fields(config_class)}, dict(values)
-    for other, name in UNDERSTOOD.items():
+    for other, name in ACCEPTED.items():
         if other in found and other not in known and name in known and name not in found:
             found[name] = found.pop(other)
     return found

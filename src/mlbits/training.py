@@ -1,6 +1,6 @@
-"""Training from Python and by the command, which are the same: measured as it goes, pictures of policies among it.
+"""``mlbits.train`` and ``mlbits.resume``: training from Python, the same as by the command line.
 
-``mlbits.train`` and ``mlbits.resume`` are these functions.
+By default further measurements, such as images of the policy, are recorded at every evaluation.
 
 Example:
     folder, summary = mlbits.train("ppo", "mlbits/GridWorld-v0", total_steps=300_000, seed=1)
@@ -37,18 +37,19 @@ def train(
         env: an environment's id.
         out: the run's folder; None makes one under ``runs``.
         preset: "auto", "none", or the environment whose preset to use.
-        agent_settings: of the agent, over those of the preset (``--agent.NAME``).
-        env_settings: of the environment (``--env.NAME``).
+        agent_settings: settings of the agent (``--agent.NAME``), which override the preset's.
+        env_settings: settings of the environment (``--env.NAME``).
         console: whether to show progress.
-        measure: asked at every evaluation for more to record; None records the returns alone.
-        **run: settings of the run, see :class:`mlbits.selfplay.runs.config.RunConfig`.
+        measure: a function called at every evaluation for further measurements to record; None records only the
+            returns.
+        **run: settings of the run; see :class:`mlbits.selfplay.runs.config.RunConfig`.
 
     Returns:
         The folder and the summary.
 
     Raises:
-        MlbitsError: for names, settings and spaces that do not fit, or numbers that are not finite.
-        RunInterrupted: a KeyboardInterrupt, when a signal or a closed pipe asks for the run's end; it is saved before.
+        MlbitsError: for unknown names, invalid settings, unsupported spaces, or numbers that are not finite.
+        RunInterrupted: a KeyboardInterrupt, after a signal or a closed pipe; the run is saved first.
     """
     settings = resolve(agent, env, preset=preset, run=run, agent_settings=agent_settings, env_settings=env_settings)
     return train_resolved(settings, out, console=console, measure=measure)
@@ -61,7 +62,7 @@ def train_resolved(
     console: bool = True,
     measure: Measure | None = during_training,
 ) -> tuple[Path, dict[str, Any]]:
-    """The same with all settings in one; see :func:`mlbits.selfplay.training.train`."""
+    """Train with all settings given as one object; see :func:`mlbits.selfplay.training.train`."""
     return training.train(settings, out, console=console, measure=measure)
 
 
@@ -72,5 +73,5 @@ def resume(
     console: bool = True,
     measure: Measure | None = during_training,
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run, as ``mlbits resume RUN`` does; see :func:`mlbits.selfplay.training.resume`."""
+    """Resume a run, as ``mlbits resume RUN`` does; see :func:`mlbits.selfplay.training.resume`."""
     return training.resume(folder, total_steps=total_steps, console=console, measure=measure)

@@ -33,7 +33,7 @@ def test_a_custom_agent_can_be_registered(monkeypatch):
     assert agent_entry("mine").config_class().__name__ == "PPOConfig"
     assert agent_module("mine") == __name__
     assert "mine" not in AGENTS
-    with pytest.raises(GameError, match=r"^name: the agent 'ppo' is registered already; wanted another name$"):
+    with pytest.raises(GameError, match=r"^name: the agent 'ppo' is already registered; wanted another name$"):
         register_agent("ppo", AgentEntry("mlbits.agents.dqn", "DQN", "DQNConfig", "another"))
 
 

@@ -1,4 +1,4 @@
-"""DDPG's targets and updates, worked by hand and by plain torch; its actions, and its rounds of learning."""
+"""DDPG: targets and updates against calculations by hand and in plain torch, actions, and when it learns."""
 
 import copy
 import math
@@ -21,8 +21,8 @@ HEADS = ("value", "categorical")
 PRECISIONS = ("float32", "bfloat16")
 
 
-class Handed:
-    """A replay that hands out one batch again and again, and notes what it was asked for and told."""
+class FixedReplay:
+    """A replay buffer that always returns the same batch, and records calls and priorities."""
 
     latest = None
 
@@ -62,8 +62,8 @@ def some_transitions(count=12, seed=0, weighted=False):
 
 
 def once(agent, drawn, progress=0.5, seed=0):
-    """One update on some transitions; returns its metrics and the replay that handed them out."""
-    replay = Handed(drawn, math.ceil((agent.updates + 1) / agent.config.replay_ratio))
+    """One update on some transitions; returns its metrics and the replay buffer."""
+    replay = FixedReplay(drawn, math.ceil((agent.updates + 1) / agent.config.replay_ratio))
     before = agent.updates
     metrics = dict(agent.learn(replay, progress, draw(seed)))
     assert agent.updates == before + 1
@@ -71,7 +71,7 @@ def once(agent, drawn, progress=0.5, seed=0):
 
 
 def constant(network, *numbers):
-    """Make each MLP of a network put out the same numbers everywhere."""
+    """Make each MLP of a network have the same outputs for all inputs."""
     mlps = [network.mlp] if hasattr(network, "mlp") else list(network.mlps)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -81,7 +81,7 @@ def constant(network, *numbers):
 
 
 def linear(mlp, bias, *gradients):
-    """Make an MLP of observations [4] and actions [2] put out bias + gradients . action, for actions above -3."""
+    """Make an MLP of observations [4] and actions [2] compute bias + gradients . action, for actions above -3."""
     with torch.no_grad():
         for parameter in mlp.parameters():
             parameter.zero_()
@@ -109,7 +109,7 @@ def one_transition(reward=0.5, discount=0.9, count=1):
     (False, 0.9, 0.5 + 0.9 * 30), (True, 0.9, 0.5 + 0.9 * 20), (False, 0.0, 0.5), (True, 0.0, 0.5),
 ])  # fmt: skip
 def test_the_value_target_by_hand(twin, discount, target, precision):
-    """Of twins the lesser counts for the bootstrap, and both are moved."""
+    """With two critics the bootstrap is the lower of the two, and both are updated."""
     agent = make(twin=twin, precision=precision)
     constant(agent.critics, *([1.0], [3.0])[: 1 + twin])
     constant(agent.target_critics, *([30.0], [20.0])[: 1 + twin])
@@ -123,9 +123,9 @@ def test_the_value_target_by_hand(twin, discount, target, precision):
 
 @pytest.mark.parametrize(("twin", "target"), [(False, [0.0, 0.25, 0.75]), (True, [0.0, 0.75, 0.25])])
 def test_the_categorical_target_by_hand(twin, target):
-    """Support 0, 1, 2. The first target returns 2: 0.75 + 1. Its twin returns 1, which is less: 0.75 + 0.5."""
+    """Support 0, 1, 2. The first target critic predicts 2: 0.75 + 1. The second predicts 1, the lower: 0.75 + 0.5."""
     agent = make(head="categorical", atoms=3, v_min=0.0, v_max=2.0, twin=twin)
-    sure = 40.0  # of logits: as good as certain
+    sure = 40.0  # a logit that makes the probability almost 1
     constant(agent.critics, *([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])[: 1 + twin])
     constant(agent.target_critics, *([0.0, 0.0, sure], [0.0, sure, 0.0])[: 1 + twin])
     metrics, replay = once(agent, one_transition(reward=0.75, discount=0.5))
@@ -137,7 +137,7 @@ def test_the_categorical_target_by_hand(twin, target):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_errors_of_a_stream_by_hand(n_step):
-    """Q is 1 and its target 10 everywhere: an error is the window's reward, what is left of 10, less 1."""
+    """Q is 1 and the target network's Q is 10 everywhere: an error is |the window's reward + discount * 10 - 1|."""
     windows = {  # terminated at 1, truncated at 4
         1: {0: (1, 0.5), 1: (2, 0), 2: (4, 0.5), 3: (8, 0.5), 4: (16, 0.5), 5: (32, 0.5)},
         3: {0: (1 + 1, 0), 1: (2, 0), 2: (4 + 4 + 4, 0.125), 3: (8 + 8, 0.25), 4: (16, 0.5), 5: (32, 0.5)},
@@ -152,10 +152,10 @@ def test_errors_of_a_stream_by_hand(n_step):
     rollout = hand_written(terminated=[1], truncated=[4])
     object.__setattr__(rollout, "sample", torch.zeros(6, 1, 1, 1))
     replay.add(rollout)
-    told = {}
-    replay.set_priority = lambda slot, error: told.update(zip(slot.tolist(), error.tolist(), strict=True))
+    errors = {}
+    replay.set_priority = lambda slot, error: errors.update(zip(slot.tolist(), error.tolist(), strict=True))
     agent.learn(replay, 0.0, draw())
-    assert told == {slot: pytest.approx(reward + left * 10 - 1) for slot, (reward, left) in windows.items()}
+    assert errors == {slot: pytest.approx(reward + gamma * 10 - 1) for slot, (reward, gamma) in windows.items()}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -169,7 +169,7 @@ def test_target_noise_is_clipped_and_stays_within_bounds(precision):
         target = agent._target(one_transition(0.0, 1.0, count), draw()).flatten()
     rounding = 0.02 if precision == "bfloat16" else 1e-5
     assert float(target.abs().max()) == pytest.approx(0.25, abs=rounding)
-    at_ends = (target.abs() > 0.25 - rounding).float().mean()  # half a standard deviation: 62% lie beyond
+    at_ends = (target.abs() > 0.25 - rounding).float().mean()  # 62% are beyond half a standard deviation
     assert float(at_ends) == pytest.approx(0.617, abs=0.05)
     assert abs(float(target.mean())) < 0.02
     constant(agent.target_actor, [9.0, 0.0])  # tanh: 1
@@ -196,7 +196,7 @@ def slow_mean(agent, out):
 
 
 def slow_target(agent, actor, critics, drawn):
-    """Row by row."""
+    """Targets computed row by row."""
     with torch.no_grad():
         outs = slow_critics(critics, drawn.next_obs, slow_actor(actor, drawn.next_obs))
     targets = []
@@ -207,16 +207,16 @@ def slow_target(agent, actor, critics, drawn):
             targets.append(reward + discount * following)
         else:
             atoms = reward + discount * agent.support.double()
-            share = textbook_projection(atoms[None], torch.softmax(following, -1)[None], agent.support.double())
-            targets.append(torch.tensor(share[0], dtype=torch.float32))
+            projected = textbook_projection(atoms[None], torch.softmax(following, -1)[None], agent.support.double())
+            targets.append(torch.tensor(projected[0], dtype=torch.float32))
     return torch.stack(targets)
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("twin", "weighted", "delay"), [(False, False, 1), (True, True, 2), (True, False, 3)])
 @pytest.mark.parametrize("clip", [0.5, math.inf])
-def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
-    """Four of them: targets in a loop, autograd, ``clip_grad_norm_``, torch's Adam, and interpolation."""
+def test_updates_match_plain_torch(head, twin, weighted, delay, clip):
+    """Four updates: targets in a loop, autograd, ``clip_grad_norm_``, torch's Adam, and interpolation."""
     settings = {"head": head, "atoms": 5, "v_min": -3.0, "v_max": 4.0, "tau": 0.2}
     agent = make(
         **settings, twin=twin, policy_delay=delay, max_grad_norm=clip, actor_learning_rate=0.01,
@@ -284,7 +284,7 @@ def test_updates_are_those_of_plain_torch(head, twin, weighted, delay, clip):
 
 
 def test_in_bfloat16_the_first_updates_are_nearly_the_same():
-    """In the median of five first networks: relative to a Q that happens to be near 0, any difference is great."""
+    """The median over five seeds, since relative to a Q that happens to be near 0 any difference is large."""
     differences = []
     for seed in range(5):
         agents = [make(seed, precision=precision, hidden=(64, 48), batch_size=200) for precision in PRECISIONS]
@@ -301,8 +301,8 @@ def test_in_bfloat16_the_first_updates_are_nearly_the_same():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_actor_climbs_its_critic(precision):
-    """Q = a_1 - a_2: the actor goes to (1, -1), and leaves the critic alone."""
+def test_the_actor_maximises_the_critic(precision):
+    """Q = a_1 - a_2: the actor converges to (1, -1), and its updates do not change the critic."""
     agent = make(precision=precision, actor_learning_rate=0.01, critic_learning_rate=0.0)
     linear(agent.critics.mlps[0], 0.0, 1.0, -1.0)
     drawn = some_transitions(30)
@@ -318,7 +318,7 @@ def test_the_actor_climbs_its_critic(precision):
 # Actions
 
 
-def test_actions_are_in_units_of_the_bounds():
+def test_actions_are_scaled_to_the_bounds():
     agent = make(noise=0.5)
     constant(agent.actor, [0.0, math.atanh(0.5)])
     rows = 20_000
@@ -327,17 +327,17 @@ def test_actions_are_in_units_of_the_bounds():
     assert decision.log_prob is None
     assert sample.dtype == action.dtype == torch.float32
     assert torch.allclose(action, sample * torch.tensor([2.0, 0.5]) + torch.tensor([0.0, 0.5]))
-    assert sample.abs().max() == 1  # clipped: what was played is what is learned from
+    assert sample.abs().max() == 1  # clipped: the agent learns from the action that was played
     assert TWO.contains(action.amin(0).numpy())
     assert TWO.contains(action.amax(0).numpy())
     inside = (sample.abs() < 1).float().mean(0)
-    assert inside.tolist() == pytest.approx([0.954, 0.84], abs=0.015)  # 1 is two deviations from 0, one from 0.5
+    assert inside.tolist() == pytest.approx([0.954, 0.84], abs=0.015)  # 1 is two deviations above 0, one above 0.5
     assert sample[:, 0].std() == pytest.approx(0.5, abs=0.03)
     greedy = agent.act(torch.zeros(3, 4), None, draw(), greedy=True)
     assert torch.allclose(greedy.action, torch.tensor([0.0, 0.75]).expand(3, 2))
 
 
-def test_actions_are_random_while_it_warms_up():
+def test_actions_are_random_during_warm_up():
     agent = make(learning_starts=100)
     agent.actor.forward = None
     decision = agent.act(torch.zeros(20_000, 4), None, draw(1))
@@ -347,7 +347,7 @@ def test_actions_are_random_while_it_warms_up():
     del agent.actor.forward
     one, two = (agent.act(torch.zeros(1, 4), None, draw(seed), greedy=True) for seed in (1, 2))
     assert torch.equal(one.action, two.action)
-    replay = Handed(some_transitions(), added=99)
+    replay = FixedReplay(some_transitions(), added=99)
     assert agent.learn(replay, 0.0, draw()) == {}
     assert agent.noise == math.inf
     replay.added = 100
@@ -356,25 +356,25 @@ def test_actions_are_random_while_it_warms_up():
     assert agent.updates == 0
 
 
-def test_noise_and_learning_rates_fall_where_they_should():
-    for anneal, share in ((False, 1.0), (True, 0.25)):
+def test_noise_and_learning_rates_are_annealed_only_if_set():
+    for anneal, factor in ((False, 1.0), (True, 0.25)):
         agent = make(noise=0.4, anneal_noise=anneal, anneal_lr=anneal, actor_learning_rate=0.01)
         metrics, _ = once(agent, some_transitions(), progress=0.75)
-        assert agent.noise == metrics["noise"] == pytest.approx(0.4 * share)
-        assert agent.actor_optimizer.learning_rate == pytest.approx(0.01 * share)
-        assert agent.critic_optimizer.learning_rate == pytest.approx(1e-3 * share)
+        assert agent.noise == metrics["noise"] == pytest.approx(0.4 * factor)
+        assert agent.actor_optimizer.learning_rate == pytest.approx(0.01 * factor)
+        assert agent.critic_optimizer.learning_rate == pytest.approx(1e-3 * factor)
 
 
-def test_without_noise_actions_are_the_actors():
+def test_without_noise_actions_are_deterministic():
     agent = make(noise=0.0)
     one, two = (agent.act(torch.ones(5, 4), None, draw(seed)) for seed in (1, 2))
     assert torch.equal(one.sample, two.sample)
 
 
-# Rounds of learning
+# When and from what it learns
 
 
-def test_it_asks_the_replay_for_what_is_set():
+def test_settings_are_passed_to_the_replay_buffer():
     agent = make(n_step=4, discount=0.8, batch_size=9, priority_weight=0.4, num_steps=7, buffer_size=500)
     _, replay = once(agent, some_transitions(), progress=0.25)
     settings = {"n_step": 4, "discount": 0.8, "weight_exponent": pytest.approx(0.4 + 0.25 * 0.6)}
@@ -385,9 +385,9 @@ def test_it_asks_the_replay_for_what_is_set():
 
 @pytest.mark.parametrize("chunks", [[1] * 30, [7, 20, 3], [30]])
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.5])
-def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
+def test_the_number_of_updates_is_replay_ratio_times_steps_for_any_chunks(chunks, ratio):
     agent = make(learning_starts=12, replay_ratio=ratio)
-    replay = Handed(some_transitions(), added=0)
+    replay = FixedReplay(some_transitions(), added=0)
     for chunk in chunks:
         replay.added += chunk
         metrics = agent.learn(replay, 0.0, draw())
@@ -396,7 +396,7 @@ def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
     assert len(replay.asked) == int(18 * ratio)
 
 
-def test_metrics_are_of_one_update_in_sixteen():
+def test_one_update_in_sixteen_is_measured():
     agent = make()
     seen = [once(agent, some_transitions(seed=step))[0] for step in range(33)]
     names = {"critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm", "noise", "updates"}

@@ -1,4 +1,4 @@
-"""DDPG's spaces, settings and saved states; that it learns, with every switch and from observations of every kind."""
+"""DDPG: spaces, settings and saved states; learning with all variants and from observations of every kind."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.session import make_replay
 from tests.agents.rollouts import VECTOR, draw, make_agent, trained_return
-from tests.agents.test_ddpg import PRECISIONS, TWO, Handed, make, once, some_transitions
+from tests.agents.test_ddpg import PRECISIONS, TWO, FixedReplay, make, once, some_transitions
 from tests.games import register_test_games
 
 register_test_games()
@@ -26,14 +26,14 @@ register_test_games()
 # Spaces, settings, saving
 
 
-def test_other_action_spaces_are_refused_naming_who_can():
+def test_other_action_spaces_are_rejected_with_the_names_of_agents_that_support_them():
     for space, able in ((spaces.Discrete(3), "dqn"), (spaces.MultiDiscrete([2, 3]), "reinforce")):
         with pytest.raises(AgentError, match=rf"ddpg: got the action space .*wanted one that is continuous.*{able}"):
             agent_entry("ddpg").make(DDPGConfig(), VECTOR, space, seed=0, device="cpu")
 
 
 @pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 1.0)])
-def test_actions_without_bounds_are_refused_naming_who_can(bounds):
+def test_actions_without_bounds_are_rejected_with_the_names_of_agents_that_support_them(bounds):
     space = spaces.Box(*bounds, (2,), np.float32)
     with pytest.raises(AgentError, match=r"DDPG: got the action space .*; wanted one with bounds.*ppo"):
         make(actions=space)
@@ -50,20 +50,20 @@ def test_actions_without_bounds_are_refused_naming_who_can(bounds):
         ("precision", "float16"),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(name, value):
+def test_settings_out_of_range_are_rejected_by_name(name, value):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         DDPGConfig(**{name: value})
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
-def test_a_support_upside_down_is_refused(bounds):
+def test_an_empty_or_reversed_support_is_rejected(bounds):
     with pytest.raises(AgentError, match=r"^v_min(, v_max)?: got .* wanted (low < high|a finite number)"):
         DDPGConfig(v_min=bounds[0], v_max=bounds[1])
 
 
-def test_a_support_without_the_returns_seen_is_warned_of():
+def test_returns_outside_the_support_cause_a_warning():
     agent = make_agent("ddpg", TWO, head="categorical", v_min=-2.0, v_max=2.0)
-    replay = Handed(some_transitions(), added=0)
+    replay = FixedReplay(some_transitions(), added=0)
     replay.latest = type("Latest", (), {
         "reward": torch.full((1, 1, 1), 5.0), "active": None,
         "terminated": torch.zeros(1, 1, dtype=torch.bool), "truncated": torch.zeros(1, 1, dtype=torch.bool),
@@ -72,7 +72,7 @@ def test_a_support_without_the_returns_seen_is_warned_of():
         agent.learn(replay, 0.0, draw())
 
 
-def test_weights_of_another_network_are_refused():
+def test_weights_of_another_network_are_rejected():
     agent = make()
     for other in (make(twin=True), make(hidden=(7, 7)), make(head="categorical")):
         with pytest.raises(AgentError, match="weights do not fit this agent's network"):
@@ -85,7 +85,7 @@ EVERYTHING = {"twin": True, "target_noise": 0.2, "policy_delay": 2, "n_step": 3,
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("settings", [{}, EVERYTHING])
 @pytest.mark.parametrize("way", ["saved", "copied"])
-def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
+def test_a_restored_or_copied_agent_continues_bit_for_bit(settings, precision, way):
     one, two = (make(seed=seed, precision=precision, **settings) for seed in (1, 2))
     for step in range(3):
         once(one, some_transitions(seed=step), progress=0.1)
@@ -106,7 +106,7 @@ def test_a_saved_or_copied_agent_goes_on_bit_for_bit(settings, precision, way):
     assert not torch.equal(two.actor.mlp.head, before)
 
 
-def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
+def test_the_saved_state_of_a_new_agent_is_finite():
     one, two = (make(seed=seed, learning_starts=1) for seed in (1, 2))
     assert one.noise == math.inf
     one.returns_seen.warned = False
@@ -117,7 +117,7 @@ def test_an_agent_that_has_learned_nothing_is_saved_in_finite_numbers():
     assert two.noise == math.inf
 
 
-def test_a_seed_decides_the_first_weights():
+def test_the_seed_determines_the_initial_weights():
     one, two, other = (make(seed=seed, twin=True).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["actor.mlp.head"], other["actor.mlp.head"])
@@ -125,11 +125,11 @@ def test_a_seed_decides_the_first_weights():
     assert torch.equal(one["critics.mlps.0.head"], one["target_critics.mlps.0.head"])
 
 
-# It learns
+# Learning
 
 
 class Reach(gym.Env):
-    """One step: the best action is the goal, mirrored on side 1 and halved where the sign says so."""
+    """Episodes of one step: the best action is 3 times the goal, negated if side is 1 and halved if sign is 1."""
 
     observation_space = spaces.Dict(
         {"goal": spaces.Box(-1, 1, (1,), np.float32), "side": spaces.Discrete(2), "sign": spaces.MultiBinary(1)}
@@ -156,8 +156,8 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_a_way_to_the_middle_is_learned(name):
-    """A point on a plane, pushed about. Eight seeds of each gave -0.65; at random it is -8.8."""
+def test_moving_a_point_to_the_centre_is_learned(name):
+    """A point mass on a plane. Eight seeds of each variant got -0.65; random play gets -8.8."""
     result = trained_return(
         "ddpg", "test/Point-v0", iterations=400, num_envs=8, discount=0.9, learning_starts=400, buffer_size=5000,
         batch_size=64, replay_ratio=0.25, hidden=(32, 32), tau=0.02, actor_learning_rate=3e-3,
@@ -167,18 +167,18 @@ def test_a_way_to_the_middle_is_learned(name):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_parts_of_every_kind_are_seen(precision, monkeypatch):
+def test_all_parts_of_a_dict_observation_are_used(precision, monkeypatch):
     monkeypatch.setitem(gym.registry, "test/Reach-v0", gym.envs.registration.EnvSpec("test/Reach-v0", Reach))
     result = trained_return(
         "ddpg", "test/Reach-v0", iterations=150, num_envs=8, learning_starts=200, buffer_size=2000, batch_size=64,
         replay_ratio=0.5, hidden=(32, 32), actor_learning_rate=3e-3, critic_learning_rate=3e-3, precision=precision,
         noise=0.3,
     )  # fmt: skip
-    assert result > -0.3  # blind to the sign it is -0.37 at best, to another -1.1. Eight seeds: -0.22 to -0.07
+    assert result > -0.3  # at best -0.37 without the sign, -1.1 without another part; eight seeds: -0.22 to -0.07
 
 
 class Steady(gym.Env):
-    """A reward of 1 in every step, whatever is done."""
+    """A reward of 1 at every step, for any action."""
 
     observation_space = action_space = spaces.Box(-1, 1, (1,), np.float32)
 
@@ -191,8 +191,8 @@ class Steady(gym.Env):
 
 
 @pytest.mark.parametrize("switches", [{}, {"n_step": 3}, {"head": "categorical", "v_min": 0, "v_max": 20}])
-def test_a_limit_is_no_end(switches, monkeypatch):
-    """Episodes are cut after 5 steps: Q is 1 / (1 - gamma) = 10, and not the 5 that are paid."""
+def test_truncation_is_not_termination(switches, monkeypatch):
+    """Episodes are truncated after 5 steps: Q is 1 / (1 - gamma) = 10, not the return of 5."""
     spec = gym.envs.registration.EnvSpec("test/Steady-v0", Steady, max_episode_steps=5)
     monkeypatch.setitem(gym.registry, "test/Steady-v0", spec)
     batch = open_batch("test/Steady-v0", 8)

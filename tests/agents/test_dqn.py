@@ -1,4 +1,4 @@
-"""DQN's targets, updates and schedules, worked by hand and by plain torch; its errors; and that it learns."""
+"""DQN: targets, updates and schedules against calculations by hand and in plain torch, errors, and learning."""
 
 import copy
 import math
@@ -29,8 +29,8 @@ THREE = spaces.Discrete(3)
 HEADS = ("value", "categorical", "quantile")
 
 
-class Handed:
-    """A replay that hands out a few transitions again and again, and notes what it was asked for and told."""
+class FixedReplay:
+    """A replay buffer that always returns the same transitions, and records calls and priorities."""
 
     def __init__(self, drawn, added=10**9, latest=None):
         self.drawn, self.added, self.latest = drawn, added, latest
@@ -65,8 +65,8 @@ def some_transitions(count=12, seed=0, masked=False, weighted=False, actions=3):
     )
 
 
-class Quiet:
-    """A rollout without rewards, for what looks at the latest one."""
+class NoRewards:
+    """A rollout without rewards, as the latest rollout."""
 
     reward = torch.zeros(1, 1, 1)
     terminated = truncated = torch.zeros(1, 1, dtype=torch.bool)
@@ -74,8 +74,8 @@ class Quiet:
 
 
 def once(agent, drawn, progress=0.5):
-    """One update on some transitions; returns its metrics and the replay that handed them out."""
-    replay = Handed(drawn, latest=Quiet)
+    """One update on some transitions; returns its metrics and the replay buffer."""
+    replay = FixedReplay(drawn, latest=NoRewards)
     config = agent.config
     replay.added = config.learning_starts + math.ceil((agent.updates + 1) / config.replay_ratio)
     before = agent.updates
@@ -85,7 +85,7 @@ def once(agent, drawn, progress=0.5):
 
 
 def constant(agent, network, target):
-    """Make Q (or its atoms) the same everywhere: numbers an action [A] or [A, K], of the network and of its target."""
+    """Make Q (or its atoms) the same for all observations: [A] or [A, K], for the network and the target network."""
     for net, numbers in ((agent.network, network), (agent.target, target)):
         with torch.no_grad():
             for parameter in net.parameters():
@@ -107,8 +107,8 @@ def one_transition(reward=0.5, discount=0.9, action=0, next_mask=None):
 @pytest.mark.parametrize(
     ("double", "discount", "mask", "target"),
     [
-        (False, 0.9, None, 0.5 + 0.9 * 30),  # the target network's own best
-        (True, 0.9, None, 0.5 + 0.9 * 20),  # the target network's value of the network's best
+        (False, 0.9, None, 0.5 + 0.9 * 30),  # the target network's highest value
+        (True, 0.9, None, 0.5 + 0.9 * 20),  # the target network's value of the network's best action
         (False, 0.0, None, 0.5),
         (True, 0.0, None, 0.5),
         (False, 0.9, [True, True, False], 0.5 + 0.9 * 20),
@@ -117,8 +117,8 @@ def one_transition(reward=0.5, discount=0.9, action=0, next_mask=None):
     ],
 )
 def test_the_value_target_by_hand(double, discount, mask, target):
-    huber = target - 1 - 0.5 if target - 1 > 1 else 0.5 * (target - 1) ** 2  # of errors that are not below -1
-    for weight in (torch.ones(1), None):  # without weights the update is a compiled one
+    huber = target - 1 - 0.5 if target - 1 > 1 else 0.5 * (target - 1) ** 2  # no error here is below -1
+    for weight in (torch.ones(1), None):  # without weights the compiled update is used
         agent = make_agent("dqn", THREE, double=double, batch_size=1)
         constant(agent, [1.0, 3.0, 2.0], [10.0, 20.0, 30.0])
         metrics, replay = once(agent, one_transition(discount=discount, next_mask=mask)._replace(weight=weight))
@@ -131,7 +131,7 @@ def test_the_value_target_by_hand(double, discount, mask, target):
 
 @pytest.mark.parametrize(("double", "best"), [(False, 2), (True, 1)])
 def test_the_quantile_target_by_hand(double, best):
-    """Actions are compared by their quantiles' mean; all quantiles of the chosen one are moved and shrunk."""
+    """Actions are compared by the mean of their quantiles; the target is r + discount * each quantile of the best."""
     agent = make_agent("dqn", THREE, head="quantile", atoms=2, double=double, batch_size=1)
     atoms = [[0.0, 8.0], [2.0, 3.0], [5.0, 5.0]]
     constant(agent, [[0.5, 1.5], [9.0, 9.0], [-40.0, 40.0]], atoms)
@@ -147,7 +147,7 @@ def test_the_quantile_target_by_hand(double, best):
 def test_the_categorical_target_by_hand(double, target):
     """Support 0, 1, 2. The target's best returns 2: 0.75 + 1. The network's best returns 1: 0.75 + 0.5."""
     agent = make_agent("dqn", THREE, head="categorical", atoms=3, v_min=0.0, v_max=2.0, double=double, batch_size=1)
-    sure = 40.0  # of logits: as good as certain
+    sure = 40.0  # a logit that makes the probability almost 1
     best = [[sure, 0.0, 0.0], [0.0, sure, 0.0], [0.0, 0.0, sure]]  # returns of 0, 1 and 2
     constant(agent, [[0.0, 0.0, 0.0], [0.0, 0.0, sure], [0.0, sure, 0.0]], best)
     metrics, replay = once(agent, one_transition(reward=0.75, discount=0.5))
@@ -167,7 +167,7 @@ def mean_of(out, agent):
 
 
 def slow_targets(agent, drawn):
-    """Row by row."""
+    """Targets computed row by row."""
     targets = []
     with torch.no_grad():
         theirs, ours = agent.target(drawn.next_obs), agent.network(drawn.next_obs)
@@ -178,8 +178,8 @@ def slow_targets(agent, drawn):
         reward, discount = float(drawn.reward[row]), float(drawn.discount[row])
         if agent.config.head == "categorical":
             atoms = reward + discount * agent.support.double()
-            share = textbook_projection(atoms[None], torch.softmax(following, -1)[None], agent.support.double())
-            targets.append(torch.tensor(share[0], dtype=torch.float32))
+            projected = textbook_projection(atoms[None], torch.softmax(following, -1)[None], agent.support.double())
+            targets.append(torch.tensor(projected[0], dtype=torch.float32))
         else:
             targets.append(reward + discount * following)
     return torch.stack(targets)
@@ -197,7 +197,7 @@ def slow_losses(agent, chosen, target):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(("dueling", "masked", "weighted"), [(False, False, False), (True, True, True)])
-def test_an_update_is_that_of_plain_torch(head, double, dueling, masked, weighted):
+def test_updates_match_plain_torch(head, double, dueling, masked, weighted):
     """Three updates: targets in a loop, autograd, ``clip_grad_norm_`` and torch's Adam."""
     agent = make_agent(
         "dqn", THREE, hidden=(16, 8), head=head, double=double, dueling=dueling, atoms=5, v_min=-3.0,
@@ -243,7 +243,7 @@ def test_an_update_is_that_of_plain_torch(head, double, dueling, masked, weighte
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_errors_of_a_stream_by_hand(n_step):
-    """Q is 1 and its target 10 everywhere: an error is the window's reward, what is left of 10, less 1."""
+    """Q is 1 and the target network's Q is 10 everywhere: an error is the window's reward + discount * 10 - 1."""
     windows = {
         1: {0: (1, 0.5), 1: (2, 0), 2: (4, 0.5), 3: (8, 0.5), 4: (16, 0.5), 5: (32, 0.5)},
         3: {0: (1 + 1, 0), 1: (2, 0), 2: (4 + 4 + 4, 0.125), 3: (8 + 8, 0.25), 4: (16, 0.5), 5: (32, 0.5)},
@@ -255,16 +255,16 @@ def test_errors_of_a_stream_by_hand(n_step):
     constant(agent, [1.0] * 6, [10.0] * 6)
     replay = Replay(ReplaySpec(3, 6, 1.0), torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64), None)
     replay.add(hand_written(terminated=[1], truncated=[4]))
-    told = {}
-    replay.set_priority = lambda slot, error: told.update(zip(slot.tolist(), error.tolist(), strict=True))
+    errors = {}
+    replay.set_priority = lambda slot, error: errors.update(zip(slot.tolist(), error.tolist(), strict=True))
     agent.learn(replay, 0.0, draw())
-    assert told == {slot: pytest.approx(reward + left * 10 - 1) for slot, (reward, left) in windows.items()}
+    assert errors == {slot: pytest.approx(reward + gamma * 10 - 1) for slot, (reward, gamma) in windows.items()}
 
 
 # Schedules
 
 
-def test_it_asks_the_replay_for_what_is_set():
+def test_settings_are_passed_to_the_replay_buffer():
     agent = make_agent("dqn", THREE, n_step=4, discount=0.8, batch_size=9, priority_weight=0.4, num_steps=7)
     _, replay = once(agent, some_transitions(), progress=0.25)
     settings = {"n_step": 4, "discount": 0.8, "weight_exponent": pytest.approx(0.4 + 0.25 * 0.6)}
@@ -273,12 +273,12 @@ def test_it_asks_the_replay_for_what_is_set():
     assert make_agent("dqn", THREE, buffer_size=500, priority_exponent=0.6).experience == ReplaySpec(4, 500, 0.6)
 
 
-def test_epsilon_falls_linearly_and_stays_low():
+def test_epsilon_decreases_linearly_and_then_stays_constant():
     agent = make_agent("dqn", THREE, epsilon_start=0.9, epsilon_end=0.1, epsilon_fraction=0.4, learning_starts=100)
-    replay = Handed(some_transitions(), added=99)
+    replay = FixedReplay(some_transitions(), added=99)
     assert agent.epsilon == 1.0
     assert agent.learn(replay, 0.2, draw()) == {}
-    assert agent.epsilon == 1.0  # warming up: at random
+    assert agent.epsilon == 1.0  # warm-up: random actions
     replay.added = 100
     for progress, wanted in ((0.0, 0.9), (0.1, 0.7), (0.2, 0.5), (0.4, 0.1), (0.7, 0.1), (1.0, 0.1)):
         agent.learn(replay, progress, draw())
@@ -298,17 +298,17 @@ def test_actions_are_random_with_probability_epsilon_and_legal(mask):
     best, choices = (1, [0, 1, 2]) if mask is None else (2, [0, 2])
     for epsilon in (0.0, 0.3, 1.0):
         agent.epsilon = epsilon
-        share = torch.bincount(agent.act(torch.zeros(rows, 4), legal, draw(3)).action, minlength=3) / rows
+        frequency = torch.bincount(agent.act(torch.zeros(rows, 4), legal, draw(3)).action, minlength=3) / rows
         for action in range(3):
             wanted = (action in choices) * epsilon / len(choices) + (1 - epsilon) * (action == best)
-            assert abs(float(share[action]) - wanted) <= 5 * math.sqrt(wanted * (1 - wanted) / rows)
+            assert abs(float(frequency[action]) - wanted) <= 5 * math.sqrt(wanted * (1 - wanted) / rows)
     greedy = agent.act(torch.zeros(9, 4), None if legal is None else legal[:9], draw(), greedy=True)
     assert greedy.action.tolist() == [best] * 9
     assert greedy.log_prob is None
     assert torch.equal(greedy.sample, greedy.action)
 
 
-def test_a_draw_of_zero_does_not_let_a_masked_action_through(monkeypatch):
+def test_a_random_number_of_zero_does_not_select_a_masked_action(monkeypatch):
     agent = make_agent("dqn", THREE)
     agent.epsilon = 1.0
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.zeros(shape))
@@ -318,9 +318,9 @@ def test_a_draw_of_zero_does_not_let_a_masked_action_through(monkeypatch):
 
 @pytest.mark.parametrize("chunks", [[1] * 60, [4] * 15, [7, 20, 33], [60]])
 @pytest.mark.parametrize("ratio", [0.25, 0.1, 1.0, 2.5])
-def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
+def test_the_number_of_updates_is_replay_ratio_times_steps_for_any_chunks(chunks, ratio):
     agent = make_agent("dqn", THREE, learning_starts=12, replay_ratio=ratio, batch_size=12)
-    replay = Handed(some_transitions(), added=0)
+    replay = FixedReplay(some_transitions(), added=0)
     for chunk in chunks:
         replay.added += chunk
         metrics = agent.learn(replay, 0.0, draw())
@@ -329,7 +329,7 @@ def test_updates_are_a_share_of_the_steps_however_they_come(chunks, ratio):
     assert len(replay.asked) == agent.updates == int(48 * ratio)
 
 
-def test_the_learning_rate_falls_where_it_should():
+def test_the_learning_rate_is_annealed_only_if_set():
     for anneal, wanted in ((True, 0.003), (False, 0.01)):
         agent = make_agent("dqn", THREE, learning_rate=0.01, anneal_lr=anneal)
         once(agent, some_transitions(), progress=0.7)
@@ -341,7 +341,7 @@ def test_the_learning_rate_falls_where_it_should():
     ("compiled", "settings"),
     [(True, {}), (False, {"dueling": True}), (False, {"head": "quantile"}), (False, {"head": "categorical"})],
 )
-def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
+def test_the_target_network_is_updated_every_target_every_updates(tau, compiled, settings):
     agent = make_agent("dqn", THREE, target_every=3, tau=tau, learning_starts=0, **settings)
     assert (agent._compiled is not None) == compiled
     before = torch.cat([parameter.flatten() for parameter in agent.target.parameters()])
@@ -360,7 +360,7 @@ def test_the_target_moves_every_so_many_updates(tau, compiled, settings):
 # Spaces, settings, saving
 
 
-def test_other_action_spaces_are_refused_naming_who_can():
+def test_other_action_spaces_are_rejected_with_the_names_of_agents_that_support_them():
     for space, able in ((spaces.Box(-1, 1, (2,)), "ppo"), (spaces.MultiDiscrete([2, 3]), "reinforce")):
         with pytest.raises(AgentError, match=rf"dqn: got the action space .*wanted one that is discrete.*{able}"):
             agent_entry("dqn").make(DQNConfig(), VECTOR, space, seed=0, device="cpu")
@@ -376,18 +376,18 @@ def test_other_action_spaces_are_refused_naming_who_can():
         ("max_grad_norm", 0.0), ("hidden", ()), ("hidden", (8, 0)), ("head", "c51"),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(name, value):
+def test_settings_out_of_range_are_rejected_by_name(name, value):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         DQNConfig(**{name: value})
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
-def test_a_support_upside_down_is_refused(bounds):
+def test_an_empty_or_reversed_support_is_rejected(bounds):
     with pytest.raises(AgentError, match=r"^v_min(, v_max)?: got .* wanted (low < high|a finite number)"):
         DQNConfig(v_min=bounds[0], v_max=bounds[1])
 
 
-def test_weights_of_another_network_are_refused():
+def test_weights_of_another_network_are_rejected():
     agent = make_agent("dqn", THREE)
     for other in (make_agent("dqn", THREE, dueling=True), make_agent("dqn", THREE, hidden=(7,))):
         with pytest.raises(AgentError, match="weights do not fit this agent's network"):
@@ -395,7 +395,7 @@ def test_weights_of_another_network_are_refused():
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_saved_agent_goes_on_bit_for_bit(head):
+def test_a_restored_agent_continues_bit_for_bit(head):
     settings = {"head": head, "dueling": True, "target_every": 2, "learning_starts": 0}
     one, two = (make_agent("dqn", THREE, seed=seed, **settings) for seed in (1, 2))
     for step in range(3):
@@ -409,7 +409,7 @@ def test_a_saved_agent_goes_on_bit_for_bit(head):
     assert all(torch.equal(state[name], same[name]) for name in state)
 
 
-# It learns
+# Learning
 
 
 GRID = {"map": "S..#/.#../...G", "horizon": 20}  # five moves: the best return is 0.96
@@ -425,7 +425,7 @@ DISTRIBUTIONS = {"atoms": 21, "v_min": -1.0, "v_max": 1.0}
 
 
 def trained(env, iterations, num_envs=8, seed=0, env_settings=None, **config):
-    """An agent after some rounds of playing in every seat and learning; and its copies."""
+    """An agent after some rounds of self-play and learning, and its batch."""
     batch = open_batch(env, num_envs, seed=seed, settings=env_settings)
     agent = DQN(DQNConfig(**{**FAST, **config}), batch.observation_space, batch.action_space, seed=seed)
     replay, collector = make_replay(agent.experience, batch), Collector(batch, agent.experience, draw(seed + 1))
@@ -440,7 +440,7 @@ def trained(env, iterations, num_envs=8, seed=0, env_settings=None, **config):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("head", HEADS)
 def test_a_gridworld_is_learned_with_every_head(head, seed):
-    """Twenty seeds of each found the shortest way, with every switch and with none."""
+    """Twenty seeds of each head found the shortest path, with all other variants and with none."""
     result = trained_return(
         "dqn", "mlbits/GridWorld-v0", iterations=300, num_envs=8, settings=GRID, seed=seed,
         head=head, learning_rate=2e-3, discount=0.9, **DISTRIBUTIONS, **FAST,
@@ -449,8 +449,8 @@ def test_a_gridworld_is_learned_with_every_head(head, seed):
 
 
 @pytest.mark.parametrize("switches", [{}, {"double": True, "dueling": True, "n_step": 3, "priority_exponent": 0.6}])
-def test_a_reward_that_comes_late_is_learned(switches):
-    """Only the first of five moves counts, and the last one pays: 1 or -1."""
+def test_a_delayed_reward_is_learned(switches):
+    """Only the first of five actions matters, and the reward of 1 or -1 comes after the last."""
     result = trained_return(
         "dqn", "mlbits/DelayedChain-v0", iterations=250, num_envs=8, settings={"length": 5}, discount=0.9,
         learning_rate=5e-3, **switches, **FAST,
@@ -458,8 +458,8 @@ def test_a_reward_that_comes_late_is_learned(switches):
     assert result == 1.0
 
 
-def test_a_limit_is_no_end():
-    """A reward of 1 in every step and a limit of 5: Q is 1 / (1 - gamma) = 10, and not the 5 that are paid."""
+def test_truncation_is_not_termination():
+    """A reward of 1 at every step and a time limit of 5: Q is 1 / (1 - gamma) = 10, not the return of 5."""
     arms = {"means": [1.0, 1.0], "reward_std": 0.0, "horizon": 5}
     agent, batch = trained(
         "mlbits/Bandit-v0", 250, env_settings=arms, discount=0.9, learning_rate=0.02, hidden=(8,), tau=0.2,
@@ -469,7 +469,7 @@ def test_a_limit_is_no_end():
 
 
 def test_self_play_finds_the_winning_moves_of_nim():
-    """Heaps of up to two: who leaves heaps whose exclusive or is 0 wins. (Eight seeds found every such move.)"""
+    """Heaps of up to two: leaving heaps whose exclusive or is 0 wins. (Eight seeds found all such moves.)"""
     agent, _ = trained(
         "test/Nim-v0", 800, num_envs=16, env_settings={"largest": 2}, learning_rate=3e-3, discount=1.0, double=True,
         replay_ratio=0.1, epsilon_end=0.3, epsilon_fraction=0.5, hidden=(64,),

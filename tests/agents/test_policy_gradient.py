@@ -1,7 +1,7 @@
-"""What every policy-gradient agent keeps to: masks, seats, cut episodes, its state, and that it learns.
+"""Properties of all policy-gradient agents: masks, seats, truncated episodes, saved state, and learning.
 
-A new one joins by one line of ``AGENTS``, and its learning by lines of ``LEARNING``. What is particular to an algorithm
-has a file of its own.
+To add an agent, add a line to ``AGENTS``, and lines to ``LEARNING`` for what it should learn. Tests of a single
+algorithm are in the algorithm's own file.
 """
 
 import dataclasses
@@ -39,13 +39,13 @@ ACTIONS = {
 
 
 class Suite(NamedTuple):
-    """What the suite needs to know of an agent.
+    """Settings of an agent for the tests below.
 
     Attributes:
-        full: settings with which all of its state is in use; several forms of it if need be.
-        once: settings with which a rollout is learnt from in one step whose gradient is the policy's alone.
-        free: settings with which nothing but the data decides how far the standardisation of observations moves.
-        annealed: the parameters that stand still where the learning rate is 0.
+        full: one or more sets of settings with which all of the agent's state is used.
+        once: settings with which learning from a rollout is one step along the gradient of the policy loss only.
+        free: settings with which only the data limits how far the moments of observations move.
+        annealed: the parameters that do not change if the learning rate is 0.
     """
 
     full: list[dict[str, Any]]
@@ -76,7 +76,7 @@ every_form = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("advantage", [1, -1])
 @every_agent
-def test_an_action_becomes_more_probable_where_it_was_better_than_expected(name, advantage):
+def test_actions_with_a_positive_advantage_become_more_probable(name, advantage):
     agent = make_agent(name, THREE, normalize_advantage=False, **AGENTS[name].once)
     rollout = made_up_rollout(agent, shape=(1, 1, 1))
     reward = torch.full_like(rollout.reward, 100.0 * advantage)
@@ -88,7 +88,7 @@ def test_an_action_becomes_more_probable_where_it_was_better_than_expected(name,
 
 @pytest.mark.parametrize("acting", [1.0, 0.7])
 @every_form
-def test_other_players_seats_change_nothing(name, settings, acting):
+def test_other_players_seats_have_no_effect(name, settings, acting):
     active = torch.rand(6, 5, 2, generator=draw(2)) < acting
     active[:, :, 1] = False
     one, two = (make_agent(name, THREE, **settings) for _ in range(2))
@@ -105,7 +105,7 @@ def test_other_players_seats_change_nothing(name, settings, acting):
 
 
 @every_agent
-def test_steps_at_which_the_learner_did_not_act_are_not_learnt_from(name):
+def test_steps_at_which_the_learner_did_not_act_have_no_effect(name):
     active = torch.rand(6, 5, 1, generator=draw(3)) < 0.5
     one, two = (make_agent(name, THREE) for _ in range(2))
     rollout = made_up_rollout(one, active=active)
@@ -122,18 +122,18 @@ def test_steps_at_which_the_learner_did_not_act_are_not_learnt_from(name):
 
 
 @every_form
-def test_a_rollout_without_a_step_of_the_learner_teaches_nothing(name, settings):
+def test_a_rollout_without_a_step_of_the_learner_changes_nothing(name, settings):
     agent = make_agent(name, THREE, **settings)
     before = weights(agent)
     assert learn(agent, made_up_rollout(agent, active=torch.zeros(6, 5, 1, dtype=torch.bool))) == {}
     after = weights(agent)
-    after.pop("reward_scale.carry", None)  # it begins at the first rollout
+    after.pop("reward_scale.carry", None)  # it starts with the first rollout
     assert equal(after, before)
 
 
 @pytest.mark.parametrize("kind", ACTIONS)
 @every_form
-def test_a_saved_agent_goes_on_bit_for_bit(name, settings, kind):
+def test_a_restored_agent_continues_bit_for_bit(name, settings, kind):
     one, two = (make_agent(name, ACTIONS[kind], **settings, seed=seed) for seed in (0, 9))
     learn(one, made_up_rollout(one))
     two.load_state_dict(weights(one))
@@ -154,7 +154,7 @@ def test_a_saved_state_is_a_copy(name, settings):
 
 
 @every_agent
-def test_weights_of_another_network_are_refused(name):
+def test_weights_of_another_network_are_rejected(name):
     with pytest.raises(AgentError, match="do not fit this agent's network"):
         make_agent(name, THREE).load_state_dict(weights(make_agent(name, THREE, hidden=(8,))))
 
@@ -181,7 +181,7 @@ def test_greedy_play_takes_the_most_probable_action_and_reports_its_probability(
 
 
 @every_agent
-def test_values_of_cut_episodes_are_those_of_their_last_observation(name):
+def test_truncated_episodes_bootstrap_from_their_final_observation(name):
     agent = make_agent(name, THREE)
     rollout = made_up_rollout(agent, (30, 4, 2))
     value, following = agent.core.rollout_values(rollout)
@@ -198,7 +198,7 @@ def test_values_of_cut_episodes_are_those_of_their_last_observation(name):
 
 
 @every_agent
-def test_standardised_observations_are_those_of_the_rollouts_so_far(name):
+def test_moments_are_those_of_all_observations_so_far(name):
     agent = make_agent(name, THREE, normalize_obs=True, **AGENTS[name].free)
     first, second = made_up_rollout(agent, seed=1), made_up_rollout(agent, seed=2)
     learn(agent, first)
@@ -218,7 +218,7 @@ def test_only_vectors_of_floats_are_standardised(name, space):
 
 
 @every_agent
-def test_the_learning_rate_falls_with_progress_where_asked_for(name):
+def test_the_learning_rate_is_annealed_only_if_set(name):
     falls, stays = (make_agent(name, THREE, anneal_lr=anneal, learning_rate=0.01) for anneal in (True, False))
     rollout, part = made_up_rollout(falls), AGENTS[name].annealed
     before = weights(falls, part)
@@ -231,7 +231,7 @@ def test_the_learning_rate_falls_with_progress_where_asked_for(name):
 
 
 @every_form
-def test_a_log_standard_deviation_that_was_driven_far_keeps_everything_finite(name, settings):
+def test_extreme_log_standard_deviations_keep_everything_finite(name, settings):
     box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     for far in (-200.0, 200.0):
         agent = make_agent(name, box, **settings)
@@ -252,7 +252,7 @@ def test_a_log_standard_deviation_that_was_driven_far_keeps_everything_finite(na
     ],
 )  # fmt: skip
 @every_agent
-def test_settings_out_of_range_are_refused_by_name(name, setting, value):
+def test_settings_out_of_range_are_rejected_by_name(name, setting, value):
     with pytest.raises(AgentError, match=f"^{setting}: got .*wanted"):
         agent_entry(name).config_class()(**{setting: value})
 
@@ -266,7 +266,7 @@ PROBLEMS = {
     "masks": ("test/Signs-v0", None),  # several choices under a mask; untrained: -0.9 to 1.3; learnt: 2.9 to 4.2
 }
 OBJECTIVES = ("clip", "adaptive_kl")
-# The agent, the problem, what the mean return of greedy play must be above, iterations, settings.
+# Agent, problem, the threshold that the mean return of greedy play must exceed, iterations, settings.
 LEARNING = [
     *(("ppo", "gridworld", 0.95, 15, {"num_steps": 32, "learning_rate": 5e-3, "objective": o}) for o in OBJECTIVES),
     ("ppo", "bandit", 9, 10, {"num_steps": 16, "learning_rate": 1e-2}),
@@ -287,17 +287,17 @@ SEEDS = {"ppo": 3, "trpo": 2, "reinforce": 2}
 
 
 def learning_cases():
-    """Seed 0 by default; the others are slow."""
-    for name, problem, bar, iterations, settings in LEARNING:
+    """The cases with seed 0 run by default; those with other seeds are marked slow."""
+    for name, problem, threshold, iterations, settings in LEARNING:
         for seed in range(SEEDS.get(name, 2)):
             words = [name, problem, *(value for value in settings.values() if isinstance(value, str)), str(seed)]
             marks = [pytest.mark.slow] if seed else []
-            yield pytest.param(name, problem, bar, iterations, settings, seed, id="-".join(words), marks=marks)
+            yield pytest.param(name, problem, threshold, iterations, settings, seed, id="-".join(words), marks=marks)
 
 
-@pytest.mark.parametrize(("name", "problem", "bar", "iterations", "settings", "seed"), list(learning_cases()))
-def test_it_learns(name, problem, bar, iterations, settings, seed):
-    """Over a dozen seeds each came out far from its bar, so none hangs on this one's luck."""
+@pytest.mark.parametrize(("name", "problem", "threshold", "iterations", "settings", "seed"), list(learning_cases()))
+def test_it_learns(name, problem, threshold, iterations, settings, seed):
+    """With a dozen seeds each case was far above its threshold, so passing does not depend on the seed."""
     env, env_settings = PROBLEMS[problem]
     result = trained_return(name, env, iterations=iterations, settings=env_settings, seed=seed, **settings)
-    assert result > bar
+    assert result > threshold

@@ -1,7 +1,7 @@
-"""Policy-gradient estimators on a problem small enough to enumerate: unbiased, and each of lower variance.
+"""Policy-gradient estimators on a problem small enough to enumerate: each is unbiased, in order of falling variance.
 
-Every trajectory is listed with its exact probability: expectations and variances are sums, not samples.
-The exact gradient comes from dynamic programming, which knows nothing of trajectories.
+All trajectories are enumerated with their exact probabilities: expectations and variances are sums, not samples.
+The exact gradient comes from dynamic programming, independently of the trajectories.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from mlbits.agents.reinforce import others_mean
 
 STATES, ACTIONS, STEPS = 2, 2, 3
 START = torch.tensor([0.6, 0.4], dtype=torch.float64)
-# [s, a, s']; what is missing to 1 is the probability that the game ends there and then.
+# [s, a, s']; 1 minus the sum over s' is the probability that the game ends at this step.
 MOVES = torch.tensor([[[0.7, 0.1], [0.2, 0.6]], [[0.3, 0.6], [0.5, 0.5]]], dtype=torch.float64)
 PAYS = torch.tensor([[1.0, 3.0], [2.5, 0.5]], dtype=torch.float64)
 LOGITS = torch.tensor([[0.3, -0.4], [-0.2, 0.5]], dtype=torch.float64)
@@ -201,7 +201,7 @@ def test_others_mean_by_hand():
     returns = torch.tensor([[1.0, 2, 6], [4, 5, 9]]).unsqueeze(-1)
     assert others_mean(returns, None).squeeze(-1).tolist() == [[4, 3.5, 1.5], [7, 6.5, 4.5]]
     active = torch.tensor([[1, 1, 0], [0, 0, 1]]).bool().unsqueeze(-1)
-    # a copy that is over is no one's baseline; where no other copy plays on, the baseline is 0
+    # a copy whose episode is over does not count for the baseline; if no other copy is left, the baseline is 0
     assert others_mean(returns, active).squeeze(-1)[0, :2].tolist() == [2, 1]
     assert float(others_mean(returns, active)[1, 2]) == 0
 

@@ -1,6 +1,6 @@
-"""PPO: its update against one written with torch's own parts, its bounds, and what it reports.
+"""PPO: its update against one written with torch's own distributions and Adam, its bounds, and its metrics.
 
-test_policy_gradient.py has what it shares with others, and that it learns.
+Properties common to all policy-gradient agents, and learning, are tested in test_policy_gradient.py.
 """
 
 import copy
@@ -30,7 +30,7 @@ POLICY_ALONE = {**ONE_STEP, "value_coef": 0.0, "entropy_coef": 0.0, "max_grad_no
 
 
 def with_ratio(rollout, ratio, advantage):
-    """Decisions that are now ``ratio`` times as probable as then, all with an advantage of one sign."""
+    """A rollout whose actions are now ``ratio`` times as probable as when played, all with the same advantage sign."""
     ends = torch.ones_like(rollout.terminated)
     return dataclasses.replace(
         rollout,
@@ -47,8 +47,8 @@ def with_ratio(rollout, ratio, advantage):
         (1.1, 1, True), (1.1, -1, True), (0.9, 1, True), (0.9, -1, True), (1.0, 1, True),
     ],
 )  # fmt: skip
-def test_the_clipped_objective_is_flat_beyond_its_bounds(ratio, advantage, moves):
-    """Gained already what there is to gain (up or down): no gradient. Moved the wrong way: all of it."""
+def test_the_clipped_objective_is_constant_beyond_its_bounds(ratio, advantage, moves):
+    """No gradient beyond the bound in the direction that the advantage favours; the full gradient in the other."""
     agent = make_agent("ppo", THREE, **POLICY_ALONE)
     before = weights(agent, "network.actor")
     metrics = learn(agent, with_ratio(made_up_rollout(agent), ratio, advantage))
@@ -58,7 +58,7 @@ def test_the_clipped_objective_is_flat_beyond_its_bounds(ratio, advantage, moves
 
 
 def reference_update(agent, rollout, clip):
-    """The same rollout learnt from with torch's distributions and optimiser; returns the network."""
+    """Learn from the same rollout with torch's distributions and optimiser; returns the network."""
     config, net = agent.config, copy.deepcopy(agent.core.network)
     net.load_state_dict({name: value.clone() for name, value in agent.core.network.state_dict().items()})
     for parameter in net.parameters():
@@ -105,7 +105,7 @@ def reference_update(agent, rollout, clip):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("objective", ["clip", "adaptive_kl"])
-def test_an_update_is_that_of_the_equations(objective, masked):
+def test_an_update_matches_the_equations(objective, masked):
     agent = make_agent(
         "ppo", THREE, epochs=4, minibatches=1, objective=objective, kl_coef=3.0, entropy_coef=0.05,
         learning_rate=0.02, clip_coef=0.1, anneal_lr=False,
@@ -116,10 +116,10 @@ def test_an_update_is_that_of_the_equations(objective, masked):
     metrics = learn(agent, rollout)
     for (name, parameter), other in zip(agent.core.network.named_parameters(), wanted.parameters(), strict=True):
         assert torch.allclose(parameter, other, atol=2e-5), name
-    assert metrics["clip_fraction"] > 0.05  # the objective's bounds were reached, so they were tested
+    assert metrics["clip_fraction"] > 0.05  # the test reaches the objective's bounds
 
 
-def test_minibatches_cover_each_row_once_an_epoch():
+def test_minibatches_cover_each_row_once_per_epoch():
     agent = make_agent("ppo", THREE, epochs=3, minibatches=4)
     rollout, seen = made_up_rollout(agent, shape=(7, 3, 1)), []
     original = agent._step
@@ -128,11 +128,11 @@ def test_minibatches_cover_each_row_once_an_epoch():
     epochs = [sorted(row for part in seen[4 * k : 4 * k + 4] for row in part) for k in range(3)]
     assert epochs == [list(range(21))] * 3
     assert {len(part) for part in seen} == {5, 6}
-    assert seen[0] != seen[4]  # shuffled anew
+    assert seen[0] != seen[4]  # reshuffled
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
-def test_rows_taken_in_chunks_give_the_same_update(chunk):
+def test_processing_rows_in_chunks_gives_the_same_update(chunk):
     shape, settings = (30, 5, 1), {"epochs": 2, "minibatches": 2, "learning_rate": 0.01}
     whole, parts = make_agent("ppo", THREE, **settings), make_agent("ppo", THREE, **settings)
     rollout = made_up_rollout(whole, shape)
@@ -144,7 +144,7 @@ def test_rows_taken_in_chunks_give_the_same_update(chunk):
     assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 
 
-def test_adaptive_kl_doubles_and_halves_its_weight():
+def test_adaptive_kl_doubles_and_halves_its_coefficient():
     settings = {"objective": "adaptive_kl", "anneal_lr": False, "learning_rate": 0.01, "kl_coef": 0.5}
     probe = make_agent("ppo", THREE, **settings)
     rollout = made_up_rollout(probe, (20, 5, 1))
@@ -159,7 +159,7 @@ def test_adaptive_kl_doubles_and_halves_its_weight():
         assert learn(agent, rollout)["kl_coef"] == wanted
 
 
-def test_a_small_kl_bound_ends_the_epochs():
+def test_exceeding_target_kl_stops_the_epochs():
     settings = {"epochs": 10, "minibatches": 2, "anneal_lr": False, "learning_rate": 0.02}
     for bound, steps in ((0.0, 20), (1e-9, 2), (1e6, 20)):
         agent = make_agent("ppo", THREE, **settings, target_kl=bound)
@@ -167,8 +167,8 @@ def test_a_small_kl_bound_ends_the_epochs():
         assert int(weights(agent)["optimizer.steps"]) == steps
 
 
-def test_the_clipping_falls_with_progress():
-    """Where nothing may move any more, what moved a little already has no gradient."""
+def test_the_clip_range_is_annealed_with_progress():
+    """With a clip range near 0, a ratio of 1.1 is already beyond the bound and has no gradient."""
     agent = make_agent("ppo", THREE, **POLICY_ALONE, anneal_clip=True)
     before, rollout = weights(agent, "network.actor"), made_up_rollout(agent)
     learn(agent, with_ratio(rollout, 1.1, 1), progress=0.9)
@@ -177,7 +177,7 @@ def test_the_clipping_falls_with_progress():
     assert not equal(before, weights(agent, "network.actor"))
 
 
-def test_metrics_are_named_and_those_of_a_first_step_worked_out():
+def test_metrics_of_a_first_step_by_hand():
     agent = make_agent("ppo", THREE, epochs=1, minibatches=1, normalize_advantage=False, learning_rate=0.01)
     rollout = made_up_rollout(agent)
     value, following = agent.core.rollout_values(rollout)
@@ -216,27 +216,27 @@ def test_any_finite_log_ratio_has_a_finite_gradient(objective, log_ratio, advant
     assert norm.isfinite()
     assert agent.core.optimizer.flat.isfinite().all()
     assert all(bool(value.isfinite()) for value in metrics.values())
-    if objective == "clip" and log_ratio > 0:  # where the old policy would be left further, nothing pulls
+    if objective == "clip" and log_ratio > 0:  # no gradient that moves further away from the old policy
         assert (float(norm) > 1e6) == (advantage < 0)
 
 
-def test_a_ratio_is_as_it_was_up_to_its_bound_and_keeps_its_gradient_beyond():
+def test_a_ratio_is_exact_up_to_its_bound_and_keeps_its_gradient_beyond():
     log_ratio = torch.tensor([-200.0, -1.0, 0.0, 0.5, 19.99, 20.0, 25.0, 1e30], requires_grad=True)
     ratio = probability_ratio(log_ratio)
     ratio.sum().backward()
     wanted = torch.tensor([-200.0, -1.0, 0.0, 0.5, 19.99, 20.0, 20.0, 20.0]).exp()
-    assert torch.equal(ratio, wanted)  # to the bit
+    assert torch.equal(ratio, wanted)  # bit for bit
     assert torch.equal(log_ratio.grad, wanted)
 
 
-def test_more_minibatches_than_steps_are_refused():
+def test_more_minibatches_than_steps_are_rejected():
     agent = make_agent("ppo", THREE, minibatches=31)
     with pytest.raises(AgentError, match="minibatches: got 31 for a rollout of 30 steps"):
         learn(agent, made_up_rollout(agent))
 
 
-def test_where_seats_wait_there_are_as_many_minibatches_as_decisions_allow():
-    """How many decisions a window of turns holds is a matter of chance: with three there are three parts of one."""
+def test_in_turn_based_games_there_are_at_most_as_many_minibatches_as_decisions():
+    """The number of decisions in a window is random there: three decisions make three minibatches of one."""
     agent = make_agent("ppo", THREE, minibatches=31)
     active = torch.zeros(6, 5, 1, dtype=torch.bool)
     active[[0, 2, 5], [1, 1, 4]] = True
@@ -257,6 +257,6 @@ def test_where_seats_wait_there_are_as_many_minibatches_as_decisions_allow():
         ("value_coef", -1.0), ("objective", "clipped"),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(name, value):
+def test_settings_out_of_range_are_rejected_by_name(name, value):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         PPOConfig(**{name: value})

@@ -24,12 +24,12 @@ def settings(**agent):
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Say whether the processor is fast at bfloat16."""
+    """A function that sets whether the processor counts as fast at bfloat16."""
 
-    def say(value):
+    def set_fast(value):
         monkeypatch.setattr(ddpg, "has_fast_bfloat16", lambda: value)
 
-    return say
+    return set_fast
 
 
 @pytest.mark.parametrize(("value", "chosen"), [(True, "bfloat16"), (False, "float32")])
@@ -56,7 +56,7 @@ def test_an_explicit_precision_is_kept_with_a_warning_if_slow(fast):
     assert config.settled("cpu") == (config, "")
 
 
-def test_every_preset_of_ddpg_leaves_the_choice_to_the_machine():
+def test_every_preset_of_ddpg_has_precision_auto():
     assert {name: values["agent"]["precision"] for name, values in presets()["ddpg"].items()} == dict.fromkeys(
         presets()["ddpg"], "auto"
     )
@@ -78,7 +78,7 @@ def test_a_run_records_the_chosen_precision_and_keeps_it(fast, tmp_path, capsys)
 
 
 def test_the_detected_processor_features_agree_with_its_flags(monkeypatch):
-    """Linux lists a processor's features; elsewhere, and on ARM, there is nothing to compare with."""
+    """Linux lists a processor's features; on other systems, and on ARM, there is nothing to compare with."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         assert processor.describe().isa
         return

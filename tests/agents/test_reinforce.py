@@ -1,6 +1,6 @@
-"""REINFORCE: what each setting weighs the log probabilities by, and its update.
+"""REINFORCE: the weight of each log probability under every setting, and the update.
 
-test_policy_gradient.py has what it shares with others, and that it learns.
+Properties common to all policy-gradient agents, and learning, are tested in test_policy_gradient.py.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ FORMS.append(("gae", "value"))
 
 @pytest.mark.parametrize(("returns", "baseline"), FORMS)
 @pytest.mark.parametrize("turns", [False, True])
-def test_each_form_weighs_by_its_own_sum(returns, baseline, turns):
+def test_the_weights_of_every_combination_of_returns_and_baseline(returns, baseline, turns):
     agent = make_agent("reinforce", THREE, returns=returns, baseline=baseline, discount=0.9, gae_lambda=0.8)
     active = torch.rand(12, 5, 2, generator=draw(1)) < 0.5 if turns else None
     rollout = made_up_rollout(agent, (12, 5, 2), active=active)
     ends = rollout.terminated, rollout.truncated
     value, following = agent.core.rollout_values(rollout)
     reward = rollout.reward
-    if baseline == "value":  # what a cut episode would have gone on to earn
+    if baseline == "value":  # the estimated rest of the return of truncated episodes
         reward = reward + 0.9 * following * (rollout.truncated & ~rollout.terminated)[..., None]
     to_go = rewards_to_go(reward, *ends, discount=0.9, active=active)
     if returns == "gae":
@@ -52,8 +52,8 @@ def test_each_form_weighs_by_its_own_sum(returns, baseline, turns):
 
 
 @pytest.mark.parametrize("returns", ["whole", "to_go"])
-def test_a_cut_episode_is_not_an_ended_one(returns):
-    """Two copies earn the same; one is cut, and the value of its final observation stands for the rest."""
+def test_truncation_is_not_termination(returns):
+    """Two copies earn the same; one is truncated, and the value of its final observation is added for the rest."""
     agent = make_agent("reinforce", THREE, returns=returns, baseline="value", discount=0.5)
     rollout = made_up_rollout(agent, (2, 2, 1))
     last = torch.tensor([[False, False], [True, True]])
@@ -67,9 +67,10 @@ def test_a_cut_episode_is_not_an_ended_one(returns):
 
 
 @pytest.mark.parametrize("returns", ["whole", "to_go"])
-def test_a_seat_that_waits_when_its_episode_is_cut_leads_from_the_decision_before_to_its_last_one(returns):
-    """One seat decides in steps 0 and 1, waits in 2 and 3, and is cut there: what it saw in step 1 stands for the rest,
-    and its decision of then is left out. Where it would have acted, and without a value, all stays as it is."""
+def test_if_a_waiting_seats_episode_is_truncated_its_last_decision_is_dropped_and_bootstrapped_from(returns):
+    """One seat acts at steps 0 and 1, waits at 2 and 3, and is truncated there: the decision of step 1 is dropped, and
+    the value of its observation is the rest of the return. Nothing changes if the seat would have acted next, or
+    without a learned value."""
     agent = make_agent("reinforce", THREE, returns=returns, baseline="value", discount=0.5)
     rollout = dataclasses.replace(
         made_up_rollout(agent, (4, 1, 1)), reward=torch.tensor([1.0, 2, 4, 8]).view(4, 1, 1),
@@ -93,8 +94,8 @@ def test_a_seat_that_waits_when_its_episode_is_cut_leads_from_the_decision_befor
 
 
 @pytest.mark.parametrize(("then", "weight"), [(1.0, 1.0), (2.0, 0.5), (0.8, 1.25), (0.1, 2.0)])
-def test_decisions_that_were_carried_over_weigh_by_the_policy_that_took_them(then, weight):
-    """They were ``then`` times as probable as now; their weight is the inverse, at most 2. All others weigh 1."""
+def test_carried_over_decisions_have_importance_weights(then, weight):
+    """They were ``then`` times as probable as now; their weight is the inverse, at most 2. All others have weight 1."""
     settings = {"returns": "gae", "normalize_advantage": False, "value_steps": 0, "discount": 0.0}
     one = make_agent("reinforce", THREE, **settings)
     active = torch.ones(3, 5, 1, dtype=torch.bool)
@@ -112,20 +113,20 @@ def test_decisions_that_were_carried_over_weigh_by_the_policy_that_took_them(the
     assert found["policy_loss"] == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_whole_returns_worked_by_hand():
+def test_whole_returns_by_hand():
     agent = make_agent("reinforce", THREE, returns="whole", baseline="mean", discount=0.5)
     rollout = made_up_rollout(agent, (2, 2, 1))
     never = torch.zeros(2, 2, dtype=torch.bool)
     ends = torch.tensor([[False, False], [True, True]])
     reward = torch.tensor([[[1.0], [2.0]], [[4.0], [8.0]]])
     rollout = dataclasses.replace(rollout, reward=reward, terminated=ends, truncated=never)
-    # returns 1 + 4 / 2 = 3 and 2 + 8 / 2 = 6, each less the other's
+    # returns 1 + 4 / 2 = 3 and 2 + 8 / 2 = 6, each minus the other
     assert agent.weights(rollout)[0].squeeze(-1).tolist() == [[-3, 3], [-3, 3]]
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_policy_takes_one_step_along_the_estimate(normalize):
-    """Against torch's own distribution and Adam."""
+def test_the_policy_takes_one_step_along_the_estimated_gradient(normalize):
+    """Compared with torch's own distribution and Adam."""
     settings = {
         "baseline": "value",
         "entropy_coef": 0.02,
@@ -151,8 +152,8 @@ def test_the_policy_takes_one_step_along_the_estimate(normalize):
         assert torch.allclose(one, two, atol=1e-6)
 
 
-def test_the_value_takes_its_own_steps_and_leaves_the_policy_alone():
-    """With no advantage at all the policy stands still, momentum and all, while the value is fitted."""
+def test_the_value_takes_its_own_steps_which_do_not_change_the_policy():
+    """Not even by the momentum of the policy's optimiser."""
     agent = make_agent("reinforce", THREE, value_steps=50, learning_rate=0.01, max_grad_norm=1e9)
     rollout = made_up_rollout(agent, (10, 4, 1))
     first = learn(agent, rollout)
@@ -166,7 +167,7 @@ def test_the_value_takes_its_own_steps_and_leaves_the_policy_alone():
     assert learn(agent, rollout)["value_loss"] < 0.7 * first["value_loss"]
 
 
-def test_without_a_learned_baseline_the_value_is_left_alone():
+def test_without_a_learned_baseline_the_value_is_not_trained():
     agent = make_agent("reinforce", THREE, baseline="mean")
     before = weights(agent, "network.critic", "value_optimizer")
     metrics = learn(agent, made_up_rollout(agent))
@@ -174,8 +175,8 @@ def test_without_a_learned_baseline_the_value_is_left_alone():
     assert "value_loss" not in metrics
 
 
-def test_normalising_divides_and_does_not_shift():
-    """Equal pay for everything weighs every action by 1; centred, it would weigh none."""
+def test_normalising_scales_but_does_not_shift():
+    """If all rewards are equal, every action has weight 1; after centring all weights would be 0."""
     agent = make_agent("reinforce", THREE, baseline="none")
     rollout = made_up_rollout(agent, (1, 8, 1))
     ends, pay = torch.ones(1, 8, dtype=torch.bool), torch.full((1, 8, 1), 5.0)
@@ -184,7 +185,7 @@ def test_normalising_divides_and_does_not_shift():
     assert metrics["grad_norm"] > 0
 
 
-def test_the_experience_is_whole_episodes_but_for_gae():
+def test_the_experience_is_whole_episodes_except_for_gae():
     for returns, baseline in FORMS:
         agent = make_agent("reinforce", THREE, returns=returns, baseline=baseline, num_steps=77)
         assert agent.experience[:2] == (77, returns != "gae")
@@ -199,6 +200,6 @@ def test_the_experience_is_whole_episodes_but_for_gae():
         ({"value_steps": -1}, "value_steps"),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(settings, name):
+def test_settings_out_of_range_are_rejected_by_name(settings, name):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         ReinforceConfig(**settings)

@@ -1,6 +1,6 @@
-"""TRPO: its step against a dense solve, the bound on the KL of what plays next, its value, and a pole that it balances.
+"""TRPO: its step against a dense solve, the KL bound on the new policy, its value function, and learning CartPole.
 
-test_policy_gradient.py has what it shares with others, and that it learns.
+Properties common to all policy-gradient agents are tested in test_policy_gradient.py.
 """
 
 import copy
@@ -39,7 +39,7 @@ IMAGES = spaces.Box(0, 255, (6, 6, 3), np.uint8)
 
 
 def some_mask(actions, shape):
-    """Legal actions of each row, another in each; None for continuous ones."""
+    """Random legal actions for each row; None for continuous actions."""
     if isinstance(actions, spaces.Box):
         return None
     nvec = [int(actions.n)] if isinstance(actions, spaces.Discrete) else actions.nvec.tolist()
@@ -49,7 +49,7 @@ def some_mask(actions, shape):
 
 
 def image_rollout(agent, shape=(6, 5, 1), seed=0):
-    """The made-up rollout with images to see."""
+    """The made-up rollout with image observations."""
     vectors = made_up_rollout(make_agent("trpo", THREE), shape, seed=seed)
 
     def images(*size):
@@ -64,7 +64,7 @@ def image_rollout(agent, shape=(6, 5, 1), seed=0):
 
 
 def policy(agent, rollout):
-    """What the policy puts out on the rollout's rows, in float64, and their masks."""
+    """The policy's outputs for the rollout's rows, in float64, and the masks."""
     with torch.no_grad():
         params = agent.core.network.policy(agent.core.prepare(rows(rollout.obs, 3))).double()
     return params, None if rollout.legal_mask is None else rollout.legal_mask.flatten(0, 2)
@@ -89,8 +89,8 @@ def kl_by_torch(agent, rollout, old, new):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ACTIONS)
-def test_a_step_is_that_of_a_dense_solve(kind, masked):
-    """Gradient by autograd from the definition, the Fisher matrix column by column, x = (F + damping)^-1 g."""
+def test_a_step_matches_a_dense_solve(kind, masked):
+    """The gradient by autograd from its definition, the Fisher matrix column by column, x = (F + damping)^-1 g."""
     agent = make_agent("trpo", ACTIONS[kind], hidden=(5,), cg_iterations=200, cg_damping=0.01, line_search_steps=1)
     core, shape = agent.core, (20, 5, 1)
     core.optimizer.flat.add_(0.3 * torch.randn(core.optimizer.flat.shape, generator=draw(7)))
@@ -125,18 +125,18 @@ def test_a_step_is_that_of_a_dense_solve(kind, masked):
 
 @pytest.mark.parametrize("kind", ACTIONS)
 def test_small_steps_have_the_predicted_kl_and_improvement(kind):
-    """The quadratic model holds where the step is small; with little damping it predicts nearly the bound itself."""
+    """The quadratic model holds for small steps; with little damping it predicts a KL close to the bound."""
     bound = 1e-5
     agent = make_agent("trpo", ACTIONS[kind], hidden=(6,), cg_iterations=100, cg_damping=1e-3, target_kl=bound)
     agent.core.optimizer.flat.add_(0.3 * torch.randn(agent.core.optimizer.flat.shape, generator=draw(7)))
     before = agent.core.optimizer.flat.clone()
     rollout = made_up_rollout(agent, (40, 10, 1))
     data = agent._prepare(rollout)
-    slope = agent._gradient(data)
+    gradient = agent._gradient(data)
     metrics = learn(agent, rollout)
     assert 0.8 < metrics["predicted_kl"] / (bound * metrics["step_scale"] ** 2) < 1
     assert metrics["kl"] == pytest.approx(metrics["predicted_kl"], rel=0.05)
-    expected = float(slope @ (agent.core.optimizer.flat - before))
+    expected = float(gradient @ (agent.core.optimizer.flat - before))
     assert metrics["improvement"] == pytest.approx(expected, rel=0.05)
     assert expected > 0
 
@@ -144,8 +144,8 @@ def test_small_steps_have_the_predicted_kl_and_improvement(kind):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("setting", ["plain", "masked", "inactive", "standardised", "few"])
 @pytest.mark.parametrize("kind", ACTIONS)
-def test_the_policy_that_plays_next_is_within_the_bound(kind, setting, seed):
-    """Over several updates, from weights of order one, measured by torch's distributions in float64."""
+def test_the_new_policy_is_within_the_kl_bound(kind, setting, seed):
+    """Over several updates, starting from weights of order one; KL by torch's distributions in float64."""
     settings = {"normalize_obs": True} if setting == "standardised" else {}
     settings |= {"fvp_fraction": 0.7, "entropy_coef": 0.1} if setting == "few" else {}
     agent = make_agent("trpo", ACTIONS[kind], seed=seed, target_kl=0.02, cg_damping=1e-3, **settings)
@@ -169,11 +169,11 @@ def test_the_policy_that_plays_next_is_within_the_bound(kind, setting, seed):
         assert metrics["kl"] == pytest.approx(kl, rel=1e-4, abs=1e-9)
         taken, largest = taken + metrics["accepted"], max(largest, kl)
     assert taken >= 5
-    assert largest > 0.01  # and the bound is what holds it
+    assert largest > 0.01  # the steps are large enough for the bound to matter
 
 
-def test_moments_move_only_as_far_as_the_policy_stays_near():
-    """A sharp policy, and observations all at once elsewhere: their moments, taken whole, would break the bound."""
+def test_observation_moments_are_updated_only_partly_if_the_kl_bound_requires_it():
+    """With a sharp policy and a sudden shift of observations, a full update of the moments would exceed the bound."""
     agent = make_agent("trpo", THREE, normalize_obs=True)
     learn(agent, made_up_rollout(agent))
     agent.core.network.actor.head.data.mul_(300)
@@ -197,8 +197,8 @@ def test_moments_move_only_as_far_as_the_policy_stays_near():
     assert 0 < float(moved[0]) < 1
 
 
-def test_moments_leave_three_quarters_of_the_bound_to_the_step():
-    """The bound is set so that half of the way to new moments takes half of it: too much, and a quarter is taken."""
+def test_the_update_of_moments_leaves_three_quarters_of_the_kl_bound_to_the_step():
+    """The bound is such that moving halfway to the new moments uses half of it: too much, so they move a quarter."""
     agent = make_agent("trpo", THREE, normalize_obs=True)
     learn(agent, made_up_rollout(agent))
     agent.core.network.actor.head.data.mul_(30)
@@ -209,9 +209,9 @@ def test_moments_leave_three_quarters_of_the_bound_to_the_step():
     seen = copy.deepcopy(agent.seen)
     seen.update(rows(rollout.obs, 3))
     kls = []
-    for share in (0.5, 0.25):
-        used.mean.copy_(torch.lerp(mean, seen.mean, share))
-        used.var.copy_(torch.lerp(var, seen.var, share))
+    for fraction in (0.5, 0.25):
+        used.mean.copy_(torch.lerp(mean, seen.mean, fraction))
+        used.var.copy_(torch.lerp(var, seen.var, fraction))
         kls.append(float(kl_by_torch(agent, rollout, (data["params"].double(), None), policy(agent, rollout))))
     used.mean.copy_(mean)
     used.var.copy_(var)
@@ -222,7 +222,7 @@ def test_moments_leave_three_quarters_of_the_bound_to_the_step():
     assert torch.allclose(used.var, torch.lerp(var, seen.var, 0.25))
 
 
-def test_a_policy_far_from_the_one_that_played_has_a_finite_objective_and_gradient():
+def test_objective_and_gradient_are_finite_far_from_the_policy_that_played():
     agent = make_agent("trpo", THREE)
     data = agent._prepare(made_up_rollout(agent))
     for far in (95.0, -95.0, 1e6):
@@ -231,7 +231,7 @@ def test_a_policy_far_from_the_one_that_played_has_a_finite_objective_and_gradie
         assert math.isfinite(agent._measure(changed).objective)
 
 
-def test_images_are_within_the_bound_and_the_value_does_not_move_what_it_shares():
+def test_with_images_the_kl_is_within_the_bound_and_fitting_the_value_does_not_change_shared_weights():
     agent = make_agent("trpo", THREE, observations=IMAGES, cg_damping=0.01)
     rollout = image_rollout(agent)
     old, before = policy(agent, rollout), weights(agent, *POLICY)
@@ -255,7 +255,7 @@ def test_a_rejected_step_leaves_the_weights_bit_for_bit(why, monkeypatch):
     measure = agent._measure
 
     def worse(data):
-        """As it is for the policy that played; for others what the reason says."""
+        """The true result for the policy that played; for others a result to reject for the given reason."""
         result = measure(data)
         tried.append(result.kl)
         if result.kl == 0:
@@ -272,7 +272,7 @@ def test_a_rejected_step_leaves_the_weights_bit_for_bit(why, monkeypatch):
         assert two == pytest.approx(0.8**2 * one, rel=0.1)  # each 0.8 times as long
 
 
-def test_the_bound_falls_with_progress():
+def test_the_bound_decreases_with_progress():
     kls = []
     for progress in (0.0, 0.75, 1.0):
         agent = make_agent("trpo", ACTIONS["continuous"], anneal_kl=True, target_kl=0.02, cg_damping=1e-3)
@@ -285,7 +285,7 @@ def test_the_bound_falls_with_progress():
     assert equal(before, weights(agent, *POLICY))
 
 
-def test_without_anything_to_gain_nothing_is_done():
+def test_without_advantages_there_is_no_step():
     agent = make_agent("trpo", THREE, normalize_advantage=False, gae_lambda=0.0, discount=0.0)
     rollout = made_up_rollout(agent)
     value, _ = agent.core.rollout_values(rollout)
@@ -295,7 +295,7 @@ def test_without_anything_to_gain_nothing_is_done():
     assert equal(before, weights(agent, *POLICY))
 
 
-def test_entropy_counts_where_it_is_given_weight():
+def test_the_entropy_bonus_has_an_effect_only_with_a_coefficient():
     entropies = []
     for coef in (0.0, 100.0):
         agent = make_agent("trpo", THREE, entropy_coef=coef, target_kl=0.1)
@@ -307,7 +307,7 @@ def test_entropy_counts_where_it_is_given_weight():
     assert entropies[1] > entropies[0] + 0.04
 
 
-def test_the_value_is_fitted_as_torchs_adam_would():
+def test_fitting_the_value_matches_torchs_adam():
     agent = make_agent("trpo", THREE, critic_updates=5, batch_size=1000, learning_rate=0.01, max_grad_norm=0.5)
     rollout, critic = made_up_rollout(agent, (20, 5, 1)), agent.core.network.critic
     data = agent._prepare(rollout)
@@ -330,7 +330,7 @@ def test_the_value_is_fitted_as_torchs_adam_would():
         assert torch.allclose(one, two, atol=1e-5), name
 
 
-def test_minibatches_cover_each_row_once_an_epoch(monkeypatch):
+def test_minibatches_cover_each_row_once_per_epoch(monkeypatch):
     agent, seen = make_agent("trpo", THREE, critic_updates=3, batch_size=6), []
     rollout = made_up_rollout(agent, shape=(7, 3, 1))
 
@@ -345,10 +345,10 @@ def test_minibatches_cover_each_row_once_an_epoch(monkeypatch):
     epochs = [sorted(row for part in seen[4 * k : 4 * k + 4] for row in part) for k in range(3)]
     assert epochs == [list(range(21))] * 3
     assert {len(part) for part in seen} == {5, 6}
-    assert seen[0] != seen[4]  # shuffled anew
+    assert seen[0] != seen[4]  # reshuffled
 
 
-def test_rows_taken_in_chunks_give_the_same_update(monkeypatch):
+def test_processing_rows_in_chunks_gives_the_same_update(monkeypatch):
     settings = {"normalize_obs": True, "cg_damping": 0.01}
     whole, parts = make_agent("trpo", THREE, **settings), make_agent("trpo", THREE, **settings)
     rollout = made_up_rollout(whole, (30, 5, 1), mask=torch.tensor([True, False, True]))
@@ -360,7 +360,7 @@ def test_rows_taken_in_chunks_give_the_same_update(monkeypatch):
     assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
 
 
-def test_metrics_are_named_and_fit_together():
+def test_metrics_are_complete_and_consistent():
     agent = make_agent("trpo", THREE, critic_updates=1, batch_size=1000)
     rollout = made_up_rollout(agent)
     value, following = agent.core.rollout_values(rollout)
@@ -395,7 +395,7 @@ def test_metrics_are_named_and_fit_together():
         ("line_search_steps", 0), ("shrink", 1.0), ("shrink", 0.0), ("critic_updates", 0), ("batch_size", 0),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(name, value):
+def test_settings_out_of_range_are_rejected_by_name(name, value):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         TRPOConfig(**{name: value})
 
@@ -406,4 +406,4 @@ def test_it_learns_to_balance_a_pole(seed):
         "trpo", "mlbits/CartPole-v0", iterations=40, num_envs=16, seed=seed, num_steps=64, target_kl=0.02,
         critic_updates=20, batch_size=256, gae_lambda=0.98,
     )  # fmt: skip
-    assert result > 150  # untrained: 10 to 30; of a dozen seeds the least came to 280, most to 500, the end
+    assert result > 150  # untrained: 10 to 30; of a dozen seeds the worst reached 280, most the maximum of 500

@@ -72,7 +72,7 @@ def test_malformed_ids(game_id: str) -> None:
 
 
 def test_an_id_is_registered_once() -> None:
-    with pytest.raises(GameError, match="registered already"):
+    with pytest.raises(GameError, match="already registered"):
         mlbits.register("mlbits/GridWorld-v0", throws)
 
 

@@ -35,7 +35,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(fruit):
 
 
 def test_a_name_is_given_once(fruit):
-    with pytest.raises(GameError, match=r"^name: the fruit 'pear' is registered already; wanted another name$"):
+    with pytest.raises(GameError, match=r"^name: the fruit 'pear' is already registered; wanted another name$"):
         fruit.register("pear", 5, "orchard")
     assert not fruit.register("pear", 1, "orchard")  # a notebook's cell that is run again
     assert fruit["pear"] == 1

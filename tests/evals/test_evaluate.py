@@ -72,7 +72,7 @@ def test_a_custom_reproduction_can_be_registered(monkeypatch):
     monkeypatch.setattr("mlbits.evals.registry.EVALS", EVALS.copy())
     register_eval("mine", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "a copy"))
     assert eval_entry("mine").summary == "a copy"
-    with pytest.raises(GameError, match=r"^name: the evaluation 'classic' is registered already"):
+    with pytest.raises(GameError, match=r"^name: the evaluation 'classic' is already registered"):
         register_eval("classic", EvalEntry("mlbits.evals.reproductions.gridworld:reproduce", "another"))
 
 

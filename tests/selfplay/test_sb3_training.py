@@ -263,7 +263,7 @@ def test_checkpoints_survive_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
         ("sb3-ddpg", "CartPole-v1", {}, {}, AgentError, r"got the action space Discrete\(2\); wanted .*sb3-ppo"),
         ("sb3-dqn", "Pendulum-v1", {}, {}, AgentError, r"got the action space Box.*; wanted one that is discrete"),
         ("sb3-ppo", "test/Nim-v0", {}, {}, GameError, "Nim has 2 seats and Stable-Baselines3 supports one"),
-        ("sb3-ppo", "test/Signs-v0", {}, {}, AgentError, "for the picture 'image' in a Dict; wanted 36 pixels"),
+        ("sb3-ppo", "test/Signs-v0", {}, {}, AgentError, "for the image 'image' in a Dict; wanted at least 36 pixels"),
         ("sb3-ppo", GRID, {"normalize": True}, {}, AgentError, r"normalize: got the observation space Discrete"),
         ("sb3-ppo", GRID, {"use_sde": True}, {}, AgentError, r"use_sde: got the action space Discrete"),
         ("sb3-ppo", GRID, {"n_steps": 1}, {}, ConfigError, "sb3-ppo: Stable-Baselines3 does not take these settings"),

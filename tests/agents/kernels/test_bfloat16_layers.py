@@ -1,4 +1,4 @@
-"""What lies between products in bfloat16: the compiled loops against plain torch, which GPUs take."""
+"""The operations between products in bfloat16: the compiled loops against plain torch, which is used on GPUs."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ def random(*shape, seed=0, half=False):
 
 
 def hidden(rows, width, seed=5):
-    """A ReLU's outputs: half of them 0."""
+    """Outputs of a ReLU, half of which are 0."""
     return random(rows, width, seed=seed).relu().bfloat16()
 
 
 def both_ways(function, inputs, outputs):
-    """Results of the compiled loop and of torch's operations, of blocks that are copies of the same tensors."""
+    """Results of the compiled loop and of torch's operations, each on copies of the same tensors."""
     results = []
     for compiled in (True, False):
         blocks = [Block(tensor.clone()) for tensor in inputs]
@@ -35,8 +35,8 @@ def both_ways(function, inputs, outputs):
     return zip(*results, strict=True)
 
 
-def assert_alike(one, two):
-    """Equal to rounding: of bfloat16 a few may fall on the other side of the middle of two."""
+def assert_close(one, two):
+    """Equal up to rounding; a few bfloat16 numbers may be rounded to the other neighbour."""
     assert one.dtype == two.dtype
     one, two = one.float(), two.float()
     assert torch.allclose(one, two, rtol=0.01, atol=1e-4)
@@ -44,7 +44,7 @@ def assert_alike(one, two):
         assert (one - two).abs().mean() < 1e-3 * two.abs().mean() + 1e-6
 
 
-def test_rounding_is_torchs_of_every_kind_of_number():
+def test_rounding_matches_torchs_for_all_kinds_of_numbers():
     bits = np.concatenate([np.arange(0, 2**32, 65_521), [0x3F808000, 0x3F818000, 0x7F7FFFFF, 1]]).astype(np.uint32)
     values = torch.from_numpy(bits.view(np.float32))
     values = values[torch.isfinite(values)]
@@ -58,8 +58,8 @@ def test_rounding_is_torchs_of_every_kind_of_number():
 def test_the_first_layer(rows, inputs, width):
     x, weight, bias = random(rows, inputs), random(inputs, width, seed=1), random(width, seed=2)
     *_, (one, two) = both_ways(bfloat16.first, [x, weight, bias], [((rows, width), torch.bfloat16)])
-    assert_alike(one, two)
-    assert_alike(one, (x @ weight + bias).relu().bfloat16())
+    assert_close(one, two)
+    assert_close(one, (x @ weight + bias).relu().bfloat16())
 
 
 @pytest.mark.parametrize(("rows", "_", "width"), SIZES)
@@ -76,7 +76,7 @@ def test_the_last_layer_and_the_head(rows, outputs, width):
     head_bias = random(outputs, seed=3)
     results = list(both_ways(bfloat16.last, [z, bias, head, head_bias], [((rows, outputs), torch.float32)]))
     for one, two in results:
-        assert_alike(one, two)
+        assert_close(one, two)
     unrounded = (z.float() + bias).relu()
     assert torch.equal(results[0][0], unrounded.bfloat16())
     assert torch.allclose(results[-1][0], unrounded @ head.t() + head_bias, rtol=1e-4, atol=1e-4)
@@ -91,12 +91,12 @@ def test_back_from_the_head(rows, outputs, width):
     ]
     results = list(both_ways(bfloat16.last_backward, [grad, head, h], outs))
     for one, two in results:
-        assert_alike(one, two)
+        assert_close(one, two)
     back = (grad @ head) * (h != 0)
     for (one, _), wanted in zip(
         results[3:], (back.bfloat16(), back.sum(0), grad.t() @ h.float(), grad.sum(0)), strict=True
     ):
-        assert_alike(one, wanted)
+        assert_close(one, wanted)
 
 
 @pytest.mark.parametrize(("rows", "_", "width"), SIZES)
@@ -125,7 +125,7 @@ def test_back_to_the_first_layers_weights_and_inputs(rows, inputs, width):
     assert torch.allclose(one, back @ weight.t(), rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_hides_what_is_not_a_number():
+def test_nan_propagates():
     nan = torch.tensor([[float("nan"), -1.0, 2.0]])
     bad = torch.tensor([0xFFC00000 - 2**32, 0x7FC00000], dtype=torch.int32).view(torch.float32)  # of either sign
     for value in bad:

@@ -26,7 +26,7 @@ def inputs(width=6, rows=ROWS, seed=3):
 
 
 def plain(mlp, x):
-    """The same arithmetic by torch's own operations: products between hidden layers of rounded numbers."""
+    """The same arithmetic by torch's own operations: rounded factors in the products between hidden layers."""
     hidden = torch.addmm(mlp.biases[0], x, mlp.first[0]).relu().bfloat16()
     for k, weight in enumerate(mlp.weights):
         z = (hidden.float() @ weight.bfloat16().float()).bfloat16().float() + mlp.biases[k + 1]
@@ -36,7 +36,7 @@ def plain(mlp, x):
 
 
 def assert_near(mine, theirs, name):
-    """Nearly parallel: 8 bits of precision, and units near zero that are on in one and off in the other."""
+    """Nearly parallel: there are 8 bits of precision, and units near zero may be active in only one of them."""
     assert F.cosine_similarity(mine.flatten(), theirs.flatten(), 0) > 0.99, name
     assert float(mine.norm()) == pytest.approx(float(theirs.norm()), rel=0.05), name
 
@@ -49,7 +49,7 @@ def test_outputs_and_gradients_are_near_those_of_float32(width, hidden, out, opt
     mlp, x, grad = make(width, hidden, out), inputs(width), torch.rand(ROWS, out, generator=draw(1))
     twin = copy.deepcopy(mlp)
     for parameter in mlp.parameters():
-        parameter.grad = torch.full_like(parameter, 77.0)  # written over
+        parameter.grad = torch.full_like(parameter, 77.0)  # to be overwritten
     if optimised:
         optimizer = FlatAdam(mlp.parameters(), 1e-3, math.inf)
         optimizer.vectors.grad.fill_(77.0)
@@ -100,13 +100,13 @@ def test_new_weights_are_used_at_once():
     assert not torch.equal(mlp([x], "bfloat16"), after)
 
 
-def test_a_backward_pass_after_another_forward_pass_is_refused():
+def test_a_backward_pass_after_another_forward_pass_is_rejected():
     mlp, x = make(), inputs()
     first = mlp([x], "bfloat16")
     kept = first.detach().clone()
     mlp([x + 1], "bfloat16")
     assert torch.equal(first, kept)
-    with pytest.raises(RuntimeError, match="another forward pass of the same network came since"):
+    with pytest.raises(RuntimeError, match="got one after another forward pass of the same network; wanted each"):
         first.sum().backward()
 
 
@@ -131,7 +131,7 @@ def test_any_number_of_rows():
         assert torch.allclose(mlp([x], "bfloat16"), mlp([x]), atol=0.02)
 
 
-def test_what_is_rounded():
+def test_which_networks_use_bfloat16():
     image = Features(spaces.Discrete(4), draw())
     assert make().rounds
     assert not make(hidden=(16,)).rounds

@@ -1,4 +1,4 @@
-"""Compiled rounds of Q-learning against the same agent's updates in torch, and what is compiled."""
+"""Compiled Q-learning against the same agent's updates in torch, and for which agents it is used."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ THREE = spaces.Discrete(3)
 
 
 def pair(**settings):
-    """Two equal agents, one compiled and one of torch."""
+    """Two equal agents, one with compiled updates and one with updates in torch."""
     compiled = make_agent("dqn", THREE, **settings)
     assert compiled._compiled is not None
     with torch.no_grad():
@@ -28,7 +28,7 @@ def pair(**settings):
 
 
 def filled(mask=None):
-    """A replay of random play: 40 steps of 5 copies."""
+    """A replay buffer with random play: 40 steps of 5 copies."""
     shape, generator = (40, 5, 1), draw(3)
     obs = torch.randn(*shape, 4, generator=generator)
     rollout = Rollout(
@@ -60,8 +60,8 @@ def filled(mask=None):
         {"tau": 0.3, "target_every": 2, "max_grad_norm": math.inf},
     ],
 )
-def test_a_round_of_updates_is_that_of_torch(settings):
-    """Ten updates, over which the target moves three times; weights, moments, targets and metrics."""
+def test_compiled_updates_match_torch(settings):
+    """Ten updates, with at least three of the target network: weights, moments, target weights and metrics."""
     settings = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -94,7 +94,7 @@ def test_masked_actions_are_not_bootstrapped_from():
 
 @pytest.mark.parametrize("hidden", [(16,), (40, 24), (1, 5)])
 @pytest.mark.parametrize("count", [1, 8, 16, 17])
-def test_values_are_the_networks(hidden, count):
+def test_values_match_the_networks(hidden, count):
     agent, _ = pair(hidden=hidden)
     obs = torch.randn(count, 4, generator=draw(2))
     values = compiled_q_learning.q_values(agent._compiled, agent.optimizer.flat, obs)
@@ -107,8 +107,8 @@ def test_values_are_the_networks(hidden, count):
     assert compiled_q_learning.q_values(agent._compiled, agent.optimizer.flat, obs[:1].double()) is None
 
 
-def test_numbers_that_are_none_stay_so():
-    """What has diverged shows."""
+def test_nan_propagates():
+    """So that divergence is noticed."""
     agent, _ = pair(batch_size=8, learning_starts=0, replay_ratio=0.005)
     with torch.no_grad():
         agent.optimizer.flat[-1] = math.nan
@@ -117,7 +117,7 @@ def test_numbers_that_are_none_stay_so():
     assert agent.optimizer.flat.isnan().any()
 
 
-def test_a_copy_of_an_agent_learns_by_itself():
+def test_a_copy_of_an_agent_learns_independently():
     agent, _ = pair(batch_size=8, learning_starts=0, replay_ratio=0.02)
     before, other = agent.optimizer.flat.clone(), copy.deepcopy(agent)
     other.learn(filled(), 0.5, draw(1))
@@ -129,7 +129,7 @@ def test_a_copy_of_an_agent_learns_by_itself():
     )
 
 
-def test_what_is_compiled():
+def test_which_agents_are_compiled():
     image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     assert make_agent("dqn", THREE)._compiled is not None
     for settings in ({"head": "quantile"}, {"head": "categorical"}, {"dueling": True}):
@@ -139,7 +139,7 @@ def test_what_is_compiled():
     assert make_agent("dqn", THREE, priority_exponent=0.6)._updates_at_once == 1
 
 
-def test_a_broken_minibatch_is_refused():
+def test_an_incomplete_minibatch_is_rejected():
     agent, _ = pair(batch_size=8)
     drawn = filled().sample(12, draw(1))
     with pytest.raises(ValueError, match="got 12 transitions; wanted a multiple of batch_size, 8"):

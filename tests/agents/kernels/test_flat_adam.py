@@ -20,7 +20,7 @@ def loss_of(net, step):
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.3, 5.0, 1e9])
-def test_fifty_steps_are_those_of_torchs_adam(max_grad_norm):
+def test_fifty_steps_match_torchs_adam(max_grad_norm):
     ours, theirs = make(), make()
     adam = FlatAdam(ours.parameters(), 3e-2, max_grad_norm)
     reference = torch.optim.Adam(theirs.parameters(), 3e-2, eps=1e-5)
@@ -66,7 +66,7 @@ def test_parameters_keep_their_values_and_are_updated_in_place():
     assert all(not torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
 
 
-def test_a_saved_optimizer_goes_on_bit_for_bit():
+def test_a_restored_optimizer_continues_bit_for_bit():
     one, two = make(), make()
     adam, other = FlatAdam(one.parameters(), 1e-2, 1.0), FlatAdam(two.parameters(), 1e-2, 1.0)
 
@@ -85,7 +85,7 @@ def test_a_saved_optimizer_goes_on_bit_for_bit():
     assert int(other.state_dict()["steps"]) == 20
 
 
-def test_a_deep_copy_steps_its_own_parameters_and_goes_on_bit_for_bit():
+def test_a_deep_copy_updates_its_own_parameters_and_continues_bit_for_bit():
     net = make()
     pair = [net, FlatAdam(net.parameters(), 1e-2, 1.0)]
 

@@ -1,4 +1,4 @@
-"""Folded tanh layers against tanh layers written out."""
+"""Folded tanh layers against plain tanh layers."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def plain(first, layers):
 
 
 @pytest.mark.parametrize("widths", [(5,), (5, 7), (4, 6, 3)])
-def test_outputs_and_gradients_are_those_of_tanh_layers(widths):
+def test_outputs_and_gradients_match_plain_tanh_layers(widths):
     def random(*shape, seed):
         return torch.randn(*shape, generator=draw(seed), dtype=torch.float64).requires_grad_()
 

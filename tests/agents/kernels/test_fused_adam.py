@@ -20,7 +20,7 @@ def make(seed=0):
 
 
 def give(network, step):
-    """Made-up gradients."""
+    """Set random gradients."""
     generator = draw(step)
     for parameter in network.parameters():
         parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
@@ -29,10 +29,10 @@ def give(network, step):
 @pytest.mark.parametrize("max_grad_norm", [0.3, 15.0, math.inf])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
-def test_thirty_steps_are_those_of_torchs_adam(max_grad_norm, fused, betas):
+def test_thirty_steps_match_torchs_adam(max_grad_norm, fused, betas):
     (network, target), (theirs, _) = make(), make()
     adam = FlatAdam(network.parameters(), 3e-2, max_grad_norm, 1e-5, betas, target.parameters())
-    if not fused:  # the operations that a GPU takes
+    if not fused:  # the operations that are used on a GPU
         adam._arrays = None
     reference = torch.optim.Adam(theirs.parameters(), 3e-2, betas, eps=1e-5)
     followers = [parameter.detach().clone() for parameter in theirs.parameters()]
@@ -56,7 +56,7 @@ def test_thirty_steps_are_those_of_torchs_adam(max_grad_norm, fused, betas):
             assert torch.allclose(copied, follower, rtol=1e-4, atol=1e-5)
 
 
-def test_a_saved_optimizer_goes_on_bit_for_bit():
+def test_a_restored_optimizer_continues_bit_for_bit():
     pairs = [make(1), make(2)]
     adams = [FlatAdam(net.parameters(), 1e-2, 1.0, target=target.parameters()) for net, target in pairs]
 
@@ -76,7 +76,7 @@ def test_a_saved_optimizer_goes_on_bit_for_bit():
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_vectors_are_apart_and_start_at_different_places_of_a_page():
+def test_vectors_do_not_overlap_and_start_at_different_offsets_of_a_page():
     for length in (1, 1000, 5000):
         made = vectors(5, length, torch.zeros(1))
         starts = [vector.data_ptr() for vector in made]

@@ -1,4 +1,4 @@
-"""Compiled products against NumPy's in double precision, for all strides and for sizes that fill no block."""
+"""Compiled products against NumPy's in double precision, for all strides and for sizes that leave partial blocks."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ SIZES = [(1, 1, 1), (3, 5, 7), (8, 4, 32), (9, 1, 33), (2, 31, 64), (17, 64, 40)
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), SIZES)
 @pytest.mark.parametrize(("left_across", "right_across"), [*itertools.product([False, True], repeat=2)])
-def test_products_are_numpys_and_are_added(rows, depth, columns, left_across, right_across):
+def test_products_match_numpys_and_are_added(rows, depth, columns, left_across, right_across):
     rng = np.random.default_rng(0)
     left, right, out = (
         rng.standard_normal(shape).astype(np.float32) for shape in ((rows, depth), (depth, columns), (rows, columns))
@@ -30,7 +30,7 @@ def test_products_are_numpys_and_are_added(rows, depth, columns, left_across, ri
 
 @pytest.mark.slow
 def test_narrower_vectors_give_the_same_bits():
-    """A process that compiles for AVX2 has other blocks, and the same sums in the same order."""
+    """A process that compiles for AVX2 has different block sizes, but the same sums in the same order."""
     code = """
 import hashlib, sys
 import numpy as np
@@ -52,7 +52,7 @@ print(small_matrix_products._ROWS, hashlib.sha256(out.tobytes()).hexdigest())
 
 
 def test_nothing_beyond_the_product_is_written():
-    """In the middle of a longer vector, as a layer's activations are."""
+    """The output is in the middle of a longer vector, as a layer's activations are."""
     out = np.zeros(5 * 9 + 200, np.float32)
     ones = np.ones(5 * 9, np.float32)
     add_product(ones, 3, 1, ones, 9, 1, out[100:145], 5, 9, 3)
@@ -61,7 +61,7 @@ def test_nothing_beyond_the_product_is_written():
     assert (out[145:] == 0).all()
 
 
-def test_numbers_that_are_none_get_through():
+def test_nan_propagates():
     left, right, out = (np.ones(4, np.float32) for _ in range(3))
     left[0] = np.nan
     add_product(left, 2, 1, right, 2, 1, out, 2, 2, 2)

@@ -1,4 +1,4 @@
-"""Made-up play for tests of the replay: streams whose every moment is written down as it comes."""
+"""Made-up play for tests of the replay buffer: random streams of steps, with a record of every step."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ GAMMA, ACTIONS = 0.9, 4
 
 
 def vector(number):
-    """Observations from numbers that no two moments share."""
+    """Vector observations from numbers, which are different at each step."""
     return number.float().unsqueeze(-1) * torch.tensor([1.0, 0.5])
 
 
@@ -31,9 +31,10 @@ def everything(number):
 
 @dataclass
 class Play:
-    """Streams [B, P] played at random, a rollout at a time, in memory that is written over; and a list of it all.
+    """Streams [B, P] of random play, a rollout at a time in memory that is reused, and a record of all steps.
 
-    Observations are numbers: 1000 * (moment + 1) + stream as seen, 0.5 more as an episode's last. ``seen`` shows them.
+    Observations encode the number 2 * (1000 * (step + 1) + stream), plus 1 for an episode's final observation;
+    ``seen`` converts them to observations.
     """
 
     copies: int = 2
@@ -42,10 +43,10 @@ class Play:
     terminates: float = 0.15
     truncates: float = 0.15
     masked: bool = False
-    owned: float = 1.0  # share of the rollouts' seats that are the learner's
+    owned: float = 1.0  # fraction of the rollouts' seats that are the learner's
     seen: object = vector
     time: int = 0
-    told: list = field(default_factory=list)  # a dict a moment
+    record: list = field(default_factory=list)  # a dict per step
     reused: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -53,8 +54,8 @@ class Play:
         self.lead = (self.copies, self.seats)
         self.mask = self.legal()
 
-    def chance(self, share, *shape):
-        return torch.rand(*shape, generator=self.generator) < share
+    def chance(self, probability, *shape):
+        return torch.rand(*shape, generator=self.generator) < probability
 
     def legal(self):
         mask = self.chance(0.5, *self.lead, ACTIONS)
@@ -72,7 +73,7 @@ class Play:
         return Replay(self.spec(capacity, num_steps, exponent), obs, torch.zeros(self.lead, dtype=torch.int64), mask)
 
     def rollout(self, steps, life=0):
-        """The next steps, noted down; the memory of the last rollout is spoilt first."""
+        """Play and record the next steps; the memory of the last rollout is overwritten first."""
         for tensor in self.reused.values():
             tensor.fill_(True if tensor.dtype == torch.bool else 77)
         owned = self.chance(self.owned, *self.lead)
@@ -94,7 +95,7 @@ class Play:
             self.mask = now["next_mask"] = self.legal()
             moments.append(now)
             self.time += 1
-        self.told += moments
+        self.record += moments
         ended = torch.stack([m["terminated"] | m["truncated"] for m in moments])
 
         def block(name):
@@ -119,42 +120,42 @@ class Play:
         )
 
     def cut(self):
-        self.told[-1]["cut"] = True
+        self.record[-1]["cut"] = True
 
     def drawable(self, time, copy, seat):
-        told = self.told[time]
-        unknown = self.masked and bool(told["truncated"][copy]) and not bool(told["terminated"][copy])
-        return bool(told["owned"][copy, seat]) and not unknown
+        step = self.record[time]
+        unknown = self.masked and bool(step["truncated"][copy]) and not bool(step["terminated"][copy])
+        return bool(step["owned"][copy, seat]) and not unknown
 
     def window(self, time, copy, seat, n_step):
         """Reward, discount, next observation and its mask of the window that begins there, by the definition."""
         reward, gamma = 0.0, 1.0
         for now in range(time, time + n_step):
-            told = self.told[now]
-            reward, gamma = reward + gamma * float(told["reward"][copy, seat]), gamma * GAMMA
-            ended = bool(told["terminated"][copy] | told["truncated"][copy])
-            newest = now == len(self.told) - 1
-            if ended or told["cut"] or newest or not self.drawable(now + 1, copy, seat):
+            step = self.record[now]
+            reward, gamma = reward + gamma * float(step["reward"][copy, seat]), gamma * GAMMA
+            ended = bool(step["terminated"][copy] | step["truncated"][copy])
+            newest = now == len(self.record) - 1
+            if ended or step["cut"] or newest or not self.drawable(now + 1, copy, seat):
                 break
-        following = told["final" if ended else "following"][copy, seat]
-        discount = 0.0 if bool(told["terminated"][copy]) else gamma
-        return reward, discount, following, told["next_mask"][copy, seat], ended
+        following = step["final" if ended else "following"][copy, seat]
+        discount = 0.0 if bool(step["terminated"][copy]) else gamma
+        return reward, discount, following, step["next_mask"][copy, seat], ended
 
     def held(self, steps):
-        """Every (time, copy, seat) of the latest steps that may be drawn."""
-        times = range(max(0, len(self.told) - steps), len(self.told))
+        """Every (time, copy, seat) of the latest steps that may be sampled."""
+        times = range(max(0, len(self.record) - steps), len(self.record))
         places = ((t, b, p) for t in times for b in range(self.copies) for p in range(self.seats))
         return {place for place in places if self.drawable(*place)}
 
     def where(self, obs):
-        """The (time, copy, seat) that a row of vector observations shows."""
+        """The (time, copy, seat) that a vector observation encodes."""
         number = int(obs[0]) % 500_000 // 2
         copy, seat = divmod(number % 1000, self.seats)
         return number // 1000 - 1, copy, seat
 
 
 def hand_written(terminated=(), truncated=(), steps=6):
-    """One stream: at time t it sees 10 t, gets 2**t and plays t; an episode's last observation is 10 t + 5."""
+    """One stream: step t has observation 10 t, reward 2**t and action t; final observations are 10 t + 5."""
     time = torch.arange(steps)
     return Rollout(
         obs=10.0 * time.view(steps, 1, 1, 1),

@@ -1,4 +1,4 @@
-"""The replay against a plain list of everything that was ever played, and against the papers' formulas."""
+"""The replay buffer against a plain list of everything that was played, and against the papers' formulas."""
 
 import math
 
@@ -14,23 +14,23 @@ from tests.agents.rollouts import draw
 
 
 def check(play, drawn, n_step, steps):
-    """Every drawn transition is what the list says; returns the places they came from."""
+    """Compare every sampled transition with the list; returns the (time, copy, seat) of each."""
     held, places = play.held(steps), []
     for k in range(len(drawn.reward)):
         place = play.where(drawn.obs[k])
         places.append(place)
         assert place in held
         time, copy, seat = place
-        told = play.told[time]
+        step = play.record[time]
         reward, discount, following, next_mask, ended = play.window(*place, n_step)
-        assert torch.equal(drawn.obs[k], vector(told["obs"][copy, seat]))
-        assert drawn.action[k] == told["action"][copy, seat]
+        assert torch.equal(drawn.obs[k], vector(step["obs"][copy, seat]))
+        assert drawn.action[k] == step["action"][copy, seat]
         assert float(drawn.reward[k]) == pytest.approx(reward, abs=1e-5)
         assert float(drawn.discount[k]) == pytest.approx(discount, rel=1e-6)
         assert torch.equal(drawn.next_obs[k], vector(following))
         assert (drawn.mask is None) == (drawn.next_mask is None) == (not play.masked)
         if play.masked:
-            assert torch.equal(drawn.mask[k], told["mask"][copy, seat])
+            assert torch.equal(drawn.mask[k], step["mask"][copy, seat])
             if discount and not ended:
                 assert torch.equal(drawn.next_mask[k], next_mask)
     return places
@@ -40,7 +40,7 @@ def check(play, drawn, n_step, steps):
 
 
 def transitions(replay, n_step, discount=0.5):
-    """All that it holds: {action: (reward, discount, next observation)}."""
+    """All transitions in the buffer: {action: (reward, discount, next observation)}."""
     drawn = replay.sample(400, draw(), n_step=n_step, discount=discount)
     parts = (drawn.action.tolist(), drawn.reward.tolist(), drawn.discount.tolist(), drawn.next_obs.flatten().tolist())
     assert torch.equal(drawn.obs.flatten(), 10.0 * drawn.action)
@@ -53,8 +53,8 @@ def small(capacity=6, num_steps=3, exponent=0.0):
 
 
 @pytest.mark.parametrize("own", [2, 400])
-def test_others_steps_are_not_drawn_and_ones_own_are_all_as_likely(own):
-    """Half of what is held is one's own, or next to nothing."""
+def test_other_players_steps_are_not_sampled_and_the_learners_are_equally_likely(own):
+    """Half of the stored steps are the learner's, or almost none."""
     flat = torch.zeros(200, 4, 1)
     active = torch.zeros(800, dtype=torch.bool)
     active[torch.randperm(800, generator=draw())[:own]] = True
@@ -79,9 +79,9 @@ def test_one_step_by_hand():
     assert len(replay) == replay.added == 6
     assert transitions(replay, 1) == {
         0: [1, 0.5, 10],
-        1: [2, 0.0, 15],  # terminated: nothing follows
+        1: [2, 0.0, 15],  # terminated: no bootstrap
         2: [4, 0.5, 30],
-        3: [8, 0.5, 35],  # truncated: what follows is the episode's own last observation
+        3: [8, 0.5, 35],  # truncated: bootstrap from the episode's final observation
         4: [16, 0.5, 50],
         5: [32, 0.5, 60],
     }
@@ -96,18 +96,18 @@ def test_three_steps_by_hand():
         2: [4 + 8 / 2 + 16 / 4, 0.125, 45],
         3: [8 + 16 / 2, 0.25, 45],
         4: [16, 0.5, 45],
-        5: [32, 0.5, 60],  # the newest step: what follows is not known yet
+        5: [32, 0.5, 60],  # the newest step: the next steps are not known yet
     }
 
 
-def test_a_step_that_is_terminated_and_truncated_is_terminated():
+def test_a_step_that_is_both_terminated_and_truncated_counts_as_terminated():
     replay = small()
     replay.add(hand_written(terminated=[2], truncated=[2]))
     assert transitions(replay, 1)[2] == [4, 0.0, 25]
     assert transitions(replay, 3)[1] == [2 + 4 / 2, 0.0, 25]
 
 
-def test_the_newest_window_goes_on_when_more_is_played_and_the_oldest_goes():
+def test_new_steps_extend_the_newest_window_and_overwrite_the_oldest_steps():
     replay = small(capacity=7)
     replay.add(hand_written())
     assert transitions(replay, 2)[5] == [32, 0.5, 60]
@@ -116,19 +116,19 @@ def test_the_newest_window_goes_on_when_more_is_played_and_the_oldest_goes():
     assert replay.added == 9
     held = replay.sample(400, draw(), n_step=2, discount=0.5)
     found = {(int(obs), float(reward)) for obs, reward in zip(held.obs.flatten(), held.reward, strict=True)}
-    # times 2 to 5 of the first, 0 to 2 of the second, whose first follows on the other's last
+    # steps 2 to 5 of the first rollout, and 0 to 2 of the second, whose first follows the last of the first rollout
     assert found == {(20, 4 + 4.0), (30, 8 + 8.0), (40, 16 + 16.0), (50, 32 + 0.5), (0, 2.0), (10, 4.0), (20, 4.0)}
 
 
-def test_after_a_cut_a_window_does_not_go_on():
+def test_windows_do_not_extend_across_a_cut():
     replay = small(capacity=12)
-    replay.cut()  # nothing there yet: nothing to cut
+    replay.cut()  # has no effect on an empty buffer
     replay.add(hand_written())
     replay.cut()
     assert transitions(replay, 3)[5] == [32, 0.5, 60]
     replay.add(hand_written())
     held = replay.sample(400, draw(), n_step=3, discount=0.5)
-    last = held.next_obs.flatten() == 60  # of the first rollout's windows and of the second's
+    last = held.next_obs.flatten() == 60  # windows at the end of either rollout
     assert set(held.reward[last].tolist()) == {32.0, 16 + 16.0, 8 + 8 + 8.0}
     assert set(held.discount[last & (held.reward == 32)].tolist()) == {0.5, 0.25}
 
@@ -143,7 +143,7 @@ def test_after_a_cut_a_window_does_not_go_on():
     exponent=st.sampled_from([0.0, 0.7]), seed=st.integers(0, 999),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
-def test_what_is_drawn_is_what_was_played(
+def test_sampled_transitions_are_those_that_were_played(
     copies, seats, rounds, spare, n_step, masked, owned, ends, cuts, exponent, seed
 ):
     play = Play(copies, seats, seed, *ends, masked, owned)
@@ -154,7 +154,7 @@ def test_what_is_drawn_is_what_was_played(
         replay.add(play.rollout(length, life))
         for tensor in play.reused.values():
             tensor.fill_(True if tensor.dtype == torch.bool else 77)
-        assert len(replay) == min(len(play.told), steps) * streams
+        assert len(replay) == min(len(play.record), steps) * streams
         if k in cuts:
             replay.cut()
             play.cut()
@@ -163,13 +163,13 @@ def test_what_is_drawn_is_what_was_played(
     everywhere = play.held(10**9)
     assert replay.added == len(everywhere)
     if not held:
-        with pytest.raises(AgentError, match="no transition that may be drawn"):
+        with pytest.raises(AgentError, match="no transition that may be sampled"):
             replay.sample(1, draw(seed), n_step=n_step, discount=GAMMA)
         return
     drawn = replay.sample(3 * len(held), draw(seed), n_step=n_step, discount=GAMMA, weight_exponent=0.5)
     places = check(play, drawn, n_step, steps)
     if exponent:
-        assert set(places) == held  # new ones are all alike, so that each has its share
+        assert set(places) == held  # new transitions have equal priorities, so each is sampled
         assert torch.equal(drawn.weight, torch.ones(len(places)))
     else:
         assert drawn.weight is None
@@ -177,7 +177,7 @@ def test_what_is_drawn_is_what_was_played(
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("owned", [1.0, 0.5])
-def test_uniform_draws_are_uniform_over_what_may_be_drawn(masked, owned):
+def test_uniform_sampling_is_uniform_over_the_transitions_that_may_be_sampled(masked, owned):
     play = Play(copies=3, seats=2, seed=3, masked=masked, owned=owned)
     replay = play.replay(10 * 6, num_steps=4)
     for _ in range(6):
@@ -192,7 +192,7 @@ def test_uniform_draws_are_uniform_over_what_may_be_drawn(masked, owned):
 
 
 @pytest.mark.parametrize("seen", [index, image, everything])
-def test_observations_of_any_kind_are_kept_as_they_are(seen):
+def test_observations_of_any_kind_are_stored_unchanged(seen):
     plain, other = Play(seed=5, copies=3), Play(seed=5, copies=3, seen=seen)
     one, two = plain.replay(27), other.replay(27)
     for _ in range(5):
@@ -210,7 +210,7 @@ def test_observations_of_any_kind_are_kept_as_they_are(seen):
             assert torch.equal(kept, value)
 
 
-def test_actions_of_any_shape_and_type_are_kept():
+def test_actions_of_any_shape_and_type_are_stored():
     obs, action = torch.zeros(2, 1, 1), torch.zeros(2, 1, 3)
     replay = Replay(ReplaySpec(2, 8), obs, action, None)
     sample = torch.randn(2, 2, 1, 3, generator=draw())
@@ -221,7 +221,7 @@ def test_actions_of_any_shape_and_type_are_kept():
     assert torch.equal(drawn.action, sample.flatten(0, 2)[drawn.obs.flatten().long()])
 
 
-def test_a_rollout_longer_than_the_ring_leaves_its_end():
+def test_of_a_rollout_longer_than_the_buffer_the_end_is_stored():
     play = Play(seed=1, copies=2)
     replay = play.replay(2 * 7, num_steps=3)
     replay.add(play.rollout(3))
@@ -234,28 +234,28 @@ def test_a_rollout_longer_than_the_ring_leaves_its_end():
 
 
 def prioritised(exponent=0.6, count=8):
-    """A replay of one stream whose transitions 0..count-1 have errors 0.5, 1, 1.5, ...; and those errors."""
+    """A buffer of one stream whose transitions 0..count-1 have errors 0.5, 1, 1.5, ..., and these errors."""
     replay = small(capacity=count, num_steps=1, exponent=exponent)
     replay.add(hand_written(steps=count))
     error = 0.5 * (torch.arange(count) + 1.0)
-    replay.set_priority(torch.arange(count), -error)  # its sign does not count
+    replay.set_priority(torch.arange(count), -error)  # the sign is ignored
     return replay, error.double() + 1e-6
 
 
 @pytest.mark.parametrize("exponent", [0.3, 0.6, 1.0])
-def test_draws_follow_the_priorities_to_the_exponent(exponent):
-    """Schaul et al., equation 1: P(i) = p_i ** alpha / sum_k p_k ** alpha, p_i = |error_i| + a little."""
+def test_sampling_is_in_proportion_to_priorities_to_the_exponent(exponent):
+    """Schaul et al., equation 1: P(i) = p_i ** alpha / sum_k p_k ** alpha, p_i = |error_i| + a small constant."""
     replay, error = prioritised(exponent)
     wanted = error**exponent / (error**exponent).sum()
-    share = torch.zeros(8, dtype=torch.float64)
+    frequency = torch.zeros(8, dtype=torch.float64)
     for seed in range(400):
-        share += torch.bincount(replay.sample(64, draw(seed)).slot, minlength=8) / (400 * 64)
-    assert ((share - wanted).abs() < 5 * (wanted * (1 - wanted) / (400 * 64)).sqrt()).all()
+        frequency += torch.bincount(replay.sample(64, draw(seed)).slot, minlength=8) / (400 * 64)
+    assert ((frequency - wanted).abs() < 5 * (wanted * (1 - wanted) / (400 * 64)).sqrt()).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
-def test_weights_undo_the_bias_to_the_power_beta(beta):
-    """Section 3.4: w_i = (1 / (N P(i))) ** beta, over the greatest of the draw."""
+def test_importance_weights_correct_the_bias_to_the_power_beta(beta):
+    """Section 3.4: w_i = (1 / (N P(i))) ** beta, divided by the highest weight of the minibatch."""
     replay, error = prioritised(0.6)
     likely = error**0.6 / (error**0.6).sum()
     drawn = replay.sample(32, draw(1), weight_exponent=beta)
@@ -265,35 +265,35 @@ def test_weights_undo_the_bias_to_the_power_beta(beta):
     assert drawn.weight.max() == 1
 
 
-def test_weighted_draws_estimate_the_uniform_mean_without_bias():
-    """With beta = 1 and one draw a part of the total, E[sum_i w_i x_i / sum_i w_i] is close to the plain mean."""
+def test_weighted_samples_estimate_the_uniform_mean_without_bias():
+    """With beta = 1 and one sample per part of the total, E[sum_i w_i x_i / sum_i w_i] is close to the plain mean."""
     replay, _ = prioritised(1.0)
     value = torch.tensor([5.0, -3.0, 2.0, -8.0, -1.0, 0.0, 4.0, 7.0])
     drawn = replay.sample(40_000, draw(0), weight_exponent=1.0)
     weighted = (drawn.weight * value[drawn.slot]).sum() / drawn.weight.sum()
     assert float(weighted) == pytest.approx(0.75, abs=0.05)
-    assert float(value[drawn.slot].mean()) == pytest.approx(1.4722, abs=0.05)  # 53 / 36: those of priority weigh more
+    assert float(value[drawn.slot].mean()) == pytest.approx(1.4722, abs=0.05)  # 53 / 36: weighted by priority
 
 
-def test_a_draw_takes_one_from_each_part_of_the_total():
+def test_a_minibatch_has_one_sample_from_each_part_of_the_total():
     replay = small(capacity=8, num_steps=1, exponent=1.0)
     replay.add(hand_written(steps=8))
     for seed in range(20):
         assert replay.sample(8, draw(seed)).slot.tolist() == list(range(8))
 
 
-def test_what_is_new_gets_the_greatest_priority_so_far():
+def test_new_transitions_get_the_highest_priority_so_far():
     replay = small(capacity=8, num_steps=1, exponent=1.0)
-    replay.add(hand_written(steps=2))  # 1 each, at first
+    replay.add(hand_written(steps=2))  # the first priorities are 1
     replay.set_priority(torch.tensor([0, 1]), torch.tensor([3.0, 1.0]))
-    replay.set_priority(torch.tensor([0]), torch.tensor([0.5]))  # the greatest is no longer there, and still counts
+    replay.set_priority(torch.tensor([0]), torch.tensor([0.5]))  # no transition has priority 3 now, but it still counts
     replay.add(hand_written(steps=1))
     drawn = replay.sample(9000, draw(), weight_exponent=1.0)
-    share = torch.bincount(drawn.slot, minlength=3) / 9000
-    assert torch.allclose(share, torch.tensor([0.5, 1.0, 3.0]) / 4.5, atol=0.001)
+    frequency = torch.bincount(drawn.slot, minlength=3) / 9000
+    assert torch.allclose(frequency, torch.tensor([0.5, 1.0, 3.0]) / 4.5, atol=0.001)
 
 
-def test_what_may_not_be_drawn_is_not_drawn_whatever_its_neighbours_priorities():
+def test_excluded_transitions_are_never_sampled_whatever_the_priorities_of_others():
     play = Play(copies=2, seats=2, seed=8, masked=True, owned=0.5)
     replay = play.replay(4 * 20, num_steps=4, exponent=0.8)
     for seed in range(40):
@@ -304,8 +304,8 @@ def test_what_may_not_be_drawn_is_not_drawn_whatever_its_neighbours_priorities()
         replay.set_priority(drawn.slot, 10 * torch.rand(16, generator=draw(seed + 1000)))
 
 
-def test_weights_where_some_may_not_be_drawn_count_only_those_that_may():
-    """P(i) is over what may be drawn; N falls out, as the greatest weight is 1."""
+def test_importance_weights_count_only_transitions_that_may_be_sampled():
+    """P(i) is over the transitions that may be sampled; N cancels, since the highest weight is 1."""
     play = Play(copies=2, seats=2, seed=8, owned=0.5)
     replay = play.replay(4 * 8, num_steps=4, exponent=1.0)
     replay.add(play.rollout(4))
@@ -330,15 +330,15 @@ def tensors_of(replay):
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 @pytest.mark.parametrize("masked", [False, True])
-def test_memory_is_what_was_said_and_stays_so(masked, exponent):
+def test_memory_is_as_computed_in_advance_and_stays_constant(masked, exponent):
     play = Play(copies=4, seats=2, seed=2, masked=masked, seen=everything)
     replay = play.replay(8 * 32, num_steps=4, exponent=exponent)
     before = {name: (tensor.data_ptr(), tensor.shape) for name, tensor in tensors_of(replay).items()}
     size = sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(replay).values())
     mask = play.mask if masked else None
     action = torch.zeros(4, 2, dtype=torch.int64)
-    said = replay_bytes(play.spec(8 * 32, 4, exponent), everything(play.moment(0, 0)), action, mask)
-    assert size == said - (16 * 8 * 32 if exponent else 0)  # a tree of a power of two has no leaves to spare
+    most = replay_bytes(play.spec(8 * 32, 4, exponent), everything(play.moment(0, 0)), action, mask)
+    assert size == most - (16 * 8 * 32 if exponent else 0)  # the capacity is a power of two: no unused leaves
     for seed in range(30):
         replay.add(play.rollout(4))
         drawn = replay.sample(8, draw(seed), n_step=2)
@@ -350,7 +350,7 @@ def test_memory_is_what_was_said_and_stays_so(masked, exponent):
 
 @pytest.mark.parametrize("rounds", [1, 3, 9])
 @pytest.mark.parametrize(("masked", "owned", "exponent"), [(False, 1.0, 0.0), (True, 0.5, 0.0), (True, 0.5, 0.7)])
-def test_saved_and_restored_it_goes_on_alike(rounds, masked, owned, exponent):
+def test_a_restored_buffer_continues_bit_for_bit(rounds, masked, owned, exponent):
     plays = [Play(copies=3, seed=4, masked=masked, owned=owned, seen=everything) for _ in range(2)]
     one, two = (play.replay(3 * 17, num_steps=4, exponent=exponent) for play in plays)
     for k in range(rounds):
@@ -378,14 +378,14 @@ def test_saved_and_restored_it_goes_on_alike(rounds, masked, owned, exponent):
     assert all(torch.equal(state[name], same[name]) for name in state)
 
 
-def test_what_is_saved_is_what_it_holds():
+def test_only_the_filled_part_is_saved():
     play = Play(copies=2)
     replay = play.replay(1000)
     replay.add(play.rollout(3))
     assert {len(value) for name, value in replay.state_dict().items() if name != "counts"} == {6}
 
 
-def test_a_state_of_another_replay_is_refused():
+def test_the_state_of_a_different_buffer_is_rejected():
     play = Play(copies=2)
     replay, other = play.replay(40), Play(copies=2, seen=index).replay(40)
     replay.add(play.rollout(3))
@@ -399,31 +399,31 @@ def test_a_state_of_another_replay_is_refused():
         Play(copies=2).replay(40, exponent=0.5).load_state_dict(replay.state_dict())
 
 
-def test_too_small_a_capacity_is_refused():
+def test_too_small_a_capacity_is_rejected():
     play = Play(copies=3, seats=2)
     play.replay(2 * 3 * 6)
     with pytest.raises(
         AgentError,
-        match=r"^buffer_size: got 35, which is 5 steps of 6 copies and seats; wanted two rollouts at least: 36",
+        match=r"^buffer_size: got 35, which is 5 steps of 6 copies and seats; wanted at least two rollouts: 36",
     ):
         play.replay(2 * 3 * 6 - 1)
 
 
-def test_nothing_is_drawn_from_nothing():
+def test_sampling_from_a_buffer_without_usable_transitions_is_an_error():
     for exponent in (0.0, 1.0):
         play = Play(copies=2, masked=True, terminates=0.0, truncates=1.0)
         replay = play.replay(20, exponent=exponent)
-        with pytest.raises(AgentError, match="no transition that may be drawn"):
+        with pytest.raises(AgentError, match="no transition that may be sampled"):
             replay.sample(1, draw())
-        replay.add(play.rollout(3))  # masked and cut in every step: nothing that may be drawn
+        replay.add(play.rollout(3))  # masked and truncated at every step: nothing may be sampled
         assert len(replay) == 6
         assert replay.added == 0
-        with pytest.raises(AgentError, match="no transition that may be drawn"):
+        with pytest.raises(AgentError, match="no transition that may be sampled"):
             replay.sample(1, draw())
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_nothing_is_drawn_where_all_that_could_be_is_gone(exponent):
+def test_sampling_after_all_usable_transitions_were_overwritten_is_an_error(exponent):
     play = Play(copies=2, terminates=0.0, truncates=0.0, owned=0.999)
     replay = play.replay(2 * 6, exponent=exponent)
     replay.add(play.rollout(3))
@@ -432,11 +432,11 @@ def test_nothing_is_drawn_where_all_that_could_be_is_gone(exponent):
     for _ in range(2):
         replay.add(play.rollout(3))
     assert replay.added == 6
-    with pytest.raises(AgentError, match="no transition that may be drawn; wanted some of the learner's own"):
+    with pytest.raises(AgentError, match="no transition that may be sampled; wanted some of the learner's own"):
         replay.sample(4, draw())
 
 
-def test_the_latest_rollout_is_handed_on_for_what_does_not_replay():
+def test_the_latest_rollout_is_available():
     play = Play()
     replay = play.replay(40)
     assert replay.latest is None
@@ -448,8 +448,8 @@ def test_the_latest_rollout_is_handed_on_for_what_does_not_replay():
 
 @pytest.mark.parametrize("owned", [1.0, 0.6])
 @pytest.mark.parametrize("exponent", [0.0, 0.7])
-def test_minibatches_drawn_together_are_those_drawn_one_by_one(owned, exponent):
-    """Also where some of what it holds may not be drawn, for which it draws twice."""
+def test_minibatches_sampled_together_equal_those_sampled_one_by_one(owned, exponent):
+    """Also if some of the stored transitions may not be sampled, which takes repeated draws."""
     play = Play(copies=3, owned=owned)
     replay = play.replay(60, exponent=exponent)
     for _ in range(5):

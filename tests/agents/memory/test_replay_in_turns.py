@@ -1,4 +1,4 @@
-"""The replay where seats wait for their turns: decisions in place of steps, passes nowhere."""
+"""The replay buffer for games in which seats wait for their turns: it stores decisions, and no passes."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def small(capacity=6, num_steps=3, exponent=0.0, mask=None):
 
 
 def transitions(replay, n_step=1):
-    """All that may be drawn: {observation: (action, reward, discount, next observation)}."""
+    """All transitions that may be sampled: {observation: (action, reward, discount, next observation)}."""
     drawn = replay.sample(400, draw(), n_step=n_step, discount=GAMMA)
     parts = (drawn.action, drawn.reward, drawn.discount, drawn.next_obs.flatten())
     rows = zip(drawn.obs.flatten().tolist(), *(part.tolist() for part in parts), strict=True)
@@ -35,13 +35,13 @@ def transitions(replay, n_step=1):
 # By hand
 
 
-def test_a_decision_leads_to_the_seats_next_one_with_all_that_it_earned_until_then():
-    """It decides in steps 0, 2 and 3, waits in 1 and 4, and the game ends in 4, on the other's move."""
+def test_a_decision_leads_to_the_seats_next_decision_with_all_reward_earned_until_then():
+    """The seat acts at steps 0, 2 and 3, waits at 1 and 4, and the game ends at 4, on the opponent's move."""
     replay = small()
     replay.add(one_seat([1, 0, 1, 1, 0], True, [1, 2, 4, 8, -16], terminated=[4]))
     assert replay.added == 3
     assert transitions(replay) == {10: (1, 3.0, 0.5, 30.0), 30: (3, 4.0, 0.5, 40.0), 40: (4, -8.0, 0.0, 55.0)}
-    # two decisions a window: 3 + 4 / 2, then what is seen in step 3; 4 - 8 / 2, and the end
+    # two decisions per window: 3 + 4 / 2, then the observation at step 3; 4 - 8 / 2, and the end
     two = transitions(replay, n_step=2)
     assert two == {10: (1, 5.0, 0.25, 40.0), 30: (3, 0.0, 0.0, 55.0), 40: (4, -8.0, 0.0, 55.0)}
     assert transitions(replay, n_step=3)[10] == (1, 3 + 4 / 2 - 8 / 4, 0.0, 55.0)
@@ -65,7 +65,7 @@ def test_an_open_decision_is_settled_by_a_later_rollout():
 
 
 @pytest.mark.parametrize("acts", [False, True])
-def test_a_cut_game_leads_to_its_last_observation_where_the_seat_acts_there_and_else_nowhere(acts):
+def test_a_truncated_game_leads_to_its_final_observation_if_the_seat_acts_there_and_else_is_not_sampled(acts):
     replay = small()
     replay.add(one_seat([1, 1, 0, 1], True, [1, 2, 4, 8], truncated=[2], final_active=[2] if acts else []))
     wanted = {10: (1, 1.0, 0.5, 20.0), 40: (4, 8.0, 0.5, 50.0)} | ({20: (2, 6.0, 0.5, 35.0)} if acts else {})
@@ -74,7 +74,7 @@ def test_a_cut_game_leads_to_its_last_observation_where_the_seat_acts_there_and_
     assert transitions(replay, n_step=3)[10] == ((1, 1 + 6 / 2, 0.25, 35.0) if acts else (1, 1.0, 0.5, 20.0))
 
 
-def test_under_a_mask_a_cut_game_leads_nowhere_and_the_next_decision_brings_its_own_mask():
+def test_with_masks_a_truncated_decision_is_not_sampled_and_others_have_the_next_decisions_mask():
     mask = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1]]).bool().view(4, 1, 1, 2)
     replay = small(mask=torch.ones(1, 1, 2, dtype=torch.bool))
     replay.add(one_seat([1, 0, 1, 0], False, [1, 2, 4, 8], truncated=[3], final_active=[3], mask=mask))
@@ -84,8 +84,8 @@ def test_under_a_mask_a_cut_game_leads_nowhere_and_the_next_decision_brings_its_
     assert drawn.next_mask.tolist() == [[False, True]] * 5
 
 
-def test_passes_take_no_room():
-    """Twelve steps in which every second is a pass: a ring of six holds all six decisions."""
+def test_passes_are_not_stored():
+    """Twelve steps of which every second is a pass: a buffer of six steps holds all six decisions."""
     replay = small(capacity=6)
     for k in range(4):
         replay.add(one_seat([1, 0, 1] if k % 2 == 0 else [0, 1, 0], k % 2 == 1, [1, 2, 4]))
@@ -94,7 +94,7 @@ def test_passes_take_no_room():
     assert sorted(set(drawn.slot.tolist())) == list(range(6))
 
 
-def test_after_a_cut_of_the_stream_nothing_that_was_open_is_settled():
+def test_after_a_cut_of_the_stream_open_decisions_are_never_settled():
     replay = small(capacity=12)
     replay.cut()
     replay.add(one_seat([1, 1, 0], False, [1, 2, 4]))
@@ -107,11 +107,11 @@ def test_after_a_cut_of_the_stream_nothing_that_was_open_is_settled():
     assert rows == {(1.0, 0.5, 20.0), (24 + 32 / 2, 0.25, 40.0), (32.0, 0.5, 40.0)}
 
 
-# Against all that was played
+# Against a record of everything played
 
 
 def windows_of(decisions, n_step):
-    """{number: (action, reward, discount, next observation)} of each window of one stream, by the definition."""
+    """{number: (action, reward, discount, next observation)} of each window of one stream, from the definition."""
     found = {}
     for k, first in enumerate(decisions):
         if first.how in ("waiting", "open"):
@@ -130,7 +130,7 @@ def windows_of(decisions, n_step):
 @pytest.mark.parametrize("exponent", [0.0, 0.7])
 @pytest.mark.parametrize("actions", ["masked", "continuous"])
 @pytest.mark.parametrize(("num_steps", "capacity", "n_step"), [(1, 3000, 1), (4, 3000, 3), (3, 150, 2), (60, 3000, 5)])
-def test_what_may_be_drawn_is_every_settled_decision_and_nothing_else(num_steps, capacity, n_step, actions, exponent):
+def test_exactly_the_settled_decisions_are_sampled(num_steps, capacity, n_step, actions, exponent):
     masked = actions == "masked"
     game, copies, rounds = waits(actions=actions), 5, -(-180 // num_steps)
     batch = GameBatch(game, copies, seed=3)
@@ -141,7 +141,7 @@ def test_what_may_be_drawn_is_every_settled_decision_and_nothing_else(num_steps,
         replay.add(collector.collect(lineup)[0])
     room = capacity // (copies * SEATS)
     played = all_decisions(game, copies, 3, num_steps * rounds)
-    if masked:  # what is legal at the end of a cut episode is not known
+    if masked:  # the legal actions at the end of a truncated episode are not known
         played = {
             place: [d._replace(how="waiting") if d.how == "cut" else d for d in decisions]
             for place, decisions in played.items()
@@ -170,7 +170,7 @@ def test_what_may_be_drawn_is_every_settled_decision_and_nothing_else(num_steps,
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7])
-def test_it_goes_on_from_its_saved_state_with_decisions_open(exponent):
+def test_a_saved_state_with_open_decisions_continues_exactly(exponent):
     game = waits()
     batch, spec = GameBatch(game, 5, seed=3), ReplaySpec(2, 150, exponent)
     collector, one = Collector(batch, spec, draw()), make_replay(spec, batch)
@@ -195,8 +195,8 @@ def test_it_goes_on_from_its_saved_state_with_decisions_open(exponent):
         assert a is None or torch.equal(a, b)
 
 
-def test_where_no_seat_ever_waits_decisions_are_steps():
-    """The same play, written once as a game of turns and once as one in which all act: the same transitions."""
+def test_if_no_seat_ever_waits_decisions_are_steps():
+    """The same play, stored as a turn-based game and as a simultaneous one, gives the same transitions."""
     game, found = waits(busy=1.0, actions="continuous"), []
     for in_turns in (True, False):
         batch, spec = GameBatch(game, 5, seed=3), ReplaySpec(3, 3000)
@@ -226,8 +226,8 @@ class Zero(One):
         return decision._replace(action=0 * decision.action, sample=0 * decision.sample)
 
 
-def test_seats_of_others_are_not_replayed_in_turn_either():
-    """Copies 0 to 3: the learner in seat 0, in seat 1, in both, in none."""
+def test_in_turn_based_games_other_players_decisions_are_not_sampled():
+    """In copies 0 to 3 the learner has seat 0, seat 1, both seats, and no seat."""
     game = pulse(horizon=7)
     batch, spec = GameBatch(game, 4, seed=0), ReplaySpec(5, 400)
     seating = torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]])
@@ -240,8 +240,8 @@ def test_seats_of_others_are_not_replayed_in_turn_either():
     drawn = replay.sample(500, draw(), n_step=3, discount=GAMMA)
     assert set((drawn.slot % 8).tolist()) == {0, 3, 4, 5}
     assert (drawn.action == 1).all()
-    # 70 steps are ten episodes of 7: seat 0 moves four times and waits at the cut, seat 1 three times; under a mask
-    # (a pass is one) the last move of an episode that is cut is not replayed, whoever would have been next
+    # 70 steps are ten episodes of 7, in which seat 0 moves four times and waits when the episode is truncated, and seat
+    # 1 moves three times. With masks (a pass is one) neither seat's last move in a truncated episode is sampled.
     assert replay.added == 2 * 10 * 3 + 2 * 10 * 2
 
 
@@ -253,8 +253,8 @@ def test_seats_of_others_are_not_replayed_in_turn_either():
         ("quantile", {"n_step": 2, "priority_exponent": 0.6, "double": True}),
     ],
 )
-def test_what_is_paid_on_the_others_move_is_learned_where_seats_see_nothing(head, settings):
-    """A good move is worth 1 + 1 / 2 + 1 / 4 ... = 2, any other 1 less; a pass replayed as a move knows neither."""
+def test_rewards_on_the_opponents_move_are_learned_even_without_observations(head, settings):
+    """A good move is worth 1 + 1 / 2 + 1 / 4 ... = 2, any other 1 less; if passes were sampled, neither would be."""
     game = pulse(shown=False)
     config = DQNConfig(
         num_steps=4, learning_starts=100, buffer_size=2000, discount=0.5, head=head, target_every=20,
@@ -270,13 +270,13 @@ def test_what_is_paid_on_the_others_move_is_learned_where_seats_see_nothing(head
         agent.learn(replay, k / 60, shuffles)
     values = agent.values(torch.tensor([0]))[0]
     assert values.tolist() == pytest.approx([1.0, 2.0], abs=0.25)
-    assert replay.added == 60 * 4 * 8 - 8  # a move a step, and the last one of each copy is open
+    assert replay.added == 60 * 4 * 8 - 8  # one move per step; the last one of each copy is open
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_it_finds_all_nine_winning_moves_of_nim_with_twelve_stones(seed):
-    """Both players see the stones alone; with passes replayed as moves it found 4 to 6 of them, and V(1) = 0.2."""
+def test_dqn_finds_all_nine_winning_moves_of_nim_with_twelve_stones(seed):
+    """Both players see only the stones. With passes sampled as moves it found 4 to 6 of them, and V(1) = 0.2."""
     game = nim(stones=12)
     config = DQNConfig(
         num_steps=4, learning_starts=500, buffer_size=10_000, discount=1.0, target_every=50, learning_rate=2e-3,

@@ -1,4 +1,4 @@
-"""The sum tree against plain sums, by both of its ways: compiled walks, and torch operations a level at a time."""
+"""The sum tree against plain sums, in both implementations: compiled searches, and torch operations level by level."""
 
 import math
 
@@ -15,7 +15,7 @@ SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 64, 100, 1000)
 
 
 def by_levels(tree):
-    """A copy of a tree's nodes, for the operations that a GPU would take."""
+    """A copy of a tree's nodes, for the operations that are used on a GPU."""
     return tree.nodes.clone()
 
 
@@ -26,7 +26,7 @@ def filled(values):
 
 
 def plain_find(values, target):
-    """The leaf whose part of the running sum holds the target, by a loop."""
+    """The first leaf at which the cumulative sum exceeds the target, by a loop."""
     running = 0.0
     for index, value in enumerate(values):
         running += value
@@ -36,7 +36,7 @@ def plain_find(values, target):
 
 
 @pytest.mark.parametrize("capacity", SIZES)
-def test_a_tree_has_room_for_its_leaves_and_less_than_twice_that(capacity):
+def test_a_tree_has_at_least_as_many_leaves_as_its_capacity_and_less_than_twice_as_many(capacity):
     tree = SumTree(capacity)
     assert tree.capacity <= tree.size < 2 * tree.capacity
     assert len(tree.nodes) == 2 * tree.size
@@ -51,7 +51,7 @@ def test_a_tree_has_room_for_its_leaves_and_less_than_twice_that(capacity):
 )
 @settings(max_examples=150, deadline=None)
 def test_every_node_is_the_sum_of_its_leaves_after_any_changes(capacity, rounds):
-    """Whole numbers, so that sums are exact; leaves may come several times in one change, the last of them counting."""
+    """Integers, so that sums are exact; if one change sets a leaf several times, the last value counts."""
     tree, values = SumTree(capacity), np.zeros(capacity)
     for changes in rounds:
         index = [place % capacity for place, _ in changes]
@@ -70,7 +70,7 @@ def test_every_node_is_the_sum_of_its_leaves_after_any_changes(capacity, rounds)
 
 @given(values=st.lists(st.integers(0, 5), min_size=1, max_size=33).filter(any), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_target_is_found_where_the_running_sum_passes_it(values, data):
+def test_a_target_is_found_at_the_first_leaf_where_the_cumulative_sum_exceeds_it(values, data):
     tree = filled(values)
     quarters = data.draw(st.lists(st.integers(0, 4 * sum(values) - 1), min_size=1, max_size=10))
     target = torch.tensor([quarter / 4 for quarter in quarters], dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_a_target_is_found_where_the_running_sum_passes_it(values, data):
 
 
 @pytest.mark.parametrize("capacity", SIZES)
-def test_the_compiled_way_and_the_way_by_levels_agree_to_the_bit(capacity):
+def test_compiled_and_level_by_level_operations_agree_bit_for_bit(capacity):
     generator = torch.Generator().manual_seed(capacity)
     tree, nodes = SumTree(capacity), SumTree(capacity).nodes
     for _ in range(5):
@@ -95,8 +95,8 @@ def test_the_compiled_way_and_the_way_by_levels_agree_to_the_bit(capacity):
             assert torch.equal(tree.find(target), find_by_level(nodes, target))
 
 
-def test_by_levels_equal_leaves_leave_whole_sums():
-    """Which of equal ones counts is not said on a GPU; that the sums fit the leaves is."""
+def test_level_by_level_repeated_indices_leave_consistent_sums():
+    """On a GPU it is not determined which of the values counts, but the sums must match the leaves."""
     nodes = SumTree(8).nodes
     set_by_level(nodes, torch.tensor([3, 3, 5, 3]), torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64))
     assert nodes[8 + 3] in (1.0, 2.0, 8.0)
@@ -104,19 +104,19 @@ def test_by_levels_equal_leaves_leave_whole_sums():
 
 
 @pytest.mark.parametrize("find", [lambda tree, target: tree.find(target), lambda t, u: find_by_level(t.nodes, u)])
-def test_leaves_are_drawn_in_proportion_and_those_of_zero_never(find):
+def test_leaves_are_sampled_in_proportion_and_zero_leaves_never(find):
     values = [0, 3, 0, 1, 0, 0, 4, 0, 0, 0.5, 1.5]
     tree, draws = filled(values), 100_000
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    share = torch.bincount(find(tree, uniform * tree.total), minlength=len(values)).numpy() / draws
+    frequency = torch.bincount(find(tree, uniform * tree.total), minlength=len(values)).numpy() / draws
     wanted = np.array(values) / sum(values)
-    assert (share[wanted == 0] == 0).all()
-    assert (np.abs(share - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / draws)).all()
+    assert (frequency[wanted == 0] == 0).all()
+    assert (np.abs(frequency - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / draws)).all()
 
 
 @pytest.mark.parametrize("values", [[1, 0], [0, 1], [0, 0, 2, 0, 0], [1, 1, 1, 0, 0, 0], [0.1] * 7 + [0]])
-def test_targets_at_and_past_the_ends_fall_on_leaves_that_count(values):
-    """Rounding may put a target on the total itself, or by a hair beyond it."""
+def test_targets_at_and_beyond_the_ends_find_leaves_that_are_not_zero(values):
+    """Rounding may make a target equal to the total, or slightly greater."""
     tree = filled(values)
     total = float(tree.total)
     target = torch.tensor([0.0, np.nextafter(total, 0), total, np.nextafter(total, 9)], dtype=torch.float64)
@@ -127,15 +127,15 @@ def test_targets_at_and_past_the_ends_fall_on_leaves_that_count(values):
         assert set(found.tolist()[2:]) == {last}
 
 
-def test_an_empty_tree_gives_leaves_that_exist():
+def test_searches_in_a_tree_of_zeros_find_existing_leaves():
     for capacity in SIZES:
         tree = SumTree(capacity)
         for found in (tree.find(torch.zeros(3)), find_by_level(tree.nodes, torch.zeros(3))):
             assert ((found >= 0) & (found < capacity)).all()
 
 
-def test_a_small_leaf_beside_a_million_large_ones_is_not_lost():
-    """In float32 the sum of a million ones has no room for a millionth more."""
+def test_a_small_leaf_among_a_million_large_ones_is_not_lost_to_rounding():
+    """In float32 a million plus a millionth is rounded to a million."""
     tree = SumTree(1_000_000)
     tree.set(torch.arange(1_000_000), torch.ones(1_000_000))
     tree.set(torch.tensor([999_999]), torch.tensor([1e-6]))
@@ -144,7 +144,7 @@ def test_a_small_leaf_beside_a_million_large_ones_is_not_lost():
     assert tree.find(target).tolist() == [999_999, 999_999]
 
 
-def test_values_of_any_type_are_taken():
+def test_values_of_any_type_are_accepted():
     tree = SumTree(3)
     for value in (torch.tensor([2, 1]), torch.tensor([2.0, 1.0]), torch.tensor([2.0, 1.0], dtype=torch.float64)):
         tree.set(torch.tensor([2, 0]), value)
@@ -153,12 +153,12 @@ def test_values_of_any_type_are_taken():
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1.0])
-def test_a_priority_that_no_leaf_can_have_is_refused_and_nothing_is_set(wrong):
+def test_an_invalid_priority_is_rejected_and_nothing_is_set(wrong):
     tree = SumTree(5)
     tree.set(torch.arange(5), torch.arange(5.0))
     before = tree.nodes.clone()
     with pytest.raises(DivergedError, match=rf"priority: got {wrong:g} for leaf 3; wanted a finite number"):
         tree.set(torch.tensor([1, 3, 2]), torch.tensor([9.0, wrong, 9.0]))
     assert torch.equal(tree.nodes, before)
-    tree.set(torch.tensor([3]), torch.tensor([0.0]))  # which all may have
+    tree.set(torch.tensor([3]), torch.tensor([0.0]))  # zero is valid
     assert float(tree.total) == 7

@@ -32,7 +32,7 @@ def joined(network, obs, action):
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("count", [1, 2])
-def test_critics_are_layers_over_observation_and_action(name, count):
+def test_critics_match_plain_layers_over_observation_and_action(name, count):
     space = SPACES[name]
     critics = Critics(space, ACTION, (12, 8), draw(), count=count)
     twin, obs = copy.deepcopy(critics), observations(space, ROWS)
@@ -49,7 +49,7 @@ def test_critics_are_layers_over_observation_and_action(name, count):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_actor_learns_through_a_frozen_critic_which_stays(name):
+def test_the_actor_gets_gradients_through_a_frozen_critic_which_gets_none(name):
     space = SPACES[name]
     critics, actor = Critics(space, ACTION, (12, 8), draw(), count=2), Actor(space, ACTION, (10, 8), draw(3))
     twin, obs = copy.deepcopy(actor), observations(space, ROWS)

@@ -1,4 +1,4 @@
-"""The network for orders: its numbers by a plain loop, its draws, what it never does, and that it learns to agree."""
+"""The network for orders: probabilities against a plain loop, sampling, legality, entropy gradients, and learning."""
 
 import itertools
 import math
@@ -17,12 +17,12 @@ from mlbits.agents.reinforce import Reinforce, ReinforceConfig
 from mlbits.envs.core.order_space import OrderSpace
 from tests.agents.rollouts import draw
 
-# A ring of four areas. A unit's list: hold, two moves, two supports of moves; the list of builds: waive, three places.
+# Four areas in a circle. A unit's list: hold, two moves, two supports of moves; the list of builds: waive, three areas.
 HOLD, MOVE, SUPPORT, BUILD, WAIVE = range(5)
-AREAS, SLOTS, BUILDS = 4, 3, 5  # the last is the number of the list of builds, counted from 1
+AREAS, SLOTS, BUILDS = 4, 3, 5  # BUILDS is the number of the list of builds, counted from 1
 
 
-def ring():
+def circle():
     near = np.array([[abs(a - b) in (1, 3) for a in range(AREAS)] for b in range(AREAS)])
     entries, start = [], [0]
     for a in range(AREAS):
@@ -36,7 +36,7 @@ def ring():
     return OrderSpace(SLOTS, np.array(start), dict(zip(("kind", "actor", "other", "target"), table, strict=True)), near)
 
 
-SPACE = ring()
+SPACE = circle()
 HIGH = np.array([[1, 1, 4]] * AREAS, np.int8)
 OBSERVATIONS = spaces.Dict(
     {
@@ -49,7 +49,7 @@ WIDTH = 5
 
 
 def seen(rows, seed=0):
-    """Rows of observations: units in areas 0 and 2, builds, one unit, none."""
+    """Rows of observations with, in turn, units in areas 0 and 2, builds, one unit, and nothing to order."""
     generator = draw(seed)
     areas = torch.stack([torch.randint(0, n + 1, (rows, AREAS), generator=generator) for n in (1, 1, 4)], -1)
     slots = torch.tensor([[1, 3, 0], [BUILDS, BUILDS, BUILDS], [0, 0, 4], [0, 0, 0]])[torch.arange(rows) % 4]
@@ -58,7 +58,7 @@ def seen(rows, seed=0):
 
 
 def legal(obs, seed=1):
-    """Masks: something in each slot, the whole list of builds, and 0 alone where there is nothing to order."""
+    """Masks: some choices in each slot, the whole list of builds, and only choice 0 if there is nothing to order."""
     slots = obs["slots"]
     mask = torch.rand(*slots.shape, WIDTH, generator=draw(seed)) < 0.6
     mask[..., 1] = True
@@ -68,7 +68,7 @@ def legal(obs, seed=1):
 
 
 def made(seed=0, hidden=(8, 8)):
-    """A network whose scores are far from equal."""
+    """A network whose scores differ strongly."""
     network = OrderNetwork(OBSERVATIONS, SPACE, hidden, draw(seed))
     with torch.no_grad():
         for weight in (network.decoder.to_word, network.decoder.to_look):
@@ -119,14 +119,14 @@ def by_loops(network, obs, mask, action, row):
     return log_prob, entropy
 
 
-def test_it_is_for_orders_that_are_seen_on_areas():
+def test_it_fits_order_spaces_with_observations_of_areas():
     assert fits_orders(OBSERVATIONS, SPACE)
     assert not fits_orders(OBSERVATIONS, spaces.MultiDiscrete([5, 5, 5]))
     assert not fits_orders(OBSERVATIONS["status"], SPACE)
     assert not fits_orders(spaces.Dict({"areas": OBSERVATIONS["areas"]}), SPACE)
 
 
-def test_log_prob_and_entropy_are_those_of_a_plain_loop():
+def test_log_prob_and_entropy_match_a_plain_loop():
     network, distribution = made()
     obs = seen(40)
     mask = legal(obs)
@@ -166,7 +166,7 @@ def test_the_encoder_is_a_graph_convolution():
 
 
 def every_set(obs, mask):
-    """All legal actions of the one row."""
+    """All legal actions of a single row."""
     parts = mask[0].view(SLOTS, WIDTH)
     return torch.tensor(list(itertools.product(*(part.nonzero().squeeze(1).tolist() for part in parts))))
 
@@ -178,7 +178,7 @@ def one_row(slots):
 
 
 @pytest.mark.parametrize("slots", [[1, 3, 0], [BUILDS, BUILDS, 0]])
-def test_drawn_sets_of_orders_are_as_frequent_as_their_probability(slots):
+def test_sets_of_orders_are_sampled_with_their_probabilities(slots):
     network, distribution = made(2)
     obs = one_row(slots)
     mask = legal(obs, seed=8)
@@ -191,12 +191,12 @@ def test_drawn_sets_of_orders_are_as_frequent_as_their_probability(slots):
     many = OrderParams(*(part.expand(count, *part.shape[1:]) for part in network.policy(obs)))
     drawn = distribution.sample(many, mask.expand(count, -1), draw(1))
     codes = torch.tensor([25, 5, 1])
-    share = torch.bincount((drawn * codes).sum(1), minlength=125)[(sets * codes).sum(1)] / count
-    assert float(share.sum()) == pytest.approx(1)
-    assert ((share - chance).abs() < 5 * (chance * (1 - chance) / count).sqrt() + 1e-6).all()
+    frequency = torch.bincount((drawn * codes).sum(1), minlength=125)[(sets * codes).sum(1)] / count
+    assert float(frequency.sum()) == pytest.approx(1)
+    assert ((frequency - chance).abs() < 5 * (chance * (1 - chance) / count).sqrt() + 1e-6).all()
 
 
-def test_what_is_given_next_depends_on_what_was_given():
+def test_orders_depend_on_the_orders_before():
     network, distribution = made(2)
     obs = one_row([1, 3, 0])
     mask = torch.ones(5, SLOTS * WIDTH, dtype=torch.bool)
@@ -208,7 +208,7 @@ def test_what_is_given_next_depends_on_what_was_given():
     assert (conditional[0] - conditional[1]).abs().max() > 0.01
 
 
-def test_the_mode_is_the_best_order_slot_by_slot():
+def test_the_mode_is_the_most_probable_order_slot_by_slot():
     network, distribution = made(4)
     obs = one_row([1, 3, 0])
     mask = legal(obs, seed=3)
@@ -236,7 +236,7 @@ def test_orders_are_legal_and_an_area_acts_once():
         assert distribution.log_prob(params, mask, action).isfinite().all()
 
 
-def test_where_only_what_has_acted_is_legal_it_acts_again():
+def test_if_only_areas_that_have_acted_are_legal_they_act_again():
     network, distribution = made(6)
     obs = one_row([BUILDS, BUILDS, 0])
     mask = torch.zeros(1, SLOTS, WIDTH, dtype=torch.bool)
@@ -269,7 +269,7 @@ def test_gradients_reach_every_weight():
         assert weight.grad.abs().sum() > 0, name
 
 
-def test_the_gradient_is_that_of_the_numbers():
+def test_the_gradient_matches_finite_differences():
     network, distribution = made()
     network.double()
     obs = seen(8)
@@ -295,7 +295,7 @@ def test_the_gradient_is_that_of_the_numbers():
 
 
 def every_action(obs, mask):
-    """All sets of legal orders of one row, [M, K]; an area that builds twice is among them, as good as impossible."""
+    """All sets of legal orders of one row, [M, K], including two builds in one area, whose probability is almost 0."""
     legal = [row.nonzero().flatten().tolist() for row in mask.view(SLOTS, WIDTH)]
     slots = obs["slots"][0].tolist()
     return torch.tensor(
@@ -305,7 +305,7 @@ def every_action(obs, mask):
 
 @pytest.mark.parametrize("row", range(3), ids=["two units", "three builds", "one unit"])
 def test_the_expected_gradient_of_the_entropy_bonus_is_that_of_the_entropy(row):
-    """All sets of orders, each weighed with its probability: value and gradient are those of -sum p log p."""
+    """Summed over all sets of orders, weighted by probability, value and gradient are those of -sum p log p."""
     network, distribution = made()
     network.double()
     obs = seen(4)
@@ -332,8 +332,8 @@ def test_the_expected_gradient_of_the_entropy_bonus_is_that_of_the_entropy(row):
         assert torch.allclose(one, other, atol=1e-9), name
 
 
-def test_where_orders_do_not_depend_on_each_other_any_action_gives_the_gradient_of_the_entropy():
-    """The baseline takes all of the score-function term away there: no noise, no pull towards what was sampled."""
+def test_if_orders_do_not_depend_on_each_other_any_action_gives_the_gradient_of_the_entropy():
+    """The baseline then cancels the score-function term: no noise, and no pull towards the sampled orders."""
     network, distribution = made()
     network.double()
     with torch.no_grad():
@@ -354,14 +354,14 @@ def test_where_orders_do_not_depend_on_each_other_any_action_gives_the_gradient_
         assert torch.allclose(gradients(actions[i : i + 1]), first, atol=1e-10)
 
 
-def test_a_policy_that_maximises_the_entropy_alone_becomes_uniform_over_the_sets_of_orders():
-    """A first order after which the second has one choice alone is to be given as often as one set of orders is."""
+def test_maximising_only_the_entropy_gives_a_uniform_distribution_over_the_sets_of_orders():
+    """A first order that leaves the second a single choice must get the probability of one set of orders."""
     network, distribution = made()
     obs = {name: part[1:2] for name, part in seen(4).items()}
     obs["slots"] = torch.tensor([[BUILDS, BUILDS, 0]])
     mask = torch.zeros(1, SLOTS, WIDTH, dtype=torch.bool)
     mask[0, 0, [1, 2]] = True
-    mask[0, 1, [1, 3]] = True  # after a build in area 0 there is area 2 alone; after one in area 1, both
+    mask[0, 1, [1, 3]] = True  # after a build in area 0 only area 2 is left; after one in area 1, both are
     mask[0, 2, 0] = True
     sets, rows = torch.tensor([[1, 3, 0], [2, 1, 0], [2, 3, 0]]), torch.zeros(3, dtype=torch.long)
     obs, mask = {name: part[rows] for name, part in obs.items()}, mask.flatten(1)[rows]
@@ -378,7 +378,7 @@ def test_a_policy_that_maximises_the_entropy_alone_becomes_uniform_over_the_sets
 # In agents
 
 
-def test_ppo_and_reinforce_use_it_and_mlps_can_be_had():
+def test_ppo_and_reinforce_use_it_unless_set_to_mlps():
     ppo = PPO(PPOConfig(hidden=(8,)), OBSERVATIONS, SPACE)
     assert isinstance(ppo.core.network, OrderNetwork)
     assert isinstance(Reinforce(ReinforceConfig(hidden=(8,)), OBSERVATIONS, SPACE).core.network, OrderNetwork)
@@ -391,7 +391,7 @@ def test_ppo_and_reinforce_use_it_and_mlps_can_be_had():
     assert isinstance(trpo.core.network, ActorCritic)
 
 
-def test_what_it_cannot_do_is_refused_by_name():
+def test_unsupported_settings_and_methods_are_rejected_by_name():
     with pytest.raises(AgentError, match=r"objective: got 'adaptive_kl' with the order network.*wanted 'clip'"):
         PPO(PPOConfig(objective="adaptive_kl"), OBSERVATIONS, SPACE)
     for config in (PPOConfig, ReinforceConfig):
@@ -418,7 +418,7 @@ def test_chunks_give_the_same_update():
 
 
 def lesson(agent, copies, seed=0):
-    """One step of games in which units in areas 0 and 2 win together: one moves, the other supports that very move."""
+    """One step of games with units in areas 0 and 2, which win if one supports the move that the other makes."""
     obs = {name: part[torch.zeros(copies).long()] for name, part in seen(1, seed=3).items()}
     obs["areas"] = torch.randint(0, 2, obs["areas"].shape, generator=draw(seed), dtype=torch.int8)
     mask = torch.ones(copies, SLOTS, WIDTH, dtype=torch.bool)
@@ -427,7 +427,7 @@ def lesson(agent, copies, seed=0):
     decision = agent.act(obs, mask, draw(seed + 1))
     orders = decision.action
     # Lists: hold, to the left, to the right, support across to the left, to the right.
-    # The left of area 0 is the left of its support's list too: area 3, which is to the right of area 2.
+    # To the left of area 0 is area 3, which is to the right of area 2; area 2's list has the same left and right.
     supported = ((orders[:, 0] == 1) & (orders[:, 1] == 4)) | ((orders[:, 0] == 2) & (orders[:, 1] == 3))
 
     def lead(value):
@@ -446,18 +446,18 @@ def lesson(agent, copies, seed=0):
 def test_it_learns_to_support_the_move_that_it_makes():
     config = PPOConfig(hidden=(16, 16), num_steps=1, learning_rate=0.01, anneal_lr=False, entropy_coef=0.03)
     agent = PPO(config, OBSERVATIONS, SPACE, seed=1)
-    shares = []
+    win_rates = []
     for turn in range(25):
         rollout = lesson(agent, 64, seed=10 * turn)
-        shares.append(float(rollout.reward.mean()))
+        win_rates.append(float(rollout.reward.mean()))
         agent.learn(rollout, 0.0, draw(turn))
-    assert shares[0] < 0.2
-    assert np.mean(shares[-5:]) > 0.8
+    assert win_rates[0] < 0.2
+    assert np.mean(win_rates[-5:]) > 0.8
     assert math.isfinite(sum(float(value.double().sum()) for value in agent.state_dict().values()))
 
 
 def test_rows_that_have_nothing_to_order_are_certain():
-    """All players of a share of a batch may have to wait at once."""
+    """In a part of a batch all players may have to wait at the same time."""
     network, distribution = made()
     obs = seen(5)
     obs["slots"] = torch.zeros_like(obs["slots"])

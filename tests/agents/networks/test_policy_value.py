@@ -1,4 +1,4 @@
-"""Networks: folded layers against plain tanh layers, all kinds of observations, where weights come from."""
+"""Policy and value networks: folded against plain tanh layers, all kinds of observations, initial weights, moments."""
 
 import math
 
@@ -14,7 +14,7 @@ from mlbits.agents.networks.mlp import MLP
 from mlbits.agents.networks.policy_value import ActorCritic
 from mlbits.agents.networks.running_moments import RunningMoments
 
-MANY, FEW = 200, 8  # rows that take the folded and the plain path
+MANY, FEW = 200, 8  # numbers of rows for which the folded and the plain layers are used
 
 
 def draw(seed=0):
@@ -54,7 +54,7 @@ _DTYPES = {spaces.Discrete: np.int32, spaces.MultiDiscrete: np.int32}
 
 
 def observations(space, rows, seed=0):
-    """Rows as a batch gives them: tensors in the batch's dtypes, a dict of those for a Dict space."""
+    """Rows in the form of a batch: tensors in the batch's dtypes, or a dict of such tensors for a Dict space."""
     if isinstance(space, spaces.Dict):
         return {key: observations(part, rows, seed + k) for k, (key, part) in enumerate(space.items())}
     space.seed(seed)
@@ -76,14 +76,14 @@ def gradients(net):
 
 
 def weigh(policy, value, start):
-    """A scalar that depends on every output of every row, differently."""
+    """A scalar that depends on every output of every row with different weights."""
     weights = torch.arange(start, start + len(value)).sin()
     return (policy.square().sum(-1) * weights).sum() + (value * weights.cos()).sum()
 
 
 @pytest.mark.parametrize("hidden", [(16,), (16, 12), (8, 9, 10)])
 @pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "vector", "record"])
-def test_many_rows_at_once_give_what_a_few_at_a_time_do(kind, hidden):
+def test_many_rows_at_once_give_the_same_as_a_few_at_a_time(kind, hidden):
     """The folded forward and backward pass against the plain one, which autograd differentiates."""
     net = network(SPACES[kind], hidden=hidden).double()
     for mlp in (net.actor, net.critic):
@@ -107,7 +107,7 @@ def test_many_rows_at_once_give_what_a_few_at_a_time_do(kind, hidden):
 
 
 class _Doubles(torch.nn.Module):
-    """Features in float64, so that rounding is far below what is compared."""
+    """Features in float64, so that rounding is far below the tolerances."""
 
     def __init__(self, features):
         super().__init__()
@@ -118,8 +118,8 @@ class _Doubles(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
-def test_a_policy_is_tanh_layers_and_a_linear_head(rows):
-    """Written out with one-hot vectors, which the MLP never builds."""
+def test_the_networks_match_tanh_layers_and_a_linear_head(rows):
+    """Written with one-hot vectors, which the MLP never builds."""
     space = SPACES["multi_discrete"]
     net = network(space)
     obs = observations(space, rows)
@@ -135,7 +135,7 @@ def test_a_policy_is_tanh_layers_and_a_linear_head(rows):
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
 @pytest.mark.parametrize("kind", SPACES)
-def test_every_kind_of_observation_runs_and_all_its_weights_learn(kind, rows):
+def test_every_kind_of_observation_works_and_all_weights_get_gradients(kind, rows):
     rows = FEW if "large" in kind or "floats" in kind else rows
     net = network(SPACES[kind])
     obs = observations(SPACES[kind], rows)
@@ -151,7 +151,7 @@ def test_every_kind_of_observation_runs_and_all_its_weights_learn(kind, rows):
 
 
 @pytest.mark.parametrize("kind", SPACES)
-def test_different_observations_are_told_apart(kind):
+def test_different_observations_have_different_values(kind):
     space = SPACES[kind]
     net = network(space)
     obs = observations(space, FEW, seed=1)
@@ -197,7 +197,7 @@ def test_channels_last_are_the_same_image():
 
 
 @pytest.mark.parametrize("kind", SPACES)
-def test_making_a_network_leaves_the_global_generator_alone(kind):
+def test_making_a_network_does_not_use_the_global_generator(kind):
     torch.manual_seed(11)
     before = torch.get_rng_state()
     network(SPACES[kind], spaces.Box(-1, 1, (2,)))
@@ -205,7 +205,7 @@ def test_making_a_network_leaves_the_global_generator_alone(kind):
 
 
 @pytest.mark.parametrize("kind", SPACES)
-def test_the_seed_decides_the_weights(kind):
+def test_the_seed_determines_the_weights(kind):
     torch.manual_seed(1)
     one = network(SPACES[kind], seed=5).state_dict()
     torch.manual_seed(2)
@@ -214,7 +214,7 @@ def test_the_seed_decides_the_weights(kind):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_first_weights_are_orthogonal():
+def test_initial_weights_are_orthogonal():
     for rows, columns in ((5, 9), (9, 5), (4, 4)):
         matrix = orthogonal(rows, columns, 3.0, draw())
         product = matrix @ matrix.t() if rows < columns else matrix.t() @ matrix

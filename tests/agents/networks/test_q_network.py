@@ -1,4 +1,4 @@
-"""The network of value-based agents: outputs against plain torch, first weights; and the target that follows."""
+"""The network of value-based agents: outputs against plain torch, initial weights, and the target network."""
 
 import copy
 import itertools
@@ -46,7 +46,7 @@ def make(space=VECTOR, actions=4, hidden=(16, 8), seed=0, **settings):
 
 
 def one_hot(obs, space):
-    """Vectors [N, d] of vectors and indices, for layers of torch's own."""
+    """Vectors and indices as vectors [N, d], for torch's own layers."""
     if isinstance(space, spaces.Discrete):
         return nn.functional.one_hot(obs, int(space.n)).float()
     if isinstance(space, spaces.MultiDiscrete):
@@ -55,7 +55,7 @@ def one_hot(obs, space):
 
 
 def plain(net, inputs):
-    """The outputs of the same layers by torch's own, [N, out]."""
+    """The outputs of torch's own layers with the same weights, [N, out]."""
     mlp = net.mlp
     matrices = [torch.cat(list(mlp.first)).t(), *(weight.t() for weight in mlp.weights), mlp.head]
     hidden = inputs
@@ -68,7 +68,7 @@ def plain(net, inputs):
 
 @pytest.mark.parametrize("kind", ["vector", "index", "indices"])
 @pytest.mark.parametrize("hidden", [(6,), (16, 8), (5, 6, 7)])
-def test_the_network_is_layers_of_torch_with_relu_between(kind, hidden):
+def test_the_network_matches_torchs_layers_with_relu(kind, hidden):
     net, obs = make(SPACES[kind], hidden=hidden), seen(SPACES[kind], 9)
     wanted = plain(net, one_hot(obs, SPACES[kind]))
     assert torch.allclose(net(obs), wanted, atol=1e-6)
@@ -80,11 +80,11 @@ def test_the_network_is_layers_of_torch_with_relu_between(kind, hidden):
 def test_shapes_for_any_observation(kind, atoms, dueling):
     out = make(SPACES[kind], atoms=atoms, dueling=dueling)(seen(SPACES[kind], 5))
     assert out.shape == ((5, 4) if atoms == 1 else (5, 4, 7))
-    assert len({tuple(row.flatten().tolist()) for row in out}) > 1  # it looks at what it sees
+    assert len({tuple(row.flatten().tolist()) for row in out}) > 1  # the output depends on the observation
 
 
 @pytest.mark.parametrize("atoms", [1, 3])
-def test_atoms_are_the_actions_own(atoms):
+def test_each_action_has_its_own_atoms(atoms):
     """Output k of action a is column a * K + k of the head."""
     net, obs = make(atoms=atoms), seen(VECTOR, 6)
     wanted = plain(net, obs)
@@ -97,8 +97,8 @@ def test_atoms_are_the_actions_own(atoms):
 
 
 @pytest.mark.parametrize("atoms", [1, 3])
-def test_dueling_is_value_plus_advantage_less_its_mean(atoms):
-    """Wang et al. 2016, equation 9; of distributions, atom by atom."""
+def test_dueling_is_value_plus_advantage_minus_its_mean(atoms):
+    """Wang et al. 2016, equation 9; for distributions, atom by atom."""
     net, obs = make(atoms=atoms, dueling=True), seen(VECTOR, 6)
     advantage, value = plain(net, obs).split([4 * atoms, atoms], 1)
     advantage = advantage.reshape(6, 4, atoms)
@@ -107,15 +107,15 @@ def test_dueling_is_value_plus_advantage_less_its_mean(atoms):
     assert torch.allclose(out, wanted, atol=1e-6)
     assert torch.allclose(out.mean(1), value, atol=1e-6)  # the mean over actions is V: V and A are separate
     with torch.no_grad():
-        net.mlp.head_bias[: 4 * atoms] += 3.0  # equal advantages change nothing
+        net.mlp.head_bias[: 4 * atoms] += 3.0  # adding a constant to all advantages changes nothing
     assert torch.allclose(net(obs).view(6, 4, atoms), out, atol=1e-5)
 
 
-# First weights
+# Initial weights
 
 
-def test_weights_start_within_one_over_the_root_of_what_they_add_up():
-    """As torch's linear layers; an index has one entry that is not zero, k indices have k."""
+def test_initial_weights_are_within_one_over_the_square_root_of_fan_in():
+    """As in torch's linear layers; the fan-in counts non-zero inputs: 1 for an index, k for k indices."""
     for kind, fan_in in (("vector", 4), ("index", 1), ("indices", 2)):
         net = make(SPACES[kind], hidden=(500, 300))
         bounds = [fan_in] * (len(net.mlp.first) + 1) + [500] * 2 + [300] * 2
@@ -130,7 +130,7 @@ def test_weights_start_within_one_over_the_root_of_what_they_add_up():
 
 
 @pytest.mark.parametrize("kind", SPACES)
-def test_first_weights_follow_from_the_seed_alone(kind):
+def test_initial_weights_depend_only_on_the_seed(kind):
     before = torch.get_rng_state()
     one, two, other = make(SPACES[kind], seed=1), make(SPACES[kind], seed=1), make(SPACES[kind], seed=2)
     assert torch.equal(torch.get_rng_state(), before)
@@ -139,7 +139,7 @@ def test_first_weights_follow_from_the_seed_alone(kind):
         assert not a.any() or not torch.equal(a, c)  # convolutions have biases of zero
 
 
-# The target that follows
+# The target network
 
 
 def pair(space=VECTOR, **settings):
@@ -154,7 +154,7 @@ def moved(optimizer):
 
 
 @pytest.mark.parametrize("kind", ["vector", "dict"])
-def test_the_target_stays_until_it_follows(kind):
+def test_the_target_network_does_not_change_between_its_updates(kind):
     net, optimizer, target = pair(SPACES[kind], dueling=True)
     obs = seen(SPACES[kind], 3)
     first = net(obs).detach()
@@ -179,7 +179,7 @@ def test_the_target_and_the_network_share_no_memory():
 
 
 @pytest.mark.parametrize("tau", [0.005, 0.3, 1.0])
-def test_the_target_goes_a_fraction_of_the_way(tau):
+def test_the_target_network_moves_a_fraction_of_the_way(tau):
     net, optimizer, target = pair()
     before = [parameter.clone() for parameter in target.parameters()]
     moved(optimizer)
@@ -189,7 +189,7 @@ def test_the_target_goes_a_fraction_of_the_way(tau):
         assert torch.allclose(now, end + (1 - tau) ** 2 * (start - end), atol=1e-6)
 
 
-def test_a_deep_copy_has_a_network_target_and_optimiser_of_its_own():
+def test_a_deep_copy_has_its_own_network_target_and_optimiser():
     obs = seen(VECTOR, 3)
     for order in itertools.permutations(range(3)):
         original = pair()

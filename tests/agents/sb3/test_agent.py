@@ -1,4 +1,4 @@
-"""Stable-Baselines3's models as agents: they act as in SB3, in any seat, from their files or ours."""
+"""Stable-Baselines3's models as agents: acting as in SB3, in any seat, from SB3's files or our checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.games import register_test_games
 register_test_games()
 torch.set_num_threads(1)
 CONFIGS = [kind for kind in vars(configs).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-CONFIGS = [kind for kind in CONFIGS if kind.algorithm]  # the others are what these have in common
+CONFIGS = [kind for kind in CONFIGS if kind.algorithm]  # without the base classes
 VECTOR = spaces.Box(-3, 3, (4,), np.float32)
 LEVER = spaces.Box(np.array([-1, 0], np.float32), np.array([3, 0.5], np.float32))
 SPACES: dict[str, Any] = {
@@ -120,7 +120,7 @@ def test_a_saved_model_acts_as_under_sb3(name: str, seen: str, action_space: Any
     wanted, _ = model.predict(arrays, deterministic=True)
     assert decision.action.dtype == (torch.float32 if isinstance(action_space, spaces.Box) else torch.int64)
     np.testing.assert_allclose(decision.action.numpy(), wanted, rtol=1e-6, atol=1e-6)
-    assert len(np.unique(wanted, axis=0)) > 1, "a test in which every action is the same tells nothing"
+    assert len(np.unique(wanted, axis=0)) > 1, "the comparison means nothing if all actions are the same"
     assert decision.log_prob is None
     assert agent.experience is None
     assert agent.trained_steps == model.num_timesteps >= 40
@@ -150,7 +150,7 @@ def test_state_dependent_exploration_draws_new_noise_and_leaves_trainings_unchan
     first, again, other = (agent.act(same, None, draws(seed)).action for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert len(torch.unique(first, dim=0)) > 15  # rows of their own, not one matrix for all
+    assert len(torch.unique(first, dim=0)) > 15  # a separate matrix for each row
     assert noise.exploration_mat is kept[0]
     assert noise.exploration_matrices is kept[1]
 
@@ -188,7 +188,7 @@ def test_observations_are_standardised_as_under_vec_normalize(space: Any, tmp_pa
 
 
 def test_images_are_transposed_as_by_sb3() -> None:
-    """Channels last, as Gymnasium's are, and first, as ours."""
+    """Channels last, as in Gymnasium, and channels first, as in our environments."""
     last, first = spaces.Box(0, 255, (40, 36, 3), np.uint8), spaces.Box(0, 255, (3, 40, 36), np.uint8)
     kwargs = {"policy_kwargs": {}, "n_steps": 4, "batch_size": 4, "n_epochs": 1}
     for space in (last, first):
@@ -235,7 +235,7 @@ def test_an_untrained_agent_takes_the_weights_of_a_trained_one(kind: Any) -> Non
     assert torch.equal(agent.act(obs, None, draws(), greedy=True).action, wanted)
     assert torch.equal(agent.act(obs, None, draws(9)).action, trained.act(obs, None, draws(9)).action)
     for value in trained.state_dict().values():
-        value += 1  # copies: the policy is as it was
+        value += 1  # they are copies, so the policy does not change
     assert torch.equal(trained.act(obs, None, draws(), greedy=True).action, wanted)
     with pytest.raises(AgentError, match=r"weights do not fit this agent's policy: .*size mismatch"):
         SB3Agent(dataclasses.replace(config, hidden=(9,)), VECTOR, action_space).load_state_dict(state)
@@ -271,7 +271,7 @@ def test_settings_reach_the_algorithm() -> None:
 
 
 def test_a_model_plays_a_seat_against_a_learner(tmp_path: Path) -> None:
-    """Nim: the learner in one seat, a DQN of SB3's, which does not use masks, in the other."""
+    """Nim: the learner in one seat, SB3's DQN, which does not use masks, in the other."""
     batch = mlbits.make_batch("test/Nim-v0", 8, seed=3, illegal="replace")
     model_of("DQN", batch.observation_space, batch.action_space).save(tmp_path / "dqn.zip")
     guest = load_sb3(tmp_path / "dqn.zip", batch.observation_space, batch.action_space)
@@ -292,7 +292,7 @@ def test_a_model_plays_a_seat_against_a_learner(tmp_path: Path) -> None:
 
 
 def test_a_model_is_evaluated_like_any_agent(tmp_path: Path) -> None:
-    """Trained on Gymnasium's CartPole it plays ours, whose space has other bounds, with the same returns."""
+    """A model trained on Gymnasium's CartPole plays our CartPole, whose observation space has other bounds."""
     model = stable_baselines3.PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
     model.save(tmp_path / "model")
     agent = load_sb3(tmp_path / "model.zip", *_spaces("mlbits/CartPole-v0"))
@@ -332,9 +332,10 @@ def test_spaces_unsupported_by_stable_baselines_are_refused_by_name() -> None:
         SB3Agent(SB3PPOConfig(use_sde=True), VECTOR, spaces.Discrete(2))
     with pytest.raises(AgentError, match=r"normalize: got the observation space Discrete\(6\); wanted vectors"):
         SB3Agent(SB3PPOConfig(normalize=True), spaces.Discrete(6), LEVER)
-    with pytest.raises(AgentError, match=r"sb3-ppo: got \(3, 8, 8\) for the picture 'p' in a Dict; wanted 36 pixels"):
+    message = r"sb3-ppo: got \(3, 8, 8\) for the image 'p' in a Dict; wanted at least 36 pixels per side"
+    with pytest.raises(AgentError, match=message):
         SB3Agent(SB3PPOConfig(), spaces.Dict({"p": tiny}), LEVER)
-    assert SB3Agent(SB3PPOConfig(), tiny, LEVER).policy.features_extractor.features_dim == 192  # flat, no convolutions
+    assert SB3Agent(SB3PPOConfig(), tiny, LEVER).policy.features_extractor.features_dim == 192  # no convolutions
     agent = SB3Agent(SB3PPOConfig(), VECTOR, LEVER)
     with pytest.raises(AgentError, match="learn in their own loop"):
         agent.learn(None, 0.0, draws())
@@ -361,16 +362,16 @@ def test_files_that_are_not_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"none.zip: not found; wanted a model that Stable-Baselines3 saved"):
         load_sb3(tmp_path / "none.zip")
     (tmp_path / "text.zip").write_text("hello")
-    with pytest.raises(AgentError, match=r"text.zip: got no saved model \(File is not a zip file\)"):
+    with pytest.raises(AgentError, match=r"text.zip: not a saved model \(File is not a zip file\); wanted one that"):
         load_sb3(tmp_path / "text.zip")
     for name, data in (("empty", None), ("list", []), ("other", {"a": 1})):
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             archive.writestr("x" if data is None else "data", json.dumps(data))
-        with pytest.raises(AgentError, match=rf"{name}.zip: got .*; wanted .* that Stable-Baselines3 saved"):
+        with pytest.raises(AgentError, match=rf"{name}.zip: (got|not a) .*; wanted .* that Stable-Baselines3 saved"):
             algorithm_of(tmp_path / f"{name}.zip")
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
         archive.writestr("data", json.dumps({"policy_class": {}}))
-    with pytest.raises(AgentError, match=r"odd.zip: its algorithm is none that is known; wanted it named: algorithm="):
+    with pytest.raises(AgentError, match=r"odd.zip: cannot tell which algorithm it is; wanted its name as algorithm="):
         load_sb3(tmp_path / "odd.zip")
     with pytest.raises(AgentError, match=r"odd.zip: cannot be loaded as PPO \("):
         load_sb3(tmp_path / "odd.zip", algorithm="PPO")
@@ -392,6 +393,6 @@ def test_a_class_can_be_named_and_a_recurrent_policy_is_refused(tmp_path: Path) 
     recurrent = sb3_contrib.RecurrentPPO("MlpLstmPolicy", Blank(VECTOR, LEVER), n_steps=8, device="cpu")
     recurrent.save(tmp_path / "lstm.zip")
     with pytest.raises(
-        AgentError, match="policy: got the recurrent RecurrentActorCriticPolicy; wanted one that keeps no"
+        AgentError, match="policy: got the recurrent RecurrentActorCriticPolicy; wanted one without hidden state"
     ):
         load_sb3(tmp_path / "lstm.zip")

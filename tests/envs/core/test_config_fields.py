@@ -1,4 +1,4 @@
-"""Settings said once: their checks, messages, docstrings and copies."""
+"""Declared settings: checks, error messages, docstrings, help texts and copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlbits.envs.core.config_fields import configuration, help_text, range_text,
 
 
 class SettingError(ValueError):
-    """What the configs here raise."""
+    """The exception that the configs here raise."""
 
 
 @configuration(SettingError)
@@ -34,7 +34,7 @@ class Training:
     quiet: bool = setting(False, "show nothing")
 
     def check(self) -> None:
-        """Refuse plain updates at full rate."""
+        """Reject double updates at full rate."""
         if self.kind == "double" and self.rate == 1:
             raise SettingError("rate: got 1 with kind='double'; wanted less")
 
@@ -71,20 +71,20 @@ class Longer(Training):
         ("quiet", 1, "quiet: got 1; wanted True or False"),
     ],
 )
-def test_values_that_are_refused(config, name, value, message):
+def test_invalid_values_are_rejected(config, name, value, message):
     with pytest.raises(SettingError) as caught:
         config(**{name: value})
     assert str(caught.value) == message
 
 
-def test_ranges_are_inclusive_and_infinity_is_allowed_where_it_is_named():
+def test_ranges_are_inclusive_and_may_include_infinity():
     for values in ({"steps": 1, "rate": 1}, {"steps": 10**6, "rate": 0}, {"norm": 3.0}, {"target": 1e-9}):
         assert Training(**values) == Training(**values)
     assert Training().norm == math.inf
     assert Training(steps=np.int64(3), rate=np.float32(0.25)).steps == 3
 
 
-def test_rules_across_settings_come_after_those_of_each():
+def test_rules_across_settings_are_checked():
     for config in (Training, Longer):
         with pytest.raises(SettingError, match=r"^rate: got 1 with kind='double'"):
             config(kind="double", rate=1)
@@ -105,7 +105,7 @@ def test_it_is_an_ordinary_frozen_dataclass():
         dataclasses.replace(made, rate=math.nan)
 
 
-def test_a_subclass_keeps_help_and_range_under_its_own_default():
+def test_a_subclass_keeps_help_and_range_with_its_own_default():
     steps, *_, seed = dataclasses.fields(Longer)
     assert (steps.name, steps.default, seed.name) == ("steps", 9, "seed")
     assert help_text(steps, Longer) == "steps per round; at least 1"
@@ -120,8 +120,8 @@ def test_docstrings_list_the_settings():
 
 
 def test_ranges_in_words():
-    said = {field.name: range_text(Longer, field) for field in dataclasses.fields(Longer)}
-    assert said == {
+    texts = {field.name: range_text(Longer, field) for field in dataclasses.fields(Longer)}
+    assert texts == {
         "steps": "at least 1",
         "rate": "0 to 1",
         "target": "above 0, in nats",
