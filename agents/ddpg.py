@@ -274,7 +274,7 @@ class DDPG:
         measuring = self.updates % _MEASURE_EVERY == 0
         self.updates += 1
         due = self.updates % self.config.policy_delay == 0
-        grad_norm = self.critic_optimizer.step(self.config.tau if due else 0.0)
+        grad_norm = self.critic_optimizer.step()
         if measuring or drawn.weight is not None:
             outs = [out.detach() for out in outs]
             error = torch.stack([self._error(out, target) for out in outs]).mean(0)
@@ -287,6 +287,8 @@ class DDPG:
                 }  # fmt: skip
         if due:
             self._update_actor(drawn.obs)
+            for optimizer in (self.critic_optimizer, self.actor_optimizer):
+                optimizer.follow(self.config.tau)
 
     def _update_actor(self, obs: Any) -> None:
         """One step of gradient ascent of the actor on the first critic's Q."""
@@ -295,7 +297,7 @@ class DDPG:
             q = self._mean(self.critics.first(obs, action, self.precision)).mean()
             self.actor_optimizer.zero_grad()
             (-q).backward()
-        grad_norm = self.actor_optimizer.step(self.config.tau)
+        grad_norm = self.actor_optimizer.step()
         if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
             self._measured |= {"actor_q": q.detach(), "actor_grad_norm": grad_norm}
 

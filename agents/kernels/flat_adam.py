@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents import kernels
-from mlbits.agents.kernels.fused_adam import adam_and_polyak, vectors
+_PAGE = 4096  # bytes
 
 
 class Vectors(NamedTuple):
@@ -71,7 +70,7 @@ class FlatAdam:
     ) -> None:
         self._parameters, self._target = list(parameters), list(target)
         sizes, some = [parameter.numel() for parameter in self._parameters], self._parameters[0].detach()
-        flat, grad, first, second, follower = vectors(5, sum(sizes), some)
+        flat, grad, first, second, follower = _vectors(5, sum(sizes), some)
         self.vectors = Vectors(flat, grad, first, second, follower if self._target else follower[:0],
                                torch.zeros((), device=some.device))  # fmt: skip
         _move(self._parameters, flat)
@@ -80,8 +79,6 @@ class FlatAdam:
             parameter.grad = part.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.eps, self.betas = eps, betas
-        fuses = kernels.enabled() and some.is_cpu and some.dtype == torch.float32
-        self._arrays = tuple(vector.numpy() for vector in self.vectors) if fuses else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
         # Copied one by one, parameters and gradients would not be views of the vectors: steps would have no effect.
@@ -111,27 +108,18 @@ class FlatAdam:
                 parameter.requires_grad_(True)
 
     @torch.no_grad()
-    def step(self, tau: float = 0.0) -> Tensor:
-        """Clip and update; then move the target network a fraction ``tau`` of the way to the network.
-
-        Returns:
-            The gradient's norm before clipping, a tensor [].
-        """
+    def step(self) -> Tensor:
+        """Clip and update; returns the gradient's norm before clipping, a tensor []."""
         flat, grad, first, second, _, steps = self.vectors
         norm = torch.linalg.vector_norm(grad)
         if self.max_grad_norm != math.inf:
             grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
         steps += 1
-        if tau > 0 and self._arrays is not None:
-            adam_and_polyak(*self._arrays[:5], int(steps), self.learning_rate, *self.betas, self.eps, float(tau))
-            return norm
         torch._fused_adam_(
             [flat], [grad], [first], [second], [], [steps],
             lr=self.learning_rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
-        if tau > 0:
-            self.follow(tau)
         return norm
 
     @torch.no_grad()
@@ -150,6 +138,16 @@ class FlatAdam:
         """Restore saved moments and the number of steps."""
         for name, value in self.state_dict().items():
             value.copy_(state[name])
+
+
+def _vectors(count: int, length: int, like: Tensor) -> Sequence[Tensor]:
+    """Zeros [length] that start at different places of a memory page.
+
+    If they did not, a CPU would take a write to one for a write to what it is about to read of another, and wait.
+    """
+    size = like.element_size()
+    room = (-(-size * length // _PAGE) * _PAGE + _PAGE // 8) // size
+    return torch.zeros(count, room, dtype=like.dtype, device=like.device)[:, :length].unbind()
 
 
 def _move(parameters: list[nn.Parameter], vector: Tensor) -> None:

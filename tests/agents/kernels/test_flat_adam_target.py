@@ -1,4 +1,4 @@
-"""Fused Adam and Polyak update against torch's Adam, clipping and interpolation, through the optimiser."""
+"""FlatAdam with a target network, against torch's Adam, clipping and interpolation; and where its vectors are."""
 
 import copy
 import itertools
@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.kernels.fused_adam import vectors
 from tests.agents.rollouts import draw
 
 
@@ -27,13 +26,10 @@ def give(network, step):
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.3, 15.0, math.inf])
-@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
-def test_thirty_steps_match_torchs_adam(max_grad_norm, fused, betas):
+def test_thirty_steps_match_torchs_adam(max_grad_norm, betas):
     (network, target), (theirs, _) = make(), make()
     adam = FlatAdam(network.parameters(), 3e-2, max_grad_norm, 1e-5, betas, target.parameters())
-    if not fused:  # the operations that are used on a GPU
-        adam._arrays = None
     reference = torch.optim.Adam(theirs.parameters(), 3e-2, betas, eps=1e-5)
     followers = [parameter.detach().clone() for parameter in theirs.parameters()]
     for parameter in theirs.parameters():
@@ -44,7 +40,8 @@ def test_thirty_steps_match_torchs_adam(max_grad_norm, fused, betas):
             adam.learning_rate = reference.param_groups[0]["lr"] = 1e-2
         give(network, step)
         give(theirs, step)
-        norm = adam.step(tau)
+        norm = adam.step()
+        adam.follow(tau)
         wanted = nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
         reference.step()
         assert float(norm) == pytest.approx(float(wanted), rel=1e-5)
@@ -63,7 +60,8 @@ def test_a_restored_optimizer_continues_bit_for_bit():
     def steps(which, numbers):
         for step in numbers:
             give(pairs[which][0], step)
-            adams[which].step(0.1)
+            adams[which].step()
+            adams[which].follow(0.1)
 
     steps(0, range(5))
     for mine, other in zip(*pairs, strict=True):
@@ -76,10 +74,11 @@ def test_a_restored_optimizer_continues_bit_for_bit():
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_vectors_do_not_overlap_and_start_at_different_offsets_of_a_page():
-    for length in (1, 1000, 5000):
-        made = vectors(5, length, torch.zeros(1))
-        starts = [vector.data_ptr() for vector in made]
-        assert all(vector.shape == (length,) and not vector.any() for vector in made)
-        assert all(b - a >= 4 * length for a, b in itertools.pairwise(starts))
-        assert len({start % 4096 for start in starts}) == 5
+@pytest.mark.parametrize("length", [1, 1000, 5000])
+def test_vectors_do_not_overlap_and_start_at_different_offsets_of_a_page(length):
+    weight, target = nn.Parameter(torch.zeros(length)), nn.Parameter(torch.zeros(length))
+    made = FlatAdam([weight], 1e-2, 1.0, target=[target]).vectors[:5]
+    starts = [vector.data_ptr() for vector in made]
+    assert all(vector.shape == (length,) for vector in made)
+    assert all(b - a >= 4 * length for a, b in itertools.pairwise(starts))
+    assert len({start % 4096 for start in starts}) == 5
