@@ -261,7 +261,7 @@ def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor])
             network.load_state_dict(unprefixed(name, state))
         except RuntimeError as error:
             lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's network: {lines[-1].strip()}") from None
+            raise AgentError(f"weights do not fit this agent's {name}: {lines[-1].strip()}") from None
 
 
 def content_hash(agent: Agent) -> str:

@@ -35,7 +35,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, prefixed, unprefixed
+from mlbits.agents.agent import AgentError, Decision, load_weights, prefixed, unprefixed
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.sb3.algorithms import algorithm_class, channels_first, untrained_policy
 from mlbits.agents.sb3.configs import (
@@ -184,15 +184,13 @@ class SB3Agent:
         Raises:
             AgentError: if names or shapes are not those of this policy.
         """
-        try:
-            self.policy.load_state_dict(unprefixed("policy", state))
-            for key, moments in self._moments.items():
-                parts = unprefixed(_moments_name(key), state)
-                saved = {name: part.cpu().numpy().copy() for name, part in parts.items()}
-                moments.mean, moments.var, moments.count = saved["mean"], saved["var"], float(saved["count"])
-        except (RuntimeError, KeyError) as error:
-            lines = str(error).splitlines()
-            raise AgentError(f"weights do not fit this agent's policy: {lines[-1].strip()}") from None
+        load_weights({"policy": self.policy}, state)
+        for key, moments in self._moments.items():
+            parts = unprefixed(_moments_name(key), state)
+            saved = {name: part.cpu().numpy().copy() for name, part in parts.items()}
+            if missing := {"mean", "var", "count"} - saved.keys():
+                raise AgentError(f"{_moments_name(key)}: got a state without {', '.join(sorted(missing))}; wanted all")
+            moments.mean, moments.var, moments.count = saved["mean"], saved["var"], float(saved["count"])
 
 
 def _moments_name(key: str) -> str:
