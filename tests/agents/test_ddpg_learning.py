@@ -75,7 +75,7 @@ def test_returns_outside_the_support_cause_a_warning():
 def test_weights_of_another_network_are_rejected():
     agent = make()
     for other in (make(twin=True), make(hidden=(7, 7)), make(head="categorical")):
-        with pytest.raises(AgentError, match="weights do not fit this agent's (actor|critics)"):
+        with pytest.raises(AgentError, match=r"weights do not fit this agent's (actor|critics)"):
             agent.load_state_dict(other.state_dict())
 
 
