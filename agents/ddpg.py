@@ -317,8 +317,8 @@ class DDPG:
             return torch.addcmul(reward, discount, following)
         following = outs[0]
         if config.twin:  # the distribution with the lower mean
-            lesser = self._mean(outs[0]) <= self._mean(outs[1])
-            following = torch.where(lesser, outs[0], outs[1])
+            lower = self._mean(outs[0]) <= self._mean(outs[1])
+            following = torch.where(lower, outs[0], outs[1])
         return project(reward + discount * self.support, torch.softmax(following, -1), self.support)
 
     def _loss(self, out: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -23,7 +23,7 @@ class AgentEntry:
     """One registered agent.
 
     Attributes:
-        module: where it lives.
+        module: name of the module that defines it.
         agent: name of its class.
         config: name of its config dataclass.
         summary: one line for lists.

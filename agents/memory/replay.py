@@ -132,7 +132,7 @@ class Replay:
         self._mask = None if mask is None else _zeros_like_rows(mask, total)
         self._next_mask = None if mask is None else _zeros_like_rows(mask, total)
         self._reward = torch.zeros(total, device=self.device)
-        # Whether the episode goes on after a step (1), or has terminated (0); and whether windows must end with it.
+        # For each step: 0 if the episode terminated there, else 1; and whether windows must end with it.
         self._alive = torch.zeros(total, device=self.device)
         self._last = torch.zeros(total, dtype=torch.bool, device=self.device)
         self._usable = torch.zeros(total, dtype=torch.bool, device=self.device)

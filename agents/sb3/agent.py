@@ -289,8 +289,8 @@ def load_sb3(
             # SB3 sets up the whole algorithm, so what acting does not need is replaced by something small.
             model = known.load(path, device=device, custom_objects=_UNUSED)
     except Exception as error:  # unpickling may raise anything
-        said = str(error).splitlines() or [""]
-        raise AgentError(f"{path}: cannot be loaded as {known.__name__} ({type(error).__name__}: {said[0]})") from error
+        text = str(error).splitlines() or [""]
+        raise AgentError(f"{path}: cannot be loaded as {known.__name__} ({type(error).__name__}: {text[0]})") from error
     agent = SB3Agent(
         None,
         model.observation_space if observation_space is None else observation_space,

@@ -162,7 +162,7 @@ def test_the_discounted_whole_return_gives_the_gradient_of_the_discounted_return
     assert not torch.allclose(estimate, exact_gradient().flatten(), atol=1e-2)
 
 
-def test_gae_at_lambda_one_is_rewards_to_go_less_the_value():
+def test_gae_with_lambda_1_is_rewards_to_go_minus_the_value():
     assert torch.allclose(advantage(1.0), (to_go() - exact_values()) * ALL.active)
 
 
@@ -191,7 +191,7 @@ def test_the_mean_of_the_other_copies_is_an_unbiased_baseline():
     assert torch.allclose(mean_of_pairs(psi), exact_gradient().flatten(), atol=1e-12)
 
 
-def test_a_mean_with_the_copys_own_return_in_it_would_be_biased():
+def test_a_mean_that_includes_the_copys_own_return_would_be_biased():
     returns, active = pairs(to_go()), pairs(ALL.active).double()
     mean = (returns * active).sum(1, keepdim=True) / active.sum(1, keepdim=True).clamp(min=1)
     assert not torch.allclose(mean_of_pairs(returns - mean), exact_gradient().flatten(), atol=1e-2)
@@ -206,10 +206,10 @@ def test_others_mean_by_hand():
     assert float(others_mean(returns, active)[1, 2]) == 0
 
 
-def test_variance_falls_from_the_whole_return_to_rewards_to_go_to_the_value_as_baseline():
+def test_variance_decreases_from_whole_returns_to_rewards_to_go_to_a_value_baseline():
     spread = [variance(psi) for psi in (whole(), to_go(), to_go() - exact_values())]
     assert spread[0] > 1.2 * spread[1] > 1.2 * 1.2 * spread[2] > 0
 
 
-def test_gae_trades_no_bias_for_variance_where_the_value_is_exact():
+def test_gae_has_less_variance_and_no_bias_if_the_value_is_exact():
     assert variance(advantage(0.0)) < variance(advantage(0.7)) < variance(advantage(1.0))
