@@ -17,8 +17,16 @@ def pytest_configure(config):
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mlbits-config-")
 
 
-def pytest_collection_modifyitems(items):
-    """With ``-n auto --dist loadgroup`` a file goes to one worker, and so does all of Diplomacy."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("diplomacy" if "diplomacy" in file else file))
+@pytest.hookimpl(optionalhook=True)  # where there is pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all of Diplomacy."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "diplomacy" if "diplomacy" in file else file
+
+    return Scheduler(config, log)
