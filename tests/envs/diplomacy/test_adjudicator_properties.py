@@ -114,9 +114,7 @@ def test_what_holds_after_every_phase(source: str, number: int) -> None:
 @every_source
 @given(any_number, st.permutations(range(7)), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_names_and_the_order_of_orders_do_not_matter(
-    source: str, number: int, names: list[int], random: Any
-) -> None:
+def test_names_and_the_order_of_orders_do_not_matter(source: str, number: int, names: list[int], random: Any) -> None:
     before, orders = phase_of(source, number)
     keys = list(orders)
     random.shuffle(keys)
