@@ -19,7 +19,7 @@ STAMP = ENVIRONMENT / "mlbits-installed.json"  # what was installed: a hash a ta
 # What is installed, then what runs for each command.
 COMMANDS = {
     "train": (".", ["mlbits", "train", "ppo", "mlbits/GridWorld-v0"]),
-    "test": (".[test]", ["pytest", "-n", "auto", "--dist", "loadgroup"]),
+    "test": (".[test]", ["pytest", "-n", "auto", "--dist", "loadfile"]),
 }
 USAGE = "usage: make.py train|test [WORDS...], or make.py show train|test"
 

@@ -1,5 +1,6 @@
 """Set-up of all tests: one torch thread, Atari's ids, a list of the user's folders, and which tests share a worker."""
 
+import gc
 import os
 import tempfile
 
@@ -7,18 +8,29 @@ import ale_py  # noqa: F401  (registers its ids at its first import: after a tes
 import pytest
 import torch
 
-from tests import compiling_apart
-
 
 def pytest_configure(config):
     torch.set_num_threads(1)
-    compiling_apart.install()
     # The user's own list of folders, here and in the processes that tests start, is not touched.
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mlbits-config-")
 
 
-def pytest_collection_modifyitems(items):
-    """With ``-n auto --dist loadgroup`` a file goes to one worker, and so does all of Diplomacy."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("diplomacy" if "diplomacy" in file else file))
+def pytest_collection_finish(session):
+    """What exists now stays: left out of garbage collections, of which compilers cause many, they take a sixth less."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)  # where there is pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all of Diplomacy."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "diplomacy" if "diplomacy" in file else file
+
+    return Scheduler(config, log)

@@ -228,6 +228,7 @@ def test_no_help_has_markup_or_colours(printed):
             assert sign not in said, (words, sign)
 
 
+@pytest.mark.slow
 def test_colours_only_on_a_terminal_that_wants_them():
     """``script`` and its like are a terminal; a pipe is none."""
     import pty

@@ -52,7 +52,7 @@ def tree(tmp_path, monkeypatch):
 
 VENV = ["-m", "venv", "--clear"]
 INSTALL = ["-m", "pip", "install", "-c", "constraints.txt", "-e"]
-TRAIN, TEST = ["mlbits", "train", "ppo", "mlbits/GridWorld-v0"], ["pytest", "-n", "auto", "--dist", "loadgroup"]
+TRAIN, TEST = ["mlbits", "train", "ppo", "mlbits/GridWorld-v0"], ["pytest", "-n", "auto", "--dist", "loadfile"]
 
 
 def test_the_first_call_makes_the_environment_and_the_second_only_runs(tree):

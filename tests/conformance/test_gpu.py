@@ -67,13 +67,12 @@ def assert_close(got: Any, wanted: Any, where: str) -> None:
         np.testing.assert_array_equal(got, wanted, err_msg=where)
 
 
-# Compiling for a GPU is not cached: by default only a few of the suite's games, and games registered from outside.
-QUICK = {"mlbits/GridWorld-v0", "mlbits/PointMass-v0", "mlbits/Goofspiel-v0"}
-SLOW = {game_id for game_id in GAME_IDS if game_id.startswith("mlbits/")} - QUICK
+# Compiling for a GPU is not cached: by default a few games of different kinds, some registered from outside.
+QUICK = {"mlbits/GridWorld-v0", "mlbits/PointMass-v0", "test/Nim-v0", "test/Throws-v0"}
 
 
 @pytest.mark.parametrize(
-    "game_id", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in GAME_IDS]
+    "game_id", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in GAME_IDS]
 )
 def test_compiles_for_a_hopper_gpu(game_id: str) -> None:
     ptx = compile_to_ptx(game_of(game_id), (9, 0))

@@ -18,7 +18,8 @@ from mlbits.envs.policy_similarity import SimilarityGame
 SLOW = [  # each needs a compilation of its own, and others show a picture of the same kind
     ("mlbits/RandomGridWorld-v0", {"size": 32}), ("mlbits/Knapsack-v0", {"items": 50}),
     ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}),
-    ("mlbits/DeepSea-v0", {"size": 30}),
+    ("mlbits/DeepSea-v0", {"size": 30}), ("mlbits/DeepSea-v0", {"size": 60}), ("mlbits/Bandit-v0", {"arms": 2}),
+    ("mlbits/Goofspiel-v0", {"seats": 3, "cards": 5}),
     ("mlbits/Blotto-v0", {"seats": 6, "fields": 4}), ("mlbits/Blotto-v0", {"seats": 10, "fields": 4}),
 ]  # fmt: skip
 # Games with the settings that change their pictures; Diplomacy's boards are drawn and tested separately.
@@ -60,7 +61,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Canvas, Written]]:
     ) -> None:
         box = canvas.pen.textbbox((x, y), words, font=font(size), anchor=anchor)
         rows, columns = slice(max(0, int(box[1])), int(box[3])), slice(max(0, int(box[0])), int(box[2]))
-        found.append((canvas, Written(words, size, box, fill, canvas.array()[rows, columns])))
+        found.append((canvas, Written(words, size, box, fill, canvas.array()[rows, columns].copy())))
         original(canvas, x, y, words, size, fill, anchor)
 
     monkeypatch.setattr(Canvas, "text", text)

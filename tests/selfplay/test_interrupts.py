@@ -41,7 +41,7 @@ def signalled(moment, count, signals, *words):
         pytest.param("league", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
         pytest.param("pool, long episodes", "learning", 6, "SIGINT", [640, 768], marks=pytest.mark.slow),
         # Iterations of 32 steps, and a record every 50: at 192 half of the next one is noted.
-        ("replay", "collecting", 23, "SIGINT", [192]),
+        pytest.param("replay", "collecting", 23, "SIGINT", [192], marks=pytest.mark.slow),
         pytest.param("replay, continuous", "learning", 20, "SIGTERM", [608, 640], marks=pytest.mark.slow),
         pytest.param("trust region", "saving", 2, "SIGINT", [384], marks=pytest.mark.slow),
     ],
@@ -61,6 +61,7 @@ def test_an_interrupted_run_is_saved_and_ends_like_an_uninterrupted_one(
     compare(folder, left_alone(name))
 
 
+@pytest.mark.slow
 def test_a_run_on_a_wrapped_environment_can_be_interrupted_and_resumed(tmp_path):
     folder = tmp_path / "run"
     done = signalled("learning", 3, "SIGINT", "train", *RUNS["wrapped"].split(), "--out", str(folder))
@@ -80,7 +81,12 @@ def test_a_run_interrupted_repeatedly(left_alone, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("moment", "count", "kept"), [("learning", 5, [384]), ("saving", 3, [384]), ("evaluating", 2, [384])]
+    ("moment", "count", "kept"),
+    [
+        pytest.param("learning", 5, [384], marks=pytest.mark.slow),
+        ("saving", 3, [384]),
+        pytest.param("evaluating", 2, [384], marks=pytest.mark.slow),
+    ],
 )
 def test_a_second_signal_stops_at_once_and_harms_nothing(moment, count, kept, left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"

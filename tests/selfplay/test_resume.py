@@ -118,18 +118,18 @@ def steps_of(folder):
     ("name", "moment", "count", "checkpoints"),
     [
         pytest.param("cartpole", "learning", 1, None, marks=pytest.mark.slow),  # before any learning
-        ("cartpole", "learning", 5, [384]),
+        pytest.param("cartpole", "learning", 5, [384], marks=pytest.mark.slow),
         pytest.param("cartpole", "recording", 7, [384], marks=pytest.mark.slow),  # in the middle of a line
         ("cartpole", "writing the weights", 2, [384]),  # in the middle of a file
-        ("gridworld", "renaming the checkpoint", 1, []),
+        pytest.param("gridworld", "renaming the checkpoint", 1, [], marks=pytest.mark.slow),
         pytest.param("gridworld", "writing the summary", 1, [640, 1024], marks=pytest.mark.slow),
         pytest.param("gridworld", "dropping an old checkpoint", 1, [384, 640, 1024], marks=pytest.mark.slow),
         pytest.param("trust region", "learning", 5, [384], marks=pytest.mark.slow),
         pytest.param("wrapped", "learning", 2, None, marks=pytest.mark.slow),
-        ("wrapped", "learning", 7, [384, 640]),
+        pytest.param("wrapped", "learning", 7, [384, 640], marks=pytest.mark.slow),
         pytest.param("wrapped, long episodes", "learning", 7, [384, 640], marks=pytest.mark.slow),
         pytest.param("wrapped, whole episodes", "learning", 4, "some", marks=pytest.mark.slow),
-        ("pool", "learning", 6, [384, 640]),
+        pytest.param("pool", "learning", 6, [384, 640], marks=pytest.mark.slow),
         pytest.param("pool, long episodes", "writing the weights", 3, [384, 640], marks=pytest.mark.slow),
         ("league", "learning", 6, [384, 640]),
         ("replay", "learning", 27, [320, 608]),
@@ -140,7 +140,7 @@ def steps_of(folder):
         pytest.param("turns", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
-        ("turns, replay", "learning", 27, [312, 600]),
+        pytest.param("turns, replay", "learning", 27, [312, 600], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):
@@ -157,7 +157,8 @@ def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpo
     compare(folder, left_alone(name))
 
 
-@pytest.mark.parametrize("name", ["gridworld", pytest.param("league", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gridworld", "league"])
 def test_a_run_killed_again_while_resuming(name, left_alone, tmp_path):
     folder = tmp_path / "run"
     killed("learning", 2, "train", *RUNS[name].split(), "--out", str(folder))

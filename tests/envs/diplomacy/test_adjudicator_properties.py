@@ -31,38 +31,65 @@ from mlbits.envs.diplomacy.codes import (
     SPRING_RETREATS,
     SUPPORT,
     SUPPORT_MOVE,
+    VOID,
 )
 from mlbits.envs.diplomacy.compiled_adjudicator import Adjudicator, resolve
+from mlbits.envs.diplomacy.files.vectors import Vector, read_vectors
 from mlbits.envs.diplomacy.game import diplomacy
 from mlbits.envs.diplomacy.order_parser import parse_order
 from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Dislodged, Position, Unit
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import board_dtype, read_orders, read_position, write_orders, write_position
+from mlbits.envs.diplomacy.report import adjudicate
 
 BOARD = load_board("standard")
+VECTORS = Path(__file__).parent / "differential.jsonl.gz"
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
 
 
 @cache
-def phases() -> list[tuple[Position, dict[int, Any]]]:
-    """Positions of random games in movement and retreat phases, with random legal orders."""
+def random_phases() -> list[tuple[Position, dict[int, Any]]]:
+    """Positions of our random games in movement and retreat phases, with random legal orders."""
     games = RandomGames(diplomacy(last_year=1915), 64, seed=11)
     found = []
     for _ in range(16):
         games.play(3)
         games.draw_orders()
-        found += [(read_position(r, BOARD), read_orders(r)) for r in games.states if r["phase"] < 4]
+        found += [(read_position(r, BOARD), read_orders(r)) for r in games.states if r["phase"] < ADJUSTMENTS]
     return found
 
 
-any_phase = st.integers(0, 10**6).map(lambda i: phases()[i % len(phases())])
+@cache
+def vectors() -> list[Vector]:
+    return [vector for vector in read_vectors(VECTORS, BOARD) if vector.before.phase < ADJUSTMENTS]
 
 
-@given(any_phase)
+@cache
+def phase_of_vector(i: int) -> tuple[Position, dict[int, Any]]:
+    """A position of another engine's random games, with the orders that were legal."""
+    before = vectors()[i].before
+    fates = adjudicate(before, vectors()[i].orders).fates
+    orders = [fate.order for fate in fates if fate.order is not None and not fate.fates & VOID]
+    return before, {int(BOARD.province_of[order.location]): order for order in orders}
+
+
+def phase_of(source: str, number: int) -> tuple[Position, dict[int, Any]]:
+    if source == "vectors":
+        return phase_of_vector(number % len(vectors()))
+    return random_phases()[number % len(random_phases())]
+
+
+any_number = st.integers(0, 10**6)
+# Our own games are compiled for these tests alone.
+every_source = pytest.mark.parametrize("source", ["vectors", pytest.param("random games", marks=pytest.mark.slow)])
+
+
+@every_source
+@given(any_number)
 @settings(max_examples=150, deadline=None)
-def test_what_holds_after_every_phase(phase: tuple[Position, dict[int, Any]]) -> None:
-    before, orders = phase
+def test_what_holds_after_every_phase(source: str, number: int) -> None:
+    before, orders = phase_of(source, number)
     result = resolve(before, orders)
     after = result.after
     assert all(int(BOARD.province_of[unit.location]) == p for p, unit in after.units.items())
@@ -84,12 +111,11 @@ def test_what_holds_after_every_phase(phase: tuple[Position, dict[int, Any]]) ->
             assert province != came or carried
 
 
-@given(any_phase, st.permutations(range(7)), st.randoms(use_true_random=False))
+@every_source
+@given(any_number, st.permutations(range(7)), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_names_and_the_order_of_orders_do_not_matter(
-    phase: tuple[Position, dict[int, Any]], names: list[int], random: Any
-) -> None:
-    before, orders = phase
+def test_names_and_the_order_of_orders_do_not_matter(source: str, number: int, names: list[int], random: Any) -> None:
+    before, orders = phase_of(source, number)
     keys = list(orders)
     random.shuffle(keys)
     shuffled = {key: orders[key] for key in keys}
@@ -133,10 +159,11 @@ def other_board() -> tuple[Board, list[int], list[int]]:
     return board, places, places[: len(ids)]
 
 
-@given(any_phase)
+@every_source
+@given(any_number)
 @settings(max_examples=100, deadline=None)
-def test_names_and_numbers_of_provinces_do_not_matter(phase: tuple[Position, dict[int, Any]]) -> None:
-    before, orders = phase
+def test_names_and_numbers_of_provinces_do_not_matter(source: str, number: int) -> None:
+    before, orders = phase_of(source, number)
     board, places, provinces = other_board()
     assert sum(new != old for old, new in enumerate(provinces)) > 60
 
@@ -177,7 +204,8 @@ def test_names_and_numbers_of_provinces_do_not_matter(phase: tuple[Position, dic
 
 def records(count: int) -> np.ndarray[Any, Any]:
     states = np.zeros(count, board_dtype(BOARD))
-    for record, (position, orders) in zip(states, phases() * count, strict=False):
+    for i, record in enumerate(states):
+        position, orders = phase_of("vectors", 7 * i)
         write_position(position, record)
         write_orders(orders, record)
     return states

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,18 @@ import mlbits
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.game import Game
 from mlbits.envs.diplomacy.board import Board, load_board
-from mlbits.envs.diplomacy.codes import ARMY, COAST, CONVOY, FLEET, MOVE, SEA, SUPPORT_MOVE
+from mlbits.envs.diplomacy.codes import (
+    ADJUSTMENTS,
+    ARMY,
+    COAST,
+    CONVOY,
+    FALL_RETREATS,
+    FLEET,
+    MOVE,
+    SEA,
+    SPRING_RETREATS,
+    SUPPORT_MOVE,
+)
 from mlbits.envs.diplomacy.files.vectors import movement_phases
 from mlbits.envs.diplomacy.game import diplomacy, diplomacy_fva, diplomacy_mini, game_on
 from mlbits.envs.diplomacy.order_parser import parse_order
@@ -36,12 +46,26 @@ both_boards = pytest.mark.parametrize(
 RANDOM_PLAY = Path(__file__).parent / "differential.jsonl.gz"
 
 
-@cache
-def games(num_games: int = 24) -> RandomGames:
-    """Random games on the standard board, some years on."""
-    played = RandomGames(diplomacy(last_year=1912), num_games, seed=5)
-    played.play(9)
-    return played
+BUILDS = {
+    "mini": (
+        {
+            "phase": "W1901A",
+            "units": {"ARDEN": ["A ARN"], "BRENN": ["A EMA", "F BAY", "A BOR"]},
+            "centers": {"ARDEN": ["ALT", "AVE", "ISL"], "BRENN": ["BIR"]},
+        },
+        {(ARMY, "ALT"), (ARMY, "AVE"), (FLEET, "AVE")},
+        {"EMA", "BAY", "BOR"},
+    ),
+    "standard": (
+        {
+            "phase": "W1901A",
+            "units": {"FRANCE": ["A BUR"], "GERMANY": ["A MUN", "F HOL", "A RUH"]},
+            "centers": {"FRANCE": ["PAR", "BRE", "MAR"], "GERMANY": ["MUN"]},
+        },
+        {(ARMY, "PAR"), (ARMY, "BRE"), (FLEET, "BRE"), (ARMY, "MAR"), (FLEET, "MAR")},
+        {"MUN", "HOL", "RUH"},
+    ),
+}
 
 
 def slots_of(position: Any, power: int) -> list[Any]:
@@ -57,7 +81,7 @@ def mini(last_year: int | None = None, scoring: str = "centers", start: dict[str
 def idle_coast(position: Any, order: Any) -> bool:
     """Whether it helps an army to a named coast: the same order as without the coast, and masks have only that."""
     return (
-        order.target >= len(STANDARD.provinces)
+        order.target >= len(position.board.provinces)
         and order.other in position.units
         and (position.units[order.other].kind == ARMY)
     )
@@ -80,23 +104,24 @@ def test_every_order_of_the_vectors_is_in_the_vocabulary() -> None:
     assert not missing
 
 
-def test_masks_allow_exactly_the_legal_orders() -> None:
-    """Every entry of every unit's list, compared with the rules in plain Python."""
-    played, words = games(), vocabulary(STANDARD)
-    slots, width = played.game.layout["slots"], words.width
-    one = np.zeros(1, played.game.state_dtype)
+@both_boards
+def test_masks_allow_exactly_the_legal_orders(board: Board) -> None:
+    """Every entry of every unit's list in random games, compared with the rules in plain Python."""
+    game = diplomacy(last_year=1912) if board is STANDARD else diplomacy_mini(last_year=1912)
+    batch = GameBatch(game, 24 if board is STANDARD else 64, seed=5)
+    words, slots = vocabulary(board), game.layout["slots"]
+    for _ in range(9 if board is STANDARD else 3):  # some years on
+        batch.step(batch.sample_actions())
     checked = retreats = 0
     for _ in range(12):
-        played.play(1)
-        for record in played.states[:4]:
-            position = read_position(record, STANDARD)
-            if position.phase == 4:
+        batch.step(batch.sample_actions())
+        masks = batch.legal_mask.view(batch.num_envs, game.seats, slots, -1).numpy()
+        records = batch.state().numpy().reshape(-1).view(game.state_dtype)
+        for i, (record, mask) in enumerate(zip(records, masks, strict=True)):
+            if record["phase"] == ADJUSTMENTS or (i >= 4 and record["phase"] not in (SPRING_RETREATS, FALL_RETREATS)):
                 continue
-            one[0] = record
-            mask = np.zeros((7, slots * width), bool)
-            played._kernel().masks(one, played.params, mask)
-            mask = mask.reshape(7, slots, width)
-            for power in range(7):
+            position = read_position(record, board)
+            for power in range(game.seats):
                 for slot, unit in enumerate(slots_of(position, power)):
                     retreat = bool(position.dislodged)
                     number = (words.retreating if retreat else words.moving)(unit.kind, unit.location)
@@ -106,10 +131,11 @@ def test_masks_allow_exactly_the_legal_orders() -> None:
                     assert np.array_equal(mask[power, slot, :size], allowed)
                     assert not mask[power, slot, size:].any()
                     checked, retreats = checked + size, retreats + retreat
-    assert checked > 50_000
+    assert checked > (50_000 if board is STANDARD else 5_000)
     assert retreats > 0
 
 
+@pytest.mark.slow
 def test_masks_have_long_convoys() -> None:
     """Seas full of fleets and an army or two: every order of every unit, compared with the rules in plain Python."""
     rng = np.random.default_rng(4)
@@ -148,29 +174,22 @@ def test_masks_have_long_convoys() -> None:
     assert through > 500
 
 
-def test_masks_of_builds_and_disbands() -> None:
-    start = {
-        "phase": "W1901A",
-        "units": {"FRANCE": ["A BUR"], "GERMANY": ["A MUN", "F HOL", "A RUH"]},
-        "centers": {"FRANCE": ["PAR", "BRE", "MAR"], "GERMANY": ["MUN"]},
-    }
-    game = diplomacy(start=start, last_year=1910)
-    played = RandomGames(game, 1)
-    words, slots = vocabulary(game.layout["board"]), game.layout["slots"]
-    mask = np.zeros((7, slots * words.width), bool)
-    played.masks(mask)
-    board = game.layout["board"]
-    mask = mask.reshape(7, slots, words.width)
-    france, germany = (board.power_index[name] for name in ("FRANCE", "GERMANY"))
+@pytest.mark.parametrize("name", ["mini", pytest.param("standard", marks=pytest.mark.slow)])
+def test_masks_of_builds_and_disbands(name: str) -> None:
+    start, can_build, can_go = BUILDS[name]
+    game = mini(1908, start=start) if name == "mini" else diplomacy(start=start, last_year=1910)
+    board, words = game.layout["board"], vocabulary(game.layout["board"])
+    mask = GameBatch(game, 1).legal_mask.view(game.seats, game.layout["slots"], -1).numpy()
+    builder, loser = (board.power_index[name] for name in start["units"])
     for slot in range(2):  # two builds
-        orders = [words.order(words.building(france), i) for i in np.flatnonzero(mask[france, slot])]
+        orders = [words.order(words.building(builder), i) for i in np.flatnonzero(mask[builder, slot])]
         built = {(order.unit, board.locations[order.location]) for order in orders if order.location >= 0}
-        assert built == {(ARMY, "PAR"), (ARMY, "BRE"), (FLEET, "BRE"), (ARMY, "MAR"), (FLEET, "MAR")}
-    assert np.flatnonzero(mask[france, 2]).tolist() == [0]
-    chosen = [words.order(words.disbanding, i) for i in np.flatnonzero(mask[germany, 0])]
-    assert {board.locations[order.location] for order in chosen} == {"MUN", "HOL", "RUH"}
-    assert mask[germany, 1, 1:].any()
-    assert not mask[germany, 2, 1:].any()
+        assert built == can_build
+    assert np.flatnonzero(mask[builder, 2]).tolist() == [0]
+    chosen = [words.order(words.disbanding, i) for i in np.flatnonzero(mask[loser, 0])]
+    assert {board.locations[order.location] for order in chosen} == can_go
+    assert mask[loser, 1, 1:].any()
+    assert not mask[loser, 2, 1:].any()
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def paid(x, bonus=values.BONUS):
 }
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_frozen_value_is_seen_by_the_next_process(tmp_path: Path) -> None:
     rules, cache = tmp_path / "rules", tmp_path / "cache"
     rules.mkdir()
@@ -234,6 +235,7 @@ def test_an_edit_under_a_running_process_does_not_spoil_the_cache_for_the_next(t
     assert python(str(script), str(rules), cache=cache).split() == ["481.0", "0", "1"]
 
 
+@pytest.mark.slow
 def test_a_constant_changed_in_a_running_process_is_seen_by_it_and_by_the_next(tmp_path: Path) -> None:
     """Numba compiles a function that is not inlined once per process, with the constants of that moment."""
     rules, cache = tmp_path / "rules", tmp_path / "cache"

@@ -16,11 +16,13 @@ def result(tmp_path_factory):
     return json.loads((folder / "r.json").read_text()), folder / "r.png"
 
 
+@pytest.mark.slow
 def test_exact_play_matches_known_values(result):
     assert [round(row["exploitability"], 3) for row in result[0]["exact"]] == [0.13, 0.042]
     assert [(row["length"], row["least"]) for row in result[0]["cycles"]] == [(3, 1.0), (3, 1.0)]
 
 
+@pytest.mark.slow
 def test_a_history_is_less_exploitable_than_the_last_policy(result):
     history, alone = result[0]["rows"]
     assert (history["way"], alone["way"]) == ("history", "self-play")

@@ -11,6 +11,7 @@ from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 
 
+@pytest.mark.slow
 def test_the_table_overestimates_without_double_learning():
     result = overestimation.reproduce(quick=True)
     assert result["met"]

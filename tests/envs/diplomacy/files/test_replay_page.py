@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from mlbits import cli
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.files.replay_page import Frame, draw_game, frames_of, gif, html_page
-from mlbits.envs.diplomacy.files.saved_games import GameRecord, save_games
+from mlbits.envs.diplomacy.files.saved_games import GameRecord, game_from_json, save_games
 from mlbits.envs.diplomacy.position import first_position
 from mlbits.envs.diplomacy.report import adjudicate
 
@@ -52,11 +53,20 @@ class Checker(HTMLParser):
 
 @pytest.fixture(scope="module")
 def game():
+    """ORDERS on the small board, as they were adjudicated once."""
+    return game_from_json(json.loads((Path(__file__).parent / "three_phases.json").read_text()), load_board("mini"))
+
+
+@pytest.mark.slow  # it compiles the adjudicator for the small board
+def test_the_game_is_what_the_orders_give(game):
     position, results = first_position(load_board("mini")), []
     for orders in ORDERS:
         results.append(adjudicate(position, orders))
         position = results[-1].after
-    return GameRecord.of(results, id="three <phases>", map_name="mini")
+    wanted = GameRecord.of(results, id="three <phases>", map_name="mini")
+    assert len(game.phases) == len(wanted.phases) == 4
+    for read, played in zip(game.phases, wanted.phases, strict=True):
+        assert (read.position, read.orders, read.fates) == (played.position, played.orders, played.fates)
 
 
 def test_frames_hold_the_orders_that_can_be_drawn(game):
