@@ -17,9 +17,9 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 
-import mlbits
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
+from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
 from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
@@ -32,7 +32,7 @@ MANY, VERY_MANY = 4096, 65_536
 
 def _batch_row(watch: Stopwatch, name: str, env: str, num_envs: int, threads: int | None = 1, **settings: Any) -> Row:
     illegal = "replace" if watch.device == "cuda" else "error"
-    batch = mlbits.make_batch(env, num_envs, watch.device, threads=threads, illegal=illegal, **settings)
+    batch = make_batch(env, num_envs, watch.device, threads=threads, illegal=illegal, **settings)
     actions = [batch.sample_actions() for _ in range(8)]
     calls = max(1, MANY * 16 // num_envs)
 
@@ -206,7 +206,7 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
 def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
     """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and SB3's DummyVecEnv."""
     for num_envs in (8, 64, 1024):
-        envs = mlbits.make_sb3(POLE, num_envs, seed=0, threads=1)
+        envs = make_sb3(POLE, num_envs, seed=0, threads=1)
         yield peers.vec_env_row(watch, f"CartPole, make_sb3 of {num_envs:,}", envs)
     yield from peers.vec_envs(watch)
 
@@ -256,7 +256,7 @@ def bench_tournament(watch: Stopwatch) -> Iterator[Row]:
     from mlbits.evals.tournament.tournament import play_tournament
 
     env, config = "mlbits/Blotto-v0", TournamentConfig(games=100)
-    game = mlbits.make_game(env)
+    game = make_game(env)
     spaces = game.observation_space, game.action_space
     agents = {f"ppo-{seed}": PPO(PPOConfig(), *spaces, seed=seed, device=watch.device) for seed in range(8)}
     name, games = "Games of a tournament on Blotto, 8 PPO agents", 28 * config.games
