@@ -46,9 +46,9 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
-from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.running_moments import RunningMoments
 from mlbits.envs.core.config_fields import configuration, setting
 

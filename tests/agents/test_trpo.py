@@ -14,8 +14,8 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, rows
-from mlbits.agents.maths.natural_gradient import FisherProduct
 from mlbits.agents.maths.returns import gae
+from mlbits.agents.networks.natural_gradient import FisherProduct
 from mlbits.agents.trpo import TRPOConfig
 from tests.agents.rollouts import (
     draw,

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import distribution_for
-from mlbits.agents.maths.natural_gradient import FisherProduct, conjugate_gradient
+from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.policy_value import ActorCritic
 from tests.agents.networks.test_policy_value import SPACES, observations
 
