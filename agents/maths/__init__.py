@@ -1,1 +1,1 @@
-"""Maths shared by algorithms: returns, action and return distributions, natural gradients; no networks."""
+"""Maths shared by algorithms: returns, action distributions and return distributions; no networks."""
