@@ -93,6 +93,34 @@ def test_imports_run_one_way(room):
             assert target in allowed or front, f"{path.relative_to(ROOT)} imports {name}"
 
 
+# What the folders of agents/ may import of agents/, besides themselves; the algorithms' own files may import all.
+WITHIN_AGENTS = {
+    "kernels": set(),
+    "maths": {"agent"},
+    "memory": {"agent", "maths"},
+    "networks": {"agent", "kernels", "maths"},
+    "planning": {"agent"},
+    "bots": {"agent", "maths"},
+    "sb3": {"agent", "maths"},
+}
+
+
+@pytest.mark.parametrize("folder", WITHIN_AGENTS)
+def test_kernels_see_tensors_alone_and_folders_of_agents_import_one_way(folder):
+    allowed = WITHIN_AGENTS[folder] | {folder}
+    for path in (ROOT / "agents" / folder).glob("*.py"):
+        for name in imports_of(path):
+            parts = name.split(".")
+            if parts[:2] == ["mlbits", "agents"] and len(parts) > 2:
+                assert parts[2] in allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_folder_has_at_most_twenty_files(room):
+    for folder in [ROOT / room, *(path for path in (ROOT / room).rglob("*") if path.is_dir())]:
+        assert len(list(folder.glob("*.py"))) <= 20, folder
+
+
 def test_the_core_knows_no_game_and_agents_know_none_by_name():
     games = {path.stem if path.is_file() else path.name for path in (ROOT / "envs").iterdir()}
     games -= {"core", "engine", "doors", "exact", "registry", "registry_table", "origins", "__init__", "__pycache__"}
