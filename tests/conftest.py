@@ -16,7 +16,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """What exists now stays: left out of garbage collections, of which compilers cause many, they take a sixth less."""
+    """What exists now stays: garbage collections, of which compilers cause many, leave it out."""
     gc.collect()
     gc.freeze()
 
