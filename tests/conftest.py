@@ -16,21 +16,24 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """What exists now stays: left out of garbage collections, of which compilers cause many, they take a sixth less."""
+    """What exists now stays: garbage collections, of which compilers cause many, leave it out."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # where there is pytest-xdist
 def pytest_xdist_make_scheduler(config, log):
-    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all of Diplomacy."""
+    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all that is named after Diplomacy.
+
+    Its functions are compiled once a process. The simulated GPU plays all games at once, and stays one file.
+    """
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduler(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            return "diplomacy" if "diplomacy" in file else file
+            diplomacy = "diplomacy" in nodeid.lower() and "test_gpu" not in nodeid
+            return "diplomacy" if diplomacy else super()._split_scope(nodeid)
 
     return Scheduler(config, log)

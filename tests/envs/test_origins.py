@@ -1,6 +1,7 @@
 """Users' own environments and agents are found again by another process, wherever it runs."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,11 +86,19 @@ def code(tmp_path):
     return folder
 
 
-def test_a_module_that_registers_both(code, tmp_path):
-    """Trained as module:name from the module's folder; used from another folder."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a module, and a run that was trained there as module:name."""
+    code, out = tmp_path_factory.mktemp("my code"), tmp_path_factory.mktemp("trained") / "run"
     (code / "my_games.py").write_text(GAME)
-    out = tmp_path / "run"
     commands(code, ["train", "my_games:mine", "my_games:mine/Duel-v0", *FLAGS, "--pool", "uniform", "--out", out])
+    return code, out
+
+
+def test_a_module_that_registers_both(trained, tmp_path):
+    """Trained from the module's folder; used from another folder."""
+    code, out = trained[0], tmp_path / "run"
+    shutil.copytree(trained[1], out)
     config = json.loads((out / "config.json").read_text())
     assert (config["env"], config["agent"]) == ("my_games:mine/Duel-v0", "my_games:mine")
     assert config["folders"] == [str(code.resolve())]
@@ -151,11 +160,10 @@ def test_modules_are_searched_in_the_working_folder_and_in_recorded_folders(code
     assert folder_of("mlbits.envs.core") == str(Path(mlbits.__file__).parents[1].resolve())
 
 
-def test_code_beside_a_strangers_run_is_not_executed(code, tmp_path, monkeypatch, capsys):
+def test_code_beside_a_strangers_run_is_not_executed(trained, tmp_path):
     """Its config names a module beside it and its folder; it is not run, not even from inside that folder."""
-    (code / "my_games.py").write_text(GAME)
-    out = tmp_path / "run"
-    commands(code, ["train", "my_games:mine", "my_games:mine/Duel-v0", *FLAGS, "--out", out])
+    code, out = trained[0], tmp_path / "run"
+    shutil.copytree(trained[1], out)
     (out / "strange.py").write_text("import pathlib\npathlib.Path(__file__).with_name('has_run').touch()\n")
     config = json.loads((out / "config.json").read_text())
     for field, name in (("env", "strange:mine/Duel-v0"), ("agent", "strange:mine")):

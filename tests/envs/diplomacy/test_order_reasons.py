@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,11 @@ from mlbits.envs.diplomacy.position import Position, Unit
 HERE = Path(__file__).parent
 BOARD = load_board()
 DATC = json.loads((HERE / "datc.json").read_text())["vectors"]
-RANDOM_PLAY = [json.loads(line) for line in gzip.decompress((HERE / "differential.jsonl.gz").read_bytes()).splitlines()]
+
+
+@cache
+def random_play():
+    return [json.loads(line) for line in gzip.decompress((HERE / "differential.jsonl.gz").read_bytes()).splitlines()]
 
 
 def place(name):
@@ -63,7 +68,7 @@ def judged(vector):
 
 
 def test_random_play_gives_legal_orders_only():
-    orders = [(vector["id"], *row) for vector in RANDOM_PLAY for row in judged(vector)]
+    orders = [(vector["id"], *row) for vector in random_play() for row in judged(vector)]
     assert len(orders) > 18_000
     assert [order for order in orders if order[-1] is not None] == []
 
@@ -289,7 +294,7 @@ def test_legal_orders_can_be_written_and_parsed():
     """Every order that a position allows keeps its meaning through its text."""
     rng = random.Random(2)
     count = 0
-    for vector in rng.sample([v for v in RANDOM_PLAY if v["before"]["phase"].endswith("M")], 8):
+    for vector in rng.sample([v for v in random_play() if v["before"]["phase"].endswith("M")], 8):
         now = Position.from_json(vector["before"], BOARD)
         for unit in rng.sample(list(now.units.values()), 2):
             for order in candidates(unit):

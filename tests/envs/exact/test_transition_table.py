@@ -168,7 +168,9 @@ def test_a_delayed_chain_is_worth_one(noisy, observation):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("size", [2, 7, 20])
+@pytest.mark.parametrize(  # each size is compiled
+    "size", [pytest.param(2, marks=pytest.mark.slow), 7, pytest.param(20, marks=pytest.mark.slow)]
+)
 def test_the_documented_optimum_of_deep_sea(size, stochastic):
     game = mlbits.make_game("mlbits/DeepSea-v0", size=size, stochastic=stochastic)
     assert optimum("mlbits/DeepSea-v0", size=size, stochastic=stochastic) == pytest.approx(

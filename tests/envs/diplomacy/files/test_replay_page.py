@@ -59,7 +59,7 @@ def game():
 
 @pytest.mark.slow  # it compiles the adjudicator for the small board
 def test_the_game_is_what_the_orders_give(game):
-    position, results = first_position(load_board("mini")), []
+    position, results = first_position(game.board), []
     for orders in ORDERS:
         results.append(adjudicate(position, orders))
         position = results[-1].after
