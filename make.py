@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -80,7 +81,9 @@ def become(words):
     module = {"mlbits": "mlbits.cli"}.get(words[0], words[0])
     command = [str(PYTHON), "-m", module, *words[1:]]
     path = str(PYTHON.parent) + os.pathsep + os.environ.get("PATH", "")
-    environment = dict(os.environ, VIRTUAL_ENV=str(ENVIRONMENT), PATH=path)
+    # What was installed before is not part of the time that the command reports.
+    started = "%d:%f" % (os.getpid(), time.time())  # noqa: UP031  (whoever starts this may have an older Python)
+    environment = dict(os.environ, VIRTUAL_ENV=str(ENVIRONMENT), PATH=path, MLBITS_STARTED=started)
     os.chdir(str(ROOT))
     if os.name == "nt":  # where a process cannot be replaced
         sys.exit(subprocess.call(command, env=environment))

@@ -147,10 +147,10 @@ class DQN:
         self.returns_seen = ReturnRange(config.discount)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
-        small = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
-        self._compiled = compiled_q_learning.layout(self.network.mlp.layers, self.optimizer.flat) if small else None
+        plain = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
+        self._compiled = compiled_q_learning.layout(self.network.mlp.layers, self.optimizer.flat) if plain else None
         # Every update changes the priorities, and thereby which transitions are sampled next.
-        several = small and config.priority_exponent == 0
+        several = plain and config.priority_exponent == 0
         self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if several else 1
         self.epsilon, self.updates = 1.0 if config.learning_starts else config.epsilon_start, 0
 

@@ -5,7 +5,6 @@ The entries are in ``agents/__init__.py``, one per agent; the modules that they 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import gymnasium as gym
 
 from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.core.spaces import action_layout
-from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.origins import caller, import_name, importable_name
 from mlbits.envs.registry_table import Registry
 
 
@@ -45,7 +44,7 @@ class AgentEntry:
 
     def config_class(self) -> Any:
         """The config dataclass."""
-        return getattr(importlib.import_module(self.module), self.config)
+        return import_name(self.module, self.config)
 
     def make(
         self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int, device: Any
@@ -68,7 +67,7 @@ class AgentEntry:
                     f"{self._name()}: got the {what} space {space}; wanted one that is {_either(wanted)}. "
                     f"Agents for {got[-1].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
                 )
-        agent_class = getattr(importlib.import_module(self.module), self.agent)
+        agent_class = import_name(self.module, self.agent)
         return agent_class(config, observation_space, action_space, seed=seed, device=device)
 
     def _name(self) -> str:

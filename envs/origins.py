@@ -27,6 +27,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mlbits.envs.core.errors import GameError
 
@@ -89,6 +90,9 @@ def import_module(module: str, folders: Sequence[str] | None = None) -> ModuleTy
         sys.path[:] = places
         importlib.invalidate_caches()
         found = importlib.import_module(module)
+    except SyntaxError as error:
+        sys.path[:] = before
+        raise GameError(_syntax(module, error)) from None
     except (ImportError, ValueError) as error:
         sys.path[:] = before
         raise GameError(
@@ -96,6 +100,27 @@ def import_module(module: str, folders: Sequence[str] | None = None) -> ModuleTy
         ) from None
     sys.path[:] = [*before, *(place for place in places if place not in before)]
     return found
+
+
+def import_name(module: str, name: str) -> Any:
+    """Import what a registry's entry names: a class or a function of a module.
+
+    Raises:
+        GameError: if the module cannot be imported, or has no such name.
+    """
+    try:
+        found = importlib.import_module(module)
+    except SyntaxError as error:
+        raise GameError(_syntax(module, error)) from None
+    except (ImportError, ValueError) as error:
+        raise GameError(f"the module {module!r} cannot be imported ({error})") from None
+    if not hasattr(found, name):
+        raise GameError(f"the module {module!r} has no {name!r}")
+    return getattr(found, name)
+
+
+def _syntax(module: str, error: SyntaxError) -> str:
+    return f"the module {module!r} cannot be imported: {error.msg} in {error.filename}, line {error.lineno}"
 
 
 def import_module_of(name: str, folders: Sequence[str] | None = None) -> None:

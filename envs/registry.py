@@ -11,14 +11,13 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.origins import caller, import_name, importable_name
 from mlbits.envs.registry_table import Registry
 
 if TYPE_CHECKING:
@@ -49,7 +48,9 @@ class Entry:
     def load(self) -> Factory:
         """The factory itself."""
         if isinstance(self.factory, str):
-            return resolve_name(self.factory)
+            module, _, name = self.factory.partition(":")
+            factory: Factory = import_name(module, name)
+            return factory
         return self.factory
 
 

@@ -56,7 +56,7 @@ class Registry(UserDict[str, T]):
         Raises:
             GameError: if the name is malformed, or already taken by another entry.
         """
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise GameError(f"{self._argument}: got {name!r}; wanted one without spaces, ':' or a '-' in front")
         if name in self:
             if self[name] == entry:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import Any
 
-from mlbits.envs.origins import caller, importable_name
+from mlbits.envs.origins import caller, import_name, importable_name
 from mlbits.envs.registry_table import Registry
 
 
@@ -29,7 +28,8 @@ class EvalEntry:
 
     def load(self) -> Callable[..., dict[str, Any]]:
         """Import the function."""
-        found: Callable[..., dict[str, Any]] = resolve_name(self.target)
+        module, _, name = self.target.partition(":")
+        found: Callable[..., dict[str, Any]] = import_name(module, name)
         return found
 
 

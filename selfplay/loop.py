@@ -55,7 +55,7 @@ def train(
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
     session.measure = measure
-    folder = new_folder(settings, out)  # all that can refuse has: now the rules may be compiled
+    folder = new_folder(settings, out)  # after every check that can fail: only now are the rules compiled
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every

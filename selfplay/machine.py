@@ -46,7 +46,14 @@ def memory_bytes(device: torch.device | None = None) -> float:
 
 
 def process_wall_seconds() -> float:
-    """Wall seconds since the process started (or since this module's import, if the system does not report it)."""
+    """Wall seconds since the process started (or since this module's import, if the system does not report it).
+
+    ``MLBITS_STARTED`` ("pid:time") is a later start, of a command that took the place of the one that installed it.
+    """
+    pid, _, started_at = os.environ.get("MLBITS_STARTED", "").partition(":")
+    if pid == str(os.getpid()):
+        with contextlib.suppress(ValueError):
+            return time.time() - float(started_at)
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = float(fields[19]) / os.sysconf("SC_CLK_TCK")

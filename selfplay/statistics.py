@@ -263,7 +263,7 @@ def interval_text(interval: Sequence[float], count: int, form: str = ".4g") -> s
         if count == 1:
             return "no 95% interval from a single value"
         others = wilson(0.0, count, 0.95)[1]
-        return f"no 95% interval: all {count} are equal, and up to {others:.1%} of further ones may differ"
+        return f"all {count} equal: with 95% confidence at most {others:.1%} of further ones differ"
     return f"95% interval {'below ' + str(high) if low is None else 'above ' + str(low)}"
 
 

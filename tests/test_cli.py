@@ -168,7 +168,6 @@ def test_training_evaluating_and_resuming(printed, tmp_path):
     assert config["env_settings"] == {"map": "S.G", "horizon": 9}
 
     said = printed("eval", folder, "--episodes", "7", "--gif", gif, "--json", result)
-    assert "95% interval" in said
     assert "over 7 episodes (" in said and "; checkpoint at 256 steps" in said
     assert f"animation: {gif}" in said
     with Image.open(gif) as picture:
@@ -178,7 +177,7 @@ def test_training_evaluating_and_resuming(printed, tmp_path):
     assert values["episodes"] == 7
     assert values["return_interval"] == [-float("inf"), float("inf")]  # every episode takes the same two steps
     assert "Infinity" not in result.read_text()
-    assert f"return {values['return_mean']:.4g} over 7 episodes (no 95% interval: all 7 are equal" in said
+    assert f"return {values['return_mean']:.4g} over 7 episodes (all 7 equal: with 95% confidence" in said
 
     said = printed("resume", folder, "--total-steps", "512")
     assert f"resuming from {folder / 'checkpoints' / 'step-000000000256'}" in said

@@ -129,12 +129,15 @@ def test_other_words_are_answered_by_the_usage(words):
 @pytest.mark.parametrize(("source", "status"), [("raise SystemExit(5)", 5), ("import missing", 1)])
 def test_a_command_runs_in_the_environment_and_ends_with_its_own_status(tree, tmp_path, source, status):
     """In a process of its own, which the command replaces."""
-    (tmp_path / "shown.py").write_text(f"import os, sys\nprint(sys.argv[1:], os.environ['VIRTUAL_ENV'])\n{source}\n")
+    text = "import os, sys, time\nprint(sys.argv[1:], os.environ['VIRTUAL_ENV'])\n"
+    text += "pid, _, started = os.environ['MLBITS_STARTED'].partition(':')\n"
+    text += "print(pid == str(os.getpid()) or os.name == 'nt', 0 <= time.time() - float(started) < 60)\n"
+    (tmp_path / "shown.py").write_text(f"{text}{source}\n")
     code = "import make, pathlib, sys; make.PYTHON = pathlib.Path(sys.executable); make.ENVIRONMENT = 'here'\n"
     code += f"make.ROOT = {str(tmp_path)!r}; make.become(['shown', '--flag', 'a b'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status
-    assert done.stdout.splitlines() == ["$ shown --flag a b", "['--flag', 'a b'] here"]
+    assert done.stdout.splitlines() == ["$ shown --flag a b", "['--flag', 'a b'] here", "True True"]
 
 
 @pytest.mark.parametrize("name", ["train", "test"])

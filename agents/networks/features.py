@@ -127,7 +127,7 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.float() if obs.dim() == 2 else obs.flatten(1).float()
+        obs = obs.float() if obs.dim() == 2 else obs.reshape(len(obs), -1).float()
         return obs if self.scale == 1.0 else obs * self.scale
 
 

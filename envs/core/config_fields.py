@@ -89,6 +89,7 @@ def configuration(error: type[Exception]) -> Callable[[type[C]], type[C]]:
 
         def check(self: Any) -> None:
             for field in dataclasses.fields(self):
+                object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
                 if wanted := _refused(type(self), field, getattr(self, field.name)):
                     value = getattr(self, field.name)
                     got = repr(value) if isinstance(value, str) else value
@@ -188,23 +189,46 @@ def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> st
         return "" if value in choices else choices_text(choices) + end
     if kind is bool:
         return "" if isinstance(value, bool) else f"True or False{end}"
-    if kind in (int, float) and not _inside(value, known):
+    if kind is str:
+        return "" if isinstance(value, str) else f"a string{end}"
+    if kind is float and not _inside(value, known):
         return _wanted_number(known) + end
-    if kind is int and not isinstance(value, numbers.Integral):
-        return _wanted_number(known).replace(" number", " whole number") + end
-    if typing.get_origin(kind) is tuple and known.low is not None:
-        good = isinstance(value, tuple) and value and all(_inside(entry, known) for entry in value)
-        things = "positive widths" if known.low == 1 else f"numbers of at least {_number(known.low)}"
-        return "" if good else f"one or more {things}{end}"
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is int and not (whole and _inside(value, known)):
+        return _wanted_number(known).replace(" number", " number" if whole else " whole number") + end
+    if typing.get_origin(kind) is tuple:
+        return _refused_tuple(typing.get_args(kind)[0], value, known) + end * bool(value is None)
     return ""
 
 
+def _refused_tuple(kind: Any, value: Any, known: Setting) -> str:
+    """The same for a tuple of entries of one type, of which there must be one if the entries have a lower bound."""
+    things = {int: "whole numbers", float: "numbers", str: "strings"}.get(kind, "values")
+    good = isinstance(value, tuple)
+    if good and kind in (int, float):
+        good = all(_inside(entry, known) and (kind is float or isinstance(entry, numbers.Integral)) for entry in value)
+    elif good and kind is str:
+        good = all(isinstance(entry, str) for entry in value)
+    if known.low is None:
+        return "" if good else f"a tuple of {things}"
+    things = "positive widths" if known.low == 1 and kind is int else f"{things} of at least {_number(known.low)}"
+    return "" if good and value else f"one or more {things}"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, and lists as tuples."""
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return tuple(_plain(entry) for entry in value)
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
+
+
 def _inside(value: Any, known: Setting) -> bool:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
-    value = float(value) if not isinstance(value, int) else value
-    if math.isinf(value) and known.high != math.inf:
-        return False
+    if not isinstance(value, int):  # of which some are too large for a float
+        value = float(value)
+        if math.isnan(value) or (math.isinf(value) and known.high != math.inf):
+            return False
     return (known.low is None or value >= known.low) and (known.high is None or value <= known.high)
 
 

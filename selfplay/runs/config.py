@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from mlbits.envs.core.config_fields import choices_text, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.registry import plain_id
-from mlbits.selfplay.runs.synonyms import canonical, suggestions
+from mlbits.selfplay.runs.synonyms import ACCEPTED, canonical, suggestions
 
 PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -226,9 +228,13 @@ def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any
     """
     hints = typing.get_type_hints(config_class)
     arguments = {}
+    for other, name in ACCEPTED.items():
+        if other in values and name in values and other not in hints:
+            raise ConfigError(f"{where}.{other}, {where}.{name}: got both, which are the same setting; wanted one")
     for key, value in canonical(values, config_class).items():
         if key not in hints:
             raise ConfigError(f"{where}.{key}: unknown setting; {_hint(key, config_class, where)}")
+        value = value.item() if type(value).__module__ == "numpy" and np.ndim(value) == 0 else value
         arguments[key] = tuple(value) if isinstance(value, list) else value
         if not _fits(arguments[key], hints[key]):
             raise ConfigError(f"{where}.{key}: got {value!r}; wanted {_type_name(hints[key])}")
@@ -314,6 +320,9 @@ def resolve(
     from mlbits.agents.registry import agent_entry, check_agent
     from mlbits.envs.doors.gymnasium_batch import check_env_id
 
+    for name, given in (("run", run), ("agent_settings", agent_settings), ("env_settings", env_settings)):
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"{name}: got {given!r}; wanted a mapping of names to values")
     agent, env = check_agent(agent), check_env_id(plain_id(env))
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
@@ -321,6 +330,17 @@ def resolve(
     agent_values = canonical(values.pop("agent", {}), config_class) | canonical(agent_settings or {}, config_class)
     env_values = dict(values.pop("env", {})) | dict(env_settings or {})
     values = dict(getattr(config_class, "run_defaults", ())) | values
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    for key in run or {}:
+        agents_own = [
+            other for other in canonical({key: None}, config_class) if other in config_class.__dataclass_fields__
+        ]
+        agents_own += suggestions(key, config_class)
+        if key not in known and not suggestions(key, RunConfig) and agents_own:
+            raise ConfigError(
+                f"run.{key}: unknown setting; did you mean the agent's {agents_own[0]!r}, "
+                f"as in agent_settings={{{agents_own[0]!r}: ...}}?"
+            )
     return Settings(
         agent=agent,
         env=env,

@@ -73,5 +73,20 @@ def resume(
     console: bool = True,
     measure: Measure | None = during_training,
 ) -> tuple[Path, dict[str, Any]]:
-    """Resume a run, as ``mlbits resume RUN`` does; see :func:`mlbits.selfplay.training.resume`."""
+    """Resume a run from its newest complete checkpoint, as ``mlbits resume RUN`` does.
+
+    Args:
+        folder: the run's folder.
+        total_steps: a new number of steps to end at; None keeps the run's own.
+        console: whether to show progress.
+        measure: as for :func:`train`.
+
+    Returns:
+        The folder and the summary.
+
+    Raises:
+        RunError: if the folder is not a run, or one that cannot be resumed.
+        CheckpointError: if there are checkpoints and none is usable.
+        RunInterrupted: as :func:`train` raises it.
+    """
     return training.resume(folder, total_steps=total_steps, console=console, measure=measure)

@@ -4,11 +4,13 @@ import sys
 
 import pytest
 
-from mlbits.agents import AGENTS
+from mlbits.agents import AGENTS, AgentEntry
 from mlbits.envs import registry
 from mlbits.envs.core.errors import GameError, MlbitsError, UnknownIdError
+from mlbits.envs.origins import import_module, import_name
 from mlbits.envs.registry_table import Registry
 from mlbits.evals import EVALS
+from mlbits.evals.registry import EvalEntry
 
 
 @pytest.fixture
@@ -88,3 +90,27 @@ def test_all_three_registries_are_such_tables():
         with pytest.raises(MlbitsError, match="did you mean"):
             table[name]
         assert all(table.module(known) == "" for known in table if not known.startswith("test/"))
+
+
+@pytest.mark.parametrize("name", [3, None, "", "a b", "a:b", "-a"])
+def test_a_malformed_name_is_refused(fruit, name):
+    with pytest.raises(GameError, match="^name: got .*; wanted one without spaces"):
+        fruit.register(name, 5)
+
+
+def test_what_an_entry_names_and_is_not_there_is_said_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_written.py").write_text("def broken(:\n")
+    for module, name, message in (
+        ("half_written", "x", r"cannot be imported: invalid syntax in .*half_written.py, line 1"),
+        ("not_there_at_all", "x", r"cannot be imported \(No module named"),
+        ("json", "no_such_name", "the module 'json' has no 'no_such_name'"),
+    ):
+        with pytest.raises(GameError, match=message):
+            import_name(module, name)
+        with pytest.raises(GameError, match=message):
+            AgentEntry(module, name, name, "").config_class()
+        with pytest.raises(GameError, match=message):
+            EvalEntry(f"{module}:{name}", "").load()
+    with pytest.raises(GameError, match="invalid syntax in .*, line 1"):
+        import_module("half_written")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 from collections import deque
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from mlbits.selfplay.bookkeeping import Bookkeeping, _note_episodes
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.episodes import Played
 from mlbits.selfplay.finite import Guard, NotFiniteError
+from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.runs.config import RunConfig, Settings
 from mlbits.selfplay.session import Counters, Session
 
@@ -181,3 +184,12 @@ def test_a_nan_in_an_evaluation_ends_the_run_after_saving(script):
         saved = script(session, returns=[1, float("nan")])
     assert saved is None
     assert session.counters.best_return_mean == 1
+
+
+def test_wall_time_begins_where_the_command_took_over_the_process(monkeypatch):
+    monkeypatch.delenv("MLBITS_STARTED", raising=False)
+    since_start = process_wall_seconds()
+    monkeypatch.setenv("MLBITS_STARTED", f"{os.getpid()}:{time.time() - 1000 - since_start}")
+    assert process_wall_seconds() >= 1000 + since_start
+    monkeypatch.setenv("MLBITS_STARTED", f"{os.getpid() + 1}:0")  # a parent's
+    assert since_start <= process_wall_seconds() < since_start + 100

@@ -243,9 +243,7 @@ def test_confidence_widens():
 def test_intervals_in_words_and_in_json():
     assert interval_text((1.0, 2.5), 9) == "95% interval 1 to 2.5"
     # z^2 / (n + z^2) = 3.8415 / 103.8415
-    assert (
-        interval_text(UNKNOWN, 100) == "no 95% interval: all 100 are equal, and up to 3.7% of further ones may differ"
-    )
+    assert interval_text(UNKNOWN, 100) == "all 100 equal: with 95% confidence at most 3.7% of further ones differ"
     assert interval_text((-np.inf, 3.0), 9) == "95% interval below 3"
     assert interval_text((3.0, np.inf), 9, ".1f") == "95% interval above 3.0"
     data = {"interval": [-np.inf, np.inf], "text": 'to Infinity, "-Infinity"', "Infinity": 1.5}

@@ -30,6 +30,7 @@ SPACES = {
     "multi_discrete": spaces.MultiDiscrete([3, 4, 2]),
     "multi_binary": spaces.MultiBinary(6),
     "vector": spaces.Box(-1, 1, (5,), np.float32),
+    "number": spaces.Box(-1, 1, (), np.float32),
     "vector of float64": spaces.Box(-np.inf, np.inf, (3,), np.float64),
     "bytes": uint8(9, high=1),
     "planes": uint8(5, 6, 7, high=1),

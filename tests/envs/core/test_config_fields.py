@@ -53,11 +53,11 @@ class Longer(Training):
     [
         ("steps", 0, "steps: got 0; wanted a number from 1 to 1,000,000"),
         ("steps", 1_000_001, "steps: got 1000001; wanted a number from 1 to 1,000,000"),
-        ("steps", math.nan, "steps: got nan; wanted a number from 1 to 1,000,000"),
+        ("steps", math.nan, "steps: got nan; wanted a whole number from 1 to 1,000,000"),
         ("steps", 1.5, "steps: got 1.5; wanted a whole number from 1 to 1,000,000"),
-        ("steps", True, "steps: got True; wanted a number from 1 to 1,000,000"),
-        ("steps", "4", "steps: got '4'; wanted a number from 1 to 1,000,000"),
-        ("steps", None, "steps: got None; wanted a number from 1 to 1,000,000"),
+        ("steps", True, "steps: got True; wanted a whole number from 1 to 1,000,000"),
+        ("steps", "4", "steps: got '4'; wanted a whole number from 1 to 1,000,000"),
+        ("steps", None, "steps: got None; wanted a whole number from 1 to 1,000,000"),
         ("rate", -0.1, "rate: got -0.1; wanted a number from 0 to 1"),
         ("rate", math.nan, "rate: got nan; wanted a number from 0 to 1"),
         ("target", 0.0, "target: got 0.0; wanted a positive number, or None"),
@@ -135,3 +135,47 @@ def test_ranges_in_words():
     shown = {field.name: help_text(field, Longer) for field in dataclasses.fields(Longer)}
     assert shown["kind"] == "kind of update"  # the flag shows the choices
     assert shown["target"] == "divergence to stop at, or None; above 0, in nats"
+
+
+@configuration(SettingError)
+class Names:
+    """Settings that are not numbers."""
+
+    device: str = setting("cpu", "where it runs")
+    rivals: tuple[str, ...] = setting((), "who is met")
+    bounds: tuple[float, ...] = setting((0.5,), "limits", low=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("device", 3, "device: got 3; wanted a string"),
+        ("rivals", "random", "rivals: got 'random'; wanted a tuple of strings"),
+        ("rivals", (3,), r"rivals: got \(3,\); wanted a tuple of strings"),
+        ("bounds", (), r"bounds: got \(\); wanted one or more numbers of at least 0"),
+        ("bounds", ("a",), r"bounds: got \('a',\); wanted one or more numbers of at least 0"),
+    ],
+)
+def test_strings_and_tuples_are_checked_too(name, value, message):
+    with pytest.raises(SettingError, match=f"^{message}$"):
+        Names(**{name: value})
+
+
+def test_widths_are_whole_numbers():
+    for widths in ((64.5,), (64.0,), (True,), (10**400, 0)):
+        with pytest.raises(SettingError, match="^widths: got .*; wanted one or more positive widths$"):
+            Training(widths=widths)
+
+
+def test_numbers_of_any_size_are_compared():
+    for name in ("steps", "rate"):
+        with pytest.raises(SettingError, match=f"^{name}: got 1000"):
+            Training(**{name: 10**400})
+    assert Training(widths=(10**400,)).widths == (10**400,)
+
+
+def test_numbers_of_numpy_and_lists_become_pythons():
+    made = Training(steps=np.int64(7), rate=np.float32(0.5), quiet=np.bool_(True), widths=[np.int32(8), 4])
+    assert (made.steps, made.rate, made.quiet, made.widths) == (7, 0.5, True, (8, 4))
+    assert [type(value) for value in (made.steps, made.rate, made.quiet, made.widths[0])] == [int, float, bool, int]
+    assert Names(rivals=["random"]).rivals == ("random",)

@@ -1,7 +1,9 @@
 """Settings by the names that they have elsewhere, in Python and on the command line."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
 from mlbits.agents import AGENTS, agent_entry
@@ -19,7 +21,9 @@ def test_gamma_is_understood_as_discount():
     over_a_preset = resolve("ppo", "CartPole-v1", agent_settings={"gamma": 0.5})  # which has a discount
     assert over_a_preset.agent_config.discount == 0.5
     assert resolve("sb3-ppo", "CartPole-v1", agent_settings={"gamma": 0.5}).agent_config.gamma == 0.5
-    with pytest.raises(ConfigError, match=r"agent.gamma: unknown setting; did you mean 'discount'"):
+    with pytest.raises(
+        ConfigError, match=r"^agent.gamma, agent.discount: got both, which are the same setting; wanted"
+    ):
         resolve("ppo", GRID, agent_settings={"gamma": 0.5, "discount": 0.5})
 
 
@@ -102,3 +106,20 @@ def test_every_group_begins_with_a_setting_of_ours():
     for group in GROUPS:
         assert group[0] in OURS, group
         assert len(set(group)) == len(group) > 1
+
+
+def test_an_agents_setting_among_the_runs_is_pointed_to_its_place():
+    for name, ours in (("gamma", "discount"), ("discount", "discount"), ("n_epochs", "epochs"), ("hidden", "hidden")):
+        with pytest.raises(ConfigError, match=rf"run.{name}: unknown .* as in agent_settings=\{{'{ours}': \.\.\.\}}"):
+            resolve("ppo", GRID, run={name: 1})
+    with pytest.raises(ConfigError, match=r"run.total_timesteps: unknown setting; did you mean 'total_steps'"):
+        resolve("ppo", GRID, run={"total_timesteps": 1})
+
+
+def test_settings_have_to_be_mappings_and_numpys_numbers_are_taken():
+    for name in ("run", "agent_settings", "env_settings"):
+        with pytest.raises(ConfigError, match=rf"^{name}: got 'x'; wanted a mapping"):
+            resolve("ppo", GRID, **{name: "x"})
+    made = resolve("ppo", GRID, run={"total_steps": np.int64(100)}, agent_settings={"gamma": np.float32(0.5)})
+    assert (made.run.total_steps, made.agent_config.discount) == (100, 0.5)
+    assert json.loads(json.dumps(made.to_json()))["run"]["total_steps"] == 100
