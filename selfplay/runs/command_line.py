@@ -40,6 +40,7 @@ _MOST_DIGITS = 30  # beyond any setting's range; stops 1e999999999 from filling 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 _KINDS = {"INT": "a whole number, as in 100000, 100_000, 1e5 or 100k", "FLOAT": "a number"}
+_SEVERAL = {"INT": "whole numbers, as in 64 64", "FLOAT": "numbers, as in 0.5 1"}
 # tyro's messages rewritten in our form: the flag, the value got, what was wanted.
 _FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Missing value for argument '(.+?)'\. Expected 1 values", r"\1: the value is missing; wanted one"),
@@ -47,6 +48,10 @@ _FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^invalid choice (.+) for argument '(.+?)'\. Expected one of \((.*?),?\)", r"\2: got \1; wanted one of \3"),
     (r"could not convert string to float: (.*); wanted FLOAT", rf"got \1; wanted {_KINDS['FLOAT']}"),
     (r"Could not find valid parse for arguments: \[(.*?)\](?=;|$)", r"got \1"),
+    (  # of a tuple
+        r"wanted \[(\w+) \[\w+ \.\.\.\]\]",
+        lambda found: f"wanted one or more {_SEVERAL.get(found[1], 'values, as in A B')}",
+    ),
     (  # for an optional setting, tyro lists the types it tried
         r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]; wanted .*",
         lambda found: f"got '{found[2]}'; wanted {_KINDS.get(found[1], found[1])}, or None",
