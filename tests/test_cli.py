@@ -293,7 +293,7 @@ def test_missing_words(refused):
         ),
         (["--total-steps"], "--total-steps: the value is missing; wanted one; see"),
         (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, "),
-        (["--agent.hidden", "64", "a"], "--agent.hidden: got '64', 'a'; wanted one or more whole numbers, as in 64 64; see"),
+        (["--agent.hidden", "64", "a"], "--agent.hidden: got '64', 'a'; wanted one or more whole numbers, as in 64 64"),
         (["--env.slip", "much"], "--env.slip: got 'much'; wanted a number; see"),
         (["--agent.objective", "clop"], "--agent.objective: got 'clop'; wanted one of 'clip', 'adaptive_kl'; see"),
         (["--env.observation", "smell"], "wanted one of 'index', 'one_hot', 'planes', 'pixels'; see"),
