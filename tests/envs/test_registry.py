@@ -56,7 +56,7 @@ def test_defaults_settings_and_the_factory(fresh_id: str) -> None:
 
 def test_a_factory_by_name_is_imported_at_first_use(fresh_id: str) -> None:
     mlbits.register(fresh_id, "tests.no_such_module:factory")
-    with pytest.raises(GameError, match="the module 'tests.no_such_module' cannot be imported"):
+    with pytest.raises(GameError, match=r"the module 'tests.no_such_module' cannot be imported"):
         mlbits.make_game(fresh_id)
 
 

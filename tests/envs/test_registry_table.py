@@ -94,7 +94,7 @@ def test_all_three_registries_are_such_tables():
 
 @pytest.mark.parametrize("name", [3, None, "", "a b", "a:b", "-a"])
 def test_a_malformed_name_is_refused(fruit, name):
-    with pytest.raises(GameError, match="^name: got .*; wanted one without spaces"):
+    with pytest.raises(GameError, match=r"^name: got .*; wanted one without spaces"):
         fruit.register(name, 5)
 
 
@@ -112,5 +112,5 @@ def test_what_an_entry_names_and_is_not_there_is_said_in_a_line(monkeypatch, tmp
             AgentEntry(module, name, name, "").config_class()
         with pytest.raises(GameError, match=message):
             EvalEntry(f"{module}:{name}", "").load()
-    with pytest.raises(GameError, match="invalid syntax in .*, line 1"):
+    with pytest.raises(GameError, match=r"invalid syntax in .*, line 1"):
         import_module("half_written")
