@@ -163,7 +163,7 @@ def test_strings_and_tuples_are_checked_too(name, value, message):
 
 def test_widths_are_whole_numbers():
     for widths in ((64.5,), (64.0,), (True,), (10**400, 0)):
-        with pytest.raises(SettingError, match="^widths: got .*; wanted one or more positive widths$"):
+        with pytest.raises(SettingError, match=r"^widths: got .*; wanted one or more positive widths$"):
             Training(widths=widths)
 
 
