@@ -303,7 +303,7 @@ def test_the_command_line_trains_and_evaluates(tmp_path: Path, capsys: pytest.Ca
     assert main(["train", "sb3-ppo", "CartPole-v1", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Defaults shown are the values of the preset sb3-ppo/CartPole-v1" in said
-    assert "--agent.n-epochs INT passes over each rollout. (at least 1; default: 20)" in said
+    assert "--agent.n-epochs INT passes over each rollout; at least 1 (default: 20)" in said
 
 
 def test_presets_are_the_zoos_settings_for_environments_that_are_there() -> None:
