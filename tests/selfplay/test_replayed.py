@@ -63,7 +63,9 @@ def test_a_failed_allocation_is_reported(monkeypatch):
 
 
 def test_a_replay_too_small_for_the_copies_is_refused():
-    with pytest.raises(AgentError, match=r"buffer_size: got 100, which is 6 steps of 16 copies.*at least two rollouts: 128"):
+    with pytest.raises(
+        AgentError, match=r"buffer_size: got 100, which is 6 steps of 16 copies.*at least two rollouts: 128"
+    ):
         opened(buffer_size=100)
 
 
