@@ -114,8 +114,9 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/similarity.md"])
-def test_python_blocks_run(name: str) -> None:
-    """Each by itself. (Those of docs/adding.md are the example files, or lines of the suite.)"""
+def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself. (Those of docs/adding.md are the example files, or lines of mlbits itself.)"""
+    monkeypatch.chdir(tmp_path)  # for the runs of those that train
     for block in blocks(ROOT / name, "python"):
         exec(compile(block, name, "exec"), {})
 
