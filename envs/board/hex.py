@@ -63,7 +63,7 @@ def around(above: Any, here: Any, below: Any) -> Any:
 def beside(state: Any, params: Any, seat: Any, row: Any) -> Any:
     """The cells of a row that neighbour stones which are joined to the seat's upper side."""
     above = np.int64(state.joined[seat, row - 1]) if row > 0 else 0
-    below = np.int64(state.joined[seat, row + 1]) if row < params.size - 1 else 0
+    below = np.int64(state.joined[seat, row + 1]) if row < params.side - 1 else 0
     return around(above, np.int64(state.joined[seat, row]), below)
 
 
@@ -79,20 +79,20 @@ def join(state: Any, params: Any, seat: Any, row: Any, cell: Any) -> Any:
     growing = True
     while growing:
         growing = False
-        for k in range(params.size):
+        for k in range(params.side):
             before = np.int64(state.joined[seat, k])
             after = before | (beside(state, params, seat, k) & np.int64(state.stones[seat, k]))
             if after != before:
                 state.joined[seat, k] = after
                 growing = True
-    return state.joined[seat, params.size - 1] != 0
+    return state.joined[seat, params.side - 1] != 0
 
 
 @rule
 def reset(state: Any, params: Any) -> None:
     """An empty board."""
     for seat in range(2):
-        for row in range(params.size):
+        for row in range(params.side):
             state.stones[seat, row] = 0
             state.joined[seat, row] = 0
     state.played = 0
@@ -104,7 +104,7 @@ def reset(state: Any, params: Any) -> None:
 def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     """Put a stone, or swap; returns (terminated, truncated)."""
     mover = state.turn
-    size, action = params.size, actions[mover]
+    size, action = params.side, actions[mover]
     if action == size * size:
         # The first stone, which is of seat 0: mirrored, it lies in seat 1's view where it lay in seat 0's.
         action = state.last
@@ -136,7 +136,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 @rule
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     """The free cells; and to swap, for the second player's first move."""
-    size = params.size
+    size = params.side
     for row in range(size):
         for column in range(size):
             taken = (state.stones[seat, row] >> column) | (state.stones[1 - seat, column] >> row)
@@ -172,7 +172,7 @@ def hex_game(size: int = 11, *, swap: bool = False) -> Game:
         state_fields=[
             ("stones", *rows), ("joined", *rows), ("played", "i2"), ("last", "i2"), ("turn", "i1"), ("outcome", "i1"),
         ],
-        params=make_params([("size", "i4"), ("swap", "u1")], {"size": size, "swap": swap}),
+        params=make_params([("side", "i4"), ("swap", "u1")], {"side": size, "swap": swap}),
         observation_space=planes(size, size),
         action_space=spaces.Discrete(size * size + swap),
         reset=reset,
@@ -203,14 +203,14 @@ def _last(state: Any, size: int) -> tuple[int, int] | None:
 
 def _text(state: Any, params: Any) -> str:
     """X joins top and bottom, O left and right."""
-    size = int(params.size)
+    size = int(params.side)
     rows = ["".join("XO."[_stone(state, row, column)] for column in range(size)) for row in range(size)]
     return board_text(rows, title(state, ("X", "O")), slant=1)
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """Hexagons between two red and two blue sides; a dot marks the last stone."""
-    size = int(params.size)
+    size = int(params.side)
     radius = 24.0 if size <= 14 else 17.0
     wide, high = math.sqrt(3) * radius, 1.5 * radius
     left, top = 46 + wide / 2, 50 + radius

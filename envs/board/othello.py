@@ -65,7 +65,7 @@ def from_both_ends(stones: Any, between: Any, by: Any, longest: Any) -> Any:
 def moves_of(own: Any, other: Any, params: Any) -> Any:
     """The cells on which a side may play, as a set of bits."""
     inner = other & params.inner  # a row that goes sideways does not pass the board's left and right edges
-    size, longest = np.uint64(params.size), params.size - 3
+    size, longest = np.uint64(params.side), params.side - 3
     found = from_both_ends(own, inner, ONE, longest)
     found |= from_both_ends(own, other, size, longest)
     found |= from_both_ends(own, inner, size + ONE, longest)
@@ -92,7 +92,7 @@ def enclosed(cell: Any, own: Any, between: Any, by: Any, longest: Any) -> Any:
 def turned_by(cell: Any, own: Any, other: Any, params: Any) -> Any:
     """All stones that a new stone encloses, as a set of bits."""
     inner = other & params.inner
-    size, longest = np.uint64(params.size), params.size - 3
+    size, longest = np.uint64(params.side), params.side - 3
     found = enclosed(cell, own, inner, ONE, longest)
     found |= enclosed(cell, own, other, size, longest)
     found |= enclosed(cell, own, inner, size + ONE, longest)
@@ -113,7 +113,7 @@ def count(stones: Any) -> Any:
 @rule
 def reset(state: Any, params: Any) -> None:
     """Four stones in the middle."""
-    size = params.size
+    size = params.side
     place = np.uint64((size // 2 - 1) * (size + 1))  # the upper left cell of the four
     state.stones[0] = (np.uint64(2) | (ONE << np.uint64(size))) << place
     state.stones[1] = (ONE | (np.uint64(2) << np.uint64(size))) << place
@@ -128,7 +128,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     mover = state.turn
     action = actions[mover]
     own, other = state.stones[mover], state.stones[1 - mover]
-    if action < params.size * params.size:
+    if action < params.side * params.side:
         cell = ONE << np.uint64(action)
         turned = turned_by(cell, own, other, params)
         own |= cell | turned
@@ -167,7 +167,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 @rule
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     """The cells where a stone encloses another, or else the pass."""
-    cells = params.size * params.size
+    cells = params.side * params.side
     for cell in range(cells):
         out[cell] = (state.moves >> np.uint64(cell)) & ONE != ZERO
     out[cells] = state.moves == ZERO
@@ -191,9 +191,9 @@ def othello(size: int = 8) -> Game:
         seats=2,
         state_fields=[("stones", "u8", (2,)), ("moves", "u8"), ("turn", "i1"), ("outcome", "i1"), ("last", "i1")],
         params=make_params(
-            [("full", "u8"), ("inner", "u8"), ("size", "i4")],
+            [("full", "u8"), ("inner", "u8"), ("side", "i4")],
             {"full": np.uint64(2 ** (size * size) - 1), "inner": np.uint64(sum(1 << cell for cell in cells)),
-             "size": size},
+             "side": size},
         ),
         observation_space=planes(size, size),
         action_space=spaces.Discrete(size * size + 1),
@@ -222,14 +222,14 @@ def _title(state: Any) -> str:
 
 
 def _text(state: Any, params: Any) -> str:
-    size = int(params.size)
+    size = int(params.side)
     rows = ["".join("XO."[_stone(state, size * row + column)] for column in range(size)) for row in range(size)]
     return board_text(rows, _title(state).replace("black", "X").replace("white", "O"))
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """A green board; a yellow dot marks the last stone, small dots where the seat to move may play."""
-    size, cell, left, top = int(params.size), 54, 42, 42
+    size, cell, left, top = int(params.side), 54, 42, 42
     side = size * cell
     canvas = Canvas(2 * left + side, top + side + 44)
     canvas.pen.rectangle([left - 4, top - 4, left + side + 4, top + side + 4], fill=EBONY)

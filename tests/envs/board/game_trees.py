@@ -56,8 +56,12 @@ class Tree:
                 yield chosen, played, self.copies.states[: len(chosen)].copy()
 
     def perft(self, depth: int) -> list[int]:
-        """The number of positions after 1, 2, ... plies, ended games having none; the last from masks only."""
-        counts, self.ends = [0] * depth, np.zeros(4, np.int64)
+        """The number of positions after 1, 2, ... plies, where ended games have none; the last by masks only.
+
+        ``ended`` holds the positions in which games ended, by ply, without the last.
+        """
+        counts = [0] * depth
+        self.ended: list[Any] = [[] for _ in range(depth)]
 
         def visit(states: Any, ply: int) -> None:
             if ply == depth:
@@ -66,10 +70,11 @@ class Tree:
                 return
             for _, _, after in self.children(states):
                 counts[ply - 1] += len(after)
-                self.ends += np.bincount(after["outcome"], minlength=4)
+                self.ended[ply].append(after[after["outcome"] != 0])
                 visit(after, ply + 1)
 
         visit(self.root(), 1)
+        self.ended = [np.concatenate(parts) if parts else self.root()[:0] for parts in self.ended]
         return counts
 
     def levels(self, plies: int = 10**9) -> Iterator[tuple[Any, list[Any]]]:
