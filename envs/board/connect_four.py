@@ -37,7 +37,16 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.board.common import (
-    DRAWN, ROW_CELLS, Symmetries, acts, begin, board_text, label_columns, planes, title, win,
+    DRAWN,
+    ROW_CELLS,
+    Symmetries,
+    acts,
+    begin,
+    board_text,
+    label_columns,
+    planes,
+    title,
+    win,
 )  # fmt: skip
 from mlbits.envs.core.drawing import BLUE, PAPER, RED, YELLOW, Canvas
 from mlbits.envs.core.game import Game, make_params

@@ -42,7 +42,16 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.board.common import (
-    LETTERS, Symmetries, acts, begin, board_text, cell_names, cell_symmetries, planes, title, win,
+    LETTERS,
+    Symmetries,
+    acts,
+    begin,
+    board_text,
+    cell_names,
+    cell_symmetries,
+    planes,
+    title,
+    win,
 )  # fmt: skip
 from mlbits.envs.core.drawing import BLUE, GRID, INK, PAPER, RED, Canvas
 from mlbits.envs.core.game import Game, make_params

@@ -38,7 +38,17 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.board.common import (
-    DRAWN, acts, begin, board_text, cell_names, label_columns, label_rows, planes, square_symmetries, title, win,
+    DRAWN,
+    acts,
+    begin,
+    board_text,
+    cell_names,
+    label_columns,
+    label_rows,
+    planes,
+    square_symmetries,
+    title,
+    win,
 )  # fmt: skip
 from mlbits.envs.core.drawing import INK, PAPER, YELLOW, Canvas
 from mlbits.envs.core.errors import GameError

@@ -35,7 +35,17 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.board.common import (
-    DRAWN, acts, begin, board_text, cell_names, label_columns, label_rows, planes, square_symmetries, title, win,
+    DRAWN,
+    acts,
+    begin,
+    board_text,
+    cell_names,
+    label_columns,
+    label_rows,
+    planes,
+    square_symmetries,
+    title,
+    win,
 )  # fmt: skip
 from mlbits.envs.core.drawing import BLUE, GREY, RED, YELLOW, Canvas
 from mlbits.envs.core.game import Game, make_params
@@ -44,7 +54,10 @@ from mlbits.envs.core.rules import rule
 SIZE = 3
 FULL = 0b111_111_111
 # Sets of cells, one bit per cell: rows, columns, diagonals.
-LINES = (0b000_000_111, 0b000_111_000, 0b111_000_000, 0b001_001_001, 0b010_010_010, 0b100_100_100, 0b100_010_001, 0b001_010_100)  # fmt: skip
+LINES = (
+    0b000_000_111, 0b000_111_000, 0b111_000_000, 0b001_001_001, 0b010_010_010, 0b100_100_100,
+    0b100_010_001, 0b001_010_100,
+)  # fmt: skip
 
 
 @rule

@@ -85,13 +85,13 @@ def test_a_full_board_is_a_draw():
 def test_observations_masks_and_text_by_hand():
     batch, _ = play(ID, "d d d a d d d")
     own, other = batch.obs[0, 0, 0], batch.obs[0, 0, 1]
-    assert own.nonzero().tolist() == [[0, 3], [1, 3], [3, 3], [5, 3]]
-    assert other.nonzero().tolist() == [[2, 3], [4, 3], [5, 0]]
+    assert own.nonzero().tolist() == [[0, 3], [2, 3], [3, 3], [5, 3]]
+    assert other.nonzero().tolist() == [[1, 3], [4, 3], [5, 0]]
     assert batch.obs[0, 0, 2].tolist() == [[0] * 7] * 6
     assert batch.obs[0, 1].tolist() == [other.tolist(), own.tolist(), [[1] * 7] * 6]
     assert batch.legal_mask[0, 1].tolist() == [True, True, True, False, True, True, True]
-    rows = ["a b c d e f g", ". . . X . . .", ". . . X . . .", ". . . O . . .", ". . . X . . .", ". . . O . . .", "O . . X . . ."]
-    assert batch.render("ansi") == "\n".join([*rows, "O to move"]) + "\n"
+    column = [". . . X . . .", ". . . O . . .", ". . . X . . .", ". . . X . . .", ". . . O . . .", "O . . X . . ."]
+    assert batch.render("ansi") == "\n".join(["a b c d e f g", *column, "O to move"]) + "\n"
     with pytest.raises(IllegalActionError, match="seat 1 in ConnectFour: got 3"):
         batch.step(torch.tensor([[0, 3]]))
 

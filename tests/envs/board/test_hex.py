@@ -97,7 +97,9 @@ def test_each_seat_sees_its_goal_from_top_to_bottom():
     assert names[0][1] == "b1" and names[1][1] == "a2"
     free = {names[1][k] for k in batch.legal_mask[0, 1].nonzero().ravel()}
     assert free == set(names[0]) - {"b1", "a3", "c3"}
-    assert batch.render("ansi") == "   a b c d\n1 . X . .\n 2 . . . .\n  3 O . X .\n   4 . . . .\nO to move\n".replace("   a", "  a")
+    assert batch.render("ansi") == "   a b c d\n1 . X . .\n 2 . . . .\n  3 O . X .\n   4 . . . .\nO to move\n".replace(
+        "   a", "  a"
+    )
 
 
 def test_the_swap_takes_the_first_stone_over_mirrored():
@@ -106,7 +108,13 @@ def test_the_swap_takes_the_first_stone_over_mirrored():
     assert names[1][16] == "swap"
     assert batch.legal_mask[0, 1].sum() == 16  # 15 free cells, and the swap
     batch, _ = play(ID, "b1 swap", size=4, swap=True)
-    assert batch.render("ansi").splitlines()[1:] == ["1 . . . .", " 2 O . . .", "  3 . . . .", "   4 . . . .", "X to move"]
+    assert batch.render("ansi").splitlines()[1:] == [
+        "1 . . . .",
+        " 2 O . . .",
+        "  3 . . . .",
+        "   4 . . . .",
+        "X to move",
+    ]
     assert not batch.legal_mask[0, 0, 16]
     assert batch.legal_mask[0, 0].sum() == 15
     assert batch.obs[0, 1, 0].nonzero().tolist() == [[0, 1]]
