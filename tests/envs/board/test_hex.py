@@ -10,24 +10,25 @@ from tests.envs.board.game_trees import Tree
 from tests.envs.board.play import play, result
 
 ID = "mlbits/Hex-v0"
+# Each size compiles for some seconds.
+SMALL = [pytest.param(1, "1", marks=pytest.mark.slow), pytest.param(2, "01/10", marks=pytest.mark.slow)]
 
 
 def test_games_are_counted():
     assert Tree(ID, size=3).perft(10) == [9, 72, 504, 3024, 15120, 54720, 146880, 207360, 120960, 0]
 
 
-@pytest.mark.parametrize(("size", "openings"), [(1, "1"), (2, "01/10"), (3, "001/111/100")])
+@pytest.mark.parametrize(("size", "openings"), [*SMALL, (3, "001/111/100")])
 def test_the_first_player_wins_by_exactly_the_known_openings(size, openings):
     values, of_moves = Tree(ID, size=size).values()
     assert values[0].tolist() == [1]
     assert of_moves[0].tolist() == [[1 if won == "1" else -1 for won in openings.replace("/", "")]]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_with_the_swap_the_second_player_wins(size):
-    values, of_moves = Tree(ID, size=size, swap=True).values()
+def test_with_the_swap_the_second_player_wins():
+    values, of_moves = Tree(ID, size=3, swap=True).values()
     assert values[0].tolist() == [-1]
-    assert np.isnan(of_moves[0][0]).tolist() == [False] * size**2 + [True]  # nothing to swap at the start
+    assert np.isnan(of_moves[0][0]).tolist() == [False] * 9 + [True]  # nothing to swap at the start
 
 
 def joined(cells, size):
@@ -44,7 +45,7 @@ def joined(cells, size):
     return any(row == size - 1 for row, _ in reached)
 
 
-@pytest.mark.parametrize("size", [4, 11, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [3, 11, pytest.param(20, marks=pytest.mark.slow)])
 def test_random_games_end_with_the_first_chain(size):
     """After every move, the boards agree with a search through all stones; and there is always a winner."""
     games = 12
@@ -82,12 +83,12 @@ def test_chains_by_hand(moves, wanted):
 
 
 def test_a_chain_closes_in_its_middle():
-    assert result(ID, "a1 e1 a2 e2 a4 e3 a5 d1 a3", size=5) == [1, -1]
-    assert result(ID, "a5 a1 e5 b1 d5 d1 c5 e1 a4 c1", size=5) == [-1, 1]
+    assert result(ID, "a1 e1 a2 e2 a4 e3 a5 d1 a3", size=5, swap=True) == [1, -1]
+    assert result(ID, "a5 a1 e5 b1 d5 d1 c5 e1 a4 c1", size=5, swap=True) == [-1, 1]
 
 
 def test_each_seat_sees_its_goal_from_top_to_bottom():
-    batch, _ = play(ID, "b1 a3 c3", size=4)
+    batch, _ = play(ID, "b1 a3 c3", size=5, swap=True)
     assert batch.obs[0, 0, 0].nonzero().tolist() == [[0, 1], [2, 2]]
     assert batch.obs[0, 0, 1].nonzero().tolist() == [[2, 0]]
     assert batch.obs[0, 1, 0].nonzero().tolist() == [[0, 2]]  # a3, mirrored
@@ -96,34 +97,28 @@ def test_each_seat_sees_its_goal_from_top_to_bottom():
     names = batch.game.layout["moves"]
     assert names[0][1] == "b1" and names[1][1] == "a2"
     free = {names[1][k] for k in batch.legal_mask[0, 1].nonzero().ravel()}
-    assert free == set(names[0]) - {"b1", "a3", "c3"}
-    assert batch.render("ansi") == "   a b c d\n1 . X . .\n 2 . . . .\n  3 O . X .\n   4 . . . .\nO to move\n".replace(
-        "   a", "  a"
-    )
+    assert free == set(names[0]) - {"b1", "a3", "c3", "swap"}
+    rows = "1 . X . . .\n 2 . . . . .\n  3 O . X . .\n   4 . . . . .\n    5 . . . . .\n"
+    assert batch.render("ansi") == f"  a b c d e\n{rows}O to move\n"
 
 
 def test_the_swap_takes_the_first_stone_over_mirrored():
-    batch, _ = play(ID, "b1", size=4, swap=True)
+    batch, _ = play(ID, "b1", size=5, swap=True)
     names = batch.game.layout["moves"]
-    assert names[1][16] == "swap"
-    assert batch.legal_mask[0, 1].sum() == 16  # 15 free cells, and the swap
-    batch, _ = play(ID, "b1 swap", size=4, swap=True)
-    assert batch.render("ansi").splitlines()[1:] == [
-        "1 . . . .",
-        " 2 O . . .",
-        "  3 . . . .",
-        "   4 . . . .",
-        "X to move",
-    ]
-    assert not batch.legal_mask[0, 0, 16]
-    assert batch.legal_mask[0, 0].sum() == 15
+    assert names[1][25] == "swap"
+    assert batch.legal_mask[0, 1].sum() == 25  # 24 free cells, and the swap
+    batch, _ = play(ID, "b1 swap", size=5, swap=True)
+    rows = "1 . . . . .\n 2 O . . . .\n  3 . . . . .\n   4 . . . . .\n    5 . . . . .\n"
+    assert batch.render("ansi") == f"  a b c d e\n{rows}X to move\n"
+    assert not batch.legal_mask[0, 0, 25]
+    assert batch.legal_mask[0, 0].sum() == 24
     assert batch.obs[0, 1, 0].nonzero().tolist() == [[0, 1]]
     assert not batch.obs[0, 0, 0].any()
-    batch, _ = play(ID, "b1 c3", size=4, swap=True)
-    assert not batch.legal_mask[0, :, 16].any()
-    # What was joined goes along: blue's a2, then from left to right.
-    assert result(ID, "b1 swap d4 b2 d3 c2 d1 d2", size=4, swap=True) == [-1, 1]
-    assert result(ID, "b1 swap b2 a4 b3 c4 b4", size=4, swap=True) is None, "red's b1 is gone"
+    batch, _ = play(ID, "b1 c3", size=5, swap=True)
+    assert not batch.legal_mask[0, :, 25].any()
+    # What was joined goes along: a2 is joined to blue's left side, and red's b1 to nothing any more.
+    assert result(ID, "b1 swap e4 b2 e3 c2 d1 d2 d3 e2", size=5, swap=True) == [-1, 1]
+    assert result(ID, "b1 swap b2 a4 b3 c4 b4 d4 b5", size=5, swap=True) is None
 
 
 def test_the_last_stone_has_a_dot():
@@ -149,8 +144,17 @@ def test_bad_settings_are_refused(settings, message):
         mlbits.make_game(ID, **settings)
 
 
-def test_the_largest_board_is_played_and_drawn():
+def test_the_largest_board_is_drawn():
+    game = mlbits.make_game(ID, size=26)
+    state = np.zeros(1, game.state_dtype).view(np.recarray)[0]
+    state.last = -1
+    state.stones[1, 25] = 1 << 25
+    assert game.text(state, game.params.view(np.recarray)[0]).splitlines()[26].endswith("26" + " ." * 25 + " O")
+    assert game.draw(state, game.params.view(np.recarray)[0]).shape[1] < 1400
+
+
+@pytest.mark.slow
+def test_the_largest_board_is_played():
     batch = mlbits.make_batch(ID, 1, size=26, autoreset="disabled")
     step = batch.step(torch.tensor([[26 * 25 + 25, 0]]))
     assert batch.obs[0, 0, 0, 25, 25] == 1 and not step.terminated.any()
-    assert batch.render().shape[1] < 1400

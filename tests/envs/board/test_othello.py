@@ -17,9 +17,10 @@ PERFT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("size", "depth"), [(4, 12), (6, 8), (8, 8), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((6, 9), (8, 10)))]
-)  # fmt: skip
+SLOW = [pytest.param(size, depth, marks=pytest.mark.slow) for size, depth in ((6, 9), (8, 10))]
+
+
+@pytest.mark.parametrize(("size", "depth"), [(4, 12), (6, 8), (8, 8), *SLOW])
 def test_games_are_counted(size, depth):
     """The known counts let a side that cannot move pass once more where neither can, on a board with free cells."""
     tree = Tree(ID, size=size)

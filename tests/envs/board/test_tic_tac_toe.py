@@ -1,5 +1,7 @@
 """Tic-tac-toe: its whole tree, its value, every line, and a game by hand."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -37,10 +39,8 @@ def test_perfect_play_is_a_draw_on_5478_positions():
 def test_either_seat_wins_by_every_line(line, seat):
     own = line.split()
     free = [f"{column}{row}" for row in "123" for column in "abc" if f"{column}{row}" not in own]
-    # The other's marks: three cells that are no line.
-    others = next(
-        [a, b, c] for a in free for b in free for c in free if a < b < c and not any(set(one.split()) == {a, b, c} for one in LINES)
-    )  # fmt: skip
+    no_line = (three for three in combinations(free, 3) if not any(set(one.split()) == set(three) for one in LINES))
+    others = next(no_line)
     moves = zip(own, others, strict=True) if seat == 0 else zip(others, own, strict=True)
     names = [name for pair in moves for name in pair][: 5 + seat]
     assert result(ID, " ".join(names[:-1])) is None
