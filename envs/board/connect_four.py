@@ -36,7 +36,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.board.common import (
+from mlbits.envs.board.conventions import (
     DRAWN,
     ROW_CELLS,
     Symmetries,

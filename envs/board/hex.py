@@ -41,7 +41,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.board.common import (
+from mlbits.envs.board.conventions import (
     LETTERS,
     Symmetries,
     acts,

@@ -6,7 +6,7 @@ import torch
 
 import mlbits
 from mlbits.agents.networks.features import observation_kind
-from mlbits.envs.board.common import square_symmetries
+from mlbits.envs.board.conventions import square_symmetries
 
 GAMES = [
     ("mlbits/TicTacToe-v0", {}, 8), ("mlbits/ConnectFour-v0", {}, 2), ("mlbits/Othello-v0", {"size": 6}, 8),
