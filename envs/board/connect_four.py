@@ -37,8 +37,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
+    BYTE_CELLS,
     DRAWN,
-    ROW_CELLS,
     Symmetries,
     acts,
     begin,
@@ -53,12 +53,12 @@ from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
 
 ROWS, COLUMNS = 6, 7
-# Bit 8 * height + column of a set of stones; the eighth bit of each row stays empty, so that no line wraps around.
-WIDE = COLUMNS + 1
-TOP = ROWS - 1
-COLUMN = sum(1 << WIDE * height for height in range(ROWS))  # the cells of column 0
-ROW = (1 << COLUMNS) - 1  # the lowest cells
-FULL = COLUMN * ROW
+CELLS = ROWS * COLUMNS
+# Bit 7 * row + column of a set of stones, row 0 at the top: the order of the observation's cells.
+COLUMN = sum(1 << COLUMNS * row for row in range(ROWS))  # the cells of column 0
+FULL = (1 << CELLS) - 1
+# Where a line to the right, or down to the right, may begin (columns a to d), and one down to the left (d to g).
+LEFT, RIGHT = COLUMN * 0b0001111, COLUMN * 0b1111000
 EDGE, DARK_RED, DARK_YELLOW = (26, 80, 162), (160, 46, 40), (196, 146, 34)  # of holes and stones
 
 
@@ -66,14 +66,14 @@ EDGE, DARK_RED, DARK_YELLOW = (26, 80, 162), (160, 46, 40), (196, 146, 34)  # of
 def four(stones: Any) -> Any:
     """Whether a set of stones has four in a line."""
     level = stones & (stones >> 1)
-    up = stones & (stones >> WIDE)
-    rising = stones & (stones >> (WIDE + 1))
-    falling = stones & (stones >> (WIDE - 1))
+    down = stones & (stones >> COLUMNS)
+    falling = stones & (stones >> (COLUMNS + 1))
+    rising = stones & (stones >> (COLUMNS - 1))
     return (
-        (level & (level >> 2))
-        | (up & (up >> 2 * WIDE))
-        | (rising & (rising >> 2 * (WIDE + 1)))
-        | (falling & (falling >> 2 * (WIDE - 1)))
+        (level & (level >> 2) & LEFT)
+        | (down & (down >> 2 * COLUMNS))
+        | (falling & (falling >> 2 * (COLUMNS + 1)) & LEFT)
+        | (rising & (rising >> 2 * (COLUMNS - 1)) & RIGHT)
     ) != 0
 
 
@@ -92,7 +92,7 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     mover = state.turn
     taken = state.stones[0] | state.stones[1]
     free = ~taken & (COLUMN << actions[mover])
-    cell = free & -free  # the lowest
+    cell = free & ~(free >> COLUMNS)  # the lowest: free cells of a column are its upper ones
     own = state.stones[mover] | cell
     state.stones[mover] = own
     state.last = actions[mover]
@@ -107,28 +107,32 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 
 
 @rule
+def write_cells(stones: Any, out: Any, start: Any) -> None:
+    """Write a set of stones as 42 cells, eight at a time."""
+    for k in range(CELLS // 8):
+        byte = (stones >> 8 * k) & 255
+        for cell in range(8):
+            out[start + 8 * k + cell] = BYTE_CELLS[byte, cell]
+    out[start + CELLS - 2] = (stones >> (CELLS - 2)) & 1
+    out[start + CELLS - 1] = stones >> (CELLS - 1)
+
+
+@rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     """Own stones, the other's, the turn."""
-    own, other, turn = state.stones[seat], state.stones[1 - seat], state.turn == seat
-    for row in range(ROWS):
-        cells = (own >> (WIDE * (TOP - row))) & ROW
-        for column in range(COLUMNS):
-            out[0, row, column] = ROW_CELLS[cells, column]
-    for row in range(ROWS):
-        cells = (other >> (WIDE * (TOP - row))) & ROW
-        for column in range(COLUMNS):
-            out[1, row, column] = ROW_CELLS[cells, column]
-    for row in range(ROWS):
-        for column in range(COLUMNS):
-            out[2, row, column] = turn
+    turn, cells = state.turn == seat, out.flat
+    write_cells(state.stones[seat], cells, 0)
+    write_cells(state.stones[1 - seat], cells, CELLS)
+    for k in range(CELLS):
+        cells[2 * CELLS + k] = turn
 
 
 @rule
 def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     """The columns whose top cell is free."""
-    top = (state.stones[0] | state.stones[1]) >> (WIDE * TOP)
+    taken = state.stones[0] | state.stones[1]
     for column in range(COLUMNS):
-        out[column] = (top >> column) & 1 == 0
+        out[column] = (taken >> column) & 1 == 0
 
 
 def symmetries() -> Symmetries:
@@ -160,7 +164,7 @@ def connect_four() -> Game:
 
 def _stone(state: Any, row: int, column: int) -> int:
     """The seat whose stone lies in a cell (row 0 at the top), or -1."""
-    place = WIDE * (TOP - row) + column
+    place = COLUMNS * row + column
     return next((seat for seat in (0, 1) if int(state.stones[seat]) >> place & 1), -1)
 
 

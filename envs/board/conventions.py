@@ -42,8 +42,8 @@ def begin(state: Any) -> None:
     state.outcome = OPEN
 
 
-# The eight cells of a row as 0 and 1, by its eight bits: looked up and copied, a row costs two instructions.
-ROW_CELLS = np.array([[bits >> column & 1 for column in range(8)] for bits in range(256)], np.uint8)
+# Eight cells as 0 and 1, by their eight bits: looked up and copied, they cost two instructions.
+BYTE_CELLS = np.array([[bits >> cell & 1 for cell in range(8)] for bits in range(256)], np.uint8)
 
 
 @rule

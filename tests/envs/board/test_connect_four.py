@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mlbits
-from mlbits.envs.board.connect_four import COLUMNS, ROWS, WIDE, four
+from mlbits.envs.board.connect_four import COLUMNS, ROWS, four
 from mlbits.envs.core.errors import IllegalActionError
 from tests.envs.board.game_trees import Tree
 from tests.envs.board.play import play, result
@@ -34,7 +34,7 @@ def lines():
 
 
 def bits(cells):
-    return sum(1 << WIDE * row + column for row, column in cells)
+    return sum(1 << COLUMNS * (ROWS - 1 - row) + column for row, column in cells)
 
 
 def test_exactly_the_69_lines_of_four_win():
