@@ -87,6 +87,15 @@ def test_a_chain_closes_in_its_middle():
     assert result(ID, "a5 a1 e5 b1 d5 d1 c5 e1 a4 c1", size=5, swap=True) == [-1, 1]
 
 
+def test_a_chain_may_go_up_on_its_way_down():
+    red, blue = "a1 a2 a3 a4 b4 c4 d3 e3 e4 e5".split(), "b1 c1 d1 e1 b2 c2 d2 e2 b3".split()
+    moves = [name for pair in zip(red, blue, strict=False) for name in pair]
+    assert result(ID, " ".join(moves), size=5, swap=True) is None
+    assert result(ID, " ".join([*moves, red[-1]]), size=5, swap=True) == [1, -1]
+    # d4 and c3 are not neighbours.
+    assert result(ID, "e1 a1 e2 b1 e3 c1 d4 d1 c3 a2 b4 b2 b5", size=5, swap=True) is None
+
+
 def test_each_seat_sees_its_goal_from_top_to_bottom():
     batch, _ = play(ID, "b1 a3 c3", size=5, swap=True)
     assert batch.obs[0, 0, 0].nonzero().tolist() == [[0, 1], [2, 2]]
