@@ -34,6 +34,7 @@ from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 
 FOLDER = Path(__file__).parent / "pictures"
 STEPS, SEED = 5, 1
+LONGER = {"mlbits/ConnectFour-v0": 18, "mlbits/Othello-v0": 24, "mlbits/Hex-v0": 40}  # boards with more to see
 DISCOUNT = 0.95
 AUTUMN = {
     "AUSTRIA": ["A SER S F ALB - GRE", "F ALB - GRE", "A VIE H"],
@@ -68,7 +69,7 @@ def main() -> None:
 def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:
     """A copy after random legal moves, or at the end of its episode where that comes sooner."""
     batch = mlbits.make_batch(env_id, 1, seed=SEED, autoreset="disabled")
-    for _ in range(STEPS):
+    for _ in range(LONGER.get(env_id, STEPS)):
         batch.step(batch.sample_actions())
     return batch.render()
 

@@ -75,6 +75,10 @@ def register_all() -> None:
     )
     register("mlbits/Blotto-v0", "mlbits.envs.blotto:blotto", summary="divide coins among fields; most fields wins")
     register("mlbits/Goofspiel-v0", "mlbits.envs.goofspiel:goofspiel", summary="bid cards for prizes, simultaneously")
+    register("mlbits/TicTacToe-v0", "mlbits.envs.board.tic_tac_toe:tic_tac_toe", summary="three in a line")
+    register("mlbits/ConnectFour-v0", "mlbits.envs.board.connect_four:connect_four", summary="four in a line")
+    register("mlbits/Othello-v0", "mlbits.envs.board.othello:othello", summary="enclose stones to turn them over")
+    register("mlbits/Hex-v0", "mlbits.envs.board.hex:hex_game", summary="join your two sides; never a draw")
     register(
         "mlbits/SimilarityPD-v0",
         "mlbits.envs.similarity_pd:similarity_pd",
