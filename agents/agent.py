@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.game import Game
 
 
 class AgentError(MlbitsError, ValueError):
@@ -42,11 +44,37 @@ class Decision(NamedTuple):
         action: the environment's action, [N] int64, [N, k] int64 or [N, k] float32.
         sample: the draw before it was scaled and clipped, used in learning (else the action itself).
         log_prob: log probability (density) of ``sample``, [N]; None for agents that learn without it.
+        notes: what the agent wants back with this step when it learns, by name, [N, ...]; None for nothing.
     """
 
     action: Tensor
     sample: Tensor
     log_prob: Tensor | None
+    notes: Mapping[str, Tensor] | None = None
+
+
+class Positions(NamedTuple):
+    """The positions behind N rows of observations, for agents that plan: states that rules can continue.
+
+    Attributes:
+        game: the game; its rules step the states.
+        params: its parameters, a structured array [1] for all copies or [B] for one each.
+        states: the states of the rows' copies, uint8 [N, state bytes] on the batch's device; a copy.
+        copy: numbers of the rows' copies, int64 [N].
+        seat: the rows' seats, int64 [N].
+        acts: bool [N], which rows have a decision; the others pass.
+        obs: [N, ...] or a dict of those.
+        legal_mask: bool [N, A], or None.
+    """
+
+    game: Game
+    params: np.ndarray
+    states: Tensor
+    copy: Tensor
+    seat: Tensor
+    acts: Tensor
+    obs: Any
+    legal_mask: Tensor | None
 
 
 class RolloutSpec(NamedTuple):
@@ -78,6 +106,20 @@ class ReplaySpec(NamedTuple):
     priority_exponent: float = 0.0
 
 
+class OutcomeSpec(NamedTuple):
+    """The experience that an agent asks for which learns from outcomes: finished episodes, kept by the loop.
+
+    Attributes:
+        num_steps: steps of each copy between two calls of ``learn``.
+        capacity: number of positions kept, over copies and seats.
+        discount: of the rewards in an outcome, per step of the environment.
+    """
+
+    num_steps: int
+    capacity: int
+    discount: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """T steps of B copies with P seats. Steps at which ``active`` is False are not the learner's.
@@ -99,6 +141,7 @@ class Rollout:
             elsewhere); None if no decision waits.
         carried: bool [B, P], seats for which row 0 is not a step, but the decision that was open at the end of the
             previous rollout, made by the policy of that time (see below); None if row 0 is an ordinary step.
+        notes: the notes of the learner's decisions by name, [T, B, P, ...] (0 where it made none); None if it has none.
 
     In games in which seats wait for their turns, windows of ongoing play hold only settled decisions
     (:mod:`~mlbits.agents.maths.open_decisions`): for a seat that still waits when the window ends, its last decision is
@@ -120,6 +163,7 @@ class Rollout:
     last_active: Tensor | None = None
     final_active: Tensor | None = None
     carried: Tensor | None = None
+    notes: Mapping[str, Tensor] | None = None
 
     def of_copies(self, first: int, last: int) -> Rollout:
         """The part of copies ``first`` to ``last`` - 1, without copying."""
@@ -141,6 +185,7 @@ class Rollout:
             last_active=None if self.last_active is None else self.last_active[ends],
             final_active=None if self.final_active is None else self.final_active[steps],
             carried=None if self.carried is None else self.carried[ends],
+            notes=None if self.notes is None else {name: note[steps] for name, note in self.notes.items()},
         )
 
     def flatten(self) -> FlatRows:
@@ -191,6 +236,9 @@ class FlatRows:
 class Agent(Protocol):
     """The methods that the training loop calls.
 
+    An agent that plans has, beside ``act`` or in its place, ``plan(positions, generator, *, greedy=False) -> Decision``
+    (:class:`Positions`), which is then called instead; its registry entry says so (``plans``).
+
     Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent
     with Discrete actions: pi(a|s), float64 [N, A].
 
@@ -199,7 +247,7 @@ class Agent(Protocol):
     """
 
     @property
-    def experience(self) -> RolloutSpec | ReplaySpec | None:
+    def experience(self) -> RolloutSpec | ReplaySpec | OutcomeSpec | None:
         """The experience that :meth:`learn` needs."""
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from mlbits.envs.core.game import Game
 from mlbits.envs.core.order_space import OrderSpace
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.origins import caller, import_name, importable_name
@@ -30,6 +31,8 @@ class AgentEntry:
             too.
         observations: the kinds of observation space that it handles.
         bot: whether it plays without any training.
+        plans: whether it looks ahead by the game's rules; it is then made with ``game=``, and is for mlbits' own games
+            only.
         trainer: the module that trains it; see :mod:`mlbits.selfplay.training`.
     """
 
@@ -40,6 +43,7 @@ class AgentEntry:
     actions: tuple[str, ...] = ("discrete", "multi_discrete", "continuous")
     observations: tuple[str, ...] = ("index", "indices", "vector", "image", "dict")
     bot: bool = False
+    plans: bool = False
     trainer: str = "mlbits.selfplay.loop"
 
     def config_class(self) -> Any:
@@ -47,12 +51,28 @@ class AgentEntry:
         return import_name(self.module, self.config)
 
     def make(
-        self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, seed: int, device: Any
+        self,
+        config: Any,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        seed: int,
+        device: Any,
+        game: Game | None = None,
     ) -> Any:
         """Make an agent for one seat's spaces.
 
+        Args:
+            config: its settings.
+            observation_space: one seat's observations.
+            action_space: one seat's actions.
+            seed: of the initial weights.
+            device: where it lives.
+            game: the game to be played, for agents that plan; None for an environment that is not one of mlbits' own.
+
         Raises:
-            AgentError: if the agent does not support the spaces; the message lists the agents that do.
+            AgentError: if the agent does not support the spaces; the message lists the agents that do. Also if it plans
+                and there is no game.
             GameError: if no agent supports them.
         """
         from mlbits.agents.agent import AgentError
@@ -68,7 +88,11 @@ class AgentEntry:
                     f"Agents for {got[-1].replace('_', '-')} {what}s: {', '.join(able) or 'none'}"
                 )
         agent_class = import_name(self.module, self.agent)
-        return agent_class(config, observation_space, action_space, seed=seed, device=device)
+        if not self.plans:
+            return agent_class(config, observation_space, action_space, seed=seed, device=device)
+        if game is None:
+            raise AgentError(f"{self._name()}: plans by a game's rules; wanted one of mlbits' own games (mlbits/...)")
+        return agent_class(config, game, seed=seed, device=device)
 
     def _name(self) -> str:
         return next((name for name, entry in AGENTS.items() if entry is self), self.agent)
@@ -132,8 +156,15 @@ def bot_names() -> list[str]:
     return [name for name, entry in AGENTS.items() if entry.bot]
 
 
-def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any], *, device: Any) -> Any:
-    """Make a bot with its default settings.
+def make_bot(
+    name: str,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    device: Any,
+    game: Game | None = None,
+) -> Any:
+    """Make a bot with its default settings; a bot that plans needs the game.
 
     Raises:
         UnknownIdError: for an unknown name; the message suggests the nearest known one.
@@ -144,7 +175,7 @@ def make_bot(name: str, observation_space: gym.Space[Any], action_space: gym.Spa
     entry = agent_entry(name)
     if not entry.bot:
         raise AgentError(f"opponents: got {name}, which has not been trained; wanted a bot ({', '.join(bot_names())})")
-    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device)
+    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device, game=game)
 
 
 def register_agent(name: str, entry: AgentEntry) -> None:

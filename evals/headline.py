@@ -110,7 +110,13 @@ def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
     found: dict[str, Agent | Sequence[Agent]] = {}
     for name in bot_names():
         try:
-            bot = make_bot(name, batch.observation_space, batch.action_space, device=batch.device)
+            bot = make_bot(
+                name,
+                batch.observation_space,
+                batch.action_space,
+                device=batch.device,
+                game=getattr(batch, "game", None),
+            )
         except MlbitsError:
             continue
         if len(found) == 2:

@@ -9,7 +9,7 @@ row in front of its steps (:mod:`~mlbits.agents.maths.open_decisions`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,11 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import ReplaySpec, Rollout, RolloutSpec, pick, prefixed, rows, unprefixed
+from mlbits.agents.agent import (
+    AgentError,
+    OutcomeSpec,
+    ReplaySpec,
+    Rollout,
+    RolloutSpec,
+    pick,
+    prefixed,
+    rows,
+    unprefixed,
+)
 from mlbits.agents.maths.open_decisions import OpenDecisions, leave_out_open
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
-from mlbits.selfplay.lineup import LEARNER, Lineup
+from mlbits.selfplay.lineup import LEARNER, Lineup, decide
 from mlbits.selfplay.machine import memory_bytes
 
 _KEPT_VIEWS = 1024
@@ -73,7 +83,7 @@ class Collector:
     """
 
     batch: AnyBatch
-    spec: RolloutSpec | ReplaySpec
+    spec: RolloutSpec | ReplaySpec | OutcomeSpec
     generator: torch.Generator
     timing: Timing = field(default_factory=Timing)
     check: Callable[[Rollout, bool], None] | None = None
@@ -159,16 +169,19 @@ class Collector:
         at = memory.at(t)
         obs, mask = at.seen, at.mask
         if lineup.learner_only:
-            decision = lineup.players[LEARNER].act(obs, mask, self.generator)
+            decision = decide(lineup.players[LEARNER], batch, None, obs, mask, self.generator)
             at.sample.copy_(decision.sample)
+            memory.write_notes(t, slice(None), decision.notes)
             if decision.log_prob is not None:
                 at.log_prob.copy_(decision.log_prob)
             memory.played = decision.action.view(batch.num_envs, batch.num_seats, *decision.action.shape[1:])
         else:
             played = torch.zeros_like(at.sample)
-            for _, agent, index in lineup.seated:
-                decision = agent.act(pick(obs, index), None if mask is None else mask[index], self.generator)
+            for player, agent, index in lineup.seated:
+                decision = decide(agent, batch, index, obs, mask, self.generator)
                 played[index] = decision.action
+                if player == LEARNER or lineup.owner is not None:
+                    memory.write_notes(t, index, decision.notes)
                 at.sample[index] = decision.sample
                 if decision.log_prob is not None:
                     at.log_prob[index] = decision.log_prob
@@ -324,6 +337,7 @@ class _Memory:
         self.active = torch.zeros(lead, dtype=torch.bool, device=device)
         self.final_active = None if batch.final_active is None else torch.zeros_like(self.active)
         self.acting: Tensor | None = None
+        self.notes: dict[str, Tensor] = {}
         self.played: Any = None
         self._views: dict[int, _At] = {}
 
@@ -357,6 +371,21 @@ class _Memory:
             assert at.mask is not None
             at.mask.copy_(batch.legal_mask.flatten(0, 1))
         self.acting = None if batch.active is None else batch.active.clone()
+
+    def write_notes(self, t: int, index: Any, notes: Mapping[str, Tensor] | None) -> None:
+        """Write the notes of step t for rows ``index`` of the learner.
+
+        Raises:
+            AgentError: if decisions are carried from one window to the next, whose notes would be lost.
+        """
+        if notes is None:
+            return
+        if self.front:
+            raise AgentError("notes: wanted an agent that learns from a replay buffer, or from whole episodes")
+        for name, note in notes.items():
+            if name not in self.notes:
+                self.notes[name] = note.new_zeros(len(self.sample), *self.sample.shape[1:3], *note.shape[1:])
+            self.notes[name][t].flatten(0, 1)[index] = note
 
     def write_after(self, t: int, result: Any, active: Tensor | None, final_active: Tensor | None) -> None:
         """Write the results of step t."""
@@ -413,6 +442,7 @@ class _Memory:
             last_active=batch.active,
             final_active=None if self.final_active is None else self.final_active[first],
             carried=carried,
+            notes={name: note[first] for name, note in self.notes.items()} or None,
         )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.agent import Agent, pick, rows
+from mlbits.agents.agent import Agent, rows
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.selfplay.finite import check_evaluation
-from mlbits.selfplay.lineup import Lineup
+from mlbits.selfplay.lineup import Lineup, decide
 
 _COPIES_AT_ONCE = 1024
 
@@ -134,10 +134,10 @@ def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy:
     """The actions of all seats as rows [B * P, ...]: one forward pass per player."""
     obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
     if lineup.learner_only:
-        return lineup.players[0].act(obs, mask, generator, greedy=greedy).action
+        return decide(lineup.players[0], batch, None, obs, mask, generator, greedy=greedy).action
     action: torch.Tensor | None = None
     for _, agent, index in lineup.seated:
-        part = agent.act(pick(obs, index), None if mask is None else mask[index], generator, greedy=greedy).action
+        part = decide(agent, batch, index, obs, mask, generator, greedy=greedy).action
         if action is None:
             action = part.new_zeros(lineup.seating.numel(), *part.shape[1:])
         action[index] = part

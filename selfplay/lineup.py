@@ -11,11 +11,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, AgentError
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
+from mlbits.envs.doors.gymnasium_batch import AnyBatch
+from mlbits.envs.engine.batch import GameBatch
 
 LEARNER = 0
 
@@ -98,3 +101,45 @@ def against(
         seating[low:high] = player
         seating[copies, (copies - low) % num_seats] = LEARNER
     return Lineup((learner, *(agent for agent, _ in opponents)), seating.to(device))
+
+
+def decide(
+    agent: Agent,
+    batch: AnyBatch,
+    index: Tensor | None,
+    obs: Any,
+    legal_mask: Tensor | None,
+    generator: torch.Generator,
+    *,
+    greedy: bool = False,
+) -> Decision:
+    """An agent's decisions in a batch, by its policy or, for an agent that plans, by its search.
+
+    Args:
+        agent: the agent.
+        batch: the copies as they are now.
+        index: its rows among the flattened [B * P]; None for all.
+        obs: the batch's observations as rows [B * P, ...].
+        legal_mask: its masks as rows [B * P, A], or None.
+        generator: for draws.
+        greedy: whether to take the best action instead of a draw.
+
+    Raises:
+        AgentError: if the agent plans and the batch is not one of mlbits' own games.
+    """
+    if index is not None:
+        obs, legal_mask = pick(obs, index), None if legal_mask is None else legal_mask[index]
+    plan = getattr(agent, "plan", None)
+    if plan is None:
+        return agent.act(obs, legal_mask, generator, greedy=greedy)
+    if not isinstance(batch, GameBatch):
+        raise AgentError(f"{type(agent).__name__}: plans by a game's rules; wanted one of mlbits' own games")
+    found: Decision = plan(_positions(batch, index, obs, legal_mask), generator, greedy=greedy)
+    return found
+
+
+def _positions(batch: GameBatch, index: Tensor | None, obs: Any, legal_mask: Tensor | None) -> Positions:
+    index = torch.arange(batch.num_envs * batch.num_seats, device=batch.device) if index is None else index
+    copy, seat = index // batch.num_seats, index % batch.num_seats
+    acts = torch.ones_like(index, dtype=torch.bool) if batch.active is None else batch.active.flatten()[index]
+    return Positions(batch.game, batch.copies.params, batch.state()[copy], copy, seat, acts, obs, legal_mask)

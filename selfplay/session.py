@@ -13,7 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, DivergedError, ReplaySpec, Rollout, RolloutSpec, prefixed, unprefixed
+from mlbits.agents.agent import (
+    Agent,
+    DivergedError,
+    OutcomeSpec,
+    ReplaySpec,
+    Rollout,
+    RolloutSpec,
+    prefixed,
+    unprefixed,
+)
+from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
@@ -116,7 +126,7 @@ class Session:
     collector: Collector
     learning: torch.Generator
     recent: deque[float]
-    replay: Replay | None = None
+    replay: Replay | OutcomeReplay | None = None
     opponents: Opponents | None = None
     measure: Measure | None = None
     counters: Counters = field(default_factory=Counters)
@@ -315,8 +325,8 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     entry = agent_entry(settings.agent)
 
     def make(seed: int) -> Agent:
-        spaces = batch.observation_space, batch.action_space
-        agent: Agent = entry.make(settings.agent_config, *spaces, seed=seed, device=batch.device)
+        spaces, game = (batch.observation_space, batch.action_space), getattr(batch, "game", None)
+        agent: Agent = entry.make(settings.agent_config, *spaces, seed=seed, device=batch.device, game=game)
         return agent
 
     learner = make(run.seed)
@@ -344,7 +354,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         collector=collector,
         learning=torch.Generator().manual_seed(run.seed + _LEARNING),
         recent=deque(maxlen=run.solved_episodes),
-        replay=make_replay(spec, batch) if isinstance(spec, ReplaySpec) else None,
+        replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,
     )
 
@@ -382,13 +392,15 @@ def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:
     return min(int(owned[first:last].sum()) for first, last in opponents.ranges)
 
 
-def make_replay(spec: ReplaySpec, batch: AnyBatch) -> Replay:
+def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | OutcomeReplay:
     """The replay buffer that an agent asks for; refused where it does not fit into the machine's memory.
 
     Raises:
         ConfigError: naming the size that it would take.
         AgentError: if its capacity does not hold two rollouts.
     """
+    if isinstance(spec, OutcomeSpec):
+        return OutcomeReplay(spec, batch)
     layout = batch.action
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
     shape = (batch.num_envs, batch.num_seats, *layout.shape)

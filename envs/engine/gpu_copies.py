@@ -97,6 +97,7 @@ class CudaCopies:
         # Numba warns that a small batch does not fill the GPU.
         warnings.filterwarnings("ignore", message="Grid size")
         self._run = load_driver(game, "cuda").run
+        self.params = params  # on the host
         self._stride = int(len(params) > 1)
         states = np.zeros(num_envs, game.state_dtype)
         states["over"] = 1

@@ -24,10 +24,11 @@ from mlbits.agents.agent import Agent, content_hash
 from mlbits.agents.registry import AGENTS, agent_entry, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.game import Game
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
-from mlbits.envs.registry import entry, registered
+from mlbits.envs.registry import entry, make_game, registered
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, make_config, names_from, names_to
 from mlbits.selfplay.runs.folder import CHECKPOINTS, CONFIG, read_settings
@@ -71,9 +72,8 @@ def load_agent_and_problems(
     checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
     if checkpoint is None:
         raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
-    agent = agent_entry(settings.agent).make(
-        settings.agent_config, *_spaces(settings.env, settings.env_settings), seed=0, device=place
-    )
+    spaces, game = _spaces(settings.env, settings.env_settings), _game(settings.env, settings.env_settings)
+    agent = agent_entry(settings.agent).make(settings.agent_config, *spaces, seed=0, device=place, game=game)
     agent.load_state_dict(checkpoint.weights)
     return agent, settings, checkpoint.state, problems
 
@@ -109,7 +109,7 @@ def open_guest(
                 raise ConfigError(f"opponents: {name} was trained on the {what} {theirs[what]}; wanted {mine}")
         return agent
     check_guest(name)
-    bot: Agent = make_bot(name, *_spaces(env, settings), device=device)
+    bot: Agent = make_bot(name, *_spaces(env, settings), device=device, game=_game(env, settings))
     return bot
 
 
@@ -189,7 +189,7 @@ def read_copy(
     try:
         kind = agent_entry(names_from(about)[0])
         config = make_config(kind.config_class(), about["agent_config"], "agent")
-        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device)
+        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=_game(env, settings))
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
@@ -240,3 +240,8 @@ def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any
     spaces = batch.observation_space, batch.action_space
     batch.close()
     return spaces
+
+
+def _game(env: str, settings: Mapping[str, Any] | None) -> Game | None:
+    """The game's rules, or None for an environment that is not one of mlbits' own."""
+    return make_game(env, **dict(settings or {})) if env in registered() else None
