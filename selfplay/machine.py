@@ -1,10 +1,9 @@
-"""The machine a run uses: memory kept mapped, number of threads, memory size, the process's wall clock."""
+"""The machine a run uses: memory kept mapped, number of threads, the process's wall clock."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import sys
 import time
@@ -30,19 +29,6 @@ def set_up(threads: int) -> None:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def memory_bytes(device: torch.device | None = None) -> float:
-    """The memory of a device (None: of the machine), or the container's limit if lower; infinite if unknown."""
-    if device is not None and device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[1])
-    limits = [math.inf]
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            limits.append(float(Path(path).read_text()))
-    return min(limits)
 
 
 def process_wall_seconds() -> float:

@@ -48,7 +48,8 @@ from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
-from mlbits.selfplay.machine import memory_bytes, set_up
+from mlbits.envs.engine.memory import memory_bytes
+from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder

@@ -33,7 +33,7 @@ from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
-from mlbits.selfplay.machine import memory_bytes
+from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest

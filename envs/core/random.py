@@ -89,10 +89,10 @@ def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
     index = np.zeros(num_envs, np.uint64) if several else np.arange(num_envs, dtype=np.uint64)
     base = np.asarray(seeds, np.uint64)
     with np.errstate(over="ignore"):
-        return _mix_array(_mix_array(base + GOLDEN) + (index + _ONE) * _MIX_1)
+        return mix_array(mix_array(base + GOLDEN) + (index + _ONE) * _MIX_1)
 
 
-def _mix_array(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_array(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """:func:`mix64` on an array, in NumPy."""
     value = (value ^ (value >> _S30)) * _MIX_1
     value = (value ^ (value >> _S27)) * _MIX_2

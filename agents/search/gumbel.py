@@ -1,0 +1,171 @@
+"""Gumbel AlphaZero's search: sequential halving at the root, and a policy that never gets worse.
+
+Danihelka, Guez, Schrittwieser and Silver, "Policy improvement by planning with Gumbel" (ICLR 2022): at the root,
+algorithm 2 (sequential halving over the ``considered`` actions with the highest logit plus Gumbel noise); inside the
+tree, equation 14; completed Q by the mixed value, equation 33; sigma, equation 8. The target for a policy network is
+softmax(logits + sigma(completed Q)), equation 11, without the noise.
+
+As in DeepMind's mctx, Q is rescaled to 0..1 over a node's actions before sigma (``rescale``); without that, sigma acts
+on Q itself, which is much sharper. Illegal actions are masked at every node, not at the root only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlbits.agents.search.trees import LOSS, edge_value
+from mlbits.envs.core.rules import rule
+
+
+@rule(inline=False)
+def summary(nodes: Any, edges: Any, b: Any, i: Any, num_actions: Any) -> Any:
+    """Mixed value, lowest and highest completed Q, most visits and all visits of a node's actions."""
+    node = nodes[b, i]
+    visits, most, prior, weighted = 0, 0, 0.0, 0.0
+    low, high = math.inf, -math.inf
+    complete = node.count == num_actions
+    for e in range(node.first, node.first + node.count):
+        edge = edges[b, e]
+        if edge.visits == 0:
+            complete = False
+            continue
+        q, likely = edge_value(edge), max(edge.prior, 1.2e-38)
+        visits += edge.visits
+        most = max(most, edge.visits)
+        prior += likely
+        weighted += likely * q
+        low, high = min(low, q), max(high, q)
+    mixed = np.float64(node.value)
+    if visits > 0:
+        mixed = (node.value + visits * (weighted / prior)) / (1 + visits)
+    if not complete:
+        low, high = min(low, mixed), max(high, mixed)
+    return mixed, low, high, most, visits
+
+
+@rule
+def sigma(q: Any, low: Any, high: Any, most: Any, settings: Any) -> Any:
+    """The weight of a completed Q beside a logit."""
+    scale = (settings.c_visit + most) * settings.c_scale
+    return scale * (q - low) / max(high - low, 1e-8) if settings.rescale else scale * q
+
+
+@rule
+def score(edge: Any, found: Any, noise: Any, b: Any, settings: Any) -> Any:
+    """Gumbel noise + logit + sigma of one of the root's actions."""
+    mixed, low, high, most, _ = found
+    q = edge_value(edge) if edge.visits > 0 else mixed
+    return settings.noise * noise[b, edge.action] + edge.logit + sigma(q, low, high, most, settings)
+
+
+@rule(inline=False)
+def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any) -> Any:
+    """The edge that simulation ``k`` follows from node ``i``."""
+    node = nodes[b, i]
+    found = summary(nodes, edges, b, i, num_actions)
+    if i == 0:
+        return choose_at_root(nodes, edges, b, scheduled(k, node.count, settings), found, settings, noise)
+    mixed, low, high, most, visits = found
+    top = max(sigma(high, low, high, most, settings), sigma(mixed, low, high, most, settings))
+    unvisited = math.exp(sigma(mixed, low, high, most, settings) - top)
+    total = 0.0
+    for e in range(node.first, node.first + node.count):
+        weight = unvisited
+        if edges[b, e].visits > 0:
+            weight = math.exp(sigma(edge_value(edges[b, e]), low, high, most, settings) - top)
+        edges[b, e].weight = weight * edges[b, e].prior
+        total += edges[b, e].weight
+    best, chosen = -math.inf, node.first
+    for e in range(node.first, node.first + node.count):
+        want = edges[b, e].weight / total - edges[b, e].visits / (1.0 + visits)
+        if edges[b, e].outcome == LOSS:
+            want -= 4.0  # below all others
+        if want > best:
+            best, chosen = want, e
+    return chosen
+
+
+@rule
+def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, settings: Any, noise: Any) -> Any:
+    """The root's edge with the highest score among those with ``count`` visits; of all, if there is none."""
+    root = nodes[b, 0]
+    best, chosen = -math.inf, -1
+    for e in range(root.first, root.first + root.count):
+        if edges[b, e].visits == count:
+            got = score(edges[b, e], found, noise, b, settings)
+            if chosen < 0 or got > best:
+                best, chosen = got, e
+    if chosen >= 0:
+        return chosen
+    for e in range(root.first, root.first + root.count):
+        got = score(edges[b, e], found, noise, b, settings) - edges[b, e].visits
+        if chosen < 0 or got > best:
+            best, chosen = got, e
+    return chosen
+
+
+@rule(inline=False)
+def scheduled(k: Any, actions: Any, settings: Any) -> Any:
+    """The number of visits that an action has when simulation ``k`` chooses it (mctx's table of considered visits)."""
+    considered = min(settings.considered, actions)
+    if considered <= 1:
+        return k
+    phases = 0
+    while (1 << phases) < considered:
+        phases += 1
+    done, visits = 0, 0
+    while True:
+        rounds = max(1, settings.simulations // (phases * considered))
+        if k < done + rounds * considered:
+            return visits + (k - done) // considered
+        done += rounds * considered
+        visits += rounds
+        considered = max(2, considered // 2)
+
+
+@rule(inline=False)
+def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, noise: Any, policy: Any) -> Any:
+    """Write the improved policy over the root's actions to ``policy`` [A]; returns the edge to play.
+
+    It is the one with the highest score among the most visited, unless that is known to lose.
+    """
+    root = nodes[b, 0]
+    found = summary(nodes, edges, b, 0, num_actions)
+    mixed, low, high, most, _ = found
+    top, total = -math.inf, 0.0
+    for e in range(root.first, root.first + root.count):
+        q = edge_value(edges[b, e]) if edges[b, e].visits > 0 else mixed
+        edges[b, e].weight = edges[b, e].logit + sigma(q, low, high, most, settings)
+        top = max(top, edges[b, e].weight)
+    for e in range(root.first, root.first + root.count):
+        edges[b, e].weight = math.exp(edges[b, e].weight - top)
+        total += edges[b, e].weight
+    for e in range(root.first, root.first + root.count):
+        policy[edges[b, e].action] = edges[b, e].weight / total
+    best, chosen = -math.inf, root.first
+    for e in range(root.first, root.first + root.count):
+        want = score(edges[b, e], found, noise, b, settings)
+        if edges[b, e].visits == most:
+            want += 1e6
+        if edges[b, e].outcome == LOSS:
+            want -= 1e9
+        if want > best:
+            best, chosen = want, e
+    return chosen
+
+
+def schedule(actions: int, simulations: int, considered: int = 16) -> NDArray[np.int64]:
+    """The visits that the chosen action has at each simulation, int64 [simulations].
+
+    Args:
+        actions: legal actions at the root.
+        simulations: number of simulations.
+        considered: actions considered at most.
+    """
+    settings = np.zeros(1, [("considered", "i4"), ("simulations", "i4")]).view(np.recarray)[0]
+    settings.considered, settings.simulations = considered, simulations
+    return np.array([scheduled.py_func(k, actions, settings) for k in range(simulations)], np.int64)

@@ -1,0 +1,61 @@
+"""UCT, the search that needs no network: every action once, then the highest upper confidence bound.
+
+Kocsis and Szepesvári, "Bandit based Monte-Carlo planning" (2006): an edge's score is Q + c sqrt(ln N / n). Unvisited
+edges come first, beginning at a random one. The move is the most visited one, of equals the one with the higher return.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mlbits.agents.search.trees import LOSS, edge_value
+from mlbits.envs.core.random import GOLDEN, mix64
+from mlbits.envs.core.rules import rule
+
+_S32 = np.uint64(32)
+
+
+@rule(inline=False)
+def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any) -> Any:
+    """The edge that simulation ``k`` follows from node ``i``."""
+    node = nodes[b, i]
+    first, count = node.first, node.count
+    if node.visits <= count:  # its own evaluation is a visit too
+        bits = mix64(keys[b] + np.uint64(i + 1) * GOLDEN)
+        start = np.int64(((bits >> _S32) * np.uint64(count)) >> _S32)
+        for turn in range(count):
+            e = first + (start + turn) % count
+            if edges[b, e].visits == 0:
+                return e
+    log = math.log(node.visits)
+    best, chosen = -math.inf, first
+    for e in range(first, first + count):
+        edge = edges[b, e]
+        want = edge_value(edge) + settings.c_uct * math.sqrt(log / edge.visits)
+        if edge.outcome == LOSS:
+            want = -2.0  # below all others
+        if want > best:
+            best, chosen = want, e
+    return chosen
+
+
+@rule(inline=False)
+def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, noise: Any, policy: Any) -> Any:
+    """Write the fractions of visits of the root's actions to ``policy`` [A]; returns the edge to play."""
+    root = nodes[b, 0]
+    visits = 0
+    for e in range(root.first, root.first + root.count):
+        visits += edges[b, e].visits
+    best, chosen = -math.inf, root.first
+    for e in range(root.first, root.first + root.count):
+        edge = edges[b, e]
+        policy[edge.action] = edge.visits / visits if visits > 0 else 1.0 / root.count
+        want = -math.inf if edge.outcome == LOSS else np.float64(edge.visits)
+        if edge.visits > 0:
+            want += edge_value(edge) / 4
+        if want > best:
+            best, chosen = want, e
+    return chosen
