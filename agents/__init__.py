@@ -68,6 +68,14 @@ AGENTS["classifier"] = AgentEntry(
     "one-step problems: cross-entropy, policy-gradient and Q-learning losses for one network",
     ("discrete",),
 )
+AGENTS["alphazero"] = AgentEntry(
+    "mlbits.agents.alphazero",
+    "AlphaZero",
+    "AlphaZeroConfig",
+    "self-play by tree search (Gumbel or PUCT) in games whose rules are known",
+    ("discrete",),
+    plans=True,
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -76,6 +76,10 @@ class Positions(NamedTuple):
     obs: Any
     legal_mask: Tensor | None
 
+    def params_of(self, index: Tensor) -> np.ndarray:
+        """The parameters of the rows ``index`` [n]: a structured array [1] or [n]."""
+        return self.params if len(self.params) == 1 else self.params[self.copy[index].cpu().numpy()]
+
 
 class RolloutSpec(NamedTuple):
     """The experience that an on-policy agent asks for.

@@ -63,7 +63,9 @@ def score(edge: Any, found: Any, noise: Any, b: Any, settings: Any) -> Any:
 
 
 @rule(inline=False)
-def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any) -> Any:
+def choose(
+    nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any
+) -> Any:
     """The edge that simulation ``k`` follows from node ``i``."""
     node = nodes[b, i]
     found = summary(nodes, edges, b, i, num_actions)

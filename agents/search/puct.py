@@ -18,7 +18,9 @@ from mlbits.envs.core.rules import rule
 
 
 @rule(inline=False)
-def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any) -> Any:
+def choose(
+    nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any
+) -> Any:
     """The edge that simulation ``k`` follows from node ``i``."""
     node = nodes[b, i]
     low, span = -1.0, 2.0
@@ -29,7 +31,9 @@ def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, set
                 q = edge_value(edges[b, e])
                 low, high = min(low, q), max(high, q)
         span = max(high - low, 1e-8)
-    explore = (settings.c_init + math.log((node.visits + settings.c_base + 1) / settings.c_base)) * math.sqrt(node.visits)
+    explore = (settings.c_init + math.log((node.visits + settings.c_base + 1) / settings.c_base)) * math.sqrt(
+        node.visits
+    )
     mixed = i == 0 and settings.noise > 0
     total = 0.0
     if mixed:

@@ -4,8 +4,8 @@ The trees are flat arrays (:mod:`~mlbits.agents.search.trees`), the methods one 
 ``uct``), and the loop between rules and network is :meth:`TreeSearch.run`. Results for a position do not depend on the
 other positions, as far as the network's do not.
 
-The rules are the game's own, and a search sees the whole state: in a game with hidden information it would look into the
-other's cards. Random events are drawn from a stream of the search's own, once for each edge of a tree.
+The rules are the game's own, and a search sees the whole state: in a game with hidden information it would look into
+the other's cards. Random events are drawn from a stream of the search's own, once for each edge of a tree.
 
 Example:
     >>> import mlbits

@@ -19,7 +19,9 @@ _S32 = np.uint64(32)
 
 
 @rule(inline=False)
-def choose(nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any) -> Any:
+def choose(
+    nodes: Any, edges: Any, b: Any, i: Any, k: Any, num_actions: Any, settings: Any, noise: Any, keys: Any
+) -> Any:
     """The edge that simulation ``k`` follows from node ``i``."""
     node = nodes[b, i]
     first, count = node.first, node.count
