@@ -31,8 +31,8 @@ from mlbits.agents.agent import (
 from mlbits.agents.maths.open_decisions import OpenDecisions, leave_out_open
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
-from mlbits.selfplay.lineup import LEARNER, Lineup, decide
 from mlbits.envs.engine.memory import memory_bytes
+from mlbits.selfplay.lineup import LEARNER, Lineup, decide
 
 _KEPT_VIEWS = 1024
 

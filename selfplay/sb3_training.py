@@ -42,13 +42,13 @@ from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.doors.gymnasium_ids import make_copy
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.envs.engine.memory import memory_bytes
 from mlbits.envs.registry import make_sb3, registered
 from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
-from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings

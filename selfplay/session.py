@@ -29,11 +29,11 @@ from mlbits.agents.registry import agent_entry
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch, parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
-from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest

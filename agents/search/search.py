@@ -114,8 +114,8 @@ class TreeSearch:
             raise AgentError(f"search: got the action space {game.action_space}; wanted Discrete")
         if game.seats > 2 or (game.seats == 2 and game.acts is None):
             raise AgentError(
-                f"search: got {game.name} with {game.seats} seats{'' if game.acts else ' that act at once'}; wanted one "
-                "seat, or two that move in turn"
+                f"search: got {game.name} with {game.seats} seats{'' if game.acts else ' that act at once'}; wanted "
+                "one seat, or two that move in turn"
             )
         self.game, self.config = game, config
         self.num_actions = int(game.action.nvec[0])
@@ -161,7 +161,8 @@ class TreeSearch:
         stride = int(len(params) > 1)
         if evaluate is None:
             self._driver.by_rollouts(
-                trees, stride, *common, memory["spare"], *play, memory["nothing"], settings, given, memory["keys"], fault
+                trees, stride, *common, memory["spare"], *play, memory["nothing"], settings, given, memory["keys"],
+                fault,
             )  # fmt: skip
         else:
             waiting = (memory["pending"], memory["row_of"])
@@ -241,8 +242,8 @@ class TreeSearch:
         size = trees * (nodes * (NODE.itemsize + self.game.state_dtype.itemsize) + edges * EDGE.itemsize)
         if size > (room := memory_bytes()):
             raise AgentError(
-                f"simulations: {trees:,} trees of {self.config.simulations:,} simulations take {size / 2**30:,.1f} GiB, "
-                f"and there are {room / 2**30:,.1f} GiB; wanted fewer simulations, or fewer copies"
+                f"simulations: {trees:,} trees of {self.config.simulations:,} simulations take {size / 2**30:,.1f} "
+                f"GiB, and there are {room / 2**30:,.1f} GiB; wanted fewer simulations, or fewer copies"
             )
 
     def _with_room(self, common: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -66,7 +66,7 @@ def sign_of(seat: Any) -> Any:
 @rule
 def seen_by(outcome: Any, same_seat: Any) -> Any:
     """An outcome as it is for the same seat, or for the other one."""
-    if same_seat or outcome == UNKNOWN or outcome == DRAW:
+    if same_seat or outcome in (UNKNOWN, DRAW):
         return outcome
     return LOSS if outcome == WIN else WIN
 
