@@ -92,9 +92,10 @@ class BoardNetwork(nn.Module):
         planes: Tensor = obs.float()
         return planes if self.kind == "conv" else planes.flatten(1)
 
-    def _layer(self, layer: nn.Linear, hidden: Tensor) -> Tensor:
+    def _layer(self, layer: Any, hidden: Tensor) -> Tensor:
         if self.kind == "dense":
-            return layer(hidden)  # type: ignore[no-any-return]
+            out: Tensor = layer(hidden)
+            return out
         return F.conv2d(hidden, *_kernel(layer, 3), padding=1)
 
 

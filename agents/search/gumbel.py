@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.agents.search.trees import LOSS, edge_value
-from mlbits.envs.core.rules import rule
+from mlbits.envs.core.rules import python_function, rule
 
 
 @rule(inline=False)
@@ -170,4 +170,4 @@ def schedule(actions: int, simulations: int, considered: int = 16) -> NDArray[np
     """
     settings = np.zeros(1, [("considered", "i4"), ("simulations", "i4")]).view(np.recarray)[0]
     settings.considered, settings.simulations = considered, simulations
-    return np.array([scheduled.py_func(k, actions, settings) for k in range(simulations)], np.int64)
+    return np.array([python_function(scheduled)(k, actions, settings) for k in range(simulations)], np.int64)
