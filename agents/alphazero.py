@@ -45,6 +45,7 @@ from mlbits.agents.networks.board import BoardNetwork
 from mlbits.agents.search.search import Found, SearchConfig, TreeSearch
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
+from mlbits.envs.engine.processor import has_fast_bfloat16
 
 
 @configuration(AgentError)
@@ -74,6 +75,9 @@ class AlphaZeroConfig:
     )
     width: int = setting(256, "units of a dense layer, or channels of a convolution", low=1, high=1e5)
     blocks: int = setting(3, "residual blocks of two layers", low=0, high=1000)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "of the network in search: auto takes bfloat16 where the processor computes in it"
+    )
 
     def search(self, **changes: Any) -> SearchConfig:
         """The settings of its search."""
@@ -111,8 +115,14 @@ class AlphaZero:
             generator=network_generator(seed),
         ).to(self.device)  # fmt: skip
         self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
+        fast = config.precision == "bfloat16" or (config.precision == "auto" and self._rounds())
+        self._acting = self.network.in_bfloat16() if fast else self.network
+        self._acting_since = 0
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
         self.updates = 0
+
+    def _rounds(self) -> bool:
+        return self.device.type == "cuda" or has_fast_bfloat16()
 
     @property
     def experience(self) -> OutcomeSpec:
@@ -259,7 +269,7 @@ class AlphaZero:
         """
         load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
-        self.updates = int(state["updates"])
+        self.updates, self._acting_since = int(state["updates"]), -1
 
 
 def _placed(values: Tensor, index: Tensor, count: int) -> Tensor:

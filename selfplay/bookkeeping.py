@@ -63,6 +63,8 @@ class Bookkeeping:
         counters.unrecorded_metrics = dict(metrics) or counters.unrecorded_metrics
         counters.env_steps += steps
         counters.iterations += 1
+        if run.max_cpu_minutes > 0:
+            clock.update()
         _note_episodes(session, episodes, clock)
         if session.opponents is not None:
             session.opponents.note(episodes, counters.env_steps)
