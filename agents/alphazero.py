@@ -244,7 +244,7 @@ class AlphaZero:
     def _update(self, drawn: Outcomes, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step."""
         config = self.config
-        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"]
+        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"].float()
         if self.symmetries is not None:
             obs, mask, policy = self._turned(obs, mask, policy, generator)
         target = (1 - config.value_mix) * drawn.outcome + config.value_mix * drawn.notes["value"]

@@ -91,7 +91,7 @@ def test_moves_are_legal_and_passes_are_0():
         assert (found.action[~acting] == 0).all()
         assert batch.legal_mask.flatten(0, 1)[torch.arange(64), found.action].all()
         policy = found.notes["policy"]
-        assert torch.allclose(policy.sum(1), acting.float(), atol=1e-5)
+        assert torch.allclose(policy.float().sum(1), acting.float(), atol=5e-3)
         assert not (policy[acting] * ~batch.legal_mask.flatten(0, 1)[acting]).any()
         batch.step(found.action.view(32, 2))
 
