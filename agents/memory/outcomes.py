@@ -74,7 +74,7 @@ class OutcomeReplay:
         """Store a rollout's decisions, and the outcomes of the episodes that ended in it.
 
         Raises:
-            AgentError: if a truncated episode's last decision has no note ``q``, or the buffer does not fit into memory.
+            AgentError: if a truncated episode's last decision has no note ``q``, or the buffer is too large.
         """
         notes = dict(rollout.notes or {})
         steps = rollout.reward.shape[0]
