@@ -320,6 +320,8 @@ def reset(state: Any, params: Any) -> None:
             state.taken[seat, k] = ZERO
             state.reached[seat, k] = ZERO
         state.free[k] = params.board[k]
+        # Every point has a free neighbour, but on 1x1.
+        state.moves[k] = params.board[k] if state.following.shape[0] > 1 else ZERO
     for slot in range(state.seen.shape[0]):
         state.seen[slot] = ZERO
     for point in range(state.following.shape[0]):
@@ -334,7 +336,6 @@ def reset(state: Any, params: Any) -> None:
     state.lead = 0
     state.last = -1
     begin(state)
-    find_moves(state, params, 0)
 
 
 @rule(inline=False)
