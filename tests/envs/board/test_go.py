@@ -189,6 +189,11 @@ def test_areas_are_counted(moves, settings, wanted, words):
     assert batch.render("ansi").splitlines()[-1] == words
 
 
+@pytest.mark.parametrize("moves", ["a1 pass pass", "i9 pass pass", "e1 pass pass"])
+def test_an_area_reaches_over_the_whole_board(moves):
+    assert play(ID, moves)[0].records()["lead"].tolist() == [81]
+
+
 def test_passes_apart_do_not_end_the_game():
     assert result(ID, "pass c3 pass c2 c4 pass", size=5) is None
     batch, _ = play(ID, "pass", size=5)
@@ -248,6 +253,18 @@ def test_without_a_limit_the_table_of_positions_is_one():
         assert np.array_equal(copies.truncated, full & ~copies.terminated) or copies.states["over"].all()
         cut += copies.truncated.sum()
     assert cut > 0
+
+
+def test_a_new_game_knows_nothing_of_the_last():
+    batch, fresh = (mlbits.make_batch(ID, 16, size=5, autoreset=mode) for mode in ("same_step", "disabled"))
+    ended = torch.zeros(16, dtype=torch.bool)
+    own = [name for name, *_ in batch.game.state_fields]
+    while not ended.all():
+        step = batch.step(batch.sample_actions())
+        for b in (step.terminated | step.truncated).nonzero().ravel().tolist():
+            ended[b] = True
+            assert batch.records()[b][own] == fresh.records()[b][own]
+            assert torch.equal(batch.obs[b], fresh.obs[b]) and torch.equal(batch.legal_mask[b], fresh.legal_mask[b])
 
 
 def test_random_bits_differ_and_places_are_those_of_the_bits():
