@@ -13,7 +13,7 @@ Description:
     programs and rule sets for people do not. A stone put down alone without a liberty repeats the position in any case.
 
     The mask is exact up to the hash: positions are compared by 64 random bits per stone (Zobrist, 1970), so that a
-    legal move is masked by mistake with probability at most ``horizon`` / 2^64, 1e-17 a move on 9x9.
+    legal move is masked by mistake with probability at most ``horizon`` / 2^64, 2e-17 a move on 9x9.
 
 Actions:
     Discrete(rows * columns + 1): the point, row by row from the top left (a1, b1, and so on; no letter is left out);
@@ -44,7 +44,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     BYTE_CELLS,
@@ -58,34 +57,26 @@ from mlbits.envs.board.conventions import (
     win,
 )  # fmt: skip
 from mlbits.envs.board.go_drawing import draw, text
+from mlbits.envs.board.go_tables import (
+    BIT_PLACES,
+    DE_BRUIJN,
+    EMPTY_BOARD,
+    LARGEST,
+    TOP_SIX,
+    ZOBRIST,
+    neighbours,
+    words_of,
+)  # fmt: skip
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
-from mlbits.envs.core.random import GOLDEN, mix64
-from mlbits.envs.core.rules import python_function, rule
+from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import flag, integer, number
 
-LARGEST, LONGEST = 19, 1 << 15
+LONGEST = 1 << 15
 PLANES = 5
 ZERO, ONE, SIX, EIGHT, WORD = (np.uint64(k) for k in (0, 1, 6, 8, 64))
 # What ``head`` says of a point without a stone: it is free, or off the board.
 FREE, OUTSIDE = 1000, 1001
-
-
-def _random_bits(count: int) -> NDArray[np.uint64]:
-    """Constants that look random: SplitMix64 of 1, 2, and so on."""
-    with np.errstate(over="ignore"):
-        found = python_function(mix64)(np.arange(1, count + 1, dtype=np.uint64) * GOLDEN)
-    return np.asarray(found, np.uint64)
-
-
-# Random bits of a stone of each colour on each point, and of the empty board; a position's hash is their exclusive or.
-ZOBRIST = _random_bits(2 * LARGEST * LARGEST).reshape(2, LARGEST * LARGEST)
-EMPTY_BOARD = np.uint64(0x6A09E667F3BCC908)
-# The lowest bit of a word by multiplication (de Bruijn): bit k times this constant has k's place in its upper six bits.
-DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
-TOP_SIX = np.uint64(58)
-BIT_PLACES = np.zeros(64, np.int64)
-BIT_PLACES[[(0x03F79D71B4CB0A89 << k & 2**64 - 1) >> 58 for k in range(64)]] = np.arange(64)
 
 
 # Sets of points are words of 64 bits: point p is bit p % 64 of word p // 64.
@@ -416,20 +407,6 @@ def symmetries(rows: int, columns: int) -> Symmetries:
     board = np.arange(rows * columns).reshape(rows, columns)
     different = {side.tobytes(): side for side in (board, board[::-1], board[:, ::-1], board[::-1, ::-1])}
     return cell_symmetries(list(different.values()), 1)
-
-
-def words_of(points: list[int], count: int) -> NDArray[np.uint64]:
-    """A set of points as ``count`` words."""
-    bits = sum(1 << point for point in points)
-    return np.array([bits >> 64 * k & 2**64 - 1 for k in range(count)], np.uint64)
-
-
-def neighbours(rows: int, columns: int) -> NDArray[np.int64]:
-    """The four points around each, [points, 4]; rows * columns stands for all that is outside."""
-    inside = np.arange(rows * columns).reshape(rows, columns)
-    board = np.pad(inside, 1, constant_values=rows * columns)
-    sides = [board[:-2, 1:-1], board[1:-1, :-2], board[1:-1, 2:], board[2:, 1:-1]]
-    return np.stack([side.ravel() for side in sides], 1)
 
 
 def default_komi(rows: int, columns: int) -> float:

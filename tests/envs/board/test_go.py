@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import mlbits
-from mlbits.envs.board.go import BIT_PLACES, DE_BRUIJN, TOP_SIX, ZOBRIST, symmetries
+from mlbits.envs.board.go import symmetries
 from mlbits.envs.board.go_drawing import BLACK, star_points
+from mlbits.envs.board.go_tables import BIT_PLACES, DE_BRUIJN, TOP_SIX, ZOBRIST
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.engine.cpu_copies import Copies
 from tests.envs.board.game_trees import Tree

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mlbits
-from mlbits.envs.board.go import EMPTY_BOARD, ZOBRIST
+from mlbits.envs.board.go_tables import EMPTY_BOARD, ZOBRIST
 from tests.envs.board.plain_go import EMPTY, PASS, PlainGo
 
 ID = "mlbits/Go-v0"
