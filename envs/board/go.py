@@ -74,7 +74,7 @@ from mlbits.envs.core.settings import flag, integer, number
 
 LONGEST = 1 << 15
 PLANES = 5
-ZERO, ONE, SIX, EIGHT, WORD = (np.uint64(k) for k in (0, 1, 6, 8, 64))
+ZERO, ONE, WORD = np.uint64(0), np.uint64(1), np.uint64(64)
 # What ``head`` says of a point without a stone: it is free, or off the board.
 FREE, OUTSIDE = 1000, 1001
 
