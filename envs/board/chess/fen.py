@@ -56,8 +56,8 @@ def fields_of(fen: str) -> dict[str, Any]:
     black = sum(1 << square for square, piece in view.items() if piece.islower())
     castling = _castling(fen, parts[2], board)
     return {
-        "pieces": pieces,
-        "sides": (white, black) if turn == 0 else (black, white),
+        "pieces": np.array(pieces, np.uint64),
+        "sides": np.array((white, black) if turn == 0 else (black, white), np.uint64),
         "castling": castling if turn == 0 else castling >> 2 | (castling & 3) << 2,
         "passant": _passant(fen, parts[3], board, turn),
         "clock": _number(fen, "plies since the last capture or pawn move", clock, 0, LARGEST_CLOCK),
@@ -81,7 +81,7 @@ def from_fen(fen: str) -> Any:
     """
     states = np.zeros(1, STATE)
     for name, value in fields_of(fen).items():
-        states[name] = np.array(value, states[name].dtype)
+        states[name] = value
     if not compiled().complete(states):
         _bad(fen, f"{_COLOURS[1 - int(states['turn'][0])]} is in check, and it is not its turn")
     states["over"] = states["outcome"] != 0

@@ -51,7 +51,7 @@ from mlbits.envs.board.chess.actions import ACTIONS, BISHOP, KING_KIND, KNIGHT_K
 from mlbits.envs.board.chess.bitboards import ALL, EIGHT, ONE, ZERO, flip
 from mlbits.envs.board.chess.drawing import chess_image, chess_text
 from mlbits.envs.board.chess.fen import START, fields_of, from_fen
-from mlbits.envs.board.chess.movement import OTHER_LONG, OTHER_SHORT, OWN_LONG, OWN_SHORT, write_moves
+from mlbits.envs.board.chess.movement import write_moves
 from mlbits.envs.board.chess.position import FIELDS, LONGEST, judge, move, settle
 from mlbits.envs.board.conventions import BYTE_CELLS, DRAWN, OPEN, Symmetries, acts, win
 from mlbits.envs.core.errors import GameError
@@ -60,7 +60,11 @@ from mlbits.envs.core.rules import rule
 
 PLANES = 17
 _CASTLING, _PASSANT, _REPEATED, _CLOCK, _TURN = range(12, PLANES)
-_A1, _H1, _A8, _H8 = (ONE << np.uint64(square) for square in (0, 7, 56, 63))
+# By castling rights: bits 1, 2, 4 and 8 are of the rooks on h1, a1, h8 and a8. (A table, because LLVM 22 compiles four
+# conditions wrongly for x86 here.)
+CASTLING_ROOKS = np.array(
+    [sum((rights >> k & 1) << square for k, square in enumerate((7, 0, 63, 56))) for rights in range(16)], np.uint64
+)
 _SIXTH, _TOP = np.uint64(40), np.uint64(56)
 
 
@@ -102,7 +106,7 @@ def write_plane(squares: Any, out: Any, plane: Any) -> None:
             out[plane, row, column] = BYTE_CELLS[byte, column]
 
 
-@rule(inline=False)
+@rule
 def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     """Pieces, rights, repetition, clock and turn, as the seat sees the board."""
     mine = seat == state.turn
@@ -111,15 +115,7 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
         for k in range(2):
             squares = state.pieces[kind] & state.sides[first if k == 0 else 1 - first]
             write_plane(squares if mine else flip(squares), out, 6 * k + kind)
-    rooks, passant = ZERO, ZERO
-    if state.castling & OWN_SHORT != 0:
-        rooks |= _H1
-    if state.castling & OWN_LONG != 0:
-        rooks |= _A1
-    if state.castling & OTHER_SHORT != 0:
-        rooks |= _H8
-    if state.castling & OTHER_LONG != 0:
-        rooks |= _A8
+    rooks, passant = CASTLING_ROOKS[state.castling], ZERO
     if state.passant >= 0:
         passant = ONE << (_SIXTH + np.uint64(state.passant))
     write_plane(rooks if mine else flip(rooks), out, _CASTLING)
