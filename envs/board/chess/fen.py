@@ -22,10 +22,11 @@ import numpy as np
 
 from mlbits.envs.board.chess.actions import LETTERS, square_name
 from mlbits.envs.board.chess.compiled import STATE, as_states, compiled
+from mlbits.envs.board.chess.drawing import piece_on
 from mlbits.envs.core.errors import GameError
 
 START = "rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"
-LARGEST_CLOCK, LARGEST_NUMBER = 9_999, 30_000
+LARGEST_CLOCK, LARGEST_NUMBER = 9_999, 9_999
 _LONGEST_TEXT = 100
 _COLOURS, _HOMES = ("white", "black"), (0, 56)
 # Castling letters: side, the rook's file, and the bit of the right for white; black's are two higher.
@@ -55,11 +56,14 @@ def fields_of(fen: str) -> dict[str, Any]:
     white = sum(1 << square for square, piece in view.items() if piece.isupper())
     black = sum(1 << square for square, piece in view.items() if piece.islower())
     castling = _castling(fen, parts[2], board)
+    passant = _passant(fen, parts[3], board, turn)
+    if passant >= 0 and clock != "0":
+        _bad(fen, f"plies since the last capture or pawn move: got {clock!r}; wanted 0 where a pawn has just moved")
     return {
         "pieces": np.array(pieces, np.uint64),
         "sides": np.array((white, black) if turn == 0 else (black, white), np.uint64),
         "castling": castling if turn == 0 else castling >> 2 | (castling & 3) << 2,
-        "passant": _passant(fen, parts[3], board, turn),
+        "passant": passant,
         "clock": _number(fen, "plies since the last capture or pawn move", clock, 0, LARGEST_CLOCK),
         "number": _number(fen, "number of the move", number, 1, LARGEST_NUMBER),
         "turn": turn,
@@ -109,16 +113,6 @@ def to_fen(state: Any) -> str:
     file = int(state["passant"])
     passant = square_name((16 if turn else 40) + file) if file >= 0 else "-"
     return f"{'/'.join(rows)} {'wb'[turn]} {rights} {passant} {int(state['clock'])} {int(state['number'])}"
-
-
-def piece_on(state: Any, square: int) -> str:
-    """The letter of the piece on a square as white sees it (white's are capitals), or an empty text."""
-    turn = int(state["turn"])
-    bit = 1 << (square ^ _HOMES[turn])
-    for kind, letter in enumerate(LETTERS):
-        if int(state["pieces"][kind]) & bit:
-            return letter.upper() if bool(int(state["sides"][0]) & bit) == (turn == 0) else letter
-    return ""
 
 
 def _bad(fen: str, why: str) -> NoReturn:

@@ -37,9 +37,9 @@ from mlbits.envs.core.rules import rule
 
 LONGEST = 100  # plies without capture or pawn move
 FIELDS = [
-    ("pieces", "u8", (6,)), ("sides", "u8", (2,)), ("key", "u8"), ("history", "u8", (LONGEST,)), ("clock", "i2"),
-    ("number", "i2"), ("last", "i2"), ("castling", "u1"), ("passant", "i1"), ("repeats", "u1"), ("checked", "u1"),
-    ("turn", "i1"), ("outcome", "i1"),
+    ("pieces", "u8", (6,)), ("sides", "u8", (2,)), ("key", "u8"), ("clock", "i2"), ("number", "i2"), ("last", "i2"),
+    ("castling", "u1"), ("passant", "i1"), ("repeats", "u1"), ("checked", "u1"), ("turn", "i1"), ("outcome", "i1"),
+    ("history", "u8", (LONGEST,)),
 ]  # fmt: skip
 _KINDS = 6
 # Castling rights that a move from or to a square leaves: kings and rooks at home hold them.
