@@ -5,6 +5,7 @@ A state is a record of ``STATE``: of ``from_fen``, or a row of ``batch.records()
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +59,7 @@ def perft(states, masks, cursors):
 '''
 
 
+@cache
 def compiled() -> ModuleType:
     """The compiled functions ``legal``, ``play``, ``complete`` and ``perft``; the first use compiles for some seconds."""
     rules = {
