@@ -1,11 +1,12 @@
-"""The 1,858 actions: every way in which some piece can move from a square to another, as the seat to move sees the board.
+"""The 1,858 actions: all moves of some piece from a square to another, as the seat to move sees the board.
 
-Actions 0 to 1,791 are the moves of a queen or a knight on an empty board, by origin (a1, b1, ..., h8), then by goal. They
-serve all pieces: castling is the king's move of two squares, and a pawn that reaches the last rank becomes a queen. 66
-actions follow for promotion to rook, bishop or knight, by origin's file, goal's file, and piece in this order.
+Actions 0 to 1,791 are the moves of a queen or a knight on an empty board, by origin (a1, b1, ..., h8), then by goal.
+They serve all pieces: castling is the king's move of two squares, and a pawn that reaches the last rank becomes a
+queen. 66 actions follow for promotion to rook, bishop or knight, by origin's file, goal's file, and piece in this
+order.
 
-Source: the numbers of moves are those of Leela Chess Zero's policy head, which orders them differently and has the knight
-as the promotion without a letter.
+Source: the numbers of moves are those of Leela Chess Zero's policy head, which orders them differently and has the
+knight as the promotion without a letter.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.envs.board.chess.bitboards import EIGHT, FALLING, FILE, KNIGHT, ONE, RANK_ATTACKS, RISING, SEVEN, count
+from mlbits.envs.board.chess.bitboards import FALLING, FILE, KNIGHT, ONE, RANK_ATTACKS, RISING, SEVEN, count
 from mlbits.envs.core.rules import rule
 
 PAWN, KNIGHT_KIND, BISHOP, ROOK, QUEEN, KING_KIND = range(6)
@@ -67,6 +68,8 @@ def move_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     for turned in (0, 56):
         pairs = zip(ORIGIN, GOAL, ends, strict=True)
         seats.append(
-            tuple(square_name(int(origin) ^ turned) + square_name(int(goal) ^ turned) + end for origin, goal, end in pairs)
+            tuple(
+                square_name(int(origin) ^ turned) + square_name(int(goal) ^ turned) + end for origin, goal, end in pairs
+            )
         )
     return seats[0], seats[1]

@@ -1,12 +1,12 @@
 """Sets of squares as 64 bits, and where pieces attack.
 
-Square 8 * rank + file, a1 = 0, is bit 1 << square. All of it sees the board as the side to move does: its own pawns go up,
-towards higher squares; for black the ranks are mirrored, and the files are what they are.
+Square 8 * rank + file, a1 = 0, is bit 1 << square. All of it sees the board as the side to move does: its own pawns
+go up, towards higher squares; for black the ranks are mirrored, and the files are what they are.
 
 Source: the attack of a slider along a line is "hyperbola quintessence" (Gerd Isenberg and Aleks Peschmeteren, Chess
-Programming Wiki): subtracting the slider from what is on the line borrows up to the nearest piece, and once more on the
-board upside down. It needs no large tables, so that it runs on a GPU; ranks are looked up. Counting and finding bits are
-written so that LLVM recognises them as one instruction.
+Programming Wiki): subtracting the slider from what is on the line borrows up to the nearest piece, and once more on
+the board upside down. It needs no large tables, so that it runs on a GPU; ranks are looked up. Counting and finding
+bits are written so that LLVM recognises them as one instruction.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.board.chess import movement, perft, position
-from mlbits.envs.board.chess.actions import ACTIONS
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import STATE_HEADER
 from mlbits.envs.engine.driver import load_generated
@@ -61,7 +60,7 @@ def perft(states, masks, cursors):
 
 @cache
 def compiled() -> ModuleType:
-    """The compiled functions ``legal``, ``play``, ``complete`` and ``perft``; the first use compiles for some seconds."""
+    """The compiled ``legal``, ``play``, ``complete`` and ``perft``; the first use compiles for some seconds."""
     rules = {
         "write_moves": movement.write_moves, "perft_of": perft.perft_of, "judge": position.judge, "move": position.move,
         "other_in_check": position.other_in_check, "settle": position.settle,

@@ -1,12 +1,13 @@
 """Positions as text: Forsyth-Edwards Notation, read strictly and written.
 
-A FEN has six fields: pieces from rank 8 to rank 1, the side to move, castling rights, the square behind a pawn that has just
-moved two squares, plies since the last capture or pawn move, and the number of the move.
+A FEN has six fields: pieces from rank 8 to rank 1, the side to move, castling rights, the square behind a pawn that
+has just moved two squares, plies since the last capture or pawn move, and the number of the move.
 
-Strict means that every part must fit the others: one king each, no pawn on the first or last rank, the side that is not to
-move not in check, kings and rooks at home for castling rights, and a pawn that can have moved two squares for en passant. The
-last two fields may be missing together, as in EPD. We write the square for en passant only where a legal move takes, as
-python-chess does, since only then it is part of the position (FIDE 9.2.3); the standard of 1994 always writes it.
+Strict means that every part must fit the others: one king each, no pawn on the first or last rank, the side that is
+not to move not in check, kings and rooks at home for castling rights, and a pawn that can have moved two squares for
+en passant. The last two fields may be missing together, as in EPD. We write the square for en passant only where a
+legal move takes, as python-chess does, since only then it is part of the position (FIDE 9.2.3); the standard of 1994
+always writes it.
 
 Example:
     >>> state = from_fen("rnbqkbnr/pppp1ppp/8/4p3/4P3/8/PPPP1PPP/RNBQKBNR w KQkq e6 0 2")
@@ -77,8 +78,8 @@ def from_fen(fen: str) -> Any:
         fen: the text.
 
     Returns:
-        A record with the fields of a state of ``mlbits/Chess-v0``. No position before it is known, for repetitions. If the
-        game is over in it, ``outcome`` says so.
+        A record with the fields of a state of ``mlbits/Chess-v0``. No position before it is known, for repetitions.
+        If the game is over in it, ``outcome`` says so.
 
     Raises:
         GameError: if it is not a FEN, its parts do not fit, or the side that is not to move is in check.
@@ -133,7 +134,9 @@ def _board(fen: str, text: str) -> dict[int, str]:
                 board[8 * rank + file] = letter
                 file, free = file + 1, False
             else:
-                _bad(fen, f"rank {rank + 1}: got {row!r}; wanted letters of PNBRQKpnbrqk, and single digits between them")
+                _bad(
+                    fen, f"rank {rank + 1}: got {row!r}; wanted letters of PNBRQKpnbrqk, and single digits between them"
+                )
         if file != 8:
             _bad(fen, f"rank {rank + 1}: got {file} squares in {row!r}; wanted 8")
     for colour, letters in zip(_COLOURS, (LETTERS.upper(), LETTERS), strict=True):

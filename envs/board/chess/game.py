@@ -1,18 +1,19 @@
 """Chess: mate the king.
 
 Description:
-    All of FIDE's rules of play: castling, en passant, promotion to any piece, check, mate and stalemate. Draws that players
-    would claim or that an arbiter would declare come by themselves, and at the earlier of two limits, as training and
-    engine tournaments have it: after 50 moves of both sides without capture or pawn move (not 75), at the third occurrence
-    of a position (not the fifth), and where no moves whatever could mate: kings alone, with one knight or bishop, or with
-    bishops of one colour of squares. Mate by the last move of the fifty wins.
+    All of FIDE's rules of play: castling, en passant, promotion to any piece, check, mate and stalemate. Draws that
+    players would claim or that an arbiter would declare come by themselves, and at the earlier of two limits, as
+    training and engine tournaments have it: after 50 moves of both sides without capture or pawn move (not 75), at
+    the third occurrence of a position (not the fifth), and where no moves whatever could mate: kings alone, with one
+    knight or bishop, or with bishops of one colour of squares. Mate by the last move of the fifty wins.
 
     Source: FIDE Laws of Chess (2023), articles 3, 5 and 9.
 
 Actions:
     Discrete(1858): the moves of a queen or a knight between two squares, then promotions to rook, bishop and knight
-    (``actions``). Both seats see their own side at the bottom: for black, the board is mirrored from top to bottom, so that
-    files stay what they are. ``layout["moves"]`` names them by seat as UCI does (e2e4, e7e8n), where e7e8 makes a queen.
+    (``actions``). Both seats see their own side at the bottom: for black, the board is mirrored from top to bottom,
+    so that files stay what they are. ``layout["moves"]`` names them by seat as UCI does (e2e4, e7e8n), where e7e8
+    makes a queen.
 
 Observations:
     Box uint8 [17, 8, 8] of 0 and 1, as the seat sees the board, with its own first rank as row 7:
@@ -47,7 +48,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from mlbits.envs.board.chess.actions import ACTIONS, BISHOP, KING_KIND, KNIGHT_KIND, PAWN, QUEEN, ROOK, move_names
+from mlbits.envs.board.chess.actions import ACTIONS, move_names
 from mlbits.envs.board.chess.bitboards import ALL, EIGHT, ONE, ZERO, flip
 from mlbits.envs.board.chess.drawing import chess_image, chess_text
 from mlbits.envs.board.chess.fen import START, fields_of, from_fen
@@ -121,8 +122,8 @@ def observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     write_plane(rooks if mine else flip(rooks), out, _CASTLING)
     write_plane(passant if mine else flip(passant), out, _PASSANT)
     write_plane(ALL if state.repeats > 0 else ZERO, out, _REPEATED)
-    cells = 64 * min(np.int64(state.clock), LONGEST) // LONGEST
-    write_plane(ALL if cells == 64 else (ONE << np.uint64(cells)) - ONE, out, _CLOCK)
+    cells = 64 * np.int64(state.clock) // LONGEST
+    write_plane(ALL if cells >= 64 else (ONE << np.uint64(cells)) - ONE, out, _CLOCK)
     write_plane(ALL if mine else ZERO, out, _TURN)
 
 

@@ -1,9 +1,9 @@
 """Legal moves: where each piece may go, without trying moves and taking them back.
 
-First come the limits of a position: squares that the other side attacks, where the king may not go; the squares that meet
-a check (all of them, without one); and the lines on which pieces are pinned, straight and diagonal. A pinned piece stays on
-its line, which holds no other piece of its side, so that one set for all straight lines and one for all diagonals will do.
-En passant takes two pieces from the board at once, and is tried out.
+First come the limits of a position: squares that the other side attacks, where the king may not go; the squares that
+meet a check (all of them, without one); and the lines on which pieces are pinned, straight and diagonal. A pinned
+piece stays on its line, which holds no other piece of its side, so that one set for all straight lines and one for
+all diagonals will do. En passant takes two pieces from the board at once, and is tried out.
 
 All functions read a position as the side to move sees it (fields of ``position``).
 
@@ -27,13 +27,11 @@ from mlbits.envs.board.chess.actions import (
     lesser_promotion,
 )
 from mlbits.envs.board.chess.bitboards import (
-    ALL,
     EIGHT,
     KING,
     KNIGHT,
     LAST_RANK,
     ONE,
-    SEVEN,
     THIRD_RANK,
     THREE,
     ZERO,

@@ -1,7 +1,7 @@
 """Moves as text: UCI, as engines say them (e2e4, e7e8q), and SAN, as people write them (Nf3, exd5, O-O, e8=Q+, Qh4#).
 
-SAN is read more freely than it is written: x, + and # may be missing, but not wrong; more of the origin may be given than is
-needed; zeros castle too; = may be missing. Written it is as FIDE and the PGN standard want it.
+SAN is read more freely than it is written: x, + and # may be missing, but not wrong; more of the origin may be given
+than is needed; zeros castle too; = may be missing. Written it is as FIDE and the PGN standard want it.
 
 Example:
     >>> from mlbits.envs.board.chess.fen import START, from_fen
@@ -27,7 +27,7 @@ from mlbits.envs.core.settings import integer
 
 _UCI = re.compile(r"([a-h][1-8])([a-h][1-8])([nbrq]?)")
 _SAN = re.compile(r"([NBRQK]?)([a-h]?)([1-8]?)(x?)([a-h][1-8])(?:=?([NBRQ]))?([+#]?)")
-_CASTLING = re.compile(r"(O-O|0-0)(-O|-0)?([+#]?)")
+_CASTLING = re.compile(r"(O-O(?:-O)?|0-0(?:-0)?)[+#]?")
 _LESSER = "rbn"  # by action from PLAIN on
 _SHOWN = 40  # characters of a wrong move that an error repeats
 
@@ -104,49 +104,52 @@ def action_of_san(state: Any, text: str) -> int:
     Raises:
         IllegalActionError: if it is no such text, the move is not legal, several moves fit, or an x, + or # is wrong.
     """
-    states = as_states(state)
-    action = read_san(states, text)
+    return play_san(as_states(state), text)[0]
+
+
+def play_san(states: NDArray[Any], text: str) -> tuple[int, str]:
+    """Play a move in SAN in ``states[0]``; returns its action and its name as we write it."""
+    legal = _legal(states).tolist()
+    action = _read(states, text, legal)
+    name = _san(states, action, legal)
     compiled().play(states, action)
-    check_mark(states, text)
-    return action
+    mark = _mark(states)
+    if (text[-1] == "#" and mark != "#") or (text[-1] == "+" and not mark):
+        raise IllegalActionError(f"move: got {text!r}, which gives no {'mate' if text[-1] == '#' else 'check'}")
+    return action, name + mark
 
 
-def read_san(states: NDArray[Any], text: str) -> int:
-    """The legal action of a move in SAN at ``states[0]``, without a look at + and #."""
+def _read(states: NDArray[Any], text: str, legal: list[int]) -> int:
+    """The legal action of a move in SAN, without a look at + and #."""
     castling = _CASTLING.fullmatch(text) if isinstance(text, str) else None
     match = _SAN.fullmatch(text) if isinstance(text, str) and not castling else None
-    if castling and castling[1][0] in (castling[2] or castling[1]):
+    if castling:
         kind, file, rank, takes, promotion = KING_KIND, "e", "", "", ""
-        goal = ("c" if castling[2] else "g") + "18"[int(states["turn"][0])]
+        goal = ("c" if len(castling[1]) > 3 else "g") + "18"[int(states["turn"][0])]
     elif match:
         kind = LETTERS.index(match[1].lower() or "p")
         file, rank, takes, goal, promotion = match[2], match[3], match[4], match[5], (match[6] or "").lower()
     else:
         raise IllegalActionError(f"move: got {_shown(text)}; wanted standard algebraic notation, such as Nf3 or exd5")
     found = []
-    for action in _of_kind(states, kind, _square(goal), _legal(states).tolist()):
+    for action in _of_kind(states, kind, _square(goal), legal):
         origin = square_name(_squares(states, action)[0])
         castles = kind == KING_KIND and abs(int(ORIGIN[action]) - int(GOAL[action])) == 2
         if castles == bool(castling) and origin.startswith(file) and origin.endswith(rank):
             found.append(action)
     fitting = [action for action in found if _promotion(states, action) == promotion]
     if found and not fitting:
-        raise IllegalActionError(f"move: got {text!r}; wanted " + ("no promotion" if promotion else "a promotion, as =Q"))
+        raise IllegalActionError(
+            f"move: got {text!r}; wanted " + ("no promotion" if promotion else "a promotion, as =Q")
+        )
     if len(fitting) > 1:
-        names = ", ".join(_san(states, action, _legal(states).tolist()) for action in fitting)
-        raise IllegalActionError(f"move: got {text!r}, which is one of {names}; wanted to know which")
+        names = ", ".join(_san(states, action, legal) for action in fitting)
+        raise IllegalActionError(f"move: got {text!r}; wanted one of {names}")
     if not fitting:
         raise IllegalActionError(f"move: got {text!r}; wanted one that is legal{_some(states, _san_names)}")
     if takes and not _takes(states, fitting[0]):
         raise IllegalActionError(f"move: got {text!r}, which takes nothing; wanted no x")
     return fitting[0]
-
-
-def check_mark(states: NDArray[Any], text: str) -> None:
-    """Refuse a + or # at the end of a move that did not lead to a check or mate in ``states[0]``."""
-    mark = _mark(states)
-    if text[-1] == "#" != mark or (text[-1] == "+" and not mark):
-        raise IllegalActionError(f"move: got {text!r}, which gives no {'mate' if text[-1] == '#' else 'check'}")
 
 
 def _legal(states: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Perft: the number of sequences of legal moves of a given length.
 
-It counts moves only: draws by rule (fifty moves, repetition, material) do not end a sequence, as in all published tables. The
-last ply is counted without playing it.
+It counts moves only: draws by rule (fifty moves, repetition, material) do not end a sequence, as in all published
+tables. The last ply is counted without playing it.
 
 Example:
     >>> from mlbits.envs.board.chess.fen import from_fen
@@ -25,7 +25,7 @@ from mlbits.envs.core.settings import integer
 
 @rule(inline=False)
 def perft_of(states: Any, masks: Any, cursors: Any) -> Any:
-    """Count from states[0], to a depth of ``len(states)`` of at least 1; all arrays are working memory, one row a ply."""
+    """Count from states[0], as deep as there are states, at least 1; all arrays are working memory, one row a ply."""
     last = len(states) - 1
     if last == 0:
         return count_moves(states[0], ALL)

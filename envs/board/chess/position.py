@@ -17,9 +17,9 @@ Fields of a state, with the board as the side to move sees it (``bitboards``):
 | ``last`` | the action that led here, as the other side saw it, or -1 |
 | ``turn``, ``outcome`` | as in all board games |
 
-A position is repeated if the pieces, the side to move, castling rights and the legal moves en passant are the same (FIDE
-9.2.3). No position before a capture or a pawn move comes back, so that 100 keys are all that the fifty-move rule leaves to
-compare with. Keys of single facts are hashes of their numbers instead of a table.
+A position is repeated if the pieces, the side to move, castling rights and the legal moves en passant are the same
+(FIDE 9.2.3). No position before a capture or a pawn move comes back, so that 100 keys are all that the fifty-move
+rule leaves to compare with. Keys of single facts are hashes of their numbers instead of a table.
 """
 
 from __future__ import annotations

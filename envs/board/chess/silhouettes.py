@@ -1,8 +1,8 @@
 """The six chess pieces as shapes, drawn in the style of Staunton's set, so that no font has to have them.
 
-A piece is a list of discs and polygons in a square of 100 by 100, y down, and a list of lines on top of it. It is painted
-twice: all shapes wider in the colour of the edge, then all shapes in the colour of the piece, so that only the outline of
-them together shows.
+A piece is a list of discs and polygons in a square of 100 by 100, y down, and a list of lines on top of it. It is
+painted twice: all shapes wider in the colour of the edge, then all shapes in the colour of the piece, so that only
+the outline of them together shows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def _mirrored(right: _Points) -> _Points:
     return [*right, *((100 - x, y) for x, y in reversed(right))]
 
 
-def _rounded(points: _Points, times: int = 2) -> _Points:
+def _rounded(points: Sequence[tuple[float, float]], times: int = 2) -> _Points:
     """The polygon with its corners cut (Chaikin's algorithm)."""
+    points = list(points)
     for _ in range(times):
         pairs = zip(points, [*points[1:], points[0]], strict=True)
         points = [
@@ -39,7 +40,8 @@ def _foot(half: float, top: float = 77) -> list[_Points]:
 
 _HEAD = [
     (38, 78), (39, 71), (47, 63), (52, 55), (43, 57), (37, 62), (31, 67), (25, 67), (20, 61), (21, 54), (27, 47),
-    (31, 37), (36, 29), (40, 25), (40, 15), (47, 21), (55, 14), (57, 23), (66, 29), (73, 40), (76, 53), (75, 66), (73, 78),
+    (31, 37), (36, 29), (40, 25), (40, 15), (47, 21), (55, 14), (57, 23), (66, 29), (73, 40), (76, 53), (75, 66),
+    (73, 78),
 ]  # fmt: skip
 _DISCS: dict[str, list[tuple[float, float, float]]] = {
     "p": [(50, 34, 12.5)],
@@ -74,7 +76,8 @@ _POLYGONS: dict[str, list[_Points]] = {
         *_foot(24),
     ],
     "k": [
-        [(47, 6), (53, 6), (53, 12), (60, 12), (60, 18), (53, 18), (53, 30), (47, 30), (47, 18), (40, 18), (40, 12), (47, 12)],
+        [(47, 6), (53, 6), (53, 12), (60, 12), (60, 18), (53, 18), (53, 30), (47, 30), (47, 18), (40, 18), (40, 12),
+         (47, 12)],
         _rounded(_mirrored([(50, 24), (57, 33), (55, 46)])),
         _rounded([(51, 46), (56, 36), (66, 31), (77, 33), (83, 42), (81, 52), (73, 62), (70, 78), (51, 78)]),
         _rounded([(49, 46), (44, 36), (34, 31), (23, 33), (17, 42), (19, 52), (27, 62), (30, 78), (49, 78)]),
