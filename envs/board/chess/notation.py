@@ -135,7 +135,8 @@ def _read(states: NDArray[Any], text: str, legal: list[int]) -> int:
     for action in _of_kind(states, kind, _square(goal), legal):
         origin = square_name(_squares(states, action)[0])
         castles = kind == KING_KIND and abs(int(ORIGIN[action]) - int(GOAL[action])) == 2
-        if castles == bool(castling) and origin.startswith(file) and origin.endswith(rank):
+        nameless = kind == PAWN and not file and _takes(states, action)  # a pawn that takes is named by its file
+        if castles == bool(castling) and origin.startswith(file) and origin.endswith(rank) and not nameless:
             found.append(action)
     fitting = [action for action in found if _promotion(states, action) == promotion]
     if found and not fitting:

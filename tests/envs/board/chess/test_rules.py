@@ -145,7 +145,7 @@ CASTLES = "r3k2r/8/8/8/8/8/8/R3K2R w KQkq - 0 1"
 def test_castling_by_hand(fen, wanted):
     assert legal(fen, "e1") & {"e1g1", "e1c1"} == wanted
     # The same for black, mirrored.
-    pieces, side, rights, *rest = fen.split(" ")
+    pieces, _, rights, *rest = fen.split(" ")
     mirrored = "/".join(pieces.split("/")[::-1]).swapcase(), "b", rights.swapcase() if rights != "kq" else "KQ", *rest
     rights = "".join(letter for letter in "KQkq" if letter in mirrored[2])
     fen = " ".join([mirrored[0], "b", rights, *rest])
