@@ -49,12 +49,12 @@ import numpy as np
 from gymnasium import spaces
 
 from mlbits.envs.board.chess.actions import ACTIONS, move_names
-from mlbits.envs.board.chess.bitboards import ALL, EIGHT, ONE, ZERO, flip
+from mlbits.envs.board.chess.bitboards import ALL, ONE, ZERO, flip
 from mlbits.envs.board.chess.drawing import chess_image, chess_text
 from mlbits.envs.board.chess.fen import START, fields_of, from_fen
 from mlbits.envs.board.chess.movement import write_moves
 from mlbits.envs.board.chess.position import FIELDS, LONGEST, judge, move, settle
-from mlbits.envs.board.conventions import BYTE_CELLS, DRAWN, OPEN, Symmetries, acts, win
+from mlbits.envs.board.conventions import DRAWN, OPEN, Symmetries, acts, win
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
@@ -66,7 +66,7 @@ _CASTLING, _PASSANT, _REPEATED, _CLOCK, _TURN = range(12, PLANES)
 CASTLING_ROOKS = np.array(
     [sum((rights >> k & 1) << square for k, square in enumerate((7, 0, 63, 56))) for rights in range(16)], np.uint64
 )
-_SIXTH, _TOP = np.uint64(40), np.uint64(56)
+_SIXTH = np.uint64(40)
 
 
 @rule
@@ -99,12 +99,9 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
 @rule
 def write_plane(squares: Any, out: Any, plane: Any) -> None:
     """Write a set of squares as a plane, the highest rank as row 0."""
-    left = squares
-    for row in range(8):
-        byte = left >> _TOP
-        left = left << EIGHT
-        for column in range(8):
-            out[plane, row, column] = BYTE_CELLS[byte, column]
+    cells, first = out.flat, 64 * plane
+    for cell in range(64):
+        cells[first + cell] = (squares >> np.uint64(cell ^ 56)) & ONE
 
 
 @rule
