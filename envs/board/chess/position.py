@@ -48,6 +48,7 @@ KEPT[[0, 4, 7, 56, 60, 63]] = 15 - np.array([2, 3, 1, 8, 12, 4])
 _CASTLING_KEYS, _PASSANT_KEYS, _TURN_KEY = np.uint64(1000), np.uint64(1100), np.uint64(1200)
 _64 = np.uint64(64)
 _OTHER_VIEW = np.uint64(56)
+_MOST = 32_000  # what the field can hold
 
 
 @rule
@@ -202,7 +203,7 @@ def move_rook(state: Any, origin: Any, goal: Any, side: Any, turned: Any) -> Any
 @rule
 def remember(state: Any, reset_clock: Any) -> None:
     """Write the new position into the history, and count how often it was there before."""
-    clock = 0 if reset_clock else np.int64(state.clock) + 1
+    clock = 0 if reset_clock else min(np.int64(state.clock) + 1, _MOST)  # games read from files may go on and on
     found = 0
     if clock < LONGEST:
         before = clock - 4
