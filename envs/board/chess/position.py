@@ -203,7 +203,7 @@ def move_rook(state: Any, origin: Any, goal: Any, side: Any, turned: Any) -> Any
 @rule
 def remember(state: Any, reset_clock: Any) -> None:
     """Write the new position into the history, and count how often it was there before."""
-    clock = 0 if reset_clock else min(np.int64(state.clock) + 1, _MOST)  # games read from files may go on and on
+    clock = 0 if reset_clock else np.int64(state.clock) + 1
     found = 0
     if clock < LONGEST:
         before = clock - 4
@@ -211,7 +211,7 @@ def remember(state: Any, reset_clock: Any) -> None:
             found += state.history[before] == state.key
             before -= 2
         state.history[clock] = state.key
-    state.clock = clock
+    state.clock = min(clock, _MOST)  # games read from files may go on and on
     state.repeats = min(found, 2)
 
 
