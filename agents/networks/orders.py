@@ -47,6 +47,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError
+from mlbits.agents.maths.action_distributions import sharpened
 from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.envs.core.order_space import OrderSpace
 
@@ -214,12 +215,20 @@ class OrderDistribution:
         self.decoder = decoder
         self.size = decoder.slots * decoder.width
 
-    def sample(self, params: OrderParams, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Sampled orders [N, K], slot by slot, by the Gumbel trick."""
+    def sample(
+        self, params: OrderParams, mask: Tensor | None, generator: torch.Generator, temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """Sampled orders [N, K], slot by slot, by the Gumbel trick.
+
+        Temperature and ``top_p`` sharpen each slot's choice given the orders before
+        (:func:`~mlbits.agents.maths.action_distributions.sharpened`).
+        """
 
         def drawn(choices: _Choices) -> Tensor:
-            noise = torch.empty_like(choices.log_prob).exponential_(generator=generator).log_()
-            return torch.where(choices.choice >= 0, choices.log_prob - noise, 2 * _FORBIDDEN).argmax(1)
+            log_prob = sharpened(choices.log_prob, temperature, top_p)
+            noise = torch.empty_like(log_prob).exponential_(generator=generator).log_()
+            return torch.where(choices.choice >= 0, log_prob - noise, 2 * _FORBIDDEN).argmax(1)
 
         return self._give(params, mask, drawn)
 
