@@ -42,3 +42,11 @@ EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
     "networks that observe how similar they are keep cooperating, in part",
 )
+EVALS["sbr-blotto"] = EvalEntry(
+    "mlbits.evals.reproductions.blotto_best_response:sbr",
+    "sampled best responses to uniform play in Blotto earn the reference values",
+)
+EVALS["blotto-brpi"] = EvalEntry(
+    "mlbits.evals.reproductions.blotto_best_response:policy_iterations",
+    "fictitious play from samples approaches Blotto's equilibrium, iterated best response cycles",
+)
