@@ -68,6 +68,30 @@ AGENTS["classifier"] = AgentEntry(
     "one-step problems: cross-entropy, policy-gradient and Q-learning losses for one network",
     ("discrete",),
 )
+AGENTS["ibr"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "IBRConfig",
+    "iterated best response: self-play by sampled best response to the latest policy",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
+AGENTS["fppi1"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "FPPI1Config",
+    "fictitious play policy iteration: sampled best response to a policy that averages the past",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
+AGENTS["fppi2"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "FPPI2Config",
+    "fictitious play policy iteration: sampled best response to policies of past rounds",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -86,7 +86,7 @@ class AgentPolicy:
         core = getattr(self.agent, "core", None)
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         rows = torch.arange(len(some), device=some.device).repeat_interleave(count)
-        mask = None if mask is None or count == 1 else mask[rows]
+        mask = None if mask is None else mask[rows]
         if core is None:
             action = self.agent.act(pick(obs, rows), mask, generator).action
         else:

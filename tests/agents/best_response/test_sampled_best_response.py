@@ -9,7 +9,7 @@ import torch
 from mlbits import make_batch, make_game
 from mlbits.agents.agent import AgentError
 from mlbits.agents.best_response.leaves import Critic, Rollout
-from mlbits.agents.best_response.policies import OneOfThePast, SamePolicy, Uniform, draw_all
+from mlbits.agents.best_response.policies import AgentPolicy, OneOfThePast, SamePolicy, Uniform, draw_all
 from mlbits.agents.best_response.sampled_best_response import (
     BestResponseConfig,
     BestResponsePlayer,
@@ -238,9 +238,12 @@ def test_nothing_comes_after_the_end_and_something_after_a_time_limit():
     assert float(search(table, draw(0)).q.min()) >= 10
 
 
-def test_profiles_of_the_past_are_legal_in_each_position():
+@pytest.mark.parametrize("trained", [False, True])
+def test_profiles_of_the_past_are_legal_in_each_position(trained):
     game = make_game(MINI)
-    search = SampledBestResponse(game, OneOfThePast([Uniform(game)] * 3), [(Uniform(game), 2)], profiles=3)
+    agent = PPO(PPOConfig(hidden=(8,)), game.observation_space, game.action_space)
+    policy = AgentPolicy(agent) if trained else Uniform(game)
+    search = SampledBestResponse(game, OneOfThePast([policy] * 3), [(Uniform(game), 2)], profiles=3)
     table = table_of(search, MINI, 5, steps=7)
     profiles = search.base.profiles(table, 3, draw(0))
     width = game.action.nvec[0]
