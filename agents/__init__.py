@@ -92,6 +92,14 @@ AGENTS["fppi2"] = AgentEntry(
     ("discrete", "multi_discrete"),
     plans=True,
 )
+AGENTS["equilibrium"] = AgentEntry(
+    "mlbits.agents.best_response.equilibrium",
+    "Equilibrium",
+    "EquilibriumConfig",
+    "self-play by regret matching over candidates of all seats; learns the search's own policies and values",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -134,9 +134,7 @@ class SearchLearner:
         AgentError: for actions that are continuous.
     """
 
-    def __init__(
-        self, config: Any, game: Game, *, seed: int = 0, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, config: Any, game: Game, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self.config, self.game, self.device = config, game, torch.device(device)
         self.transitions = Transitions(game, device)
         settings = NetworkSettings(config.hidden, config.learning_rate, config.max_grad_norm)
@@ -178,11 +176,13 @@ class SearchLearner:
     def _start_from(self, folder: str) -> None:
         from mlbits.selfplay.runs.saved_agents import load_agent
 
-        agent, settings = load_agent(folder, device=self.device)
+        agent = load_agent(folder, str(self.device))[0]
         core = getattr(agent, "core", None)
         if not isinstance(core, ActorCriticCore) or core.moments is not None:
-            raise AgentError(f"start: got {folder}, a run of {settings.agent}; wanted an agent with a policy and a value "
-                             "network, such as ppo, and without normalize_obs")  # fmt: skip
+            raise AgentError(
+                f"start: got {folder}, a run of {type(agent).__name__}; wanted an agent with a policy and a value "
+                "network, such as ppo, and without normalize_obs"
+            )
         try:
             load_weights({"network": self.core.network}, prefixed("network", core.network.state_dict()))
         except AgentError as error:
@@ -244,12 +244,15 @@ class SearchLearner:
             steps.append(self._step(replay.sample(config.batch_size, generator)))
         if self.learned * config.num_steps >= (self.rounds + 1) * config.round_steps:
             self._end_round()
-        means = {name: float(torch.stack([step[name] for step in steps]).mean()) for name in (steps[0] if steps else ())}
+        means = {
+            name: float(torch.stack([step[name] for step in steps]).mean()) for name in (steps[0] if steps else ())
+        }
         return means | {"rounds": float(self.rounds), "learning_rate": self.core.optimizer.learning_rate}
 
     def _step(self, data: Outcomes) -> dict[str, Tensor]:
         """One gradient step, in chunks that fit the cache."""
-        count, total = len(data.outcome), {}
+        count = len(data.outcome)
+        total: dict[str, Any] = {}
         chunk = self.core.chunk if data.outcome.device.type == "cpu" else count
         imitated = data.notes["imitate"].sum().clamp(min=1)
         self.core.optimizer.zero_grad()

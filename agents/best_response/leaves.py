@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.best_response.policies import Policy, draw_all, flat_rows
+from mlbits.agents.best_response.policies import AgentPolicy, Policy, draw_all, flat_rows
 from mlbits.agents.best_response.transitions import Table, Transitions
 from mlbits.envs.core.game import Game
 
@@ -142,3 +142,24 @@ class Rollout:
         """Actions of all seats in the games that go on, [N, P, ...]."""
         playing = playing.unsqueeze(1) & table.acts
         return draw_all(self.policy, table._replace(acts=playing), 1, generator)[:, :, 0]
+
+
+def leaf_of(agent: Any, player: Any, config: Any, game: Game, device: torch.device | str) -> Leaf:
+    """An agent's value, after a rollout if the settings ask for one.
+
+    Args:
+        agent: has the values, and the discount in its config.
+        player: its policy plays the rollout.
+        config: settings with rollout_steps, rollout_temperature and rollout_top_p.
+        game: the game.
+        device: the agent's.
+    """
+    if not config.rollout_steps:
+        return Critic(agent)
+    policy = AgentPolicy(player, config.rollout_temperature, config.rollout_top_p)
+    return Rollout(game, policy, config.rollout_steps, agent, discount=discount_of(agent), device=device)
+
+
+def discount_of(agent: Any) -> float:
+    """The discount with which an agent's values were learned; 1 if its config has none."""
+    return float(getattr(getattr(agent, "config", None), "discount", 1.0))

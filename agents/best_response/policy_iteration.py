@@ -5,11 +5,11 @@ games are played in which every seat plays by sampled best response
 (:mod:`~mlbits.agents.best_response.sampled_best_response`); the policy imitates the answers and the value predicts the
 outcomes (:mod:`~mlbits.agents.best_response.learner`).
 
-| agent | base profiles are drawn from | candidates from | the policy imitates |
+| agent | base profiles are drawn from | candidates from | imitated are |
 |---|---|---|---|
-| ``ibr``, iterated best response | the latest policy | the latest | the latest rounds |
-| ``fppi1``, fictitious play policy iteration | the latest, which is the average of the past | the initial and the latest | all rounds that the buffer holds |
-| ``fppi2`` | a past round, drawn uniformly for each profile, the same for all seats | the initial and the latest | the latest rounds |
+| ``ibr`` | the latest policy | the latest | the latest rounds |
+| ``fppi1`` | the latest, an average of the past | the initial and the latest | all rounds in the buffer |
+| ``fppi2`` | for each profile a past round's, drawn uniformly | the initial and the latest | the latest rounds |
 
 IBR can cycle, as in rock-paper-scissors. In FPPI-1 the policy stands for the average of the past, as in fictitious
 play; in FPPI-2 the frozen policies do, and the policy is the latest best response. Half of the candidates come from the
@@ -29,8 +29,8 @@ from typing import Literal
 import torch
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.best_response.leaves import Critic, Leaf, Rollout
 from mlbits.agents.best_response.learner import Chosen, SearchLearner, SearchLearnerConfig
+from mlbits.agents.best_response.leaves import leaf_of
 from mlbits.agents.best_response.policies import OneOfThePast, Profiles, SamePolicy
 from mlbits.agents.best_response.sampled_best_response import SampledBestResponse
 from mlbits.agents.best_response.transitions import Table
@@ -41,8 +41,9 @@ from mlbits.envs.core.config_fields import configuration, setting
 class IBRConfig(SearchLearnerConfig):
     """Settings of iterated best response."""
 
-    base: Literal["latest", "past"] = setting("latest", "whose play the base profiles are: the latest policy's, or each "
-                                              "profile a past round's, drawn uniformly")  # fmt: skip
+    base: Literal["latest", "past"] = setting(
+        "latest", "whose play the base profiles are: the latest policy's, or each a past round's, drawn uniformly"
+    )
     candidates: Literal["latest", "initial_latest"] = setting(
         "latest", "whose actions the candidates are: the latest policy's, or half of them the initial policy's"
     )
@@ -86,17 +87,8 @@ class PolicyIteration(SearchLearner):
         if config.candidates == "initial_latest":
             candidates = [(self.policy(self.past[0]), half), (latest, config.num_candidates - half)]
         found = SampledBestResponse(
-            self.game, base, candidates, profiles=config.profiles, leaf=self._leaf(), discount=config.discount,
-            device=self.device,
+            self.game, base, candidates, profiles=config.profiles, discount=config.discount, device=self.device,
+            leaf=leaf_of(self, self.latest, config, self.game, self.device),
         )  # fmt: skip
         found.transitions = self.transitions
         return found
-
-    def _leaf(self) -> Leaf:
-        config = self.config
-        if not config.rollout_steps:
-            return Critic(self)
-        policy = self.policy(self.latest, config.rollout_temperature, config.rollout_top_p)
-        return Rollout(
-            self.game, policy, config.rollout_steps, self, discount=config.discount, device=self.device
-        )

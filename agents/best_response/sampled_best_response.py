@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
-from mlbits.agents.best_response.leaves import Leaf, NoValue
+from mlbits.agents.best_response.leaves import Critic, Leaf, NoValue, discount_of
 from mlbits.agents.best_response.policies import (
     AgentPolicy,
     Policy,
@@ -245,14 +245,12 @@ class BestResponsePlayer:
     def __init__(
         self, agent: Agent, game: Game, config: BestResponseConfig | None = None, device: torch.device | str = "cpu"
     ) -> None:
-        from mlbits.agents.best_response.leaves import Critic
-
         self.agent, self.config = agent, BestResponseConfig() if config is None else config
         candidates = AgentPolicy(agent, self.config.temperature)
         self.search = SampledBestResponse(
             game, SamePolicy(AgentPolicy(agent)), [(candidates, self.config.candidates)],
             profiles=self.config.profiles, leaf=Critic(agent), device=device,
-            discount=float(getattr(getattr(agent, "config", None), "discount", 1.0)),
+            discount=discount_of(agent),
         )  # fmt: skip
 
     def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:

@@ -1,10 +1,10 @@
 """Best-response policy iteration on payoff tables: for games of one step, where exploitability is exact.
 
 Each round, every seat answers N times by sampled best response
-(:mod:`~mlbits.agents.best_response.sampled_best_response`); the round's policy is how often each action was the answer.
-Round 0 is uniform. As OpenSpiel's ``sbr_blotto``: the base profiles are drawn from the latest round, or each from a past
-round drawn uniformly, one round for all seats; the candidates from the initial, the latest or a uniformly drawn past
-round, or with a fair coin from the initial one or the other.
+(:mod:`~mlbits.agents.best_response.sampled_best_response`); the round's policy is how often each action was the
+answer. Round 0 is uniform. As OpenSpiel's ``sbr_blotto``: the base profiles are drawn from the latest round, or each
+from a past round drawn uniformly, one round for all seats; the candidates from the initial, the latest or a uniformly
+drawn past round, or with a fair coin from the initial one or the other.
 
 Example:
     >>> import numpy as np

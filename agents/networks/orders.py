@@ -301,8 +301,8 @@ class OrderDistribution:
         """For S slots with something to order, each given the action's orders before it.
 
         Returns:
-            Their rows and slots [S], the log probabilities of the action's orders [S] and of all legal ones [S, L], and a
-            function for the choices if no orders were given before.
+            Their rows and slots [S], the log probabilities of the action's orders [S] and of all legal ones [S, L], and
+            a function for the choices if no orders were given before.
         """
         decoder, slots = self.decoder, params.slots
         row, k = slots.nonzero(as_tuple=True)
