@@ -1,0 +1,1 @@
+"""Tree search, and search at one node for simultaneous moves."""
