@@ -50,3 +50,7 @@ EVALS["blotto-brpi"] = EvalEntry(
     "mlbits.evals.reproductions.blotto_best_response:policy_iterations",
     "fictitious play from samples approaches Blotto's equilibrium, iterated best response cycles",
 )
+EVALS["diplomacy-search"] = EvalEntry(
+    "mlbits.evals.reproductions.diplomacy_search:reproduce",
+    "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
+)

@@ -29,6 +29,7 @@ from torch import Tensor
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions
 from mlbits.agents.best_response.learner import Chosen, SearchLearner, SearchLearnerConfig
 from mlbits.agents.best_response.leaves import Leaf, discount_of, leaf_of
+from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import AgentPolicy, Policy, SamePolicy, draw_all
 from mlbits.agents.best_response.sampled_best_response import SampledBestResponse, first_equal
 from mlbits.agents.best_response.transitions import Table
@@ -246,7 +247,7 @@ class Equilibrium(SearchLearner):
         return Chosen(action, found.draw(self.targets, generator), found.value, found.value)
 
 
-class EquilibriumPlayer:
+class EquilibriumPlayer(Player):
     """Any trained agent, playing by equilibrium search in place of its policy.
 
     Args:
@@ -256,12 +257,11 @@ class EquilibriumPlayer:
         device: the agent's.
     """
 
-    experience = None
-
     def __init__(
         self, agent: Agent, game: Game, config: SearchConfig | None = None, device: torch.device | str = "cpu"
     ) -> None:
-        self.agent, self.config = agent, SearchConfig() if config is None else config
+        super().__init__(agent)
+        self.config = SearchConfig() if config is None else config
         policy = AgentPolicy(agent)
         discount = discount_of(agent)
         leaf = leaf_of(agent, agent, self.config, game, device)
@@ -277,7 +277,3 @@ class EquilibriumPlayer:
         else:
             action = found.draw(1, generator)[:, :, 0].flatten(0, 1)[rows]
         return Decision(action, action, None)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The agent's."""
-        return self.agent.state_dict()

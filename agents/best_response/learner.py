@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import (
-    Agent,
     AgentError,
     Decision,
     OutcomeSpec,
@@ -30,6 +29,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import AgentPolicy
 from mlbits.agents.best_response.transitions import Table, Transitions
 from mlbits.agents.memory.outcomes import OutcomeReplay, Outcomes
@@ -80,7 +80,7 @@ class NetworkSettings(NamedTuple):
     log_std: float = 0.0
 
 
-class Frozen:
+class Frozen(Player):
     """A policy that does not change: a copy of a network.
 
     Args:
@@ -97,6 +97,19 @@ class Frozen:
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose actions for N rows."""
         return self.core.act(obs, legal_mask, generator, greedy)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network's weights."""
+        weights = self.core.network.state_dict()
+        return {name: value.detach().clone().contiguous() for name, value in weights.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the weights.
+
+        Raises:
+            AgentError: if names or shapes are not those of this network.
+        """
+        load_weights({"network": self.core.network}, prefixed("network", state))
 
 
 class Chosen(NamedTuple):
@@ -301,7 +314,7 @@ class SearchLearner:
         numbers = [self.rounds, self.learned, self.seen, self.stride, int(self._begun)]
         state |= {"counts": torch.tensor(numbers), "owed": torch.tensor(self.owed, dtype=torch.float64)}
         for name, frozen in [("latest", self.latest), *((f"past{k}", frozen) for k, frozen in enumerate(self.past))]:
-            state |= prefixed(name, _weights(frozen))
+            state |= prefixed(name, frozen.state_dict())
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -319,32 +332,7 @@ class SearchLearner:
             self.past.append(_restored(self.core, past))
 
 
-class PolicyOnly:
-    """An agent that plays its policy without search, to compare with its search.
-
-    Args:
-        agent: with ``act``.
-    """
-
-    experience = None
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """The agent's policy."""
-        return self.agent.act(obs, legal_mask, generator, greedy=greedy)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The agent's."""
-        return self.agent.state_dict()
-
-
-def _weights(frozen: Frozen) -> dict[str, Tensor]:
-    return {name: value.detach().clone().contiguous() for name, value in frozen.core.network.state_dict().items()}
-
-
 def _restored(core: ActorCriticCore, weights: Mapping[str, Tensor]) -> Frozen:
     frozen = Frozen(core)
-    load_weights({"network": frozen.core.network}, prefixed("network", weights))
+    frozen.load_state_dict(weights)
     return frozen

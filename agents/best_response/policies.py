@@ -181,6 +181,8 @@ def draw_all(policy: Policy, table: Any, count: int, generator: torch.Generator)
     """``count`` actions of every seat in every position, [M, P, count, ...]; seats that pass get action 0."""
     positions, seats = table.shape
     acting = table.acts.flatten().nonzero().squeeze(1)
+    if len(acting) == 0:  # all games are over: one draw gives the actions' shape
+        acting = torch.zeros(1, dtype=torch.int64, device=table.acts.device)
     drawn = policy.draw(*flat_rows(table, acting), count, generator)
     found = drawn.new_zeros(positions * seats, *drawn.shape[1:])
     found[acting] = drawn

@@ -41,6 +41,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
 from mlbits.agents.best_response.leaves import Critic, Leaf, NoValue, discount_of
+from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import (
     AgentPolicy,
     Policy,
@@ -227,7 +228,7 @@ class BestResponseConfig:
     temperature: float = setting(1.0, "of the policy that candidates are drawn from", low=0.01, high=100)
 
 
-class BestResponsePlayer:
+class BestResponsePlayer(Player):
     """Any trained agent, playing the sampled best response to itself in place of its policy.
 
     Args:
@@ -240,12 +241,11 @@ class BestResponsePlayer:
         AgentError: if the agent has no values.
     """
 
-    experience = None
-
     def __init__(
         self, agent: Agent, game: Game, config: BestResponseConfig | None = None, device: torch.device | str = "cpu"
     ) -> None:
-        self.agent, self.config = agent, BestResponseConfig() if config is None else config
+        super().__init__(agent)
+        self.config = BestResponseConfig() if config is None else config
         candidates = AgentPolicy(agent, self.config.temperature)
         self.search = SampledBestResponse(
             game, SamePolicy(AgentPolicy(agent)), [(candidates, self.config.candidates)],
@@ -258,7 +258,3 @@ class BestResponsePlayer:
         table, rows = self.search.transitions.table(positions)
         action = self.search(table, generator).action.flatten(0, 1)[rows]
         return Decision(action, action, None)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The agent's."""
-        return self.agent.state_dict()
