@@ -105,10 +105,8 @@ def reproduce(
     set_up(threads=1)  # many small networks
     boards = (BOARDS[0],) if quick else ((board,) if board else BOARDS)
     seconds, games = (2.0, 6) if quick else (60 * minutes, games)
-    found: dict[str, Any] = {
-        "boards": {},
-        "seven_seats": measure_round(0.0 if quick else 60.0, seed, 4 if quick else 16),
-    }
+    found: dict[str, Any] = {"boards": {}}
+    found["seven_seats"] = measure_round(0.0, seed, samples=4) if quick else measure_round(60.0, seed)
     met = True
     for env in boards:
         trained = {name: train(name, env, seconds, seed, quick) for name in NAMES}
