@@ -42,15 +42,15 @@ NAMES = ("fppi2", "ibr", "equilibrium", "ppo")
 TARGETS = {"random": 0.99, "diplomacy-greedy": 0.85, "ppo": 0.6}
 SEARCH_TARGET = 0.6  # search at play time against its own policy
 _EVERY = 5  # rounds
-_BEST_RESPONSE = {"profiles": 4, "num_candidates": 8}
-_LEARNER = {"round_steps": 96, "uses": 2.0, "buffer_size": 24_000}
+_BEST_RESPONSE = {"profiles": 2, "num_candidates": 16}
+_LEARNER = {"round_steps": 32, "uses": 6.0, "buffer_size": 24_000}
 # Positions of the board for two have masks of 25 KB each.
-_FEW = {"num_steps": 16, "round_steps": 64, "uses": 2.0, "buffer_size": 8000}
+_FEW = {"num_steps": 16, "round_steps": 32, "uses": 6.0, "buffer_size": 8000}
 _AGENTS: dict[str, dict[str, dict[str, Any]]] = {
     BOARDS[0]: {
         "fppi2": _LEARNER | _BEST_RESPONSE,
         "ibr": _LEARNER | _BEST_RESPONSE,
-        "equilibrium": _LEARNER | {"iterations": 8, "samples": 16, "candidates": 6},
+        "equilibrium": _LEARNER | {"iterations": 8, "samples": 24, "candidates": 8},
         "ppo": {},
     },
     BOARDS[1]: {
