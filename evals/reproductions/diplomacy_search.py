@@ -13,7 +13,6 @@ agent alone has the most. Last, one round is measured on the board of seven powe
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -256,7 +255,7 @@ def _bot(name: str, like: Trained) -> Agent:
 
 def _save(path: Path, one: Trained) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, copy_bytes(copy.deepcopy(one.agent), one.settings, {"env_steps": one.env_steps}))
+    write_file(path, copy_bytes(one.agent, one.settings, {"env_steps": one.env_steps}))
 
 
 def show(env: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:

@@ -10,8 +10,7 @@ ROCK = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], float)
 THROWS = np.stack([ROCK, -ROCK])
 
 
-def test_one_round_against_uniform_has_the_probabilities_of_the_formula():
-    """B = 1, C = 2: both candidates lose to the base profile with probability 1/9, and so on."""
+def test_one_round_against_uniform_stays_uniform_in_a_symmetric_game():
     mixtures = policy_iteration(THROWS, TabularConfig(profiles=1, num_candidates=2, answers=20_000), 1, seed=0)
     history = _History(THROWS, np.random.default_rng(1))
     config = TabularConfig(profiles=1, num_candidates=2, answers=20_000)

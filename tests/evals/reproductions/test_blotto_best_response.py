@@ -1,5 +1,7 @@
 """``mlbits reproduce sbr-blotto`` and ``blotto-brpi``: quick forms, and that a missed target is not met."""
 
+import pytest
+
 from mlbits.agents.best_response.tabular import TabularConfig
 from mlbits.evals.reproductions import blotto_best_response as blotto
 
@@ -11,6 +13,7 @@ def test_sampled_best_responses_earn_the_reference_values(monkeypatch):
     assert not blotto.sbr(quick=True)["met"]
 
 
+@pytest.mark.slow
 def test_fictitious_play_from_samples_converges_and_best_response_cycles():
     found = blotto.policy_iterations(quick=True)
     assert found["met"]
