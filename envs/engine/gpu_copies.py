@@ -131,7 +131,7 @@ class CudaCopies:
         view = self._views
         played = view["played"] if self.illegal == modes.REPLACE else actions
         blocks = -(-self.num_envs // _THREADS_A_BLOCK)
-        self._run[blocks, _THREADS_A_BLOCK, _stream(self.device)](
+        self._run[blocks, _THREADS_A_BLOCK, kernel_stream(self.device)](
             op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
             played, view["obs"], view["final_obs"], view["legal"], view["active"], view["rewards"],
             view["terminated"], view["truncated"], which, view["low"], view["high"], view["fault"],
@@ -207,7 +207,7 @@ def kernel_view(memory: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ..
     return from_cuda_array_interface(description, owner=memory)
 
 
-def _stream(device: torch.device) -> Any:
+def kernel_stream(device: torch.device) -> Any:
     """Torch's current stream, so that kernels and tensor operations run in order (and graphs capture both)."""
     from numba import cuda
 
