@@ -113,6 +113,7 @@ class AlphaZero:
         self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
         self.updates = 0
+        self._last_plan: tuple[torch.Generator, bool, Tensor] | None = None
 
     @property
     def experience(self) -> OutcomeSpec:
@@ -120,14 +121,20 @@ class AlphaZero:
         return OutcomeSpec(self.config.num_steps, self.config.buffer_size, self.config.discount)
 
     def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose moves by search; ``greedy`` searches without noise and takes the best move."""
+        """Choose moves by search; ``greedy`` searches without noise and takes the best move.
+
+        With puct, a search goes on in the last one's trees if it is of the same copies, with the same network.
+        """
         index = positions.acts.nonzero().squeeze(-1)
+        if not self._continues(generator, greedy, positions.copy[index]):
+            self.search.forget()
         found = self.search.run(
             positions.states[index],
             self.policy_and_value,
             generator,
             params=positions.params_of(index),
             explore=not greedy,
+            reuse=self.config.method == "puct",
         )
         if greedy:
             return Decision(action := _placed(found.action, index, len(positions.acts)), action, None)
@@ -143,6 +150,11 @@ class AlphaZero:
         count = len(positions.acts)
         action = _placed(chosen, index, count)
         return Decision(action, action, None, {name: _placed(note, index, count) for name, note in notes.items()})
+
+    def _continues(self, generator: torch.Generator, greedy: bool, copies: Tensor) -> bool:
+        """Whether the last plan was for the same copies of the same play."""
+        last, self._last_plan = self._last_plan, (generator, greedy, copies)
+        return last is not None and last[0] is generator and last[1] == greedy and torch.equal(last[2], copies)
 
     def _explore(
         self, found: Found, positions: Positions, index: Tensor, generator: torch.Generator
@@ -198,6 +210,7 @@ class AlphaZero:
             Losses and gradient norm of the last update, and updates so far; empty before learning starts.
         """
         config = self.config
+        self._last_plan = None  # trees hold what the network says; and a run that is resumed here has none
         if experience.added < config.learning_starts:
             return {}
         self.optimizer.learning_rate = config.learning_rate * (1 - 0.9 * progress if config.anneal_lr else 1)
@@ -259,6 +272,7 @@ class AlphaZero:
         """
         load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
+        self._last_plan = None
         self.updates = int(state["updates"])
 
 

@@ -253,7 +253,7 @@ class TreeSearch:
         """Memory for so many trees of so many nodes, kept from one search to the next."""
         if self._driver is None:
             self._driver = load_search(self.game, self.config.method, "cpu" if self.device is None else "cuda")
-        if trees <= self._shape[0] and nodes == self._shape[1]:
+        if trees <= self._shape[0] and nodes <= self._shape[1]:
             return
         self.forget()
         game, layout, actions = self.game, self.game.observation, self.num_actions

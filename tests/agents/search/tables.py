@@ -123,7 +123,7 @@ def flat_network(obs: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
 
 def hashed_network(obs: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Any logits and values, each row's a function of the row alone: sums of integers."""
-    flat = obs.flatten(1).long()
+    flat = obs.reshape(len(obs), -1).long()
     numbers = torch.arange(1, flat.shape[1] + 1)
     logits = [(flat * (numbers * (a + 3) % 101)).sum(1) % 31 / 10 for a in range(mask.shape[1])]
     return torch.stack(logits, 1), (flat * (numbers % 89)).sum(1) % 41 / 50 - 0.4
