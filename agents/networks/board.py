@@ -8,6 +8,7 @@ starts as the identity (its last layer's weights are 0: Zhang, Dauphin and Ma, "
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -82,15 +83,25 @@ class BoardNetwork(nn.Module):
         if self.to_policy is not None and self.to_value is not None:
             seen = F.relu(F.conv2d(hidden, *_kernel(self.to_policy, 1))).flatten(1)
             judged = F.relu(F.conv2d(hidden, *_kernel(self.to_value, 1))).flatten(1)
+        seen, judged = seen.float(), judged.float()
         value = self.value(F.relu(self.value_hidden(judged))).squeeze(-1)
         return self.policy(seen), torch.tanh(value)
+
+    def in_bfloat16(self) -> BoardNetwork:
+        """A copy whose trunk computes in bfloat16, its heads in float32."""
+        other = copy.deepcopy(self)
+        for part in (other.stem, other.blocks, other.to_policy, other.to_value):
+            if part is not None:
+                part.to(torch.bfloat16)
+        return other
 
     def _input(self, obs: Any) -> Tensor:
         if self.features is not None:
             (vector,) = self.features(obs)
-            return vector
-        planes: Tensor = obs.float()
-        return planes if self.kind == "conv" else planes.flatten(1)
+            return vector.to(self.stem.weight.dtype)
+        planes: Tensor = obs.to(self.stem.weight.dtype)
+        # On a CPU, convolutions are twice as fast with the channels last in memory.
+        return planes.contiguous(memory_format=torch.channels_last) if self.kind == "conv" else planes.flatten(1)
 
     def _layer(self, layer: Any, hidden: Tensor) -> Tensor:
         if self.kind == "dense":
@@ -99,9 +110,9 @@ class BoardNetwork(nn.Module):
         return F.conv2d(hidden, *_kernel(layer, 3), padding=1)
 
 
-def _kernel(layer: nn.Linear, side: int) -> tuple[Tensor, Tensor]:
-    """A layer's weights as a convolution's."""
-    return layer.weight.view(len(layer.weight), -1, side, side), layer.bias
+def _kernel(layer: Any, side: int) -> tuple[Tensor, Tensor]:
+    """A layer's weights as a convolution's: inputs are ordered by place, then channel."""
+    return layer.weight.view(len(layer.weight), side, side, -1).permute(0, 3, 1, 2), layer.bias
 
 
 def _layer(out: int, size: int, gain: float, generator: torch.Generator) -> nn.Linear:
