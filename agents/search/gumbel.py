@@ -93,8 +93,8 @@ def choose(
 def weight_of(edge: Any, low: Any, high: Any, most: Any, top: Any, unvisited: Any, settings: Any) -> Any:
     """exp(logit + sigma) of an action inside the tree, up to a factor."""
     if edge.visits == 0:
-        return edge.prior * unvisited
-    return edge.prior * math.exp(sigma(edge_value(edge), low, high, most, settings) - top)
+        return np.float32(unvisited * edge.prior)
+    return np.float32(math.exp(sigma(edge_value(edge), low, high, most, settings) - top) * edge.prior)
 
 
 @rule
@@ -109,24 +109,20 @@ def likeliest(edges: Any, b: Any, first: Any, count: Any) -> Any:
 
 @rule
 def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, settings: Any, noise: Any) -> Any:
-    """The root's edge with the highest score among those with ``count`` visits; of all, if there is none.
-
-    Edges that are known to lose are left out.
-    """
+    """The root's edge with the highest score among those with ``count`` visits; of all, if there is none."""
     root = nodes[b, 0]
     best, chosen = -math.inf, NONE
     for e in range(root.first, root.first + root.count):
-        if edges[b, e].visits == count and edges[b, e].outcome != LOSS:
+        if edges[b, e].visits == count:
             got = score(edges[b, e], found, noise, b, settings, True)
             if chosen < 0 or got > best:
                 best, chosen = got, e
     if chosen >= 0:
         return chosen
     for e in range(root.first, root.first + root.count):
-        if edges[b, e].outcome != LOSS:
-            got = score(edges[b, e], found, noise, b, settings, True) - edges[b, e].visits
-            if chosen < 0 or got > best:
-                best, chosen = got, e
+        got = score(edges[b, e], found, noise, b, settings, True) - edges[b, e].visits
+        if chosen < 0 or got > best:
+            best, chosen = got, e
     return chosen
 
 
@@ -160,11 +156,11 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
     _, _, _, most, _ = found
     top, total = -math.inf, 0.0
     for e in range(root.first, root.first + root.count):
-        top = max(top, score(edges[b, e], found, noise, b, settings, False))
+        policy[edges[b, e].action] = score(edges[b, e], found, noise, b, settings, False)
+        top = max(top, policy[edges[b, e].action])
     for e in range(root.first, root.first + root.count):
-        weight = math.exp(score(edges[b, e], found, noise, b, settings, False) - top)
-        policy[edges[b, e].action] = weight
-        total += weight
+        policy[edges[b, e].action] = math.exp(policy[edges[b, e].action] - top)
+        total += policy[edges[b, e].action]
     for e in range(root.first, root.first + root.count):
         policy[edges[b, e].action] /= total
     best, chosen = -math.inf, np.int64(root.first)

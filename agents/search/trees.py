@@ -9,7 +9,8 @@ Between rows, results are passed on as seat 0's return; with two seats the other
 A finished game's result is exact. It is backed up as an outcome (a win, a draw, a loss, and in how many moves) beside
 the averages: a node with a winning edge is won, one with only losing edges is lost (Winands, Björnsson and Saito,
 "Monte-Carlo tree search solver", 2008; here with draws and distances). Known outcomes replace averages wherever a value
-is read, losing edges are not chosen again, and a tree whose root is decided is left alone.
+is read, losing edges are not chosen again (at Gumbel's root they keep their places in the schedule), and a tree whose
+root is decided is left alone.
 """
 
 from __future__ import annotations
