@@ -8,8 +8,12 @@ that need no network (the game is over, or the outcome is known) are backed up a
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 
 from mlbits.agents.search import gumbel, puct, reuse, trees, uct
@@ -25,11 +29,22 @@ from mlbits.agents.search.template import (
     TEXT,
     TURNS,
 )
+from mlbits.agents.search.trees import EDGE, NODE
 from mlbits.envs.core.game import Game
 from mlbits.envs.core.rules import python_function
 from mlbits.envs.engine.driver import load_generated
 from mlbits.envs.engine.driver_template import importable, rules_of
+from mlbits.envs.engine.gpu_copies import kernel_ptx, kernel_type
 
+# What compiled code reads of a search's settings, and the random stream.
+SETTINGS = np.dtype(
+    [
+        ("discount", "f8"), ("c_visit", "f8"), ("c_scale", "f8"), ("c_init", "f8"), ("c_base", "f8"), ("c_uct", "f8"),
+        ("noise", "f8"), ("seed", "u8"), ("kept", "i4"), ("simulations", "i4"), ("considered", "i4"),
+        ("rollouts", "i4"), ("longest", "i4"), ("rescale", "u1"), ("solver", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
 METHODS: dict[str, Any] = {"gumbel": gumbel, "puct": puct, "uct": uct}
 
 
@@ -76,6 +91,36 @@ def load_search(game: Game, method: str, target: str = "cpu") -> ModuleType:
     called |= {name: getattr(reuse, name) for name in ("keep_subtree", "may_be_root")}
     called |= {name: getattr(METHODS[method], name) for name in ("choose", "conclude")}
     return load_generated(f"{game.name}_{method}_search_{target}", text, rules | called)
+
+
+def compile_to_ptx(
+    game: Game, method: str, kernels: Sequence[str], compute_capability: tuple[int, int] = (9, 0)
+) -> list[str]:
+    """Compile kernels of a search, "begin" and so on, to PTX; this needs no GPU.
+
+    Raises:
+        numba.core.errors.NumbaError: if something cannot run on a GPU.
+    """
+    from numba import types
+
+    layout, whole = game.observation, types.int64
+    axes = {
+        "nodes": (NODE, 2), "edges": (EDGE, 2), "states": (game.state_dtype, 2), "params": (game.params.dtype, 1),
+        "spare": (game.state_dtype, 1), "moved": (np.int32, 2), "shift": (np.int32, 2),
+        "obs": (layout.dtype, 1 + len(layout.shape)), "legal": (np.bool_, 2), "actions": (np.int64, 2),
+        "rewards": (np.float32, 2), "logits": (np.float32, 2), "values": (np.float32, 1), "noise": (np.float64, 2),
+        "settings": (SETTINGS, 1), "keys": (np.uint64, 1), "visits": (np.int64, 2), "q": (np.float32, 2),
+        "policy": (np.float32, 2), "value": (np.float32, 1),
+    }  # fmt: skip
+    module, found = load_search(game, method, "cuda"), []
+    for name in kernels:
+        kernel = getattr(module, name)
+        arguments = inspect.signature(kernel.py_func).parameters
+        given = [
+            whole if one in ("k", "trees", "stride") else kernel_type(*axes.get(one, (np.int64, 1))) for one in arguments
+        ]
+        found.append(kernel_ptx(kernel, types.void(*given), compute_capability))
+    return found
 
 
 def _comparison(game: Game) -> str:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.search.driver import load_search
+from mlbits.agents.search.driver import SETTINGS, load_search
 from mlbits.agents.search.memory import Memory
 from mlbits.agents.search.template import EARLY_REWARD, NO_ROOM, NO_TURN, NOT_ZERO_SUM
 from mlbits.agents.search.trees import EDGE, NODE, OPEN, UNKNOWN
@@ -43,14 +43,6 @@ from mlbits.envs.engine.memory import memory_bytes
 # Observations [N, ...] and masks [N, A] to logits [N, A] and values [N], float32.
 Evaluate = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
-_SETTINGS = np.dtype(
-    [
-        ("discount", "f8"), ("c_visit", "f8"), ("c_scale", "f8"), ("c_init", "f8"), ("c_base", "f8"), ("c_uct", "f8"),
-        ("noise", "f8"), ("seed", "u8"), ("kept", "i4"), ("simulations", "i4"), ("considered", "i4"), ("rollouts", "i4"), ("longest", "i4"),
-        ("rescale", "u1"), ("solver", "u1"),
-    ],
-    align=True,
-)  # fmt: skip
 _EDGES_A_NODE = 64  # room at first; more is made when it is needed
 _THREADS_A_BLOCK = 32
 # Arrays in the order in which compiled code takes them.
@@ -266,7 +258,7 @@ class TreeSearch:
             "moved": ((trees, nodes), np.int32), "shift": ((trees, nodes), np.int32),
             "obs": ((trees, *layout.shape), layout.dtype), "legal": ((trees, actions), bool),
             "logits": ((rows, actions), np.float32), "values": ((rows,), np.float32),
-            "noise": ((trees, actions), np.float64), "settings": ((1,), _SETTINGS), "fault": ((1,), np.int64),
+            "noise": ((trees, actions), np.float64), "settings": ((1,), SETTINGS), "fault": ((1,), np.int64),
             "actions": ((trees, game.seats), np.int64), "rewards": ((trees, game.seats), np.float32),
             "visits": ((trees, actions), np.int64), "q": ((trees, actions), np.float32),
             "policy": ((trees, actions), np.float32), "value": ((trees,), np.float32), "keys": ((trees,), np.uint64),
@@ -314,7 +306,7 @@ class TreeSearch:
         self._stride = int(len(params) > 1)
 
     def _settings_of(self, noisy: bool, seed: int) -> Any:
-        config, found = self.config, np.zeros(1, _SETTINGS)
+        config, found = self.config, np.zeros(1, SETTINGS)
         for name in found.dtype.names or ():
             if hasattr(config, name):
                 found[name] = getattr(config, name)
