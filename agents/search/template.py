@@ -293,6 +293,7 @@ def report_one(b, nodes, edges, settings, noise, visits, q, policy, best, value,
 CPU_HEADER = """
 from numba import njit
 
+from mlbits.agents.search.prefetch import prefetch
 from mlbits.envs.core.rules import rule as inlined
 
 
@@ -302,6 +303,30 @@ def apart(function):
 """
 
 CPU_FOOTER = '''
+AHEAD = 2  # trees
+LINES = 6  # cache lines of a node's edges, at most
+
+
+@inlined
+def ask_for_edges(b, first, count, edges):
+    for line in range(min(LINES, (count + 2) // 2)):
+        if first + 2 * line < edges.shape[1]:
+            prefetch(edges, b, first + 2 * line)
+
+
+@inlined
+def ask_for(b, leaf, nodes, edges, states, used, size):
+    """Ask for the parts of a tree that the next simulation certainly needs: the leaf, the root, and the new node."""
+    new = min(size[b], nodes.shape[1] - 1)
+    prefetch(states, b, new)
+    prefetch(nodes, b, new)
+    ask_for_edges(b, used[b], nodes[b, 0].count, edges)
+    ask_for_edges(b, nodes[b, 0].first, nodes[b, 0].count, edges)
+    if leaf > 0:
+        prefetch(nodes, b, nodes[b, leaf].parent)
+        ask_for_edges(b, nodes[b, leaf].first, nodes[b, leaf].count, edges)
+
+
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
 def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, obs, legal,
           settings, keys, fault):
@@ -323,6 +348,12 @@ def advance(k, trees, stride, nodes, edges, states, params, used, size, pending,
     """Take in the results of the leaves that wait, and go down for simulation ``k``, if there is one."""
     rows = ROOT
     for b in range(trees):
+        far, near = b + 2 * AHEAD, b + AHEAD
+        if far < trees:
+            prefetch(nodes, far, ROOT)
+            prefetch(nodes, far, max(pending[far], ROOT))
+        if near < trees:
+            ask_for(near, pending[near], nodes, edges, states, used, size)
         if pending[b] >= 0:
             take_in(b, pending[b], row_of[b], nodes, edges, logits, values, settings[0])
         pending[b] = -1
