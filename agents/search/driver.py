@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-
 from mlbits.agents.search import gumbel, puct, reuse, trees, uct
 from mlbits.agents.search.template import (
     CPU_FOOTER,
@@ -103,7 +102,7 @@ def compile_to_ptx(
     """
     from numba import types
 
-    layout, whole = game.observation, types.int64
+    layout = game.observation
     axes = {
         "nodes": (NODE, 2), "edges": (EDGE, 2), "states": (game.state_dtype, 2), "params": (game.params.dtype, 1),
         "spare": (game.state_dtype, 1), "moved": (np.int32, 2), "shift": (np.int32, 2),
@@ -117,7 +116,8 @@ def compile_to_ptx(
         kernel = getattr(module, name)
         arguments = inspect.signature(kernel.py_func).parameters
         given = [
-            whole if one in ("k", "trees", "stride") else kernel_type(*axes.get(one, (np.int64, 1))) for one in arguments
+            types.int64 if one in ("k", "trees", "stride") else kernel_type(*axes.get(one, (np.int64, 1)))
+            for one in arguments
         ]
         found.append(kernel_ptx(kernel, types.void(*given), compute_capability))
     return found

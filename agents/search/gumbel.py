@@ -80,7 +80,8 @@ def choose(
     total = 0.0
     for e in range(node.first, node.first + node.count):
         total += weight_of(edges[b, e], low, high, most, top, unvisited, settings)
-    best, chosen = -math.inf, np.int64(node.first)
+    best: Any = -math.inf
+    chosen: Any = np.int64(node.first)
     for e in range(node.first, node.first + node.count):
         want = weight_of(edges[b, e], low, high, most, top, unvisited, settings) / total
         want -= edges[b, e].visits / (1.0 + visits)
@@ -100,7 +101,8 @@ def weight_of(edge: Any, low: Any, high: Any, most: Any, top: Any, unvisited: An
 @rule
 def likeliest(edges: Any, b: Any, first: Any, count: Any) -> Any:
     """The edge with the highest prior, the first of equals."""
-    best, chosen = -math.inf, np.int64(first)
+    best: Any = -math.inf
+    chosen: Any = np.int64(first)
     for e in range(first, first + count):
         if edges[b, e].prior > best:
             best, chosen = np.float64(edges[b, e].prior), e
@@ -111,7 +113,8 @@ def likeliest(edges: Any, b: Any, first: Any, count: Any) -> Any:
 def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, settings: Any, noise: Any) -> Any:
     """The root's edge with the highest score among those with ``count`` visits; of all, if there is none."""
     root = nodes[b, 0]
-    best, chosen = -math.inf, NONE
+    best: Any = -math.inf
+    chosen: Any = NONE
     for e in range(root.first, root.first + root.count):
         if edges[b, e].visits == count:
             got = score(edges[b, e], found, noise, b, settings, True)
@@ -163,7 +166,8 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
         total += policy[edges[b, e].action]
     for e in range(root.first, root.first + root.count):
         policy[edges[b, e].action] /= total
-    best, chosen = -math.inf, np.int64(root.first)
+    best: Any = -math.inf
+    chosen: Any = np.int64(root.first)
     for e in range(root.first, root.first + root.count):
         want = score(edges[b, e], found, noise, b, settings, True)
         if edges[b, e].visits == most:

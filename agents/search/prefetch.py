@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from llvmlite import ir
-from numba import config
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -36,4 +36,5 @@ def _nothing(array: Any, row: Any, column: Any) -> None:
     """In plain Python there is nothing to ask for."""
 
 
-prefetch: Any = _nothing if config.DISABLE_JIT else intrinsic(_prefetch)
+_config: Any = numba.config
+prefetch: Any = _nothing if _config.DISABLE_JIT else intrinsic(_prefetch)

@@ -46,9 +46,9 @@ Evaluate = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 _EDGES_A_NODE = 64  # room at first; more is made when it is needed
 _THREADS_A_BLOCK = 32
 # Arrays in the order in which compiled code takes them.
-_TREE = ("nodes", "edges", "states", "params", "used", "size")
+_TREE = ("stride", "nodes", "edges", "states", "params", "used", "size")
 _SPARE, _WAITING = ("spare", "moved", "shift"), ("pending", "row_of")
-_PLAY = ("actions", "rewards", "obs", "legal")
+_PLAY, _ORDERS = ("actions", "rewards", "obs", "legal"), ("settings", "noise", "keys", "fault")
 _RESULTS = ("visits", "q", "policy", "best", "value", "outcome")
 
 
@@ -188,11 +188,11 @@ class TreeSearch:
     def _search(self, trees: int, evaluate: Evaluate | None) -> tuple[int, int]:
         """Grow the trees; returns the calls of the network, and their rows."""
         if evaluate is None:
-            self._call("by_rollouts", trees, self._stride, *_TREE, *_SPARE, *_PLAY, "logits", "settings", "noise", "keys", "fault")
+            self._call("by_rollouts", trees, *_TREE, *_SPARE, *_PLAY, "logits", *_ORDERS)
             return 0, 0
         calls, rows = 0, 0
-        count = self._call("begin", trees, self._stride, *_TREE, *_SPARE, *_WAITING, "obs", "legal", "settings", "keys", "fault")
-        self._answers = (self._memory.view["logits"], self._memory.view["values"])
+        count = self._call("begin", trees, *_TREE, *_SPARE, *_WAITING, "obs", "legal", "settings", "keys", "fault")
+        self._answers: tuple[Any, ...] = (self._memory.view["logits"], self._memory.view["values"])
         for k in range(self.config.simulations + 1):
             if self.device is not None:
                 count = trees
@@ -203,9 +203,7 @@ class TreeSearch:
                 break
             if self.device is None and int(self._memory.view["used"].max()) + self.num_actions > self._width:
                 self._make_room(self._width * 2)
-            count = self._call(
-                "advance", k, trees, self._stride, *_TREE, *_WAITING, *_PLAY, *self._answers, "settings", "noise", "keys", "fault"
-            )
+            count = self._call("advance", k, trees, *_TREE, *_WAITING, *_PLAY, *self._answers, *_ORDERS)
         return calls, rows
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -263,7 +261,7 @@ class TreeSearch:
             "visits": ((trees, actions), np.int64), "q": ((trees, actions), np.float32),
             "policy": ((trees, actions), np.float32), "value": ((trees,), np.float32), "keys": ((trees,), np.uint64),
         }  # fmt: skip
-        shapes |= {name: ((trees,), np.int64) for name in ("used", "size", "pending", "row_of", "best", "outcome")}
+        shapes |= dict.fromkeys(("used", "size", "pending", "row_of", "best", "outcome"), ((trees,), np.int64))
         self._memory, self._shape, self._width = Memory(shapes, self.device), (trees, nodes), edges
 
     def _check_memory(self, trees: int, nodes: int, edges: int) -> None:
@@ -303,7 +301,7 @@ class TreeSearch:
             memory.tensor("noise", trees).copy_(self._noise(trees, bool(explore), noise, generator))
         self._settings["kept"] = kept
         memory.bytes("settings", 1).copy_(torch.from_numpy(self._settings.view(np.uint8).reshape(1, -1)))
-        self._stride = int(len(params) > 1)
+        memory.view["stride"] = int(len(params) > 1)
 
     def _settings_of(self, noisy: bool, seed: int) -> Any:
         config, found = self.config, np.zeros(1, SETTINGS)

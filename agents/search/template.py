@@ -1,7 +1,7 @@
 """The source template of a game's tree search: a game's own rules between the functions of ``trees`` and of a method.
 
-One text serves the CPU and the GPU: what happens to one tree is the same, and only the outermost loop over trees differs.
-``driver`` fills it in and compiles it.
+One text serves the CPU and the GPU: what happens to one tree is the same, and only the outermost loop over trees
+differs. ``driver`` fills it in and compiles it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def list_moves(b, state, params, seat, legal, row):
 
 @apart
 def open_node(b, i, row, parent, edge, reward, cut, nodes, edges, states, params, used, obs, legal, fault):
-    """A new node where the game goes on, or was cut: its edges, and what the network sees; returns whether it can be."""
+    """A new node where the game goes on, or was cut: its edges, what the network sees; returns whether it can be."""
     seat = np.int64(mover_of(states[b, i], params))
     add_node(nodes, b, i, parent, edge, reward, max(seat, ROOT), np.int64(ENDED), used[b])
     if seat < 0:

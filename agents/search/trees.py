@@ -117,9 +117,7 @@ def add_edge(edges: Any, b: Any, e: Any, action: Any) -> None:
 
 
 @rule(inline=False)
-def add_node(
-    nodes: Any, b: Any, i: Any, parent: Any, edge: Any, reward: Any, seat: Any, kind: Any, first: Any
-) -> None:
+def add_node(nodes: Any, b: Any, i: Any, parent: Any, edge: Any, reward: Any, seat: Any, kind: Any, first: Any) -> None:
     """A new node without edges."""
     node = nodes[b, i]
     node.total = 0.0

@@ -1,8 +1,8 @@
 """OpenSpiel, pgx, mctx and python-chess at the work of ``boards``, each measured only if it is installed.
 
-OpenSpiel is called from Python, one game after another; its search runs in C++. pgx draws actions and resets ended games
-inside a compiled scan; mctx searches with pgx's rules, as its users run it. What runs in JAX is measured in a process of
-its own; its rate per CPU-second counts the time of all its threads.
+OpenSpiel is called from Python, one game after another; its search runs in C++. pgx draws actions and resets ended
+games inside a compiled scan; mctx searches with pgx's rules, as its users run it. What runs in JAX is measured in a
+process of its own; its rate per CPU-second counts the time of all its threads.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def rollouts(watch: Stopwatch) -> Iterator[Row]:
 
 
 def gumbel(watch: Stopwatch, games: int, simulations: int) -> Iterator[Row]:
-    """mctx's Gumbel search with pgx's Connect Four and a 64x64 network."""
+    """Mctx's Gumbel search with pgx's Connect Four and a 64x64 network."""
     yield from measured(lambda: apart(_mctx, watch, games, simulations), "mctx", "pgx", "jax")
 
 
 def perft(watch: Stopwatch) -> Iterator[Row]:
-    """python-chess's perft(3) from the start, leaves counted in bulk."""
+    """The same count by python-chess, three plies deep, leaves counted in bulk."""
     yield from measured(lambda: _chess_perft(watch), "chess")
 
 
@@ -132,9 +132,7 @@ def _mctx(watch: Stopwatch, games: int, simulations: int) -> Row:
     key = jax.random.key(1)
     name = f"Connect Four, gumbel, {games:,} x {simulations}, 64x64 MLP (JAX)"
     libraries = f"{version('mctx')}, {version('pgx')}"
-    return watch.row(
-        name, lambda: jax.block_until_ready(search(weights, state, key)), games * simulations, libraries
-    )
+    return watch.row(name, lambda: jax.block_until_ready(search(weights, state, key)), games * simulations, libraries)
 
 
 def _chess_perft(watch: Stopwatch) -> Row:

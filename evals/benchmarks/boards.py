@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,11 +108,14 @@ def bench_search(watch: Stopwatch) -> Iterator[Row]:
         yield from board_peers.rollouts(watch)
     games = GAMES if watch.device == "cpu" else 16 * GAMES
     states = make_batch(FOUR, games).state()
-    for method in ("gumbel", "puct"):
-        tree = TreeSearch(game, SearchConfig(method=method, simulations=SIMULATIONS), watch.device)  # type: ignore[arg-type]
+    methods: tuple[Literal["gumbel", "puct"], ...] = ("gumbel", "puct")
+    for method in methods:
+        tree = TreeSearch(game, SearchConfig(method=method, simulations=SIMULATIONS), watch.device)
+
+        def call(tree: TreeSearch = tree) -> None:
+            tree.run(states, evaluate, generator, explore=True)
+
         name = f"Connect Four, {method}, {games:,} x {SIMULATIONS}, 64x64 MLP"
-        yield watch.row(
-            name, lambda tree=tree: tree.run(states, evaluate, generator, explore=True), games * SIMULATIONS
-        )  # type: ignore[misc]
+        yield watch.row(name, call, games * SIMULATIONS)
     if watch.device == "cpu":
         yield from board_peers.gumbel(watch, GAMES, SIMULATIONS)

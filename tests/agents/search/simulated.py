@@ -57,7 +57,7 @@ def counts() -> dict[str, Any]:
     """Kernels, calls of the network and waits for the device while trees grow, by number of simulations."""
     from mlbits.agents.search.search import SearchConfig, TreeSearch
 
-    game, network, states, settings = searches()["gumbel"]
+    game, _, states, settings = searches()["gumbel"]
     found = {}
     for simulations in (3, 9):
         search = TreeSearch(game, SearchConfig(**settings | {"simulations": simulations}), "cuda")
@@ -81,7 +81,12 @@ def counts() -> dict[str, Any]:
             return torch.zeros(mask.shape), torch.zeros(len(mask))
 
         search._search = counted  # type: ignore[method-assign]
-        search._call = lambda name, *rest: kernels.append(name) or call(name, *rest)  # type: ignore[method-assign]
+
+        def started(name: str, *rest: Any, kernels: Any = kernels, call: Any = call) -> Any:
+            kernels.append(name)
+            return call(name, *rest)
+
+        search._call = started  # type: ignore[method-assign]
         result = search.run(states, answers, torch.Generator().manual_seed(0))
         assert (result.calls, result.rows) == (len(calls), sum(calls))
         found |= {f"{simulations}|kernels": np.array(kernels), f"{simulations}|waits": np.array(waits, str)}

@@ -1,7 +1,7 @@
 """Games given by tables, and networks given by tables: two that DeepMind's mctx worked out, and others.
 
-A game is a graph of at most 64 nodes. Node n has a seat that moves (2 stands for both) and three actions; action a leads
-to ``child[n, a]``, pays both seats and may end the game. All such games have the same rules, which compile once.
+A game is a graph of at most 64 nodes. Node n has a seat that moves (2 stands for both) and three actions; action a
+leads to ``child[n, a]``, pays both seats and may end the game. All such games have the same rules, which compile once.
 """
 
 from collections.abc import Callable
@@ -154,7 +154,7 @@ def search(game: Game, network: Any, states: torch.Tensor | None = None, seed: i
     return TreeSearch(game, SearchConfig(**settings)).run(start(game) if states is None else states, network, generator)
 
 
-# mctx's test case of one node: four actions, of which 0 and 3 are illegal; 1 pays 3 and 2 pays -1, whatever came before.
+# mctx's test case of one node: four actions, of which 0 and 3 are illegal; 1 pays 3 and 2 pays -1, always.
 
 
 @rule

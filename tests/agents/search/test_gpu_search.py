@@ -62,7 +62,9 @@ def test_kernels_compile_for_a_hopper_gpu():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["gumbel", "puct", "uct"])
-@pytest.mark.parametrize("game_id", ["mlbits/ConnectFour-v0", "mlbits/Othello-v0", "mlbits/Hex-v0", "mlbits/GridWorld-v0"])
+@pytest.mark.parametrize(
+    "game_id", ["mlbits/ConnectFour-v0", "mlbits/Othello-v0", "mlbits/Hex-v0", "mlbits/GridWorld-v0"]
+)
 def test_all_kernels_of_all_methods_compile_for_a_hopper_gpu(game_id, method):
     for ptx in compile_to_ptx(mlbits.make_game(game_id), method, ["begin", "advance", "by_rollouts", "report"]):
         assert ".visible .entry" in ptx

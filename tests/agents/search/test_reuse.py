@@ -158,8 +158,8 @@ def test_alphazero_goes_on_in_its_trees_until_it_learns():
         copy, seat = torch.arange(6) // 2, torch.arange(6) % 2
         network.rows.clear()
         positions = Positions(
-            batch.game, batch.game.params, batch.state()[copy], copy, seat, batch.active.flatten(), batch.obs.flatten(0, 1),
-            batch.legal_mask.flatten(0, 1),
+            batch.game, batch.game.params, batch.state()[copy], copy, seat, batch.active.flatten(),
+            batch.obs.flatten(0, 1), batch.legal_mask.flatten(0, 1),
         )  # fmt: skip
         agent.plan(positions, generator, greedy=greedy)
         return network.rows

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mlbits.agents.search.gumbel import schedule
+from mlbits.agents.search.search import SearchConfig, TreeSearch
 from tests.agents.search.tables import (
     Counted,
     flat_network,
@@ -118,3 +119,29 @@ def test_a_finished_root_has_no_tree():
     assert max(network.rows) == 1
     assert found.visits[1].tolist() == [0, 0, 0]
     assert found.value[1] == 0
+
+
+def test_gumbel_noise_chooses_moves_and_is_not_in_the_policy():
+    tree, results = TreeSearch(TREE, SearchConfig(simulations=4, considered=1, solver=False)), []
+    for size in (3.0, 5.0):
+        noise = torch.tensor([[0.0, 0.0, size]])
+        results.append(tree.run(start(TREE), worked_network, torch.Generator(), noise=noise))
+        assert results[-1].visits[0].tolist() == [0, 0, 4]
+        assert results[-1].action[0] == 2
+    assert torch.equal(results[0].policy, results[1].policy)
+    quiet = tree.run(start(TREE), worked_network, torch.Generator())
+    assert quiet.visits[0].tolist() == [0, 4, 0]
+
+
+def test_dirichlet_noise_is_mixed_into_the_root_s_prior_only():
+    """Gamma variates (1, 0, 0) are a Dirichlet draw of action 0."""
+    settings = {"method": "puct", "simulations": 8, "solver": False, "c_init": 100.0}
+    noise = torch.tensor([[1.0, 0.0, 0.0]])
+    for fraction, visits in ((1.0, [8, 0, 0]), (0.0, None)):
+        tree = TreeSearch(TREE, SearchConfig(**settings, noise=fraction))
+        found = tree.run(start(TREE), worked_network, torch.Generator(), noise=noise)
+        want = visits or search(TREE, worked_network, **settings).visits[0].tolist()
+        assert found.visits[0].tolist() == want
+    drawn = TreeSearch(TREE, SearchConfig(**settings, noise=0.25))
+    explored = [drawn.run(start(TREE), worked_network, torch.Generator().manual_seed(k), explore=True) for k in (0, 1)]
+    assert not torch.equal(explored[0].visits, explored[1].visits)
