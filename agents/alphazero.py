@@ -61,7 +61,7 @@ class AlphaZeroConfig:
     parts: int = setting(2, "parts of the copies that are searched at the same time, each on a core", low=1, high=64)
     num_steps: int = setting(8, "moves of each copy between two rounds of learning", low=1, high=1e6)
     buffer_size: int = setting(300_000, "positions kept", low=2, high=1e9)
-    learning_starts: int = setting(10_000, "finished positions before learning starts", low=1, high=1e9)
+    learning_starts: int = setting(10_000, "positions of finished games before learning starts", low=0, high=1e9)
     replay_ratio: float = setting(4.0, "times that a position is learnt from, on average", low=1e-3, high=1e3)
     batch_size: int = setting(512, "positions per gradient step", low=1, high=1e6)
     learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
@@ -247,7 +247,7 @@ class AlphaZero:
         """
         config = self.config
         self._last_plan = None  # trees hold what the network says; and a run that is resumed here has none
-        if experience.added < config.learning_starts:
+        if experience.added < max(1, config.learning_starts):
             return {}
         self.optimizer.learning_rate = config.learning_rate * (1 - 0.9 * progress if config.anneal_lr else 1)
         due = int((experience.added - config.learning_starts) * config.replay_ratio / config.batch_size)
@@ -259,7 +259,7 @@ class AlphaZero:
     def _update(self, drawn: Outcomes, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step."""
         config = self.config
-        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"]
+        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"].float()
         if self.symmetries is not None:
             obs, mask, policy = self._turned(obs, mask, policy, generator)
         target = (1 - config.value_mix) * drawn.outcome + config.value_mix * drawn.notes["value"]

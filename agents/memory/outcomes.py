@@ -2,8 +2,9 @@
 
 A position is stored when its seat acts, with the agent's notes about its decision; it can be sampled once its episode
 is over and its outcome is known: the seat's discounted return from there on. Where an episode was truncated, the rest
-is estimated by the note ``q`` of the episode's last decision, the value of the action that was played, from the seat
-that played it (the other seat of a two-player game sees the negative of it).
+is estimated by the note ``q`` of a last decision, the value of the action that was played: of the seat's own, if it
+acted in the episode's last step, else of the seat that did (the other seat of a two-player game sees the negative of
+it).
 
 A decision whose note ``off_policy`` is True was not the agent's own choice (a random opening, say). It and all
 decisions before it in its episode are not sampled, because their outcomes depend on it.
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, OutcomeSpec, Rollout, pick
+from mlbits.envs.engine.memory import memory_bytes
 
-_OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept")
+_OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept", "age")
 
 
 class Outcomes(NamedTuple):
@@ -73,7 +75,7 @@ class OutcomeReplay:
         """Store a rollout's decisions, and the outcomes of the episodes that ended in it.
 
         Raises:
-            AgentError: if a truncated episode's last decision has no note ``q``.
+            AgentError: if a truncated episode's last decision has no note ``q``, or the buffer is too large.
         """
         notes = dict(rollout.notes or {})
         steps = rollout.reward.shape[0]
@@ -100,9 +102,9 @@ class OutcomeReplay:
             values[f"obs.{key}"] = part[copy, seat]
         if rollout.legal_mask is not None:
             values["mask"] = rollout.legal_mask[t][copy, seat]
+        if not self._rows:
+            self._allocate(values)
         for name, value in values.items():
-            if name not in self._rows:
-                self._rows[name] = value.new_zeros(self.capacity, *value.shape[1:])
             self._rows[name][slot] = value
         self._usable[slot] = False
         self._ready = None
@@ -116,16 +118,27 @@ class OutcomeReplay:
         new = {
             "slot": slot, "copy": copy, "seat": seat, "earned": nothing, "factor": one, "before": nothing,
             "before_factor": one, "q": values.get("note.q", nothing).float(),
-            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
+            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off, "age": torch.zeros_like(copy),
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
+
+    def _allocate(self, values: Mapping[str, Tensor]) -> None:
+        """Memory for rows like these [n, ...]."""
+        each = sum(value[0].numel() * value.element_size() for value in values.values())
+        size, room = self.capacity * each, memory_bytes(self.device)
+        if size > room:
+            raise AgentError(
+                f"buffer_size: {self.capacity:,} positions of this game take {size / 2**30:,.1f} GiB, and there are "
+                f"{room / 2**30:,.1f} GiB; wanted at most {int(room / each):,}, with room for the rest"
+            )
+        self._rows = {name: value.new_zeros(self.capacity, *value.shape[1:]) for name, value in values.items()}
 
     def _earn(self, reward: Tensor) -> None:
         """Add a step's rewards [B, P] to the open decisions."""
         now = self._open
         now["before"], now["before_factor"] = now["earned"].clone(), now["factor"].clone()
         now["earned"] = now["earned"] + now["factor"] * reward[now["copy"], now["seat"]]
-        now["factor"] = now["factor"] * self.discount
+        now["factor"], now["age"] = now["factor"] * self.discount, now["age"] + 1
 
     def _close(self, terminated: Tensor, ended: Tensor, has_q: bool) -> None:
         """Settle the open decisions of the copies whose episodes ended, bool [B] each."""
@@ -140,6 +153,10 @@ class OutcomeReplay:
             last = torch.zeros(len(ended), dtype=torch.int64, device=self.device)
             last = last.scatter_reduce(0, done["copy"], order, "amax")
             latest = last[done["copy"]]
+            stream = done["copy"] * self.seats + done["seat"]
+            own = torch.zeros(len(ended) * self.seats, dtype=torch.int64, device=self.device)
+            own = own.scatter_reduce(0, stream, order, "amax")[stream]
+            latest = torch.where(done["age"][own] == done["age"][latest], own, latest)
             sign = torch.where(done["seat"] == done["seat"][latest], 1.0, -1.0)
             rest = done["before"] + done["before_factor"] * sign * done["q"][latest]
             outcome = torch.where(cut, rest, outcome)
@@ -204,6 +221,6 @@ class OutcomeReplay:
 
 
 def _dtype(name: str) -> torch.dtype:
-    if name in ("slot", "copy", "seat"):
+    if name in ("slot", "copy", "seat", "age"):
         return torch.int64
     return torch.bool if name == "kept" else torch.float32

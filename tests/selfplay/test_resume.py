@@ -143,6 +143,7 @@ def steps_of(folder):
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
         pytest.param("turns, replay", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        ("search", "learning", 27, [312, 600]),
     ],
 )
 def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):

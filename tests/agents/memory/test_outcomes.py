@@ -138,3 +138,11 @@ def test_masks_and_notes_come_with_their_positions():
 def test_a_capacity_below_two_rollouts_is_refused():
     with pytest.raises(AgentError, match="buffer_size: got 7; wanted at least two rollouts, 8"):
         replay(num_envs=2, num_steps=2, capacity=7)
+
+
+def test_a_buffer_beyond_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("mlbits.agents.memory.outcomes.memory_bytes", lambda device: 320.0)
+    memory = replay(capacity=16)  # a row has an observation of 8 bytes, a mask of 3 and a note of 4
+    memory.add(rollout([0, 1], [0, 1], ".t"))
+    with pytest.raises(AgentError, match=r"buffer_size: 32 positions of this game take .*; wanted at most 21,"):
+        replay(capacity=32).add(rollout([0, 1], [0, 1], ".t"))
