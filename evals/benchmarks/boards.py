@@ -43,7 +43,15 @@ def draw_legal(legal: Any, active: Any, actions: Any, streams: Any) -> None:
         streams[b] = streams[b] * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         drawn = np.int64(((streams[b] >> np.uint64(33)) * np.uint64(count)) >> np.uint64(31))
         passed, action = 0, 0
-        for a in range(legal.shape[2]):  # without a branch, which the processor would guess wrong
+        while action + 32 < legal.shape[2]:  # 32 at once; the last ones without a branch, hard to guess
+            block = 0
+            for a in range(action, action + 32):
+                block += legal[b, seat, a]
+            if passed + block > drawn:
+                break
+            passed += block
+            action += 32
+        for a in range(action, min(action + 32, legal.shape[2])):
             passed += legal[b, seat, a]
             action += passed <= drawn
         actions[b, seat] = action
