@@ -124,6 +124,7 @@ class AlphaZero:
         self._acting_since = 0
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
         self.updates = 0
+        self._last_plan: tuple[torch.Generator, bool, Tensor] | None = None
 
     def _rounds(self) -> bool:
         return self.device.type == "cuda" or has_fast_bfloat16()
@@ -134,8 +135,14 @@ class AlphaZero:
         return OutcomeSpec(self.config.num_steps, self.config.buffer_size, self.config.discount)
 
     def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose moves by search; ``greedy`` searches without noise and takes the best move."""
+        """Choose moves by search; ``greedy`` searches without noise and takes the best move.
+
+        With puct, a search goes on in the last one's trees if it is of the same copies, with the same network.
+        """
         index = positions.acts.nonzero().squeeze(-1)
+        if not self._continues(generator, greedy, positions.copy[index]):
+            for search in self._searches:
+                search.forget()
         found = self._search(positions, index, generator, explore=not greedy)
         if greedy:
             return Decision(action := _placed(found.action, index, len(positions.acts)), action, None)
@@ -152,6 +159,11 @@ class AlphaZero:
         action = _placed(chosen, index, count)
         return Decision(action, action, None, {name: _placed(note, index, count) for name, note in notes.items()})
 
+    def _continues(self, generator: torch.Generator, greedy: bool, copies: Tensor) -> bool:
+        """Whether the last plan was for the same copies of the same play."""
+        last, self._last_plan = self._last_plan, (generator, greedy, copies)
+        return last is not None and last[0] is generator and last[1] == greedy and torch.equal(last[2], copies)
+
     def _search(self, positions: Positions, index: Tensor, generator: torch.Generator, *, explore: bool) -> Found:
         """Search the rows ``index``, in parts at the same time, whose number does not depend on the machine."""
         self._refresh()
@@ -160,8 +172,10 @@ class AlphaZero:
 
         def search(number: int) -> Found:
             part, own = parts[number], torch.Generator().manual_seed(seeds[number])
-            states, params = positions.states[part], positions.params_of(part)
-            return self._searches[number].run(states, self.policy_and_value, own, params=params, explore=explore)
+            return self._searches[number].run(
+                positions.states[part], self.policy_and_value, own, params=positions.params_of(part), explore=explore,
+                reuse=self.config.method == "puct",
+            )  # fmt: skip
 
         if len(parts) == 1 or self.device.type != "cpu":
             found = [search(number) for number in range(len(parts))]
@@ -232,6 +246,7 @@ class AlphaZero:
             Losses and gradient norm of the last update, and updates so far; empty before learning starts.
         """
         config = self.config
+        self._last_plan = None  # trees hold what the network says; and a run that is resumed here has none
         if experience.added < max(1, config.learning_starts):
             return {}
         self.optimizer.learning_rate = config.learning_rate * (1 - 0.9 * progress if config.anneal_lr else 1)
@@ -293,6 +308,7 @@ class AlphaZero:
         """
         load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
+        self._last_plan = None
         self.updates, self._acting_since = int(state["updates"]), -1
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.agents.search.trees import LOSS, edge_value
+from mlbits.agents.search.trees import LOSS, NONE, edge_value
 from mlbits.envs.core.rules import python_function, rule
 
 
@@ -55,11 +55,12 @@ def sigma(q: Any, low: Any, high: Any, most: Any, settings: Any) -> Any:
 
 
 @rule
-def score(edge: Any, found: Any, noise: Any, b: Any, settings: Any) -> Any:
-    """Gumbel noise + logit + sigma of one of the root's actions."""
+def score(edge: Any, found: Any, noise: Any, b: Any, settings: Any, noisy: Any) -> Any:
+    """Logit + sigma of one of the root's actions, with or without its Gumbel noise."""
     mixed, low, high, most, _ = found
     q = edge_value(edge) if edge.visits > 0 else mixed
-    return settings.noise * noise[b, edge.action] + edge.logit + sigma(q, low, high, most, settings)
+    got = edge.logit + sigma(q, low, high, most, settings)
+    return got + settings.noise * noise[b, edge.action] if noisy else got
 
 
 @rule(inline=False)
@@ -72,22 +73,39 @@ def choose(
     if i == 0:
         return choose_at_root(nodes, edges, b, scheduled(k, node.count, settings), found, settings, noise)
     mixed, low, high, most, visits = found
+    if visits == 0:  # all completed Q are equal
+        return likeliest(edges, b, node.first, node.count)
     top = max(sigma(high, low, high, most, settings), sigma(mixed, low, high, most, settings))
     unvisited = math.exp(sigma(mixed, low, high, most, settings) - top)
     total = 0.0
     for e in range(node.first, node.first + node.count):
-        weight = unvisited
-        if edges[b, e].visits > 0:
-            weight = math.exp(sigma(edge_value(edges[b, e]), low, high, most, settings) - top)
-        edges[b, e].weight = weight * edges[b, e].prior
-        total += edges[b, e].weight
-    best, chosen = -math.inf, node.first
+        total += weight_of(edges[b, e], low, high, most, top, unvisited, settings)
+    best: Any = -math.inf
+    chosen: Any = np.int64(node.first)
     for e in range(node.first, node.first + node.count):
-        want = edges[b, e].weight / total - edges[b, e].visits / (1.0 + visits)
-        if edges[b, e].outcome == LOSS:
-            want -= 4.0  # below all others
-        if want > best:
+        want = weight_of(edges[b, e], low, high, most, top, unvisited, settings) / total
+        want -= edges[b, e].visits / (1.0 + visits)
+        if edges[b, e].outcome != LOSS and want > best:
             best, chosen = want, e
+    return chosen
+
+
+@rule
+def weight_of(edge: Any, low: Any, high: Any, most: Any, top: Any, unvisited: Any, settings: Any) -> Any:
+    """exp(logit + sigma) of an action inside the tree, up to a factor."""
+    if edge.visits == 0:
+        return np.float32(unvisited * edge.prior)
+    return np.float32(math.exp(sigma(edge_value(edge), low, high, most, settings) - top) * edge.prior)
+
+
+@rule
+def likeliest(edges: Any, b: Any, first: Any, count: Any) -> Any:
+    """The edge with the highest prior, the first of equals."""
+    best: Any = -math.inf
+    chosen: Any = np.int64(first)
+    for e in range(first, first + count):
+        if edges[b, e].prior > best:
+            best, chosen = np.float64(edges[b, e].prior), e
     return chosen
 
 
@@ -95,16 +113,17 @@ def choose(
 def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, settings: Any, noise: Any) -> Any:
     """The root's edge with the highest score among those with ``count`` visits; of all, if there is none."""
     root = nodes[b, 0]
-    best, chosen = -math.inf, -1
+    best: Any = -math.inf
+    chosen: Any = NONE
     for e in range(root.first, root.first + root.count):
         if edges[b, e].visits == count:
-            got = score(edges[b, e], found, noise, b, settings)
+            got = score(edges[b, e], found, noise, b, settings, True)
             if chosen < 0 or got > best:
                 best, chosen = got, e
     if chosen >= 0:
         return chosen
     for e in range(root.first, root.first + root.count):
-        got = score(edges[b, e], found, noise, b, settings) - edges[b, e].visits
+        got = score(edges[b, e], found, noise, b, settings, True) - edges[b, e].visits
         if chosen < 0 or got > best:
             best, chosen = got, e
     return chosen
@@ -137,20 +156,20 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
     """
     root = nodes[b, 0]
     found = summary(nodes, edges, b, 0, num_actions)
-    mixed, low, high, most, _ = found
+    _, _, _, most, _ = found
     top, total = -math.inf, 0.0
     for e in range(root.first, root.first + root.count):
-        q = edge_value(edges[b, e]) if edges[b, e].visits > 0 else mixed
-        edges[b, e].weight = edges[b, e].logit + sigma(q, low, high, most, settings)
-        top = max(top, edges[b, e].weight)
+        policy[edges[b, e].action] = score(edges[b, e], found, noise, b, settings, False)
+        top = max(top, policy[edges[b, e].action])
     for e in range(root.first, root.first + root.count):
-        edges[b, e].weight = math.exp(edges[b, e].weight - top)
-        total += edges[b, e].weight
+        policy[edges[b, e].action] = math.exp(policy[edges[b, e].action] - top)
+        total += policy[edges[b, e].action]
     for e in range(root.first, root.first + root.count):
-        policy[edges[b, e].action] = edges[b, e].weight / total
-    best, chosen = -math.inf, root.first
+        policy[edges[b, e].action] /= total
+    best: Any = -math.inf
+    chosen: Any = np.int64(root.first)
     for e in range(root.first, root.first + root.count):
-        want = score(edges[b, e], found, noise, b, settings)
+        want = score(edges[b, e], found, noise, b, settings, True)
         if edges[b, e].visits == most:
             want += 1e6
         if edges[b, e].outcome == LOSS:

@@ -39,7 +39,8 @@ def choose(
     if mixed:
         for e in range(node.first, node.first + node.count):
             total += noise[b, edges[b, e].action]
-    best, chosen = -math.inf, node.first
+    best: Any = -math.inf
+    chosen: Any = np.int64(node.first)
     for e in range(node.first, node.first + node.count):
         edge = edges[b, e]
         prior = edge.prior
@@ -48,9 +49,7 @@ def choose(
         want = explore * prior / (1 + edge.visits)
         if edge.visits > 0:
             want += (edge_value(edge) - low) / span
-        if edge.outcome == LOSS:
-            want = -1.0  # below all others
-        if want > best:
+        if edge.outcome != LOSS and want > best:
             best, chosen = want, e
     return chosen
 
@@ -65,7 +64,8 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
     visits = 0
     for e in range(root.first, root.first + root.count):
         visits += edges[b, e].visits
-    best, chosen = -math.inf, root.first
+    best: Any = -math.inf
+    chosen: Any = np.int64(root.first)
     for e in range(root.first, root.first + root.count):
         edge = edges[b, e]
         policy[edge.action] = edge.visits / visits if visits > 0 else edge.prior

@@ -4,6 +4,10 @@ The trees are flat arrays (:mod:`~mlbits.agents.search.trees`), the methods one 
 ``uct``), and the loop between rules and network is :meth:`TreeSearch.run`. Results for a position do not depend on the
 other positions, as far as the network's do not.
 
+With ``reuse`` (PUCT and UCT) a search goes on in the part of the last one's tree that starts at the new position. With
+``device="cuda"`` the trees are in the GPU's memory, with a thread each; the host then only starts the kernels and the
+network, and waits for nothing until the end. There the network sees all rows in every call, those that wait and others.
+
 The rules are the game's own, and a search sees the whole state: in a game with hidden information it would look into
 the other's cards. Random events are drawn from a stream of the search's own, once for each edge of a tree.
 
@@ -26,25 +30,26 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.search.driver import EARLY_REWARD, NO_TURN, NOT_ZERO_SUM, load_search
-from mlbits.agents.search.trees import EDGE, NODE, UNKNOWN
+from mlbits.agents.search.driver import SETTINGS, load_search
+from mlbits.agents.search.memory import Memory
+from mlbits.agents.search.template import EARLY_REWARD, NO_ROOM, NO_TURN, NOT_ZERO_SUM
+from mlbits.agents.search.trees import EDGE, NODE, OPEN, UNKNOWN
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.random import mix_array
+from mlbits.envs.engine.batch import parse_device
+from mlbits.envs.engine.gpu_copies import check_cuda, check_kernels, kernel_stream
 from mlbits.envs.engine.memory import memory_bytes
 
 # Observations [N, ...] and masks [N, A] to logits [N, A] and values [N], float32.
 Evaluate = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
-_SETTINGS = np.dtype(
-    [
-        ("discount", "f8"), ("c_visit", "f8"), ("c_scale", "f8"), ("c_init", "f8"), ("c_base", "f8"), ("c_uct", "f8"),
-        ("noise", "f8"), ("simulations", "i4"), ("considered", "i4"), ("rollouts", "i4"), ("longest", "i4"),
-        ("rescale", "u1"), ("solver", "u1"),
-    ],
-    align=True,
-)  # fmt: skip
 _EDGES_A_NODE = 64  # room at first; more is made when it is needed
+_THREADS_A_BLOCK = 32
+# Arrays in the order in which compiled code takes them.
+_TREE = ("stride", "nodes", "edges", "states", "params", "used", "size")
+_SPARE, _WAITING = ("spare", "moved", "shift"), ("pending", "row_of")
+_PLAY, _ORDERS = ("actions", "rewards", "obs", "legal"), ("settings", "noise", "keys", "fault")
+_RESULTS = ("visits", "q", "policy", "best", "value", "outcome")
 
 
 @configuration(AgentError)
@@ -104,12 +109,14 @@ class TreeSearch:
         game: a game of mlbits' own with Discrete actions and one seat, or two seats that move in turn with opposite
             rewards.
         config: the settings.
+        device: where the trees are, "cpu" or "cuda".
 
     Raises:
         AgentError: for another game.
+        DeviceError: if there is no such device.
     """
 
-    def __init__(self, game: Game, config: SearchConfig) -> None:
+    def __init__(self, game: Game, config: SearchConfig, device: torch.device | str = "cpu") -> None:
         if game.action.kind != "discrete":
             raise AgentError(f"search: got the action space {game.action_space}; wanted Discrete")
         if game.seats > 2 or (game.seats == 2 and game.acts is None):
@@ -119,9 +126,17 @@ class TreeSearch:
             )
         self.game, self.config = game, config
         self.num_actions = int(game.action.nvec[0])
-        self._trees = 0
-        self._nodes_a_tree = 0
+        self.device: torch.device | None = None  # the CPU, without kernels
+        if parse_device(device).type == "cuda":
+            check_kernels()
+            self.device = check_cuda(parse_device(device))
+        self._shape = (0, 0)  # trees and nodes of each that there is memory for
+        self._kept: tuple[int, bytes] = (0, b"")  # trees of the last search, and its parameters
         self._driver: Any = None
+
+    def forget(self) -> None:
+        """Keep nothing of the last search's trees, because the network has changed."""
+        self._kept = (0, b"")
 
     def run(
         self,
@@ -132,6 +147,7 @@ class TreeSearch:
         params: Any = None,
         explore: bool = False,
         noise: Tensor | None = None,
+        reuse: bool = False,
     ) -> Found:
         """Search.
 
@@ -142,155 +158,175 @@ class TreeSearch:
             params: parameters, a structured array [1] or [N]; None takes the game's.
             explore: whether there is noise at the root.
             noise: the noise itself, [N, A], in place of a draw.
+            reuse: where position b is in tree b of the last search, at most two plies below its root, go on in that
+                part of it. Trees have room for twice as many nodes as simulations; there are fewer simulations where
+                there is no room for more. Of no use if the network has changed (:meth:`forget`).
 
         Raises:
             AgentError: if the trees do not fit into memory, or the game's rewards are not opposite, or the solver meets
-                rewards before the end.
+                rewards before the end, or for reuse with Gumbel, whose schedule counts the visits of one search.
         """
+        if reuse and self.config.method == "gumbel":
+            raise AgentError("reuse: got method='gumbel', which counts a search's own visits; wanted 'puct' or 'uct'")
         trees = len(states)
-        self._allocate(trees)
-        self._place(states.cpu().numpy(), generator)
-        settings = self._settings(explore or noise is not None)
-        given = self._noise(trees, explore, noise, generator)
         params = np.ascontiguousarray(self.game.params if params is None else params)
-        calls, rows = 0, 0
-        fault = np.zeros(1, np.int64)
-        memory = self._memory
-        common = (memory["nodes"], memory["edges"], memory["states"], params, memory["used"], memory["size"])
-        play = (memory["actions"], memory["rewards"], memory["obs"], memory["legal"])
-        stride = int(len(params) > 1)
-        if evaluate is None:
-            self._driver.by_rollouts(
-                trees, stride, *common, memory["spare"], *play, memory["nothing"], settings, given, memory["keys"],
-                fault,
-            )  # fmt: skip
-        else:
-            waiting = (memory["pending"], memory["row_of"])
-            count = self._driver.begin(trees, stride, *common, *waiting, memory["obs"], memory["legal"], fault)
-            logits, values = memory["nothing"], memory["no_values"]
-            for k in range(self.config.simulations + 1):
-                if count:
-                    logits, values = self._evaluated(evaluate, count)
-                    calls, rows = calls + 1, rows + count
-                elif k > 0 and not self._alive(trees):
-                    break
-                common = self._with_room(common)
-                count = self._driver.advance(
-                    k, trees, stride, *common, *waiting, *play, logits, values, settings, given, memory["keys"], fault
-                )  # fmt: skip
-        self._check(int(fault[0]))
-        return self._report(trees, settings, given, calls, rows)
+        self._allocate(trees, (2 if reuse else 1) * self.config.simulations + 1)
+        kept = self._kept[0] if reuse and self._kept[1] == params.tobytes() else 0
+        self.forget()
+        self._prepare(states, params, kept, explore, noise, generator)
+        calls, rows = self._search(trees, evaluate)
+        fault = int(self._memory.tensor("fault", 1))
+        while fault == NO_ROOM:
+            self._make_room(self._width * 2)
+            self._prepare(states, params, 0, None, None, None)
+            calls, rows = self._search(trees, evaluate)
+            fault = int(self._memory.tensor("fault", 1))
+        self._check(fault)
+        self._kept = trees, params.tobytes()
+        return self._report(trees, calls, rows)
 
-    def _evaluated(self, evaluate: Evaluate, count: int) -> tuple[Any, Any]:
-        logits, values = evaluate(self._seen(count), torch.from_numpy(self._memory["legal"][:count]))
+    def _search(self, trees: int, evaluate: Evaluate | None) -> tuple[int, int]:
+        """Grow the trees; returns the calls of the network, and their rows."""
+        if evaluate is None:
+            self._call("by_rollouts", trees, *_TREE, *_SPARE, *_PLAY, "logits", *_ORDERS)
+            return 0, 0
+        calls, rows = 0, 0
+        count = self._call("begin", trees, *_TREE, *_SPARE, *_WAITING, "obs", "legal", "settings", "keys", "fault")
+        self._answers: tuple[Any, ...] = (self._memory.view["logits"], self._memory.view["values"])
+        for k in range(self.config.simulations + 1):
+            if self.device is not None:
+                count = trees
+            if count:
+                self._evaluate(evaluate, count)
+                calls, rows = calls + 1, rows + count
+            elif k > 0 and not self._alive(trees):
+                break
+            if self.device is None and int(self._memory.view["used"].max()) + self.num_actions > self._width:
+                self._make_room(self._width * 2)
+            count = self._call("advance", k, trees, *_TREE, *_WAITING, *_PLAY, *self._answers, *_ORDERS)
+        return calls, rows
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call compiled code: on a GPU, start its kernel with a thread for each tree. Names stand for arrays."""
+        view = self._memory.view
+        values = [view[value] if isinstance(value, str) else value for value in arguments]
+        function = getattr(self._driver, name)
+        if self.device is None:
+            return function(*values)
+        trees = arguments[1] if name == "advance" else arguments[0]
+        function[-(-trees // _THREADS_A_BLOCK), _THREADS_A_BLOCK, kernel_stream(self.device)](*values)
+        return None
+
+    def _evaluate(self, evaluate: Evaluate, count: int) -> None:
+        """Have the network evaluate the rows that wait."""
+        seen = self._memory.tensor("obs", count)
+        if self.game.observation.scalar:
+            seen = seen[..., 0]
+        logits, values = evaluate(seen, self._memory.tensor("legal", count))
         if tuple(logits.shape) != (count, self.num_actions) or tuple(values.shape) != (count,):
             raise AgentError(
                 f"evaluate: got logits {tuple(logits.shape)} and values {tuple(values.shape)}; wanted "
                 f"{(count, self.num_actions)} and {(count,)}"
             )
-        return logits.detach().float().contiguous().cpu().numpy(), values.detach().float().contiguous().cpu().numpy()
+        if self.device is None:
+            self._answers = tuple(part.detach().float().contiguous().cpu().numpy() for part in (logits, values))
+        else:
+            self._memory.tensor("logits", count).copy_(logits.detach())
+            self._memory.tensor("values", count).copy_(values.detach())
 
     def _alive(self, trees: int) -> bool:
         """Whether any simulation is left to do."""
-        roots = self._memory["nodes"][:trees, 0]
-        return bool(((roots["kind"] == 0) & (roots["outcome"] == UNKNOWN)).any())
+        roots, size = self._memory.view["nodes"][:trees, 0], self._memory.view["size"][:trees]
+        return bool(((roots["kind"] == OPEN) & (roots["outcome"] == UNKNOWN) & (size < self._shape[1])).any())
 
-    def _seen(self, count: int) -> Any:
-        """The observations of the rows that wait, as the network takes them."""
-        layout, obs = self.game.observation, self._memory["obs"][:count]
-        if layout.keys is None:
-            rows = torch.from_numpy(obs)
-            return rows[..., 0] if layout.scalar else rows
-        return {key: torch.from_numpy(np.ascontiguousarray(obs[key])) for key in layout.keys}
-
-    def _allocate(self, trees: int) -> None:
-        """Memory for so many trees, kept from one search to the next."""
+    def _allocate(self, trees: int, nodes: int) -> None:
+        """Memory for so many trees of so many nodes, kept from one search to the next."""
         if self._driver is None:
-            self._driver = load_search(self.game, self.config.method)
-        nodes = self.config.simulations + 1
-        if trees <= self._trees and nodes <= self._nodes_a_tree:
+            self._driver = load_search(self.game, self.config.method, "cpu" if self.device is None else "cuda")
+        if trees <= self._shape[0] and nodes <= self._shape[1]:
             return
+        self.forget()
         game, layout, actions = self.game, self.game.observation, self.num_actions
         edges = nodes * min(actions, _EDGES_A_NODE) + actions
         self._check_memory(trees, nodes, edges)
-        self._memory = {
-            "nodes": np.zeros((trees, nodes), NODE),
-            "edges": np.zeros((trees, edges), EDGE),
-            "states": np.zeros((trees, nodes), game.state_dtype),
-            "spare": np.zeros(trees, game.state_dtype),
-            "used": np.zeros(trees, np.int64),
-            "size": np.zeros(trees, np.int64),
-            "pending": np.full(trees, -1, np.int64),
-            "row_of": np.zeros(trees, np.int64),
-            "keys": np.zeros(trees, np.uint64),
-            "actions": np.zeros((trees, game.seats), np.int64),
-            "rewards": np.zeros((trees, game.seats), np.float32),
-            "obs": np.zeros((trees, *layout.shape), layout.dtype),
-            "legal": np.zeros((trees, actions), bool),
-            "nothing": np.zeros((1, actions), np.float32),
-            "no_values": np.zeros(1, np.float32),
-            "visits": np.zeros((trees, actions), np.int64),
-            "q": np.zeros((trees, actions), np.float32),
-            "policy": np.zeros((trees, actions), np.float32),
-            "best": np.zeros(trees, np.int64),
-            "value": np.zeros(trees, np.float32),
-            "outcome": np.zeros(trees, np.int64),
-        }
-        self._trees, self._nodes_a_tree = trees, nodes
+        rows = trees if self.device is not None else 1  # on the CPU the network's own arrays are read
+        shapes: dict[str, Any] = {
+            "nodes": ((trees, nodes), NODE), "edges": ((trees, edges), EDGE),
+            "states": ((trees, nodes), game.state_dtype), "spare": ((trees,), game.state_dtype),
+            "moved": ((trees, nodes), np.int32), "shift": ((trees, nodes), np.int32),
+            "obs": ((trees, *layout.shape), layout.dtype), "legal": ((trees, actions), bool),
+            "logits": ((rows, actions), np.float32), "values": ((rows,), np.float32),
+            "noise": ((trees, actions), np.float64), "settings": ((1,), SETTINGS), "fault": ((1,), np.int64),
+            "actions": ((trees, game.seats), np.int64), "rewards": ((trees, game.seats), np.float32),
+            "visits": ((trees, actions), np.int64), "q": ((trees, actions), np.float32),
+            "policy": ((trees, actions), np.float32), "value": ((trees,), np.float32), "keys": ((trees,), np.uint64),
+        }  # fmt: skip
+        shapes |= dict.fromkeys(("used", "size", "pending", "row_of", "best", "outcome"), ((trees,), np.int64))
+        self._memory, self._shape, self._width = Memory(shapes, self.device), (trees, nodes), edges
 
     def _check_memory(self, trees: int, nodes: int, edges: int) -> None:
-        size = trees * (nodes * (NODE.itemsize + self.game.state_dtype.itemsize) + edges * EDGE.itemsize)
-        if size > (room := memory_bytes()):
+        node = NODE.itemsize + self.game.state_dtype.itemsize + 8
+        size = trees * (nodes * node + edges * EDGE.itemsize)
+        if size > (room := memory_bytes(self.device)):
             raise AgentError(
                 f"simulations: {trees:,} trees of {self.config.simulations:,} simulations take {size / 2**30:,.1f} "
                 f"GiB, and there are {room / 2**30:,.1f} GiB; wanted fewer simulations, or fewer copies"
             )
 
-    def _with_room(self, common: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arrays, with room for one more node's edges in every tree."""
-        edges = self._memory["edges"]
-        if int(self._memory["used"].max()) + self.num_actions <= edges.shape[1]:
-            return common
-        wider = edges.shape[1] * 2 + self.num_actions
-        self._check_memory(self._trees, self._nodes_a_tree, wider)
-        grown = np.zeros((self._trees, wider), EDGE)
-        grown[:, : edges.shape[1]] = edges
-        self._memory["edges"] = grown
-        return common[0], grown, *common[2:]
+    def _make_room(self, edges: int) -> None:
+        """Room for so many edges in every tree, and at least for one more node's."""
+        edges = max(edges, self._width + self.num_actions)
+        self._check_memory(*self._shape, edges)
+        self._memory.widen("edges", edges)
+        self._width = edges
 
-    def _place(self, states: Any, generator: torch.Generator) -> None:
-        """Put positions at the roots, with random streams that are not the games' own."""
-        trees, roots = len(states), self._memory["states"][:, 0]
-        roots[:trees] = states.view(self.game.state_dtype)[:, 0]
-        with np.errstate(over="ignore"):
-            roots["rng_key"][:trees] = mix_array(roots["rng_key"][:trees] + np.uint64(0x5EA2C4))
+    def _prepare(
+        self,
+        states: Tensor,
+        params: Any,
+        kept: int,
+        explore: bool | None,
+        noise: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        """Write positions, parameters, settings and noise; without a generator, the last settings and noise again."""
+        memory, trees = self._memory, len(states)
+        memory.bytes("spare", trees).copy_(states)
+        memory.add("params", params.shape, params.dtype)
+        memory.bytes("params", len(params)).copy_(torch.from_numpy(params.view(np.uint8).reshape(len(params), -1)))
+        memory.tensor("fault", 1).zero_()
+        if generator is not None:
             seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-            start = np.uint64(int(seed)) + np.arange(trees, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)
-            self._memory["keys"][:trees] = mix_array(start)
+            self._settings = self._settings_of(bool(explore) or noise is not None, int(seed))
+            memory.tensor("noise", trees).copy_(self._noise(trees, bool(explore), noise, generator))
+        self._settings["kept"] = kept
+        memory.bytes("settings", 1).copy_(torch.from_numpy(self._settings.view(np.uint8).reshape(1, -1)))
+        memory.view["stride"] = int(len(params) > 1)
 
-    def _settings(self, explore: bool) -> Any:
-        config, found = self.config, np.zeros(1, _SETTINGS)
+    def _settings_of(self, noisy: bool, seed: int) -> Any:
+        config, found = self.config, np.zeros(1, SETTINGS)
         for name in found.dtype.names or ():
             if hasattr(config, name):
                 found[name] = getattr(config, name)
-        found["noise"] = config.noise if explore else 0.0
+        found["noise"] = config.noise if noisy else 0.0
+        found["seed"] = seed
         found["solver"] = config.solver and self.game.seats == 2 and config.discount == 1
         found["longest"] = self.game.horizon or 10_000
-        return found[0]
+        return found
 
-    def _noise(self, trees: int, explore: bool, noise: Tensor | None, generator: torch.Generator) -> Any:
+    def _noise(self, trees: int, explore: bool, noise: Tensor | None, generator: torch.Generator) -> Tensor:
         """Noise for the root's actions [N, A]: Gumbel's, or gamma variates for Dirichlet's."""
         shape = (trees, self.num_actions)
         if noise is not None:
-            return noise.double().cpu().numpy()
+            return noise
         if not explore or self.config.method == "uct":
-            return np.zeros(shape)
+            return torch.zeros(shape, dtype=torch.float64)
         if self.config.method == "gumbel":
             drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
-            return (-torch.log(-torch.log(drawn.clamp(1e-300, 1 - 1e-16)))).cpu().numpy()
+            return -torch.log(-torch.log(drawn.clamp(1e-300, 1 - 1e-16)))
         # Gamma variates, which divided by the sum of those of the legal actions are a Dirichlet draw.
         alpha = torch.full(shape, self.config.dirichlet, dtype=torch.float64, device=generator.device)
-        return torch._standard_gamma(alpha, generator=generator).cpu().numpy() + 1e-300
+        return torch._standard_gamma(alpha, generator=generator) + 1e-300
 
     def _check(self, fault: int) -> None:
         name = self.game.name
@@ -301,16 +337,12 @@ class TreeSearch:
         if fault == NO_TURN:
             raise AgentError(f"search: in {name} several seats act at once, or none; wanted seats that move in turn")
 
-    def _report(self, trees: int, settings: Any, noise: Any, calls: int, rows: int) -> Found:
-        memory = self._memory
-        names = ("visits", "q", "policy", "best", "value", "outcome")
-        self._driver.report(
-            trees, memory["nodes"], memory["edges"], settings, noise, *(memory[name] for name in names)
-        )  # fmt: skip
-        found = {name: torch.from_numpy(memory[name][:trees].copy()) for name in names}
+    def _report(self, trees: int, calls: int, rows: int) -> Found:
+        self._call("report", trees, "nodes", "edges", "settings", "noise", *_RESULTS)
+        found = {name: self._memory.tensor(name, trees).clone() for name in (*_RESULTS, "size")}
         return Found(
             found["best"], found["policy"], found["visits"], found["q"], found["value"], found["outcome"], calls, rows,
-            torch.from_numpy(memory["size"][:trees].copy()),
+            found["size"],
         )  # fmt: skip
 
 

@@ -33,13 +33,12 @@ def choose(
             if edges[b, e].visits == 0:
                 return e
     log = math.log(node.visits)
-    best, chosen = -math.inf, first
+    best: Any = -math.inf
+    chosen: Any = np.int64(first)
     for e in range(first, first + count):
         edge = edges[b, e]
         want = edge_value(edge) + settings.c_uct * math.sqrt(log / edge.visits)
-        if edge.outcome == LOSS:
-            want = -2.0  # below all others
-        if want > best:
+        if edge.outcome != LOSS and want > best:
             best, chosen = want, e
     return chosen
 
@@ -51,7 +50,8 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
     visits = 0
     for e in range(root.first, root.first + root.count):
         visits += edges[b, e].visits
-    best, chosen = -math.inf, root.first
+    best: Any = -math.inf
+    chosen: Any = np.int64(root.first)
     for e in range(root.first, root.first + root.count):
         edge = edges[b, e]
         policy[edge.action] = edge.visits / visits if visits > 0 else 1.0 / root.count

@@ -319,7 +319,7 @@ class GameBatch:
             memory = self.copies.memory[name]
         else:
             memory = torch.from_numpy(getattr(self.copies, name).view(np.uint8).reshape(-1))
-        return {key: _field(memory, layout.dtype, key, lead) for key in layout.keys}
+        return {key: field_view(memory, layout.dtype, key, lead) for key in layout.keys}
 
 
 def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> torch.Tensor:
@@ -330,7 +330,7 @@ def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> to
     return torch.where(inside, torch.minimum(torch.maximum(cast, inner_low), inner_high), cast)
 
 
-def _field(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:
+def field_view(memory: torch.Tensor, record: np.dtype[Any], key: str, lead: tuple[int, int]) -> torch.Tensor:
     """One field of an array of records as a strided tensor [B, P, *shape]."""
     kind, offset = record.fields[key][:2]  # type: ignore[index]
     base, shape = (kind.subdtype or (kind, ()))[0], kind.shape

@@ -131,7 +131,7 @@ class CudaCopies:
         view = self._views
         played = view["played"] if self.illegal == modes.REPLACE else actions
         blocks = -(-self.num_envs // _THREADS_A_BLOCK)
-        self._run[blocks, _THREADS_A_BLOCK, _stream(self.device)](
+        self._run[blocks, _THREADS_A_BLOCK, kernel_stream(self.device)](
             op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
             played, view["obs"], view["final_obs"], view["legal"], view["active"], view["rewards"],
             view["terminated"], view["truncated"], which, view["low"], view["high"], view["fault"],
@@ -207,7 +207,7 @@ def kernel_view(memory: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ..
     return from_cuda_array_interface(description, owner=memory)
 
 
-def _stream(device: torch.device) -> Any:
+def kernel_stream(device: torch.device) -> Any:
     """Torch's current stream, so that kernels and tensor operations run in order (and graphs capture both)."""
     from numba import cuda
 
@@ -229,9 +229,30 @@ def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> 
     Raises:
         numba.core.errors.NumbaError: if a rule uses what the GPU cannot run.
     """
-    from numba import cuda, from_dtype, types
+    from numba import types
 
-    compiler: Any = cuda
+    layout, action = game.observation, game.action
+    obs = kernel_type(layout.dtype, 2 + len(layout.shape))
+    actions = kernel_type(action.dtype, 2 + len(action.shape))
+    flags, bounds = kernel_type(np.bool_, 1), kernel_type(np.float32, 1)
+    signature = types.void(
+        *[types.int64] * 6, kernel_type(game.state_dtype, 1), kernel_type(game.params.dtype, 1), actions, actions, obs,
+        obs, kernel_type(np.bool_, 3), kernel_type(np.bool_, 2), kernel_type(np.float32, 2), flags, flags, flags,
+        bounds, bounds, kernel_type(np.int64, 1),
+    )  # fmt: skip
+    return kernel_ptx(load_driver(game, "cuda").run, signature, compute_capability)
+
+
+def kernel_type(dtype: Any, axes: int) -> Any:
+    """Numba's type of a contiguous array."""
+    from numba import from_dtype, types
+
+    return types.Array(from_dtype(np.dtype(dtype)), axes, "C")
+
+
+def kernel_ptx(kernel: Any, signature: Any, compute_capability: tuple[int, int]) -> str:
+    """Compile any kernel to PTX for arguments of some types; this needs no GPU."""
+    compiler: Any = importlib.import_module("numba.cuda")
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
 
     class _Absent:
@@ -240,22 +261,9 @@ def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> 
     absent = _Absent()
     absent.compute_capability = compute_capability  # type: ignore[attr-defined]
     present = dispatcher.get_current_device
-    layout, action = game.observation, game.action
-
-    def array(dtype: Any, axes: int) -> Any:
-        return types.Array(from_dtype(np.dtype(dtype)), axes, "C")
-
-    obs = array(layout.dtype, 2 + len(layout.shape))
-    actions = array(action.dtype, 2 + len(action.shape))
-    flags, bounds = array(np.bool_, 1), array(np.float32, 1)
-    signature = types.void(
-        *[types.int64] * 6, array(game.state_dtype, 1), array(game.params.dtype, 1), actions, actions, obs, obs,
-        array(np.bool_, 3), array(np.bool_, 2), array(np.float32, 2), flags, flags, flags, bounds, bounds,
-        array(np.int64, 1),
-    )  # fmt: skip
     dispatcher.get_current_device = lambda: absent
     try:
-        ptx, _ = compiler.compile_ptx(load_driver(game, "cuda").run.py_func, signature, cc=compute_capability)
+        ptx, _ = compiler.compile_ptx(kernel.py_func, signature, cc=compute_capability)
     finally:
         dispatcher.get_current_device = present
     return str(ptx)

@@ -21,6 +21,7 @@ from mlbits.envs.core.errors import UnknownIdError
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
+from mlbits.evals.benchmarks.boards import bench_boards, bench_search
 from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 from mlbits.selfplay.machine import set_up
@@ -276,6 +277,8 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "pool": bench_pool,
     "tournament": bench_tournament,
     "diplomacy": bench_diplomacy,
+    "boards": bench_boards,
+    "search": bench_search,
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 
-def _measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:
+def measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:
     """One row, if the packages are installed; a peer that fails is named and left out."""
     if any(importlib.util.find_spec(name) is None for name in packages):
         return
@@ -28,27 +28,28 @@ def _measured(measure: Callable[[], Row], *packages: str) -> Iterator[Row]:
         print(f"{packages[0]} could not be measured: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """A library's name and version."""
     return f"{name} {importlib.metadata.version(name)}"
 
 
 def gridworlds(watch: Stopwatch) -> Iterator[Row]:
     """Gymnax's FourRooms and envpool's FrozenLake."""
     for num_envs in (1024, 65_536):
-        yield from _measured(lambda: _apart(_gymnax, watch, "FourRooms-misc", num_envs), "gymnax", "jax")  # noqa: B023
-    yield from _measured(lambda: _envpool(watch, "FrozenLake-v1", 1024), "envpool")
+        yield from measured(lambda: apart(_gymnax, watch, "FourRooms-misc", num_envs), "gymnax", "jax")  # noqa: B023
+    yield from measured(lambda: _envpool(watch, "FrozenLake-v1", 1024), "envpool")
 
 
 def cartpoles(watch: Stopwatch) -> Iterator[Row]:
     """Gymnax's and envpool's CartPole."""
     for num_envs in (1024, 65_536):
-        yield from _measured(lambda: _apart(_gymnax, watch, "CartPole-v1", num_envs), "gymnax", "jax")  # noqa: B023
-    yield from _measured(lambda: _envpool(watch, "CartPole-v1", 1024), "envpool")
+        yield from measured(lambda: apart(_gymnax, watch, "CartPole-v1", num_envs), "gymnax", "jax")  # noqa: B023
+    yield from measured(lambda: _envpool(watch, "CartPole-v1", 1024), "envpool")
 
 
 def singles(watch: Stopwatch) -> Iterator[Row]:
     """MiniGrid's empty room, one copy."""
-    yield from _measured(lambda: _minigrid(watch), "minigrid")
+    yield from measured(lambda: _minigrid(watch), "minigrid")
 
 
 def _minigrid(watch: Stopwatch) -> Row:
@@ -65,7 +66,7 @@ def _minigrid(watch: Stopwatch) -> Row:
             if terminated or truncated:
                 env.reset()
 
-    return watch.row("MiniGrid-Empty-8x8, gym.make", call, 500, _version("minigrid"))
+    return watch.row("MiniGrid-Empty-8x8, gym.make", call, 500, version("minigrid"))
 
 
 def ppo(watch: Stopwatch) -> Iterator[Row]:
@@ -76,7 +77,7 @@ def ppo(watch: Stopwatch) -> Iterator[Row]:
     model = PPO("MlpPolicy", make_vec_env("CartPole-v1", 8), device="cpu", seed=0)
     steps = 8 * model.n_steps
     yield watch.row(
-        "PPO on CartPole-v1, its defaults, 8 copies", lambda: model.learn(steps), steps, _version("stable-baselines3")
+        "PPO on CartPole-v1, its defaults, 8 copies", lambda: model.learn(steps), steps, version("stable-baselines3")
     )
 
 
@@ -102,13 +103,13 @@ def vec_envs(watch: Stopwatch) -> Iterator[Row]:
     for env in ("CartPole-v1", "mlbits/CartPole-v0"):
         for num_envs in (8, 64):
             name = f"{env.removeprefix('mlbits/')}, DummyVecEnv of {num_envs}"
-            yield vec_env_row(watch, name, make_vec_env(env, num_envs, seed=0), _version("stable-baselines3"))
+            yield vec_env_row(watch, name, make_vec_env(env, num_envs, seed=0), version("stable-baselines3"))
 
 
 def trpo(watch: Stopwatch) -> Iterator[Row]:
     """sb3-contrib's TRPO with the settings of the RL Zoo for CartPole: 15 CG iterations, 20 epochs of the value."""
     for num_envs in (2, 16):
-        yield from _measured(lambda: _trpo(watch, num_envs), "sb3_contrib")  # noqa: B023
+        yield from measured(lambda: _trpo(watch, num_envs), "sb3_contrib")  # noqa: B023
 
 
 def _trpo(watch: Stopwatch, num_envs: int) -> Row:
@@ -119,7 +120,7 @@ def _trpo(watch: Stopwatch, num_envs: int) -> Row:
     steps = 1024 // num_envs
     model = TRPO("MlpPolicy", make_vec_env("CartPole-v1", num_envs), n_steps=steps, device="cpu", seed=0, **settings)
     name = f"TRPO on CartPole-v1, {num_envs} copies x {steps}"
-    return watch.row(name, lambda: model.learn(1024), 1024, _version("sb3-contrib"))
+    return watch.row(name, lambda: model.learn(1024), 1024, version("sb3-contrib"))
 
 
 _DQN_DEFAULTS: dict[str, Any] = {"train_freq": 4, "gradient_steps": 1}
@@ -165,10 +166,10 @@ def ddpg(watch: Stopwatch) -> Row:
 
 def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
     model.learn(steps)  # past its warm-up of 100 steps, and its epsilon schedule
-    return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, _version("stable-baselines3"))
+    return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, version("stable-baselines3"))
 
 
-def _apart(measure: Callable[..., Row], *arguments: Any) -> Row:
+def apart(measure: Callable[..., Row], *arguments: Any) -> Row:
     """Measure in a separate process: JAX's threads would slow down later measurements."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
@@ -198,7 +199,7 @@ def _gymnax(watch: Stopwatch, name: str, num_envs: int) -> Row:
     def call() -> None:
         jax.block_until_ready(scan(state, key))
 
-    return watch.row(f"{name}, {num_envs:,} copies (JAX, all cores)", call, steps * num_envs, _version("gymnax"))
+    return watch.row(f"{name}, {num_envs:,} copies (JAX, all cores)", call, steps * num_envs, version("gymnax"))
 
 
 def _envpool(watch: Stopwatch, name: str, num_envs: int) -> Row:
@@ -214,4 +215,4 @@ def _envpool(watch: Stopwatch, name: str, num_envs: int) -> Row:
         for action in actions:
             envs.step(action)
 
-    return watch.row(f"{name}, envpool of {num_envs:,}", call, 8 * num_envs, _version("envpool"))
+    return watch.row(f"{name}, envpool of {num_envs:,}", call, 8 * num_envs, version("envpool"))
