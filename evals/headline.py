@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from mlbits.agents.agent import Agent
-from mlbits.agents.registry import bot_names, make_bot
+from mlbits.agents.registry import agent_entry, bot_names, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
 from mlbits.selfplay.statistics import counted, fraction_interval, interval_text
 
+_MODEST = {"mcts": "mcts@simulations=100"}  # settings of bots that are slow by default
 _POOL_AGENTS = 16  # maximum number of frozen copies to play against, evenly spaced
 
 
@@ -59,7 +60,7 @@ def measure(
         return {"exploitability": float(exploitability)}
     batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
-    others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch), **(guests or {})}
+    others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch, hasattr(agent, "plan")), **(guests or {})}
     batch.close()
     if pool:
         chosen = _evenly(list(pool), _POOL_AGENTS)
@@ -105,10 +106,16 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
-    """Random play, and the last of the other bots that can play a game, which is the strongest of those listed."""
+def _bots(batch: Any, planner: bool) -> dict[str, Agent | Sequence[Agent]]:
+    """Random play, and the last of the other bots that can play a game, which is the strongest of those listed.
+
+    Bots that plan are slow, and are there only for agents that plan themselves.
+    """
     found: dict[str, Agent | Sequence[Agent]] = {}
-    for name in bot_names():
+    for plain in bot_names():
+        name = _MODEST.get(plain, plain)
+        if agent_entry(plain).plans and not planner:
+            continue
         try:
             bot = make_bot(
                 name,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from mlbits.agents.agent import Agent
-from mlbits.agents.registry import AGENTS, bot_names
+from mlbits.agents.registry import AGENTS, bare_name, bot_names
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, check_env_id, open_batch
 from mlbits.evals.tournament.config import TournamentError
@@ -104,11 +104,12 @@ def _kind(word: str) -> str:
         return _COPY
     if word.endswith(".zip"):
         return _MODEL
-    if word in AGENTS and not AGENTS[word].bot:
+    name = bare_name(word)
+    if name in AGENTS and not AGENTS[name].bot:
         raise TournamentError(
-            f"entries: {word} has not been trained; wanted the folder of a run, or a bot ({', '.join(bot_names())})"
+            f"entries: {name} has not been trained; wanted the folder of a run, or a bot ({', '.join(bot_names())})"
         )
-    if word not in AGENTS:
+    if name not in AGENTS:
         raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bot_names(), "entries")
     return _BOT
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, content_hash
-from mlbits.agents.registry import AGENTS, agent_entry, bot_names, make_bot
+from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.game import Game
@@ -124,7 +124,7 @@ def check_guest(name: str, argument: str = "opponents") -> None:
         UnknownIdError: with the nearest bot's name.
     """
     path = Path(name)
-    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
+    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and bare_name(name) not in AGENTS:
         kind = f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)"
         raise UnknownIdError(kind, name, bot_names(), argument)
 

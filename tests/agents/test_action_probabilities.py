@@ -10,7 +10,7 @@ from mlbits.agents.agent import AgentError
 
 DRAWS, ACTIONS = 20_000, 5
 SEEN = {"q-learning": spaces.MultiDiscrete([3, 2])}
-DISCRETE = [name for name, entry in AGENTS.items() if "discrete" in entry.actions]
+DISCRETE = [name for name, entry in AGENTS.items() if "discrete" in entry.actions and not entry.plans]
 
 
 def make(name, actions, **settings):
