@@ -52,12 +52,14 @@ def measure(
         device: where to play.
 
     Returns:
-        Plain data: "exploitability" (exact) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
+        Plain data: "exploitability" (exact; "exploitability_of" is "network" for an agent that plans and was measured
+        without its search) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
         tied, lost, elo, elo_interval}; Elo in games of two seats, from points (a draw is half a win), its bounds None
         where they are infinite.
     """
     if exploitability is not None:
-        return {"exploitability": float(exploitability)}
+        network = hasattr(agent, "plan") and not hasattr(agent, "planned_probabilities")
+        return {"exploitability": float(exploitability)} | ({"exploitability_of": "network"} if network else {})
     batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch, hasattr(agent, "plan")), **(guests or {})}
@@ -91,7 +93,8 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     if "exploitability" in measured:
         pool = measured.get("pool_exploitability")
         mixture = "" if pool is None else f"; of the pool's mixture {pool:.4g}"
-        lines.append(f"exploitability {measured['exploitability']:.4g} (exact, 0 is an equilibrium{mixture})")
+        alone = ", of the network alone, without its search" if "exploitability_of" in measured else ""
+        lines.append(f"exploitability {measured['exploitability']:.4g} (exact{alone}, 0 is an equilibrium{mixture})")
     for row in measured.get("against", ()):
         low, high = row["won_interval"]
         line = (

@@ -52,7 +52,7 @@ class MCTSBot:
 
     def __init__(self, config: MCTSConfig, game: Game, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self.config, self.game, self.device = config, game, torch.device(device)
-        own = {"simulations": config.simulations, "c_uct": config.c, "rollouts": config.rollouts}
+        own: dict[str, Any] = {"simulations": config.simulations, "c_uct": config.c, "rollouts": config.rollouts}
         self.search = TreeSearch(game, SearchConfig(method="uct", solver=config.solver, **own))
 
     def look(self, positions: Positions, generator: torch.Generator) -> Found:

@@ -19,7 +19,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -176,10 +176,12 @@ def searched(agent: Any, game: Game | None, changes: Mapping[str, Any] | None) -
     """
     if changes is not None and not isinstance(changes, Mapping):
         raise AgentError(f"search: got {changes!r}; wanted settings by name, as in {{'simulations': 100}}")
-    own = getattr(agent, "config", None)
+    own: Any = getattr(agent, "config", None)
     trained_with = own.search() if hasattr(agent, "plan") and hasattr(own, "search") else None
+    if isinstance(agent, SearchPlayer) and changes:
+        agent, trained_with = agent.agent, agent.config
     if getattr(agent, "experience", None) is None or (not changes and trained_with is None):
-        return agent  # type: ignore[no-any-return]
+        return agent
     given = dict(changes or {})
     known = [field.name for field in fields(SearchConfig)]
     for name in given:
@@ -194,6 +196,29 @@ def searched(agent: Any, game: Game | None, changes: Mapping[str, Any] | None) -
     return SearchPlayer(agent, game, replace(base, **given))
 
 
+def searched_where_possible(
+    agents: Sequence[Agent], game: Game | None, changes: Mapping[str, Any] | None
+) -> list[Agent]:
+    """Several players, of which those that can search get the changes; bots and all others stay as they are.
+
+    Raises:
+        AgentError: if there are changes and none of them can search, and as :func:`searched` does.
+    """
+    able = [can_search(agent) for agent in agents]
+    if changes and not any(able):
+        raise AgentError(
+            "search: none of the players can search; wanted a trained agent with a policy over Discrete actions and a "
+            "critic, such as alphazero, ppo, trpo, reinforce or dqn"
+        )
+    return [searched(agent, game, changes) if can else agent for agent, can in zip(agents, able, strict=True)]
+
+
+def can_search(agent: Any) -> bool:
+    """Whether an agent was trained and has a policy and a critic to guide a search."""
+    trained = getattr(agent, "experience", None) is not None or isinstance(agent, NetworkPlayer)
+    return trained and hasattr(agent, "policy_and_value")
+
+
 def _discount(config: Any, game: Game) -> float:
     """The search's discount: the agent's own in games of one seat, where a step is a decision; else none."""
-    return float(getattr(config, "discount", 1.0)) if game.seats == 1 else 1.0
+    return max(float(getattr(config, "discount", 1.0)), 1e-6) if game.seats == 1 else 1.0
