@@ -8,9 +8,10 @@ import mlbits
 from mlbits.agents.networks.features import observation_kind
 from mlbits.envs.board.conventions import square_symmetries
 
+ENDGAME = "8/8/8/3k4/8/3K4/8/7R w - - 80 90"  # a game of chess that ends within 20 plies
 GAMES = [
     ("mlbits/TicTacToe-v0", {}, 8), ("mlbits/ConnectFour-v0", {}, 2), ("mlbits/Othello-v0", {"size": 6}, 8),
-    ("mlbits/Hex-v0", {"size": 5, "swap": True}, 2),
+    ("mlbits/Hex-v0", {"size": 5, "swap": True}, 2), ("mlbits/Chess-v0", {"fen": ENDGAME}, 1),
 ]  # fmt: skip
 every_game = pytest.mark.parametrize(("game_id", "settings", "count"), GAMES)
 
@@ -80,4 +81,4 @@ def test_moves_have_names_of_their_own_and_observations_are_images(game_id, sett
     for names in game.layout["moves"]:
         assert len(set(names)) == len(names) == game.action.mask_size
     assert observation_kind(game.observation_space) == "image"
-    assert game.state_dtype.itemsize <= 192
+    assert game.state_dtype.itemsize <= (1024 if game.name == "Chess" else 192)
