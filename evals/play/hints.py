@@ -28,7 +28,7 @@ def adviser(agent: Agent | None, game: Game) -> Any:
         return agent
     try:
         if can_search(agent):
-            return searched(agent, game, {"simulations": _SIMULATIONS})  # type: ignore[arg-type]
+            return searched(agent, game, {"simulations": _SIMULATIONS})
         return make_bot("mcts", game.observation_space, game.action_space, device="cpu", game=game)
     except MlbitsError:
         trained = getattr(agent, "experience", None) is not None

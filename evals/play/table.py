@@ -1,6 +1,7 @@
 """A game with one person at it: the copy of the game, the other seats' players, and what was played.
 
 Example:
+    >>> from mlbits.selfplay.runs.saved_agents import open_guest
     >>> table = Table("mlbits/TicTacToe-v0", seat=0, opponents={"random": open_guest("random", "mlbits/TicTacToe-v0")})
     >>> table.play(4)  # the centre; the other seat's answer is played by ``advance``
     [(0, 'b2')]
@@ -22,7 +23,6 @@ from mlbits.envs.registry import make_game, registered
 from mlbits.evals.play.config import PlayError
 from mlbits.evals.play.moves import Moves
 from mlbits.selfplay.lineup import decide, positions_of
-from mlbits.selfplay.runs.saved_agents import open_guest as open_guest
 
 # Games whose text shows what the player has to find out.
 _OPEN_BOOKS = {"Bandit", "Digits", "Supervised"}
@@ -98,9 +98,9 @@ class Table:
     def legal(self) -> list[int]:
         """The person's legal actions."""
         mask = self.batch.legal_mask
-        return (
-            list(range(int(self.game.action.nvec[0]))) if mask is None else mask[0, self.seat].nonzero()[:, 0].tolist()
-        )
+        if mask is None:
+            return list(range(int(self.game.action.nvec[0])))
+        return [int(action) for action in mask[0, self.seat].nonzero()[:, 0]]
 
     def board(self) -> str:
         """The board as text."""
@@ -158,10 +158,8 @@ class Table:
         named = [(seat, self.moves.name(self.record, seat, action)) for seat, action in sorted(chosen.items())]
         step = self.batch.step(actions)
         self.returns = [a + float(b) for a, b in zip(self.returns, step.reward[0], strict=True)]
-        self.over, self.cut = (
-            bool(step.terminated[0] | step.truncated[0]),
-            bool(step.truncated[0] & ~step.terminated[0]),
-        )
+        ended, cut = bool(step.terminated[0]), bool(step.truncated[0])
+        self.over, self.cut = ended or cut, cut and not ended
         return named
 
     def _legal(self, seat: int, action: int) -> int:
@@ -180,9 +178,7 @@ def check_game(env: str, settings: Mapping[str, Any] | None, seat: int) -> None:
         raise PlayError(f"{env}: is not one of mlbits' own games; wanted one of those (mlbits list envs)")
     game = make_game(env, **dict(settings or {}))
     if game.action.kind != "discrete":
-        raise PlayError(
-            f"{env}: got the actions {game.action_space}; wanted a game in which a move is one choice of several"
-        )
+        raise PlayError(f"{env}: got the actions {game.action_space}; wanted a game whose moves are Discrete")
     if game.name in _OPEN_BOOKS:
         raise PlayError(f"{env}: its text shows what a player has to find out; wanted another game")
     if seat >= game.seats:

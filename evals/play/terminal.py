@@ -1,7 +1,7 @@
 """``mlbits play``: a person plays in the terminal, by typing the names of moves.
 
-Lines are read from standard input, be it a terminal or a pipe; at its end, or with Ctrl-C, the game is left. Where seats
-act at once, the others' moves are shown only after the person's.
+Lines are read from standard input, be it a terminal or a pipe; at its end, or with Ctrl-C, the game is left. Where
+seats act at once, the others' moves are shown only after the person's.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
     """The flags and the environment's settings."""
-    from mlbits.selfplay.runs.env_flags import read_with_env
+    from mlbits.selfplay.runs.env_flags import find_env, read_with_env
 
-    return read_with_env(PlayFlags, "mlbits play", words)
+    # The game is the first word that is one, or a run; runs after it are opponents.
+    named = next((word for word in words if word[:1] != "-" and find_env([word])[0]), "")
+    return read_with_env(PlayFlags, "mlbits play", words, named)
 
 
 def command(words: list[str]) -> int:
