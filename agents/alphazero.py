@@ -22,6 +22,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -42,9 +43,12 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.memory.outcomes import OutcomeReplay, Outcomes
 from mlbits.agents.networks.board import BoardNetwork
-from mlbits.agents.search.search import Found, SearchConfig, TreeSearch
+from mlbits.agents.search.search import Found, SearchConfig, TreeSearch, joined
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
+from mlbits.envs.engine.processor import has_fast_bfloat16
+
+_ROWS_A_PART = 32  # with fewer, a thread costs more than it saves
 
 
 @configuration(AgentError)
@@ -54,9 +58,10 @@ class AlphaZeroConfig:
     simulations: int = setting(32, "simulations a move (Danihelka et al.: 16 to 32 suffice)", low=1, high=1e6)
     method: Literal["gumbel", "puct"] = setting("gumbel", "tree search: gumbel, or AlphaZero's own puct")
     considered: int = setting(16, "gumbel: actions considered at the root", low=1, high=1e6)
+    parts: int = setting(2, "parts of the copies that are searched at the same time, each on a core", low=1, high=64)
     num_steps: int = setting(8, "moves of each copy between two rounds of learning", low=1, high=1e6)
     buffer_size: int = setting(300_000, "positions kept", low=2, high=1e9)
-    learning_starts: int = setting(10_000, "finished positions before learning starts", low=1, high=1e9)
+    learning_starts: int = setting(10_000, "positions of finished games before learning starts", low=0, high=1e9)
     replay_ratio: float = setting(4.0, "times that a position is learnt from, on average", low=1e-3, high=1e3)
     batch_size: int = setting(512, "positions per gradient step", low=1, high=1e6)
     learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
@@ -74,6 +79,9 @@ class AlphaZeroConfig:
     )
     width: int = setting(256, "units of a dense layer, or channels of a convolution", low=1, high=1e5)
     blocks: int = setting(3, "residual blocks of two layers", low=0, high=1000)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "of the network in search: auto takes bfloat16 where the processor computes in it"
+    )
 
     def search(self, **changes: Any) -> SearchConfig:
         """The settings of its search."""
@@ -99,8 +107,8 @@ class AlphaZero:
         self, config: AlphaZeroConfig, game: Game, *, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.game, self.device = config, game, torch.device(device)
-        self.search = TreeSearch(game, config.search())
-        self.num_actions = self.search.num_actions
+        self._searches = [TreeSearch(game, config.search()) for _ in range(config.parts)]
+        self.num_actions = self._searches[0].num_actions
         space = game.observation_space
         planes = len(space.shape or ()) == 3
         kind = config.network
@@ -111,8 +119,14 @@ class AlphaZero:
             generator=network_generator(seed),
         ).to(self.device)  # fmt: skip
         self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
+        fast = config.precision == "bfloat16" or (config.precision == "auto" and self._rounds())
+        self._acting = self.network.in_bfloat16() if fast else self.network
+        self._acting_since = 0
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
         self.updates = 0
+
+    def _rounds(self) -> bool:
+        return self.device.type == "cuda" or has_fast_bfloat16()
 
     @property
     def experience(self) -> OutcomeSpec:
@@ -122,13 +136,7 @@ class AlphaZero:
     def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose moves by search; ``greedy`` searches without noise and takes the best move."""
         index = positions.acts.nonzero().squeeze(-1)
-        found = self.search.run(
-            positions.states[index],
-            self.policy_and_value,
-            generator,
-            params=positions.params_of(index),
-            explore=not greedy,
-        )
+        found = self._search(positions, index, generator, explore=not greedy)
         if greedy:
             return Decision(action := _placed(found.action, index, len(positions.acts)), action, None)
         chosen, random = self._explore(found, positions, index, generator)
@@ -143,6 +151,24 @@ class AlphaZero:
         count = len(positions.acts)
         action = _placed(chosen, index, count)
         return Decision(action, action, None, {name: _placed(note, index, count) for name, note in notes.items()})
+
+    def _search(self, positions: Positions, index: Tensor, generator: torch.Generator, *, explore: bool) -> Found:
+        """Search the rows ``index``, in parts at the same time, whose number does not depend on the machine."""
+        self._refresh()
+        parts = index.chunk(self.config.parts) if len(index) >= _ROWS_A_PART * self.config.parts else (index,)
+        seeds = torch.randint(2**62, (len(parts),), generator=generator).tolist()
+
+        def search(number: int) -> Found:
+            part, own = parts[number], torch.Generator().manual_seed(seeds[number])
+            states, params = positions.states[part], positions.params_of(part)
+            return self._searches[number].run(states, self.policy_and_value, own, params=params, explore=explore)
+
+        if len(parts) == 1 or self.device.type != "cpu":
+            found = [search(number) for number in range(len(parts))]
+        else:
+            with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                found = list(pool.map(search, range(len(parts))))
+        return joined(found)
 
     def _explore(
         self, found: Found, positions: Positions, index: Tensor, generator: torch.Generator
@@ -182,6 +208,14 @@ class AlphaZero:
         logits, value = self.network(placed)
         return logits, value
 
+    @torch.inference_mode()
+    def _refresh(self) -> None:
+        """Bring the rounded copy of the network up to date."""
+        if self._acting is not self.network and self._acting_since != self.updates:
+            for mine, learnt in zip(self._acting.parameters(), self.network.parameters(), strict=True):
+                mine.copy_(learnt)
+            self._acting_since = self.updates
+
     def state_values(self, obs: Any, legal_mask: Tensor | None = None) -> Tensor:
         """Values of observations, [N]."""
         return self.policy_and_value(obs, legal_mask)[1]
@@ -198,7 +232,7 @@ class AlphaZero:
             Losses and gradient norm of the last update, and updates so far; empty before learning starts.
         """
         config = self.config
-        if experience.added < config.learning_starts:
+        if experience.added < max(1, config.learning_starts):
             return {}
         self.optimizer.learning_rate = config.learning_rate * (1 - 0.9 * progress if config.anneal_lr else 1)
         due = int((experience.added - config.learning_starts) * config.replay_ratio / config.batch_size)
@@ -210,7 +244,7 @@ class AlphaZero:
     def _update(self, drawn: Outcomes, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step."""
         config = self.config
-        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"]
+        obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"].float()
         if self.symmetries is not None:
             obs, mask, policy = self._turned(obs, mask, policy, generator)
         target = (1 - config.value_mix) * drawn.outcome + config.value_mix * drawn.notes["value"]
@@ -259,7 +293,7 @@ class AlphaZero:
         """
         load_weights({"network": self.network}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
-        self.updates = int(state["updates"])
+        self.updates, self._acting_since = int(state["updates"]), -1
 
 
 def _placed(values: Tensor, index: Tensor, count: int) -> Tensor:

@@ -35,7 +35,8 @@ from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 FOLDER = Path(__file__).parent / "pictures"
 STEPS, SEED = 5, 1
 LONGER = {  # boards with more to see
-    "mlbits/ConnectFour-v0": 18, "mlbits/Othello-v0": 24, "mlbits/Hex-v0": 40, "mlbits/Chess-v0": 30,
+    "mlbits/ConnectFour-v0": 18, "mlbits/Othello-v0": 24, "mlbits/Hex-v0": 40, "mlbits/Go-v0": 46,
+    "mlbits/Chess-v0": 30,
 }  # fmt: skip
 DISCOUNT = 0.95
 AUTUMN = {

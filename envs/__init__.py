@@ -79,6 +79,7 @@ def register_all() -> None:
     register("mlbits/ConnectFour-v0", "mlbits.envs.board.connect_four:connect_four", summary="four in a line")
     register("mlbits/Othello-v0", "mlbits.envs.board.othello:othello", summary="enclose stones to turn them over")
     register("mlbits/Hex-v0", "mlbits.envs.board.hex:hex_game", summary="join your two sides; never a draw")
+    register("mlbits/Go-v0", "mlbits.envs.board.go:go", summary="surround more of the board; no position may repeat")
     register("mlbits/Chess-v0", "mlbits.envs.board.chess.game:chess", summary="all rules; FEN, UCI, SAN and PGN")
     register(
         "mlbits/SimilarityPD-v0",

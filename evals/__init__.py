@@ -42,3 +42,13 @@ EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
     "networks that observe how similar they are keep cooperating, in part",
 )
+EVALS["tic-tac-toe"] = EvalEntry(
+    "mlbits.evals.reproductions.tic_tac_toe:reproduce", "AlphaZero never loses at tic-tac-toe, whatever the other plays"
+)
+EVALS["connect-four"] = EvalEntry(
+    "mlbits.evals.reproductions.connect_four:reproduce",
+    "AlphaZero on Connect Four keeps the value of hard positions and beats UCT",
+)
+EVALS["board-games"] = EvalEntry(
+    "mlbits.evals.reproductions.board_games:reproduce", "AlphaZero beats UCT at Othello 6x6, Hex 7x7 and Go 5x5"
+)

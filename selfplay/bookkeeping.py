@@ -24,6 +24,7 @@ from mlbits.selfplay.lineup import LEARNER
 from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.folder import CHECKPOINTS, write_summary
+from mlbits.selfplay.runs.progress import PROGRESS
 from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.statistics import mean_interval
@@ -63,6 +64,8 @@ class Bookkeeping:
         counters.unrecorded_metrics = dict(metrics) or counters.unrecorded_metrics
         counters.env_steps += steps
         counters.iterations += 1
+        if run.max_cpu_minutes > 0:
+            clock.update()
         _note_episodes(session, episodes, clock)
         if session.opponents is not None:
             session.opponents.note(episodes, counters.env_steps)
@@ -78,6 +81,7 @@ class Bookkeeping:
             counters.next_record = _next(counters.env_steps, session.record_every)
             record = {f"learn/{name}": float(value) for name, value in counters.unrecorded_metrics.items()}
             record |= {} if session.opponents is None else session.opponents.record()
+            record |= {PROGRESS: session.progress} if run.max_cpu_minutes > 0 else {}
             tracker.record(counters.env_steps, _training_record(session) | record | clock.record())
             counters.unrecorded_metrics, counters.unrecorded_lengths = {}, []
         if saving:

@@ -137,9 +137,16 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has all its steps, or is solved and set to stop then."""
+        """Whether the run has all its steps or all its time, or is solved and set to stop then."""
         run, counters = self.settings.run, self.counters
-        return counters.env_steps >= run.total_steps or (run.stop_when_solved and counters.solved_at is not None)
+        return self.progress >= 1 or (run.stop_when_solved and counters.solved_at is not None)
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the run that is over, of its steps or of its time, whichever is more."""
+        run, counters = self.settings.run, self.counters
+        spent = counters.cpu_seconds / (60 * run.max_cpu_minutes) if run.max_cpu_minutes > 0 else 0.0
+        return max(counters.env_steps / run.total_steps, spent)
 
     @property
     def record_every(self) -> int:
@@ -209,8 +216,7 @@ class Session:
         if self.replay is not None:
             self.replay.add(rollout)
             experience = self.replay
-        progress = self.counters.env_steps / self.settings.run.total_steps
-        return [self.learner.learn(experience, progress, self.learning)]
+        return [self.learner.learn(experience, min(self.progress, 1.0), self.learning)]
 
     def belongs_to(self) -> dict[str, Any]:
         """Facts that have to be the same in a checkpoint for this run to load it."""

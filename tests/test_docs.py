@@ -265,9 +265,11 @@ def test_agents_have_the_documented_settings_and_curves(agent: str, tmp_path: Pa
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     assert {name: value_of(cell) for name, cell in table(text, "setting").items()} == fields
     run = {"total_steps": 64, "num_envs": 4, "eval_episodes": 1, "video": False, "device": "cpu"}
-    special = {"objective": "adaptive_kl", "learning_starts": 0}
+    special = {"objective": "adaptive_kl", "learning_starts": 0, "batch_size": 32}
     settings = {"num_steps": 16} | {name: value for name, value in special.items() if name in fields}
     env = "mlbits/GridWorld-v0" if "discrete" in AGENTS[agent].actions else "mlbits/Pendulum-v0"
+    if AGENTS[agent].plans:
+        env, run["total_steps"] = "mlbits/TicTacToe-v0", 128
     folder, _ = train(
         resolve(agent, env, preset="none", run=run, agent_settings=settings),
         tmp_path,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, OutcomeSpec, Rollout, pick
+from mlbits.envs.engine.memory import memory_bytes
 
 _OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept")
 
@@ -73,7 +74,7 @@ class OutcomeReplay:
         """Store a rollout's decisions, and the outcomes of the episodes that ended in it.
 
         Raises:
-            AgentError: if a truncated episode's last decision has no note ``q``.
+            AgentError: if a truncated episode's last decision has no note ``q``, or the buffer is too large.
         """
         notes = dict(rollout.notes or {})
         steps = rollout.reward.shape[0]
@@ -100,9 +101,9 @@ class OutcomeReplay:
             values[f"obs.{key}"] = part[copy, seat]
         if rollout.legal_mask is not None:
             values["mask"] = rollout.legal_mask[t][copy, seat]
+        if not self._rows:
+            self._allocate(values)
         for name, value in values.items():
-            if name not in self._rows:
-                self._rows[name] = value.new_zeros(self.capacity, *value.shape[1:])
             self._rows[name][slot] = value
         self._usable[slot] = False
         self._ready = None
@@ -119,6 +120,17 @@ class OutcomeReplay:
             "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
+
+    def _allocate(self, values: Mapping[str, Tensor]) -> None:
+        """Memory for rows like these [n, ...]."""
+        each = sum(value[0].numel() * value.element_size() for value in values.values())
+        size, room = self.capacity * each, memory_bytes(self.device)
+        if size > room:
+            raise AgentError(
+                f"buffer_size: {self.capacity:,} positions of this game take {size / 2**30:,.1f} GiB, and there are "
+                f"{room / 2**30:,.1f} GiB; wanted at most {int(room / each):,}, with room for the rest"
+            )
+        self._rows = {name: value.new_zeros(self.capacity, *value.shape[1:]) for name, value in values.items()}
 
     def _earn(self, reward: Tensor) -> None:
         """Add a step's rewards [B, P] to the open decisions."""

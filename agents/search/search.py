@@ -18,7 +18,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -338,3 +338,15 @@ class TreeSearch:
             found["best"], found["policy"], found["visits"], found["q"], found["value"], found["outcome"], calls, rows,
             torch.from_numpy(memory["size"][:trees].copy()),
         )  # fmt: skip
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """The results of several searches as one; positions in their order."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def together(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return torch.cat(values) if isinstance(values[0], Tensor) else sum(values)
+
+    return Found(*(together(name) for name in Found._fields))

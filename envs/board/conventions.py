@@ -8,7 +8,8 @@ Every game here has two seats; seat 0 moves first, and the seat that is not to m
 | ``outcome`` | ``OPEN``, ``FIRST_WON``, ``SECOND_WON`` or ``DRAWN`` |
 
 Observations are uint8 planes [3, rows, columns] of 0 and 1: the seat's own stones, the other's, and all 1 if it is the
-seat's turn. ``game.layout`` of each has ``"moves"``, the names of the actions by seat, and ``"symmetries"``.
+seat's turn (Go has two more). ``game.layout`` of each has ``"moves"``, the names of the actions by seat, and
+``"symmetries"``.
 """
 
 from __future__ import annotations

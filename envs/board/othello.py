@@ -3,8 +3,8 @@
 Description:
     In turn, two players put a stone of their colour on a free cell so that, in at least one of the eight directions,
     stones of the other lie in a row between it and another own stone. All stones so enclosed are turned over. A player
-    who cannot move passes; when neither can, the game is over. Black moves first. With perfect play the second player
-    wins on 4x4 and on 6x6 (20 to 16), and 8x8 is a draw.
+    who cannot move passes; the game is over when the other cannot move after that either, or when the board is full.
+    Black moves first. With perfect play the second player wins on 4x4 and on 6x6 (20 to 16), and 8x8 is a draw.
 
     Source: Lewis Waterman and John Mollett's Reversi (1883), with the fixed start of Goro Hasegawa's Othello (1973).
 
@@ -23,7 +23,7 @@ Start:
     Four stones in the middle: white on the upper left and lower right, black on the others; black, seat 0, moves first.
 
 End:
-    Termination when neither seat can move. There is no truncation.
+    Termination when the board is full, or after a pass if the other seat cannot move either. There is no truncation.
 
 Version history:
     v0: first version.
@@ -148,9 +148,8 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
         state.last = action
     state.turn = 1 - mover
     state.moves = moves_of(other, own, params)
-    ended = False
-    if state.moves == ZERO:
-        ended = moves_of(own, other, params) == ZERO
+    passed = action == params.side * params.side
+    ended = (own | other) == params.full or (passed and state.moves == ZERO)
     if ended:
         lead = count(own) - count(other)
         if lead > 0:

@@ -60,6 +60,10 @@ class RunConfig:
         100_000, "environment steps between checkpoints; 0 saves only at the end", low=0, high=1e15
     )
     keep_checkpoints: int = setting(2, "number of latest checkpoints to keep", low=1, high=1000)
+    max_cpu_minutes: float = setting(
+        0.0, "CPU time after which the run ends even if steps are left, imports included; 0 for no limit", low=0,
+        high=1e9, unit="minutes",
+    )  # fmt: skip
     stop_when_solved: bool = setting(False, "end the run once it is solved (see solved_episodes)")
     solved_episodes: int = setting(
         20, "training episodes whose mean return has to reach the environment's threshold", low=1, high=1e6

@@ -126,7 +126,9 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
     if checkpoint is None or checkpoint.state.get("env_steps") != done:
         return None
     solved = settings.run.stop_when_solved and summary.get("solved_at") is not None
-    return summary if solved or done >= (total_steps or settings.run.total_steps) else None
+    minutes = settings.run.max_cpu_minutes
+    late = minutes > 0 and checkpoint.state.get("cpu_seconds", 0.0) >= 60 * minutes
+    return summary if solved or late or done >= (total_steps or settings.run.total_steps) else None
 
 
 def git_hash() -> str | None:

@@ -28,6 +28,8 @@ _OF_RETURNS = (("return/train", "return", ".3g"), ("return/eval", "eval", ".3g")
 
 _live: list[Progress] = []  # the one on the terminal, if any
 
+PROGRESS = "run/progress"  # the fraction of a run with a time limit that is over, among its records
+
 
 class Pace:
     """Steps a second over the latest records."""
@@ -66,6 +68,7 @@ class Progress:
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._latest: dict[str, float] = {}
+        self._first: tuple[float, float] | None = None  # of a run with a time limit: fraction over, time
         self._pace = Pace()
         self._spent = dict.fromkeys(TIMES, 0.0)  # seconds since the previous line, approximately
         self._recorded_at = time.monotonic()
@@ -127,18 +130,29 @@ class Progress:
         values = self._latest
         pace = self._pace.steps_per_second()
         speed = pace or values.get("speed/steps_per_second", 0.0)
-        share = f"{min(1.0, step / self._total):.0%}"
-        cells = [(0, f"{step:,}/{self._total:,} steps ({share})"), (4, f"{short(speed)} steps/s")]
+        over, left = values.get(PROGRESS), max(0, self._total - step) / pace if pace else None
+        if over is None:
+            cells = [(0, f"{step:,}/{self._total:,} steps ({min(1.0, step / self._total):.0%})")]
+        else:
+            cells, left = [(0, f"{step:,} steps ({min(1.0, over):.0%})")], self._time_left(over)
+        cells.append((4, f"{short(speed)} steps/s"))
         shown = [entry for entry in _OF_SELF_PLAY if entry[0] in values] or _OF_RETURNS
         cells += [
             (2 + k, f"{label} {values[name]:{form}}") for k, (name, label, form) in enumerate(shown) if name in values
         ]
-        if pace:
-            cells.append((1, f"{duration(max(0, self._total - step) / pace)} left"))
+        if left is not None:
+            cells.append((1, f"{duration(left)} left"))
         spent = max(sum(self._spent.values()), 1e-9)
         shares = {part: seconds / spent for part, seconds in self._spent.items()}
         parts = [f"{part} {used:.0%}" for part, used in shares.items() if used >= 0.005]
         return [*cells, *([(5, " ".join(parts))] if parts else [])]
+
+    def _time_left(self, over: float) -> float | None:
+        """Seconds until a run with a time limit ends, or None until that is known."""
+        now = time.monotonic()
+        self._first = self._first or (over, now)
+        before, began = self._first
+        return (now - began) * max(0.0, 1 - over) / (over - before) if over > before else None
 
 
 def fit(cells: list[tuple[int, str]], width: int) -> str:

@@ -20,6 +20,7 @@ SLOW = [  # each needs a compilation of its own, and others show a picture of th
     ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}),
     ("mlbits/DeepSea-v0", {"size": 30}), ("mlbits/DeepSea-v0", {"size": 60}), ("mlbits/Bandit-v0", {"arms": 2}),
     ("mlbits/Goofspiel-v0", {"seats": 3, "cards": 5}), ("mlbits/Hex-v0", {"size": 1}), ("mlbits/Hex-v0", {"size": 26}),
+    ("mlbits/Go-v0", {"size": 1}), ("mlbits/Go-v0", {"size": 19}),
     ("mlbits/Blotto-v0", {"seats": 6, "fields": 4}), ("mlbits/Blotto-v0", {"seats": 10, "fields": 4}),
 ]  # fmt: skip
 # Games with the settings that change their pictures; Diplomacy's boards are drawn and tested separately.
@@ -38,6 +39,7 @@ SHOWN: list[tuple[str, dict[str, Any]]] = [
     ("mlbits/Goofspiel-v0", {"cards": 2}),
     ("mlbits/Othello-v0", {"size": 4}),
     *(("mlbits/Hex-v0", {"size": size}) for size in (1, 26)),
+    *(("mlbits/Go-v0", {"size": size}) for size in (1, 19)),
     ("mlbits/SimilarityPD-v0", {"noise": "gaussian"}),
 ]  # fmt: skip
 

@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Bandit-v0-bernoulli": ("mlbits/Bandit-v0", {"kind": "bernoulli", "arms": 3}),
     "Blotto-v0-three-seats": ("mlbits/Blotto-v0", {"seats": 3, "fields": 4}),
     "Goofspiel-v0-three-seats": ("mlbits/Goofspiel-v0", {"seats": 3, "cards": 5}),
+    "Go-v0-small": ("mlbits/Go-v0", {"size": 3, "komi": 1, "suicide": True}),
     "SimilarityPD-v0-gaussian": ("mlbits/SimilarityPD-v0", {"noise": "gaussian"}),
 }
 

@@ -54,6 +54,8 @@ RUNS = {
     "turns, league": f"ppo test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --agent.hidden 8 --pool league"
     " --pool-every 96 --main-exploiters 1 --league-exploiters 1 --pool-draws 2 --agent.minibatches 2",
     "turns, replay": f"dqn test/Nim-v0 {DQN} --agent.num-steps 3 --agent.head categorical",
+    "search": f"alphazero mlbits/TicTacToe-v0 {SHORT} --preset none --agent.num-steps 3 --agent.simulations 4 "
+    "--agent.width 8 --agent.blocks 1 --agent.learning-starts 50 --agent.buffer-size 400 --agent.batch-size 8",
     "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 "
     "--agent.learning-starts 100 --agent.buffer-size 400 --agent.batch-size 8 "
     "--agent.num-steps 4 --agent.replay-ratio 0.1 --record-every 50"
@@ -141,6 +143,7 @@ def steps_of(folder):
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
         pytest.param("turns, replay", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        ("search", "learning", 27, [312, 600]),
     ],
 )
 def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):

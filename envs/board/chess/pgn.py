@@ -43,6 +43,7 @@ from mlbits.envs.core.errors import GameError, IllegalActionError
 RESULTS = {"1-0": FIRST_WON, "0-1": SECOND_WON, "1/2-1/2": DRAWN, "*": OPEN}
 ROSTER = {"Event": "?", "Site": "?", "Date": "????.??.??", "Round": "?", "White": "?", "Black": "?", "Result": "*"}
 _STANDARD = {"", "standard", "chess", "normal", "from position"}  # values of the header Variant
+LONGEST_GAME = 20_000  # plies; under FIDE's rules a game has at most 17,697
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _HEADER = re.compile(r'\[\s*([A-Za-z0-9_]{1,64})\s+"((?:[^"\\\n]|\\["\\])*)"\s*\]')
 _TOKEN = re.compile(
@@ -241,6 +242,8 @@ class _Builder:
 
     def play(self, word: str) -> None:
         """Play a move in SAN."""
+        if len(self.moves) >= LONGEST_GAME:
+            raise GameError(f"moves: got more than {LONGEST_GAME} in a game; wanted at most as many")
         action, name = play_san(self.states(), word)
         self.moves.append(name)
         self.actions.append(action)

@@ -11,7 +11,8 @@ from mlbits.envs.board.conventions import square_symmetries
 ENDGAME = "8/8/8/3k4/8/3K4/8/7R w - - 80 90"  # a game of chess that ends within 20 plies
 GAMES = [
     ("mlbits/TicTacToe-v0", {}, 8), ("mlbits/ConnectFour-v0", {}, 2), ("mlbits/Othello-v0", {"size": 6}, 8),
-    ("mlbits/Hex-v0", {"size": 5, "swap": True}, 2), ("mlbits/Chess-v0", {"fen": ENDGAME}, 1),
+    ("mlbits/Hex-v0", {"size": 5, "swap": True}, 2), ("mlbits/Go-v0", {"size": 3, "komi": 1, "horizon": 50}, 8),
+    ("mlbits/Chess-v0", {"fen": ENDGAME}, 1),
 ]  # fmt: skip
 every_game = pytest.mark.parametrize(("game_id", "settings", "count"), GAMES)
 
@@ -28,7 +29,7 @@ def test_a_transformed_game_shows_transformed_observations_and_masks(game_id, se
         if not torch.equal(symmetries.observation(plain.obs, g), other.obs):
             assert game_id == "mlbits/Othello-v0"
             continue
-        while not plain.terminated.all():
+        while not (plain.terminated | plain.truncated).all():
             actions = plain.sample_actions()
             moved = torch.from_numpy(symmetries.action(actions.numpy(), g))
             moved[~plain.active] = 0
@@ -81,4 +82,5 @@ def test_moves_have_names_of_their_own_and_observations_are_images(game_id, sett
     for names in game.layout["moves"]:
         assert len(set(names)) == len(names) == game.action.mask_size
     assert observation_kind(game.observation_space) == "image"
-    assert game.state_dtype.itemsize <= (1024 if game.name == "Chess" else 192)
+    past = game.state_dtype["seen"].itemsize if "seen" in game.state_dtype.names else 0  # Go's positions
+    assert game.state_dtype.itemsize - past <= (1024 if game.name == "Chess" else 256)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlbits.envs.board.chess import pgn
 from mlbits.envs.board.chess.fen import START, to_fen
 from mlbits.envs.board.chess.pgn import PgnGame, iterate_pgn, read_pgn, write_pgn
 from mlbits.envs.core.errors import GameError, IllegalActionError
@@ -130,6 +131,13 @@ def test_what_is_refused(text, message):
 def test_games_that_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         PgnGame.of(**arguments)
+
+
+def test_a_game_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(pgn, "LONGEST_GAME", 4)
+    assert len(read_pgn("1. Nf3 Nf6 2. Ng1 Ng8 *")[0].moves) == 4
+    with pytest.raises(GameError, match="moves: got more than 4 in a game"):
+        read_pgn("1. Nf3 Nf6 2. Ng1 Ng8 3. Nf3 *")
 
 
 def test_the_games_before_a_mistake_can_be_used():

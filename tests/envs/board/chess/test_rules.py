@@ -262,5 +262,13 @@ def test_keys_and_all_other_fields_are_those_of_the_position_itself():
     assert seen > 50
 
 
+def test_the_clock_of_a_game_without_end_stops_where_its_field_ends():
+    state = from_fen("4k3/8/8/8/8/8/8/R3K3 w - - 9999 9999")
+    state.clock = 31_999
+    for move in ("a1a2", "e8e7"):
+        state = after(state, action_of_uci(state, move))
+    assert state.clock == 32_000
+
+
 def test_a_state_is_small():
     assert mlbits.make_game(ID).state_dtype.itemsize == 912  # 800 of them keys of 100 plies
