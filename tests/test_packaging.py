@@ -100,7 +100,8 @@ WITHIN_AGENTS = {
     "memory": {"agent", "maths"},
     "networks": {"agent", "kernels", "maths"},
     "planning": {"agent"},
-    "bots": {"agent", "maths"},
+    "bots": {"agent", "maths", "search"},
+    "search": {"agent"},
     "sb3": {"agent", "maths"},
 }
 
