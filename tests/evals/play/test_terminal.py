@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mlbits.agents.agent import Decision
+from mlbits.agents.search.trees import DRAW, LOSS, WIN
 from mlbits.cli import main
 from mlbits.envs.registry import registered
 from mlbits.evals.play.config import PlayError, PlayFlags
-from mlbits.evals.play.hints import adviser, hint
+from mlbits.evals.play.hints import _rank, adviser, hint
 from mlbits.evals.play.moves import Moves
 from mlbits.evals.play.table import Table, check_game
 from mlbits.evals.play.terminal import play, sit_down
@@ -124,6 +125,11 @@ def test_hints_say_what_is_proven():
     lines = hint(table, first)
     losing = [line for line in lines if "lost in 2" in line]
     assert lines[1].split()[0] == "a3" and len(losing) == 4
+
+
+def test_hints_have_the_shortest_wins_first_and_the_shortest_losses_last():
+    known = [(LOSS, 2), None, (WIN, 5), (LOSS, 6), (WIN, 3), (DRAW, 1)]
+    assert sorted(known, key=_rank) == [(WIN, 3), (WIN, 5), None, (DRAW, 1), (LOSS, 6), (LOSS, 2)]
 
 
 def test_a_won_position_is_said_with_its_distance():

@@ -158,6 +158,16 @@ def test_an_infinite_search_ends_with_stop_alone(engine):
     assert engine.out.getvalue().splitlines()[-1].startswith("bestmove ")
 
 
+def test_an_infinite_search_that_is_done_is_answered_at_stop(engine):
+    engine.thinker.think = lambda state, count: Thought("e2e4", count, "mate 3", ("e2e4",))
+    said(engine, "go infinite")
+    until(lambda: "mate 3" in engine.out.getvalue())
+    time.sleep(0.1)
+    assert "bestmove" not in engine.out.getvalue()
+    engine.hear("stop")
+    assert engine.out.getvalue().splitlines()[-1] == "bestmove e2e4"
+
+
 def test_a_finished_game_has_no_best_move(engine):
     assert said(engine, f"position fen {MATED}", "go nodes 10") == ["bestmove (none)"]
 
