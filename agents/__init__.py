@@ -78,6 +78,38 @@ AGENTS["alphazero"] = AgentEntry(
     ("discrete",),
     plans=True,
 )
+AGENTS["ibr"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "IBRConfig",
+    "iterated best response: self-play by sampled best response to the latest policy",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
+AGENTS["fppi1"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "FPPI1Config",
+    "fictitious play policy iteration: sampled best response to a policy that averages the past",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
+AGENTS["fppi2"] = AgentEntry(
+    "mlbits.agents.best_response.policy_iteration",
+    "PolicyIteration",
+    "FPPI2Config",
+    "fictitious play policy iteration: sampled best response to policies of past rounds",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
+AGENTS["equilibrium"] = AgentEntry(
+    "mlbits.agents.best_response.equilibrium",
+    "Equilibrium",
+    "EquilibriumConfig",
+    "self-play by regret matching over candidates of all seats; learns the search's own policies and values",
+    ("discrete", "multi_discrete"),
+    plans=True,
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -52,3 +52,15 @@ EVALS["connect-four"] = EvalEntry(
 EVALS["board-games"] = EvalEntry(
     "mlbits.evals.reproductions.board_games:reproduce", "AlphaZero beats UCT at Othello 6x6, Hex 7x7 and Go 5x5"
 )
+EVALS["sbr-blotto"] = EvalEntry(
+    "mlbits.evals.reproductions.blotto_best_response:sbr",
+    "sampled best responses to uniform play in Blotto earn the reference values",
+)
+EVALS["blotto-brpi"] = EvalEntry(
+    "mlbits.evals.reproductions.blotto_best_response:policy_iterations",
+    "fictitious play from samples approaches Blotto's equilibrium, iterated best response cycles",
+)
+EVALS["diplomacy-search"] = EvalEntry(
+    "mlbits.evals.reproductions.diplomacy_search:reproduce",
+    "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
+)

@@ -33,6 +33,24 @@ def masked_log_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
     return torch.log_softmax(logits, -1)
 
 
+def sharpened(log_prob: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Log probabilities [..., n] at another temperature, without the tail beyond a total probability ``top_p``.
+
+    Args:
+        log_prob: logits or log probabilities, [..., n]; very negative for illegal actions.
+        temperature: of the softmax; below 1 is sharper.
+        top_p: the most probable actions are kept until their probabilities add up to this ("nucleus sampling", Holtzman
+            et al. 2020), at least one.
+    """
+    if temperature != 1:
+        log_prob = torch.log_softmax(log_prob / temperature, -1)
+    if top_p < 1:
+        p, order = log_prob.softmax(-1).sort(-1, descending=True)
+        cut = torch.zeros_like(p, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) - p >= top_p)
+        log_prob = log_prob.masked_fill(cut, _FORBIDDEN)
+    return log_prob
+
+
 def probability_ratio(log_ratio: Tensor) -> Tensor:
     """The ratio pi / pi_old from its log, at most e^20, so that it and its gradient are finite for any finite input.
 
@@ -60,8 +78,13 @@ class Categorical:
     def __init__(self, n: int) -> None:
         self.size = n
 
-    def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-        """By the Gumbel trick: argmax of logits minus the logs of exponential draws."""
+    def sample(
+        self, params: Tensor, mask: Tensor | None, generator: torch.Generator, temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """By the Gumbel trick: argmax of logits minus the logs of exponential draws; see :func:`sharpened`."""
+        if temperature != 1 or top_p < 1:
+            params = sharpened(masked_log_softmax(params, mask), temperature, top_p)
         score = params - torch.empty_like(params).exponential_(generator=generator).log_()
         # Masked after the noise: a draw of exactly 0 has the log -inf, and would make an illegal action the maximum.
         return (score if mask is None else torch.where(mask, score, _FORBIDDEN)).argmax(-1)
@@ -119,9 +142,13 @@ class MultiCategorical:
         masks = [None] * len(self.nvec) if mask is None else mask.split(self.nvec, -1)
         return list(zip(self._parts, params.split(self.nvec, -1), masks, strict=True))
 
-    def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, params: Tensor, mask: Tensor | None, generator: torch.Generator, temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:  # fmt: skip
         """[N, k]."""
-        return torch.stack([part.sample(p, m, generator) for part, p, m in self._split(params, mask)], -1)
+        parts = self._split(params, mask)
+        return torch.stack([part.sample(p, m, generator, temperature, top_p) for part, p, m in parts], -1)
 
     def mode(self, params: Tensor, mask: Tensor | None) -> Tensor:
         """[N, k]."""

@@ -2,8 +2,9 @@
 
 A position is stored when its seat acts, with the agent's notes about its decision; it can be sampled once its episode
 is over and its outcome is known: the seat's discounted return from there on. Where an episode was truncated, the rest
-is estimated by the note ``q`` of the episode's last decision, the value of the action that was played, from the seat
-that played it (the other seat of a two-player game sees the negative of it).
+is estimated by the note ``q`` of a last decision, the value of the action that was played: of the seat's own, if it
+acted in the episode's last step, else of the seat that did (the other seat of a two-player game sees the negative of
+it).
 
 A decision whose note ``off_policy`` is True was not the agent's own choice (a random opening, say). It and all
 decisions before it in its episode are not sampled, because their outcomes depend on it.
@@ -20,7 +21,7 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, OutcomeSpec, Rollout, pick
 from mlbits.envs.engine.memory import memory_bytes
 
-_OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept")
+_OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept", "age")
 
 
 class Outcomes(NamedTuple):
@@ -117,7 +118,7 @@ class OutcomeReplay:
         new = {
             "slot": slot, "copy": copy, "seat": seat, "earned": nothing, "factor": one, "before": nothing,
             "before_factor": one, "q": values.get("note.q", nothing).float(),
-            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
+            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off, "age": torch.zeros_like(copy),
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
 
@@ -137,7 +138,7 @@ class OutcomeReplay:
         now = self._open
         now["before"], now["before_factor"] = now["earned"].clone(), now["factor"].clone()
         now["earned"] = now["earned"] + now["factor"] * reward[now["copy"], now["seat"]]
-        now["factor"] = now["factor"] * self.discount
+        now["factor"], now["age"] = now["factor"] * self.discount, now["age"] + 1
 
     def _close(self, terminated: Tensor, ended: Tensor, has_q: bool) -> None:
         """Settle the open decisions of the copies whose episodes ended, bool [B] each."""
@@ -152,6 +153,10 @@ class OutcomeReplay:
             last = torch.zeros(len(ended), dtype=torch.int64, device=self.device)
             last = last.scatter_reduce(0, done["copy"], order, "amax")
             latest = last[done["copy"]]
+            stream = done["copy"] * self.seats + done["seat"]
+            own = torch.zeros(len(ended) * self.seats, dtype=torch.int64, device=self.device)
+            own = own.scatter_reduce(0, stream, order, "amax")[stream]
+            latest = torch.where(done["age"][own] == done["age"][latest], own, latest)
             sign = torch.where(done["seat"] == done["seat"][latest], 1.0, -1.0)
             rest = done["before"] + done["before_factor"] * sign * done["q"][latest]
             outcome = torch.where(cut, rest, outcome)
@@ -216,6 +221,6 @@ class OutcomeReplay:
 
 
 def _dtype(name: str) -> torch.dtype:
-    if name in ("slot", "copy", "seat"):
+    if name in ("slot", "copy", "seat", "age"):
         return torch.int64
     return torch.bool if name == "kept" else torch.float32

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -47,6 +47,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError
+from mlbits.agents.maths.action_distributions import sharpened
 from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.envs.core.order_space import OrderSpace
 
@@ -214,12 +215,20 @@ class OrderDistribution:
         self.decoder = decoder
         self.size = decoder.slots * decoder.width
 
-    def sample(self, params: OrderParams, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Sampled orders [N, K], slot by slot, by the Gumbel trick."""
+    def sample(
+        self, params: OrderParams, mask: Tensor | None, generator: torch.Generator, temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """Sampled orders [N, K], slot by slot, by the Gumbel trick.
+
+        Temperature and ``top_p`` sharpen each slot's choice given the orders before
+        (:func:`~mlbits.agents.maths.action_distributions.sharpened`).
+        """
 
         def drawn(choices: _Choices) -> Tensor:
-            noise = torch.empty_like(choices.log_prob).exponential_(generator=generator).log_()
-            return torch.where(choices.choice >= 0, choices.log_prob - noise, 2 * _FORBIDDEN).argmax(1)
+            log_prob = sharpened(choices.log_prob, temperature, top_p)
+            noise = torch.empty_like(log_prob).exponential_(generator=generator).log_()
+            return torch.where(choices.choice >= 0, log_prob - noise, 2 * _FORBIDDEN).argmax(1)
 
         return self._give(params, mask, drawn)
 
@@ -254,7 +263,8 @@ class OrderDistribution:
 
     def log_prob(self, params: OrderParams, mask: Tensor | None, action: Tensor) -> Tensor:
         """Log probabilities of the actions, [N]."""
-        return self.log_prob_and_entropy(params, mask, action)[0]
+        row, _, chosen, _, _ = self._taught(params, mask, action)
+        return chosen.new_zeros(len(params.slots)).index_add(0, row, chosen)
 
     def entropy(self, params: OrderParams, mask: Tensor | None) -> Tensor:
         """Not available: the estimate needs the sampled orders.
@@ -272,6 +282,28 @@ class OrderDistribution:
         The entropy is an estimate whose value and gradient are unbiased for an ``action`` sampled from the policy (see
         the module's docstring); its gradient is not the derivative of its value for the given action.
         """
+        row, k, chosen, log_p, alone = self._taught(params, mask, action)
+        slots = params.slots
+        entropy = -(log_p.exp() * log_p).sum(1)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                first = alone().log_prob
+                more = entropy + (first.exp() * first).sum(1)  # entropy minus the baseline, that without orders before
+                table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), more)
+                after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
+            entropy = entropy + (chosen - chosen.detach()) * after  # score-function term: adds 0 to the value
+        none = log_p.new_zeros(len(slots))
+        return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
+
+    def _taught(
+        self, params: OrderParams, mask: Tensor | None, action: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Callable[[], _Choices]]:
+        """For S slots with something to order, each given the action's orders before it.
+
+        Returns:
+            Their rows and slots [S], the log probabilities of the action's orders [S] and of all legal ones [S, L], and
+            a function for the choices if no orders were given before.
+        """
         decoder, slots = self.decoder, params.slots
         row, k = slots.nonzero(as_tuple=True)
         lists, index = slots[row, k], action[row, k]
@@ -287,19 +319,13 @@ class OrderDistribution:
         legal = self._legal(slots, mask)[row, k]
         looks = decoder.looks(params)
         choices = decoder.choices(params, looks, words, row, lists, legal, given, acted)
-        log_p = choices.log_prob
-        chosen = torch.where(choices.choice == index.unsqueeze(1), log_p, 0.0).sum(1)
-        entropy = -(log_p.exp() * log_p).sum(1)
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                nothing = (torch.zeros_like(given), torch.zeros_like(acted))
-                alone = decoder.choices(params, looks, words, row, lists, legal, *nothing).log_prob
-                more = entropy + (alone.exp() * alone).sum(1)  # entropy minus the baseline, that without orders before
-                table = torch.zeros_like(slots, dtype=log_p.dtype).index_put((row, k), more)
-                after = (table.sum(1, keepdim=True) - table.cumsum(1))[row, k]
-            entropy = entropy + (chosen - chosen.detach()) * after  # score-function term: adds 0 to the value
-        none = log_p.new_zeros(len(slots))
-        return none.index_add(0, row, chosen), none.index_add(0, row, entropy)
+        chosen = torch.where(choices.choice == index.unsqueeze(1), choices.log_prob, 0.0).sum(1)
+
+        def alone() -> _Choices:
+            nothing = (torch.zeros_like(given), torch.zeros_like(acted))
+            return decoder.choices(params, looks, words, row, lists, legal, *nothing)
+
+        return row, k, chosen, choices.log_prob, alone
 
     def _legal(self, slots: Tensor, mask: Tensor | None) -> Tensor:
         """Legal choices, bool [N, K, W]."""

@@ -123,10 +123,10 @@ class Copies:
     def _bind(self) -> None:
         """Gather the driver's arguments once: for a batch of one copy this would cost more than the step itself."""
         self._before_actions = (
-            int(len(self.params) > 1), self.autoreset, self.illegal, _records(self.states), _records(self.params)
+            int(len(self.params) > 1), self.autoreset, self.illegal, as_records(self.states), as_records(self.params)
         )  # fmt: skip
         self._after_actions = (
-            _records(self.obs), _records(self.final_obs), self.legal, self.active, self.rewards, self.terminated,
+            as_records(self.obs), as_records(self.final_obs), self.legal, self.active, self.rewards, self.terminated,
             self.truncated,
         )  # fmt: skip
         self._box = (self.game.action.low, self.game.action.high)
@@ -245,6 +245,6 @@ def _shorten(numbers: list[int]) -> str:
     return f"one of [{shown}{', ...' if len(numbers) > 12 else ''}]"
 
 
-def _records(array: NDArray[Any]) -> NDArray[Any]:
+def as_records(array: NDArray[Any]) -> NDArray[Any]:
     """A view whose fields are attributes, for uncompiled rules (NUMBA_DISABLE_JIT=1); compiled ones take the array."""
     return array.view(np.recarray) if _numba_config.DISABLE_JIT and array.dtype.names else array

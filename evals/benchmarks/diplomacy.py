@@ -1,4 +1,4 @@
-"""Speed of Diplomacy: adjudication, random play, masks, beside the ``diplomacy`` package if it is installed.
+"""Speed of Diplomacy: adjudication, random play, masks, search, beside the ``diplomacy`` package if it is installed.
 
 Movement phases are those of the test vectors if the command runs in a clone, else those of random games; the peer gets
 the same positions and orders.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from mlbits.agents.best_response.leaves import Critic
+from mlbits.agents.best_response.policies import SamePolicy, Uniform
+from mlbits.agents.best_response.sampled_best_response import SampledBestResponse, first_equal
+from mlbits.agents.best_response.transitions import Table
 from mlbits.envs.core.random import copy_keys
 from mlbits.envs.diplomacy.board import load_board
 from mlbits.envs.diplomacy.codes import FALL_MOVES, SPRING_MOVES
@@ -26,10 +32,13 @@ from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.random_play import RandomGames
 from mlbits.envs.diplomacy.records import board_dtype, read_orders, read_position, write_orders, write_position
+from mlbits.envs.engine.cpu_copies import Copies
+from mlbits.envs.registry import make_batch
 from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
 VECTORS = Path("tests/envs/diplomacy/differential.jsonl.gz")
 GAMES, GPU_GAMES, LAST_YEAR = 256, 65_536, 1910
+SEARCHED, SEARCH_GAMES, SEARCH_POSITIONS, SEARCHED_ACTIONS = "Diplomacy", 8, 8, 16
 PEER_GAMES = 2  # whole games of the Python engine per call: a tenth of a second each
 
 Phase = tuple[Position, dict[int, Order]]
@@ -60,6 +69,46 @@ def bench_diplomacy(watch: Stopwatch) -> Iterator[Row]:
     yield watch.row(f"masks of a position, {source}", lambda: games.masks(mask), len(games.states))
     yield from _peer(watch, lambda: _peer_lists(watch, f"legal orders of a position, {source}", phases))
     yield from _peer(watch, lambda: _peer_plays(watch))
+    yield from _searches(watch)
+
+
+def _searches(watch: Stopwatch) -> Iterator[Row]:
+    """Sampled best response of all seven seats, B = C = 16, random policies: transitions, draws and choices included.
+
+    The positions are those of random games, as they come; equal candidates are evaluated and counted once.
+    """
+    batch = make_batch(f"mlbits/{SEARCHED}-v0", SEARCH_GAMES, threads=1)
+    assert isinstance(batch.copies, Copies)
+    game, generator = batch.game, torch.Generator().manual_seed(0)
+    for what, leaf in (("", None), (", next positions observed", _Nothing())):
+        policy = Uniform(game)
+        search = SampledBestResponse(
+            game, SamePolicy(policy), [(policy, SEARCHED_ACTIONS)], profiles=SEARCHED_ACTIONS, leaf=leaf
+        )
+        tables, steps = [], 0
+        for _ in range(SEARCH_POSITIONS):
+            tables.append(search.transitions.look(batch.copies.states.copy(), game.params))
+            batch.step(search(tables[-1], generator).action)
+        calls = itertools.cycle(tables)
+        for table in tables:
+            new = first_equal(search(table, generator).candidates) == torch.arange(SEARCHED_ACTIONS)
+            steps += int((new & table.acts.unsqueeze(2)).sum()) * SEARCHED_ACTIONS
+        name = f"sampled best response, seven seats, B = C = {SEARCHED_ACTIONS}, random policies{what}: transitions"
+
+        def call(search: SampledBestResponse = search, calls: Iterator[Table] = calls) -> None:
+            search(next(calls), generator)
+
+        yield watch.row(name, lambda call=call: [call() for _ in range(SEARCH_POSITIONS)], steps)  # type: ignore[misc]
+
+
+class _Nothing(Critic):
+    """Values of zero, for which the next positions are observed."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+
+    def state_values(self, obs: Any) -> torch.Tensor:
+        return torch.zeros(len(obs["slots"]))
 
 
 def _movement_phases() -> tuple[list[Phase], str]:

@@ -75,7 +75,7 @@ def place(positions: Sequence[Position]) -> GameBatch:
         legal = batch.legal_mask.float().argmax(-1)  # for the copies that wait, which are put back
         column = torch.tensor([position.moves[ply] if ply < len(position.moves) else 0 for position in positions])
         seat = ply % 2
-        actions = torch.zeros_like(legal)
+        actions = legal.clone()
         actions[:, seat] = torch.where(playing, column, legal[:, seat])
         batch.step(actions)
         after = batch.state()

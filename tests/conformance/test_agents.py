@@ -56,7 +56,7 @@ T, B = 6, 4
 def cases():
     """Every agent with all its action spaces on its first observation space, and with one of them on all others."""
     for name, entry in AGENTS.items():
-        if entry.plans:  # made for a game, not for spaces
+        if entry.plans:  # these need a game: tests/agents/best_response
             continue
         for number, kind in enumerate(entry.observations):
             for k, space in enumerate(OBSERVATIONS[kind]):

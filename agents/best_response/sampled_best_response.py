@@ -1,0 +1,260 @@
+"""Sampled best response: a seat's best of a few actions against a few samples of what the others may do.
+
+Anthony et al., "Learning to Play No-Press Diplomacy with Best Response Policy Iteration" (2020), algorithm 1. For a
+position s, a seat i, policies of the others pi_b and for candidates pi_c, and a value function V:
+
+1. draw B joint actions b of all seats from pi_b, the base profiles;
+2. draw C actions c of seat i from pi_c, the candidates;
+3. for every pair the rules give s'(c, b_{-i}), with reward r_i;
+4. Q(c) = mean over b of r_i + discount V_i(s'); play the candidate with the highest.
+
+The same B profiles serve all candidates and all seats (common random numbers), chance included. Candidates may come
+from several policies at once. Ties within 1e-9 are broken at random, as in OpenSpiel's tabular version (sbr_blotto):
+with few profiles there are many. The maximum over candidates is optimistic where B is small.
+
+All transitions of all positions, seats and candidates are one call of the compiled rules
+(:mod:`~mlbits.agents.best_response.transitions`), and their values one call of the network; both are cut into parts
+where they would take more than ``memory``. Candidates that are equal are evaluated once.
+
+Known rules are needed, and positions that hide nothing: the search continues the true state. Simultaneous and
+turn-based games are both fine (a seat that passes has one action).
+
+Example:
+    >>> import mlbits, torch
+    >>> from mlbits.agents.best_response.policies import SamePolicy, Uniform
+    >>> game = mlbits.make_game("mlbits/Blotto-v0")
+    >>> search = SampledBestResponse(game, SamePolicy(Uniform(game)), [(Uniform(game), 16)], profiles=16)
+    >>> table = search.transitions.look(mlbits.make_batch("mlbits/Blotto-v0", 100).copies.states, game.params)
+    >>> search(table, torch.Generator().manual_seed(0)).action.shape
+    torch.Size([100, 2])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
+from mlbits.agents.best_response.leaves import Critic, Leaf, NoValue, discount_of
+from mlbits.agents.best_response.players import Player
+from mlbits.agents.best_response.policies import (
+    AgentPolicy,
+    Policy,
+    Profiles,
+    SamePolicy,
+    draw_all,
+    random_keys,
+)
+from mlbits.agents.best_response.transitions import Table, Transitions
+from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.game import Game
+
+TIE = 1e-9
+MEMORY = 2**30
+
+
+class Answers(NamedTuple):
+    """The outcome of a search in M positions of P seats.
+
+    Attributes:
+        action: the chosen actions, int64 [M, P, ...]; 0 for seats that pass.
+        value: Q of the chosen actions, float64 [M, P].
+        candidates: [M, P, C, ...].
+        q: their values, float64 [M, P, C]; 0 for seats that pass.
+    """
+
+    action: Tensor
+    value: Tensor
+    candidates: Tensor
+    q: Tensor
+
+
+class SampledBestResponse:
+    """Sampled best response for all seats of many positions at once.
+
+    Args:
+        game: the game.
+        base: draws the base profiles.
+        candidates: policies with the number of candidates that each gives.
+        profiles: number of base profiles, B.
+        leaf: values of next positions; None counts only the rewards of the transition, for games of one step.
+        discount: of those values.
+        device: where actions and networks live.
+        memory: bytes that one part of the work may take.
+
+    Raises:
+        AgentError: if there are no profiles or candidates.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        base: Profiles,
+        candidates: Sequence[tuple[Policy, int]],
+        *,
+        profiles: int,
+        leaf: Leaf | None = None,
+        discount: float = 1.0,
+        device: torch.device | str = "cpu",
+        memory: int = MEMORY,
+    ) -> None:
+        if profiles < 1 or not candidates or any(count < 1 for _, count in candidates):
+            counts = [count for _, count in candidates]
+            raise AgentError(f"profiles and candidates: got {profiles} and {counts}; wanted at least 1 each")
+        self.game, self.base, self.candidates, self.profiles = game, base, list(candidates), profiles
+        self.transitions = Transitions(game, device)
+        self.leaf: Leaf = NoValue() if leaf is None else leaf
+        self.discount, self.memory = discount, memory
+
+    def __call__(self, table: Table, generator: torch.Generator) -> Answers:
+        """Draw profiles and candidates, and answer for every seat that acts.
+
+        Raises:
+            AgentError: if they do not fit into the memory; the message names B, C and the number of copies.
+        """
+        self.check_memory(table.shape[0])
+        profiles = self.base.profiles(table, self.profiles, generator)
+        drawn = [draw_all(policy, table, count, generator) for policy, count in self.candidates]
+        candidates = torch.cat(drawn, 2)
+        q = self.values(table, profiles, candidates, generator)
+        best = choose(q, generator)
+        return Answers(_at(candidates, best), q.gather(2, best.unsqueeze(2)).squeeze(2), candidates, q)
+
+    def values(self, table: Table, profiles: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:
+        """Q of every candidate, float64 [M, P, C].
+
+        Args:
+            table: M positions.
+            profiles: joint actions, [M, B, P, ...].
+            candidates: each seat's, [M, P, C, ...].
+            generator: for chance, and for policies that leaves follow.
+        """
+        count, rivals = table.shape[0], profiles.shape[1]
+        keys = random_keys(count * rivals, generator)
+        same = first_equal(candidates)
+        new = same == torch.arange(candidates.shape[2], device=same.device)
+        position, seat, choice = (new & table.acts.unsqueeze(2)).nonzero(as_tuple=True)
+        q = torch.zeros(*candidates.shape[:3], dtype=torch.float64, device=candidates.device)
+        room = max(1, self.memory // (rivals * self._bytes()))
+        for start in range(0, len(position), room):
+            part = slice(start, start + room)
+            at = (position[part], seat[part], choice[part])
+            q[at] = self._means(table, profiles, candidates[at], at[0], at[1], keys, generator)
+        return q.gather(2, same)
+
+    def _means(
+        self, table: Table, profiles: Tensor, mine: Tensor, position: Tensor, seat: Tensor, keys: NDArray[np.uint64],
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """Mean values of some candidates over their positions' profiles, float64 [U]."""
+        rivals = profiles.shape[1]
+        joint = profiles[position]  # [U, B, P, ...]
+        joint[torch.arange(len(seat), device=seat.device), :, seat] = mine.unsqueeze(1)
+        streams = (position.unsqueeze(1) * rivals + torch.arange(rivals, device=position.device)).flatten()
+        source, viewer = position.repeat_interleave(rivals), seat.repeat_interleave(rivals)
+        found = self.transitions(
+            table, source, joint.flatten(0, 1), viewer, keys[streams.cpu().numpy()], look=self.leaf.looks,
+            keep=self.leaf.keeps,
+        )  # fmt: skip
+        value = found.reward.gather(1, viewer.unsqueeze(1)).squeeze(1).double()
+        going = (~found.terminated).nonzero().squeeze(1)
+        if (self.leaf.looks or self.leaf.keeps) and len(going):
+            params = table.params if len(table.params) == 1 else table.params[source[going].cpu().numpy()]
+            obs = pick(found.obs, going) if self.leaf.looks else None
+            states = found.states[going.cpu().numpy()] if found.states is not None else None
+            rest = self.leaf(obs, viewer[going], states, params, found.truncated[going], generator)
+            value[going] += self.discount * rest.double()
+        return value.view(-1, rivals).mean(1)
+
+    def _bytes(self) -> int:
+        return self.transitions.branch_bytes * 2 + (self.game.state_dtype.itemsize if self.leaf.keeps else 0)
+
+    def check_memory(self, copies: int) -> None:
+        """Refuse a search that does not fit into the memory even in parts.
+
+        Raises:
+            AgentError: naming B, C and the number of copies.
+        """
+        total = sum(count for _, count in self.candidates)
+        action = 8 * self.game.seats * int(np.prod(self.game.action.shape, initial=1))
+        kept = copies * action * (self.profiles + total) + copies * self.game.seats * total * 16
+        least = kept + self.profiles * self._bytes()
+        if least > self.memory:
+            raise AgentError(
+                f"profiles and candidates: got B = {self.profiles} and C = {total} for {copies} copies of "
+                f"{self.game.name}, which take {least / 2**30:,.2f} GiB at least; wanted at most "
+                f"{self.memory / 2**30:,.2f} GiB"
+            )
+
+
+def choose(q: Tensor, generator: torch.Generator) -> Tensor:
+    """The highest of the last axis, [...]; of values within 1e-9 of it one at random."""
+    best = q >= q.amax(-1, keepdim=True) - TIE
+    score = torch.rand(q.shape, generator=generator, device=q.device)
+    return torch.where(best, score, -1.0).argmax(-1)
+
+
+def first_equal(candidates: Tensor) -> Tensor:
+    """For each candidate the number of the first one equal to it, int64 [M, P, C].
+
+    Args:
+        candidates: int64 [M, P, C, ...].
+    """
+    flat = candidates.reshape(*candidates.shape[:3], -1)
+    found = torch.ones(*flat.shape[:3], flat.shape[2], dtype=torch.bool, device=flat.device)
+    for k in range(flat.shape[3]):
+        part = flat[..., k]
+        found &= part.unsqueeze(3) == part.unsqueeze(2)
+    return found.to(torch.uint8).argmax(3)
+
+
+def _at(candidates: Tensor, choice: Tensor) -> Tensor:
+    """The chosen candidates [M, P, ...]."""
+    (count, seats), device = choice.shape, choice.device
+    return candidates[torch.arange(count, device=device)[:, None], torch.arange(seats, device=device)[None], choice]
+
+
+@configuration(AgentError)
+class BestResponseConfig:
+    """Settings of sampled best response at play time."""
+
+    profiles: int = setting(16, "base profiles, B: samples of what the others may do", low=1, high=1e5)
+    candidates: int = setting(16, "candidates, C: sampled actions to choose from", low=1, high=1e5)
+    temperature: float = setting(1.0, "of the policy that candidates are drawn from", low=0.01, high=100)
+
+
+class BestResponsePlayer(Player):
+    """Any trained agent, playing the sampled best response to itself in place of its policy.
+
+    Args:
+        agent: with a policy (``act``) and values (``state_values``), such as PPO.
+        game: the game.
+        config: settings.
+        device: the agent's.
+
+    Raises:
+        AgentError: if the agent has no values.
+    """
+
+    def __init__(
+        self, agent: Agent, game: Game, config: BestResponseConfig | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(agent)
+        self.config = BestResponseConfig() if config is None else config
+        candidates = AgentPolicy(agent, self.config.temperature)
+        self.search = SampledBestResponse(
+            game, SamePolicy(AgentPolicy(agent)), [(candidates, self.config.candidates)],
+            profiles=self.config.profiles, leaf=Critic(agent), device=device,
+            discount=discount_of(agent),
+        )  # fmt: skip
+
+    def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """The best responses; ``greedy`` changes nothing."""
+        table, rows = self.search.transitions.table(positions)
+        action = self.search(table, generator).action.flatten(0, 1)[rows]
+        return Decision(action, action, None)

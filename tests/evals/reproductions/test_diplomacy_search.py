@@ -1,0 +1,45 @@
+"""``mlbits reproduce diplomacy-search``: its quick form, its targets, and the estimate for a GPU."""
+
+import pytest
+
+from mlbits.evals.reproductions import diplomacy_search
+from mlbits.evals.reproductions.diplomacy_search import NAMES, TARGETS, reproduce
+from mlbits.evals.reproductions.seven_seats import estimate
+from mlbits.selfplay.runs.saved_agents import read_copy
+
+
+@pytest.mark.slow
+def test_the_quick_form_trains_plays_and_saves(tmp_path):
+    found = reproduce(quick=True, out=tmp_path)
+    assert found["met"]
+    rows = found["boards"]["mlbits/DiplomacyMini-v0"]
+    assert [row["agent"] for row in rows["training"]] == list(NAMES)
+    assert all(row["env_steps"] > 0 for row in rows["training"])
+    asked = {(row["agent"], row["plays by"], row["against"]) for row in rows["opponents"]}
+    assert ("fppi2", "search", "ppo") in asked
+    assert ("ppo", "policy", "random") in asked
+    assert len(asked) == 3 * 2 * 3 + 2
+    assert {row["agent"] for row in rows["rounds"]} >= {"fppi2"}
+    assert len(rows["population"]) == 9
+    assert found["seven_seats"]["transitions_per_second"] > 0
+    saved = sorted(path.name for path in tmp_path.iterdir())
+    assert saved[0] == "DiplomacyMini-v0-equilibrium.safetensors"
+    assert read_copy(tmp_path / saved[1], "mlbits/DiplomacyMini-v0", None, "cpu").rounds > 0
+
+
+def rows(won=1.0, searched=0.7, later=0.6):
+    opponents = [{"agent": "ibr", "plays by": "search", "against": name, "won": won} for name in TARGETS]
+    return {"opponents": opponents, "search": [{"won": searched}], "rounds": [{"won": later}]}
+
+
+def test_each_target_counts():
+    assert diplomacy_search._met(rows())
+    assert not diplomacy_search._met(rows(won=0.9))
+    assert not diplomacy_search._met(rows(searched=0.55))
+    assert not diplomacy_search._met(rows(later=0.4))
+
+
+def test_the_estimate_is_the_slower_of_network_and_rules():
+    text = estimate({"flops_a_row": 1e6}, 1000.0, 100_000.0)
+    assert "The rules limit it to 5,760,000 environment steps" in text
+    assert "The network limit" in estimate({"flops_a_row": 1e9}, 1000.0, 100_000.0)
