@@ -101,7 +101,6 @@ WITHIN_AGENTS = {
     "networks": {"agent", "kernels", "maths"},
     "planning": {"agent"},
     "bots": {"agent", "maths", "search"},
-    "search": {"agent"},
     "sb3": {"agent", "maths"},
 }
 
