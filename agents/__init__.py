@@ -13,15 +13,17 @@ from mlbits.agents.registry import (
     action_kinds,
     agent_entry,
     agent_module,
+    bare_name,
     bot_names,
     check_agent,
     make_bot,
+    read_bot,
     register_agent,
 )
 
 __all__ = [
-    "AGENTS", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bot_names", "check_agent", "make_bot",
-    "register_agent",
+    "AGENTS", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bare_name", "bot_names", "check_agent",
+    "make_bot", "read_bot", "register_agent",
 ]  # fmt: skip
 
 AGENTS["ppo"] = AgentEntry(
@@ -110,6 +112,15 @@ AGENTS["equilibrium"] = AgentEntry(
 )
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
+)
+AGENTS["mcts"] = AgentEntry(
+    "mlbits.agents.bots.mcts",
+    "MCTSBot",
+    "MCTSConfig",
+    "Monte-Carlo tree search with random games, as OpenSpiel's; mcts@simulations=100 for another number",
+    ("discrete",),
+    bot=True,
+    plans=True,
 )
 AGENTS["diplomacy-hold"] = AgentEntry(
     "mlbits.agents.bots.diplomacy",

@@ -76,6 +76,14 @@ class Positions(NamedTuple):
     obs: Any
     legal_mask: Tensor | None
 
+    def rows(self, index: Tensor) -> Positions:
+        """The rows ``index`` [n] alone."""
+        mask = None if self.legal_mask is None else self.legal_mask[index]
+        return self._replace(
+            states=self.states[index], copy=self.copy[index], seat=self.seat[index], acts=self.acts[index],
+            obs=pick(self.obs, index), legal_mask=mask,
+        )  # fmt: skip
+
     def params_of(self, index: Tensor) -> np.ndarray:
         """The parameters of the rows ``index`` [n]: a structured array [1] or [n]."""
         return self.params if len(self.params) == 1 else self.params[self.copy[index].cpu().numpy()]
@@ -243,6 +251,8 @@ class Agent(Protocol):
     An agent that plans has, beside ``act`` or in its place, ``plan(positions, generator, *, greedy=False) -> Decision``
     (:class:`Positions`), which is then called instead; its registry entry says so (``plans``).
 
+    An agent whose network can guide a search has ``policy_and_value(obs, legal_mask) -> (logits [N, A], values [N])``.
+
     Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent
     with Discrete actions: pi(a|s), float64 [N, A].
 
@@ -285,6 +295,11 @@ def pick(value: Any, index: Any) -> Any:
     if isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.int64:
         return value.index_select(0, index)  # three times as fast as value[index] on a CPU
     return value[index]
+
+
+def placed(value: Any, device: torch.device | str) -> Any:
+    """A tensor, or each tensor of a dict, on a device."""
+    return {key: placed(part, device) for key, part in value.items()} if isinstance(value, dict) else value.to(device)
 
 
 def network_generator(seed: int) -> torch.Generator:

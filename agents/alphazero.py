@@ -219,8 +219,9 @@ class AlphaZero:
         placed = (
             {key: part.to(self.device) for key, part in obs.items()} if isinstance(obs, dict) else obs.to(self.device)
         )
-        logits, value = self.network(placed)
-        return logits, value
+        self._refresh()
+        logits, value = self._acting(placed)
+        return logits.float(), value.float()
 
     @torch.inference_mode()
     def _refresh(self) -> None:

@@ -45,6 +45,7 @@ from mlbits.agents.agent import (
     ReplaySpec,
     load_weights,
     network_generator,
+    placed,
     prefixed,
     unprefixed,
 )
@@ -58,6 +59,7 @@ from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
 
+_SEARCH_LOGIT = 4.0  # a logit for a search per unit of Q
 _ROWS_AT_ONCE = 8192  # transitions sampled together for several compiled updates
 
 
@@ -197,6 +199,16 @@ class DQN:
     def state_values(self, obs: Any, legal_mask: Tensor | None = None) -> Tensor:
         """Values of states: the highest Q of their legal actions, [N]."""
         return _masked(self.values(obs), legal_mask).amax(-1)
+
+    @torch.no_grad()
+    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """For a search: logits [N, A] and values [N], the highest Q of the legal actions.
+
+        Q-learning has no policy but its best action. As logits serve ``4 Q``: of two actions whose returns differ by
+        0.5, the better one is e^2 = 7.4 times as likely.
+        """
+        q = self.values(placed(obs, self.device))
+        return _SEARCH_LOGIT * q, _masked(q, None if legal_mask is None else legal_mask.to(self.device)).amax(-1)
 
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """Make the updates that are due after the steps played since the last call.

@@ -246,6 +246,11 @@ class PPO:
         elif kl < self.config.adaptive_target_kl / 1.5:
             self.kl_coef = max(self.kl_coef / 2, 1e-4)
 
+    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search."""
+        logits, value = self.core.policy_and_value(obs)
+        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
+
     def state_values(self, obs: Any) -> Tensor:
         """V of N rows of observations, [N]."""
         return self.core.values(obs, 1)

@@ -5,6 +5,7 @@ The entries are in ``agents/__init__.py``, one per agent; the modules that they 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -164,18 +165,65 @@ def make_bot(
     device: Any,
     game: Game | None = None,
 ) -> Any:
-    """Make a bot with its default settings; a bot that plans needs the game.
+    """Make a bot; one that plans needs the game.
+
+    Args:
+        name: the bot, with settings if they are not the default ones: see :func:`read_bot`.
+        observation_space: one seat's observations.
+        action_space: one seat's actions.
+        device: where it plays.
+        game: the game to be played, for bots that plan.
 
     Raises:
         UnknownIdError: for an unknown name; the message suggests the nearest known one.
-        AgentError: if the agent is not a bot, or does not support the spaces.
+        AgentError: if the agent is not a bot, has no such setting, or does not support the spaces.
+    """
+    entry, config = read_bot(name)
+    return entry.make(config, observation_space, action_space, seed=0, device=device, game=game)
+
+
+def bare_name(name: str) -> str:
+    """The name of a bot without its settings."""
+    return name.partition("@")[0]
+
+
+def read_bot(name: str) -> tuple[AgentEntry, Any]:
+    """A bot and its settings by a name such as ``mcts`` or ``mcts@simulations=100,c=1.4``.
+
+    Raises:
+        UnknownIdError: for an unknown bot; the message suggests the nearest known one.
+        AgentError: if the agent is not a bot, or a setting is unknown, has no value or a wrong one.
     """
     from mlbits.agents.agent import AgentError
 
-    entry = agent_entry(name)
+    plain, at, text = name.partition("@")
+    entry = agent_entry(plain)
     if not entry.bot:
-        raise AgentError(f"opponents: got {name}, which has not been trained; wanted a bot ({', '.join(bot_names())})")
-    return entry.make(entry.config_class()(), observation_space, action_space, seed=0, device=device, game=game)
+        raise AgentError(f"opponents: got {plain}, which has not been trained; wanted a bot ({', '.join(bot_names())})")
+    kind = entry.config_class()
+    hints, values = typing.get_type_hints(kind), dict[str, Any]()
+    for part in text.split(",") if at else ():
+        key, equals, value = part.partition("=")
+        key = key.replace("-", "_")
+        if key not in hints or not equals or key in values:
+            known = f"NAME=VALUE,NAME=VALUE with {', '.join(hints)}, each once" if hints else "no settings"
+            raise AgentError(f"{name}: got {part!r} after the @; wanted {known}")
+        try:
+            values[key] = _value_of(value, hints[key])
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(hints[key], "a value")
+            raise AgentError(f"{name}: {key}: got {value!r}; wanted {wanted}") from None
+    try:
+        return entry, kind(**values)
+    except AgentError as error:
+        raise AgentError(f"{name}: {error}") from None
+
+
+def _value_of(text: str, kind: Any) -> Any:
+    """A setting's value, written as in Python (true and false in any case)."""
+    if kind is bool:
+        return ["false", "true"].index(text.lower()) == 1
+    return kind(text) if kind in (int, float) else text
 
 
 def register_agent(name: str, entry: AgentEntry) -> None:

@@ -214,6 +214,18 @@ class Reinforce:
             first = loss.detach() if first is None else first
         return torch.zeros(()) if first is None else first
 
+    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [N, A] of Discrete actions and values [N], for a search.
+
+        Raises:
+            AgentError: if there is no learned value, or the action space is not Discrete.
+        """
+        if self.config.baseline != "value":
+            raise AgentError(
+                f"policy_and_value: got baseline={self.config.baseline!r}, without a critic; wanted 'value'"
+            )
+        return self.core.policy_and_value(obs)
+
     def state_values(self, obs: Any) -> Tensor:
         """V of N rows of observations, [N]."""
         return self.core.values(obs, 1)

@@ -324,6 +324,11 @@ class TRPO:
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()
 
+    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search."""
+        logits, value = self.core.policy_and_value(obs)
+        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
+
     def state_values(self, obs: Any) -> Tensor:
         """V of N rows of observations, [N]."""
         return self.core.values(obs, 1)

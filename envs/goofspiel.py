@@ -230,6 +230,7 @@ def goofspiel(
         observe=observe,
         legal=legal,
         text=_text,
+        layout={"moves": (tuple(str(card) for card in range(1, cards + 1)),) * seats},
         draw=_draw,
     )  # fmt: skip
 

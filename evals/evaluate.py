@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlbits.agents.sb3.agent import load_sb3
+from mlbits.agents.search.player import searched, searched_where_possible
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -20,7 +21,7 @@ from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.runs.config import ConfigError
-from mlbits.selfplay.runs.saved_agents import check_guest, load_agent, load_agent_and_problems, open_guest
+from mlbits.selfplay.runs.saved_agents import check_guest, game_of, load_agent, load_agent_and_problems, open_guest
 from mlbits.selfplay.runs.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.statistics import mean_interval
 
@@ -38,6 +39,7 @@ def evaluate_run(
     device: str = "cpu",
     gif: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play episodes with a run's agent; on a gridworld also draw its policy into the run's TensorBoard.
 
@@ -49,6 +51,8 @@ def evaluate_run(
         device: where to play.
         gif: a file for an animation of the first episode, or None.
         env_settings: settings of the environment, which override those of training (another split, say).
+        search: how the agent is to look ahead, as in {"simulations": 100}; see
+            :func:`~mlbits.agents.search.player.searched`.
 
     Returns:
         return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
@@ -68,7 +72,8 @@ def evaluate_run(
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
-    figures = _play(agent, settings.env, played, episodes, seed, greedy, device, gif)
+    player = searched(agent, game_of(settings.env, played), search)
+    figures = _play(player, settings.env, played, episodes, seed, greedy, device, gif)
     if played == settings.env_settings:
         add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
     return figures | {"env_steps": state["env_steps"], "passed_over": problems}
@@ -83,17 +88,20 @@ def evaluate_against(
     greedy: bool = True,
     device: str = "cpu",
     env_settings: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play games with a run's agent in one seat, each seat in turn, and opponents in all others.
 
     Args:
         folder: the run's folder.
-        opponents: a bot's name, or the folder of another run.
+        opponents: a bot's name, with its settings if any (``mcts@simulations=100``), or the folder of another run.
         games: number of games.
         seed: seed of the games.
         greedy: whether to take the most probable actions instead of draws.
         device: where to play.
         env_settings: settings of the environment, which override those of training.
+        search: how trained agents on both sides that can search are to look ahead, as in {"simulations": 100}; see
+            :func:`~mlbits.agents.search.player.searched`.
 
     Returns:
         The result of :func:`~mlbits.evals.head_to_head.play_against` for the run's agent; env_steps and passed_over as
@@ -110,6 +118,8 @@ def evaluate_against(
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
     others = open_guest(opponents, settings.env, played, _place(device))
+    game = game_of(settings.env, played)
+    agent, others = searched_where_possible([searched(agent, game, None), others], game, search)
     figures = play_against(
         agent, others, settings.env, games, seed=seed, settings=played, device=device, greedy=greedy
     )  # fmt: skip

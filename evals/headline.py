@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from mlbits.agents.agent import Agent
-from mlbits.agents.registry import bot_names, make_bot
+from mlbits.agents.registry import agent_entry, bot_names, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
 from mlbits.selfplay.statistics import counted, fraction_interval, interval_text
 
+_MODEST = {"mcts": "mcts@simulations=100"}  # settings of bots that are slow by default
 _POOL_AGENTS = 16  # maximum number of frozen copies to play against, evenly spaced
 
 
@@ -51,15 +52,17 @@ def measure(
         device: where to play.
 
     Returns:
-        Plain data: "exploitability" (exact) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
+        Plain data: "exploitability" (exact; "exploitability_of" is "network" for an agent that plans and was measured
+        without its search) or "against", a list of {opponent, games, won, won_interval (95%, Wilson),
         tied, lost, elo, elo_interval}; Elo in games of two seats, from points (a draw is half a win), its bounds None
         where they are infinite.
     """
     if exploitability is not None:
-        return {"exploitability": float(exploitability)}
+        network = hasattr(agent, "plan") and not hasattr(agent, "planned_probabilities")
+        return {"exploitability": float(exploitability)} | ({"exploitability_of": "network"} if network else {})
     batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
-    others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch), **(guests or {})}
+    others: dict[str, Agent | Sequence[Agent]] = {**_bots(batch, hasattr(agent, "plan")), **(guests or {})}
     batch.close()
     if pool:
         chosen = _evenly(list(pool), _POOL_AGENTS)
@@ -90,7 +93,8 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     if "exploitability" in measured:
         pool = measured.get("pool_exploitability")
         mixture = "" if pool is None else f"; of the pool's mixture {pool:.4g}"
-        lines.append(f"exploitability {measured['exploitability']:.4g} (exact, 0 is an equilibrium{mixture})")
+        alone = ", of the network alone, without its search" if "exploitability_of" in measured else ""
+        lines.append(f"exploitability {measured['exploitability']:.4g} (exact{alone}, 0 is an equilibrium{mixture})")
     for row in measured.get("against", ()):
         low, high = row["won_interval"]
         line = (
@@ -105,10 +109,16 @@ def measured_lines(measured: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _bots(batch: Any) -> dict[str, Agent | Sequence[Agent]]:
-    """Random play, and the last of the other bots that can play a game, which is the strongest of those listed."""
+def _bots(batch: Any, planner: bool) -> dict[str, Agent | Sequence[Agent]]:
+    """Random play, and the last of the other bots that can play a game, which is the strongest of those listed.
+
+    Bots that plan are slow, and are there only for agents that plan themselves.
+    """
     found: dict[str, Agent | Sequence[Agent]] = {}
-    for name in bot_names():
+    for plain in bot_names():
+        name = _MODEST.get(plain, plain)
+        if agent_entry(plain).plans and not planner:
+            continue
         try:
             bot = make_bot(
                 name,

@@ -134,11 +134,12 @@ def decide(
         return agent.act(obs, legal_mask, generator, greedy=greedy)
     if not isinstance(batch, GameBatch):
         raise AgentError(f"{type(agent).__name__}: plans by a game's rules; wanted one of mlbits' own games")
-    found: Decision = plan(_positions(batch, index, obs, legal_mask), generator, greedy=greedy)
+    found: Decision = plan(positions_of(batch, index, obs, legal_mask), generator, greedy=greedy)
     return found
 
 
-def _positions(batch: GameBatch, index: Tensor | None, obs: Any, legal_mask: Tensor | None) -> Positions:
+def positions_of(batch: GameBatch, index: Tensor | None, obs: Any, legal_mask: Tensor | None) -> Positions:
+    """The positions of the rows ``index`` [n] of a batch (None for all), whose observations and masks are given."""
     index = torch.arange(batch.num_envs * batch.num_seats, device=batch.device) if index is None else index
     copy, seat = index // batch.num_seats, index % batch.num_seats
     acts = torch.ones_like(index, dtype=torch.bool) if batch.active is None else batch.active.flatten()[index]

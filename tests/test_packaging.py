@@ -100,7 +100,7 @@ WITHIN_AGENTS = {
     "memory": {"agent", "maths"},
     "networks": {"agent", "kernels", "maths"},
     "planning": {"agent"},
-    "bots": {"agent", "maths"},
+    "bots": {"agent", "maths", "search"},
     "sb3": {"agent", "maths"},
 }
 

@@ -222,7 +222,12 @@ class RewardScale:
         self.m2 += m2 + delta**2 * self.count * n / total
         self.mean += delta * n / total
         self.count += n
-        return reward / math.sqrt(self.m2 / total + 1e-8)
+        return reward / self.unit
+
+    @property
+    def unit(self) -> float:
+        """What rewards are divided by."""
+        return math.sqrt(self.m2 / max(self.count, 1.0) + 1e-8)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and the running returns."""

@@ -18,6 +18,7 @@ from mlbits.agents.agent import (
     load_weights,
     network_generator,
     pick,
+    placed,
     prefixed,
     rows,
     unprefixed,
@@ -141,6 +142,18 @@ class ActorCriticCore:
         if not isinstance(self.distribution, Categorical):
             raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
         return self.distribution.probabilities(self.network.policy(self.prepare(obs)), mask, greedy)
+
+    @torch.no_grad()
+    def policy_and_value(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """Logits [N, A] of all actions and values [N], for N rows of observations on any device.
+
+        Raises:
+            AgentError: if the action space is not Discrete.
+        """
+        if not isinstance(self.distribution, Categorical):
+            raise AgentError(f"policy_and_value: got {type(self.distribution).__name__}; wanted Discrete actions")
+        logits, value = self.network(self.prepare(placed(obs, next(self.network.parameters()).device)))
+        return logits, value
 
     @torch.no_grad()
     def values(self, obs: Any, lead: int) -> Tensor:

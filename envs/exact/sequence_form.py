@@ -93,6 +93,9 @@ class SequenceForm:
         payoffs: each seat's payoff of an outcome times the probability of chance, float64 [P, E].
         obs: observations [S, P, ...], or a dict of those.
         legal: bool [S, P, A].
+        active: bool [S, P], who acts.
+        states: records of the states, [S].
+        game: the game.
     """
 
     seats: tuple[SeatForm, ...]
@@ -100,6 +103,9 @@ class SequenceForm:
     payoffs: NDArray[np.float64]
     obs: Any
     legal: NDArray[np.bool_]
+    active: NDArray[np.bool_]
+    states: NDArray[Any]
+    game: Game
 
     def values(self, plans: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Each seat's expected return, and that of its best response to the others, both [P].
@@ -186,12 +192,14 @@ class _Tree:
     def _assemble(self) -> SequenceForm:
         total = len(self.states)
         batch = GameBatch(self.game, total, autoreset="disabled", illegal="replace", threads=1)
-        obs = batch.set_state(self.states.records(np.arange(total)))
+        records = self.states.records(np.arange(total))
+        obs = batch.set_state(records)
         shape = (total, self.game.seats, self.game.action.mask_size)
+        active = np.ones(shape[:2], bool) if batch.active is None else batch.active.numpy().copy()
         legal = np.ones(shape, bool) if batch.legal_mask is None else batch.legal_mask.numpy().copy()
         return SequenceForm(
             tuple(seat.done() for seat in self._seats), np.concatenate(self._sequences, 1),
-            np.concatenate(self._payoffs, 1), obs, legal,
+            np.concatenate(self._payoffs, 1), obs, legal, active, records, self.game,
         )  # fmt: skip
 
 

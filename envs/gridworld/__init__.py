@@ -41,7 +41,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.settings import number
 from mlbits.envs.gridworld import drawing, rules
-from mlbits.envs.gridworld.maps import neighbours, params_fields, read_map
+from mlbits.envs.gridworld.maps import MOVE_NAMES, neighbours, params_fields, read_map
 
 ObservationKind = Literal["index", "one_hot", "planes", "pixels"]
 
@@ -169,7 +169,7 @@ def _make(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
-        layout={"kinds": kinds},
+        layout={"kinds": kinds, "moves": (MOVE_NAMES,)},
     )
 
 

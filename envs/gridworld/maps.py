@@ -22,6 +22,7 @@ from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.gridworld.rules import CLIFF, EMPTY, GOAL, PIT, WALL
 
 LETTERS = {".": EMPTY, " ": EMPTY, "S": EMPTY, "#": WALL, "G": GOAL, "X": PIT, "C": CLIFF}
+MOVE_NAMES = ("up", "right", "down", "left")
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 
 MAPS = {

@@ -52,6 +52,7 @@ from mlbits.envs.core.random import mix64, randint, uniform
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import capacity, choice, integer, number
 from mlbits.envs.gridworld import drawing, observation_space
+from mlbits.envs.gridworld.maps import MOVE_NAMES
 from mlbits.envs.gridworld.rules import EMPTY, GOAL, PIT, WALL, write_pixels, write_planes
 
 MIN_SIDE, MAX_SIDE = 3, 32
@@ -260,7 +261,7 @@ def random_gridworld(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
-        layout=sides,
+        layout={**sides, "moves": (MOVE_NAMES,)},
     )
 
 

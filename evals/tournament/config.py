@@ -15,6 +15,7 @@ import tyro
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.search_flags import SearchFlags
 
 
 class TournamentError(MlbitsError, ValueError):
@@ -58,6 +59,7 @@ class TournamentFlags:
     env: str = setting("", "environment; by default that of the runs")
     device: str = setting("cpu", "cpu, cuda or auto")
     out: Path | None = setting(None, "folder of the tournament; made under tournaments/ by default")
+    search: SearchFlags = setting(SearchFlags(), "search at play time")
     table: Path | None = setting(
         None, "stored match table, or folder of a tournament: compute the ratings again, play nothing"
     )

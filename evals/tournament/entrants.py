@@ -21,13 +21,14 @@ from typing import Any
 import torch
 
 from mlbits.agents.agent import Agent
-from mlbits.agents.registry import AGENTS, bot_names
+from mlbits.agents.registry import AGENTS, bare_name, bot_names
+from mlbits.agents.search.player import searched, searched_where_possible
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, check_env_id, open_batch
 from mlbits.evals.tournament.config import TournamentError
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.folder import read_settings
-from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings, load_agent, open_guest, own_settings
+from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings, game_of, load_agent, open_guest, own_settings
 
 _RUN, _COPY, _MODEL, _BOT = "run", "copy", "model", "bot"
 
@@ -53,15 +54,18 @@ def open_entries(
     env_settings: Mapping[str, Any] | None = None,
     *,
     device: torch.device | str = "cpu",
+    search: Mapping[str, Any] | None = None,
 ) -> Entries:
     """Load all entries of a tournament.
 
     Args:
         words: folders of runs, frozen copies of a pool (``.safetensors``), models saved by Stable-Baselines3 (``.zip``)
-            and names of bots, two or more.
+            and names of bots, with their settings if any (``mcts@simulations=100``), two or more.
         env: id of the environment; "" takes that of the runs.
         env_settings: settings of the environment, which override those that the runs were trained with.
         device: the agents' device.
+        search: how trained agents that can search are to look ahead, as in {"simulations": 100}; see
+            :func:`~mlbits.agents.search.player.searched`.
 
     Raises:
         TournamentError: naming the entry that is unknown, given twice or does not fit, or another mistake.
@@ -88,7 +92,8 @@ def open_entries(
     for name, word, kind in zip(names, words, kinds, strict=True):
         agents[name] = _load(word, kind, env, settings, device)
     batch.close()
-    return Entries(env, own_settings(env, settings), agents)
+    players = searched_where_possible(list(agents.values()), game_of(env, settings), search)
+    return Entries(env, own_settings(env, settings), dict(zip(agents, players, strict=True)))
 
 
 def _kind(word: str) -> str:
@@ -104,12 +109,14 @@ def _kind(word: str) -> str:
         return _COPY
     if word.endswith(".zip"):
         return _MODEL
-    if word in AGENTS and not AGENTS[word].bot:
+    name = bare_name(word)
+    if name in AGENTS and not AGENTS[name].bot:
         raise TournamentError(
-            f"entries: {word} has not been trained; wanted the folder of a run, or a bot ({', '.join(bot_names())})"
+            f"entries: {name} has not been trained; wanted the folder of a run, or a bot ({', '.join(bot_names())})"
         )
-    if word not in AGENTS:
-        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", word, bot_names(), "entries")
+    if name not in AGENTS:
+        unknown = name if "=" in word else word
+        raise UnknownIdError("entry (no run's folder, no MODEL.zip, no bot)", unknown, bot_names(), "entries")
     return _BOT
 
 
@@ -177,8 +184,7 @@ def _check_settings(runs: Mapping[str, Settings], env: str, settings: Mapping[st
 
 def _load(word: str, kind: str, env: str, settings: Mapping[str, Any], device: torch.device | str) -> Agent:
     if kind == _RUN:
-        agent: Agent = load_agent(word, str(device))[0]
-        return agent
+        return searched(load_agent(word, str(device))[0], game_of(env, settings), None)
     try:
         return open_guest(word, env, settings, device)
     except MlbitsError as error:

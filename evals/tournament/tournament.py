@@ -115,6 +115,7 @@ def hold_tournament(
     out: Path | None = None,
     device: torch.device | str = "cpu",
     report: Report | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Standings]:
     """Play a tournament of runs, models and bots in a folder, or continue one, and compute its standings.
 
@@ -130,6 +131,7 @@ def hold_tournament(
         out: the folder; None takes ``tournaments/NAME``, the same for the same entries and config.
         device: where to play.
         report: called with the number of games played and the total number of games.
+        search: how trained agents that can search are to look ahead, as in {"simulations": 100}.
 
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
@@ -140,7 +142,7 @@ def hold_tournament(
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
-    entries = open_entries(words, env, env_settings, device=place)
+    entries = open_entries(words, env, env_settings, device=place, search=search)
     batch = open_batch(entries.env, 1, settings=entries.env_settings, start=False)
     _check_size(len(entries.agents), batch.num_seats, entries.env, config)
     batch.close()

@@ -99,13 +99,14 @@ class EnvFlags:
         return values
 
 
-def read_with_env(base: type, command: str, words: Sequence[str]) -> tuple[Any, EnvFlags]:
+def read_with_env(base: type, command: str, words: Sequence[str], named: str = "") -> tuple[Any, EnvFlags]:
     """A command's flags together with ``--env.NAME`` for the settings of its environment.
 
     Args:
         base: the dataclass of the command's own flags.
         command: as typed, "mlbits eval".
         words: the words after it.
+        named: the word that names the environment or the run; "" looks for it in all words.
 
     Returns:
         The flags, with the field "env_settings", and the object that extracts the settings from them.
@@ -113,7 +114,7 @@ def read_with_env(base: type, command: str, words: Sequence[str]) -> tuple[Any, 
     Raises:
         ConfigError: for flags that do not fit.
     """
-    env_flags = EnvFlags(*find_env(words), words)
+    env_flags = EnvFlags(*find_env([named] if named else words), words)
     name = base.__name__.removesuffix("Flags")
     together = dataclasses.make_dataclass(name, [env_flags.field], bases=(base,), frozen=True, kw_only=True)
     together.__doc__ = base.__doc__

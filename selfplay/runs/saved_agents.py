@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, content_hash
-from mlbits.agents.registry import AGENTS, agent_entry, bot_names, make_bot
+from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.game import Game
@@ -72,23 +72,29 @@ def load_agent_and_problems(
     checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
     if checkpoint is None:
         raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
-    spaces, game = _spaces(settings.env, settings.env_settings), _game(settings.env, settings.env_settings)
+    spaces, game = _spaces(settings.env, settings.env_settings), game_of(settings.env, settings.env_settings)
     agent = agent_entry(settings.agent).make(settings.agent_config, *spaces, seed=0, device=place, game=game)
     agent.load_state_dict(checkpoint.weights)
     return agent, settings, checkpoint.state, problems
 
 
 def open_guest(
-    name: str, env: str, settings: Mapping[str, Any] | None = None, device: torch.device | str = "cpu"
+    name: str,
+    env: str,
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    search: Mapping[str, Any] | None = None,
 ) -> Agent:
     """A player for an environment: a bot by name, or the agent in a file or folder.
 
     Args:
-        name: a bot, the folder of a run, a model of Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool
-            ("pool/copy-0003.safetensors").
+        name: a bot, with its settings if any (``mcts@simulations=100``), the folder of a run, a model of
+            Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool ("pool/copy-0003.safetensors").
         env: id of the environment to be played.
         settings: its settings.
         device: the agent's device.
+        search: how a trained agent is to look ahead, as in {"simulations": 100}; see
+            :func:`~mlbits.agents.search.player.searched`.
 
     Raises:
         ConfigError: for a run trained with other spaces or seats, or in another environment.
@@ -96,12 +102,22 @@ def open_guest(
         UnknownIdError: for a name that is none of these.
         AgentError: for an agent that has not been trained, or that cannot play this environment.
     """
+    from mlbits.agents.search.player import searched
+
+    game = game_of(env, settings)
+    return searched(_opened(name, env, settings, device, game), game, search)
+
+
+def _opened(
+    name: str, env: str, settings: Mapping[str, Any] | None, device: torch.device | str, game: Game | None
+) -> Agent:
     path = Path(name)
     if path.suffix == SUFFIX:
         return read_copy(path, env, settings, device)
     if path.suffix == ".zip":
         return load_sb3(path, *_spaces(env, settings), device=device)
     if (path / CONFIG).exists():
+        agent: Agent
         agent, trained, _, _ = load_agent_and_problems(name, device)
         theirs = _game_facts(trained.env, trained.env_settings)
         for what, mine in _game_facts(env, settings).items():
@@ -109,7 +125,7 @@ def open_guest(
                 raise ConfigError(f"opponents: {name} was trained on the {what} {theirs[what]}; wanted {mine}")
         return agent
     check_guest(name)
-    bot: Agent = make_bot(name, *_spaces(env, settings), device=device, game=_game(env, settings))
+    bot: Agent = make_bot(name, *_spaces(env, settings), device=device, game=game)
     return bot
 
 
@@ -124,9 +140,9 @@ def check_guest(name: str, argument: str = "opponents") -> None:
         UnknownIdError: with the nearest bot's name.
     """
     path = Path(name)
-    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and name not in AGENTS:
+    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and bare_name(name) not in AGENTS:
         kind = f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)"
-        raise UnknownIdError(kind, name, bot_names(), argument)
+        raise UnknownIdError(kind, bare_name(name) if "=" in name else name, bot_names(), argument)
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:
@@ -189,7 +205,7 @@ def read_copy(
     try:
         kind = agent_entry(names_from(about)[0])
         config = make_config(kind.config_class(), about["agent_config"], "agent")
-        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=_game(env, settings))
+        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=game_of(env, settings))
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
@@ -242,6 +258,6 @@ def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any
     return spaces
 
 
-def _game(env: str, settings: Mapping[str, Any] | None) -> Game | None:
+def game_of(env: str, settings: Mapping[str, Any] | None) -> Game | None:
     """The game's rules, or None for an environment that is not one of mlbits' own."""
     return make_game(env, **dict(settings or {})) if env in registered() else None

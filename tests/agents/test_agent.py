@@ -38,7 +38,7 @@ def test_a_custom_agent_can_be_registered(monkeypatch):
 
 
 def test_bots_are_the_entries_that_say_so(monkeypatch):
-    assert bot_names() == ["random", "diplomacy-hold", "diplomacy-greedy"]
+    assert bot_names() == ["random", "mcts", "diplomacy-hold", "diplomacy-greedy"]
     monkeypatch.setitem(AGENTS, "mine", dataclasses.replace(AGENTS["ppo"], bot=True))
     assert bot_names()[-1] == "mine"
 

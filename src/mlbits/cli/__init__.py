@@ -9,7 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from mlbits.cli import bench, diplomacy, evaluate, exploit, listing, reproduce, resume, solve, tournament, train
+from mlbits.cli import (
+    bench,
+    diplomacy,
+    evaluate,
+    exploit,
+    listing,
+    play,
+    reproduce,
+    resume,
+    solve,
+    tournament,
+    train,
+    uci,
+)
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.registry import plain_id
 from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
@@ -26,6 +39,8 @@ usage:
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
+  mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
+  mlbits uci RUN|BOT               a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
@@ -93,6 +108,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate.command,
     "tournament": tournament.command,
     "exploit": exploit.command,
+    "play": play.command,
+    "uci": uci.command,
     "solve": solve.command,
     "list": listing.command,
     "bench": bench.command,

@@ -14,6 +14,7 @@ from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.search_flags import SearchFlags
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags
@@ -37,7 +38,10 @@ class EvalFlags:
         None, "write an animation of the first episode to this file: .gif, .webp or .png (animated)"
     )
     json: Path | None = setting(None, "write the result to this file")
-    opponents: str = setting("", "bot (mlbits list agents) or folder of another run, which plays all seats but one")
+    opponents: str = setting(
+        "", "bot (mlbits list agents; mcts@simulations=100) or folder of another run, which plays all seats but one"
+    )
+    search: SearchFlags = setting(SearchFlags(), "search at play time")
     vec_normalize: Path | None = setting(None, "file of the VecNormalize that MODEL.zip was trained under")
 
 
@@ -75,15 +79,18 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         if flags.gif is not None or flags.env:
             raise MlbitsError("--gif and ENV cannot be used with --opponents; wanted mlbits eval RUN --opponents NAME")
         del common["gif"]
-        return evaluate_against(flags.run, flags.opponents, flags.episodes, env_settings=settings, **common)
+        common |= {"env_settings": settings, "search": flags.search.changes()}
+        return evaluate_against(flags.run, flags.opponents, flags.episodes, **common)
     if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
         if not flags.env:
             raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {quote(flags.run)} ENV, the environment to play")
+        if flags.search.changes():
+            raise MlbitsError("--search.NAME is for runs; MODEL.zip has no critic that a search can use")
         common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
         return evaluate_model(flags.run, flags.env, flags.episodes, **common)
     if flags.env or flags.vec_normalize is not None:
         raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} has its own")
-    return evaluate_run(flags.run, flags.episodes, env_settings=settings, **common)
+    return evaluate_run(flags.run, flags.episodes, env_settings=settings, search=flags.search.changes(), **common)
 
 
 def _print_result(flags: Any, result: Mapping[str, Any]) -> None:

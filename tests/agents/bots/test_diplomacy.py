@@ -188,4 +188,5 @@ def test_bots_refuse_other_spaces():
             bot.learn(None, 0.0, draw())
     with pytest.raises(AgentError, match="noise: got -1"):
         GreedyConfig(noise=-1)
-    assert {name for name, entry in AGENTS.items() if entry.bot} == {"random", "diplomacy-hold", "diplomacy-greedy"}
+    bots = {name for name, entry in AGENTS.items() if entry.bot}
+    assert bots == {"random", "mcts", "diplomacy-hold", "diplomacy-greedy"}
