@@ -107,7 +107,7 @@ class AlphaZero:
         self, config: AlphaZeroConfig, game: Game, *, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.game, self.device = config, game, torch.device(device)
-        self._searches = [TreeSearch(game, config.search()) for _ in range(config.parts)]
+        self._searches = [TreeSearch(game, config.search(), self.device) for _ in range(config.parts)]
         self.num_actions = self._searches[0].num_actions
         space = game.observation_space
         planes = len(space.shape or ()) == 3
@@ -150,7 +150,7 @@ class AlphaZero:
         q = found.q.gather(1, chosen[:, None]).squeeze(1)
         tried = found.visits.gather(1, chosen[:, None]).squeeze(1) > 0
         notes = {
-            "policy": found.policy,
+            "policy": found.policy.half(),
             "value": found.value,
             "q": torch.where(tried, q, found.value),
             "off_policy": random,
@@ -168,10 +168,10 @@ class AlphaZero:
         """Search the rows ``index``, in parts at the same time, whose number does not depend on the machine."""
         self._refresh()
         parts = index.chunk(self.config.parts) if len(index) >= _ROWS_A_PART * self.config.parts else (index,)
-        seeds = torch.randint(2**62, (len(parts),), generator=generator).tolist()
+        seeds = torch.randint(2**62, (len(parts),), generator=generator, device=generator.device).tolist()
 
         def search(number: int) -> Found:
-            part, own = parts[number], torch.Generator().manual_seed(seeds[number])
+            part, own = parts[number], torch.Generator(index.device).manual_seed(seeds[number])
             return self._searches[number].run(
                 positions.states[part], self.policy_and_value, own, params=positions.params_of(part), explore=explore,
                 reuse=self.config.method == "puct",
@@ -189,14 +189,15 @@ class AlphaZero:
     ) -> tuple[Tensor, Tensor]:
         """The moves of self-play, [n], and which of them are random ones of an opening."""
         config = self.config
-        states = positions.states[index].numpy().view(self.game.state_dtype)[:, 0]
-        elapsed = torch.from_numpy(states["elapsed"].astype(np.int64))
+        states = positions.states[index].cpu().numpy().view(self.game.state_dtype)[:, 0]
+        elapsed = torch.from_numpy(states["elapsed"].astype(np.int64)).to(index.device)
         drawn = torch.multinomial(found.policy, 1, generator=generator).squeeze(1)
         chosen = torch.where(elapsed < config.sampled_moves, drawn, found.action)
         # The number of moves up to the last random one is then uniform on 0 to ``random_opening``.
-        random = torch.rand(len(index), generator=generator) < (elapsed < config.random_opening) / (elapsed + 2.0)
+        draw = torch.rand(len(index), generator=generator, device=index.device)
+        random = draw < (elapsed < config.random_opening) / (elapsed + 2.0)
         legal = pick(positions.legal_mask, index) if positions.legal_mask is not None else None
-        weights = torch.ones(len(index), self.num_actions) if legal is None else legal.float()
+        weights = torch.ones(len(index), self.num_actions, device=index.device) if legal is None else legal.float()
         return torch.where(random, torch.multinomial(weights, 1, generator=generator).squeeze(1), chosen), random
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:

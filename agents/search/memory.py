@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.envs.engine.batch import field_view
@@ -49,6 +50,12 @@ class Memory:
     def bytes(self, name: str, rows: int) -> Tensor:
         """The first rows of an array as bytes, uint8 [rows, bytes]."""
         return self._bytes[name].view(self._shapes[name][0][0], -1)[:rows]
+
+    def on_host(self, name: str) -> NDArray[Any]:
+        """An array in the host's memory; a copy if it is on a GPU."""
+        shape, dtype = self._shapes[name]
+        found: NDArray[Any] = self._bytes[name].cpu().numpy().view(dtype).reshape(shape)
+        return found
 
     def tensor(self, name: str, rows: int) -> Any:
         """The first rows of an array as a tensor, or as a dict of strided tensors if it has fields."""

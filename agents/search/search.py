@@ -329,17 +329,17 @@ class TreeSearch:
         return torch._standard_gamma(alpha, generator=generator) + 1e-300
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TreeSearch:
-        return TreeSearch(self.game, self.config)  # trees last for one search
+        return TreeSearch(self.game, self.config, "cpu" if self.device is None else "cuda")  # without its trees
 
     def proven(self, row: int) -> dict[int, tuple[int, int]]:
         """The moves whose outcome the last search proved in position ``row``: each outcome, and moves to the end."""
-        root, edges = self._memory["nodes"][row, 0], self._memory["edges"][row]
+        root, edges = self._memory.on_host("nodes")[row, 0], self._memory.on_host("edges")[row]
         known = edges[root["first"] : root["first"] + root["count"]]
         return {int(e["action"]): (int(e["outcome"]), int(e["distance"])) for e in known if e["outcome"] != UNKNOWN}
 
     def line(self, row: int, action: int, most: int = 20) -> list[int]:
         """The moves that the last search expects in position ``row`` from ``action`` on: the most visited ones."""
-        nodes, edges = self._memory["nodes"][row], self._memory["edges"][row]
+        nodes, edges = self._memory.on_host("nodes")[row], self._memory.on_host("edges")[row]
         at, moves = 0, list[int]()
         while at >= 0 and len(moves) < most:
             below = edges[nodes[at]["first"] : nodes[at]["first"] + nodes[at]["count"]]

@@ -131,6 +131,7 @@ def test_a_batch_on_the_way_goes_on_with_the_weights_of_now():
         agent._update(positions(), draw())
     after, exact = agent.policy_and_value(obs, mask), agent.network(obs)
     assert not torch.equal(before[0], after[0])
+    assert not torch.equal(after[1], exact[1])  # rounded
     assert torch.allclose(after[1], exact[1], atol=0.02)
     other = make(precision="bfloat16", seed=5)
     other.policy_and_value(obs, mask)
