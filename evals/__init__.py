@@ -43,24 +43,24 @@ EVALS["similarity"] = EvalEntry(
     "networks that observe how similar they are keep cooperating, in part",
 )
 EVALS["tic-tac-toe"] = EvalEntry(
-    "mlbits.evals.reproductions.tic_tac_toe:reproduce", "AlphaZero never loses at tic-tac-toe, whatever the other plays"
+    "mlbits.evals.reproductions.search.tic_tac_toe:reproduce", "AlphaZero never loses at tic-tac-toe, whatever the other plays"
 )
 EVALS["connect-four"] = EvalEntry(
-    "mlbits.evals.reproductions.connect_four:reproduce",
+    "mlbits.evals.reproductions.search.connect_four:reproduce",
     "AlphaZero on Connect Four keeps the value of hard positions and beats UCT",
 )
 EVALS["board-games"] = EvalEntry(
-    "mlbits.evals.reproductions.board_games:reproduce", "AlphaZero beats UCT at Othello 6x6, Hex 7x7 and Go 5x5"
+    "mlbits.evals.reproductions.search.board_games:reproduce", "AlphaZero beats UCT at Othello 6x6, Hex 7x7 and Go 5x5"
 )
 EVALS["sbr-blotto"] = EvalEntry(
-    "mlbits.evals.reproductions.blotto_best_response:sbr",
+    "mlbits.evals.reproductions.search.blotto_best_response:sbr",
     "sampled best responses to uniform play in Blotto earn the reference values",
 )
 EVALS["blotto-brpi"] = EvalEntry(
-    "mlbits.evals.reproductions.blotto_best_response:policy_iterations",
+    "mlbits.evals.reproductions.search.blotto_best_response:policy_iterations",
     "fictitious play from samples approaches Blotto's equilibrium, iterated best response cycles",
 )
 EVALS["diplomacy-search"] = EvalEntry(
-    "mlbits.evals.reproductions.diplomacy_search:reproduce",
+    "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )

@@ -3,8 +3,8 @@
 import pytest
 
 from mlbits.evals.reproductions import diplomacy_search
-from mlbits.evals.reproductions.diplomacy_search import NAMES, TARGETS, reproduce
-from mlbits.evals.reproductions.seven_seats import estimate
+from mlbits.evals.reproductions.search.diplomacy_search import NAMES, TARGETS, reproduce
+from mlbits.evals.reproductions.search.seven_seats import estimate
 from mlbits.selfplay.runs.saved_agents import read_copy
 
 

@@ -26,7 +26,7 @@ from mlbits.agents.best_response.players import PolicyOnly
 from mlbits.agents.registry import make_bot
 from mlbits.evals.head_to_head import play_against
 from mlbits.evals.reproductions.reproduction import print_table
-from mlbits.evals.reproductions.seven_seats import measure_round
+from mlbits.evals.reproductions.search.seven_seats import measure_round
 from mlbits.evals.tournament.config import TournamentConfig
 from mlbits.evals.tournament.standings import standings
 from mlbits.evals.tournament.tournament import play_tournament

@@ -1,0 +1,1 @@
+"""Reproductions with agents that look ahead by the rules."""
