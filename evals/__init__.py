@@ -43,7 +43,8 @@ EVALS["similarity"] = EvalEntry(
     "networks that observe how similar they are keep cooperating, in part",
 )
 EVALS["tic-tac-toe"] = EvalEntry(
-    "mlbits.evals.reproductions.search.tic_tac_toe:reproduce", "AlphaZero never loses at tic-tac-toe, whatever the other plays"
+    "mlbits.evals.reproductions.search.tic_tac_toe:reproduce",
+    "AlphaZero never loses at tic-tac-toe, whatever the other plays",
 )
 EVALS["connect-four"] = EvalEntry(
     "mlbits.evals.reproductions.search.connect_four:reproduce",

@@ -6,6 +6,7 @@ TensorBoard's names are stable:
 |---|---|
 | exploitability/agent | of the agent in all seats, exact; 0 is an equilibrium |
 | exploitability/pool | of a mixture of the pool, a frozen copy drawn for each game, as in fictitious play; exact |
+| against/* | points against a bot in evaluation games, of agents that plan: 1 for a win, half for a tie |
 | rating/elo | the learner's Elo against the pool, from training games; the first copy has 0 |
 | rating/groups | number of groups of players that never met, directly or through a chain of games |
 | pool/payoffs | a picture: the fraction of games that the row player won against the column player |
@@ -56,13 +57,18 @@ def during_training(session: Session) -> Measured:
     if found is not None:
         scalars["exploitability/agent"] = found
     summary: dict[str, Any] = {}
-    if found is not None or session.finished:  # games cost more than the exact value, and are played once, at the end
+    # Games cost more than the exact value, and are played once, at the end; by agents that plan, whose own games cost
+    # as much, at every evaluation.
+    plans = hasattr(session.learner, "plan")
+    if found is not None or session.finished or plans:
         run = settings.run
         pool = [] if opponents is None else [opponents.agents[copy.number] for copy in opponents.copies]
         summary = measure(
             session.learner, *where, run.eval_episodes, seed=EVAL_SEED, exploitability=found, pool=pool,
             greedy=run.eval_greedy, device=session.device,
         )  # fmt: skip
+    for row in summary.get("against", ()) if plans else ():
+        scalars[f"against/{row['opponent']}"] = row["won"] + row["tied"] / 2
     if opponents is None:
         return Measured(scalars, {}, summary)
     copies = [copy.number for copy in opponents.copies]

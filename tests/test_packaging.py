@@ -100,6 +100,7 @@ WITHIN_AGENTS = {
     "memory": {"agent", "maths"},
     "networks": {"agent", "kernels", "maths"},
     "planning": {"agent"},
+    "search": {"agent", "best_response"},
     "bots": {"agent", "maths", "search"},
     "sb3": {"agent", "maths"},
 }
@@ -125,7 +126,7 @@ def test_the_core_knows_no_game_and_agents_know_none_by_name():
     games = {path.stem if path.is_file() else path.name for path in (ROOT / "envs").iterdir()}
     games -= {"core", "engine", "doors", "exact", "registry", "registry_table", "origins", "__init__", "__pycache__"}
     # Agents for one family of games, which their docstrings say.
-    made_for = {"diplomacy.py": {"diplomacy"}, "ccdr.py": {"policy_similarity"}}
+    made_for = {"diplomacy.py": {"diplomacy"}, "imitation.py": {"diplomacy"}, "ccdr.py": {"policy_similarity"}}
     for room in ("envs/core", "envs/engine", "envs/doors", "envs/exact", "agents"):
         for path in (ROOT / room).rglob("*.py"):
             for name in imports_of(path):

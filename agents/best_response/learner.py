@@ -37,6 +37,7 @@ from mlbits.agents.networks.actor_critic import ActorCriticCore
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
+from mlbits.envs.origins import import_name
 
 
 @configuration(AgentError)
@@ -187,8 +188,7 @@ class SearchLearner:
         self.past = [self.latest]
 
     def _start_from(self, folder: str) -> None:
-        from mlbits.selfplay.runs.saved_agents import load_agent
-
+        load_agent = import_name("mlbits.selfplay.runs.saved_agents", "load_agent")  # above this package
         agent = load_agent(folder, str(self.device))[0]
         core = getattr(agent, "core", None)
         if not isinstance(core, ActorCriticCore) or core.moments is not None:

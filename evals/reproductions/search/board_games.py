@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from mlbits.envs.registry import make_batch
-from mlbits.evals.reproductions.search.alphazero import against_yardstick, trained
 from mlbits.evals.reproductions.reproduction import print_table
+from mlbits.evals.reproductions.search.alphazero import against_yardstick, trained
 from mlbits.selfplay.lineup import decide
 from mlbits.selfplay.runs.saved_agents import load_agent
 

@@ -26,8 +26,8 @@ from mlbits.agents.agent import Agent
 from mlbits.agents.search.search import SearchConfig, TreeSearch
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.registry import make_batch
-from mlbits.evals.reproductions.search.alphazero import against_yardstick, trained
 from mlbits.evals.reproductions.reproduction import print_table
+from mlbits.evals.reproductions.search.alphazero import against_yardstick, trained
 from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.statistics import fraction_interval
 

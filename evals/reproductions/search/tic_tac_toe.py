@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlbits.evals.reproductions.search.alphazero import trained
 from mlbits.evals.reproductions.reproduction import print_table
+from mlbits.evals.reproductions.search.alphazero import trained
 from mlbits.evals.worst_case import worst_return
 from mlbits.selfplay.runs.saved_agents import load_agent
 
