@@ -3,7 +3,7 @@
 import pytest
 
 from mlbits.agents.best_response.tabular import TabularConfig
-from mlbits.evals.reproductions import blotto_best_response as blotto
+from mlbits.evals.reproductions.search import blotto_best_response as blotto
 
 
 def test_sampled_best_responses_earn_the_reference_values(monkeypatch):

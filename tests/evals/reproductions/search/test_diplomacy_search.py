@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlbits.evals.reproductions import diplomacy_search
+from mlbits.evals.reproductions.search import diplomacy_search
 from mlbits.evals.reproductions.search.diplomacy_search import NAMES, TARGETS, reproduce
 from mlbits.evals.reproductions.search.seven_seats import estimate
 from mlbits.selfplay.runs.saved_agents import read_copy
