@@ -24,7 +24,7 @@ from mlbits.evals.tournament.entrants import open_entries
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.saved_agents import load_agent, open_guest
 from mlbits.selfplay.runs.search_flags import SearchFlags
-from tests.agents.search.tables import tree_game
+from tests.agents.search.tables import worked_tree
 
 TREE, BITS, C4 = "test/WorkedTree-v0", "test/WorkedTreeBits-v0", "mlbits/ConnectFour-v0"
 
@@ -33,6 +33,10 @@ TREE, BITS, C4 = "test/WorkedTree-v0", "test/WorkedTreeBits-v0", "mlbits/Connect
 def observe_bits(state: Any, params: Any, seat: Any, out: Any) -> None:
     for node in range(40):
         out[node] = node == state.node
+
+
+def tree_game():
+    return worked_tree().game()
 
 
 def bits_game():
