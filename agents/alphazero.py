@@ -58,6 +58,13 @@ class AlphaZeroConfig:
     simulations: int = setting(32, "simulations a move (Danihelka et al.: 16 to 32 suffice)", low=1, high=1e6)
     method: Literal["gumbel", "puct"] = setting("gumbel", "tree search: gumbel, or AlphaZero's own puct")
     considered: int = setting(16, "gumbel: actions considered at the root", low=1, high=1e6)
+    c_visit: float = setting(50.0, "gumbel: weight of Q beside a logit, (c_visit + most visits) * c_scale", low=0)
+    c_scale: float = setting(0.1, "gumbel: see c_visit (mctx: 0.1 with rescaling; Danihelka et al.: 1 without)", low=0)
+    c_init: float = setting(1.25, "puct: exploration (Silver et al. 2018)", low=0)
+    rescale: bool = setting(True, "rescale Q in the tree to 0..1 by the range of a node's values (mctx, MuZero)")
+    noise: float = setting(0.25, "puct: weight of Dirichlet noise at the root (Silver et al. 2018)", low=0, high=1)
+    dirichlet: float = setting(0.3, "puct: alpha of that noise (Silver et al. 2018: chess 0.3, Go 0.03)", low=1e-6)
+    solver: bool = setting(True, "back up proven outcomes; needs rewards 1, 0, -1 at the end only")
     parts: int = setting(2, "parts of the copies that are searched at the same time, each on a core", low=1, high=64)
     num_steps: int = setting(8, "moves of each copy between two rounds of learning", low=1, high=1e6)
     buffer_size: int = setting(300_000, "positions kept", low=2, high=1e9)
@@ -85,8 +92,12 @@ class AlphaZeroConfig:
 
     def search(self, **changes: Any) -> SearchConfig:
         """The settings of its search."""
-        same = {name: getattr(self, name) for name in ("method", "simulations", "considered", "discount")}
-        noise = {"noise": 1.0 if self.method == "gumbel" else 0.25}
+        names = (
+            "method", "simulations", "considered", "c_visit", "c_scale", "c_init", "rescale", "dirichlet", "solver",
+            "discount",
+        )  # fmt: skip
+        same = {name: getattr(self, name) for name in names}
+        noise = {"noise": 1.0 if self.method == "gumbel" else self.noise}
         return SearchConfig(**{**same, **noise, **changes})
 
 
@@ -177,6 +188,8 @@ class AlphaZero:
                 reuse=self.config.method == "puct",
             )  # fmt: skip
 
+        for one in self._searches:
+            one.prepare()  # not in two threads at once
         if len(parts) == 1 or self.device.type != "cpu":
             found = [search(number) for number in range(len(parts))]
         else:

@@ -2,9 +2,9 @@
 
 A position is stored when its seat acts, with the agent's notes about its decision; it can be sampled once its episode
 is over and its outcome is known: the seat's discounted return from there on. Where an episode was truncated, the rest
-is estimated by the note ``q`` of a last decision, the value of the action that was played: of the seat's own, if it
-acted in the episode's last step, else of the seat that did (the other seat of a two-player game sees the negative of
-it).
+is estimated by a note ``q``, the value of the action that was played, from that decision on: that of the seat's own
+last decision, or with two seats whose rewards are opposite that of the last decision of either (the other seat sees the
+negative of it).
 
 A decision whose note ``off_policy`` is True was not the agent's own choice (a random opening, say). It and all
 decisions before it in its episode are not sampled, because their outcomes depend on it.
@@ -21,7 +21,20 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, OutcomeSpec, Rollout, pick
 from mlbits.envs.engine.memory import memory_bytes
 
-_OPEN = ("slot", "copy", "seat", "earned", "factor", "before", "before_factor", "q", "kept", "age")
+_OPEN = (
+    "slot",
+    "copy",
+    "seat",
+    "earned",
+    "factor",
+    "before",
+    "before_factor",
+    "own",
+    "own_factor",
+    "q",
+    "kept",
+    "time",
+)
 
 
 class Outcomes(NamedTuple):
@@ -60,7 +73,8 @@ class OutcomeReplay:
         rows = batch.num_envs * spec.num_steps
         if spec.capacity < 2 * rows:
             raise AgentError(f"buffer_size: got {spec.capacity}; wanted at least two rollouts, {2 * rows}")
-        self.added = self._head = 0
+        self.added = self._head = self._time = 0  # steps so far
+        self._opposite = True  # whether the rewards of two seats have been each other's negatives
         self._rows: dict[str, Tensor] = {}
         self._outcome = torch.zeros(spec.capacity, device=self.device)
         self._usable = torch.zeros(spec.capacity, dtype=torch.bool, device=self.device)
@@ -87,6 +101,7 @@ class OutcomeReplay:
             if len(copy):
                 self._store(rollout, notes, t, copy, seat)
             self._earn(rollout.reward[t])
+            self._time += 1
             ended = rollout.terminated[t] | rollout.truncated[t]
             if bool(ended.any()):
                 self._close(rollout.terminated[t], ended, "q" in notes)
@@ -114,11 +129,13 @@ class OutcomeReplay:
         off = values.get("note.off_policy")
         if off is not None and bool(off.any()):
             self._open["kept"] &= ~torch.isin(self._open["copy"], copy[off])
+        self._note_time(copy, seat)
         one, nothing = torch.ones(count, device=self.device), torch.zeros(count, device=self.device)
         new = {
             "slot": slot, "copy": copy, "seat": seat, "earned": nothing, "factor": one, "before": nothing,
-            "before_factor": one, "q": values.get("note.q", nothing).float(),
-            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off, "age": torch.zeros_like(copy),
+            "before_factor": one, "own": nothing, "own_factor": one, "q": values.get("note.q", nothing).float(),
+            "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
+            "time": torch.full_like(copy, self._time),
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
 
@@ -133,12 +150,21 @@ class OutcomeReplay:
             )
         self._rows = {name: value.new_zeros(self.capacity, *value.shape[1:]) for name, value in values.items()}
 
+    def _note_time(self, copy: Tensor, seat: Tensor) -> None:
+        """Keep what the open decisions had earned when these seats decide."""
+        now = self._open
+        here = torch.isin(now["copy"], copy)
+        own = torch.isin(now["copy"] * self.seats + now["seat"], copy * self.seats + seat)
+        for name, factor, which in (("before", "before_factor", here), ("own", "own_factor", own)):
+            now[name] = torch.where(which, now["earned"], now[name])
+            now[factor] = torch.where(which, now["factor"], now[factor])
+
     def _earn(self, reward: Tensor) -> None:
         """Add a step's rewards [B, P] to the open decisions."""
         now = self._open
-        now["before"], now["before_factor"] = now["earned"].clone(), now["factor"].clone()
+        self._opposite = self._opposite and self.seats == 2 and bool((reward.sum(1) == 0).all())
         now["earned"] = now["earned"] + now["factor"] * reward[now["copy"], now["seat"]]
-        now["factor"], now["age"] = now["factor"] * self.discount, now["age"] + 1
+        now["factor"] = now["factor"] * self.discount
 
     def _close(self, terminated: Tensor, ended: Tensor, has_q: bool) -> None:
         """Settle the open decisions of the copies whose episodes ended, bool [B] each."""
@@ -150,15 +176,15 @@ class OutcomeReplay:
             if not has_q:
                 raise AgentError("notes: an episode was truncated, and its last decision has no note 'q' to go on from")
             order = torch.arange(len(done["copy"]), device=self.device)  # of time
-            last = torch.zeros(len(ended), dtype=torch.int64, device=self.device)
-            last = last.scatter_reduce(0, done["copy"], order, "amax")
-            latest = last[done["copy"]]
             stream = done["copy"] * self.seats + done["seat"]
             own = torch.zeros(len(ended) * self.seats, dtype=torch.int64, device=self.device)
             own = own.scatter_reduce(0, stream, order, "amax")[stream]
-            latest = torch.where(done["age"][own] == done["age"][latest], own, latest)
-            sign = torch.where(done["seat"] == done["seat"][latest], 1.0, -1.0)
-            rest = done["before"] + done["before_factor"] * sign * done["q"][latest]
+            rest = done["own"] + done["own_factor"] * done["q"][own]
+            if self._opposite:
+                last = torch.zeros(len(ended), dtype=torch.int64, device=self.device)
+                last = last.scatter_reduce(0, done["copy"], order, "amax")[done["copy"]]
+                other = done["before"] - done["before_factor"] * done["q"][last]
+                rest = torch.where(done["time"][last] > done["time"][own], other, rest)
             outcome = torch.where(cut, rest, outcome)
         self._outcome[done["slot"]] = outcome
         self._usable[done["slot"]] = done["kept"]
@@ -201,8 +227,11 @@ class OutcomeReplay:
         """The positions, their outcomes and the open decisions."""
         state = {f"rows.{name}": value for name, value in self._rows.items()}
         state |= {f"open.{name}": value for name, value in self._open.items()}
-        state |= {"outcome": self._outcome, "usable": self._usable, "counts": torch.tensor([self._head, self.added])}
+        state |= {"outcome": self._outcome, "usable": self._usable, "counts": self._counts()}
         return {name: value.clone().contiguous() for name, value in state.items()}
+
+    def _counts(self) -> Tensor:
+        return torch.tensor([self._head, self.added, self._time, int(self._opposite)])
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state.
@@ -217,10 +246,11 @@ class OutcomeReplay:
         self._rows = {name[5:]: value for name, value in placed.items() if name.startswith("rows.")}
         self._open = {name: placed[f"open.{name}"] for name in _OPEN}
         self._outcome, self._usable, self._ready = placed["outcome"], placed["usable"], None
-        self._head, self.added = (int(k) for k in state["counts"])
+        self._head, self.added, self._time, opposite = (int(k) for k in state["counts"])
+        self._opposite = bool(opposite)
 
 
 def _dtype(name: str) -> torch.dtype:
-    if name in ("slot", "copy", "seat", "age"):
+    if name in ("slot", "copy", "seat", "time"):
         return torch.int64
     return torch.bool if name == "kept" else torch.float32

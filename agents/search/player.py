@@ -140,7 +140,8 @@ class SearchPlayer(NetworkPlayer):
 
 def decision_of(found: Found, positions: Positions, generator: torch.Generator, greedy: bool) -> Decision:
     """A search's best moves, or draws from its improved policy, at the rows that have a decision."""
-    chosen = found.action if greedy else torch.multinomial(found.policy, 1, generator=generator).squeeze(1)
+    policy = found.policy.to(generator.device)
+    chosen = found.action if greedy else torch.multinomial(policy, 1, generator=generator).squeeze(1)
     action = torch.zeros(len(positions.acts), dtype=torch.int64, device=positions.acts.device)
     action[positions.acts] = chosen.to(action.device)
     return Decision(action, action, None)
@@ -153,7 +154,7 @@ def probabilities_of(player: Any, positions: Positions, generator: torch.Generat
     for index in positions.acts.nonzero().squeeze(-1).split(_TREES_AT_ONCE):
         found = player.look(positions.rows(index), generator)
         best = torch.nn.functional.one_hot(found.action, policy.shape[1])
-        policy[index] = (best if greedy else found.policy / found.policy.sum(-1, keepdim=True)).double().cpu()
+        policy[index.cpu()] = (best if greedy else found.policy / found.policy.sum(-1, keepdim=True)).double().cpu()
     return policy
 
 

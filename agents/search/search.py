@@ -239,10 +239,14 @@ class TreeSearch:
         roots, size = self._memory.view["nodes"][:trees, 0], self._memory.view["size"][:trees]
         return bool(((roots["kind"] == OPEN) & (roots["outcome"] == UNKNOWN) & (size < self._shape[1])).any())
 
-    def _allocate(self, trees: int, nodes: int) -> None:
-        """Memory for so many trees of so many nodes, kept from one search to the next."""
+    def prepare(self) -> None:
+        """Compile the search, or load it from the cache; otherwise the first search does."""
         if self._driver is None:
             self._driver = load_search(self.game, self.config.method, "cpu" if self.device is None else "cuda")
+
+    def _allocate(self, trees: int, nodes: int) -> None:
+        """Memory for so many trees of so many nodes, kept from one search to the next."""
+        self.prepare()
         if trees <= self._shape[0] and nodes <= self._shape[1]:
             return
         self.forget()

@@ -146,3 +146,20 @@ def test_a_buffer_beyond_the_memory_is_refused(monkeypatch):
     memory.add(rollout([0, 1], [0, 1], ".t"))
     with pytest.raises(AgentError, match=r"buffer_size: 32 positions of this game take .*; wanted at most 21,"):
         replay(capacity=32).add(rollout([0, 1], [0, 1], ".t"))
+
+
+def test_a_truncated_game_whose_rewards_are_not_opposite_goes_on_from_each_seats_own_value():
+    memory = replay(discount=0.5)
+    part = rollout([0, 1, 0], [0, 0, 0], "..c", q=[0.1, 0.25, 0.5])
+    memory.add(dataclasses.replace(part, reward=torch.tensor([[[1.0, 1.0]], [[2.0, 2.0]], [[4.0, 4.0]]])))
+    # Seat 1 decided at step 1, and its q has all that came after.
+    assert outcomes(memory) == {0: 1 + 0.5 * 2 + 0.25 * 0.5, 1: 0.25, 2: 0.5}
+
+
+def test_rewards_after_the_last_decision_are_in_its_value():
+    """The last decision is two steps before the end: the last step is another player's."""
+    memory = replay(discount=0.5)
+    part = rollout([0, 1, 0], [3, 5, 7], "..c", q=[0.1, 0.25, 0.5])
+    part.active[2] = False
+    memory.add(part)
+    assert outcomes(memory) == {0: 3 - 0.5 * 0.25, 1: 0.25}
