@@ -2,8 +2,9 @@ r"""Games as text: Portable Game Notation, read strictly and written.
 
 A file holds games: headers such as ``[White "Kasparov"]``, moves in SAN with their numbers, and a result. Comments,
 variations, lines that begin with %, and annotations ($14, !?) are skipped. What is read must be right: every move
-legal and not ambiguous, its number, a + or # where there is one, the result the same in the header and after the
-moves, and the one of the board after mate or stalemate. A game may go on where ours would be a draw by itself (fifty
+legal and not ambiguous, its number and dots, a + or # where there is one, the result the same in the header and after the
+moves, and the one of the board after mate or stalemate. A number has at most one dot before White's move (1. e4), and
+none or several before Black's (1... e5, 1. ... e5). A game may go on where ours would be a draw by itself (fifty
 moves, threefold repetition, material), since players need not claim one.
 
 Source: Steven J. Edwards, "Portable Game Notation Specification and Implementation Guide" (1994).
@@ -203,6 +204,7 @@ class _Builder:
         self.moves: list[str] = []
         self.actions: list[int] = []
         self.numbered = False
+        self._number: tuple[str, int] | None = None  # the number before the next move as it stands, and its dots
         self._start = start
         self._states: Any = None
         for name, value in headers.items():
@@ -233,23 +235,39 @@ class _Builder:
         return self._states
 
     def number(self, word: str) -> None:
-        """Check a move's number."""
+        """Check a move's number; the dots of "1. ..." are two words of one number."""
         wanted = int(self.states()["number"][0])
-        digits = word.rstrip(".")
+        digits, dots = word.rstrip("."), word.count(".")
         if digits and int(digits) != wanted:
             raise GameError(f"number of the move: got {digits}; wanted {wanted}")
-        self.numbered = True
+        if self._number is not None:
+            if digits:
+                raise GameError(f"number of the move: got {word} after {self._number[0]}; wanted a move")
+            word, dots = f"{self._number[0]} {word}", dots + self._number[1]
+        self._number, self.numbered = (word, dots), True
+
+    def check_dots(self) -> None:
+        """Refuse a number before the next move whose dots are the other side's."""
+        if self._number is None:
+            return
+        (word, dots), black = self._number, bool(self.states()["turn"][0])
+        if dots == 1 if black else dots > 1:
+            number, side = int(self.states()["number"][0]), "Black" if black else "White"
+            raise GameError(f"number of the move: got {word} before {side}'s; wanted {number}{'...' if black else '.'}")
+        self._number = None
 
     def play(self, word: str) -> None:
         """Play a move in SAN."""
         if len(self.moves) >= LONGEST_GAME:
             raise GameError(f"moves: got more than {LONGEST_GAME} in a game; wanted at most as many")
+        self.check_dots()
         action, name = play_san(self.states(), word)
         self.moves.append(name)
         self.actions.append(action)
 
     def finish(self, result: str) -> PgnGame:
         """The game, with its result."""
+        self.check_dots()
         states = self.states()
         if not isinstance(result, str) or result not in RESULTS:
             raise GameError(f"result: got {result!r}; wanted one of {', '.join(RESULTS)}")

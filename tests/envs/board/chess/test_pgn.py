@@ -69,6 +69,7 @@ def test_players_need_not_claim_a_draw():
 def test_dots_spaces_and_line_ends_are_free():
     assert read_pgn("\ufeff1.e4 e5 2.Nf3\r\nNc6 3. Bb5 {ok}3... a6\t4.Ba4 *")[0].moves[-1] == "Ba4"
     assert read_pgn("1 e4 1... e5 *")[0].moves == ("e4", "e5")
+    assert read_pgn("1. e4 {a king's pawn} 1. ... e5 *")[0].moves == ("e4", "e5")
     assert read_pgn("e4 e5!? Nf3?? *")[0].moves == ("e4", "e5", "Nf3")
 
 
@@ -79,6 +80,11 @@ def test_dots_spaces_and_line_ends_are_free():
         ("1. e4 e6\n2. e5 d5 3. exd5 *", "pgn, line 2: move: got 'exd5'; wanted one that is legal"),
         ("1. e4 e5 2. Ng3 *", "move: got 'Ng3'"),
         ("1. e4 2. e5 *", "number of the move: got 2; wanted 1"),
+        ("1... e4 *", "number of the move: got 1... before White's; wanted 1."),
+        ("1. e4 1. e5 *", "number of the move: got 1. before Black's; wanted 1..."),
+        ("1. e4 e5 2. ... *", "number of the move: got 2. ... before White's; wanted 2."),
+        ("1. e4 e5 ... Nf3 *", "number of the move: got ... before White's; wanted 2."),
+        ("1. 1. e4 *", "number of the move: got 1. after 1.; wanted a move"),
         ("1. e4 e5 3. d4 *", "number of the move: got 3; wanted 2"),
         ("1. e4", "the last game has no result; wanted 1-0, 0-1, 1/2-1/2, *"),
         ('[White "A"]', "the last game has no result"),
