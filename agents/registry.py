@@ -178,8 +178,15 @@ def make_bot(
         UnknownIdError: for an unknown name; the message suggests the nearest known one.
         AgentError: if the agent is not a bot, has no such setting, or does not support the spaces.
     """
+    from mlbits.agents.agent import AgentError
+
     entry, config = read_bot(name)
-    return entry.make(config, observation_space, action_space, seed=0, device=device, game=game)
+    try:
+        return entry.make(config, observation_space, action_space, seed=0, device=device, game=game)
+    except AgentError as error:  # a value that does not fit this game
+        if str(error).partition(":")[0] not in typing.get_type_hints(type(config)):
+            raise
+        raise AgentError(f"{name}: {error}") from None
 
 
 def bare_name(name: str) -> str:

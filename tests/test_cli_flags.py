@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -273,6 +274,21 @@ def test_a_finished_run_says_so(printed, blotto):
     assert f"to train longer: mlbits resume {shlex.quote(str(blotto))} --total-steps {2 * steps}" in said
     assert printed("resume", blotto, "--total-steps", "5") == said  # an end that is past already
     assert {path: path.read_bytes() for path in blotto.rglob("*") if path.is_file()} == before
+
+
+def test_an_end_that_is_past_already_is_said(printed, run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "summary.json").unlink()  # as after an interrupted run
+    steps = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
+    said = printed("resume", run, "--total-steps", "5")
+    assert said.startswith(f"{run} has {steps:,} steps, more than --total-steps 5: it ends with those\n")
+
+
+def test_names_of_agents_are_no_runs(refused):
+    said = refused("eval", "mcts@simulations=9", "mlbits/TicTacToe-v0")
+    assert said.startswith("run: got the bot mcts@simulations=9; wanted the folder of a run.")
+    assert "mlbits exploit mcts@simulations=9 --env ENV" in said
+    assert refused("eval", "ppo").startswith("run: got ppo, an agent that has not been trained; wanted the folder")
 
 
 def test_animations_have_the_format_of_their_suffix(printed, refused, run, tmp_path):

@@ -61,7 +61,8 @@ class Moves:
     def some(self, state: Any, seat: int, legal: Sequence[int], most: int = _SHOWN) -> str:
         """Names of legal moves, the first of them if there are many."""
         if len(legal) > most and not self.chess and legal == list(range(legal[0], legal[-1] + 1)):
-            return f"{self.name(state, seat, legal[0])} to {self.name(state, seat, legal[-1])}"
+            first, *_, previous, last = (self.name(state, seat, action) for action in legal)
+            return f"{first} to {previous}, pass" if last == "pass" else f"{first} to {last}"
         names = [self.name(state, seat, action) for action in legal[:most]]
         return ", ".join(names) + (f" and {len(legal) - most} more" if len(legal) > most else "")
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import gymnasium as gym
+
 from mlbits.agents.agent import Agent
 from mlbits.agents.search.player import searched_where_possible
 from mlbits.agents.search.search import SearchConfig, TreeSearch
-from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import check_env_id
-from mlbits.envs.registry import make_game
+from mlbits.envs.registry import make_game, registered
 from mlbits.evals.play.config import PlayError, PlayFlags
 from mlbits.evals.play.hints import adviser, hint
 from mlbits.evals.play.table import Table, check_game
@@ -65,7 +67,7 @@ def sit_down(flags: PlayFlags, settings: Mapping[str, Any]) -> tuple[Table, Any]
     """
     run = (Path(flags.game) / CONFIG).exists()
     trained = read_settings(flags.game) if run else None
-    env = trained.env if trained is not None else check_env_id(flags.game)
+    env = trained.env if trained is not None else _environment(flags.game)
     own = {**(trained.env_settings if trained is not None else {}), **settings}
     check_game(env, own, flags.seat)
     game = make_game(env, **own)
@@ -84,6 +86,22 @@ def sit_down(flags: PlayFlags, settings: Mapping[str, Any]) -> tuple[Table, Any]
     seed = random.SystemRandom().randrange(2**31) if flags.seed is None else flags.seed
     others = players if game.seats > 1 else {}
     return Table(env, own, seat=flags.seat, opponents=others, seed=seed, sample=flags.sample), adviser(guide, game)
+
+
+def _environment(word: str) -> str:
+    """The environment that a word names.
+
+    Raises:
+        PlayError: for a path that is not a run's folder.
+        UnknownIdError: for an unknown environment; the message names the nearest.
+    """
+    try:
+        return check_env_id(word)
+    except UnknownIdError:
+        spaces = {name.partition("/")[0] for name in [*registered(), *gym.registry] if "/" in name}
+        if Path(word).exists() or ("/" in word and word.partition("/")[0] not in spaces):
+            raise PlayError(f"game: {word} is no run's folder and no environment; wanted one of them") from None
+        raise
 
 
 def _default_bot(game: Any) -> str:

@@ -115,9 +115,7 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
         CheckpointError: if there are checkpoints and none is usable.
     """
     folder, settings = Path(folder), read_settings(folder)
-    plain = json.loads(json.dumps(settings.to_json()))
-    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
-    checkpoint, _, _ = checkpoints.load_latest(folder / CHECKPOINTS, facts)
+    checkpoint = _newest(folder, settings)
     try:
         summary = json.loads((folder / SUMMARY).read_text())
         done = int(summary["env_steps"])
@@ -129,6 +127,23 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
     minutes = settings.run.max_cpu_minutes
     late = minutes > 0 and checkpoint.state.get("cpu_seconds", 0.0) >= 60 * minutes
     return summary if solved or late or done >= (total_steps or settings.run.total_steps) else None
+
+
+def steps_done(folder: str | Path) -> int:
+    """Environment steps at a run's newest whole checkpoint; 0 without one.
+
+    Raises:
+        RunError: if the folder is no run.
+        CheckpointError: if there are checkpoints and none is usable.
+    """
+    checkpoint = _newest(Path(folder), read_settings(folder))
+    return 0 if checkpoint is None else int(checkpoint.state["env_steps"])
+
+
+def _newest(folder: Path, settings: Settings) -> checkpoints.Checkpoint | None:
+    plain = json.loads(json.dumps(settings.to_json()))
+    facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
+    return checkpoints.load_latest(folder / CHECKPOINTS, facts)[0]
 
 
 def git_hash() -> str | None:

@@ -137,12 +137,25 @@ def check_guest(name: str, argument: str = "opponents") -> None:
         argument: the argument or setting that the name was given for.
 
     Raises:
+        ConfigError: for a file or run with a bot's settings, or an environment.
         UnknownIdError: with the nearest bot's name.
     """
-    path = Path(name)
-    if path.suffix not in (SUFFIX, ".zip") and not (path / CONFIG).exists() and bare_name(name) not in AGENTS:
+    plain = bare_name(name)
+    if not _is_trained(name) and plain not in AGENTS:
+        if plain != name and _is_trained(plain):
+            raise ConfigError(
+                f"{argument}: got {name!r}; wanted {plain!r}: settings after @ are for bots, a trained agent's search "
+                "is set by --search.NAME, as in --search.simulations 100"
+            )
+        if name in registered() or name in gym.registry:
+            where = f"--env {name}" if argument == "players" else "bots or folders of runs"
+            raise ConfigError(f"{argument}: got the environment {name!r}; wanted {where}")
         kind = f"player (no run's folder, no MODEL.zip, no COPY{SUFFIX}, no bot)"
-        raise UnknownIdError(kind, bare_name(name) if "=" in name else name, bot_names(), argument)
+        raise UnknownIdError(kind, plain if "=" in name else name, bot_names(), argument)
+
+
+def _is_trained(name: str) -> bool:
+    return Path(name).suffix in (SUFFIX, ".zip") or (Path(name) / CONFIG).exists()
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:

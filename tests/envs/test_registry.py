@@ -116,6 +116,11 @@ def test_an_unknown_setting_is_refused_at_every_door(make: Any) -> None:
         make(slipp=0.5)
 
 
+def test_a_game_without_settings_says_so() -> None:
+    with pytest.raises(GameError, match=r"unknown setting 'size'; it has no settings$"):
+        mlbits.make_game("mlbits/TicTacToe-v0", size=3)
+
+
 def test_settings_reach_the_game_through_every_door() -> None:
     settings = {"map": "S.G", "horizon": 5}
     assert mlbits.make_batch("mlbits/GridWorld-v0", 2, **settings).observation_space.n == 3

@@ -72,6 +72,7 @@ def command(words: list[str]) -> int:
 def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     from mlbits.evals.evaluate import evaluate_against, evaluate_model, evaluate_run
 
+    _check_is_no_name(flags.run)
     common: dict[str, Any] = {
         "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
     }  # fmt: skip
@@ -91,6 +92,21 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     if flags.env or flags.vec_normalize is not None:
         raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} has its own")
     return evaluate_run(flags.run, flags.episodes, env_settings=settings, search=flags.search.changes(), **common)
+
+
+def _check_is_no_name(run: str) -> None:
+    """Refuse an agent's name, with what measures a bot."""
+    from mlbits.agents.registry import AGENTS, bare_name
+
+    name = bare_name(run)
+    if name not in AGENTS or Path(run).exists():
+        return
+    if not AGENTS[name].bot:
+        raise MlbitsError(f"run: got {run}, an agent that has not been trained; wanted the folder of a run")
+    raise MlbitsError(
+        f"run: got the bot {run}; wanted the folder of a run. Bots are measured by mlbits exploit {quote(run)} --env ENV, "
+        f"by mlbits tournament, and as opponents: mlbits eval RUN --opponents {quote(run)}"
+    )
 
 
 def _print_result(flags: Any, result: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
-    from mlbits.selfplay.runs.folder import finished_summary, read_settings
+    from mlbits.selfplay.runs.folder import finished_summary, read_settings, steps_done
     from mlbits.selfplay.runs.progress import compilation_messages
     from mlbits.selfplay.training import resumable
     from mlbits.training import resume
@@ -48,6 +48,9 @@ def command(words: list[str]) -> int:
         else:
             print(f"to train longer: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
+    steps = steps_done(flags.run)
+    if flags.total_steps is not None and steps > flags.total_steps:
+        print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
     with compilation_messages():
         folder, summary = resume(flags.run, total_steps=flags.total_steps)
     print_run(Path(folder), summary)

@@ -54,6 +54,17 @@ def test_it_plays_alone():
     assert ended == [[False, False], [True, True]]
 
 
+def test_a_setting_that_does_not_fit_the_game_is_refused_with_the_bots_name(monkeypatch):
+    def refuse(game, config):
+        raise AgentError(f"{refuse.what}: got {config.simulations}; wanted less")
+
+    monkeypatch.setattr("mlbits.agents.bots.mcts.TreeSearch", refuse)
+    for what, prefix in (("simulations", "mcts@simulations=7: "), ("search", "")):
+        refuse.what = what
+        with pytest.raises(AgentError, match=f"^{prefix}{what}: got 7; wanted less$"):
+            bot("mcts@simulations=7")
+
+
 def test_settings_are_read_from_the_name():
     _, config = read_bot("mcts@simulations=50,c=1.5,rollouts=2,solver=false")
     assert (config.simulations, config.c, config.rollouts, config.solver) == (50, 1.5, 2, False)

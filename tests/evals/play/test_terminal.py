@@ -13,7 +13,8 @@ import torch
 from mlbits.agents.agent import Decision
 from mlbits.agents.search.trees import DRAW, LOSS, WIN
 from mlbits.cli import main
-from mlbits.envs.registry import registered
+from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.registry import make_game, registered
 from mlbits.evals.play.config import PlayError, PlayFlags
 from mlbits.evals.play.hints import _rank, adviser, hint
 from mlbits.evals.play.moves import Moves
@@ -72,6 +73,22 @@ def test_the_second_seat_waits_for_the_first(monkeypatch):
     assert not ended
     assert said.index("random plays a1") < said.index("your move> you play b2") < said.index("random plays b1")
     assert said.endswith("your move> \nthe game was left\n")
+
+
+def test_the_first_and_the_last_of_many_moves_are_shown_without_the_pass():
+    game = make_game("mlbits/Go-v0", size=5)
+    assert Moves(game).some(None, 0, list(range(26))) == "a1 to e5, pass"
+    assert Moves(game).some(None, 0, list(range(25))) == "a1 to e5"
+
+
+@pytest.mark.parametrize("word", ["/nonexistent", "runs/mime", "tests"])
+def test_a_path_that_is_no_run_is_refused_as_one(word, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests").mkdir()
+    with pytest.raises(PlayError, match=f"game: {word} is no run's folder and no environment"):
+        sit_down(PlayFlags(game=word), {})
+    with pytest.raises(UnknownIdError, match="did you mean 'mlbits/TicTacToe-v0'"):
+        sit_down(PlayFlags(game="mlbits/TicTacTo-v0"), {})
 
 
 def test_wrong_moves_are_explained_and_asked_again():

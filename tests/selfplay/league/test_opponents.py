@@ -418,6 +418,14 @@ def test_an_unknown_name_is_refused():
         open_guest("runs/mime", MATRIX)
 
 
+def test_settings_in_a_runs_name_and_environments_are_refused(run):
+    for name in (f"{run}@simulations=3", "model.zip@simulations=3"):
+        with pytest.raises(ConfigError, match=r"^opponents: got '.*@simulations=3'; wanted '.*': settings after @ are"):
+            open_guest(name, MATRIX)
+    with pytest.raises(ConfigError, match=f"^opponents: got the environment '{MATRIX}'; wanted bots or folders of"):
+        open_guest(MATRIX, MATRIX)
+
+
 def test_a_run_whose_guest_has_changed_is_refused(run, tmp_path):
     import shutil
 
