@@ -39,8 +39,8 @@ class PlayFlags:
 class UciFlags:
     """A chess engine that speaks UCI, for chess programs: it plays as a run or a bot does."""
 
-    player: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|BOT")] = setting(
-        "mcts", "the folder of a run, or a bot that searches"
+    player: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|BOT]")] = setting(
+        "mcts", "the folder of a run, or a bot that searches; without one mcts"
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     seed: int = setting(0, "seed of the search", low=0)

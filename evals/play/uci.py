@@ -4,7 +4,9 @@ The engine plays as a run or a bot does, by tree search. A ``go`` searches with 
 time twice as many, until the limit that was given: ``nodes`` (simulations), ``movetime``, the clocks, or ``stop``.
 Without one (or with ``depth``, which means nothing in this search) it takes the option Simulations, where 0 is the
 network alone. When time is up, the last search that was finished counts. The rules are compiled, if they have to be,
-before the first ``isready`` or ``go`` is answered.
+before the first ``isready`` or ``go`` is answered. With ``searchmoves`` the positions after those moves are searched,
+each with an equal part of the simulations. What cannot be read is said in an ``info string``; after a ``position`` that
+cannot, ``go`` is answered with ``bestmove (none)`` until there is another.
 
 A value v from -1 to 1 is shown as 111.7 tan(1.562 v) centipawns, Leela Chess Zero's formula; proven wins and losses as
 mates.
@@ -15,11 +17,11 @@ Example:
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,15 +41,13 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.registry import make_game
 from mlbits.evals.play.config import PlayError, UciFlags
+from mlbits.evals.play.go import MOST, Go, limits, read_go
 from mlbits.selfplay.lineup import positions_of
 from mlbits.selfplay.runs.saved_agents import open_guest
 from mlbits.version import __version__
 
 CHESS = "mlbits/Chess-v0"
 _FIRST = 16  # simulations of the first search of a go
-_MOST = 10**9
-_MOVES_LEFT = 30  # for which the clock has to do, if nothing else is said
-_RESERVE = 0.02  # seconds kept for passing the answer on
 _WORTH, _MARGIN = 1.5, 0.9  # a search that can be no longer than this times the last is left out; of the time for it
 _LONGEST = 10.0  # seconds of a search after which there is no longer one: it cannot be broken off
 _LINE = 20  # moves of a pv
@@ -102,12 +102,14 @@ class Thinker:
         self.simulations = 0 if alone else agent.search.config.simulations
         self.least = 0 if isinstance(agent, SearchPlayer) else 1
 
-    def think(self, state: Any, simulations: int) -> Thought:
-        """Search a position that has legal moves.
+    def think(self, state: Any, simulations: int, only: Sequence[int] = ()) -> Thought:
+        """Search a position that has legal moves; with ``only``, choose among those actions.
 
         Raises:
             AgentError: if the trees do not fit into memory.
         """
+        if only:
+            return self._among(state, max(self.least, simulations // len(only)), only)
         if state["outcome"] == DRAWN:  # by rule: the other side may play on
             state = state.copy()
             state["outcome"], state["over"] = OPEN, 0
@@ -127,6 +129,19 @@ class Thinker:
             moves.append(uci_of_action(at, action))
             at = after(at, action)
         return Thought(moves[0], int(found.visits[0].sum()), score, tuple(moves))
+
+    def _among(self, state: Any, simulations: int, only: Sequence[int]) -> Thought:
+        """Search the position after each of some moves; returns the best move's."""
+        thoughts = []
+        for action in only:
+            move, reached = uci_of_action(state, action), after(state, action)
+            if reached["outcome"] == OPEN:
+                found = self.think(reached, simulations)
+            else:
+                found = Thought("", 1, "cp 0" if reached["outcome"] == DRAWN else "mate 0", ())
+            thoughts.append(Thought(move, found.nodes, turned(found.score), (move, *found.line)[:_LINE]))
+        best = max(thoughts, key=lambda thought: _rank(thought.score))
+        return replace(best, nodes=sum(thought.nodes for thought in thoughts))
 
     def _glance(self, state: Any, positions: Positions) -> Thought:
         """The network's move."""
@@ -155,34 +170,18 @@ def score_of(outcome: int, distance: int) -> str:
     return f"mate {-((distance + 1) // 2)}" if outcome == LOSS else "cp 0"
 
 
-def limits(words: list[str], turn: int, simulations: int) -> tuple[int, float | None]:
-    """The most simulations and the seconds that the words after ``go`` allow; no seconds for no limit of time.
+def turned(score: str) -> str:
+    """A score of the position after a move, seen by the side that made it; "mate 0" is that of a mated side."""
+    kind, text = score.split()
+    number = int(text)
+    return f"mate {1 - number}" if kind == "mate" and number <= 0 else f"{kind} {-number}"
 
-    Args:
-        words: the words.
-        turn: 0 for white.
-        simulations: those of a search without a limit.
-    """
-    given = {}
-    for name, text in itertools.pairwise(words):
-        if (
-            name in ("nodes", "movetime", "wtime", "btime", "winc", "binc", "movestogo")
-            and text.lstrip("-").isdecimal()
-        ):
-            given[name] = int(text)
-    own, more = ("wtime", "winc") if turn == 0 else ("btime", "binc")
-    seconds = None
-    if "movetime" in given:
-        seconds = given["movetime"] / 1000
-    elif own in given:
-        left = max(0, given[own]) / 1000
-        seconds = min(left / max(1, given.get("movestogo", _MOVES_LEFT)) + 0.8 * given.get(more, 0) / 1000, left / 2)
-    if seconds is not None:
-        seconds = max(0.0, seconds - _RESERVE)
-    nodes = given.get("nodes")
-    if nodes is None:
-        nodes = _MOST if seconds is not None or "infinite" in words else simulations
-    return max(0, nodes), seconds
+
+def _rank(score: str) -> tuple[int, int]:
+    """Mates first, the shortest first; mated last, the longest first; the rest between."""
+    kind, text = score.split()
+    number = int(text)
+    return (1, number) if kind == "cp" else (2 if number > 0 else 0, -number)
 
 
 class Engine:
@@ -196,7 +195,8 @@ class Engine:
 
     def __init__(self, thinker: Thinker, name: str, out: TextIO) -> None:
         self.thinker, self.name, self.out = thinker, name, out
-        self.state = from_fen(START)
+        self.state: Any = from_fen(START)  # None after a position that was refused
+        self._asked = Go()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -225,7 +225,7 @@ class Engine:
             if command == "uci":
                 self.say(f"id name mlbits {__version__} {self.name}")
                 self.say("id author the authors of mlbits")
-                own = f"default {self.thinker.simulations} min {self.thinker.least} max {_MOST}"
+                own = f"default {self.thinker.simulations} min {self.thinker.least} max {MOST}"
                 self.say(f"option name Simulations type spin {own}")
                 self.say("uciok")
             elif command == "isready":
@@ -255,13 +255,15 @@ class Engine:
         name, _, value = text.removeprefix("name ").partition(" value ")
         if name.casefold() != "simulations":
             self.say(f"info string there is no option {name}; wanted Simulations")
-        elif not value.isdecimal() or not self.thinker.least <= int(value) <= _MOST:
-            wanted = f"a number from {self.thinker.least} to {_MOST}"
+        elif not value.isdecimal() or not self.thinker.least <= int(value) <= MOST:
+            wanted = f"a number from {self.thinker.least} to {MOST}"
             self.say(f"info string Simulations: got {value or 'nothing'}; wanted {wanted}")
         else:
             self.thinker.simulations = int(value)
 
     def _position(self, words: list[str]) -> None:
+        self._answer()
+        self.state = None
         split = words.index("moves") if "moves" in words else len(words)
         what, moves = words[:split], words[split + 1 :]
         if what[:1] == ["startpos"]:
@@ -272,7 +274,6 @@ class Engine:
             raise PlayError(f"position: got {' '.join(what)[:40]!r}; wanted startpos or fen")
         for move in moves:
             state = after(state, action_of_uci(state, move))
-        self._answer()
         self.state = state
 
     def _go(self, words: list[str]) -> None:
@@ -282,13 +283,18 @@ class Engine:
             self._thread.join()
         self._latest, self._answered, self._done = None, False, False
         self._stop = threading.Event()
-        if not len(legal_actions(self.state)):
+        if self.state is None:
+            self.say("info string go: the last position was refused; wanted another before it")
+        if self.state is None or not len(legal_actions(self.state)):
             self._answered = True
             self.say("bestmove (none)")
             return
-        most, seconds = limits(words, int(self.state["turn"]), self.thinker.simulations)
-        self._forever = forever = "infinite" in words
-        arguments = (self.state, most, seconds, forever, self._stop)
+        self._asked = asked = read_go(words, self.state, self.thinker.least)
+        for problem in asked.problems:
+            self.say(f"info string {problem}")
+        most, seconds = limits(asked.numbers, asked.infinite, int(self.state["turn"]), self.thinker.simulations)
+        self._forever = asked.infinite
+        arguments = (self.state, most, seconds, asked, self._stop)
         self._thread = threading.Thread(target=self._search, args=arguments, daemon=True)
         self._thread.start()
         if seconds is not None:
@@ -296,23 +302,23 @@ class Engine:
             self._timer.daemon = True
             self._timer.start()
 
-    def _search(self, state: Any, most: int, seconds: float | None, forever: bool, stop: threading.Event) -> None:
+    def _search(self, state: Any, most: int, seconds: float | None, asked: Go, stop: threading.Event) -> None:
         try:
-            self._deepen(state, most, seconds, stop)
+            self._deepen(state, most, seconds, asked.moves, stop)
         except MlbitsError as error:  # no memory for more
             self.say(f"info string {error}")
         finally:
             self._done = True
-            if forever:
+            if asked.infinite:
                 stop.wait()
             self._answer(stop)
 
-    def _deepen(self, state: Any, most: int, seconds: float | None, stop: threading.Event) -> None:
+    def _deepen(self, state: Any, most: int, seconds: float | None, only: Sequence[int], stop: threading.Event) -> None:
         """Search with more and more simulations."""
         start, count = time.monotonic(), min(_FIRST, most)
         while True:
             begun = time.monotonic()
-            found = self.thinker.think(state, count)
+            found = self.thinker.think(state, count, only)
             now = time.monotonic()
             with self._lock:
                 if self._answered:
@@ -350,7 +356,7 @@ class Engine:
             time.sleep(0.001)  # the first search, of a few simulations, is not finished yet
 
     def _any(self) -> str:
-        return uci_of_action(self.state, int(legal_actions(self.state)[0]))
+        return uci_of_action(self.state, int((self._asked.moves or list(legal_actions(self.state)))[0]))
 
 
 def serve(flags: UciFlags, lines: TextIO | None = None, out: TextIO | None = None) -> None:

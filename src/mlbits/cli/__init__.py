@@ -40,7 +40,7 @@ usage:
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
-  mlbits uci RUN|BOT               a chess engine for chess programs (UCI)
+  mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries

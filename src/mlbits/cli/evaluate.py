@@ -104,8 +104,8 @@ def _check_is_no_name(run: str) -> None:
     if not AGENTS[name].bot:
         raise MlbitsError(f"run: got {run}, an agent that has not been trained; wanted the folder of a run")
     raise MlbitsError(
-        f"run: got the bot {run}; wanted the folder of a run. Bots are measured by mlbits exploit {quote(run)} --env ENV, "
-        f"by mlbits tournament, and as opponents: mlbits eval RUN --opponents {quote(run)}"
+        f"run: got the bot {run}; wanted the folder of a run. Bots are measured by mlbits exploit {quote(run)} "
+        f"--env ENV, by mlbits tournament, and as opponents: mlbits eval RUN --opponents {quote(run)}"
     )
 
 

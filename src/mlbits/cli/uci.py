@@ -1,4 +1,4 @@
-"""``mlbits uci RUN|BOT``."""
+"""``mlbits uci [RUN|BOT]``."""
 
 from __future__ import annotations
 

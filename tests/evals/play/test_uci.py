@@ -10,9 +10,10 @@ import pytest
 
 from mlbits.cli import main
 from mlbits.envs.board.chess.fen import START, from_fen, to_fen
-from mlbits.envs.board.chess.notation import legal_actions, uci_of_action
+from mlbits.envs.board.chess.notation import action_of_uci, after, legal_actions, uci_of_action
 from mlbits.evals.play.config import PlayError, UciFlags
-from mlbits.evals.play.uci import Engine, Thinker, Thought, centipawns, limits, score_of, serve
+from mlbits.evals.play.go import limits, read_go
+from mlbits.evals.play.uci import Engine, Thinker, Thought, centipawns, score_of, serve
 
 MATE_IN_ONE = "6k1/5ppp/8/8/8/8/5PPP/R5K1 w - - 0 1"
 MATED = "R5k1/5ppp/8/8/8/8/5PPP/6K1 b - - 0 1"
@@ -24,12 +25,13 @@ class Quick:
     simulations, least = 50, 1
 
     def __init__(self):
-        self.asked, self.pace = [], 0.0
+        self.asked, self.pace, self.only = [], 0.0, ()
 
-    def think(self, state, simulations):
+    def think(self, state, simulations, only=()):
+        self.only = [uci_of_action(state, action) for action in only]
         time.sleep(self.pace * simulations)
         self.asked.append(simulations)
-        legal = legal_actions(state)
+        legal = only or legal_actions(state)
         move = uci_of_action(state, int(legal[simulations % len(legal)]))
         return Thought(move, simulations, "cp 7", (move,))
 
@@ -84,10 +86,6 @@ def test_positions_are_played_to(engine):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("position startpos moves e2e5", "info string move: got 'e2e5'; wanted one that is legal"),
-        ("position startpos moves e2e4 castle", "info string move: got 'castle'; wanted UCI's notation"),
-        ("position fen 8/8/8/8 w - - 0 1", "info string fen '8/8/8/8 w - - 0 1': pieces: got 4 ranks"),
-        ("position", "info string position: got ''; wanted startpos or fen"),
         ("setoption name Hash value 16", "info string there is no option Hash; wanted Simulations"),
         ("setoption name Simulations value 0", "info string Simulations: got 0; wanted a number from 1 to"),
         ("setoption name Simulations", "info string Simulations: got nothing; wanted"),
@@ -98,6 +96,105 @@ def test_mistakes_are_said_and_change_nothing(engine, line, message):
     lines = said(engine, line)
     assert len(lines) == 1 and lines[0].startswith(message)
     assert to_fen(engine.state) == before and engine.thinker.simulations == 50
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("position startpos moves e2e5", "info string move: got 'e2e5'; wanted one that is legal"),
+        ("position startpos moves e2e4 castle", "info string move: got 'castle'; wanted UCI's notation"),
+        ("position fen 8/8/8/8 w - - 0 1", "info string fen '8/8/8/8 w - - 0 1': pieces: got 4 ranks"),
+        ("position", "info string position: got ''; wanted startpos or fen"),
+    ],
+)
+def test_there_is_no_move_in_a_position_that_was_refused(engine, line, message):
+    lines = said(engine, "position startpos moves e2e4", line, "go nodes 5")
+    engine.finish()
+    assert len(lines) == 3 and lines[0].startswith(message)
+    assert lines[1:] == ["info string go: the last position was refused; wanted another before it", "bestmove (none)"]
+    said(engine, "position startpos", "go nodes 5")
+    engine.finish()
+    assert engine.out.getvalue().splitlines()[-1].split()[1] != "(none)"
+
+
+@pytest.mark.parametrize(
+    ("words", "messages", "asked"),
+    [
+        ("nodes 0", ["nodes: got 0; wanted a whole number of at least 1; taken as 1"], 1),
+        ("nodes -4", ["nodes: got -4; wanted a whole number of at least 1; taken as 1"], 1),
+        ("nodes abc", ["nodes: got abc; wanted a whole number of at least 1; it is left out"], 50),
+        ("movetime", ["movetime: got nothing; wanted a whole number of at least 0; it is left out"], 50),
+        ("movetime nodes 9", ["movetime: got nothing; wanted a whole number of at least 0; it is left out"], 9),
+        ("movetime -100 nodes 9", ["movetime: got -100; wanted a whole number of at least 0; taken as 0"], 9),
+        ("depth abc", ["depth: got abc; wanted a whole number of at least 1; it is left out"], 50),
+        ("wtime 1e3", ["wtime: got 1e3; wanted a whole number of milliseconds; it is left out"], 50),
+        ("fast nodes 9", ["go: got fast; wanted wtime, btime, winc, binc, nodes, movetime, movestogo, depth, mate, "
+                          "searchmoves, infinite, ponder"], 9),
+        ("searchmoves nodes 9", ["searchmoves: got nothing; wanted moves, as in e2e4"], 9),
+        ("wtime -5 btime 7 ponder nodes 9", [], 9),
+    ],
+)  # fmt: skip
+def test_words_after_go_that_cannot_be_read_are_said(engine, words, messages, asked):
+    lines = said(engine, f"go {words}")
+    engine.finish()
+    assert lines[: len(messages)] == [f"info string {message}" for message in messages]
+    lines = engine.out.getvalue().splitlines()
+    assert sum(line.startswith("info string") for line in lines) == len(messages)
+    assert lines[-1].startswith("bestmove ")
+    assert engine.thinker.asked[-1] == asked and engine.thinker.asked[0] == min(16, asked)
+
+
+def test_a_search_is_restricted_to_moves(engine):
+    said(engine, "go nodes 20 searchmoves h2h3 e2e5 a2a4 h2h3 infinite")
+    until(lambda: engine._done)
+    engine.hear("stop")
+    lines = engine.out.getvalue().splitlines()
+    assert lines[0] == "info string searchmoves: got e2e5; wanted legal moves, as in e2e4; it is left out"
+    assert engine.thinker.only == ["h2h3", "a2a4"] and engine.thinker.asked == [16, 20]
+    assert lines[-1].split()[1] in {"h2h3", "a2a4"}
+
+    def fail(state, count, only):
+        raise PlayError("no memory")
+
+    engine.thinker.think = fail
+    said(engine, "go searchmoves h2h4")
+    engine.finish()
+    assert engine.out.getvalue().splitlines()[-1] == "bestmove h2h4"
+
+
+class Scripted(Thinker):
+    """Its searches find the scores of a table, by the move that led to the position."""
+
+    least = 1
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def think(self, state, simulations, only=()):
+        if only:
+            return super().think(state, simulations, only)
+        reply = uci_of_action(state, int(legal_actions(state)[0]))
+        return Thought(reply, simulations, self.scores[to_fen(state).split()[0]], (reply,))
+
+
+def test_the_best_of_some_moves():
+    """The other side's scores after the moves are turned; a mate on the board and a draw by rule are seen at once."""
+    state = from_fen("6k1/5ppp/8/8/8/8/5PPP/R5K1 w - - 98 60")
+    moves = ["g2g3", "h2h3", "a1b1", "a1a8"]
+    actions = [action_of_uci(state, move) for move in moves]
+    reached = [to_fen(after(state, action)).split()[0] for action in actions]
+    for scores, best, score in (
+        (["cp 30", "cp -40", "cp 0"], "h2h3", "cp 40"),
+        (["mate 2", "mate 5", "mate 1"], "h2h3", "mate -5"),
+        (["mate -4", "mate -2", "cp -900"], "h2h3", "mate 3"),
+    ):
+        found = Scripted(dict(zip(reached, scores, strict=False))).think(state, 30, actions[:3])
+        assert (found.move, found.score, found.nodes, len(found.line)) == (best, score, 30, 2)
+    found = Scripted(dict.fromkeys(reached, "mate -1")).think(state, 3, actions)
+    assert (found.move, found.score, found.line) == ("a1a8", "mate 1", ("a1a8",))
+    late = from_fen("6k1/5ppp/8/8/8/8/5PPP/R5K1 w - - 99 60")  # a move of the rook is the hundredth without a capture
+    found = Scripted(dict.fromkeys(reached, "cp 50")).think(late, 2, [actions[0], actions[2]])
+    assert (found.move, found.score) == ("a1b1", "cp 0")
 
 
 def test_searches_double_up_to_the_limit(engine):
@@ -128,9 +225,9 @@ def test_a_search_that_lasts_too_long_is_answered_from_the_one_before(engine):
     """The second search, of 32 simulations, takes longer than there is time."""
     plain = engine.thinker.think
 
-    def slow(state, count):
+    def slow(state, count, only):
         time.sleep(1.5 if count > 16 else 0.05)
-        return plain(state, count)
+        return plain(state, count, only)
 
     engine.thinker.think = slow
     start = time.monotonic()
@@ -159,7 +256,7 @@ def test_an_infinite_search_ends_with_stop_alone(engine):
 
 
 def test_an_infinite_search_that_is_done_is_answered_at_stop(engine):
-    engine.thinker.think = lambda state, count: Thought("e2e4", count, "mate 3", ("e2e4",))
+    engine.thinker.think = lambda state, count, only: Thought("e2e4", count, "mate 3", ("e2e4",))
     said(engine, "go infinite")
     until(lambda: "mate 3" in engine.out.getvalue())
     time.sleep(0.1)
@@ -173,7 +270,7 @@ def test_a_finished_game_has_no_best_move(engine):
 
 
 def test_a_failed_search_is_answered_with_a_legal_move(engine):
-    def fail(state, count):
+    def fail(state, count, only):
         raise PlayError("no memory")
 
     engine.thinker.think = fail
@@ -185,17 +282,22 @@ def test_a_failed_search_is_answered_with_a_legal_move(engine):
 
 
 def test_limits():
-    assert limits([], 0, 77) == (77, None)
-    assert limits(["depth", "3"], 0, 77) == (77, None)
-    assert limits(["nodes", "0"], 0, 77) == (0, None)
-    assert limits(["infinite"], 0, 77) == (10**9, None)
-    assert limits(["movetime", "500"], 0, 77) == (10**9, pytest.approx(0.48))
-    assert limits(["movetime", "x", "nodes", "9"], 0, 77) == (9, None)
-    words = "wtime 60000 btime 30000 winc 1000 binc 0".split()
-    assert limits(words, 0, 77) == (10**9, pytest.approx(2 + 0.8 - 0.02))
-    assert limits(words, 1, 77) == (10**9, pytest.approx(1 - 0.02))
-    assert limits([*words, "movestogo", "1"], 1, 77) == (10**9, pytest.approx(15 - 0.02))
-    assert limits("wtime -5 btime 9".split(), 0, 77) == (10**9, 0.0)
+    def limits_of(text, turn=0):
+        asked = read_go(text.split(), from_fen(START), 0)
+        return limits(asked.numbers, asked.infinite, turn, 77)
+
+    assert limits_of("") == (77, None)
+    assert limits_of("depth 3") == (77, None)
+    assert limits_of("nodes 0") == (0, None)
+    assert limits_of("nodes " + "9" * 30) == (10**9, None)
+    assert limits_of("infinite") == (10**9, None)
+    assert limits_of("movetime 500") == (10**9, pytest.approx(0.48))
+    assert limits_of("movetime x nodes 9") == (9, None)
+    words = "wtime 60000 btime 30000 winc 1000 binc 0"
+    assert limits_of(words) == (10**9, pytest.approx(2 + 0.8 - 0.02))
+    assert limits_of(words, 1) == (10**9, pytest.approx(1 - 0.02))
+    assert limits_of(words + " movestogo 1", 1) == (10**9, pytest.approx(15 - 0.02))
+    assert limits_of("wtime -5 btime 9") == (10**9, 0.0)
 
 
 def test_scores():
@@ -230,6 +332,9 @@ def test_real_searches():
     assert (found.move, found.score, found.line) == ("a1a8", "mate 1", ("a1a8",))
     found = thinker.think(from_fen(START), 60)
     assert found.nodes == 60 and found.line[0] == found.move and found.score.startswith("cp ")
+    some = [action_of_uci(from_fen(START), move) for move in ("a2a3", "h2h4")]
+    found = thinker.think(from_fen(START), 60, some)
+    assert found.nodes == 60 and found.move in {"a2a3", "h2h4"} and found.line[0] == found.move
     drawn = thinker.think(from_fen("7k/8/8/8/8/8/8/K7 w - - 0 1"), 20)  # kings alone: the game may be played on
     assert drawn.move in {"a1a2", "a1b1", "a1b2"}
     out = io.StringIO()
