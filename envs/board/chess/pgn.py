@@ -3,9 +3,9 @@ r"""Games as text: Portable Game Notation, read strictly and written.
 A file holds games: headers such as ``[White "Kasparov"]``, moves in SAN with their numbers, and a result. Comments,
 variations, lines that begin with %, and annotations ($14, !?) are skipped. What is read must be right: every move
 legal and not ambiguous, its number and dots, a + or # where there is one, the result the same in the header and after
-the moves, and the one of the board after mate or stalemate. A number has at most one dot before a move of White (1. e4),
-and none or several before Black's (1... e5, 1. ... e5). A game may go on where ours would be a draw by itself (fifty
-moves, threefold repetition, material), since players need not claim one.
+the moves, and the one of the board after mate or stalemate. A number has at most one dot before White's move,
+1. e4, and none or several before Black's (1... e5, 1. ... e5). A game may go on where ours would be a draw by itself
+(fifty moves, threefold repetition, material), since players need not claim one.
 
 Source: Steven J. Edwards, "Portable Game Notation Specification and Implementation Guide" (1994).
 
