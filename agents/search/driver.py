@@ -86,7 +86,7 @@ def load_search(game: Game, method: str, target: str = "cpu") -> ModuleType:
         NO_ROOM=NO_ROOM,
     )
     names = ("add_edge", "add_node", "back_up", "prove", "best_known", "set_priors", "edge_value", "known_value")
-    called = {name: getattr(trees, name) for name in (*names, "sign_of")}
+    called = {name: getattr(trees, name) for name in (*names, "sign_of", "or_draw", "undecided")}
     called |= {name: getattr(reuse, name) for name in ("keep_subtree", "may_be_root")}
     called |= {name: getattr(METHODS[method], name) for name in ("choose", "conclude")}
     return load_generated(f"{game.name}_{method}_search_{target}", text, rules | called)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.agents.search.trees import LOSS, NONE, edge_value
+from mlbits.agents.search.trees import LOSS, NONE, UNKNOWN, edge_value
 from mlbits.envs.core.rules import python_function, rule
 
 
@@ -111,7 +111,11 @@ def likeliest(edges: Any, b: Any, first: Any, count: Any) -> Any:
 
 @rule
 def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, settings: Any, noise: Any) -> Any:
-    """The root's edge with the highest score among those with ``count`` visits; of all, if there is none."""
+    """The root's edge with the highest score among those with ``count`` visits.
+
+    If there is none, or its outcome is known, so that a visit would tell nothing new: the edge of unknown outcome with
+    the highest score less its visits.
+    """
     root = nodes[b, 0]
     best: Any = -math.inf
     chosen: Any = NONE
@@ -120,12 +124,14 @@ def choose_at_root(nodes: Any, edges: Any, b: Any, count: Any, found: Any, setti
             got = score(edges[b, e], found, noise, b, settings, True)
             if chosen < 0 or got > best:
                 best, chosen = got, e
-    if chosen >= 0:
+    if chosen >= 0 and edges[b, chosen].outcome == UNKNOWN:
         return chosen
+    best, chosen = -math.inf, np.int64(root.first)
     for e in range(root.first, root.first + root.count):
-        got = score(edges[b, e], found, noise, b, settings, True) - edges[b, e].visits
-        if chosen < 0 or got > best:
-            best, chosen = got, e
+        if edges[b, e].outcome == UNKNOWN:
+            got = score(edges[b, e], found, noise, b, settings, True) - edges[b, e].visits
+            if got > best:
+                best, chosen = got, e
     return chosen
 
 

@@ -130,6 +130,7 @@ class TreeSearch:
         if parse_device(device).type == "cuda":
             check_kernels()
             self.device = check_cuda(parse_device(device))
+        self._check_memory(1, config.simulations + 1, config.simulations + 1)
         self._shape = (0, 0)  # trees and nodes of each that there is memory for
         self._kept: tuple[int, bytes] = (0, b"")  # trees of the last search, and its parameters
         self._driver: Any = None
@@ -168,7 +169,10 @@ class TreeSearch:
         """
         if reuse and self.config.method == "gumbel":
             raise AgentError("reuse: got method='gumbel', which counts a search's own visits; wanted 'puct' or 'uct'")
+        self._check_input(states, params, noise)
         trees = len(states)
+        if trees == 0:
+            return self._nothing()
         params = np.ascontiguousarray(self.game.params if params is None else params)
         self._allocate(trees, (2 if reuse else 1) * self.config.simulations + 1)
         kept = self._kept[0] if reuse and self._kept[1] == params.tobytes() else 0
@@ -184,6 +188,23 @@ class TreeSearch:
         self._check(fault)
         self._kept = trees, params.tobytes()
         return self._report(trees, calls, rows)
+
+    def _check_input(self, states: Tensor, params: Any, noise: Tensor | None) -> None:
+        size = self.game.state_dtype.itemsize
+        if not isinstance(states, Tensor) or states.dtype != torch.uint8 or states.shape[1:] != (size,):
+            got = f"{getattr(states, 'dtype', type(states).__name__)} {tuple(np.shape(states))}"
+            raise AgentError(f"states: got {got}; wanted torch.uint8 [N, {size}], as GameBatch.state() gives them")
+        if params is not None and len(params) not in (1, len(states)):
+            raise AgentError(f"params: got {len(params)} records for {len(states)} positions; wanted 1 or one each")
+        wanted = (len(states), self.num_actions)
+        if noise is not None and (tuple(noise.shape) != wanted or not bool(torch.isfinite(noise).all())):
+            raise AgentError(f"noise: got shape {tuple(noise.shape)}; wanted finite numbers {wanted}")
+
+    def _nothing(self) -> Found:
+        """The results of no positions."""
+        ints, floats = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+        table = torch.zeros(0, self.num_actions)
+        return Found(ints, table, table.long(), table, floats, ints, 0, 0, ints)
 
     def _search(self, trees: int, evaluate: Evaluate | None) -> tuple[int, int]:
         """Grow the trees; returns the calls of the network, and their rows."""
@@ -230,6 +251,8 @@ class TreeSearch:
             )
         if self.device is None:
             self._answers = tuple(part.detach().float().contiguous().cpu().numpy() for part in (logits, values))
+            if not (np.isfinite(self._answers[1]).all() and np.isfinite(self._answers[0]).all()):
+                raise AgentError("evaluate: got logits or values that are not finite; wanted finite numbers")
         else:
             self._memory.tensor("logits", count).copy_(logits.detach())
             self._memory.tensor("values", count).copy_(values.detach())

@@ -17,7 +17,7 @@ import numpy as np
 from mlbits.agents.search.reuse import keep_subtree, may_be_root
 from mlbits.agents.search.trees import (
     CUT, DRAW, ENDED, LOSS, NONE, OPEN, ROOT, UNKNOWN, WIN, add_edge, add_node, back_up, best_known, edge_value,
-    known_value, prove, set_priors, sign_of,
+    known_value, or_draw, prove, set_priors, sign_of, undecided,
 )
 from mlbits.agents.search.{method} import choose, conclude
 from mlbits.envs.core.random import GOLDEN, mix64
@@ -188,6 +188,7 @@ def descend(b, k, row, nodes, edges, states, params, used, size, actions, reward
     i = ROOT
     while nodes[b, i].kind == OPEN and nodes[b, i].outcome == UNKNOWN:
         e = np.int64(choose(nodes, edges, b, i, k, ACTIONS, settings, noise, keys))
+        e = undecided(edges, b, nodes[b, i].first, nodes[b, i].count, e)
         if edges[b, e].child < 0:
             leaf = grow(b, i, e, row, nodes, edges, states, params, used, size, actions, rewards, obs, legal, settings,
                         fault)
@@ -275,7 +276,8 @@ def report_one(b, nodes, edges, settings, noise, visits, q, policy, best, value,
         if edges[b, e].visits > 0:
             q[b, edges[b, e].action] = edge_value(edges[b, e])
     if root.outcome == UNKNOWN:
-        best[b] = edges[b, conclude(nodes, edges, b, ACTIONS, settings, noise, policy[b])].action
+        chosen = conclude(nodes, edges, b, ACTIONS, settings, noise, policy[b])
+        best[b] = edges[b, or_draw(nodes, edges, b, chosen)].action
         value[b] = root.total / root.visits
         return
     value[b] = known_value(root.outcome)

@@ -9,8 +9,9 @@ Between rows, results are passed on as seat 0's return; with two seats the other
 A finished game's result is exact. It is backed up as an outcome (a win, a draw, a loss, and in how many moves) beside
 the averages: a node with a winning edge is won, one with only losing edges is lost (Winands, Björnsson and Saito,
 "Monte-Carlo tree search solver", 2008; here with draws and distances). Known outcomes replace averages wherever a value
-is read, losing edges are not chosen again (at Gumbel's root they keep their places in the schedule), and a tree whose
-root is decided is left alone.
+is read, and a tree whose root is decided is left alone. A simulation that would follow a decided edge follows an open
+one instead; so that averages do not suffer from the search for something better than a known draw, a seat's average below
+that is passed on as the draw.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ NODE = np.dtype(
         ("seat", "i1"),
         ("kind", "i1"),
         ("outcome", "i1"),
+        ("draw", "u1"),  # whether some edge is known to draw
     ],
     align=True,
 )
@@ -132,6 +134,7 @@ def add_node(nodes: Any, b: Any, i: Any, parent: Any, edge: Any, reward: Any, se
     node.seat = seat
     node.kind = kind
     node.outcome = UNKNOWN
+    node.draw = 0
 
 
 @rule(inline=False)
@@ -146,6 +149,8 @@ def back_up(nodes: Any, edges: Any, b: Any, leaf: Any, gained: Any, discount: An
         result = sign_of(parent.seat) * gained
         edge.visits += 1
         edge.total += result
+        if parent.draw and edge.outcome == UNKNOWN and edge.total < 0:
+            gained, result = 0.0, 0.0  # the seat would take its known draw
         parent.visits += 1
         parent.total += result
         i = nodes[b, i].parent
@@ -159,6 +164,8 @@ def prove(nodes: Any, edges: Any, b: Any, leaf: Any) -> None:
         child, parent, edge = nodes[b, i], nodes[b, nodes[b, i].parent], edges[b, nodes[b, i].edge]
         edge.outcome = seen_by(child.outcome, child.seat == parent.seat)
         edge.distance = min(child.distance + 1, FARTHEST)
+        if edge.outcome == DRAW:
+            parent.draw = 1
         outcome, distance = decided(edges, b, parent.first, parent.count)
         parent.outcome = outcome
         parent.distance = distance
@@ -185,6 +192,32 @@ def decided(edges: Any, b: Any, first: Any, count: Any) -> Any:
     if outcome != WIN and not complete:
         return UNKNOWN, 0
     return outcome, distance
+
+
+@rule(inline=False)
+def undecided(edges: Any, b: Any, first: Any, count: Any, e: Any) -> Any:
+    """``e``, or if its outcome is known, so that a visit adds nothing, the open edge with most prior for its visits."""
+    chosen: Any = np.int64(e)
+    best: Any = -1.0
+    if edges[b, e].outcome != UNKNOWN:
+        for k in range(first, first + count):
+            want = np.float64(edges[b, k].prior) / (1 + edges[b, k].visits)
+            if edges[b, k].outcome == UNKNOWN and want > best:
+                best, chosen = want, np.int64(k)
+    return chosen
+
+
+@rule(inline=False)
+def or_draw(nodes: Any, edges: Any, b: Any, e: Any) -> Any:
+    """The root's edge ``e``, or its likeliest known draw if ``e`` has been worse than that on average."""
+    root = nodes[b, 0]
+    chosen: Any = np.int64(e)
+    best: Any = -1.0
+    if root.draw and edges[b, e].outcome == UNKNOWN and edges[b, e].total < 0:
+        for k in range(root.first, root.first + root.count):
+            if edges[b, k].outcome == DRAW and edges[b, k].prior > best:
+                best, chosen = np.float64(edges[b, k].prior), np.int64(k)
+    return chosen
 
 
 @rule

@@ -181,7 +181,7 @@ def _right(values: Sequence[float]) -> bool:
 
 def _met(row: dict[str, Any], quick: bool) -> bool:
     if quick:
-        return bool(row["search"]["kept"] > 0.7)
+        return bool(row["search"]["kept"] > 0.6)
     kept_enough = all(row[name]["kept"] >= TARGETS[name] for name in ("search", "network"))
     return bool(kept_enough and row["right_first_moves"] and row["played"]["won"] >= TARGETS["won"])
 
