@@ -18,8 +18,8 @@ played, with b drawn from sigma anew:
 
 The agent ``equilibrium`` plays itself by this search; its policy learns sigma. In DORA the value learns v alone. Here
 it learns the game's outcome at first and more and more of v, because rewards at the end of a game reach the value of
-its beginning one step a round if each step's target is the next one's estimate. DORA also looks for candidates outside the
-policy (double oracle); draws of the initial policy are in their place here.
+its beginning one step a round if each step's target is the next one's estimate. DORA also looks for candidates outside
+the policy (double oracle); draws of the initial policy are in their place here.
 
 Example:
     mlbits train equilibrium mlbits/DiplomacyMini-v0

@@ -5,6 +5,7 @@ import pytest
 from mlbits.evals.reproductions.search import diplomacy_search
 from mlbits.evals.reproductions.search.diplomacy_search import NAMES, TARGETS, reproduce
 from mlbits.evals.reproductions.search.seven_seats import estimate
+from mlbits.evals.tournament.pairings import all_against_all
 from mlbits.selfplay.runs.saved_agents import read_copy
 
 
@@ -27,16 +28,23 @@ def test_the_quick_form_trains_plays_and_saves(tmp_path):
     assert read_copy(tmp_path / saved[1], "mlbits/DiplomacyMini-v0", None, "cpu").rounds > 0
 
 
-def rows(won=1.0, searched=0.7, later=0.6):
+def rows(won=1.0, searched=0.7, later=0.4):
     opponents = [{"agent": "ibr", "plays by": "search", "against": name, "won": won} for name in TARGETS]
-    return {"opponents": opponents, "search": [{"won": searched}], "rounds": [{"won": later}]}
+    return {"opponents": opponents, "search": [{"won": searched}], "rounds": [{"return_mean": later}]}
 
 
 def test_each_target_counts():
-    assert diplomacy_search._met(rows())
-    assert not diplomacy_search._met(rows(won=0.9))
-    assert not diplomacy_search._met(rows(searched=0.55))
-    assert not diplomacy_search._met(rows(later=0.4))
+    assert diplomacy_search._met(rows(), 3)
+    assert not diplomacy_search._met(rows(won=0.9), 3)
+    assert not diplomacy_search._met(rows(searched=0.55), 3)
+    assert not diplomacy_search._met(rows(later=0.33), 3)
+    assert not diplomacy_search._met(rows(later=0.4), 2)
+
+
+@pytest.mark.parametrize(("entries", "seats"), [(9, 3), (9, 2)])
+def test_the_population_plays_the_games_that_are_asked_for(entries, seats):
+    count = diplomacy_search.games_of_pairs(1000, entries, seats, seed=0)
+    assert 1000 <= len(all_against_all(entries, seats, count)) <= 1000 + 120
 
 
 def test_the_estimate_is_the_slower_of_network_and_rules():
