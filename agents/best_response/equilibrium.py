@@ -10,8 +10,9 @@ rollout if asked for. Then regret matching plus (:mod:`~mlbits.agents.best_respo
 - more seats: in each iteration some joint actions are drawn from the present mixtures, and every candidate of every
   seat is evaluated against the mean of them.
 
-What is played, sigma, is the average of the iterates, in which iterate t weighs t; the last iterate, which SearchBot
-plays, is an option: after few iterations it follows the noise of the last draws. The values are those of what is
+What is played, sigma, is the last iterate with more seats, as SearchBot's, and with two seats the average, in which
+iterate t weighs t, because there the last one need not be near an equilibrium. After few iterations the last one
+follows the noise of the draws if each iteration has one joint action only, hence several. The values are those of what is
 played, with b drawn from sigma anew:
 
     q_i(c) = mean over b of r_i + discount V_i(s'(c, b_{-i})),    v_i = sum_c sigma_i(c) q_i(c)
@@ -54,7 +55,9 @@ class EquilibriumSearchConfig:
     per_unit: int = setting(5, "candidates per unit that the seat orders, at most (orders only)", low=1, high=1e4)
     joint: int = setting(2, "joint actions drawn in each iteration, with three seats or more", low=1, high=1e5)
     valued: int = setting(16, "joint actions drawn to value what is played, likewise", low=1, high=1e5)
-    plays: Literal["average", "last"] = setting("average", "plays from the average of the iterates, or the last")
+    plays: Literal["auto", "average", "last"] = setting(
+        "auto", "plays from the average of the iterates or the last; auto: the average with two seats, else the last"
+    )
     rollout_steps: int = setting(0, "steps of policy rollout before the value of a leaf", low=0, high=1e4)
     rollout_temperature: float = setting(0.75, "temperature of the policy in rollouts", low=0.01, high=100)
     rollout_top_p: float = setting(0.95, "rollouts draw from the most probable actions up to this", low=0.01, high=1)
@@ -120,6 +123,7 @@ class EquilibriumSearch:
         if game.seats < 2:
             raise AgentError(f"{game.name}: got one seat; wanted a game of two or more")
         self.game, self.config = game, config
+        self.average = config.plays == "average" or (config.plays == "auto" and game.seats == 2)
         few = () if initial is None or initial[1] == 0 else (initial,)
         # Evaluates candidates against profiles; its own choice of an action is not used.
         self.sampled = SampledBestResponse(
@@ -140,7 +144,7 @@ class EquilibriumSearch:
             return self._sampled(table, candidates, valid, generator)
         payoffs = self._payoffs(table, candidates, valid, generator)
         last, average = solve(payoffs, valid, self.config.iterations)
-        played = last if self.config.plays == "last" else average
+        played = average if self.average else last
         return Mixtures(candidates, played, against(payoffs, played), valid)
 
     def candidates(self, table: Table, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -197,7 +201,7 @@ class EquilibriumSearch:
         for t in range(1, config.iterations + 1):
             average = average + t * mixture
             regret, mixture = step(regret, mixture, values(mixture, config.joint), valid)
-        if config.plays == "average":
+        if self.average:
             mixture = average / average.sum(2, keepdim=True)
         return Mixtures(candidates, mixture, values(mixture, config.valued), valid)
 
@@ -214,8 +218,10 @@ class EquilibriumConfig(SearchLearnerConfig):
     candidates: int = setting(8, "candidates of a seat, the most frequent of those", low=1, high=1e4)
     per_unit: int = setting(4, "candidates per unit that the seat orders, at most (orders only)", low=1, high=1e4)
     joint: int = setting(4, "joint actions drawn in each iteration, with three seats or more", low=1, high=1e5)
-    valued: int = setting(16, "joint actions drawn to value what is played, likewise", low=1, high=1e5)
-    plays: Literal["average", "last"] = setting("average", "plays from the average of the iterates, or the last")
+    valued: int = setting(8, "joint actions drawn to value what is played, likewise", low=1, high=1e5)
+    plays: Literal["auto", "average", "last"] = setting(
+        "auto", "plays from the average of the iterates or the last; auto: the average with two seats, else the last"
+    )
     initial: int = setting(1, "draws of the initial policy among the candidates in training", low=0, high=1e4)
     explore: float = setting(0.1, "fraction of actions in training drawn evenly from the candidates", low=0, high=1)
     imitated: int = setting(4, "actions drawn from the search's mixture for the policy to imitate", low=1, high=1000)

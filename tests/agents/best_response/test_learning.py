@@ -21,6 +21,7 @@ from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.evals.game_theory.nash_conv import exploitability
 from mlbits.selfplay.lineup import decide
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.session import open_session
 
 MATRIX, MINI = "mlbits/MatrixGame-v0", "mlbits/DiplomacyMini-v0"
@@ -122,6 +123,32 @@ def test_it_starts_from_a_trained_agent(tmp_path):
     wide = session("ibr", MATRIX, start=str(folder), hidden=(8,))
     with pytest.raises(AgentError, match=r"start: .* has another network than hidden"):
         wide.learner.begin()
+
+
+@pytest.mark.parametrize("name", ["ppo", "trpo"])
+def test_values_of_scaled_rewards_are_in_the_rewards_own_unit_and_no_start(name, tmp_path):
+    from mlbits.selfplay.training import train
+
+    run = {"num_envs": 8, "total_steps": 64, "device": "cpu", "eval_every": 0, "video": False}
+    settings = {"num_steps": 4, "hidden": (16,), "discount": 1.0, "normalize_reward": True}
+    made = resolve(name, MATRIX, preset="none", run=run, agent_settings=settings)
+    folder, _ = train(made, tmp_path / "run", console=False)
+    agent = load_agent(folder, "cpu")[0]
+    assert abs(agent.reward_scale.unit - 1) > 0.01
+    obs = torch.tensor([0, 1])
+    assert torch.allclose(agent.state_values(obs), agent.policy_and_value(obs, None)[1])
+    with pytest.raises(AgentError, match=r"start: .* normalize_reward = True; wanted .* not normalized"):
+        session("ibr", MATRIX, start=str(folder)).learner.begin()
+
+
+def test_imitation_draws_by_the_runs_seed(monkeypatch):
+    from mlbits.agents.best_response import imitation
+
+    seeds = []
+    monkeypatch.setattr(imitation, "imitate", lambda core, game, config, generator: seeds.append(generator))
+    for seed in (1, 2):
+        session("ibr", MATRIX, games="some", seed=seed).learner.begin()
+    assert seeds[0].initial_seed() != seeds[1].initial_seed()
 
 
 @pytest.mark.parametrize("name", NAMES)
