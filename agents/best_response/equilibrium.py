@@ -12,8 +12,8 @@ rollout if asked for. Then regret matching plus (:mod:`~mlbits.agents.best_respo
 
 What is played, sigma, is the last iterate with more seats, as SearchBot's, and with two seats the average, in which
 iterate t weighs t, because there the last one need not be near an equilibrium. After few iterations the last one
-follows the noise of the draws if each iteration has one joint action only, hence several. The values are those of what is
-played, with b drawn from sigma anew:
+follows the noise of the draws if each iteration has one joint action only, hence several. The values are those of
+what is played, with b drawn from sigma anew:
 
     q_i(c) = mean over b of r_i + discount V_i(s'(c, b_{-i})),    v_i = sum_c sigma_i(c) q_i(c)
 

@@ -31,12 +31,14 @@ class Leaf(Protocol):
     Attributes:
         looks: whether it needs observations.
         keeps: whether it needs states.
-        passes: values, from states, of positions in which the asked seat passes; None if these are valued like others.
     """
 
     looks: bool
     keeps: bool
-    passes: Leaf | None
+
+    @property
+    def passes(self) -> Leaf | None:
+        """Values, from states, of positions in which the asked seat passes; None if these are valued like others."""
 
     def __call__(
         self, obs: Any, seats: Tensor, states: np.ndarray | None, params: np.ndarray, truncated: Tensor,
@@ -58,7 +60,7 @@ class NoValue:
     """Nothing comes after the transition: games of one step."""
 
     looks = keeps = False
-    passes = None
+    passes: Leaf | None = None
 
     def __call__(
         self, obs: Any, seats: Tensor, states: np.ndarray | None, params: np.ndarray, truncated: Tensor,
@@ -85,7 +87,8 @@ class Critic:
         if not hasattr(agent, "state_values"):
             raise AgentError(f"agent: got {type(agent).__name__}, which has no values; wanted one with state_values, "
                              "such as ppo")  # fmt: skip
-        self.agent, self.passes = agent, passes
+        self.agent = agent
+        self.passes: Leaf | None = passes
 
     @torch.no_grad()
     def __call__(
@@ -112,7 +115,8 @@ class Rollout:
         device: where actions and networks live.
     """
 
-    looks, keeps, passes = False, True, None
+    looks, keeps = False, True
+    passes: Leaf | None = None
 
     def __init__(
         self, game: Game, policy: Policy, steps: int, critic: Any | None = None, *, discount: float = 1.0,

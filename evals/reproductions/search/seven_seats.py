@@ -85,8 +85,8 @@ def against_greedy(agent: Agent, games: int, seed: int, last_year: int | None = 
         last_year: after which games end; None is the board's own.
 
     Returns:
-        "games", "centers" (mean fraction of the supply centres at the end of a game, 1 for a win), "low" and "high" (its
-        95% interval), "wanted" (1/7), and "met": whether the whole interval is above that.
+        "games", "centers" (mean fraction of the supply centres at the end of a game, 1 for a win), "low" and "high"
+        (its 95% interval), "wanted" (1/7), and "met": whether the whole interval is above that.
     """
     settings: dict[str, Any] = {"scoring": "centers"} | ({} if last_year is None else {"last_year": last_year})
     game = make_game(ENV, **settings)

@@ -56,6 +56,7 @@ def test_the_estimate_is_the_slower_of_network_and_rules():
     assert "The network limit" in estimate({"flops_a_row": 1e9}, 1000.0, 100_000.0)
 
 
+@pytest.mark.slow
 def test_a_greedy_bot_among_greedy_bots_takes_its_part_of_the_centres_and_a_bot_that_holds_less():
     game = make_game("mlbits/Diplomacy-v0")
     greedy, hold = (
