@@ -28,6 +28,16 @@ class Counts:
         return (self.first + self.step * torch.arange(count)).expand(len(obs), count).clone()
 
 
+class Asked:
+    """A policy that notes that it was asked for draws, and has none."""
+
+    def __init__(self, asked):
+        self.asked = asked
+
+    def draw(self, obs, mask, count, generator):
+        self.asked.append(count)
+
+
 def draw(seed):
     return torch.Generator().manual_seed(seed)
 
@@ -112,10 +122,13 @@ def test_evaluation_is_without_exploration_and_initial_candidates():
     assert 0.3 < float(noisy.action.double().mean()) < 0.7
     assert bool((played(agent, greedy=True).action == 1).all())
     assert float(played(WithoutNoise(agent), greedy=False).action.double().mean()) > 0.95
-    asked = []
+    asked, latest = [], agent.latest
     agent.past[0] = None  # the initial policy is not asked for a draw
-    agent.policy = lambda frozen: asked.append(frozen) or Uniform(agent.game)
+    agent.policy = lambda frozen: Uniform(agent.game) if frozen is latest else Asked(asked)
     assert bool((played(agent, greedy=True).action == 1).all())
+    assert not asked
+    with pytest.raises(AttributeError):
+        played(agent, greedy=False)
     assert asked
 
 
