@@ -252,8 +252,9 @@ class PPO:
         return logits, value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N]."""
-        return self.core.values(obs, 1)
+        """V of N rows of observations, [N], in the rewards' own unit."""
+        value = self.core.values(obs, 1)
+        return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
         """Network, optimiser, moments, the KL weight and the reward scale."""

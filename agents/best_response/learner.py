@@ -29,6 +29,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.best_response.leaves import discount_of
 from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import AgentPolicy
 from mlbits.agents.best_response.transitions import Table, Transitions
@@ -149,12 +150,13 @@ class SearchLearner:
     """
 
     def __init__(self, config: Any, game: Game, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        self.config, self.game, self.device = config, game, torch.device(device)
+        self.config, self.game, self.device, self.seed = config, game, torch.device(device), seed
         self.transitions = Transitions(game, device)
         settings = NetworkSettings(config.hidden, config.learning_rate, config.max_grad_norm)
         spaces = game.observation_space, game.action_space
         self.core = ActorCriticCore(settings, *spaces, seed=seed, device=device, network=config.network)
         self.rounds, self.learned, self.seen, self.owed, self.stride = 0, 0, 0, 0.0, 1
+        self.weight = self.outcome_weight(0.0)
         self._begun = not (config.start or config.games)
         self.latest = Frozen(self.core)
         self.past = [self.latest]
@@ -169,8 +171,12 @@ class SearchLearner:
         """Whether the agent plays by search already."""
         return bool(self.config.start) or self.rounds >= self.config.warm_rounds
 
-    def search(self, table: Table, generator: torch.Generator) -> Chosen:
-        """Decide for every seat of some positions."""
+    def search(self, table: Table, generator: torch.Generator, *, explore: bool, greedy: bool) -> Chosen:
+        """Decide for every seat of some positions, with self-play's noise if it explores.
+
+        Raises:
+            AgentError: always; a subclass has its own.
+        """
         raise AgentError(f"{type(self).__name__}: has no search; wanted a subclass that does")
 
     def begin(self) -> None:
@@ -183,14 +189,20 @@ class SearchLearner:
         if self.config.games:
             from mlbits.agents.best_response.imitation import imitate
 
-            imitate(self.core, self.game, self.config, torch.Generator().manual_seed(0))
+            imitate(self.core, self.game, self.config, torch.Generator().manual_seed(self.seed))
         self.latest = Frozen(self.core)
         self.past = [self.latest]
 
     def _start_from(self, folder: str) -> None:
         load_agent = import_name("mlbits.selfplay.runs.saved_agents", "load_agent")  # above this package
         agent = load_agent(folder, str(self.device))[0]
-        core = getattr(agent, "core", None)
+        core, theirs = getattr(agent, "core", None), discount_of(agent)
+        if getattr(agent, "reward_scale", None) is not None or theirs != self.config.discount:
+            raise AgentError(
+                f"start: got {folder}, whose values are for discount = {theirs:g} and normalize_reward = "
+                f"{getattr(agent, 'reward_scale', None) is not None}; wanted discount = {self.config.discount:g} "
+                "and rewards that are not normalized"
+            )
         if not isinstance(core, ActorCriticCore) or core.moments is not None:
             raise AgentError(
                 f"start: got {folder}, a run of {type(agent).__name__}; wanted an agent with a policy and a value "
@@ -202,13 +214,24 @@ class SearchLearner:
             raise AgentError(f"start: {folder} has another network than hidden = {self.config.hidden} and this game's "
                              f"spaces give ({error})") from None  # fmt: skip
 
-    def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows by search; in the first rounds by the policy. ``greedy`` matters to the policy only."""
+    def plan(
+        self, positions: Positions, generator: torch.Generator, *, greedy: bool = False, explore: bool | None = None
+    ) -> Decision:
+        """Decide for N rows by search; in the first rounds by the policy.
+
+        Args:
+            positions: the rows.
+            generator: for draws.
+            greedy: play the most probable action where play is mixed.
+            explore: with self-play's noise; None explores unless ``greedy``.
+        """
         self.begin()
         if not self.searching:
             return self._without_search(positions, generator, greedy)
         table, rows = self.transitions.table(positions)
-        found = Chosen(*(part.flatten(0, 1)[rows] for part in self.search(table, generator)))
+        explore = not greedy if explore is None else explore
+        decided = self.search(table, generator, explore=explore, greedy=greedy)
+        found = Chosen(*(part.flatten(0, 1)[rows] for part in decided))
         count, device = len(rows), found.action.device
         notes = {
             "target": found.target, "value": found.value.float(), "q": found.q.float(),
@@ -240,6 +263,10 @@ class SearchLearner:
         """The network's values of N rows of observations, [N]."""
         return self.core.values(obs, 1)
 
+    def outcome_weight(self, progress: float) -> float:
+        """The weight of the outcome in the value's target when this fraction of the run is over."""
+        return float(self.config.outcome_weight)
+
     def learn(self, replay: OutcomeReplay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """Gradient steps in proportion to the decisions that were added; then perhaps the round ends.
 
@@ -248,6 +275,7 @@ class SearchLearner:
         """
         config = self.config
         self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        self.weight = self.outcome_weight(progress)
         self.learned += 1
         self.owed += (replay.added - self.seen) * config.uses / config.batch_size
         self.seen = replay.added
@@ -288,7 +316,7 @@ class SearchLearner:
         log_prob = torch.stack(
             [self.core.distribution.log_prob(params, mask, notes["target"][:, s]) for s in range(self.targets)]
         ).mean(0)
-        weight = self.config.outcome_weight
+        weight = self.weight
         target = weight * data.outcome[part] + (1 - weight) * notes["value"]
         target = torch.where(notes["imitate"] > 0, target, data.outcome[part])
         return -(notes["imitate"] * log_prob).sum(), 0.5 * (value - target).square().sum()

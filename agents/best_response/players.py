@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, AgentError, Decision
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions
 
 
 class Player:
@@ -42,6 +42,21 @@ class Player:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the agent's."""
         self.agent.load_state_dict(state)
+
+
+class WithoutNoise(Player):
+    """An agent that plays by its search without self-play's noise, mixed where its search mixes.
+
+    Args:
+        agent: a :class:`~mlbits.agents.best_response.learner.SearchLearner`.
+    """
+
+    agent: Any
+
+    def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
+        """The agent's search."""
+        found: Decision = self.agent.plan(positions, generator, greedy=greedy, explore=False)
+        return found
 
 
 class PolicyOnly(Player):

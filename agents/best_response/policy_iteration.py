@@ -72,8 +72,8 @@ class PolicyIteration(SearchLearner):
 
     config: IBRConfig
 
-    def search(self, table: Table, generator: torch.Generator) -> Chosen:
-        """Every seat's sampled best response."""
+    def search(self, table: Table, generator: torch.Generator, *, explore: bool, greedy: bool) -> Chosen:
+        """Every seat's sampled best response, the same however it is asked for."""
         found = self._search()(table, generator)
         return Chosen(found.action, found.action.unsqueeze(2), found.value, found.value)
 

@@ -5,7 +5,8 @@ position s, a seat i, policies of the others pi_b and for candidates pi_c, and a
 
 1. draw B joint actions b of all seats from pi_b, the base profiles;
 2. draw C actions c of seat i from pi_c, the candidates;
-3. for every pair the rules give s'(c, b_{-i}), with reward r_i;
+3. for every pair the rules give s'(c, b_{-i}), with reward r_i; where seat i passes in s', play goes on by a policy
+   until it decides (:mod:`~mlbits.agents.best_response.leaves`);
 4. Q(c) = mean over b of r_i + discount V_i(s'); play the candidate with the highest.
 
 The same B profiles serve all candidates and all seats (common random numbers), chance included. Candidates may come
@@ -39,8 +40,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
-from mlbits.agents.best_response.leaves import Critic, Leaf, NoValue, discount_of
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions
+from mlbits.agents.best_response.leaves import Leaf, NoValue, discount_of, leaf_of, values_after
 from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import (
     AgentPolicy,
@@ -56,6 +57,7 @@ from mlbits.envs.core.game import Game
 
 TIE = 1e-9
 MEMORY = 2**30
+SORTED = 80  # bytes that a candidate takes while equal ones are found, and its values
 
 
 class Answers(NamedTuple):
@@ -157,32 +159,30 @@ class SampledBestResponse:
         joint[torch.arange(len(seat), device=seat.device), :, seat] = mine.unsqueeze(1)
         streams = (position.unsqueeze(1) * rivals + torch.arange(rivals, device=position.device)).flatten()
         source, viewer = position.repeat_interleave(rivals), seat.repeat_interleave(rivals)
-        found = self.transitions(
-            table, source, joint.flatten(0, 1), viewer, keys[streams.cpu().numpy()], look=self.leaf.looks,
-            keep=self.leaf.keeps,
+        value = values_after(
+            self.transitions, self.leaf, self.discount, table, source, joint.flatten(0, 1), viewer,
+            keys[streams.cpu().numpy()], generator,
         )  # fmt: skip
-        value = found.reward.gather(1, viewer.unsqueeze(1)).squeeze(1).double()
-        going = (~found.terminated).nonzero().squeeze(1)
-        if (self.leaf.looks or self.leaf.keeps) and len(going):
-            params = table.params if len(table.params) == 1 else table.params[source[going].cpu().numpy()]
-            obs = pick(found.obs, going) if self.leaf.looks else None
-            states = found.states[going.cpu().numpy()] if found.states is not None else None
-            rest = self.leaf(obs, viewer[going], states, params, found.truncated[going], generator)
-            value[going] += self.discount * rest.double()
         return value.view(-1, rivals).mean(1)
 
     def _bytes(self) -> int:
-        return self.transitions.branch_bytes * 2 + (self.game.state_dtype.itemsize if self.leaf.keeps else 0)
+        keeps = self.leaf.keeps or self.leaf.passes is not None
+        return self.transitions.branch_bytes * 2 + (self.game.state_dtype.itemsize if keeps else 0)
 
-    def check_memory(self, copies: int) -> None:
+    def check_memory(self, copies: int, tables: int = 0) -> None:
         """Refuse a search that does not fit into the memory even in parts.
+
+        Args:
+            copies: number of positions.
+            tables: bytes for each position and seat that the caller adds.
 
         Raises:
             AgentError: naming B, C and the number of copies.
         """
-        total = sum(count for _, count in self.candidates)
-        action = 8 * self.game.seats * int(np.prod(self.game.action.shape, initial=1))
-        kept = copies * action * (self.profiles + total) + copies * self.game.seats * total * 16
+        total, seats = sum(count for _, count in self.candidates), self.game.seats
+        action = 8 * seats * int(np.prod(self.game.action.shape, initial=1))
+        # Per candidate and seat: its values, and what finding equal ones sorts.
+        kept = copies * action * (self.profiles + total) + copies * seats * (total * SORTED + tables)
         least = kept + self.profiles * self._bytes()
         if least > self.memory:
             raise AgentError(
@@ -205,12 +205,19 @@ def first_equal(candidates: Tensor) -> Tensor:
     Args:
         candidates: int64 [M, P, C, ...].
     """
-    flat = candidates.reshape(*candidates.shape[:3], -1)
-    found = torch.ones(*flat.shape[:3], flat.shape[2], dtype=torch.bool, device=flat.device)
-    for k in range(flat.shape[3]):
-        part = flat[..., k]
-        found &= part.unsqueeze(3) == part.unsqueeze(2)
-    return found.to(torch.uint8).argmax(3)
+    count = candidates.shape[2]
+    flat = candidates.flatten(0, 2).flatten(1) if candidates.dim() > 3 else candidates.reshape(-1, 1)
+    if flat.numel() == 0:
+        return torch.zeros(candidates.shape[:3], dtype=torch.int64, device=candidates.device)
+    rows = torch.arange(len(flat), device=flat.device)
+    group = rows // count  # numbers of sets of equal rows, by one part of the action after the other
+    for k in range(flat.shape[1]):
+        part = flat[:, k] - flat[:, k].min()
+        if k and not bool(part.any()):
+            continue
+        group = torch.unique(group * (part.max() + 1) + part, return_inverse=True)[1]
+    first = torch.full_like(group, len(flat)).scatter_reduce_(0, group, rows, "amin")
+    return (first[group] % count).view(candidates.shape[:3])
 
 
 def _at(candidates: Tensor, choice: Tensor) -> Tensor:
@@ -226,6 +233,9 @@ class BestResponseConfig:
     profiles: int = setting(16, "base profiles, B: samples of what the others may do", low=1, high=1e5)
     candidates: int = setting(16, "candidates, C: sampled actions to choose from", low=1, high=1e5)
     temperature: float = setting(1.0, "of the policy that candidates are drawn from", low=0.01, high=100)
+    rollout_steps: int = setting(0, "steps of policy rollout before the value of a leaf", low=0, high=1e4)
+    rollout_temperature: float = setting(0.75, "temperature of the policy in rollouts", low=0.01, high=100)
+    rollout_top_p: float = setting(0.95, "rollouts draw from the most probable actions up to this", low=0.01, high=1)
 
 
 class BestResponsePlayer(Player):
@@ -249,7 +259,7 @@ class BestResponsePlayer(Player):
         candidates = AgentPolicy(agent, self.config.temperature)
         self.search = SampledBestResponse(
             game, SamePolicy(AgentPolicy(agent)), [(candidates, self.config.candidates)],
-            profiles=self.config.profiles, leaf=Critic(agent), device=device,
+            profiles=self.config.profiles, leaf=leaf_of(agent, agent, self.config, game, device), device=device,
             discount=discount_of(agent),
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
-def branch(words, source, scratch_words, scratch, keep, params, stride, keys, joint, seats, look, obs, rewards,
+def branch(words, source, scratch_words, scratch, keep, params, stride, keys, joint, seats, look, obs, acts, rewards,
            terminated, truncated):
     """Play joint[n] from state source[n]; observe for seats[n] if ``look``; leave the states in scratch if ``keep``."""
     for n in range(len(source)):
@@ -59,6 +59,7 @@ def branch(words, source, scratch_words, scratch, keep, params, stride, keys, jo
         truncated[n] = cut
         if look and not ended:
             rule_observe(state, one, seats[n], obs[n])
+        acts[n] = not ended{acting}
 '''
 
 
@@ -95,6 +96,7 @@ class Branches(NamedTuple):
         obs: what the asked seat sees next, [N, ...] or a dict of those (stale where the game is over); None if not
             asked for.
         states: the next states, a structured array [N] on the host; None if not asked for. Valid until the next call.
+        acts: whether the asked seat has a decision next, bool [N]; False where the game is over.
     """
 
     reward: Tensor
@@ -102,6 +104,7 @@ class Branches(NamedTuple):
     truncated: Tensor
     obs: Any
     states: NDArray[Any] | None
+    acts: Tensor
 
 
 class Transitions:
@@ -201,17 +204,19 @@ class Transitions:
         layout = game.observation
         obs = np.zeros((count if look else 1, *layout.shape), layout.dtype)
         rewards = np.zeros((count, game.seats), np.float32)
-        ended, cut = np.zeros(count, bool), np.zeros(count, bool)
+        ended, cut, acts = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, bool)
         scratch = np.zeros(count, game.state_dtype) if keep else self._scratch
         self._kernel.branch(
             _words(table.states), source.cpu().numpy(), _words(scratch), as_records(scratch), keep,
             as_records(table.params), int(len(table.params) > 1), keys,
             np.ascontiguousarray(joint.cpu().numpy(), dtype=game.action.dtype), seats.cpu().numpy(), look,
-            as_records(obs), rewards, ended, cut,
+            as_records(obs), acts, rewards, ended, cut,
         )  # fmt: skip
-        reward, terminated, truncated = (torch.from_numpy(part).to(self.device) for part in (rewards, ended, cut))
+        reward, terminated, truncated, acting = (
+            torch.from_numpy(part).to(self.device) for part in (rewards, ended, cut, acts)
+        )
         seen = _tensors(obs, game, self.device) if look else None
-        return Branches(reward, terminated, truncated, seen, scratch if keep else None)
+        return Branches(reward, terminated, truncated, seen, scratch if keep else None, acting)
 
 
 def _states(batch: GameBatch) -> NDArray[Any]:
@@ -233,10 +238,13 @@ def _tensors(obs: NDArray[Any], game: Game, device: torch.device) -> Any:
 
 def _kernel(game: Game) -> ModuleType:
     rules = {"rule_step": game.step, "rule_observe": game.observe}
+    if game.acts is not None:
+        rules["rule_acts"] = game.acts
     lines = [
         f"from {python_function(function).__module__} import {python_function(function).__qualname__} as {name}"
         for name, function in rules.items()
         if importable(function)
     ]
-    text = _TEXT.format(name=game.name, seats=game.seats, imports="\n".join(lines))
+    acting = "" if game.acts is None else " and rule_acts(state, one, seats[n])"
+    text = _TEXT.format(name=game.name, seats=game.seats, imports="\n".join(lines), acting=acting)
     return load_generated(f"{game.name}_branch", text, rules)

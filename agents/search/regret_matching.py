@@ -4,17 +4,18 @@ A pure choice by the best mean, as in UCT, does not converge where equilibria ar
 Mas-Colell 2000). Known rules give the payoffs of all own actions against what the others were sampled to play, so that
 no payoff has to be estimated; each play t of the node
 
-1. samples every seat's action from its mixture;
+1. adds every seat's mixture to its average with weight t, and samples its action from the mixture;
 2. adds to each seat's regret of every own action a: u(a, others) - u(mixture, others), and cuts it at 0 ("plus",
    Tammelin 2014);
-3. makes the next mixture proportional to the regrets, and adds it to the average with weight t.
+3. makes the next mixture proportional to the regrets: equations (1) to (3) of
+   :mod:`~mlbits.agents.best_response.regret`, with q(a) = u(a, others).
 
 The average is what is played. Decoupled UCT (Browne et al. 2012) is what many programs do: each seat chooses by
 upper confidence bounds of its own actions alone, and plays by visits. On biased rock-paper-scissors it stays as
 exploitable as uniform play; in the Prisoner's Dilemma both seats explore in step, and cooperate.
 
 Payoffs are of the position after the joint action: the transition's rewards, and a leaf's value where the game goes on.
-All joint actions of a node are stepped in one call of the compiled rules.
+All joint actions of a node are stepped in one call of the compiled rules, for each seat and draw of chance.
 
 Example:
     >>> import numpy as np
@@ -35,8 +36,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Positions
-from mlbits.agents.best_response.leaves import Leaf, NoValue
+from mlbits.agents.best_response.leaves import Leaf, NoValue, values_after
 from mlbits.agents.best_response.policies import random_keys
+from mlbits.agents.best_response.regret import regret_step
 from mlbits.agents.best_response.transitions import Table, Transitions
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
@@ -52,6 +54,7 @@ class NodeConfig:
 
     plays: int = setting(1000, "plays of the node", low=1, high=1e9)
     method: Literal["regret_matching", "uct"] = setting("regret_matching", "how seats choose: RM+, or decoupled UCT")
+    draws: int = setting(4, "draws of chance that payoffs are the means of", low=1, high=1e6)
     exploration: float = setting(1.41, "weight of UCT's confidence bound", low=0, high=1e6)
 
 
@@ -95,8 +98,10 @@ def _regret_matching(payoffs: Any, counts: Any, plays: Any, exploration: Any, se
     seats, most = total.shape
     regret, mixture = np.zeros((seats, most)), np.zeros((seats, most))
     joint, stride = np.zeros(seats, np.int64), _strides(counts)
+    q, valid = np.zeros(most), np.zeros((seats, most), np.bool_)
     for seat in range(seats):
         mixture[seat, : counts[seat]] = 1.0 / counts[seat]
+        valid[seat, : counts[seat]] = True
     drawn = np.uint64(0)
     for t in range(1, plays + 1):
         cell = 0
@@ -111,16 +116,10 @@ def _regret_matching(payoffs: Any, counts: Any, plays: Any, exploration: Any, se
             cell += action * stride[seat]
         for seat in range(seats):
             own = cell - joint[seat] * stride[seat]
-            mean = 0.0
             for a in range(counts[seat]):
                 total[seat, a] += t * mixture[seat, a]
-                mean += mixture[seat, a] * payoffs[seat, own + a * stride[seat]]
-            left = 0.0
-            for a in range(counts[seat]):
-                regret[seat, a] = max(0.0, regret[seat, a] + payoffs[seat, own + a * stride[seat]] - mean)
-                left += regret[seat, a]
-            for a in range(counts[seat]):
-                mixture[seat, a] = regret[seat, a] / left if left > 0 else 1.0 / counts[seat]
+                q[a] = payoffs[seat, own + a * stride[seat]]
+            regret_step(regret[seat], mixture[seat], q, valid[seat])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -187,47 +186,36 @@ class NodeSearch:
     def payoffs(self, table: Table, position: int, generator: torch.Generator) -> tuple[NDArray[np.float64], list[Any]]:
         """Payoffs of all legal joint actions in one position, and the legal actions of each seat.
 
-        Chance is one draw for all joint actions.
+        A seat that passes has one action, 0. Chance is ``config.draws`` draws, the same for all joint actions, and the
+        payoffs are their means.
 
         Raises:
             AgentError: for more than 2**20 joint actions.
         """
-        seats, size = self.game.seats, self.game.action.nvec[0]
-        every = np.arange(size)
-        legal = [every if table.mask is None else table.mask[position, seat].nonzero()[:, 0].cpu().numpy()
-                 for seat in range(seats)]  # fmt: skip
+        seats, acts = self.game.seats, table.acts[position].tolist()
+        legal = [self._legal(table, position, seat) if acts[seat] else np.zeros(1, np.int64) for seat in range(seats)]
         counts = [len(actions) for actions in legal]
         total = math.prod(counts)
         if total > MAX_JOINT:
             raise AgentError(f"{self.game.name}: got {total} joint actions; wanted at most {MAX_JOINT}")
         places = np.unravel_index(np.arange(total), counts)
-        joint = np.stack([actions[place] for actions, place in zip(legal, places, strict=True)], -1)
-        key = random_keys(1, generator)
-        found = np.empty((seats, total))
-        for seat in range(seats):
-            source, viewer = torch.full((total,), position), torch.full((total,), seat)
-            after = self.transitions(
-                table, source, torch.from_numpy(joint), viewer, np.repeat(key, total), look=self.leaf.looks,
-                keep=self.leaf.keeps,
-            )  # fmt: skip
-            value = after.reward[:, seat].double()
-            going = (~after.terminated).nonzero().squeeze(1)
-            if (self.leaf.looks or self.leaf.keeps) and len(going):
-                value[going] += self.discount * self._rest(after, going, viewer, table, position, generator)
-            found[seat] = value.cpu().numpy()
+        joint = torch.from_numpy(np.stack([part[place] for part, place in zip(legal, places, strict=True)], -1))
+        source = torch.full((total,), position)
+        found = np.zeros((seats, total))
+        for key in random_keys(self.config.draws, generator):
+            for seat in range(seats):
+                value = values_after(
+                    self.transitions, self.leaf, self.discount, table, source, joint, torch.full((total,), seat),
+                    np.full(total, key), generator,
+                )  # fmt: skip
+                found[seat] += value.cpu().numpy() / self.config.draws
         return found.reshape(seats, *counts), legal
 
-    def _rest(
-        self, after: Any, going: Tensor, viewer: Tensor, table: Table, position: int, generator: torch.Generator
-    ) -> Tensor:
-        obs = after.obs
-        if self.leaf.looks:
-            obs = {name: part[going] for name, part in obs.items()} if isinstance(obs, dict) else obs[going]
-        states = None if after.states is None else after.states[going.cpu().numpy()]
-        params = table.params if len(table.params) == 1 else table.params[np.full(len(going), position)]
-        return self.leaf(
-            obs, viewer.to(going.device)[going], states, params, after.truncated[going], generator
-        ).double()
+    def _legal(self, table: Table, position: int, seat: int) -> NDArray[np.int64]:
+        """The legal actions of a seat that acts."""
+        if table.mask is None:
+            return np.arange(self.game.action.nvec[0])
+        return np.asarray(table.mask[position, seat].nonzero()[:, 0].cpu().numpy())
 
     def mixtures(self, table: Table, generator: torch.Generator) -> Tensor:
         """What every seat plays, probabilities [M, P, A]."""

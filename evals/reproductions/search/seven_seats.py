@@ -1,4 +1,6 @@
-"""One round of best-response policy iteration on seven-seat Diplomacy, measured, with an estimate for one GPU."""
+"""Seven-seat Diplomacy: one round of best-response policy iteration, measured, with an estimate for one GPU; and games
+of a trained agent against six greedy bots.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlbits.agents.agent import Agent
 from mlbits.agents.best_response.learner import SearchLearner
 from mlbits.agents.best_response.transitions import Transitions
+from mlbits.agents.registry import make_bot
+from mlbits.envs.registry import make_game
+from mlbits.evals.head_to_head import play_against
 from mlbits.evals.reproductions.reproduction import print_table
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
@@ -66,6 +72,32 @@ def measure_round(seconds: float, seed: int, samples: int = 16) -> dict[str, Any
         width=110,
     )  # fmt: skip
     print(found["estimate"])
+    return found
+
+
+def against_greedy(agent: Agent, games: int, seed: int, last_year: int | None = None) -> dict[str, Any]:
+    """An agent in one seat, each in turn, against six greedy bots; wanted is more than a seventh of the centres.
+
+    Args:
+        agent: acts or plans on the standard board.
+        games: number of games.
+        seed: of the games.
+        last_year: after which games end; None is the board's own.
+
+    Returns:
+        "games", "centers" (mean fraction of the supply centres at the end of a game, 1 for a win), "low" and "high"
+        (its 95% interval), "wanted" (1/7), and "met": whether the whole interval is above that.
+    """
+    settings: dict[str, Any] = {"scoring": "centers"} | ({} if last_year is None else {"last_year": last_year})
+    game = make_game(ENV, **settings)
+    bot = make_bot("diplomacy-greedy", game.observation_space, game.action_space, device="cpu", game=game)
+    played = play_against(agent, bot, ENV, games, seed=seed, settings=settings, greedy=False)
+    low, high = played["return_interval"]
+    found = {"games": games, "centers": played["return_mean"], "low": low, "high": high, "wanted": 1 / game.seats,
+             "met": bool(low > 1 / game.seats)}  # fmt: skip
+    print_table(
+        f"{ENV}: one seat against six greedy bots, fraction of the centres", list(found), [list(found.values())]
+    )
     return found
 
 

@@ -12,16 +12,16 @@ from mlbits.agents.agent import AgentError
 from mlbits.agents.best_response.equilibrium import (
     EquilibriumPlayer,
     EquilibriumSearch,
-    SearchConfig,
-    match,
-    solve,
+    EquilibriumSearchConfig,
 )
 from mlbits.agents.best_response.leaves import Critic
 from mlbits.agents.best_response.policies import AgentPolicy, Uniform
+from mlbits.agents.best_response.regret import against, match, solve
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.evals.game_theory.nash_conv import exploitability
 from mlbits.selfplay.lineup import decide
 from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.runs.saved_agents import load_agent
 from mlbits.selfplay.session import open_session
 
 MATRIX, MINI = "mlbits/MatrixGame-v0", "mlbits/DiplomacyMini-v0"
@@ -108,7 +108,7 @@ def test_it_starts_from_a_trained_agent(tmp_path):
     from mlbits.selfplay.training import train
 
     run = {"num_envs": 8, "total_steps": 64, "device": "cpu", "eval_every": 0, "video": False}
-    settings = {"num_steps": 4, "hidden": (16,)}
+    settings = {"num_steps": 4, "hidden": (16,), "discount": 1.0}
     trained = resolve("ppo", MATRIX, preset="none", run=run, agent_settings=settings)
     folder, _ = train(trained, tmp_path / "run", console=False)
     play = session("ibr", MATRIX, start=str(folder))
@@ -117,9 +117,38 @@ def test_it_starts_from_a_trained_agent(tmp_path):
     fresh = session("ibr", MATRIX).learner.core.network.state_dict()
     assert any(not torch.equal(theirs[key], fresh[key]) for key in fresh)
     assert play.learner.searching
+    scaled = session("ibr", MATRIX, start=str(folder), discount=0.9)
+    with pytest.raises(AgentError, match=r"start: .* discount = 1 .* wanted discount = 0\.9"):
+        scaled.learner.begin()
     wide = session("ibr", MATRIX, start=str(folder), hidden=(8,))
     with pytest.raises(AgentError, match=r"start: .* has another network than hidden"):
         wide.learner.begin()
+
+
+@pytest.mark.parametrize("name", ["ppo", "trpo"])
+def test_values_of_scaled_rewards_are_in_the_rewards_own_unit_and_no_start(name, tmp_path):
+    from mlbits.selfplay.training import train
+
+    run = {"num_envs": 8, "total_steps": 64, "device": "cpu", "eval_every": 0, "video": False}
+    settings = {"num_steps": 4, "hidden": (16,), "discount": 1.0, "normalize_reward": True}
+    made = resolve(name, MATRIX, preset="none", run=run, agent_settings=settings)
+    folder, _ = train(made, tmp_path / "run", console=False)
+    agent = load_agent(folder, "cpu")[0]
+    assert abs(agent.reward_scale.unit - 1) > 0.01
+    obs = torch.tensor([0, 1])
+    assert torch.allclose(agent.state_values(obs), agent.policy_and_value(obs, None)[1])
+    with pytest.raises(AgentError, match=r"start: .* normalize_reward = True; wanted .* not normalized"):
+        session("ibr", MATRIX, start=str(folder)).learner.begin()
+
+
+def test_imitation_draws_by_the_runs_seed(monkeypatch):
+    from mlbits.agents.best_response import imitation
+
+    seeds = []
+    monkeypatch.setattr(imitation, "imitate", lambda core, game, config, generator: seeds.append(generator))
+    for seed in (1, 2):
+        session("ibr", MATRIX, games="some", seed=seed).learner.begin()
+    assert seeds[0].initial_seed() != seeds[1].initial_seed()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +165,8 @@ def test_regret_matching_finds_the_equilibrium_of_a_table():
     table = torch.tensor(BIASED, dtype=torch.float64)
     payoffs = torch.stack([table, -table]).expand(2, 2, 3, 3)
     valid = torch.ones(2, 2, 3, dtype=torch.bool)
-    _, average, value = solve(payoffs, valid, 500)
+    _, average = solve(payoffs, valid, 500)
+    value = (average * against(payoffs, average)).sum(2)
     assert exploitability(payoffs[0].numpy(), list(average[0].numpy())) < 0.01
     assert average[0, 0].tolist() == pytest.approx([0.0625, 0.625, 0.3125], abs=0.03)
     assert value.abs().max() < 0.01
@@ -154,8 +184,8 @@ def test_the_search_is_near_the_equilibrium_of_a_game(seats):
         payoffs = np.zeros((3, 3, 3, 3))
         payoffs[0], payoffs[1], payoffs[2, :, :, 2] = two[:, :, None], -two[:, :, None], 1
     game = make_game(MATRIX, payoffs=payoffs.tolist())
-    config = SearchConfig(iterations=400, samples=30, candidates=3, plays="average")
-    search = EquilibriumSearch(game, [Uniform(game)], None, config)
+    config = EquilibriumSearchConfig(iterations=400, samples=30, candidates=3, plays="average")
+    search = EquilibriumSearch(game, Uniform(game), None, config)
     batch = make_batch(MATRIX, 4, payoffs=payoffs.tolist())
     found = search(search.sampled.transitions.look(batch.copies.states.copy(), game.params), draw(0))
     for m in range(4):
@@ -171,7 +201,8 @@ def test_the_search_is_near_the_equilibrium_of_a_game(seats):
 def test_candidates_are_the_most_frequent_and_as_many_as_the_units_allow():
     game = make_game(MINI)
     batch = make_batch(MINI, 3, seed=2)
-    search = EquilibriumSearch(game, [Uniform(game)], None, SearchConfig(samples=40, candidates=12, per_unit=2))
+    config = EquilibriumSearchConfig(samples=40, candidates=12, per_unit=2)
+    search = EquilibriumSearch(game, Uniform(game), None, config)
     table = search.sampled.transitions.look(batch.copies.states.copy(), game.params)
     candidates, valid = search.candidates(table, draw(0))
     units = (table.obs["slots"] > 0).sum(2)
@@ -183,7 +214,7 @@ def test_candidates_are_the_most_frequent_and_as_many_as_the_units_allow():
             return (torch.arange(count) % 5 == 0).long().expand(len(obs), count)
 
     matrix = make_game(MATRIX)
-    search = EquilibriumSearch(matrix, [Mostly()], None, SearchConfig(samples=10, candidates=1))
+    search = EquilibriumSearch(matrix, Mostly(), None, EquilibriumSearchConfig(samples=10, candidates=1))
     batch = make_batch(MATRIX, 1)
     chosen, _ = search.candidates(search.sampled.transitions.look(batch.copies.states.copy(), matrix.params), draw(0))
     assert chosen.flatten().tolist() == [0, 0]
@@ -192,7 +223,7 @@ def test_candidates_are_the_most_frequent_and_as_many_as_the_units_allow():
 def test_any_trained_agent_plays_by_equilibrium_search():
     batch = make_batch(MINI, 3, seed=1, illegal="error")
     agent = PPO(PPOConfig(hidden=(8,)), batch.game.observation_space, batch.game.action_space)
-    config = SearchConfig(iterations=2, samples=4, candidates=3, rollout_steps=1)
+    config = EquilibriumSearchConfig(iterations=2, samples=4, candidates=3, rollout_steps=1)
     player = EquilibriumPlayer(agent, batch.game, config)
     obs = {name: value.flatten(0, 1) for name, value in batch.obs.items()}
     for greedy in (False, True):
@@ -212,4 +243,4 @@ def test_planning_agents_need_a_game_of_ours():
         with pytest.raises(AgentError, match="plans by a game's rules"):
             entry.make(entry.config_class()(), *spaces, seed=0, device="cpu")
     with pytest.raises(AgentError, match="Bandit: got one seat"):
-        EquilibriumSearch(make_game("mlbits/Bandit-v0"), [AgentPolicy(None)], Critic(PPO), SearchConfig())
+        EquilibriumSearch(make_game("mlbits/Bandit-v0"), AgentPolicy(None), Critic(PPO), EquilibriumSearchConfig())

@@ -1,14 +1,16 @@
 """Sampled best response: Blotto's reference values, exact values by the payoff table, no leak between copies."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlbits import make_batch, make_game
 from mlbits.agents.agent import AgentError
-from mlbits.agents.best_response.leaves import Critic, Rollout
+from mlbits.agents.best_response.leaves import Critic, Rollout, leaf_of
 from mlbits.agents.best_response.policies import AgentPolicy, OneOfThePast, SamePolicy, Uniform, draw_all
 from mlbits.agents.best_response.sampled_best_response import (
     BestResponseConfig,
@@ -163,6 +165,58 @@ def test_equal_candidates_are_evaluated_once_and_ties_are_random():
     counts = torch.bincount(choose(q, draw(0)), minlength=4)
     assert counts[2] == 0
     assert all(900 < counts[k] < 1100 for k in (0, 1, 3))
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        parts = found if isinstance(found, (tuple, list)) else (found,)
+        self.most = max([self.most, *(part.numel() for part in parts if isinstance(part, torch.Tensor))])
+        return found
+
+
+def test_equal_candidates_are_found_in_memory_in_proportion_to_their_number():
+    candidates = torch.randint(0, 3, (4, 2, 500, 3), generator=draw(0))
+    with Largest() as largest:
+        found = first_equal(candidates)
+    assert largest.most <= candidates.numel()
+    same = (candidates.unsqueeze(3) == candidates.unsqueeze(2)).all(-1)
+    assert torch.equal(found, same.to(torch.uint8).argmax(3))
+    one = torch.randint(0, 9, (3, 2, 40), generator=draw(0))
+    assert torch.equal(first_equal(one), (one.unsqueeze(3) == one.unsqueeze(2)).to(torch.uint8).argmax(3))
+
+
+class Stones:
+    """A critic that counts the stones on a board of tic-tac-toe; its policy is uniform."""
+
+    def __init__(self, game, discount):
+        self.uniform, self.config = Uniform(game), SimpleNamespace(discount=discount)
+
+    def act(self, obs, mask, generator, greedy=False):
+        return SimpleNamespace(action=self.uniform.draw(obs, mask, 1, generator)[:, 0])
+
+    def state_values(self, obs):
+        return obs.flatten(1)[:, :].abs().sum(1).float()
+
+
+def test_a_leaf_is_valued_where_the_seat_decides_again():
+    game = make_game("mlbits/TicTacToe-v0")
+    settings = SimpleNamespace(rollout_steps=0, rollout_temperature=1.0, rollout_top_p=1.0)
+    critic = Stones(game, 0.5)
+    leaf = leaf_of(critic, critic, settings, game, "cpu")
+    search = uniform_search(game, 1, 9, leaf=leaf, discount=0.5)
+    table = table_of(search, "mlbits/TicTacToe-v0", 4)
+    assert table.acts.tolist() == [[True, False]] * 4
+    first = critic.state_values(table.obs[:, 0])
+    q = search(table, draw(0)).q[:, 0]
+    after = table_of(search, "mlbits/TicTacToe-v0", 4, steps=2)
+    wanted = 0.25 * critic.state_values(after.obs[:, 0])  # two moves later, and not after one
+    assert not torch.equal(first, 4 * wanted)
+    assert torch.allclose(q, wanted.double()[:, None].expand(4, 9))
 
 
 def test_past_rounds_are_coherent_over_seats():

@@ -71,6 +71,28 @@ def test_it_looks_beyond_the_move_by_a_leaf():
     assert payoffs[0] == pytest.approx(np.array([[3, 0], [5, 1]]) + 2 * 2.25, abs=0.5)
 
 
+def test_payoffs_are_means_over_draws_of_chance():
+    settings = {"kind": "bernoulli", "means": (0.5, 0.5)}
+    game, batch = make_game("mlbits/Bandit-v0", **settings), make_batch("mlbits/Bandit-v0", 1, **settings)
+    search = NodeSearch(game, config=NodeConfig(draws=400))
+    payoffs, _ = search.payoffs(search.transitions.look(batch.copies.states.copy(), game.params), 0, drawn(0))
+    assert payoffs[0] == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_seat_that_passes_has_one_action(masked):
+    game, batch = make_game("mlbits/TicTacToe-v0"), make_batch("mlbits/TicTacToe-v0", 1)
+    search = NodeSearch(game, Rollout(game, Uniform(game), 10))
+    table = search.transitions.look(batch.copies.states.copy(), game.params)
+    payoffs, legal = search.payoffs(table if masked else table._replace(mask=None), 0, drawn(0))
+    assert payoffs.shape == (2, 9, 1)
+    assert [len(actions) for actions in legal] == [9, 1]
+
+
+def drawn(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_it_plays_goofspiel_legally():
     batch = make_batch("mlbits/Goofspiel-v0", 3, seed=1, illegal="error", cards=4)
     search = NodeSearch(batch.game, Rollout(batch.game, Uniform(batch.game), 10), NodeConfig(plays=50))
