@@ -10,8 +10,8 @@ A finished game's result is exact. It is backed up as an outcome (a win, a draw,
 the averages: a node with a winning edge is won, one with only losing edges is lost (Winands, Björnsson and Saito,
 "Monte-Carlo tree search solver", 2008; here with draws and distances). Known outcomes replace averages wherever a value
 is read, and a tree whose root is decided is left alone. A simulation that would follow a decided edge follows an open
-one instead; so that averages do not suffer from the search for something better than a known draw, a seat's average below
-that is passed on as the draw.
+one instead; so that averages do not suffer from the search for something better than a known draw, a seat's average
+below that is passed on as the draw.
 """
 
 from __future__ import annotations
