@@ -139,7 +139,14 @@ def test_a_batch_on_the_way_goes_on_with_the_weights_of_now():
     assert torch.equal(other.policy_and_value(obs, mask)[0], after[0])
 
 
-@pytest.mark.parametrize("env", ["mlbits/GridWorld-v0", "mlbits/CartPole-v0", "mlbits/Knapsack-v0"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        "mlbits/GridWorld-v0",
+        pytest.param("mlbits/CartPole-v0", marks=pytest.mark.slow),
+        pytest.param("mlbits/Knapsack-v0", marks=pytest.mark.slow),
+    ],
+)
 def test_other_observations_of_one_seat_are_taken(env):
     agent, batch = make(env), mlbits.make_batch(env, 3, seed=0)
     for seed in range(3):

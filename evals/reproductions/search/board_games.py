@@ -23,7 +23,7 @@ def reproduce(
     """Train with the shipped presets, then play.
 
     Args:
-        quick: half a minute a game, and only that everything runs.
+        quick: seconds a game, and only that everything runs.
         seeds: number of runs a game.
         minutes: minutes of training on two cores; a run takes twice as many of CPU time.
         games: games against the yardstick.
@@ -36,8 +36,8 @@ def reproduce(
     rows = []
     for env, size in SIZES.items():
         for seed in range(1 if quick else seeds):
-            with trained(env, seed, 0.25 if quick else minutes, out, "--env.size", str(size)) as folder:
-                played = against_yardstick(folder, 4 if quick else games)
+            with trained(env, seed, 0.1 if quick else minutes, out, "--env.size", str(size)) as folder:
+                played = against_yardstick(folder, 2 if quick else games)
                 kept = {name: played[name] for name in ("won", "won_interval", "tied", "lost")}
                 rows.append({"env": env, "seed": seed, **kept, "opening": opening(load_agent(folder)[0], env, size)})
     print_table(

@@ -151,6 +151,7 @@ def test_imitation_draws_by_the_runs_seed(monkeypatch):
     assert seeds[0].initial_seed() != seeds[1].initial_seed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_plays_and_learns_a_board_of_orders(name):
     small = {"profiles": 2, "num_candidates": 2} if name != "equilibrium" else {"iterations": 2, "samples": 4}

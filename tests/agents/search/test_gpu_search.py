@@ -27,7 +27,10 @@ def simulated(tmp_path_factory):
         return dict(found)
 
 
-@pytest.mark.parametrize("name", ["worked gumbel", "worked puct", "gumbel", "puct", "random games"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("worked puct", "gumbel", "puct", "random games")]
+
+
+@pytest.mark.parametrize("name", ["worked gumbel", *SLOW])
 def test_the_simulated_gpu_grows_the_cpu_s_trees(name, simulated):
     """Also in a tree that was kept, with noise, with solved positions and a finished game."""
     want = results(name, "cpu")
@@ -53,6 +56,7 @@ def test_nothing_waits_for_the_gpu_while_trees_grow(simulations, simulated):
     assert counts["waits"] == []
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_hopper_gpu():
     game = mlbits.make_game("mlbits/TicTacToe-v0")
     for ptx in compile_to_ptx(game, "gumbel", ["begin", "advance"]):

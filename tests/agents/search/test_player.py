@@ -49,12 +49,14 @@ def test_an_actor_critics_logits_and_values_are_those_of_its_play(name):
 
 
 def test_values_are_in_the_rewards_own_unit():
-    """Rewards divided by their standard deviation of 4 in training: the search needs four times the critic's values."""
+    """Rewards divided by their standard deviation of 4 in training: all values are four times the network's."""
     for name in ("ppo", "trpo"):
         agent, _ = made(name, normalize_reward=True)
         agent.reward_scale.count, agent.reward_scale.m2 = 10.0, 160.0
         _, obs, mask = position(TTT)
-        assert torch.allclose(agent.policy_and_value(obs, mask)[1], 4 * agent.state_values(obs))
+        inner = agent.core.network.value(agent.core.prepare(obs)).detach()
+        assert torch.allclose(agent.policy_and_value(obs, mask)[1], 4 * inner, atol=1e-6)
+        assert torch.allclose(agent.state_values(obs), 4 * inner, atol=1e-6)
 
 
 def test_q_learnings_best_action_is_its_policy_and_its_q_the_value():

@@ -107,7 +107,7 @@ def connect_four(moves):
     return batch.game, batch.state()
 
 
-@pytest.mark.parametrize("method", ["gumbel", "puct"])
+@pytest.mark.parametrize("method", ["gumbel", pytest.param("puct", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("moves", "outcome", "plays"),
     [

@@ -1,6 +1,7 @@
 """Benchmarks of boards and search: what is counted is what is done."""
 
 import numpy as np
+import pytest
 
 import mlbits
 from mlbits.agents.search.search import TreeSearch
@@ -37,6 +38,7 @@ def test_drawn_actions_are_legal_and_uniform():
     assert (actions[:, 1] == 0).all()
 
 
+@pytest.mark.slow
 def test_every_counted_step_and_simulation_is_made(monkeypatch):
     made = {"steps": 0, "simulations": 0}
     step, run = Copies.step, TreeSearch.run
