@@ -142,7 +142,7 @@ def reproduce(quick: bool = False, *, seeds: int = 3, minutes: float = 60.0, out
     """Train with the shipped preset, then measure.
 
     Args:
-        quick: one seed, 36 seconds on one core, 6 games, and the quick targets, which only show whether it learns at all.
+        quick: one seed, 36 seconds on one core, 6 games, and targets that only show whether it learns at all.
         seeds: number of runs.
         minutes: minutes of training on two cores; the run takes twice as many of CPU time.
         out: a folder for the runs, which are kept and resumed; None makes a temporary one.
