@@ -78,7 +78,7 @@ class Table:
         return Game(
             name="Table", seats=2, state_fields=[("node", "i4")], params=make_params(fields, values, horizon),
             observation_space=spaces.Discrete(NODES), action_space=spaces.Discrete(3), reset=reset, step=step,
-            observe=observe, legal=legal, acts=acts, text=str, draw=lambda state, params: np.zeros((1, 1, 3)),
+            observe=observe, legal=legal, acts=acts, text=str, draw=lambda state, params: np.zeros((8, 8, 3), np.uint8),
         )  # fmt: skip
 
     def value(self, n: int = 0) -> float:
@@ -183,7 +183,7 @@ def node_game() -> Game:
     return Game(
         name="WorkedNode", seats=1, state_fields=[("node", "i4")], params=make_params([], {}),
         observation_space=spaces.Discrete(1), action_space=spaces.Discrete(4), reset=node_reset, step=node_step,
-        observe=node_observe, legal=node_legal, text=str, draw=lambda state, params: np.zeros((1, 1, 3)),
+        observe=node_observe, legal=node_legal, text=str, draw=lambda state, params: np.zeros((8, 8, 3), np.uint8),
     )  # fmt: skip
 
 

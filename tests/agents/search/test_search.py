@@ -246,7 +246,7 @@ def wide(width):
         name="Wide", seats=2, state_fields=[("heap", "i4"), ("turn", "i4")],
         params=make_params([("width", "i4")], {"width": width}), observation_space=spaces.Discrete(1009),
         action_space=spaces.Discrete(WIDE), reset=wide_reset, step=wide_step, observe=wide_observe, legal=wide_legal,
-        acts=wide_acts, text=str, draw=lambda state, params: np.zeros((1, 1, 3)),
+        acts=wide_acts, text=str, draw=lambda state, params: np.zeros((8, 8, 3), np.uint8),
     )  # fmt: skip
 
 
