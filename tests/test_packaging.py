@@ -100,7 +100,7 @@ WITHIN_AGENTS = {
     "memory": {"agent", "maths"},
     "networks": {"agent", "kernels", "maths"},
     "planning": {"agent"},
-    "search": {"agent", "best_response"},
+    "search": {"agent", "best_response", "players"},
     "bots": {"agent", "maths", "search"},
     "sb3": {"agent", "maths"},
 }

@@ -36,11 +36,11 @@ from torch import Tensor
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions
 from mlbits.agents.best_response.learner import Chosen, SearchLearner, SearchLearnerConfig
 from mlbits.agents.best_response.leaves import Leaf, discount_of, leaf_of
-from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import AgentPolicy, Policy, SamePolicy, draw_all
 from mlbits.agents.best_response.regret import against, match, solve, step
 from mlbits.agents.best_response.sampled_best_response import SampledBestResponse, first_equal
 from mlbits.agents.best_response.transitions import Table
+from mlbits.agents.players import Player
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
 

@@ -30,12 +30,12 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.best_response.leaves import discount_of
-from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import AgentPolicy
 from mlbits.agents.best_response.transitions import Table, Transitions
 from mlbits.agents.memory.outcomes import OutcomeReplay, Outcomes
 from mlbits.agents.networks.actor_critic import ActorCriticCore
 from mlbits.agents.networks.orders import OrderDistribution
+from mlbits.agents.players import Player
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
 from mlbits.envs.origins import import_name

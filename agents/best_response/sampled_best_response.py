@@ -42,7 +42,6 @@ from torch import Tensor
 
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions
 from mlbits.agents.best_response.leaves import Leaf, NoValue, discount_of, leaf_of, values_after
-from mlbits.agents.best_response.players import Player
 from mlbits.agents.best_response.policies import (
     AgentPolicy,
     Policy,
@@ -52,6 +51,7 @@ from mlbits.agents.best_response.policies import (
     random_keys,
 )
 from mlbits.agents.best_response.transitions import Table, Transitions
+from mlbits.agents.players import Player
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
 

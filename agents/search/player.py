@@ -28,28 +28,17 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions
+from mlbits.agents.players import Player
 from mlbits.agents.search.search import Found, SearchConfig, TreeSearch
 from mlbits.envs.core.game import Game
 
 _TREES_AT_ONCE = 1024
 
 
-class NetworkPlayer:
-    """An agent's network alone: it plays without looking ahead, whatever the agent itself does.
+class NetworkPlayer(Player):
+    """An agent's network alone: it plays without looking ahead, whatever the agent itself does."""
 
-    Args:
-        agent: the agent.
-    """
-
-    experience = None
-
-    def __init__(self, agent: Any) -> None:
-        self.agent = agent
-
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose actions for N rows by the network."""
-        decision: Decision = self.agent.act(obs, legal_mask, generator, greedy=greedy)
-        return decision
+    agent: Any
 
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
         """The network's policy, float64 [N, A]."""
@@ -60,23 +49,6 @@ class NetworkPlayer:
         """Logits [N, A] and values [N]."""
         found: tuple[Tensor, Tensor] = self.agent.policy_and_value(obs, legal_mask)
         return found
-
-    def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """Always raises: a player does not learn.
-
-        Raises:
-            AgentError: always.
-        """
-        raise AgentError(f"{type(self).__name__}: does not learn; wanted the agent itself")
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The agent's state."""
-        state: dict[str, Tensor] = self.agent.state_dict()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the agent's state."""
-        self.agent.load_state_dict(state)
 
 
 class SearchPlayer(NetworkPlayer):

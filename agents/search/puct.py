@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.search.trees import LOSS, edge_value
+from mlbits.agents.search.trees import LOSS, conclude, edge_value
 from mlbits.envs.core.rules import rule
+
+__all__ = ["choose", "conclude"]
 
 
 @rule(inline=False)
@@ -50,26 +52,5 @@ def choose(
         if edge.visits > 0:
             want += (edge_value(edge) - low) / span
         if edge.outcome != LOSS and want > best:
-            best, chosen = want, e
-    return chosen
-
-
-@rule(inline=False)
-def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, noise: Any, policy: Any) -> Any:
-    """Write the fractions of visits of the root's actions to ``policy`` [A]; returns the edge to play.
-
-    It is the most visited one that is not known to lose; the first of equals. Without visits, the likeliest.
-    """
-    root = nodes[b, 0]
-    visits = 0
-    for e in range(root.first, root.first + root.count):
-        visits += edges[b, e].visits
-    best: Any = -math.inf
-    chosen: Any = np.int64(root.first)
-    for e in range(root.first, root.first + root.count):
-        edge = edges[b, e]
-        policy[edge.action] = edge.visits / visits if visits > 0 else edge.prior
-        want = np.float64(policy[edge.action]) - (2.0 if edge.outcome == LOSS else 0.0)
-        if want > best:
             best, chosen = want, e
     return chosen

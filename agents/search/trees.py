@@ -220,6 +220,32 @@ def or_draw(nodes: Any, edges: Any, b: Any, e: Any) -> Any:
     return chosen
 
 
+@rule(inline=False)
+def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, noise: Any, policy: Any) -> Any:
+    """What PUCT and UCT conclude: fractions of visits, written to ``policy`` [A]; returns the edge to play.
+
+    It is the most visited one that is not known to lose, of equals the one with the higher value. Without visits, the
+    policy is the priors.
+    """
+    root = nodes[b, 0]
+    visits = 0
+    for e in range(root.first, root.first + root.count):
+        visits += edges[b, e].visits
+    best: Any = -math.inf
+    chosen: Any = np.int64(root.first)
+    for e in range(root.first, root.first + root.count):
+        edge = edges[b, e]
+        policy[edge.action] = edge.visits / visits if visits > 0 else edge.prior
+        want = np.float64(edge.prior) - 1.0
+        if edge.visits > 0:
+            want = edge.visits + edge_value(edge) / 4
+        if edge.outcome == LOSS:
+            want -= 1e9
+        if want > best:
+            best, chosen = want, e
+    return chosen
+
+
 @rule
 def best_known(nodes: Any, edges: Any, b: Any) -> Any:
     """The edge that realises the root's known outcome, the first of equals."""

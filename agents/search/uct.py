@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.search.trees import LOSS, edge_value
+from mlbits.agents.search.trees import LOSS, conclude, edge_value
 from mlbits.envs.core.random import GOLDEN, mix64
 from mlbits.envs.core.rules import rule
+
+__all__ = ["choose", "conclude"]
 
 _S32 = np.uint64(32)
 
@@ -39,25 +41,5 @@ def choose(
         edge = edges[b, e]
         want = edge_value(edge) + settings.c_uct * math.sqrt(log / edge.visits)
         if edge.outcome != LOSS and want > best:
-            best, chosen = want, e
-    return chosen
-
-
-@rule(inline=False)
-def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, noise: Any, policy: Any) -> Any:
-    """Write the fractions of visits of the root's actions to ``policy`` [A]; returns the edge to play."""
-    root = nodes[b, 0]
-    visits = 0
-    for e in range(root.first, root.first + root.count):
-        visits += edges[b, e].visits
-    best: Any = -math.inf
-    chosen: Any = np.int64(root.first)
-    for e in range(root.first, root.first + root.count):
-        edge = edges[b, e]
-        policy[edge.action] = edge.visits / visits if visits > 0 else 1.0 / root.count
-        want = -math.inf if edge.outcome == LOSS else np.float64(edge.visits)
-        if edge.visits > 0:
-            want += edge_value(edge) / 4
-        if want > best:
             best, chosen = want, e
     return chosen

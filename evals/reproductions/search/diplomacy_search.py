@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from mlbits.agents.agent import Agent
 from mlbits.agents.best_response.equilibrium import EquilibriumPlayer, EquilibriumSearchConfig
 from mlbits.agents.best_response.learner import Frozen, SearchLearner
-from mlbits.agents.best_response.players import PolicyOnly, WithoutNoise
+from mlbits.agents.best_response.players import WithoutNoise
+from mlbits.agents.players import Player
 from mlbits.agents.registry import make_bot
 from mlbits.envs.registry import make_game
 from mlbits.evals.head_to_head import play_against
@@ -135,7 +136,7 @@ def reproduce(
 def seven_powers(seconds: float, games: int, seed: int, quick: bool = False) -> dict[str, Any]:
     """FPPI-2 trained on the standard board, by its search, against six greedy bots; see :func:`against_greedy`."""
     agent: Any = train("fppi2", ENV, seconds, seed, quick).agent
-    player = PolicyOnly(agent) if quick else WithoutNoise(agent)
+    player = Player(agent) if quick else WithoutNoise(agent)
     return against_greedy(player, 7 if quick else max(7, games // 3), seed, 1901 if quick else None)
 
 
@@ -195,7 +196,7 @@ def against_opponents(trained: Mapping[str, Trained], env: str, games: int, seed
             if opponent == name:
                 continue
             other = trained[opponent].agent if opponent in trained else _bot(opponent, one)
-            ways: dict[str, tuple[Agent, int]] = {"policy": (PolicyOnly(one.agent), games)}
+            ways: dict[str, tuple[Agent, int]] = {"policy": (Player(one.agent), games)}
             if hasattr(one.agent, "plan"):
                 ways["search"] = (WithoutNoise(one.agent), max(1, games // 3))
             for way, (player, count) in ways.items():
@@ -220,7 +221,7 @@ def search_against_policy(
     """Equilibrium search at play time over each agent's policy and value, against that policy."""
     rows = []
     for name, one in trained.items():
-        agent, session = PolicyOnly(one.agent), one.settings
+        agent, session = Player(one.agent), one.settings
         player = EquilibriumPlayer(one.agent, _game(session), config)
         played = play_against(player, agent, env, max(1, games // 3), seed=seed, greedy=False)
         rows.append({"agent": name, **_figures(played)})
@@ -234,7 +235,7 @@ def population(trained: Mapping[str, Trained], env: str, games: int, seed: int) 
         entries[name] = one.agent
         if hasattr(one.agent, "plan"):
             entries[name] = WithoutNoise(one.agent)
-            entries[f"{name}, policy"] = PolicyOnly(one.agent)
+            entries[f"{name}, policy"] = Player(one.agent)
     first = next(iter(trained.values()))
     entries |= {name: _bot(name, first) for name in ("diplomacy-greedy", "random")}
     a_pair = games_of_pairs(games, len(entries), _game(first.settings).seats, seed)
