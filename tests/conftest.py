@@ -21,9 +21,17 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are deselected by their marks
+def pytest_collection_modifyitems(items):
+    """Chess takes as long to compile as six other games: what is tested of every game is a slow test of chess."""
+    for item in items:
+        if "[" in item.nodeid and "Chess-v0" in item.nodeid:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(optionalhook=True)  # where there is pytest-xdist
 def pytest_xdist_make_scheduler(config, log):
-    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all that is named after Diplomacy.
+    """With ``-n auto --dist loadfile`` a file goes to one worker, and so does all that plays Diplomacy.
 
     Its functions are compiled once a process. The simulated GPU plays all games at once, and stays one file.
     """
@@ -33,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduler(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            diplomacy = "diplomacy" in nodeid.lower() and "test_gpu" not in nodeid
+            diplomacy = ("diplomacy" in nodeid.lower() and "test_gpu" not in nodeid) or "best_response/" in nodeid
             return "diplomacy" if diplomacy else super()._split_scope(nodeid)
 
     return Scheduler(config, log)

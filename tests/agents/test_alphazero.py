@@ -142,7 +142,7 @@ def test_a_batch_on_the_way_goes_on_with_the_weights_of_now():
 @pytest.mark.parametrize(
     "env",
     [
-        "mlbits/GridWorld-v0",
+        pytest.param("mlbits/GridWorld-v0", marks=pytest.mark.slow),
         pytest.param("mlbits/CartPole-v0", marks=pytest.mark.slow),
         pytest.param("mlbits/Knapsack-v0", marks=pytest.mark.slow),
     ],
@@ -171,6 +171,7 @@ def test_other_games_are_refused():
         entry.make(entry.config_class()(), game.observation_space, game.action_space, seed=0, device="cpu")
 
 
+@pytest.mark.slow
 def test_it_learns_which_moves_win_at_once(tmp_path):
     """After some games of self-play, the bare network takes wins in tic-tac-toe that random weights do not."""
     folder, _ = mlbits.train(

@@ -85,6 +85,7 @@ def test_players_are_opened_with_a_search(runs):
         open_guest(runs["q-learning"], TREE, search={"simulations": 9})
 
 
+@pytest.mark.slow
 def test_whoever_searches_enough_cannot_be_exploited(runs):
     """The tree has 27 leaves: 100 simulations prove every position, and the play is perfect."""
     for players in ([runs["ppo"]], [runs["alphazero"]], [runs["reinforce"], runs["alphazero"]]):

@@ -221,6 +221,7 @@ def test_candidates_are_the_most_frequent_and_as_many_as_the_units_allow():
     assert chosen.flatten().tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_any_trained_agent_plays_by_equilibrium_search():
     batch = make_batch(MINI, 3, seed=1, illegal="error")
     agent = PPO(PPOConfig(hidden=(8,)), batch.game.observation_space, batch.game.action_space)

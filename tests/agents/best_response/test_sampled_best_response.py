@@ -94,6 +94,7 @@ def test_it_does_not_foresee_the_real_draws_of_chance():
     assert 0.4 < float(one.mean()) < 0.6
 
 
+@pytest.mark.slow
 def test_transitions_equal_the_steps_of_a_batch():
     batch = make_batch(MINI, 64, seed=3, autoreset="disabled", last_year=1902)
     moves = Transitions(batch.game)

@@ -97,6 +97,7 @@ def test_an_untrained_agent_sees_wins_when_it_searches(name):
     assert torch.equal(*(one.act(obs, mask, generator(), greedy=True).action for one in (player, agent)))
 
 
+@pytest.mark.slow
 def test_other_play_draws_from_the_searchs_policy_and_greedy_play_takes_its_best_move():
     agent, game = made("ppo")
     player = searched(agent, game, {"simulations": 16, "rescale": False})

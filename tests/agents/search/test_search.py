@@ -34,7 +34,7 @@ def positions(game_id, count, plies, seed=0):
     return kept
 
 
-@pytest.mark.parametrize("method", ["gumbel", "puct"])
+@pytest.mark.parametrize("method", ["gumbel", pytest.param("puct", marks=pytest.mark.slow)])
 def test_trees_together_equal_each_tree_alone_bit_for_bit(method):
     """Also where some trees are decided early and some games are over from the start."""
     game = mlbits.make_game("mlbits/ConnectFour-v0")
@@ -64,7 +64,9 @@ def test_rollouts_of_a_batch_repeat_with_the_seed():
     assert not torch.equal(first.visits, other.visits)
 
 
-@pytest.mark.parametrize("method", ["gumbel", "puct", "uct"])
+@pytest.mark.parametrize(
+    "method", ["gumbel", *(pytest.param(name, marks=pytest.mark.slow) for name in ("puct", "uct"))]
+)
 def test_no_illegal_action_is_played_anywhere_in_the_tree(method):
     """An illegal action would pay the mover 5, and the network likes nothing else."""
     table = worked_tree()
@@ -146,6 +148,7 @@ def test_rewards_before_the_end_are_added_up():
     assert found.value[0].item() == pytest.approx(best, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [False, True])
 def test_one_seat_finds_a_goal(network):
     """By random games, or by a network that knows the distance, discounted: the shortest way has 8 steps."""
@@ -250,6 +253,7 @@ def wide(width):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [None, flat_network])
 def test_room_for_edges_grows_when_it_is_needed_and_changes_nothing(network, monkeypatch):
     game = wide(400)

@@ -101,6 +101,7 @@ def test_wrong_moves_are_explained_and_asked_again():
     assert said.endswith("your move> the game was left\n")
 
 
+@pytest.mark.slow
 def test_undo_goes_back_to_the_decision_before():
     said, _ = talk("undo\nb2\na1\nundo\nundo\nundo\nmoves\nquit\n", against=("mcts@simulations=2",))
     assert said.count("there is nothing to take back") == 2
@@ -170,6 +171,7 @@ def test_simultaneous_moves_are_not_shown_before_both_are_chosen(monkeypatch):
     assert said.index("you play 4") < said.index("random plays 1")
 
 
+@pytest.mark.slow
 def test_several_seats_and_one():
     said, ended = talk("10-0-0\n", game=BLOTTO, against=("random", "random"), settings={"seats": 3}, seat=1)
     assert ended and "seat 0: random, seat 1: you, seat 2: random (2)" in said and "you play 10-0-0" in said
@@ -224,6 +226,7 @@ def test_mistakes_are_refused(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_its_own_opponent_and_helps(tmp_path, capsys, monkeypatch):
     run = str(tmp_path / "mine")
     assert (

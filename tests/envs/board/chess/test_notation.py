@@ -139,6 +139,7 @@ def test_functions_leave_their_state_as_it_was():
     assert state.tobytes() == before
 
 
+@pytest.mark.slow  # the game as a batch takes long to compile
 def test_a_row_of_a_batch_is_a_state():
     batch = mlbits.make_batch("mlbits/Chess-v0", 3, seed=2, autoreset="disabled")
     for _ in range(20):

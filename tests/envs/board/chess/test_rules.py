@@ -212,6 +212,7 @@ def test_what_the_seats_see_of_the_rules():
     assert np.argwhere(batch.obs[0, 1, 12].numpy()).tolist() == [[0, 0], [7, 0], [7, 7]]
 
 
+@pytest.mark.slow  # the game as a batch takes long to compile
 def test_it_is_cut_after_its_horizon():
     batch = mlbits.make_batch(ID, 1, horizon=3, autoreset="disabled")
     for t in range(3):
@@ -221,6 +222,7 @@ def test_it_is_cut_after_its_horizon():
     assert mlbits.make_game(ID).horizon == 512 and mlbits.make_game(ID, horizon=None).horizon is None
 
 
+@pytest.mark.slow  # the game as a batch takes long to compile
 def test_it_starts_from_a_fen():
     fen = "4k3/8/8/8/8/8/4P3/4K3 b - - 7 31"
     batch = mlbits.make_batch(ID, 2, fen=fen)
@@ -247,6 +249,7 @@ def test_bad_settings_are_refused(settings, message):
         mlbits.make_game(ID, **settings)
 
 
+@pytest.mark.slow  # the game as a batch takes long to compile
 def test_keys_and_all_other_fields_are_those_of_the_position_itself():
     """After every move of random games, what is kept up move by move equals what the position's FEN gives."""
     batch = mlbits.make_batch(ID, 8, seed=4)
