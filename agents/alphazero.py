@@ -13,6 +13,7 @@ that moved (1 a win, 0 a draw, -1 a loss) and pi the search's improved policy, t
   ``sampled_moves`` moves are drawn from the improved policy, so that games differ, the later ones are its best;
 * z may be mixed with the search's own value (``value_mix``); truncated games go on from Q of the last move;
 * a random symmetry of the board, if the game has any, is applied to every position that is learnt from;
+* the network that plays is an average of those of the latest gradient steps (``average``), as in Leela Chess Zero;
 * known wins and losses are backed up in the tree, and the target in a decided position is the best decided move.
 
 Example:
@@ -21,6 +22,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -65,6 +67,9 @@ class AlphaZeroConfig:
     noise: float = setting(0.25, "puct: weight of Dirichlet noise at the root (Silver et al. 2018)", low=0, high=1)
     dirichlet: float = setting(0.3, "puct: alpha of that noise (Silver et al. 2018: chess 0.3, Go 0.03)", low=1e-6)
     solver: bool = setting(True, "back up proven outcomes; needs rewards 1, 0, -1 at the end only")
+    look_ahead: bool = setting(
+        True, "with the solver: try all moves of a new node, to see which end the game (costs a step a move)"
+    )
     parts: int = setting(2, "parts of the copies that are searched at the same time, each on a core", low=1, high=64)
     num_steps: int = setting(8, "moves of each copy between two rounds of learning", low=1, high=1e6)
     buffer_size: int = setting(300_000, "positions kept", low=2, high=1e9)
@@ -74,6 +79,12 @@ class AlphaZeroConfig:
     learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
     anneal_lr: bool = setting(True, "decay the learning rate linearly to a tenth over the run")
     weight_decay: float = setting(1e-4, "L2 penalty (Silver et al. 2018: 1e-4)", low=0, high=1)
+    average: float = setting(
+        0.99,
+        "decay, per gradient step, of the average of the weights that plays; 0 plays with the newest",
+        low=0,
+        high=0.99999,
+    )
     value_coef: float = setting(1.0, "weight of the value loss", low=0, high=1e3)
     value_mix: float = setting(0.0, "part of the value target that is the search's own value", low=0, high=1)
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
@@ -87,14 +98,14 @@ class AlphaZeroConfig:
     width: int = setting(256, "units of a dense layer, or channels of a convolution", low=1, high=1e5)
     blocks: int = setting(3, "residual blocks of two layers", low=0, high=1000)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "of the network in search: auto takes bfloat16 where the processor computes in it"
+        "auto", "of the network's blocks: auto takes bfloat16 where the processor computes in it"
     )
 
     def search(self, **changes: Any) -> SearchConfig:
         """The settings of its search."""
         names = (
             "method", "simulations", "considered", "c_visit", "c_scale", "c_init", "rescale", "dirichlet", "solver",
-            "discount",
+            "look_ahead", "discount",
         )  # fmt: skip
         same = {name: getattr(self, name) for name in names}
         noise = {"noise": 1.0 if self.method == "gumbel" else self.noise}
@@ -129,9 +140,13 @@ class AlphaZero:
             space, self.num_actions, kind=kind, width=config.width, blocks=config.blocks,
             generator=network_generator(seed),
         ).to(self.device)  # fmt: skip
-        self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
-        fast = config.precision == "bfloat16" or (config.precision == "auto" and self._rounds())
-        self._acting = self.network.in_bfloat16() if fast else self.network
+        self._playing = copy.deepcopy(self.network) if config.average > 0 else self.network
+        follower = self._playing.parameters() if config.average > 0 else ()
+        self.optimizer = FlatAdam(
+            self.network.parameters(), config.learning_rate, config.max_grad_norm, target=follower
+        )
+        self._fast = config.precision == "bfloat16" or (config.precision == "auto" and self._rounds())
+        self._acting = self._playing.in_bfloat16() if self._fast else self._playing
         self._acting_since = 0
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
         self.updates = 0
@@ -240,8 +255,8 @@ class AlphaZero:
     @torch.inference_mode()
     def _refresh(self) -> None:
         """Bring the rounded copy of the network up to date."""
-        if self._acting is not self.network and self._acting_since != self.updates:
-            for mine, learnt in zip(self._acting.parameters(), self.network.parameters(), strict=True):
+        if self._acting is not self._playing and self._acting_since != self.updates:
+            for mine, learnt in zip(self._acting.parameters(), self._playing.parameters(), strict=True):
                 mine.copy_(learnt)
             self._acting_since = self.updates
 
@@ -278,7 +293,8 @@ class AlphaZero:
         if self.symmetries is not None:
             obs, mask, policy = self._turned(obs, mask, policy, generator)
         target = (1 - config.value_mix) * drawn.outcome + config.value_mix * drawn.notes["value"]
-        logits, value = self.network(obs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._fast):
+            logits, value = self.network(obs)
         if mask is not None:
             logits = logits.masked_fill(~mask, -1e9)
         log_policy = torch.log_softmax(logits, -1)
@@ -290,6 +306,8 @@ class AlphaZero:
             self.optimizer.vectors.grad.add_(self.optimizer.vectors.flat, alpha=2 * config.weight_decay)
         grad_norm = self.optimizer.step()
         self.updates += 1
+        if config.average > 0:  # at first over fewer steps, or the initial weights would weigh too much
+            self.optimizer.follow(max(1 - config.average, 1 / (self.updates + 1)))
         entropy = -torch.special.xlogy(policy, policy).sum(-1).mean()
         return {
             "policy_loss": policy_loss.detach(), "kl_to_search": policy_loss.detach() - entropy,
@@ -312,6 +330,8 @@ class AlphaZero:
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of weights, optimiser and the number of updates."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
+        if self.config.average > 0:
+            state |= prefixed("average", self._playing.state_dict())
         state["updates"] = torch.tensor(self.updates)
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
@@ -321,7 +341,8 @@ class AlphaZero:
         Raises:
             AgentError: if names or shapes are not those of this network.
         """
-        load_weights({"network": self.network}, state)
+        networks = {"network": self.network} | ({"average": self._playing} if self.config.average > 0 else {})
+        load_weights(networks, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         self._last_plan = None
         self.updates, self._acting_since = int(state["updates"]), -1

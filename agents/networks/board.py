@@ -89,9 +89,10 @@ class BoardNetwork(nn.Module):
         if self.to_policy is not None and self.to_value is not None:
             seen = F.relu(F.conv2d(hidden, *_kernel(self.to_policy, 1))).flatten(1)
             judged = F.relu(F.conv2d(hidden, *_kernel(self.to_value, 1))).flatten(1)
-        seen, judged = seen.float(), judged.float()
-        value = self.value(F.relu(self.value_hidden(judged))).squeeze(-1)
-        return self.policy(seen), torch.tanh(value)
+        with torch.autocast(seen.device.type, enabled=False):  # the heads are computed in float32
+            seen, judged = seen.float(), judged.float()
+            value = self.value(F.relu(self.value_hidden(judged))).squeeze(-1)
+            return self.policy(seen), torch.tanh(value)
 
     def in_bfloat16(self) -> BoardNetwork:
         """A copy whose trunk computes in bfloat16, its heads in float32; all in float32 if it does not see planes."""

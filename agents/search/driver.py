@@ -41,6 +41,7 @@ SETTINGS = np.dtype(
         ("discount", "f8"), ("c_visit", "f8"), ("c_scale", "f8"), ("c_init", "f8"), ("c_base", "f8"), ("c_uct", "f8"),
         ("noise", "f8"), ("seed", "u8"), ("kept", "i4"), ("simulations", "i4"), ("considered", "i4"),
         ("rollouts", "i4"), ("longest", "i4"), ("rescale", "u1"), ("solver", "u1"),
+        ("look_ahead", "u1"),
     ],
     align=True,
 )  # fmt: skip
@@ -85,7 +86,19 @@ def load_search(game: Game, method: str, target: str = "cpu") -> ModuleType:
         NO_TURN=NO_TURN,
         NO_ROOM=NO_ROOM,
     )
-    names = ("add_edge", "add_node", "back_up", "prove", "best_known", "set_priors", "edge_value", "known_value")
+    names = (
+        "add_edge",
+        "add_node",
+        "back_up",
+        "prove",
+        "best_known",
+        "set_priors",
+        "edge_value",
+        "known_value",
+        "decided",
+        "outcome_of",
+        "has_value",
+    )
     called = {name: getattr(trees, name) for name in (*names, "sign_of", "or_draw", "undecided")}
     called |= {name: getattr(reuse, name) for name in ("keep_subtree", "may_be_root")}
     called |= {name: getattr(METHODS[method], name) for name in ("choose", "conclude")}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlbits.agents.search.trees import LOSS, NONE, UNKNOWN, edge_value
+from mlbits.agents.search.trees import LOSS, NONE, UNKNOWN, edge_value, has_value
 from mlbits.envs.core.rules import python_function, rule
 
 
@@ -30,7 +30,7 @@ def summary(nodes: Any, edges: Any, b: Any, i: Any, num_actions: Any) -> Any:
     complete = node.count == num_actions
     for e in range(node.first, node.first + node.count):
         edge = edges[b, e]
-        if edge.visits == 0:
+        if not has_value(edge):
             complete = False
             continue
         q, likely = edge_value(edge), max(edge.prior, 1.2e-38)
@@ -58,7 +58,7 @@ def sigma(q: Any, low: Any, high: Any, most: Any, settings: Any) -> Any:
 def score(edge: Any, found: Any, noise: Any, b: Any, settings: Any, noisy: Any) -> Any:
     """Logit + sigma of one of the root's actions, with or without its Gumbel noise."""
     mixed, low, high, most, _ = found
-    q = edge_value(edge) if edge.visits > 0 else mixed
+    q = edge_value(edge) if has_value(edge) else mixed
     got = edge.logit + sigma(q, low, high, most, settings)
     return got + settings.noise * noise[b, edge.action] if noisy else got
 
@@ -93,7 +93,7 @@ def choose(
 @rule
 def weight_of(edge: Any, low: Any, high: Any, most: Any, top: Any, unvisited: Any, settings: Any) -> Any:
     """exp(logit + sigma) of an action inside the tree, up to a factor."""
-    if edge.visits == 0:
+    if not has_value(edge):
         return np.float32(unvisited * edge.prior)
     return np.float32(math.exp(sigma(edge_value(edge), low, high, most, settings) - top) * edge.prior)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.search.trees import LOSS, conclude, edge_value
+from mlbits.agents.search.trees import LOSS, conclude, edge_value, has_value
 from mlbits.envs.core.rules import rule
 
 __all__ = ["choose", "conclude"]
@@ -29,7 +29,7 @@ def choose(
     if settings.rescale:
         low = high = node.total / node.visits
         for e in range(node.first, node.first + node.count):
-            if edges[b, e].visits > 0:
+            if has_value(edges[b, e]):
                 q = edge_value(edges[b, e])
                 low, high = min(low, q), max(high, q)
         span = max(high - low, 1e-8)
@@ -49,7 +49,7 @@ def choose(
         if mixed:  # gamma variates over their sum: a Dirichlet draw
             prior = (1 - settings.noise) * prior + settings.noise * noise[b, edge.action] / total
         want = explore * prior / (1 + edge.visits)
-        if edge.visits > 0:
+        if has_value(edge):
             want += (edge_value(edge) - low) / span
         if edge.outcome != LOSS and want > best:
             best, chosen = want, e

@@ -73,6 +73,9 @@ class SearchConfig:
     dirichlet: float = setting(0.3, "puct: alpha of the Dirichlet noise (Silver et al. 2018: 0.3 for chess)", low=1e-6)
     discount: float = setting(1.0, "of the future, per step", low=1e-6, high=1)
     solver: bool = setting(True, "whether proven wins and losses are backed up; needs rewards 1, 0, -1 at the end only")
+    look_ahead: bool = setting(
+        False, "with the solver: whether a new node's moves are all tried, to see which of them end the game"
+    )
     rollouts: int = setting(1, "without a network: random games per leaf", low=1)
 
 
@@ -83,7 +86,8 @@ class Found(NamedTuple):
         action: the best action, int64 [N].
         policy: the improved policy, float32 [N, A].
         visits: visits of the root's actions, int64 [N, A].
-        q: values of the root's actions for the seat to move, float32 [N, A]; 0 where there are no visits.
+        q: values of the root's actions for the seat to move, float32 [N, A]; 0 where there are no visits and no known
+            outcome.
         value: value of the position for the seat to move, float32 [N].
         outcome: proven outcome for the seat to move, int64 [N]: 0 unknown, 1 win, 2 loss, 3 draw.
         calls: calls of the network.
@@ -212,7 +216,7 @@ class TreeSearch:
             self._call("by_rollouts", trees, *_TREE, *_SPARE, *_PLAY, "logits", *_ORDERS)
             return 0, 0
         calls, rows = 0, 0
-        count = self._call("begin", trees, *_TREE, *_SPARE, *_WAITING, "obs", "legal", "settings", "keys", "fault")
+        count = self._call("begin", trees, *_TREE, *_SPARE, *_WAITING, *_PLAY, "settings", "keys", "fault")
         self._answers: tuple[Any, ...] = (self._memory.view["logits"], self._memory.view["values"])
         for k in range(self.config.simulations + 1):
             if self.device is not None:
@@ -224,7 +228,7 @@ class TreeSearch:
                 break
             if self.device is None and int(self._memory.view["used"].max()) + self.num_actions > self._width:
                 self._make_room(self._width * 2)
-            count = self._call("advance", k, trees, *_TREE, *_WAITING, *_PLAY, *self._answers, *_ORDERS)
+            count = self._call("advance", k, trees, *_TREE, "spare", *_WAITING, *_PLAY, *self._answers, *_ORDERS)
         return calls, rows
 
     def _call(self, name: str, *arguments: Any) -> Any:

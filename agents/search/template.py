@@ -17,7 +17,7 @@ import numpy as np
 from mlbits.agents.search.reuse import keep_subtree, may_be_root
 from mlbits.agents.search.trees import (
     CUT, DRAW, ENDED, LOSS, NONE, OPEN, ROOT, UNKNOWN, WIN, add_edge, add_node, back_up, best_known, edge_value,
-    known_value, or_draw, prove, set_priors, sign_of, undecided,
+    decided, has_value, known_value, or_draw, outcome_of, prove, set_priors, sign_of, undecided,
 )
 from mlbits.agents.search.{method} import choose, conclude
 from mlbits.envs.core.random import GOLDEN, mix64
@@ -61,7 +61,26 @@ def list_moves(b, state, params, seat, legal, row):
 
 
 @apart
-def open_node(b, i, row, parent, edge, reward, cut, nodes, edges, states, params, used, obs, legal, fault):
+def look_ahead(b, i, nodes, edges, states, params, spare, actions, rewards):
+    """Note which moves of a new node end the game, and what that decides; ``spare[b]`` is overwritten."""
+    node = nodes[b, i]
+    for e in range(node.first, node.first + node.count):
+        spare[b] = states[b, i]
+        ended, cut = play(b, spare[b], params, np.int64(node.seat), edges[b, e].action, actions, rewards)
+        if ended:
+            edges[b, e].outcome = outcome_of(sign_of(node.seat) * rewards[b, 0])
+            if edges[b, e].outcome != UNKNOWN:
+                edges[b, e].distance = 1
+            if edges[b, e].outcome == DRAW:
+                node.draw = 1
+    outcome, distance = decided(edges, b, node.first, node.count)
+    node.outcome = outcome
+    node.distance = distance
+
+
+@apart
+def open_node(b, i, row, parent, edge, reward, cut, nodes, edges, states, params, used, spare, actions, rewards, obs,
+              legal, settings, fault):
     """A new node where the game goes on, or was cut: its edges, what the network sees; returns whether it can be."""
     seat = np.int64(mover_of(states[b, i], params))
     add_node(nodes, b, i, parent, edge, reward, max(seat, ROOT), np.int64(ENDED), used[b])
@@ -86,12 +105,15 @@ def open_node(b, i, row, parent, edge, reward, cut, nodes, edges, states, params
                 add_edge(edges, b, e, a)
                 e += 1
         used[b] = e
+        if settings.solver and settings.look_ahead:
+            look_ahead(b, i, nodes, edges, states, params, spare, actions, rewards)
     rule_observe(states[b, i], params, seat, obs[row])
     return True
 
 
 @apart
-def grow(b, parent, e, row, nodes, edges, states, params, used, size, actions, rewards, obs, legal, settings, fault):
+def grow(b, parent, e, row, nodes, edges, states, params, used, size, spare, actions, rewards, obs, legal, settings,
+         fault):
     """Play an edge's move in a new node; returns the node."""
     i = np.int64(size[b])
     size[b] = i + 1
@@ -105,17 +127,12 @@ def grow(b, parent, e, row, nodes, edges, states, params, used, size, actions, r
     if ended:
         add_node(nodes, b, i, parent, e, reward, seat, np.int64(ENDED), used[b])
         if settings.solver:
-            result = sign_of(seat) * reward
-            if result == 1:
-                nodes[b, i].outcome = WIN
-            elif result == -1:
-                nodes[b, i].outcome = LOSS
-            elif result == 0:
-                nodes[b, i].outcome = DRAW
+            nodes[b, i].outcome = outcome_of(sign_of(seat) * reward)
         return i
     if settings.solver and reward != 0:
         fault[0] = {EARLY_REWARD}
-    open_node(b, i, row, parent, e, reward, cut, nodes, edges, states, params, used, obs, legal, fault)
+    open_node(b, i, row, parent, e, reward, cut, nodes, edges, states, params, used, spare, actions, rewards, obs,
+              legal, settings, fault)
     return i
 
 
@@ -146,8 +163,8 @@ def same(one, other):
 
 
 @apart
-def place_root(b, row, nodes, edges, states, params, used, size, spare, moved, shift, obs, legal, settings, keys,
-               fault):
+def place_root(b, row, nodes, edges, states, params, used, size, spare, moved, shift, actions, rewards, obs, legal,
+               settings, keys, fault):
     """Set up a tree for the position ``spare[b]``, kept or of one node; returns whether the network has to see it."""
     keys[b] = mix64(settings.seed + np.uint64(b) * APART)
     if b < settings.kept:
@@ -162,7 +179,13 @@ def place_root(b, row, nodes, edges, states, params, used, size, spare, moved, s
     if states[b, 0].over != 0:
         add_node(nodes, b, ROOT, NONE, NONE, 0.0, ROOT, np.int64(ENDED), ROOT)
         return False
-    return open_node(b, ROOT, row, NONE, NONE, 0.0, False, nodes, edges, states, params, used, obs, legal, fault)
+    if not open_node(b, ROOT, row, NONE, NONE, 0.0, False, nodes, edges, states, params, used, spare, actions, rewards,
+                     obs, legal, settings, fault):
+        return False
+    if nodes[b, 0].outcome != UNKNOWN:
+        settle(b, ROOT, gain_of(b, ROOT, nodes), nodes, edges, settings)
+        return False
+    return True
 
 
 @inlined
@@ -182,19 +205,19 @@ def take_in(b, leaf, row, nodes, edges, logits, values, settings):
 
 
 @apart
-def descend(b, k, row, nodes, edges, states, params, used, size, actions, rewards, obs, legal, settings, noise, keys,
-            fault):
+def descend(b, k, row, nodes, edges, states, params, used, size, spare, actions, rewards, obs, legal, settings, noise,
+            keys, fault):
     """One simulation down to a leaf; returns the leaf if the network has to see it, else -1 after backing it up."""
     i = ROOT
     while nodes[b, i].kind == OPEN and nodes[b, i].outcome == UNKNOWN:
         e = np.int64(choose(nodes, edges, b, i, k, ACTIONS, settings, noise, keys))
         e = undecided(edges, b, nodes[b, i].first, nodes[b, i].count, e)
         if edges[b, e].child < 0:
-            leaf = grow(b, i, e, row, nodes, edges, states, params, used, size, actions, rewards, obs, legal, settings,
-                        fault)
-            if nodes[b, leaf].kind != ENDED:
+            leaf = grow(b, i, e, row, nodes, edges, states, params, used, size, spare, actions, rewards, obs, legal,
+                        settings, fault)
+            if nodes[b, leaf].kind != ENDED and nodes[b, leaf].outcome == UNKNOWN:
                 return leaf
-            settle(b, leaf, 0.0, nodes, edges, settings)
+            settle(b, leaf, gain_of(b, leaf, nodes), nodes, edges, settings)
             return NONE
         i = np.int64(edges[b, e].child)
     settle(b, i, gain_of(b, i, nodes), nodes, edges, settings)
@@ -241,8 +264,8 @@ def simulate(b, nodes, edges, states, params, used, size, spare, moved, shift, a
              settings, noise, keys, fault):
     """A whole search of one tree by random games, without a network."""
     leaf = NONE
-    if place_root(b, b, nodes, edges, states, params, used, size, spare, moved, shift, obs, legal, settings, keys,
-                  fault):
+    if place_root(b, b, nodes, edges, states, params, used, size, spare, moved, shift, actions, rewards, obs, legal,
+                  settings, keys, fault):
         leaf = ROOT
     for k in range(settings.simulations + 1):
         if leaf >= 0:
@@ -253,7 +276,7 @@ def simulate(b, nodes, edges, states, params, used, size, spare, moved, shift, a
             settle(b, leaf, gained, nodes, edges, settings)
         if fault[0] != 0 or not goes_on(b, k, nodes, size, settings):
             return
-        leaf = descend(b, k, b, nodes, edges, states, params, used, size, actions, rewards, obs, legal, settings,
+        leaf = descend(b, k, b, nodes, edges, states, params, used, size, spare, actions, rewards, obs, legal, settings,
                        noise, keys, fault)
 
 
@@ -273,7 +296,7 @@ def report_one(b, nodes, edges, settings, noise, visits, q, policy, best, value,
         return
     for e in range(root.first, root.first + root.count):
         visits[b, edges[b, e].action] = edges[b, e].visits
-        if edges[b, e].visits > 0:
+        if has_value(edges[b, e]):
             q[b, edges[b, e].action] = edge_value(edges[b, e])
     if root.outcome == UNKNOWN:
         chosen = conclude(nodes, edges, b, ACTIONS, settings, noise, policy[b])
@@ -330,14 +353,14 @@ def ask_for(b, leaf, nodes, edges, states, used, size):
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
-def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, obs, legal,
-          settings, keys, fault):
+def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, actions,
+          rewards, obs, legal, settings, keys, fault):
     """Set up all trees; returns the number of rows that the network has to see."""
     rows = ROOT
     for b in range(trees):
         pending[b] = -1
-        if place_root(b, rows, nodes, edges, states, params[b * stride], used, size, spare, moved, shift, obs, legal,
-                      settings[0], keys, fault):
+        if place_root(b, rows, nodes, edges, states, params[b * stride], used, size, spare, moved, shift, actions,
+                      rewards, obs, legal, settings[0], keys, fault):
             pending[b] = 0
             row_of[b] = rows
             rows += 1
@@ -345,8 +368,8 @@ def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved,
 
 
 @njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
-def advance(k, trees, stride, nodes, edges, states, params, used, size, pending, row_of, actions, rewards, obs, legal,
-            logits, values, settings, noise, keys, fault):
+def advance(k, trees, stride, nodes, edges, states, params, used, size, spare, pending, row_of, actions, rewards, obs,
+            legal, logits, values, settings, noise, keys, fault):
     """Take in the results of the leaves that wait, and go down for simulation ``k``, if there is one."""
     rows = ROOT
     for b in range(trees):
@@ -360,8 +383,8 @@ def advance(k, trees, stride, nodes, edges, states, params, used, size, pending,
             take_in(b, pending[b], row_of[b], nodes, edges, logits, values, settings[0])
         pending[b] = -1
         if goes_on(b, k, nodes, size, settings[0]):
-            leaf = descend(b, k, rows, nodes, edges, states, params[b * stride], used, size, actions, rewards, obs,
-                           legal, settings[0], noise, keys, fault)
+            leaf = descend(b, k, rows, nodes, edges, states, params[b * stride], used, size, spare, actions, rewards,
+                           obs, legal, settings[0], noise, keys, fault)
             if leaf >= 0:
                 pending[b] = leaf
                 row_of[b] = rows
@@ -399,28 +422,28 @@ apart = inlined
 
 CUDA_FOOTER = '''
 @cuda.jit
-def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, obs, legal,
-          settings, keys, fault):
+def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, actions,
+          rewards, obs, legal, settings, keys, fault):
     """One thread a tree, and row b for tree b."""
     b = cuda.grid(1)
     if b < trees:
         pending[b] = -1
-        if place_root(b, b, nodes, edges, states, params[b * stride], used, size, spare, moved, shift, obs, legal,
-                      settings[0], keys, fault):
+        if place_root(b, b, nodes, edges, states, params[b * stride], used, size, spare, moved, shift, actions,
+                      rewards, obs, legal, settings[0], keys, fault):
             pending[b] = 0
 
 
 @cuda.jit
-def advance(k, trees, stride, nodes, edges, states, params, used, size, pending, row_of, actions, rewards, obs, legal,
-            logits, values, settings, noise, keys, fault):
+def advance(k, trees, stride, nodes, edges, states, params, used, size, spare, pending, row_of, actions, rewards, obs,
+            legal, logits, values, settings, noise, keys, fault):
     b = cuda.grid(1)
     if b < trees:
         if pending[b] >= 0:
             take_in(b, pending[b], b, nodes, edges, logits, values, settings[0])
         pending[b] = -1
         if fault[0] == 0 and goes_on(b, k, nodes, size, settings[0]):
-            pending[b] = descend(b, k, b, nodes, edges, states, params[b * stride], used, size, actions, rewards, obs,
-                                 legal, settings[0], noise, keys, fault)
+            pending[b] = descend(b, k, b, nodes, edges, states, params[b * stride], used, size, spare, actions, rewards,
+                                 obs, legal, settings[0], noise, keys, fault)
 
 
 @cuda.jit

@@ -82,8 +82,24 @@ def known_value(outcome: Any) -> Any:
 
 
 @rule
+def outcome_of(result: Any) -> Any:
+    """The outcome that a return at the end of a game means for the seat that gets it; unknown for other numbers."""
+    if result == 1:
+        return WIN
+    if result == -1:
+        return LOSS
+    return DRAW if result == 0 else UNKNOWN
+
+
+@rule
+def has_value(edge: Any) -> Any:
+    """Whether an edge has a Q: it was visited, or its outcome is known."""
+    return edge.visits > 0 or edge.outcome != UNKNOWN
+
+
+@rule
 def edge_value(edge: Any) -> Any:
-    """Q of a visited edge: its known outcome, or else the mean return."""
+    """Q of an edge that has one: its known outcome, or else the mean return."""
     if edge.outcome != UNKNOWN:
         return known_value(edge.outcome)
     return edge.total / edge.visits
@@ -237,7 +253,7 @@ def conclude(nodes: Any, edges: Any, b: Any, num_actions: Any, settings: Any, no
         edge = edges[b, e]
         policy[edge.action] = edge.visits / visits if visits > 0 else edge.prior
         want = np.float64(edge.prior) - 1.0
-        if edge.visits > 0:
+        if has_value(edge):
             want = edge.visits + edge_value(edge) / 4
         if edge.outcome == LOSS:
             want -= 1e9

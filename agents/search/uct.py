@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlbits.agents.search.trees import LOSS, conclude, edge_value
+from mlbits.agents.search.trees import LOSS, conclude, edge_value, has_value
 from mlbits.envs.core.random import GOLDEN, mix64
 from mlbits.envs.core.rules import rule
 
@@ -32,14 +32,16 @@ def choose(
         start = np.int64(((bits >> _S32) * np.uint64(count)) >> _S32)
         for turn in range(count):
             e = first + (start + turn) % count
-            if edges[b, e].visits == 0:
+            if not has_value(edges[b, e]):
                 return e
     log = math.log(node.visits)
     best: Any = -math.inf
     chosen: Any = np.int64(first)
     for e in range(first, first + count):
         edge = edges[b, e]
-        want = edge_value(edge) + settings.c_uct * math.sqrt(log / edge.visits)
-        if edge.outcome != LOSS and want > best:
+        if edge.outcome == LOSS:
+            continue
+        want = edge_value(edge) + settings.c_uct * math.sqrt(log / max(edge.visits, 1))
+        if want > best:
             best, chosen = want, e
     return chosen

@@ -33,7 +33,7 @@ def searches() -> dict[str, tuple[Any, Any, Any, dict[str, Any]]]:
     return {
         "worked gumbel": (worked, tables.worked_network, start, {"simulations": 8, "considered": 3, "solver": False}),
         "worked puct": (worked, tables.worked_network, start, {"method": "puct", "simulations": 8, "solver": False}),
-        "gumbel": (batch.game, tables.hashed_network, states, {"simulations": 20}),
+        "gumbel": (batch.game, tables.hashed_network, states, {"simulations": 20, "look_ahead": True}),
         "puct": (batch.game, tables.hashed_network, states, {"method": "puct", "simulations": 20}),
         "random games": (batch.game, None, states, {"method": "uct", "simulations": 10}),
     }

@@ -65,9 +65,10 @@ def tic_tac_toe():
     return batch.game, kept[alive], [boards[b] for b in alive]
 
 
-def test_outcomes_are_those_of_exhaustive_search(tic_tac_toe):
+@pytest.mark.parametrize("look_ahead", [False, True])
+def test_outcomes_are_those_of_exhaustive_search(look_ahead, tic_tac_toe):
     game, states, boards = tic_tac_toe
-    found = search(game, None, states, method="uct", simulations=6000)
+    found = search(game, None, states, method="uct", simulations=6000, look_ahead=look_ahead)
     names = {1: WIN, -1: LOSS, 0: DRAW}
     seen = set()
     for b, board in enumerate(boards):
@@ -79,6 +80,43 @@ def test_outcomes_are_those_of_exhaustive_search(tic_tac_toe):
         assert -perfect(after)[0] == value, board
         seen.add(value)
     assert seen == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("look_ahead", [False, True])
+def test_looking_ahead_knows_the_moves_that_end_the_game_without_a_visit(look_ahead, tic_tac_toe):
+    game, states, boards = tic_tac_toe
+    network = Counted(flat_network)
+    tree = TreeSearch(game, SearchConfig(method="puct", simulations=1, look_ahead=look_ahead))
+    tree.run(states, network, torch.Generator().manual_seed(0))
+    wins = 0
+    for b, board in enumerate(boards):
+        mover = "XO"[board.count("X") - board.count("O")]
+        last = {}
+        for cell in (i for i in range(9) if board[i] == "."):
+            value, plies = perfect(board[:cell] + mover + board[cell + 1 :])
+            if plies == 0:
+                last[cell] = (WIN if value < 0 else DRAW, 1)
+        wins += any(outcome == WIN for outcome, _ in last.values())
+        proven = {cell: known for cell, known in tree.proven(b).items() if known[1] == 1}
+        assert proven == last if look_ahead else len(proven) <= 1, board
+    assert wins > 5
+    assert sum(network.rows) <= 2 * len(boards) - wins * (2 if look_ahead else 0)  # a won root is not evaluated
+
+
+def test_looking_ahead_sees_the_reply_that_wins_at_the_first_visit(tic_tac_toe):
+    """Every move that loses to the next one is known to, after a visit each; and the policy avoids all of them."""
+    game, states, boards = tic_tac_toe
+    found = search(game, flat_network, states, simulations=12, look_ahead=True)
+    threatened = 0
+    for b, board in enumerate(boards):
+        mover = "XO"[board.count("X") - board.count("O")]
+        blunders = [i for i in range(9) if board[i] == "." and perfect(board[:i] + mover + board[i + 1 :]) == (1, 1)]
+        if blunders and perfect(board)[0] >= 0 and perfect(board)[1] > 1:
+            threatened += 1
+            assert (found.q[b, blunders] == -1).all(), board
+            assert found.action[b] not in blunders
+            assert found.policy[b, blunders].sum() < 0.05 * len(blunders)
+    assert threatened > 5
 
 
 @pytest.mark.parametrize("method", ["gumbel", "puct", "uct"])
