@@ -150,12 +150,25 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
     for key, wanted in belongs_to.items():
         got = manifest.get("belongs_to", {}).get(key)
         if got != wanted:
-            raise CheckpointError(f"{path}: foreign: its {key} is {got!r}; this run's is {wanted!r}")
+            raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
         return Checkpoint(weights, arrays, json.loads((path / "state.json").read_text()))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
+
+
+def _difference(got: Any, wanted: Any) -> str:
+    """How a checkpoint's value differs from this run's; of two tables of settings, the first that do."""
+    if not (isinstance(got, Mapping) and isinstance(wanted, Mapping)):
+        return f"is {got!r}; this run's is {wanted!r}"
+    names = [name for name in sorted({*got, *wanted}) if got.get(name) != wanted.get(name)]
+    shown = ", ".join(f"{name} {_of(got, name)} (this run: {_of(wanted, name)})" for name in names[:5])
+    return f"has {shown}{' and others' if len(names) > 5 else ''}"
+
+
+def _of(table: Mapping[str, Any], name: str) -> str:
+    return repr(table[name]) if name in table else "not set"
 
 
 def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint | None, Path | None, list[str]]:
