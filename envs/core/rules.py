@@ -20,11 +20,14 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, overload
 
 from numba import njit, types
+from numba.core import ir
 
 
 def _layout_number(record: Any) -> tuple[str, tuple[int]]:
@@ -37,6 +40,29 @@ def _layout_number(record: Any) -> tuple[str, tuple[int]]:
 # call one game's rules on the other's records. A hash of the layout is the same in every process.
 _record_type: Any = types.Record
 _record_type.mangling_args = property(_layout_number)
+
+
+def _same_place(place: Any, memo: dict[int, Any]) -> Any:
+    return place
+
+
+def _copied_scope(scope: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a scope that has the same variables, as objects, under their names."""
+    made = memo[id(scope)] = ir.Scope.__new__(ir.Scope)
+    made.parent = copy.deepcopy(scope.parent, memo)
+    made.loc, made.localvars = scope.loc, ir.VarMap()
+    made.localvars._con = scope.localvars._con.copy()
+    made.redefined = scope.redefined.copy()
+    made.var_redefinitions = defaultdict(set, {name: set(all_) for name, all_ in scope.var_redefinitions.items()})
+    return made
+
+
+# To inline a function, Numba copies each of its blocks, and with each block all variables of the function and their
+# places in the source: a third of the time that compiling a game takes. Places never change, and variables are replaced
+# in an inlined function by new ones, so that copies of both can be left out.
+if set(vars(ir.Scope(None, ir.Loc("", 0)))) == {"parent", "loc", "localvars", "redefined", "var_redefinitions"}:
+    _numba_ir: Any = ir
+    _numba_ir.Loc.__deepcopy__, _numba_ir.Scope.__deepcopy__ = _same_place, _copied_scope
 
 
 @overload
