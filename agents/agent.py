@@ -125,11 +125,13 @@ class OutcomeSpec(NamedTuple):
         num_steps: steps of each copy between two calls of ``learn``.
         capacity: number of positions kept, over copies and seats.
         discount: of the rewards in an outcome, per step of the environment.
+        trace: lambda, from outcomes alone (1) to the decisions' own values alone (0), their note ``value``.
     """
 
     num_steps: int
     capacity: int
     discount: float = 1.0
+    trace: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

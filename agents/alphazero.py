@@ -11,7 +11,8 @@ that moved (1 a win, 0 a draw, -1 a loss) and pi the search's improved policy, t
 * the search is Gumbel AlphaZero's by default (few simulations suffice), its policy target softmax(logits + sigma(Q));
 * 0 to ``random_opening`` of a game's first moves, up to the last random one, are not learnt from; the first
   ``sampled_moves`` moves are drawn from the improved policy, so that games differ, the later ones are its best;
-* z may be mixed with the search's own value (``value_mix``); truncated games go on from Q of the last move;
+* z may be a lambda-return over the search's values from that position on (``trace``); truncated games go on from Q of
+  the last move;
 * a random symmetry of the board, if the game has any, is applied to every position that is learnt from;
 * the network that plays is an average of those of the latest gradient steps (``average``), as in Leela Chess Zero;
 * known wins and losses are backed up in the tree, and the target in a decided position is the best decided move.
@@ -86,7 +87,9 @@ class AlphaZeroConfig:
         high=0.99999,
     )
     value_coef: float = setting(1.0, "weight of the value loss", low=0, high=1e3)
-    value_mix: float = setting(0.0, "part of the value target that is the search's own value", low=0, high=1)
+    trace: float = setting(
+        1.0, "lambda of the value target: outcomes alone (1), to the search's own value alone (0)", low=0, high=1
+    )
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     sampled_moves: int = setting(30, "first moves of a game that are drawn from the policy (Silver et al.: 30)", low=0)
     random_opening: int = setting(2, "most random moves at the start of a game", low=0, high=1000)
@@ -158,7 +161,7 @@ class AlphaZero:
     @property
     def experience(self) -> OutcomeSpec:
         """Positions with the outcomes of their games."""
-        return OutcomeSpec(self.config.num_steps, self.config.buffer_size, self.config.discount)
+        return OutcomeSpec(self.config.num_steps, self.config.buffer_size, self.config.discount, self.config.trace)
 
     def plan(self, positions: Positions, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose moves by search; ``greedy`` searches without noise and takes the best move.
@@ -292,14 +295,13 @@ class AlphaZero:
         obs, mask, policy = drawn.obs, drawn.mask, drawn.notes["policy"].float()
         if self.symmetries is not None:
             obs, mask, policy = self._turned(obs, mask, policy, generator)
-        target = (1 - config.value_mix) * drawn.outcome + config.value_mix * drawn.notes["value"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._fast):
             logits, value = self.network(obs)
         if mask is not None:
             logits = logits.masked_fill(~mask, -1e9)
         log_policy = torch.log_softmax(logits, -1)
         policy_loss = -(policy * log_policy).sum(-1).mean()
-        value_loss = (target - value).square().mean()
+        value_loss = (drawn.outcome - value).square().mean()
         self.optimizer.zero_grad()
         (policy_loss + config.value_coef * value_loss).backward()
         if config.weight_decay > 0:

@@ -1,8 +1,9 @@
 """A replay buffer of positions with the outcomes of their episodes, for agents that learn from results.
 
 A position is stored when its seat acts, with the agent's notes about its decision; it can be sampled once its episode
-is over and its outcome is known: the seat's discounted return from there on. Where an episode was truncated, the rest
-is estimated by a note ``q``, the value of the action that was played, from that decision on: that of the seat's own
+is over and its outcome is known: the seat's discounted return from there on. With ``trace`` below 1 the outcome is a
+lambda-return (Sutton and Barto 2018, section 12.1), over the notes ``value`` of this and all later decisions in the
+episode, of either seat if two have opposite rewards. Where an episode was truncated, the rest is estimated by a note ``q``, the value of the action that was played, from that decision on: that of the seat's own
 last decision, or with two seats whose rewards are opposite that of the last decision of either (the other seat sees the
 negative of it).
 
@@ -34,6 +35,8 @@ _OPEN = (
     "q",
     "kept",
     "time",
+    "estimate",
+    "weight",
 )
 
 
@@ -68,7 +71,7 @@ class OutcomeReplay:
     """
 
     def __init__(self, spec: OutcomeSpec, batch: Any) -> None:
-        self.capacity, self.discount, self.device = spec.capacity, spec.discount, batch.device
+        self.capacity, self.discount, self.trace, self.device = spec.capacity, spec.discount, spec.trace, batch.device
         self.seats = batch.num_seats
         rows = batch.num_envs * spec.num_steps
         if spec.capacity < 2 * rows:
@@ -130,12 +133,19 @@ class OutcomeReplay:
         if off is not None and bool(off.any()):
             self._open["kept"] &= ~torch.isin(self._open["copy"], copy[off])
         self._note_time(copy, seat)
+        value = values.get("note.value")
+        if self.trace < 1:
+            if value is None:
+                raise AgentError("trace: the agent's decisions have no note 'value'; wanted trace=1")
+            self._look_back(copy, seat, value.float())
         one, nothing = torch.ones(count, device=self.device), torch.zeros(count, device=self.device)
         new = {
             "slot": slot, "copy": copy, "seat": seat, "earned": nothing, "factor": one, "before": nothing,
             "before_factor": one, "own": nothing, "own_factor": one, "q": values.get("note.q", nothing).float(),
             "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
             "time": torch.full_like(copy, self._time),
+            "estimate": nothing if value is None or self.trace == 1 else (1 - self.trace) * value.float(),
+            "weight": one * self.trace,
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
 
@@ -158,6 +168,19 @@ class OutcomeReplay:
         for name, factor, which in (("before", "before_factor", here), ("own", "own_factor", own)):
             now[name] = torch.where(which, now["earned"], now[name])
             now[factor] = torch.where(which, now["factor"], now[factor])
+
+    def _look_back(self, copy: Tensor, seat: Tensor, value: Tensor) -> None:
+        """Add the values of new decisions [n] to the lambda-returns of the open ones before them."""
+        now = self._open
+        size = (int(max(copy.max(), now["copy"].max() if len(now["copy"]) else 0)) + 1, self.seats)
+        values, known = torch.zeros(size, device=self.device), torch.zeros(size, dtype=torch.bool, device=self.device)
+        if self.seats == 2 and self._opposite:
+            values[copy, 1 - seat], known[copy, 1 - seat] = -value, True
+        values[copy, seat], known[copy, seat] = value, True
+        here = now["copy"], now["seat"]
+        later = now["earned"] + now["factor"] * values[here]
+        now["estimate"] = now["estimate"] + known[here] * (1 - self.trace) * now["weight"] * later
+        now["weight"] = torch.where(known[here], self.trace * now["weight"], now["weight"])
 
     def _earn(self, reward: Tensor) -> None:
         """Add a step's rewards [B, P] to the open decisions."""
@@ -186,7 +209,7 @@ class OutcomeReplay:
                 other = done["before"] - done["before_factor"] * done["q"][last]
                 rest = torch.where(done["time"][last] > done["time"][own], other, rest)
             outcome = torch.where(cut, rest, outcome)
-        self._outcome[done["slot"]] = outcome
+        self._outcome[done["slot"]] = done["estimate"] + done["weight"] * outcome
         self._usable[done["slot"]] = done["kept"]
         self._ready = None
         self.added += int(done["kept"].sum())

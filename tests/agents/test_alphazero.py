@@ -44,7 +44,8 @@ def positions(count=6):
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_an_update_follows_the_gradient_of_the_loss(kind):
-    settings = {"value_coef": 0.5, "value_mix": 0.25, "weight_decay": 0.01, "symmetries": False, "max_grad_norm": 1e9}
+    settings = {"value_coef": 0.5, "weight_decay": 0.01, "symmetries": False, "max_grad_norm": 1e9}
+    settings["precision"] = "float32"
     agent, twin = (make(network=kind, **settings) for _ in range(2))
     drawn = positions()
     metrics = agent._update(drawn, draw())
@@ -53,8 +54,7 @@ def test_an_update_follows_the_gradient_of_the_loss(kind):
     for k in range(len(drawn.outcome)):
         legal = drawn.mask[k].nonzero().ravel()
         log_p = torch.log_softmax(logits[k][legal], 0)
-        target = 0.75 * drawn.outcome[k] + 0.25 * drawn.notes["value"][k]
-        loss = loss + 0.5 * (target - value[k]) ** 2 - (drawn.notes["policy"][k][legal] * log_p).sum()
+        loss = loss + 0.5 * (drawn.outcome[k] - value[k]) ** 2 - (drawn.notes["policy"][k][legal] * log_p).sum()
     loss = loss / len(drawn.outcome) + 0.01 * sum(part.square().sum() for part in twin.network.parameters())
     wanted = torch.autograd.grad(loss, list(twin.network.parameters()))
     got = [part.grad for part in agent.network.parameters()]
@@ -63,6 +63,37 @@ def test_an_update_follows_the_gradient_of_the_loss(kind):
     norm = torch.cat([part.flatten() for part in wanted]).norm()
     assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
     assert agent.updates == 1
+
+
+def test_a_gradient_in_bfloat16_is_nearly_the_one_in_float32():
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        agent = make(network="conv", precision=precision, symmetries=False, max_grad_norm=1e9)
+        for _ in range(3):
+            agent._update(positions(), draw())
+        gradients.append(torch.cat([part.grad.flatten() for part in agent.network.parameters()]))
+    assert not torch.equal(*gradients)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_that_plays_is_a_running_average_and_is_saved(precision):
+    agent = make(average=0.6, precision=precision, learning_rate=0.1)
+    seen = positions()
+    mean = agent.optimizer.flat.clone()
+    for k in range(4):
+        agent._update(seen, draw(k))
+        mean += max(0.4, 1 / (k + 2)) * (agent.optimizer.flat - mean)
+    playing = torch.cat([part.flatten() for part in agent._playing.parameters()])
+    assert torch.allclose(playing, mean, atol=1e-6)
+    logits, value = agent.policy_and_value(seen.obs, seen.mask)
+    exact, estimate = agent._playing(seen.obs)
+    assert torch.allclose(logits, exact, rtol=0.05, atol=0.05)
+    assert torch.allclose(value, estimate, rtol=0.05, atol=0.05)
+    assert not torch.allclose(logits, agent.network(seen.obs)[0], rtol=0.05, atol=0.05)
+    other = make(average=0.6, precision=precision, seed=5)
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(other.policy_and_value(seen.obs, seen.mask)[0], logits)
 
 
 def test_positions_are_turned_with_their_masks_and_policies():
@@ -124,7 +155,7 @@ def test_first_moves_are_random_and_left_out_and_later_ones_the_best():
 
 
 def test_a_batch_on_the_way_goes_on_with_the_weights_of_now():
-    agent = make(precision="bfloat16")
+    agent = make(average=0, precision="bfloat16")
     obs, mask = positions().obs, positions().mask
     before = agent.policy_and_value(obs, mask)
     for _ in range(20):
@@ -133,7 +164,7 @@ def test_a_batch_on_the_way_goes_on_with_the_weights_of_now():
     assert not torch.equal(before[0], after[0])
     assert not torch.equal(after[1], exact[1])  # rounded
     assert torch.allclose(after[1], exact[1], atol=0.02)
-    other = make(precision="bfloat16", seed=5)
+    other = make(average=0, precision="bfloat16", seed=5)
     other.policy_and_value(obs, mask)
     other.load_state_dict(agent.state_dict())
     assert torch.equal(other.policy_and_value(obs, mask)[0], after[0])

@@ -12,12 +12,12 @@ from mlbits.agents.memory.outcomes import OutcomeReplay
 SEATS = 2
 
 
-def replay(num_envs=1, num_steps=4, capacity=64, discount=1.0):
+def replay(num_envs=1, num_steps=4, capacity=64, discount=1.0, trace=1.0):
     batch = SimpleNamespace(device=torch.device("cpu"), num_envs=num_envs, num_seats=SEATS)
-    return OutcomeReplay(OutcomeSpec(num_steps, capacity, discount), batch)
+    return OutcomeReplay(OutcomeSpec(num_steps, capacity, discount, trace), batch)
 
 
-def rollout(turns, rewards, ends="", first=0, q=None, off_policy=None):
+def rollout(turns, rewards, ends="", first=0, q=None, off_policy=None, value=None):
     """One copy: ``turns`` is the seat that moves at each step, ``rewards`` seat 0's (seat 1 gets the opposite);
     ``ends`` has t for terminated, c for truncated; observations count from ``first``."""
     steps = len(turns)
@@ -28,6 +28,8 @@ def rollout(turns, rewards, ends="", first=0, q=None, off_policy=None):
     ends = ends.ljust(steps, ".")
     nothing = torch.zeros(steps, 1, SEATS)
     notes = {"q": (torch.tensor(q) if q else torch.zeros(steps)).view(steps, 1, 1).expand(steps, 1, SEATS)}
+    if value is not None:
+        notes["value"] = torch.tensor(value).view(steps, 1, 1).expand(steps, 1, SEATS)
     if off_policy is not None:
         notes["off_policy"] = torch.tensor(off_policy).view(steps, 1, 1).expand(steps, 1, SEATS)
     return Rollout(
@@ -54,6 +56,34 @@ def test_rewards_on_the_way_count_from_the_position_on_and_are_discounted():
     memory = replay(discount=0.5)
     memory.add(rollout([0, 1, 0, 1], [1, 0, 0, 4], "...t"))
     assert outcomes(memory) == {0: 1 + 4 / 8, 1: -1, 2: 2, 3: -4}
+
+
+def by_hand(turns, rewards, values, discount, trace):
+    """Lambda-returns by their definition: the mean of all n-step returns, n = 0 ..., by weights that fall by lambda."""
+    found = {}
+    for t, seat in enumerate(turns):
+        earned, factor, weight, total = 0.0, 1.0, 1.0, 0.0
+        for mover, reward, value in zip(turns[t:], rewards[t:], values[t:], strict=True):
+            total += weight * (1 - trace) * (earned + factor * (value if mover == seat else -value))
+            weight *= trace
+            earned += factor * (reward if seat == 0 else -reward)
+            factor *= discount
+        found[t] = pytest.approx(total + weight * earned, abs=1e-6)
+    return found
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.3, 1.0])
+def test_a_trace_mixes_the_values_of_later_positions_as_each_seat_sees_them(trace):
+    turns, rewards, values = [0, 1, 1, 0, 1], [0, 0.5, 0, 0, -1], [0.1, -0.2, 0.3, 0.8, -0.6]
+    memory = replay(discount=0.9, trace=trace)
+    memory.add(rollout(turns[:2], rewards[:2], value=values[:2]))  # the episode goes on in another rollout
+    memory.add(rollout(turns[2:], rewards[2:], "..t", first=2, value=values[2:]))
+    assert outcomes(memory) == by_hand(turns, rewards, values, 0.9, trace)
+
+
+def test_a_trace_without_values_is_refused():
+    with pytest.raises(AgentError, match="no note 'value'"):
+        replay(trace=0.5).add(rollout([0], [0]))
 
 
 def test_an_episode_is_not_sampled_before_its_end_and_ends_in_a_later_rollout():
