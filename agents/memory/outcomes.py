@@ -2,10 +2,12 @@
 
 A position is stored when its seat acts, with the agent's notes about its decision; it can be sampled once its episode
 is over and its outcome is known: the seat's discounted return from there on. With ``trace`` below 1 the outcome is a
-lambda-return (Sutton and Barto 2018, section 12.1), over the notes ``value`` of this and all later decisions in the
-episode, of either seat if two have opposite rewards. Where an episode was truncated, the rest is estimated by a note ``q``, the value of the action that was played, from that decision on: that of the seat's own
-last decision, or with two seats whose rewards are opposite that of the last decision of either (the other seat sees the
-negative of it).
+lambda-return (Sutton and Barto 2018, section 12.1) over the notes ``value`` of this and all later decisions in the
+episode, of either seat if two have opposite rewards.
+
+Where an episode was truncated, the rest is estimated by a note ``q``, the value of the action that was played, from
+that decision on: that of the seat's own last decision, or with two seats whose rewards are opposite that of the last
+decision of either (the other seat sees the negative of it).
 
 A decision whose note ``off_policy`` is True was not the agent's own choice (a random opening, say). It and all
 decisions before it in its episode are not sampled, because their outcomes depend on it.
