@@ -163,9 +163,7 @@ def _array(
         raise DatasetError(f"{where}: got rows of different lengths; wanted shape [T, {_shape(kind)}]") from None
     if array.ndim == 0 or (count is not None and len(array) != count):
         got = "one number" if array.ndim == 0 else f"{len(array)}"
-        raise DatasetError(
-            f"{where}: got {got}; wanted {count} {what} than steps".replace("as many than", "as many as")
-        )
+        raise DatasetError(f"{where}: got {got}; wanted {count} {what} steps")
     if array.ndim == len(kind.shape) + 2 and array.shape[1] == 1 and kind.shape == array.shape[2:]:
         array = array[:, 0]  # Discrete as [T, 1]
     if array.shape[1:] != kind.shape:
