@@ -21,7 +21,7 @@ arrays kept in other files and virtual arrays are refused.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def h5py_module() -> Any:
 class EpisodeFile:
     """Write episodes to a new HDF5 file.
 
+    Episodes may be written in any order of their numbers; numbers that were left out are closed up in the end.
+
     Args:
         path: the file, which must not exist.
 
@@ -66,7 +68,7 @@ class EpisodeFile:
     def __init__(self, path: Path) -> None:
         h5py = h5py_module()
         # The format of HDF5 1.10 is a third smaller for short episodes than the oldest one, and read by all of today's.
-        self._file = h5py.File(path, "x", libver=("v110", "v110"), track_order=True)
+        self._file = h5py.File(path, "x", libver=("v110", "v110"))
         self._h5, self._types, self._spaces = h5py, dict[Any, Any](), dict[Any, Any]()
         self._plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         self._plain.set_obj_track_times(False)
@@ -74,34 +76,48 @@ class EpisodeFile:
         # Flags that are the same in many episodes are stored once and linked to.
         self._flags: dict[Any, Any] = {}
         self.episodes = self.steps = 0
+        self._numbers_end = 0
 
-    def write(self, arrays: Mapping[Path_, NDArray[Any]], attributes: Mapping[str, int]) -> None:
+    def write(self, number: int, arrays: Mapping[Path_, NDArray[Any]], attributes: Mapping[str, int]) -> None:
         """Write a whole episode.
 
         Args:
+            number: of the episode, from 0.
             arrays: by their paths in the episode's group; with "rewards".
             attributes: integers by name, besides "id" and "total_steps".
         """
         steps = len(arrays["rewards",])
-        group = self._begin(attributes)
+        group = self._begin(number, attributes)
         self._attribute(group, b"total_steps", steps)
         inner: dict[Path_, Any] = {(): group}
         for path, array in arrays.items():
             self._array(self._group(inner, path[:-1]), path[-1], np.ascontiguousarray(array))
         self.steps += steps
 
-    def begin(self, attributes: Mapping[str, int]) -> EpisodeInParts:
-        """Begin an episode that is written in parts, because it does not fit in memory."""
-        return EpisodeInParts(self, self._h5.Group(self._begin(attributes)))
+    def begin(self, number: int, attributes: Mapping[str, int]) -> EpisodeInParts:
+        """Begin episode ``number``, written in parts because it does not fit in memory."""
+        return EpisodeInParts(self, self._h5.Group(self._begin(number, attributes)))
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Close up the numbers, and write what is still in memory."""
         self._flags.clear()
+        if self._file and self._numbers_end > self.episodes:
+            self._close_up()
         self._file.close()
 
-    def _begin(self, attributes: Mapping[str, int]) -> Any:
-        group = self._h5.h5g.create(self._file.id, b"episode_%d" % self.episodes)
-        self._attribute(group, b"id", self.episodes)
+    def _close_up(self) -> None:
+        free = 0
+        for number in range(self._numbers_end):
+            if f"episode_{number}" in self._file:
+                if free < number:
+                    self._file.move(f"episode_{number}", f"episode_{free}")
+                    self._file[f"episode_{free}"].attrs["id"] = free
+                free += 1
+
+    def _begin(self, number: int, attributes: Mapping[str, int]) -> Any:
+        group = self._h5.h5g.create(self._file.id, b"episode_%d" % number)
+        self._attribute(group, b"id", number)
+        self._numbers_end = max(self._numbers_end, number + 1)
         for name, value in attributes.items():
             self._attribute(group, name.encode(), value)
         self.episodes += 1
@@ -312,7 +328,7 @@ class _Reader:
         return int(value.item())
 
 
-def decoded_images(rows: Sequence[Any], shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
+def decoded_images(rows: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
     """Images [n, *shape] from Minari's JPEG encoding.
 
     Raises:
