@@ -35,6 +35,7 @@ from mlbits.agents.memory.dataset_spaces import DatasetError
 Path_ = tuple[str, ...]
 _FLAGS = ("terminations", "truncations")
 _MOST_CACHED = 4096
+_COMPACT_BYTES = 8192
 _CHUNK_BYTES = 1 << 18
 _IMAGE_BYTES = 1024  # arrays of bytes with rows of at least this size are compressed
 
@@ -70,8 +71,11 @@ class EpisodeFile:
         # The format of HDF5 1.10 is a third smaller for short episodes than the oldest one, and read by all of today's.
         self._file = h5py.File(path, "x", libver=("v110", "v110"))
         self._h5, self._types, self._spaces = h5py, dict[Any, Any](), dict[Any, Any]()
-        self._plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        self._plain.set_obj_track_times(False)
+        # Small arrays stand within the file's description of them, others apart from it.
+        self._within, self._apart = (h5py.h5p.create(h5py.h5p.DATASET_CREATE) for _ in range(2))
+        self._within.set_layout(h5py.h5d.COMPACT)
+        for plan in (self._within, self._apart):
+            plan.set_obj_track_times(False)
         self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
         # Flags that are the same in many episodes are stored once and linked to.
         self._flags: dict[Any, Any] = {}
@@ -133,23 +137,27 @@ class EpisodeFile:
         return inner[path]
 
     def _array(self, group: Any, name: str, array: NDArray[Any]) -> None:
-        if _is_image(array):
-            self._h5.Group(group).create_dataset(name, data=array, **_compressed(array))
+        h5, key = self._h5, name.encode()
+        if array.dtype == np.uint8 and _is_image(array):
+            h5.Group(group).create_dataset(name, data=array, **_compressed(array))
             return
-        same = (name, len(array), bool(array[-1])) if name in _FLAGS and not array[:-1].any() else None
-        if same in self._flags:
-            self._h5.h5o.link(self._flags[same], group, name.encode())
-            return
+        same = None
+        if name in _FLAGS and not array[:-1].any():
+            same = (name, len(array), bool(array[-1]))
+            if same in self._flags:
+                h5.h5o.link(self._flags[same], group, key)
+                return
         kind = self._types.get(array.dtype)
         if kind is None:
-            kind = self._types[array.dtype] = self._h5.h5t.py_create(array.dtype, logical=True)
+            kind = self._types[array.dtype] = h5.h5t.py_create(array.dtype, logical=True)
         space = self._spaces.get(array.shape)
         if space is None:
             if len(self._spaces) >= _MOST_CACHED:
                 self._spaces.clear()
-            space = self._spaces[array.shape] = self._h5.h5s.create_simple(array.shape)
-        made = self._h5.h5d.create(group, name.encode(), kind, space, self._plain)
-        made.write(self._h5.h5s.ALL, self._h5.h5s.ALL, array, kind)
+            space = self._spaces[array.shape] = h5.h5s.create_simple(array.shape)
+        plan = self._within if array.nbytes <= _COMPACT_BYTES else self._apart
+        made = h5.h5d.create(group, key, kind, space, plan)
+        made.write(h5.h5s.ALL, h5.h5s.ALL, array, kind)
         if same is not None and len(self._flags) < _MOST_CACHED:
             self._flags[same] = made
 
@@ -300,7 +308,8 @@ class _Reader:
             raise DatasetError(f"{where}: got a group; wanted an array")
         if found.get_offset() is None:  # not in one piece in this file
             plan = found.get_create_plist()
-            if plan.get_layout() == self._h5.h5d.VIRTUAL or plan.get_external_count():
+            layout = plan.get_layout()
+            if layout == self._h5.h5d.VIRTUAL or (layout == self._h5.h5d.CONTIGUOUS and plan.get_external_count()):
                 raise DatasetError(f"{where}: its numbers are in another file; wanted an array of this file")
         kept = found.get_type()
         kind = next((kind for known, kind in self._kinds if known == kept), None)
