@@ -104,10 +104,10 @@ def _array(value: Any, kind: np.dtype[Any], count: int | None, where: str, more:
         array = array[:, 0]  # Discrete as [T, 1]
     if array.shape[1:] != kind.shape:
         raise DatasetError(f"{where}: got shape {list(array.shape[1:])} per step; wanted {list(kind.shape)}")
-    if array.dtype.kind not in {"b": "b", "f": "biuf"}.get(kind.base.kind, "biu") and array.size:
+    if array.dtype.kind not in {"f": "biuf"}.get(kind.base.kind, "biu") and array.size:
         raise DatasetError(f"{where}: got {array.dtype}; wanted {kind.base}")
-    if kind.base.kind in "iu" and array.dtype != kind.base and array.size:
-        low, high = np.iinfo(kind.base).min, np.iinfo(kind.base).max
+    if kind.base.kind in "biu" and array.dtype != kind.base and array.size:
+        low, high = (0, 1) if kind.base.kind == "b" else (np.iinfo(kind.base).min, np.iinfo(kind.base).max)
         if int(array.min()) < low or int(array.max()) > high:
             raise DatasetError(f"{where}: got {array.min()} to {array.max()}; wanted {kind.base}")
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, refused later

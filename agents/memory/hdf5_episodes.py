@@ -139,7 +139,7 @@ class EpisodeFile:
     def _array(self, group: Any, name: str, array: NDArray[Any]) -> None:
         h5, key = self._h5, name.encode()
         if array.dtype == np.uint8 and _is_image(array):
-            h5.Group(group).create_dataset(name, data=array, **_compressed(array))
+            _create(h5.Group(group), name, array)
             return
         same = None
         if name in _FLAGS and not array[:-1].any():
@@ -173,7 +173,7 @@ class EpisodeInParts:
         for path, array in arrays.items():
             name = "/".join(path)
             if name not in self._group:
-                self._group.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]), **_compressed(array))
+                _create(self._group, name, array)
                 continue
             kept = self._group[name]
             kept.resize(len(kept) + len(array), axis=0)
@@ -190,10 +190,12 @@ def _is_image(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and array[:1].nbytes >= _IMAGE_BYTES
 
 
-def _compressed(array: NDArray[Any]) -> dict[str, Any]:
-    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+def _create(group: Any, name: str, array: NDArray[Any]) -> None:
+    """Create an array in chunks, which can grow; images are compressed, without loss."""
+    rows = min(4096, max(1, _CHUNK_BYTES // max(1, array[:1].nbytes)))
     how: dict[str, Any] = {"compression": "gzip", "compression_opts": 1} if _is_image(array) else {}
-    return {"chunks": (min(rows, 4096), *array.shape[1:])} | how
+    shape = array.shape[1:]
+    group.create_dataset(name, data=array, maxshape=(None, *shape), chunks=(rows, *shape), **how)
 
 
 def read_hdf5_episodes(
