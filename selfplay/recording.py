@@ -206,8 +206,8 @@ class _Recorder:
         cut = self._playing & (self._elapsed >= self.limit) & ~terminated & ~truncated
         ended = np.flatnonzero(terminated | truncated | cut)
         if len(ended):
-            if isinstance(batch, GameBatch) and isinstance(batch.copies, Copies) and (truncated & ~terminated).any():
-                batch.copies.write_truncated_masks()
+            if isinstance(batch, GameBatch) and isinstance(batch.copies, Copies):
+                batch.copies.show_truncated()
             for copy in ended.tolist():
                 self._end(copy, bool(terminated[copy]), bool(truncated[copy] or cut[copy]))
             self.cut += int(cut.sum())
