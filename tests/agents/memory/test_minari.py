@@ -230,7 +230,7 @@ def put(name, value):
 
 
 FAULTS = {
-    "NaN": (put("episode_1/rewards", [0.0, np.nan, 0.0]), "episode 1: reward: got nan at step 1; wanted a finite"),
+    "NaN": (put("episode_1/rewards", [0.0, np.nan, 0.0]), "episode 1: reward: got nan at step 1; wanted finite"),
     "infinite": (put("episode_2/observations", [[0, np.inf], [0, 0]]), r"episode 2: obs: got \[0.0, inf\] at step 0"),
     "T obs": (put("episode_0/observations", np.zeros((2, 2))), "episode 0: obs: got 2 rows; wanted 3, one more than"),
     "short": (put("episode_1/actions", [0, 1]), "episode 1: action: got 2 rows; wanted 3, as many as steps"),
