@@ -185,7 +185,8 @@ class _Recorder:
         self._seeds[copies] = self.seed + begun + np.arange(len(copies))
         which = np.zeros(self.batch.num_envs, bool)
         which[copies] = True
-        self.batch.reset(seed=self._seeds, which=torch.from_numpy(which))
+        seeds: Any = self._seeds  # as an array, whose values are checked at once
+        self.batch.reset(seed=seeds, which=torch.from_numpy(which))
         self._playing[copies], self._elapsed[copies] = True, 0
         check_evaluation(self.batch.obs, self.batch.reward, self.env, 0)
 
