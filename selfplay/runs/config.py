@@ -32,7 +32,8 @@ class RunConfig:
 
     total_steps: int = setting(
         500_000,
-        "environment steps of the run, summed over copies (a few more where the last rollout goes beyond)",
+        "environment steps of the run, summed over copies (a few more where the last rollout goes beyond); gradient "
+        "steps where it learns from a dataset",
         low=1,
         high=1e15,
     )
@@ -67,6 +68,13 @@ class RunConfig:
     stop_when_solved: bool = setting(False, "end the run once it is solved (see solved_episodes)")
     solved_episodes: int = setting(
         20, "training episodes whose mean return has to reach the environment's threshold", low=1, high=1e6
+    )
+    data: str = setting("", "dataset to learn from, for offline agents: a Minari name, or a folder")
+    data_hash: str = setting(
+        "", "content hash that the dataset has to have; a run keeps its own, and resumes with no other dataset"
+    )
+    eval_online: bool = setting(
+        False, "let an offline agent play evaluation episodes in training; each counts as a policy tried online"
     )
     opponents: tuple[str, ...] = setting(
         (),
