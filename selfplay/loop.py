@@ -2,7 +2,8 @@
 
     draw a lineup -> collect -> learn -> record -> now and then evaluate and checkpoint
 
-One seat and one learner is ordinary reinforcement learning; a learner in every seat is self-play.
+One seat and one learner is ordinary reinforcement learning; a learner in every seat is self-play. An offline agent
+collects nothing: it gets the run's dataset (:mod:`mlbits.selfplay.offline.session`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def train(
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
     session.measure = measure
-    folder = new_folder(settings, out)  # after every check that can fail: only now are the rules compiled
+    folder = new_folder(session.settings, out)  # after every check that can fail: only now are the rules compiled
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
@@ -64,7 +65,7 @@ def train(
         try:
             for note in notes:
                 tracker.say(note)
-            tracker.describe(settings.to_json())
+            tracker.describe(session.settings.to_json())
             return folder, loop(session, tracker, folder, interrupts)
         finally:
             tracker.close()

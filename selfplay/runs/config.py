@@ -316,7 +316,7 @@ def find_preset(agent: str, env: str, choice: str = "auto") -> tuple[str, dict[s
 
 def resolve(
     agent: str,
-    env: str,
+    env: str | None,
     *,
     preset: str = "auto",
     run: Mapping[str, Any] | None = None,
@@ -324,6 +324,8 @@ def resolve(
     env_settings: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings from defaults, overridden by the preset, overridden by the values given.
+
+    Without an environment it is that of the run's dataset, with the settings in which it was recorded.
 
     Raises:
         UnknownIdError: if the agent or environment is not known.
@@ -335,12 +337,19 @@ def resolve(
     for name, given in (("run", run), ("agent_settings", agent_settings), ("env_settings", env_settings)):
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"{name}: got {given!r}; wanted a mapping of names to values")
+    recorded: dict[str, Any] = {}
+    if env is None:
+        from mlbits.selfplay.offline.data import environment_of
+
+        if not (run or {}).get("data"):
+            raise ConfigError("env: got None; wanted an environment's id (or data, a dataset that names its own)")
+        env, recorded = environment_of(str((run or {})["data"]))
     agent, env = check_agent(agent), check_env_id(plain_id(env))
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
     values = dict(values)
     agent_values = canonical(values.pop("agent", {}), config_class) | canonical(agent_settings or {}, config_class)
-    env_values = dict(values.pop("env", {})) | dict(env_settings or {})
+    env_values = dict(values.pop("env", {})) | recorded | dict(env_settings or {})
     values = dict(getattr(config_class, "run_defaults", ())) | values
     known = {field.name for field in dataclasses.fields(RunConfig)}
     for key in run or {}:

@@ -16,7 +16,7 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
 
     first, *rest = headlines(summary)
     print(
-        f"{first} after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s "
+        f"{first} after {summary['env_steps']:,} {'gradient ' if 'gradient_steps' in summary else ''}steps in {summary['wall_seconds']:.1f} s "
         f"({summary['cpu_seconds']:.1f} CPU-s)"
     )
     for line in rest:
