@@ -58,8 +58,9 @@ def evaluate_run(
     Returns:
         return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
         are equal), episodes, length_mean, env_steps (of the checkpoint), passed_over (a message for each newer
-        checkpoint that could not be used). Of a run on a dataset also how many policies were tried online, this one
-        included (:func:`mlbits.selfplay.offline.tried_online.counted`). In multi-agent games also "measured", see :mod:`mlbits.evals.headline`.
+        checkpoint that could not be used). In multi-agent games also "measured", see :mod:`mlbits.evals.headline`. Of a
+        run on a dataset how many policies were tried online, this one included
+        (:func:`mlbits.selfplay.offline.tried_online.counted`).
         Where the environment is small enough to be solved, also:
         optimum and random_return (exact means of the best policy and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None

@@ -1,5 +1,5 @@
-"""Distributions of actions in [-1, 1] with state-dependent spread, as learning from data needs: a normal under tanh, and
-a mixture of normals.
+"""Distributions of actions in [-1, 1] whose spread depends on the state, as learning from data needs: a normal under
+tanh, and a mixture of normals.
 
 ``params`` [N, size] are a policy head's output, actions float32 [N, k] in units in which the bounds of a Box are -1 and
 1. Recorded actions may stand on the bounds, where the density under tanh is infinite: they count as ``EDGE``.

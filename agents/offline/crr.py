@@ -18,9 +18,9 @@ the bootstrap is an expectation too. exp is not free of scale: what matters is A
 with the weights), and the weights' statistics are recorded: their mean, the fraction at the cap and near 0, and the
 effective sample size (sum w)^2 / (n sum w^2), as a fraction.
 
-``critic`` is "value", or "categorical", a distribution on a fixed support as in the paper; ``twin`` trains two critics,
-and takes the lower one wherever Q is needed. ``critic_weighted`` plays the paper's critic-weighted policy (section 3.2):
-of ``play_samples`` actions drawn, one with probability softmax(Q / beta).
+``critic`` is "value", or "categorical", a distribution on a fixed support as in the paper; ``twin`` trains two critics
+and takes the lower one wherever Q is needed. ``critic_weighted`` plays the paper's critic-weighted policy (section
+3.2): of ``play_samples`` actions drawn, one with probability softmax(Q / beta).
 
 Published configurations, as presets (``--preset``):
 
@@ -274,16 +274,15 @@ class CRR(PolicyAgent):
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows: by the policy, or by the critic-weighted one; ``greedy`` takes the most probable action."""
+        """Decide for N rows by the policy or the critic-weighted one; ``greedy`` takes the best or likeliest action."""
         if not self.config.critic_weighted:
             return super().act(obs, legal_mask, generator, greedy=greedy)
         seen = self.scaling.obs(obs)
         params = self.policy.forward(seen)
+        actions = None if self.discrete else self.draws(params, None, self.config.play_samples, generator)
+        score = self._lower(self.critics.candidates(seen, actions)) / self.config.beta  # [M, N]
         if self.discrete:
-            actions, log_p = None, masked_log_softmax(params, legal_mask).t()
-        else:
-            actions, log_p = self.draws(params, None, self.config.play_samples, generator), 0.0
-        score = log_p + self._lower(self.critics.candidates(seen, actions)) / self.config.beta  # [M, N]
+            score = score + masked_log_softmax(params, legal_mask).t()
         if not greedy:
             score = score - torch.empty_like(score).exponential_(generator=generator).log_()
         chosen = score.argmax(0)

@@ -1,14 +1,14 @@
 """Implicit Q-learning (IQL): values of the best recorded actions by expectile regression, without asking for others.
 
-Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning" (ICLR 2022, arXiv 2110.06169), with
-two critics and their target copies Q':
+Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning" (ICLR 2022, arXiv 2110.06169),
+with two critics and their target copies Q':
 
     value    minimise E_(s,a)~D [|expectile - 1(u < 0)| u^2],  u = min Q'(s, a) - V(s) (equation 5)
     critics  minimise E_(s,a,r,s')~D [(r + gamma V(s') - Q(s, a))^2] (equation 6)
     policy   maximise E_(s,a)~D [min(exp(beta A), cap) log pi(a|s)],  A = min Q'(s, a) - V(s) (equation 7)
 
-An expectile of 0.5 is the mean over the recorded actions, 1 would be their maximum. beta is an inverse temperature here.
-The policy is a tanh-Gaussian or a mixture for a Box (the paper: a Gaussian with a spread that is the same in all
+An expectile of 0.5 is the mean over the recorded actions, 1 would be their maximum. beta is an inverse temperature
+here. The policy is a tanh-Gaussian or a mixture for a Box (the paper: a Gaussian with a spread that is the same in all
 states), and categorical for Discrete actions.
 
 Example:

@@ -1,4 +1,4 @@
-"""Networks of the offline agents: a policy over actions of either kind, critics Q(s, a), and the scaling of what they see.
+"""Networks of the offline agents: a policy over actions of either kind, critics Q(s, a), and the scaling of inputs.
 
 For Discrete actions a critic has an output for each action, for a Box the action is an input of its first layer.
 """
@@ -145,11 +145,10 @@ class Scaling(nn.Module):
         self._keys = [key for key, part in parts.items() if observation_kind(part) == "vector"]
         self._is_dict = isinstance(space, spaces.Dict)
         for key in self._keys:
-            self.register_buffer(f"mean_{key}", torch.zeros(parts[key].shape))
-            self.register_buffer(f"scale_{key}", torch.ones(parts[key].shape))
-        for name, value in (("fitted", 0.0), ("reward_shift", 0.0), ("reward_scale", 1.0)):
-            self.register_buffer(name, torch.tensor(value))
-        self._scales = False
+            self.register_buffer(f"mean_{key}", torch.zeros(parts[key].shape or ()))
+            self.register_buffer(f"scale_{key}", torch.ones(parts[key].shape or ()))
+        for name, number in (("fitted", 0.0), ("reward_shift", 0.0), ("reward_scale", 1.0)):
+            self.register_buffer(name, torch.tensor(number))
 
     def fit(self, data: Dataset, observations: str, rewards: str) -> None:
         """Find them, unless they have been found or restored.
@@ -168,9 +167,9 @@ class Scaling(nn.Module):
             return
         for key in self._keys if observations == "standard" else ():
             seen = (data.obs[key] if self._is_dict else data.obs).double()
-            std, mean = torch.std_mean(seen, 0, correction=0)
+            deviation, mean = torch.std_mean(seen, 0, correction=0)
             self.get_buffer(f"mean_{key}").copy_(mean)
-            self.get_buffer(f"scale_{key}").copy_(1 / (std + _LEAST_STD))
+            self.get_buffer(f"scale_{key}").copy_(1 / (deviation + _LEAST_STD))
         reward, returns = data.reward.double(), data.returns
         if rewards == "auto":
             rewards = "std" if bool(data.terminated.any()) or not bool(reward.diff().any()) else "standard"
@@ -198,4 +197,4 @@ class Scaling(nn.Module):
         return (reward - self.reward_shift) * self.reward_scale
 
     def _scaled(self, obs: Tensor, key: str) -> Tensor:
-        return (obs.float() - self._buffers[f"mean_{key}"]) * self._buffers[f"scale_{key}"]
+        return (obs.float() - self.get_buffer(f"mean_{key}")) * self.get_buffer(f"scale_{key}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ def returns_to_go(data: Dataset, discount: float, reward: Tensor | None = None) 
     """
     values = (data.reward if reward is None else reward).cpu().double().numpy()
     found, starts = np.empty(len(values)), data.starts.tolist()
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in itertools.pairwise(starts):
         total = 0.0
         for i in range(last - 1, first - 1, -1):
             total = values[i] + discount * total
@@ -48,6 +50,6 @@ def check_support(data: Dataset, discount: float, scaling: Scaling, v_min: float
     if low < v_min or high > v_max:
         step = int(found.argmin() if low < v_min else found.argmax())
         raise AgentError(
-            f"v_min, v_max: got {v_min:g} and {v_max:g}; the scaled discounted returns of {data.name} go from {low:.4g} "
-            f"to {high:.4g} (episode {int(data.episode_of_step[step])}); wanted a support that holds them"
+            f"v_min, v_max: got {v_min:g} and {v_max:g}; the scaled discounted returns of {data.name} go from "
+            f"{low:.4g} to {high:.4g} (episode {int(data.episode_of_step[step])}); wanted a support that holds them"
         )

@@ -38,11 +38,7 @@ class TD3BCConfig(OfflineConfig):
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
     target_noise: float = setting(
-        0.2,
-        "standard deviation of the noise on the bootstrap's action",
-        low=0,
-        high=10,
-        unit="half ranges of the action",
+        0.2, "standard deviation of the noise on the bootstrap's action", low=0, high=10, unit="half ranges"
     )
     target_noise_clip: float = setting(
         0.5, "largest size of that noise", low=0, high=2, unit="half ranges of the action"
