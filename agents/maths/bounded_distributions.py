@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,12 @@ from torch import Tensor
 EDGE = 0.999  # atanh of it is 3.8
 _LOG_2PI = math.log(2 * math.pi)
 _LEAST, _MOST = -5.0, 2.0  # of log standard deviations
+_HALF = 0.5 * (_MOST - _LEAST)
 
 
 def spread(raw: Tensor) -> Tensor:
     """Log standard deviations between -5 and 2 from any numbers; 0 becomes -1.5. Nowhere without gradient."""
-    return _LEAST + 0.5 * (_MOST - _LEAST) * (torch.tanh(raw) + 1)
+    return _LEAST + _HALF * (torch.tanh(raw) + 1)
 
 
 class TanhGaussian:
@@ -50,11 +52,33 @@ class TanhGaussian:
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         """[N], the density in [-1, 1]."""
+        found: Tensor = _TanhGaussianLogProb.apply(params, action)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _TanhGaussianLogProb(torch.autograd.Function):
+    """The log density and its gradient in closed form: a node of autograd in place of twenty."""
+
+    @staticmethod
+    def forward(ctx: Any, params: Tensor, action: Tensor) -> Tensor:
+        """[N]."""
         mean, raw = params.chunk(2, -1)
         inside = action.clamp(-EDGE, EDGE)
-        log_std = spread(raw)
-        z = (torch.atanh(inside) - mean) * torch.exp(-log_std)
-        return -(0.5 * z * z + log_std + 0.5 * _LOG_2PI + torch.log1p(-inside * inside)).sum(-1)
+        bent = torch.tanh(raw)
+        log_std = _LEAST + _HALF * (bent + 1)
+        precision = torch.exp(-log_std)
+        z = (torch.atanh(inside) - mean) * precision
+        squared = z * z
+        if ctx.needs_input_grad[0]:
+            by_spread = (squared - 1) * (1 - bent * bent) * _HALF
+            ctx.save_for_backward(torch.cat([z * precision, by_spread], -1))
+        return -(0.5 * squared + log_std + 0.5 * _LOG_2PI + torch.log1p(-inside * inside)).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """The gradient for the parameters, [N, 2 k]."""
+        (by_params,) = ctx.saved_tensors
+        return grads[0].unsqueeze(-1) * by_params, None
 
 
 class GaussianMixture:

@@ -58,7 +58,12 @@ class BC(PolicyAgent):
         super().__init__(config, observation_space, action_space, seed=seed, device=device)
         self.head = policy_head(config.policy, self.discrete, self.actions, config.components)
         self.policy = Policy(
-            observation_space, self.head.size, config.hidden, self.generator, layer_norm=config.layer_norm
+            observation_space,
+            self.head.size,
+            config.hidden,
+            self.generator,
+            layer_norm=config.layer_norm,
+            precision=self.config.precision,
         ).to(device)
         self.policy_optimizer = FlatAdam(
             self.policy.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-8

@@ -44,6 +44,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
@@ -131,12 +132,12 @@ class CRR(PolicyAgent):
         self.head = policy_head(config.policy, self.discrete, self.actions, config.components)
         self.policy = Policy(
             observation_space, self.head.size, config.hidden, self.generator,
-            layer_norm=config.layer_norm, head_scale=config.head_scale,
+            layer_norm=config.layer_norm, precision=self.config.precision, head_scale=config.head_scale,
         ).to(device)  # fmt: skip
         self.critics = Critics(
             observation_space, self.actions, self.discrete, config.hidden, self.generator,
             count=2 if config.twin else 1, atoms=config.atoms if config.critic == "categorical" else 1,
-            layer_norm=config.layer_norm,
+            layer_norm=config.layer_norm, precision=self.config.precision,
         ).to(device)  # fmt: skip
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
@@ -169,11 +170,15 @@ class CRR(PolicyAgent):
         config = self.config
         params = self.policy.forward(drawn.obs)
         log_prob = self.log_prob(params, drawn.mask, drawn.action)
+        value = self._value(drawn, params.detach(), generator)
         taken, target = self.critics.taken(drawn.obs, drawn.action), self._target(drawn, generator)
-        critic_loss = torch.stack([self._critic_loss(out, target) for out in taken]).sum()
-        advantage = self._advantage(drawn, params.detach(), [out.detach() for out in taken], generator)
+        critic_loss = self._critic_loss(taken[0], target)
+        for out in taken[1:]:
+            critic_loss = critic_loss + self._critic_loss(out, target)
+        q = self._lower([out.detach() for out in taken])
+        advantage = q - value
         weight = self.weigh(advantage)
-        policy_loss = -(weight * log_prob).mean()
+        policy_loss = -torch.dot(weight, log_prob) / len(weight)
         self.critic_optimizer.zero_grad()
         self.policy_optimizer.zero_grad()
         (critic_loss + policy_loss).backward()  # the two share no parameter
@@ -185,7 +190,7 @@ class CRR(PolicyAgent):
             return {}
         return {
             "policy_loss": policy_loss.detach(), "critic_loss": critic_loss.detach(), "critic_grad_norm": norms[0],
-            "policy_grad_norm": norms[1], "q": self._lower(taken).detach().mean(), "advantage": advantage.mean(),
+            "policy_grad_norm": norms[1], "q": q.mean(), "advantage": advantage.mean(),
             "advantage_std": advantage.std(correction=0), **self.weight_statistics(weight),
         }  # fmt: skip
 
@@ -209,19 +214,16 @@ class CRR(PolicyAgent):
         }
 
     @torch.no_grad()
-    def _advantage(self, drawn: Transitions, params: Tensor, taken: list[Tensor], generator: torch.Generator) -> Tensor:
-        """A(s, a) of the recorded actions, [N]."""
-        if self.config.weight == "all":
+    def _value(self, drawn: Transitions, params: Tensor, generator: torch.Generator) -> Tensor:
+        """V(s), which the recorded actions' Q is compared with, [N]."""
+        config = self.config
+        if config.weight == "all":
             return torch.zeros(len(params), device=params.device)
-        outs, probability = self._candidates(
-            self.critics, params, drawn.obs, drawn.mask, self.config.samples, generator
-        )  # fmt: skip
+        outs, probability = self._candidates(self.critics, params, drawn.obs, drawn.mask, config.samples, generator)
         q = self._lower(outs)  # [M, N]
-        if self.config.advantage == "mean":
-            value = q.mean(0) if probability is None else (probability * q).sum(0)
-        else:
-            value = (q if drawn.mask is None else q.masked_fill(~drawn.mask.t(), -torch.inf)).amax(0)
-        return self._lower(taken) - value
+        if config.advantage == "mean":
+            return q.mean(0) if probability is None else (probability * q).sum(0)
+        return (q if drawn.mask is None else q.masked_fill(~drawn.mask.t(), -torch.inf)).amax(0)
 
     @torch.no_grad()
     def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:
@@ -258,9 +260,9 @@ class CRR(PolicyAgent):
         """The mean loss of one critic, a tensor []."""
         if self.config.critic == "categorical":
             return categorical_loss(out, target).mean()
-        error = target - out
         if self.config.expectile == 0.5:
-            return error.square().mean()
+            return F.mse_loss(out, target)
+        error = target - out
         return (2 * (self.config.expectile - (error.detach() < 0).float()).abs() * error.square()).mean()
 
     def _lower(self, outs: list[Tensor]) -> Tensor:

@@ -76,7 +76,12 @@ class IQL(PolicyAgent):
     ) -> None:
         super().__init__(config, observation_space, action_space, seed=seed, device=device)
         self.head = policy_head(config.policy, self.discrete, self.actions, config.components)
-        shape: dict[str, Any] = {"hidden": config.hidden, "generator": self.generator, "layer_norm": config.layer_norm}
+        shape: dict[str, Any] = {
+            "hidden": config.hidden,
+            "generator": self.generator,
+            "layer_norm": config.layer_norm,
+            "precision": self.config.precision,
+        }
         self.policy = Policy(observation_space, self.head.size, **shape).to(device)
         self.critics = Critics(observation_space, self.actions, self.discrete, count=2, **shape).to(device)
         self.value = Policy(observation_space, 1, **shape).to(device)

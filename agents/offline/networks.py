@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mlbits.agents.agent import AgentError
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.networks.features import Features, observation_kind
-from mlbits.agents.networks.mlp import MLP
+from mlbits.agents.networks.mlp import MLP, Precision
 
 _LEAST_STD = 1e-3  # added to standard deviations of observations, as in TD3+BC
 
@@ -30,6 +30,7 @@ class Policy(nn.Module):
         hidden: widths of the hidden layers.
         generator: the source of initial weights.
         layer_norm: whether hidden layers are normalised.
+        precision: of the products between hidden layers.
         head_scale: factor on the head's initial weights.
     """
 
@@ -41,9 +42,11 @@ class Policy(nn.Module):
         generator: torch.Generator,
         *,
         layer_norm: bool = False,
+        precision: Precision = "float32",
         head_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.precision: Precision = precision
         self.features = Features(space, generator)
         self.mlp = MLP(self.features, hidden, size, generator, activation="relu", layer_norm=layer_norm)
         with torch.no_grad():
@@ -52,7 +55,7 @@ class Policy(nn.Module):
 
     def forward(self, obs: Any) -> Tensor:
         """[N, size]."""
-        return self.mlp.forward(self.features.forward(obs))
+        return self.mlp.forward(self.features.forward(obs), self.precision)
 
 
 class Critics(nn.Module):
@@ -67,6 +70,7 @@ class Critics(nn.Module):
         count: how many critics.
         atoms: outputs for each action, K; 1 for plain Q.
         layer_norm: whether hidden layers are normalised.
+        precision: of the products between hidden layers.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class Critics(nn.Module):
         count: int = 1,
         atoms: int = 1,
         layer_norm: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.discrete, self.actions, self.atoms = discrete, actions, atoms
+        self.precision: Precision = precision
         self.features = Features(space, generator, extra=0 if discrete else actions)
         out = actions * atoms if discrete else atoms
         self.mlps = nn.ModuleList(
@@ -95,7 +101,7 @@ class Critics(nn.Module):
         mlps = self._mlps[:1] if first else self._mlps
         if not self.discrete:
             parts = self.features.forward(obs, action)
-            return [mlp.forward(parts) for mlp in mlps]
+            return [mlp.forward(parts, self.precision) for mlp in mlps]
         index = action.view(-1, 1, 1).expand(-1, 1, self.atoms)
         return [out.gather(1, index).squeeze(1) for out in self._every(obs, mlps)]
 
@@ -115,12 +121,12 @@ class Critics(nn.Module):
             parts.append(flat)
         else:
             parts[-1] = torch.cat([parts[-1], flat], 1)
-        return [mlp.forward(parts).view(count, rows, self.atoms) for mlp in self._mlps]
+        return [mlp.forward(parts, self.precision).view(count, rows, self.atoms) for mlp in self._mlps]
 
     def _every(self, obs: Any, mlps: Sequence[Any]) -> list[Tensor]:
         """[N, A, K] each."""
         parts = self.features.forward(obs)
-        return [mlp.forward(parts).view(-1, self.actions, self.atoms) for mlp in mlps]
+        return [mlp.forward(parts, self.precision).view(-1, self.actions, self.atoms) for mlp in mlps]
 
 
 class Scaling(nn.Module):

@@ -69,11 +69,16 @@ class TD3BC(OfflineAgent):
     ) -> None:
         super().__init__(config, observation_space, action_space, seed=seed, device=device)
         self.actor = Policy(
-            observation_space, self.actions, config.hidden, self.generator, layer_norm=config.layer_norm
+            observation_space,
+            self.actions,
+            config.hidden,
+            self.generator,
+            layer_norm=config.layer_norm,
+            precision=self.config.precision,
         ).to(device)
         self.critics = Critics(
             observation_space, self.actions, False, config.hidden, self.generator, count=2,
-            layer_norm=config.layer_norm,
+            layer_norm=config.layer_norm, precision=self.config.precision,
         ).to(device)  # fmt: skip
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)

@@ -16,10 +16,7 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
 
     first, *rest = headlines(summary)
     steps = f"{summary['env_steps']:,} {'gradient ' if 'gradient_steps' in summary else ''}steps"
-    print(
-        f"{first} after {steps} in {summary['wall_seconds']:.1f} s "
-        f"({summary['cpu_seconds']:.1f} CPU-s)"
-    )
+    print(f"{first} after {steps} in {summary['wall_seconds']:.1f} s ({summary['cpu_seconds']:.1f} CPU-s)")
     for line in rest:
         print(line)
     if solved := summary.get("solved_at"):
