@@ -83,7 +83,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     parts = measured_lines(measured)
     tried = [tried_online.line(summary)] if "policies_tried_online" in summary else []
     if "return_mean" not in summary:
-        return ["trained on the dataset, and not evaluated online (--eval-online, or mlbits eval, would)", *tried]
+        return ["trained on the dataset", "not evaluated online (--eval-online or mlbits eval does)", *tried]
     if not parts or not measured.get("same_return"):
         interval = interval_text(summary["return_interval"], summary["episodes"])
         episodes = counted(summary["episodes"], "episode")

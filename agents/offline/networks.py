@@ -18,6 +18,7 @@ from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.networks.features import Features, observation_kind
 from mlbits.agents.networks.mlp import MLP, Precision
 
+_ROWS_AT_ONCE = 2048
 _LEAST_STD = 1e-3  # added to standard deviations of observations, as in TD3+BC
 
 
@@ -115,9 +116,19 @@ class Critics(nn.Module):
         if actions is None:
             return [out.transpose(0, 1) for out in self._every(obs, self._mlps)]
         count, rows = actions.shape[:2]
-        parts = [part.repeat(count, 1) for part in self.features.forward(obs)] if count > 1 else self.features(obs)
+        seen = self.features.forward(obs)
+        step = max(1, _ROWS_AT_ONCE // rows)  # activations of more rows leave the processor's cache
+        parts = [self._of_draws(seen, actions[k : k + step]) for k in range(0, count, step)]
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(outs) for outs in zip(*parts, strict=True)]
+
+    def _of_draws(self, seen: list[Tensor], actions: Tensor) -> list[Tensor]:
+        """Each critic's output [M, N, K] for the parts of N observations and actions [M, N, k]."""
+        count, rows = actions.shape[:2]
+        parts = [part.repeat(count, 1) for part in seen]
         flat = actions.flatten(0, 1)
-        if self.features.is_index == [True, False] and len(parts) == 1:  # an observation of indices alone
+        if len(parts) < len(self.features.is_index):  # an observation of indices alone
             parts.append(flat)
         else:
             parts[-1] = torch.cat([parts[-1], flat], 1)
