@@ -127,7 +127,8 @@ def way_to_the_goal(env: str) -> Callable[[Tensor], Tensor]:
     table = table_of(env, {})
     assert table.states is not None
     cells = torch.from_numpy(table.states["cell"].astype(np.int64))
-    size = int(open_batch(env, 1, start=False).observation_space.n)  # the goal, where nothing is decided, is not in the table
+    space: Any = open_batch(env, 1, start=False).observation_space
+    size = int(space.n)  # the goal, where nothing is decided, is not in the table
     best = torch.zeros(size, dtype=torch.int64)
     best[cells] = torch.from_numpy(value_iteration(table, 0.99).policy)
     return lambda obs: best[obs.reshape(len(obs)).long()]

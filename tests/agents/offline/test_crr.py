@@ -159,7 +159,9 @@ def test_a_support_that_does_not_hold_the_returns_is_refused():
     data = noise()
     for bounds in ((-0.1, 50.0), (-50.0, 0.1)):
         agent = make(data, critic="categorical", v_min=bounds[0], v_max=bounds[1])
-        with pytest.raises(AgentError, match=r"v_min, v_max: got .*returns of dataset go from .*\(episode \d\); wanted"):
+        with pytest.raises(
+            AgentError, match=r"v_min, v_max: got .*returns of dataset go from .*\(episode \d\); wanted"
+        ):
             agent.learn(data, 0.0, draw(0))
     make(data, critic="categorical", v_min=-50.0, v_max=50.0).learn(data, 0.0, draw(0))
     with pytest.raises(AgentError, match="wanted low < high"):
