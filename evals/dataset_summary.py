@@ -108,16 +108,21 @@ def _plane(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     if values.shape[1] == 1:
         return np.concatenate([values, np.zeros_like(values)], 1), 1.0
     power, axes = np.linalg.eigh(values.T @ values / len(values))
-    return values @ axes[:, [-1, -2]], float(power[-2:].sum() / power.sum())
+    real = power[[-1, -2]] > 1e-9 * power.sum()  # else rounding errors of observations on a line
+    return values @ axes[:, [-1, -2]] * real, float(power[-2:].sum() / power.sum())
 
 
 def _grid(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     """Counts of vectors in the cells of a grid over their first two principal components, and what these explain."""
     plane, explained = _plane(rows)
-    low, high = np.quantile(plane, [0.005, 0.995], axis=0)
-    width = np.where(high > low, high - low, 1.0)
-    counts, _, _ = np.histogram2d(*plane.T, bins=_CELLS, range=np.stack([low, low + width], 1).tolist())
+    counts, _, _ = np.histogram2d(plane[:, 0], plane[:, 1], bins=_CELLS, range=_window(plane))
     return counts, explained
+
+
+def _window(plane: NDArray[np.float64]) -> Any:
+    """The part of a plane that holds nearly all of its points: [[low, high], [low, high]]."""
+    low, high = np.quantile(plane, [0.005, 0.995], axis=0)
+    return np.stack([low, np.where(high > low, high, low + 1)], 1).tolist()
 
 
 def describe(figures: Mapping[str, Any]) -> str:
@@ -171,8 +176,8 @@ def _coverage_line(coverage: Mapping[str, Any]) -> str:
     if "explained" not in coverage:
         return f"coverage: {coverage['distinct']:,} of {coverage['of']:,} observations ({coverage['occupied']:.1%})"
     return (
-        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} observations; {coverage['occupied']:.1%} of "
-        f"the cells of their first two principal components ({coverage['explained']:.0%} of the variance)"
+        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} observations; {coverage['occupied']:.1%} "
+        f"of the cells of their first two principal components ({coverage['explained']:.0%} of the variance)"
     )
 
 
@@ -201,7 +206,8 @@ def _histogram(panel: Any, values: NDArray[Any], label: str, what: str) -> None:
     distinct = np.unique(values)
     bins: Any = 40
     if len(distinct) <= 1:
-        bins = [float(values[0]) - 0.5, float(values[0]) + 0.5]
+        middle, width = float(values[0]), max(1.0, abs(float(values[0])))
+        bins = np.linspace(middle - width / 2, middle + width / 2, 22)
     elif np.issubdtype(values.dtype, np.integer) and np.ptp(values) < 40:
         bins = np.arange(values.min() - 0.5, values.max() + 1)
     panel.hist(values, bins=bins, color="tab:blue")
@@ -214,7 +220,8 @@ def _draw_actions(panel: Any, data: Dataset) -> None:
         for k in range(min(action.shape[1], 6)):
             panel.hist(action[:, k], bins=40, histtype="step", density=True, label=f"dimension {k}")
         panel.set(xlabel="action", ylabel="density")
-        panel.legend(fontsize=7)
+        if action.shape[1] > 1:
+            panel.legend(fontsize=7)
         return
     if isinstance(space, spaces.MultiDiscrete):
         for k, n in enumerate(space.nvec[:6]):
@@ -233,11 +240,7 @@ def _draw_coverage(canvas: Any, panel: Any, data: Dataset) -> None:
         panel.set(xlabel="observation", ylabel="visits", yscale="symlog")
         return
     plane, explained = _plane(_vectors(data))
-    low, high = np.quantile(plane, [0.005, 0.995], axis=0)
-    width = np.where(high > low, high - low, 1.0)
-    shown = panel.hist2d(
-        *plane.T, bins=60, range=np.stack([low, low + width], 1).tolist(), cmin=1, norm="log", cmap="viridis"
-    )
+    shown = panel.hist2d(*plane.T, bins=60, range=_window(plane), cmin=1, norm="log", cmap="viridis")
     canvas.colorbar(shown[3], ax=panel, label="observations")
     panel.set(
         xlabel=f"coverage: first principal component ({explained:.0%} with the second)", ylabel="second component"

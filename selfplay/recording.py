@@ -3,7 +3,7 @@
 Episode e is played from the seed ``seed + e``: ``gym.make(id).reset(seed=seed + e)``, or one copy of a batch with that
 seed, followed by the recorded actions gives the recorded observations and rewards. Several episodes are played at
 once, by copies of a batch; a copy whose episode ends takes the next seed. The episodes are a fixed set of seeds, so
-that short ones count no more than long ones; they are written in the order in which they end.
+that short ones count no more than long ones, and are in the order of their seeds.
 
 **Seats.** In a game of several seats the policy plays all of them, and each seat's decisions are an episode of its own:
 its observations, actions and masks at its turns, with the rewards until its next turn (a seat's rewards before its
@@ -37,6 +37,7 @@ from mlbits.agents.memory.hdf5_episodes import EpisodeInParts
 from mlbits.agents.memory.minari import DatasetWriter
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.engine.cpu_copies import Copies
 from mlbits.selfplay.finite import check_evaluation
 from mlbits.selfplay.lineup import decide
 from mlbits.selfplay.runs.config import ConfigError
@@ -184,7 +185,8 @@ class _Recorder:
         self._seeds[copies] = self.seed + begun + np.arange(len(copies))
         which = np.zeros(self.batch.num_envs, bool)
         which[copies] = True
-        self.batch.reset(seed=self._seeds.tolist(), which=torch.from_numpy(which))
+        seeds: Any = self._seeds  # as an array, whose values are checked at once
+        self.batch.reset(seed=seeds, which=torch.from_numpy(which))
         self._playing[copies], self._elapsed[copies] = True, 0
         check_evaluation(self.batch.obs, self.batch.reward, self.env, 0)
 
@@ -205,8 +207,8 @@ class _Recorder:
         cut = self._playing & (self._elapsed >= self.limit) & ~terminated & ~truncated
         ended = np.flatnonzero(terminated | truncated | cut)
         if len(ended):
-            if isinstance(batch, GameBatch) and (truncated & ~terminated).any():
-                batch.copies.write_truncated_masks()
+            if isinstance(batch, GameBatch) and isinstance(batch.copies, Copies):
+                batch.copies.show_truncated()
             for copy in ended.tolist():
                 self._end(copy, bool(terminated[copy]), bool(truncated[copy] or cut[copy]))
             self.cut += int(cut.sum())
@@ -223,10 +225,9 @@ class _Recorder:
 
     def _probabilities(self, decision: Decision, obs: Any, mask: Any) -> dict[str, Any]:
         if decision.log_prob is not None:
-            drawn = decision.sample.is_floating_point() and not torch.equal(decision.sample, decision.action)
-            self._draws = getattr(self, "_draws", False) or drawn
             self.probabilities = True
-            return {"log_prob": decision.log_prob, "draw": decision.sample if self._draws else None}
+            scaled = decision.sample.is_floating_point() and decision.sample is not decision.action
+            return {"log_prob": decision.log_prob, "draw": decision.sample if scaled else None}
         if hasattr(self.agent, "plan") or not hasattr(self.agent, "action_probabilities") or decision.action.dim() != 1:
             return {}
         self.probabilities = True
@@ -238,8 +239,8 @@ class _Recorder:
         if not self._rows:
             self._allocate(values)
         full = acting & (self._length == self._room)
-        for copy, seat in np.argwhere(full).tolist():
-            self._write_part(copy, seat)
+        for stream in np.flatnonzero(full).tolist():
+            self._write_part(*divmod(stream, acting.shape[1]))
         copy, seat = np.nonzero(acting)
         place = self._length[copy, seat]
         stream = copy * acting.shape[1] + seat
@@ -266,7 +267,8 @@ class _Recorder:
         """Write all but the last decision of an episode, which is still open, and keep that."""
         stream, count = copy * self._length.shape[1] + seat, self._room - 1
         if (copy, seat) not in self._parts:
-            self._parts[copy, seat] = self.writer.begin(int(self._seeds[copy]), **self._seat(seat))
+            number, seed = self._number(copy, seat), int(self._seeds[copy])
+            self._parts[copy, seat] = self.writer.begin(number, seed, **self._seat(seat))
         part = self._episode(stream, count, count, False, False)
         self.writer.append(self._parts[copy, seat], part, last=False)
         self.paid += float(part.reward.sum(dtype=np.float64))
@@ -291,7 +293,8 @@ class _Recorder:
             episode = self._episode(stream, count, count + 1, terminated, truncated)
             self.paid += float(episode.reward.sum(dtype=np.float64))
             if parts is None:
-                self.writer.write(episode._replace(seed=int(self._seeds[copy])), **self._seat(seat))
+                episode = episode._replace(seed=int(self._seeds[copy]))
+                self.writer.write(self._number(copy, seat), episode, **self._seat(seat))
             else:
                 self.writer.append(parts, episode, last=True)
                 parts.end()
@@ -318,6 +321,9 @@ class _Recorder:
                 found.setdefault(name, {})[key] = part
         return Episode(**found, terminated=flags[0], truncated=flags[1])
 
+    def _number(self, copy: int, seat: int) -> int:
+        return int(self._seeds[copy] - self.seed) * self.batch.num_seats + seat
+
     def _seat(self, seat: int) -> dict[str, int]:
         return {"seat": seat} if self.batch.num_seats > 1 else {}
 
@@ -342,9 +348,9 @@ def _stop_requests() -> Iterator[_Stop]:
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, note)
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(kind) in (signal.SIG_DFL, signal.default_int_handler):
+                before[kind] = signal.signal(kind, note)
     try:
         yield stop
     finally:

@@ -21,7 +21,7 @@ arrays kept in other files and virtual arrays are refused.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from mlbits.agents.memory.dataset_spaces import DatasetError
 Path_ = tuple[str, ...]
 _FLAGS = ("terminations", "truncations")
 _MOST_CACHED = 4096
+_COMPACT_BYTES = 8192
 _CHUNK_BYTES = 1 << 18
 _IMAGE_BYTES = 1024  # arrays of bytes with rows of at least this size are compressed
 
@@ -55,6 +56,8 @@ def h5py_module() -> Any:
 class EpisodeFile:
     """Write episodes to a new HDF5 file.
 
+    Episodes may be written in any order of their numbers; numbers that were left out are closed up in the end.
+
     Args:
         path: the file, which must not exist.
 
@@ -66,42 +69,59 @@ class EpisodeFile:
     def __init__(self, path: Path) -> None:
         h5py = h5py_module()
         # The format of HDF5 1.10 is a third smaller for short episodes than the oldest one, and read by all of today's.
-        self._file = h5py.File(path, "x", libver=("v110", "v110"), track_order=True)
+        self._file = h5py.File(path, "x", libver=("v110", "v110"))
         self._h5, self._types, self._spaces = h5py, dict[Any, Any](), dict[Any, Any]()
-        self._plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        self._plain.set_obj_track_times(False)
+        # Small arrays stand within the file's description of them, others apart from it.
+        self._within, self._apart = (h5py.h5p.create(h5py.h5p.DATASET_CREATE) for _ in range(2))
+        self._within.set_layout(h5py.h5d.COMPACT)
+        for plan in (self._within, self._apart):
+            plan.set_obj_track_times(False)
         self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
         # Flags that are the same in many episodes are stored once and linked to.
         self._flags: dict[Any, Any] = {}
         self.episodes = self.steps = 0
+        self._numbers_end = 0
 
-    def write(self, arrays: Mapping[Path_, NDArray[Any]], attributes: Mapping[str, int]) -> None:
+    def write(self, number: int, arrays: Mapping[Path_, NDArray[Any]], attributes: Mapping[str, int]) -> None:
         """Write a whole episode.
 
         Args:
+            number: of the episode, from 0.
             arrays: by their paths in the episode's group; with "rewards".
             attributes: integers by name, besides "id" and "total_steps".
         """
         steps = len(arrays["rewards",])
-        group = self._begin(attributes)
+        group = self._begin(number, attributes)
         self._attribute(group, b"total_steps", steps)
         inner: dict[Path_, Any] = {(): group}
         for path, array in arrays.items():
             self._array(self._group(inner, path[:-1]), path[-1], np.ascontiguousarray(array))
         self.steps += steps
 
-    def begin(self, attributes: Mapping[str, int]) -> EpisodeInParts:
-        """Begin an episode that is written in parts, because it does not fit in memory."""
-        return EpisodeInParts(self, self._h5.Group(self._begin(attributes)))
+    def begin(self, number: int, attributes: Mapping[str, int]) -> EpisodeInParts:
+        """Begin episode ``number``, written in parts because it does not fit in memory."""
+        return EpisodeInParts(self, self._h5.Group(self._begin(number, attributes)))
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Close up the numbers, and write what is still in memory."""
         self._flags.clear()
+        if self._file and self._numbers_end > self.episodes:
+            self._close_up()
         self._file.close()
 
-    def _begin(self, attributes: Mapping[str, int]) -> Any:
-        group = self._h5.h5g.create(self._file.id, b"episode_%d" % self.episodes)
-        self._attribute(group, b"id", self.episodes)
+    def _close_up(self) -> None:
+        free = 0
+        for number in range(self._numbers_end):
+            if f"episode_{number}" in self._file:
+                if free < number:
+                    self._file.move(f"episode_{number}", f"episode_{free}")
+                    self._file[f"episode_{free}"].attrs["id"] = free
+                free += 1
+
+    def _begin(self, number: int, attributes: Mapping[str, int]) -> Any:
+        group = self._h5.h5g.create(self._file.id, b"episode_%d" % number)
+        self._attribute(group, b"id", number)
+        self._numbers_end = max(self._numbers_end, number + 1)
         for name, value in attributes.items():
             self._attribute(group, name.encode(), value)
         self.episodes += 1
@@ -117,23 +137,27 @@ class EpisodeFile:
         return inner[path]
 
     def _array(self, group: Any, name: str, array: NDArray[Any]) -> None:
-        if _is_image(array):
-            self._h5.Group(group).create_dataset(name, data=array, **_compressed(array))
+        h5, key = self._h5, name.encode()
+        if array.dtype == np.uint8 and _is_image(array):
+            _create(h5.Group(group), name, array)
             return
-        same = (name, len(array), bool(array[-1])) if name in _FLAGS and not array[:-1].any() else None
-        if same in self._flags:
-            self._h5.h5o.link(self._flags[same], group, name.encode())
-            return
+        same = None
+        if name in _FLAGS and not array[:-1].any():
+            same = (name, len(array), bool(array[-1]))
+            if same in self._flags:
+                h5.h5o.link(self._flags[same], group, key)
+                return
         kind = self._types.get(array.dtype)
         if kind is None:
-            kind = self._types[array.dtype] = self._h5.h5t.py_create(array.dtype, logical=True)
+            kind = self._types[array.dtype] = h5.h5t.py_create(array.dtype, logical=True)
         space = self._spaces.get(array.shape)
         if space is None:
             if len(self._spaces) >= _MOST_CACHED:
                 self._spaces.clear()
-            space = self._spaces[array.shape] = self._h5.h5s.create_simple(array.shape)
-        made = self._h5.h5d.create(group, name.encode(), kind, space, self._plain)
-        made.write(self._h5.h5s.ALL, self._h5.h5s.ALL, array, kind)
+            space = self._spaces[array.shape] = h5.h5s.create_simple(array.shape)
+        plan = self._within if array.nbytes <= _COMPACT_BYTES else self._apart
+        made = h5.h5d.create(group, key, kind, space, plan)
+        made.write(h5.h5s.ALL, h5.h5s.ALL, array, kind)
         if same is not None and len(self._flags) < _MOST_CACHED:
             self._flags[same] = made
 
@@ -149,7 +173,7 @@ class EpisodeInParts:
         for path, array in arrays.items():
             name = "/".join(path)
             if name not in self._group:
-                self._group.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]), **_compressed(array))
+                _create(self._group, name, array)
                 continue
             kept = self._group[name]
             kept.resize(len(kept) + len(array), axis=0)
@@ -166,10 +190,12 @@ def _is_image(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and array[:1].nbytes >= _IMAGE_BYTES
 
 
-def _compressed(array: NDArray[Any]) -> dict[str, Any]:
-    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+def _create(group: Any, name: str, array: NDArray[Any]) -> None:
+    """Create an array in chunks, which can grow; images are compressed, without loss."""
+    rows = min(4096, max(1, _CHUNK_BYTES // max(1, array[:1].nbytes)))
     how: dict[str, Any] = {"compression": "gzip", "compression_opts": 1} if _is_image(array) else {}
-    return {"chunks": (min(rows, 4096), *array.shape[1:])} | how
+    shape = array.shape[1:]
+    group.create_dataset(name, data=array, maxshape=(None, *shape), chunks=(rows, *shape), **how)
 
 
 def read_hdf5_episodes(
@@ -284,7 +310,8 @@ class _Reader:
             raise DatasetError(f"{where}: got a group; wanted an array")
         if found.get_offset() is None:  # not in one piece in this file
             plan = found.get_create_plist()
-            if plan.get_layout() == self._h5.h5d.VIRTUAL or plan.get_external_count():
+            layout = plan.get_layout()
+            if layout == self._h5.h5d.VIRTUAL or (layout == self._h5.h5d.CONTIGUOUS and plan.get_external_count()):
                 raise DatasetError(f"{where}: its numbers are in another file; wanted an array of this file")
         kept = found.get_type()
         kind = next((kind for known, kind in self._kinds if known == kept), None)
@@ -312,7 +339,7 @@ class _Reader:
         return int(value.item())
 
 
-def decoded_images(rows: Sequence[Any], shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
+def decoded_images(rows: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[np.uint8]:
     """Images [n, *shape] from Minari's JPEG encoding.
 
     Raises:

@@ -97,10 +97,7 @@ def read_dataset(name: str | Path) -> Dataset:
     env, settings = environment_of(metadata, label)
     seen, played = spaces_of(metadata, env, settings, label)
     own = isinstance(metadata.get("mlbits"), dict)
-    count, steps = (metadata.get(key) for key in ("total_episodes", "total_steps"))
-    for key, value in (("total_episodes", count), ("total_steps", steps)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise DatasetError(f"{label}: metadata: {key}: got {value!r}; wanted a positive integer")
+    count, steps = (_positive(metadata, key, label) for key in ("total_episodes", "total_steps"))
     kind = metadata.get("data_format", "hdf5")
     if kind == "hdf5":
         if not (data / _MAIN).is_file():
@@ -120,6 +117,13 @@ def read_dataset(name: str | Path) -> Dataset:
     if found.num_steps != steps:
         raise DatasetError(f"{label}: metadata: total_steps: got {steps}; the episodes have {found.num_steps}")
     return found
+
+
+def _positive(metadata: Mapping[str, Any], key: str, label: str) -> int:
+    value = metadata.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DatasetError(f"{label}: metadata: {key}: got {value!r}; wanted a positive integer")
+    return value
 
 
 def _data_folder(folder: Path, label: str) -> Path:
@@ -167,7 +171,7 @@ def write_dataset(dataset: Dataset, name: str | Path, about: Mapping[str, Any] |
         name, dataset.observation_space, dataset.action_space, env=dataset.env, settings=dataset.settings, about=about
     ) as writer:
         for number in range(dataset.num_episodes):
-            writer.write(dataset.episode(number))
+            writer.write(number, dataset.episode(number))
         return writer.publish()
 
 
@@ -243,18 +247,19 @@ class DatasetWriter:
         """Steps of the episodes that are complete."""
         return self._file.steps
 
-    def write(self, episode: Episode, **attributes: int) -> None:
+    def write(self, number: int, episode: Episode, **attributes: int) -> None:
         """Write a whole episode, whose fields must fit the spaces.
 
         Args:
+            number: of the episode, from 0; in any order, and numbers left out are closed up in the end.
             episode: the episode.
             attributes: further integers to keep with it.
         """
-        self._file.write(self._arrays(episode, last=True), self._attributes(episode.seed, attributes))
+        self._file.write(number, self._arrays(episode, last=True), self._attributes(episode.seed, attributes))
 
-    def begin(self, seed: int, **attributes: int) -> EpisodeInParts:
+    def begin(self, number: int, seed: int, **attributes: int) -> EpisodeInParts:
         """Begin an episode that is written in parts by :meth:`append`; its own ``end`` finishes it."""
-        return self._file.begin(self._attributes(seed, attributes))
+        return self._file.begin(number, self._attributes(seed, attributes))
 
     def append(self, parts: EpisodeInParts, episode: Episode, *, last: bool) -> None:
         """Append steps to an episode; observations and masks have one more row only in its ``last`` part."""
