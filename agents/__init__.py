@@ -110,6 +110,38 @@ AGENTS["equilibrium"] = AgentEntry(
     ("discrete", "multi_discrete"),
     plans=True,
 )
+AGENTS["bc"] = AgentEntry(
+    "mlbits.agents.offline.bc",
+    "BC",
+    "BCConfig",
+    "behavioural cloning of a dataset, or of its best episodes",
+    ("discrete", "continuous"),
+    offline=True,
+)
+AGENTS["crr"] = AgentEntry(
+    "mlbits.agents.offline.crr",
+    "CRR",
+    "CRRConfig",
+    "critic-regularised regression on a dataset; CRR+ as a preset",
+    ("discrete", "continuous"),
+    offline=True,
+)
+AGENTS["td3-bc"] = AgentEntry(
+    "mlbits.agents.offline.td3_bc",
+    "TD3BC",
+    "TD3BCConfig",
+    "TD3 on a dataset, held to its actions",
+    ("continuous",),
+    offline=True,
+)
+AGENTS["iql"] = AgentEntry(
+    "mlbits.agents.offline.iql",
+    "IQL",
+    "IQLConfig",
+    "implicit Q-learning on a dataset, by expectiles",
+    ("discrete", "continuous"),
+    offline=True,
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

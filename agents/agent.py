@@ -134,6 +134,16 @@ class OutcomeSpec(NamedTuple):
     trace: float = 1.0
 
 
+class DatasetSpec(NamedTuple):
+    """The experience that an offline agent asks for: a run's dataset, whole, each time it learns.
+
+    Attributes:
+        updates_per_iteration: gradient steps of one call of ``learn``.
+    """
+
+    updates_per_iteration: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """T steps of B copies with P seats. Steps at which ``active`` is False are not the learner's.
@@ -263,14 +273,15 @@ class Agent(Protocol):
     """
 
     @property
-    def experience(self) -> RolloutSpec | ReplaySpec | OutcomeSpec | None:
+    def experience(self) -> RolloutSpec | ReplaySpec | OutcomeSpec | DatasetSpec | None:
         """The experience that :meth:`learn` needs."""
 
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose actions for N rows of observations; ``greedy`` takes the most probable action instead of a draw."""
 
     def learn(self, experience: Any, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
-        """Learn from a :class:`Rollout`, or, after a ReplaySpec, from the run's replay buffer.
+        """Learn from a :class:`Rollout`, after a ReplaySpec from the run's replay buffer, after a DatasetSpec from its
+        dataset.
 
         ``progress`` 0..1 is the fraction of the run (in a league, of the learner's lifetime) that is over. Returns
         metrics by name, numbers or tensors [].

@@ -55,9 +55,9 @@ from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Precision
+from mlbits.agents.networks.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
-from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
 _MEASURE_EVERY = 16  # updates: measuring every update would take a tenth of the time of a small network's updates
 _AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all numbers must be finite
@@ -134,23 +134,8 @@ class DDPGConfig:
             A config whose precision is "float32" or "bfloat16". An explicit precision is kept; if it is slow on the
             device, the line is a warning.
         """
-        on_gpu = torch.device(device).type == "cuda"
-        here = f"this processor ({describe().name})"
-        if on_gpu:
-            fast, here = torch.cuda.get_device_capability(device) >= (8, 0), "this GPU"
-        else:
-            fast = has_fast_bfloat16()
-        lacks = f"{here} has no fast bfloat16" + ("" if on_gpu else " (AVX512-BF16 or AMX)")
-        if self.precision == "auto":
-            chosen: Literal["float32", "bfloat16"] = "bfloat16" if fast else "float32"
-            why = f"{here} multiplies it faster than float32" if fast else lacks
-            return replace(self, precision=chosen), f"precision {chosen}: {why}"
-        if self.precision == "bfloat16" and not fast:
-            return (
-                self,
-                f"warning: precision bfloat16: {lacks}; float32, or auto, may be ten times as fast",
-            )
-        return self, ""
+        precision, why = settled_precision(self.precision, device)
+        return replace(self, precision=precision), why
 
 
 class DDPG:

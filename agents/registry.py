@@ -35,6 +35,7 @@ class AgentEntry:
         plans: whether it looks ahead by the game's rules; it is then made with ``game=``, and is for mlbits' own games
             only.
         trainer: the module that trains it; see :mod:`mlbits.selfplay.training`.
+        offline: whether it learns from a dataset (``--data``) instead of playing.
     """
 
     module: str
@@ -46,6 +47,7 @@ class AgentEntry:
     bot: bool = False
     plans: bool = False
     trainer: str = "mlbits.selfplay.loop"
+    offline: bool = False
 
     def config_class(self) -> Any:
         """The config dataclass."""

@@ -38,6 +38,10 @@ EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
 )
+EVALS["crr"] = EvalEntry(
+    "mlbits.evals.reproductions.offline.crr:reproduce",
+    "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
+)
 EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
     "networks that observe how similar they are keep cooperating, in part",

@@ -20,6 +20,7 @@ from mlbits.evals.headline import measure
 from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
 from mlbits.selfplay.episodes import Played, play_episodes
+from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.saved_agents import check_guest, game_of, load_agent, load_agent_and_problems, open_guest
 from mlbits.selfplay.runs.tracking import ANIMATIONS, encode_animation
@@ -57,7 +58,9 @@ def evaluate_run(
     Returns:
         return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
         are equal), episodes, length_mean, env_steps (of the checkpoint), passed_over (a message for each newer
-        checkpoint that could not be used). In multi-agent games also "measured", see :mod:`mlbits.evals.headline`.
+        checkpoint that could not be used). In multi-agent games also "measured", see :mod:`mlbits.evals.headline`. Of a
+        run on a dataset how many policies were tried online, this one included
+        (:func:`mlbits.selfplay.offline.tried_online.counted`).
         Where the environment is small enough to be solved, also:
         optimum and random_return (exact means of the best policy and of random play), optimum_of ("all starts", or
         "these episodes" where there are too many), score (0 is random play, 1 the best) and share_of_optimum (None
@@ -76,7 +79,11 @@ def evaluate_run(
     figures = _play(player, settings.env, played, episodes, seed, greedy, device, gif)
     if played == settings.env_settings:
         add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
-    return figures | {"env_steps": state["env_steps"], "passed_over": problems}
+    figures |= {"env_steps": state["env_steps"], "passed_over": problems}
+    if settings.run.data:
+        tried_online.note(folder, "eval", figures)
+        figures |= tried_online.counted(folder)
+    return figures
 
 
 def evaluate_against(

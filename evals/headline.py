@@ -18,6 +18,7 @@ from mlbits.agents.registry import agent_entry, bot_names, make_bot
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.head_to_head import play_against
+from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.statistics import counted, fraction_interval, interval_text
 
 _MODEST = {"mcts": "mcts@simulations=100"}  # settings of bots that are slow by default
@@ -80,11 +81,14 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     """A run's result, most important line first: the measurements, and the return unless it is always the same."""
     measured = summary.get("measured") or {}
     parts = measured_lines(measured)
+    tried = [tried_online.line(summary)] if "policies_tried_online" in summary else []
+    if "return_mean" not in summary:
+        return ["trained on the dataset", "not evaluated online (--eval-online or mlbits eval does)", *tried]
     if not parts or not measured.get("same_return"):
         interval = interval_text(summary["return_interval"], summary["episodes"])
         episodes = counted(summary["episodes"], "episode")
         parts.append(f"return {summary['return_mean']:.4g} over {episodes} ({interval})")
-    return parts
+    return parts + tried
 
 
 def measured_lines(measured: Mapping[str, Any]) -> list[str]:

@@ -71,11 +71,13 @@ class Bookkeeping:
             session.opponents.note(episodes, counters.env_steps)
         counters.unrecorded_lengths.extend(episodes.lengths.tolist())
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
-        if session.finished or (run.eval_every and counters.env_steps >= counters.next_eval):
+        due = session.finished or (run.eval_every and counters.env_steps >= counters.next_eval)
+        if due and session.plays_evaluations:
             counters.next_eval = _next(counters.env_steps, run.eval_every)
             session.check_weights()
             with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
                 evaluate(session, tracker)
+            session.evaluated(folder)
         saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
         if saving or counters.env_steps >= counters.next_record:
             counters.next_record = _next(counters.env_steps, session.record_every)
@@ -116,8 +118,10 @@ class Bookkeeping:
     def finish(self) -> dict[str, Any]:
         """Write the summary; returns it."""
         session, counters = self._session, self._session.counters
-        if counters.evaluation is None or counters.evaluation["env_steps"] != counters.env_steps:  # resumed at its end
+        known = counters.evaluation is not None and counters.evaluation["env_steps"] == counters.env_steps
+        if session.plays_evaluations and not known:  # resumed at its end
             evaluate(session, self._tracker)
+            session.evaluated(self._folder)
             self._save()
         summary: dict[str, Any] = {
             **(counters.evaluation or {}),
@@ -125,6 +129,7 @@ class Bookkeeping:
             "env_steps": counters.env_steps,
             "wall_seconds": counters.wall_seconds,
             "cpu_seconds": counters.cpu_seconds,
+            **session.about(self._folder),
         }
         if session.threshold is not None:
             summary["solved_at"] = counters.solved_at

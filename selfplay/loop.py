@@ -2,7 +2,8 @@
 
     draw a lineup -> collect -> learn -> record -> now and then evaluate and checkpoint
 
-One seat and one learner is ordinary reinforcement learning; a learner in every seat is self-play.
+One seat and one learner is ordinary reinforcement learning; a learner in every seat is self-play. An offline agent
+collects nothing: it gets the run's dataset (:mod:`mlbits.selfplay.offline.session`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, settled
-from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder
+from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session, open_session
 
@@ -55,7 +56,7 @@ def train(
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
     session.measure = measure
-    folder = new_folder(settings, out)  # after every check that can fail: only now are the rules compiled
+    folder = new_folder(session.settings, out)  # after every check that can fail: only now are the rules compiled
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
@@ -64,7 +65,7 @@ def train(
         try:
             for note in notes:
                 tracker.say(note)
-            tracker.describe(settings.to_json())
+            tracker.describe(session.settings.to_json())
             return folder, loop(session, tracker, folder, interrupts)
         finally:
             tracker.close()
@@ -81,7 +82,6 @@ def resume(
     """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
-        change_settings(folder, settings)  # so that a run interrupted again resumes to the same end
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
@@ -89,6 +89,8 @@ def resume(
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
+    if session.settings.run != read_settings(folder).run:
+        change_settings(folder, session.settings)  # so that a run interrupted again resumes to the same end
     session.start()
     if checkpoint is not None:
         session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)

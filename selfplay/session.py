@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import (
     Agent,
+    DatasetSpec,
     DivergedError,
     OutcomeSpec,
     ReplaySpec,
@@ -39,7 +40,7 @@ from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest
 
 # Separate random streams of one seed, so that more draws in one do not change another.
-_ACTING, _LEARNING = 1_000_003, 2_000_003
+_ACTING, LEARNING = 1_000_003, 2_000_003
 # An agent with a replay buffer learns every few steps: too often to log each time.
 _RECORD_EVERY = 1000
 
@@ -149,6 +150,18 @@ class Session:
         return max(counters.env_steps / run.total_steps, spent)
 
     @property
+    def plays_evaluations(self) -> bool:
+        """Whether the agent plays evaluation episodes during the run and at its end."""
+        return True
+
+    def evaluated(self, folder: Path) -> None:
+        """Called after each evaluation, which is in the counters."""
+
+    def about(self, folder: Path) -> dict[str, Any]:
+        """Plain data about the run for its summary."""
+        return {}
+
+    @property
     def record_every(self) -> int:
         """Environment steps between records; 0 records after every update."""
         return self.settings.run.record_every or (_RECORD_EVERY if self.replay is not None else 0)
@@ -158,7 +171,7 @@ class Session:
         if isinstance(self.batch, GameBatch):
             self.batch.reset(seed=self.settings.run.seed)
 
-    def collect(self) -> tuple[Rollout, Episodes, int]:
+    def collect(self) -> tuple[Any, Episodes, int]:
         """Draw a lineup and play a rollout; see :meth:`~mlbits.selfplay.collector.Collector.collect`.
 
         Raises:
@@ -176,7 +189,11 @@ class Session:
     def _check_rollout(self, rollout: Rollout, ended: bool) -> None:
         check_rollout(rollout, ended, self.settings.env, self.counters.env_steps)
 
-    def learn(self, rollout: Rollout) -> Mapping[str, Any]:
+    def steps_of(self, rollout: Any) -> int:
+        """By how many steps what :meth:`collect` returned advances the run."""
+        return int(rollout.reward.shape[0] * rollout.reward.shape[1])
+
+    def learn(self, rollout: Any) -> Mapping[str, Any]:
         """Update the learner from a rollout, or from the replay buffer after adding it; returns its metrics.
 
         In a league each learner learns from its own copies; the metrics are the first one's.
@@ -184,7 +201,7 @@ class Session:
         Raises:
             NotFiniteError: if a loss, an error or a gradient is not finite.
         """
-        env_steps = self.counters.env_steps + rollout.reward.shape[0] * rollout.reward.shape[1]
+        env_steps = self.counters.env_steps + self.steps_of(rollout)
         try:
             every = self._learn(rollout)
         except DivergedError as error:
@@ -203,7 +220,7 @@ class Session:
         for learner in learners:
             self.guard.check(learner.state_dict(), self.settings.env, self.counters.env_steps)
 
-    def _learn(self, rollout: Rollout) -> list[Mapping[str, Any]]:
+    def _learn(self, rollout: Any) -> list[Mapping[str, Any]]:
         """Each learner's metrics."""
         if self.opponents is not None and len(self.opponents.learners) > 1:
             opponents, now = self.opponents, self.counters.env_steps
@@ -320,6 +337,10 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         MlbitsError: naming the setting, space or device that does not fit.
     """
     run = settings.run
+    if run.data:
+        from mlbits.selfplay.offline.session import open_offline
+
+        return open_offline(settings)
     device = parse_device(run.device)
     if device.type == "cuda":
         device = check_cuda(device)
@@ -340,6 +361,8 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
         raise ConfigError(f"{settings.agent}: got a bot, which does not learn; wanted an agent that does, such as ppo")
+    if isinstance(spec, DatasetSpec):
+        raise ConfigError(f"data: missing; {settings.agent} learns from a dataset: wanted its name or folder")
     if isinstance(spec, RolloutSpec) and spec.num_steps * rows < spec.min_rows:
         raise ConfigError(
             f"num_envs and agent.num_steps: a rollout has {spec.num_steps} x {rows} steps; {settings.agent} wants at "
@@ -358,7 +381,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         if opponents is None
         else opponents.lineup,
         collector=collector,
-        learning=torch.Generator().manual_seed(run.seed + _LEARNING),
+        learning=torch.Generator().manual_seed(run.seed + LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,

@@ -16,6 +16,7 @@ trainer is imported when a run needs it.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -90,13 +91,15 @@ def train(
 
 
 def resume(
-    folder: str | Path, *, total_steps: int | None = None, console: bool = True, measure: Measure | None = None
-) -> tuple[Path, dict[str, Any]]:
+    folder: str | Path, *, total_steps: int | None = None, data: str | None = None, console: bool = True,
+    measure: Measure | None = None,
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Resume a run from its newest intact checkpoint (from the start if there are no checkpoints yet).
 
     Args:
         folder: the run's folder.
         total_steps: a new total number of steps; None keeps the run's own.
+        data: where the dataset of a run that learns from one is now, if it has been moved.
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
 
@@ -109,5 +112,9 @@ def resume(
         RunInterrupted: as for :func:`train`.
     """
     folder, settings = Path(folder), read_settings(folder)
+    if data is not None:
+        if not settings.run.data:
+            raise ConfigError(f"data: got {data}; {folder} learns by playing, from no dataset")
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
     trainer = trainer_of(settings.agent)
     return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure)

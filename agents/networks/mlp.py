@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -38,6 +38,8 @@ class MLP(nn.Module):
         generator: the source of initial weights.
         activation: "tanh" or "relu".
         head_gain: gain of the head's initial weights, with "tanh".
+        layer_norm: whether each hidden layer's pre-activation is normalised, with a learned gain and offset (Ba et al.
+            2016).
 
     Attributes:
         is_index: for each input part, whether it holds indices.
@@ -54,6 +56,7 @@ class MLP(nn.Module):
         *,
         activation: Literal["tanh", "relu"],
         head_gain: float = 1.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.is_index, self.activation = tuple(features.is_index), activation
@@ -79,7 +82,11 @@ class MLP(nn.Module):
         self.layers = Layers(
             self.is_index, (*self.first,), (*self.weights,), (*self.biases,), self.head, self.head_bias
         )
-        fast = kernels.enabled()
+        # The gains and offsets of layer normalisation; without it there are none.
+        self.gains = nn.ParameterList(torch.ones(size) for size in hidden if layer_norm)
+        self.offsets = nn.ParameterList(torch.zeros(size) for size in hidden if layer_norm)
+        self._norms = [(*pair,) for pair in zip(self.gains, self.offsets, strict=True)]
+        fast = kernels.enabled() and not layer_norm
         self.rounds = fast and activation == "relu" and len(hidden) > 1 and self.is_index == (False,)
         self._folds = fast and activation == "tanh"
         self._in_bfloat16: BFloat16MLP | None = None
@@ -101,9 +108,21 @@ class MLP(nn.Module):
         if self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
             return folded_tanh(self._first_layer(parts, 2.0), layers)
         activate = torch.tanh_ if self.activation == "tanh" else torch.relu_
+        if self._norms:
+            return self._normalised(parts, activate)
         hidden = activate(self._first_layer(parts))
         for weight, bias in zip(layers.weights, layers.biases[1:], strict=True):
             hidden = activate(torch.addmm(bias, hidden, weight))
+        return F.linear(hidden, layers.head, layers.head_bias)
+
+    def _normalised(self, parts: Sequence[Tensor], activate: Callable[[Tensor], Tensor]) -> Tensor:
+        """:meth:`forward` with layer normalisation."""
+        layers = self.layers
+        hidden = self._first_layer(parts)
+        for k, (gain, offset) in enumerate(self._norms):
+            if k:
+                hidden = torch.addmm(layers.biases[k], hidden, layers.weights[k - 1])
+            hidden = activate(F.layer_norm(hidden, gain.shape, gain, offset))
         return F.linear(hidden, layers.head, layers.head_bias)
 
     def _first_layer(self, parts: Sequence[Tensor], scale: float = 1.0) -> Tensor:

@@ -32,7 +32,8 @@ class RunConfig:
 
     total_steps: int = setting(
         500_000,
-        "environment steps of the run, summed over copies (a few more where the last rollout goes beyond)",
+        "environment steps of the run, summed over copies (a few more where the last rollout goes beyond); gradient "
+        "steps where it learns from a dataset",
         low=1,
         high=1e15,
     )
@@ -67,6 +68,13 @@ class RunConfig:
     stop_when_solved: bool = setting(False, "end the run once it is solved (see solved_episodes)")
     solved_episodes: int = setting(
         20, "training episodes whose mean return has to reach the environment's threshold", low=1, high=1e6
+    )
+    data: str = setting("", "dataset to learn from, for offline agents: a Minari name, or a folder")
+    data_hash: str = setting(
+        "", "content hash that the dataset has to have; a run keeps its own, and resumes with no other dataset"
+    )
+    eval_online: bool = setting(
+        False, "let an offline agent play evaluation episodes in training; each counts as a policy tried online"
     )
     opponents: tuple[str, ...] = setting(
         (),
@@ -308,7 +316,7 @@ def find_preset(agent: str, env: str, choice: str = "auto") -> tuple[str, dict[s
 
 def resolve(
     agent: str,
-    env: str,
+    env: str | None,
     *,
     preset: str = "auto",
     run: Mapping[str, Any] | None = None,
@@ -316,6 +324,8 @@ def resolve(
     env_settings: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings from defaults, overridden by the preset, overridden by the values given.
+
+    Without an environment it is that of the run's dataset, with the settings in which it was recorded.
 
     Raises:
         UnknownIdError: if the agent or environment is not known.
@@ -327,12 +337,19 @@ def resolve(
     for name, given in (("run", run), ("agent_settings", agent_settings), ("env_settings", env_settings)):
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"{name}: got {given!r}; wanted a mapping of names to values")
+    recorded: dict[str, Any] = {}
+    if env is None:
+        from mlbits.selfplay.offline.data import environment_of
+
+        if not (run or {}).get("data"):
+            raise ConfigError("env: got None; wanted an environment's id (or data, a dataset that names its own)")
+        env, recorded = environment_of(str((run or {})["data"]))
     agent, env = check_agent(agent), check_env_id(plain_id(env))
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)
     values = dict(values)
     agent_values = canonical(values.pop("agent", {}), config_class) | canonical(agent_settings or {}, config_class)
-    env_values = dict(values.pop("env", {})) | dict(env_settings or {})
+    env_values = dict(values.pop("env", {})) | recorded | dict(env_settings or {})
     values = dict(getattr(config_class, "run_defaults", ())) | values
     known = {field.name for field in dataclasses.fields(RunConfig)}
     for key in run or {}:

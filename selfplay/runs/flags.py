@@ -24,6 +24,7 @@ Train an agent on an environment. The run's folder holds its settings, curves, c
   mlbits train ppo CartPole-v1 --total-steps 100000 --num-envs 8     any Gymnasium id works
   mlbits train reinforce mlbits/CartPole-v0 --agent.baseline mean --seed 3
   mlbits train ppo mlbits/GridWorld-v0 --env.map maze --env.slip 0.1
+  mlbits train crr --data my/dataset-v0                              from a dataset, which names its environment
   mlbits train ppo mlbits/GridWorld-v0 --help                        all flags of this pair
 
 agents: {agents}
@@ -92,22 +93,30 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         UnknownIdError: for an unknown agent or environment.
         SystemExit: after --help.
     """
+    words, data = _without_data(words)
     names = [word for word in words[:2] if not word.startswith("-")]
-    if len(names) < 2:
+    from_data = data is not None and len(names) == 1
+    if len(names) < 2 and not from_data:
         if any(word in ("-h", "--help") for word in words):
             print(_USAGE.format(agents=", ".join(AGENTS), envs=", ".join(registered())))
             raise SystemExit(0)
         missing = "ENV" if names else "AGENT and ENV"
+        offline = " (of an offline agent --data DATASET is enough)" if names else ""
         raise ConfigError(
-            f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0"
+            f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0{offline}"
         )
-    agent, env = check_agent(names[0]), check_env_id(names[1])
+    agent, recorded = check_agent(names[0]), dict[str, Any]()
+    if from_data:
+        from mlbits.selfplay.offline.data import environment_of
+
+        env, recorded = environment_of(str(data))
+    env = check_env_id(env if from_data else names[1])
     config_class = agent_entry(agent).config_class()
     choice = _preset_choice(words)
     forget_flags("preset")
     preset, values = find_preset(agent, env, choice)
     start = resolve(agent, env, preset=choice)
-    env_flags = EnvFlags(env, values.get("env", {}), words[2:])
+    env_flags = EnvFlags(env, {**values.get("env", {}), **recorded}, words[len(names) :])
     flags_class = dataclasses.make_dataclass(
         "Train",
         [
@@ -118,7 +127,7 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
                 choice,
             ),
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
-            ("run", tyro.conf.OmitArgPrefixes[RunConfig], start.run),
+            ("run", tyro.conf.OmitArgPrefixes[RunConfig], dataclasses.replace(start.run, data=data or start.run.data)),
             ("agent", config_class, start.agent_config),
             env_flags.field,
         ],
@@ -138,6 +147,16 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         env_settings=env_flags.settings(flags),
     )
     return settings, flags.out, flags.quiet
+
+
+def _without_data(words: list[str]) -> tuple[list[str], str | None]:
+    """The words without --data and its value, which may stand between AGENT and ENV; and that value, or None."""
+    for k, word in enumerate(words):
+        if word == "--data" and k + 1 < len(words):
+            return [*words[:k], *words[k + 2 :]], words[k + 1]
+        if word.startswith("--data="):
+            return [*words[:k], *words[k + 1 :]], word.partition("=")[2]
+    return words, None
 
 
 def _preset_choice(words: list[str]) -> str:

@@ -22,7 +22,8 @@ ACCEPTED = {"gamma": "discount"}
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("discount", "gamma"),
     # the run
-    ("total_steps", "total_timesteps", "n_timesteps"),
+    ("total_steps", "total_timesteps", "n_timesteps", "updates", "gradient_steps", "n_updates"),
+    ("data", "dataset", "dataset_id"),
     ("num_envs", "n_envs"),
     ("threads", "num_threads"),
     ("eval_every", "eval_freq"),

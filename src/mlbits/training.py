@@ -4,6 +4,7 @@ By default further measurements, such as images of the policy, are recorded at e
 
 Example:
     folder, summary = mlbits.train("ppo", "mlbits/GridWorld-v0", total_steps=300_000, seed=1)
+    folder, summary = mlbits.train("crr", data="my/dataset-v0", total_steps=20_000)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mlbits.selfplay.session import Measure
 
 def train(
     agent: str,
-    env: str,
+    env: str | None = None,
     *,
     out: str | Path | None = None,
     preset: str = "auto",
@@ -34,7 +35,7 @@ def train(
 
     Args:
         agent: a registered agent's name.
-        env: an environment's id.
+        env: an environment's id; an offline agent may leave it to its dataset (``data=``).
         out: the run's folder; None makes one under ``runs``.
         preset: "auto", "none", or the environment whose preset to use.
         agent_settings: settings of the agent (``--agent.NAME``), which override the preset's.
@@ -70,6 +71,7 @@ def resume(
     folder: str | Path,
     *,
     total_steps: int | None = None,
+    data: str | None = None,
     console: bool = True,
     measure: Measure | None = during_training,
 ) -> tuple[Path, dict[str, Any]]:
@@ -78,6 +80,7 @@ def resume(
     Args:
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
+        data: where the run's dataset is now, if it has been moved; another one is refused.
         console: whether to show progress.
         measure: as for :func:`train`.
 
@@ -89,4 +92,4 @@ def resume(
         CheckpointError: if there are checkpoints and none is usable.
         RunInterrupted: as :func:`train` raises it.
     """
-    return training.resume(folder, total_steps=total_steps, console=console, measure=measure)
+    return training.resume(folder, total_steps=total_steps, data=data, console=console, measure=measure)

@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from mlbits import make_game
 from mlbits.agents import AGENTS, action_kinds, agent_entry
-from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, RolloutSpec, rows
+from mlbits.agents.agent import AgentError, DatasetSpec, ReplaySpec, Rollout, RolloutSpec, rows
+from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.agents.memory.replay import Replay
 from mlbits.agents.networks.features import observation_kind
 from mlbits.envs.core.spaces import action_layout
@@ -48,7 +49,7 @@ BOARD = make_game("mlbits/DiplomacyMini-v0")
 # Small values for speed, of the settings that an agent has.
 SETTINGS = {
     "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
-    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5,
+    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3,
 }  # fmt: skip
 T, B = 6, 4
 
@@ -151,6 +152,31 @@ def rollout(agent, observations, actions, seed, masked, seats):
     )
 
 
+def dataset(observations, actions, seed, masked):
+    """Two episodes of T steps in which everything is random, but actions are legal."""
+    generator, episodes = draw(seed), []
+    for number in range(2):
+        mask = legal(actions, (T + 1,), generator) if masked else None
+        if action_layout(actions).kind == "continuous":
+            action = seen(actions, (T,), generator)
+        else:
+            action = (
+                torch.randint(int(actions.n), (T,), generator=generator) if mask is None else mask[:-1].int().argmax(-1)
+            )
+        ended = torch.arange(T) == T - 1
+        episodes.append(
+            Episode(
+                obs=seen(observations, (T + 1,), generator),
+                action=action,
+                reward=torch.randn(T, generator=generator),
+                terminated=ended if number else ~ended & False,
+                truncated=~ended & False if number else ended,
+                mask=mask,
+            )
+        )
+    return Dataset.from_episodes(episodes, observations, actions)
+
+
 class Lessons:
     """The same experience for every agent that learns from it."""
 
@@ -161,7 +187,11 @@ class Lessons:
         """Let an agent learn; return its metrics and its replay buffer."""
         metrics = {}
         for number in numbers:
-            experience = rollout(agent, *self.spaces, number, self.masked, self.seats)
+            if isinstance(agent.experience, DatasetSpec):
+                masked = self.masked and action_layout(self.spaces[1]).kind == "discrete"
+                experience = dataset(*self.spaces, number, masked)
+            else:
+                experience = rollout(agent, *self.spaces, number, self.masked, self.seats)
             if isinstance(agent.experience, ReplaySpec):
                 if replay is None:
                     replay = Replay(agent.experience, experience.last_obs, experience.sample[0], experience.last_mask)

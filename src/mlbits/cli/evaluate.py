@@ -111,6 +111,7 @@ def _check_is_no_name(run: str) -> None:
 
 def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
     from mlbits.evals.headline import measured_lines
+    from mlbits.selfplay.offline import tried_online
     from mlbits.selfplay.statistics import counted, interval_text
 
     measured = result.get("measured", {})
@@ -122,6 +123,8 @@ def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
     )
     for line in measured_lines(measured):
         print(line)
+    if "policies_tried_online" in result:
+        print(tried_online.line(result))
     if "won" in result:
         low, high = result["won_interval"]
         print(

@@ -15,10 +15,8 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     from mlbits.evals.headline import headlines
 
     first, *rest = headlines(summary)
-    print(
-        f"{first} after {summary['env_steps']:,} steps in {summary['wall_seconds']:.1f} s "
-        f"({summary['cpu_seconds']:.1f} CPU-s)"
-    )
+    steps = f"{summary['env_steps']:,} {'gradient ' if 'gradient_steps' in summary else ''}steps"
+    print(f"{first} after {steps} in {summary['wall_seconds']:.1f} s ({summary['cpu_seconds']:.1f} CPU-s)")
     for line in rest:
         print(line)
     if solved := summary.get("solved_at"):

@@ -19,7 +19,8 @@ class ResumeFlags:
     """Continue a run from its newest whole checkpoint; on the CPU it ends as if it had never been interrupted."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = setting(REQUIRED, "the run's folder")
-    total_steps: int | None = setting(None, "new number of environment steps to end at")
+    total_steps: int | None = setting(None, "new number of environment steps (or gradient steps) to end at")
+    data: str | None = setting(None, "where the run's dataset is now, if it has been moved")
 
 
 def parse(words: list[str]) -> Any:
@@ -52,6 +53,6 @@ def command(words: list[str]) -> int:
     if flags.total_steps is not None and steps > flags.total_steps:
         print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
     with compilation_messages():
-        folder, summary = resume(flags.run, total_steps=flags.total_steps)
+        folder, summary = resume(flags.run, total_steps=flags.total_steps, data=flags.data)
     print_run(Path(folder), summary)
     return 0

@@ -1,0 +1,1 @@
+"""Reproductions of learning from data."""
