@@ -65,3 +65,7 @@ EVALS["diplomacy-search"] = EvalEntry(
     "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )
+EVALS["fuzzybear"] = EvalEntry(
+    "mlbits.evals.reproductions.fuzzybear:reproduce",
+    "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
+)

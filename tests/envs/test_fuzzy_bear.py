@@ -18,9 +18,7 @@ def step(batch, action):
     return int(found.obs[0, 0]), float(found.reward[0, 0]), bool(found.terminated[0]), bool(found.truncated[0])
 
 
-@pytest.mark.parametrize(
-    ("teddy", "action", "reward"), [(1.0, 1, 1.0), (1.0, 0, 0.0), (0.0, 1, -0.5), (0.0, 0, 0.0)]
-)
+@pytest.mark.parametrize(("teddy", "action", "reward"), [(1.0, 1, 1.0), (1.0, 0, 0.0), (0.0, 1, -0.5), (0.0, 0, 0.0)])
 def test_every_end_of_the_forest(teddy, action, reward):
     batch = mlbits.make_batch(ID, 1, teddy=teddy, autoreset="disabled")
     bear = 1 if teddy == 1.0 else 2
