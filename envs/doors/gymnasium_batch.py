@@ -100,7 +100,7 @@ class GymnasiumBatch:
         own = dict(settings or {}) | ({} if render_mode is None else {"render_mode": render_mode})
         self.envs = [make_copy(env_id, own, training) for _ in range(num_envs)]
         first = self.envs[0]
-        self.observation_space, self.action_space = _single_precision(first.observation_space), first.action_space
+        self.observation_space, self.action_space = single_precision(first.observation_space), first.action_space
         self.action: ActionLayout = action_layout(self.action_space)
         spec = first.spec  # of the copy: settings may change the time limit of the id
         self.horizon: int | None = None if spec is None else spec.max_episode_steps
@@ -475,10 +475,10 @@ def _obs_name(key: str | None) -> str:
     return "obs" if key is None else f"obs.{key}"
 
 
-def _single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
+def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:
     """The space with float32 instead of float64 (as in MuJoCo), as networks need it."""
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _single_precision(part) for key, part in space.items()})
+        return spaces.Dict({key: single_precision(part) for key, part in space.items()})
     if isinstance(space, spaces.Box) and space.dtype == np.float64:
         return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
     return space
