@@ -37,7 +37,8 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import pick, placed
-from mlbits.agents.memory.dataset_checks import DatasetError, Layouts, check_dataset, checked_episode
+from mlbits.agents.memory.dataset_checks import FIELDS, check_dataset, checked_episode
+from mlbits.agents.memory.dataset_spaces import DatasetError, SpaceConversion
 from mlbits.agents.memory.replay import Transitions
 
 __all__ = ["Dataset", "DatasetBuilder", "DatasetError", "Episode"]
@@ -312,11 +313,12 @@ class DatasetBuilder:
     """Build a dataset from episodes that are added one by one; each is checked and converted when it is added.
 
     Args:
-        observation_space: Discrete, Box, MultiDiscrete, MultiBinary, or Dict and Tuple of those, nested or not.
-        action_space: Discrete, MultiDiscrete or Box of one axis.
+        observation_space: Discrete, Box, MultiDiscrete, MultiBinary, a Dict of those, or what Gymnasium can flatten.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         env: id of the environment, or None.
         settings: the environment's settings.
         name: of the dataset, for messages.
+        steps: for how many steps to allocate memory at first.
 
     Raises:
         DatasetError: if a space is not one that agents support.
@@ -330,51 +332,72 @@ class DatasetBuilder:
         env: str | None = None,
         settings: Mapping[str, Any] | None = None,
         name: str = "dataset",
+        steps: int = 1024,
     ) -> None:
         self.name, self.env, self.settings = name, env, dict(settings or {})
-        self.layouts = Layouts(observation_space, action_space, name)
-        self._added: list[dict[str, Any]] = []
+        self.layouts = SpaceConversion(observation_space, action_space, name)
+        self._starts, self._seeds, self._room = [0], list[int](), steps
+        self._arrays: dict[Any, np.ndarray] = {}
 
     def add(self, episode: Episode) -> None:
         """Add an episode; nothing refers to its arrays afterwards.
 
         Raises:
-            DatasetError: if its fields do not fit each other or the spaces.
+            DatasetError: if its fields do not fit each other or the spaces, or it lacks a field that others have.
         """
-        self._added.append(checked_episode(episode._asdict(), self.layouts, len(self._added)))
+        number = len(self._seeds)
+        fields = checked_episode(episode._asdict(), self.layouts, number)
+        start, steps = self._starts[-1], len(fields["reward"])
+        self._seeds.append(fields.pop("seed"))
+        self._starts.append(start + steps)
+        parts = {("obs", key): part for key, part in fields.pop("obs").items()}
+        parts |= {(name, None): part for name, part in fields.items() if part is not None}
+        for name, _ in self._arrays.keys() ^ parts.keys() if number else ():
+            here, there = ("missing", "have") if (name, None) not in parts else ("present", "lack")
+            raise DatasetError(f"{self.name}: episode {number}: {name}: {here}; the episodes before it {there} it")
+        for (name, key), part in parts.items():
+            first = start + number * FIELDS[name]
+            self._rows(name, key, part, first + len(part))[first : first + len(part)] = part
+
+    def _rows(self, name: str, key: str | None, part: np.ndarray, wanted: int) -> np.ndarray:
+        """The array of a field, with at least ``wanted`` rows."""
+        array = self._arrays.get((name, key))
+        if array is None or len(array) < wanted:
+            new = np.empty(
+                (max(wanted, 2 * len(array) if array is not None else self._room), *part.shape[1:]), part.dtype
+            )
+            if array is not None:
+                new[: len(array)] = array
+            array = self._arrays[name, key] = new
+        return array
 
     def dataset(self) -> Dataset:
-        """The dataset of the episodes added so far.
+        """The dataset of the episodes added; the builder is then empty.
 
         Raises:
-            DatasetError: if there are none, or some have a field that others lack.
+            DatasetError: if there are none, or for a number that must not be.
         """
-        added = self._added
-        if not added:
+        count, steps = len(self._seeds), self._starts[-1]
+        if count == 0:
             raise DatasetError(f"{self.name}: got no episodes; wanted at least one")
-        for name in ("log_prob", "draw", "mask"):
-            has = [episode[name] is not None for episode in added]
-            if any(has) and not all(has):
-                raise DatasetError(f"{self.name}: episode {has.index(False)}: {name}: missing; other episodes have it")
-        lengths = torch.tensor([0] + [len(episode["reward"]) for episode in added])
-        seen = [episode["obs"] for episode in added]
-        keys = self.layouts.keys
-        names = ("action", "reward", "terminated", "truncated", "log_prob", "draw", "mask")
+        found: dict[str, Any] = {}
+        for (name, key), array in self._arrays.items():
+            rows = torch.from_numpy(array[: steps + count * FIELDS[name]])
+            if key is None:
+                found[name] = rows
+            else:
+                found.setdefault(name, {})[key] = rows
+        self._arrays = {}
         return Dataset(
-            obs=_end_to_end(seen) if keys is None else {k: _end_to_end([part[k] for part in seen]) for k in keys},
-            **{name: _end_to_end([episode[name] for episode in added]) for name in names},
-            starts=lengths.cumsum(0),
-            seeds=torch.tensor([episode["seed"] for episode in added]),
+            **found,
+            starts=torch.tensor(self._starts),
+            seeds=torch.tensor(self._seeds),
             observation_space=self.layouts.observation_space,
             action_space=self.layouts.action_space,
             env=self.env,
             settings=self.settings,
             name=self.name,
         )
-
-
-def _end_to_end(parts: list[Any]) -> Any:
-    return None if parts[0] is None else torch.from_numpy(np.concatenate(parts))
 
 
 def _fraction(data: Dataset, fraction: float) -> float:

@@ -16,169 +16,102 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlbits.envs.core.errors import GameError, MlbitsError
-from mlbits.envs.core.spaces import action_layout, cast_action, observation_layout
-from mlbits.envs.doors.gymnasium_batch import single_precision
+from mlbits.agents.memory.dataset_spaces import DatasetError, SpaceConversion
 
 if TYPE_CHECKING:
     from mlbits.agents.memory.dataset import Dataset
 
-
-class DatasetError(MlbitsError, ValueError):
-    """A dataset that is not what it has to be; the message names dataset, episode and field."""
-
-
-def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """An observation space as agents see it: one level of keys, "a/b" for nested ones, float32 for float64.
-
-    The parts of a Tuple get their numbers as keys.
-    """
-    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return single_precision(space)
-    found: dict[str, gym.Space[Any]] = {}
-    for key, part in _parts(space):
-        flat = flat_space(part)
-        if isinstance(flat, spaces.Dict):
-            found |= {f"{key}/{name}": inner for name, inner in flat.items()}
-        else:
-            found[key] = flat
-    return spaces.Dict(found)
+#: rows of each field of an episode of T steps beyond T
+FIELDS = {"obs": 1, "action": 0, "reward": 0, "terminated": 0, "truncated": 0, "log_prob": 0, "draw": 0, "mask": 1}
+_MAY_LACK = ("log_prob", "draw", "mask")
 
 
-def flat_values(space: gym.Space[Any], value: Any) -> Any:
-    """Values of a space by the keys of :func:`flat_space`: an array, or a dict of arrays.
-
-    Raises:
-        KeyError: if a key is missing.
-    """
-    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return value
-    flat: Any = flat_space(space)
-    if isinstance(value, Mapping) and set(value) == set(flat):
-        return dict(value)  # flat already
-    found: dict[str, Any] = {}
-    for key, part in _parts(space):
-        inner = value[key] if isinstance(value, Mapping) else value[int(key)]
-        if isinstance(part, (spaces.Dict, spaces.Tuple)):
-            found |= {f"{key}/{name}": array for name, array in flat_values(part, inner).items()}
-        else:
-            found[key] = inner
-    return found
-
-
-def _parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[str, gym.Space[Any]]]:
-    if isinstance(space, spaces.Dict):
-        return list(space.items())
-    return [(str(k), part) for k, part in enumerate(space)]
-
-
-class Layouts:
-    """Shapes and dtypes of one step of a dataset.
-
-    Args:
-        observation_space: nested or not.
-        action_space: of one step.
-        name: of the dataset, for messages.
-
-    Attributes:
-        observation_space: as agents see it.
-        action_space: of one step.
-        keys: those of a Dict observation, or None.
-
-    Raises:
-        DatasetError: if agents do not support a space.
-    """
-
-    def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], name: str) -> None:
-        self.name, self.raw = name, observation_space
-        self.observation_space, self.action_space = flat_space(observation_space), action_space
-        try:
-            layout = observation_layout(self.observation_space)
-            self.action = action_layout(action_space)
-        except GameError as error:
-            raise DatasetError(f"{name}: {error}") from None
-        self.keys = layout.keys
-        kinds = {None: np.dtype((layout.dtype, () if layout.scalar else layout.shape))}
-        #: dtype (with its shape) of one observation by key, None for one without keys
-        self.obs = kinds if self.keys is None else {key: layout.dtype[key] for key in self.keys}
-
-
-def checked_episode(fields: Mapping[str, Any], layouts: Layouts, number: int) -> dict[str, Any]:
-    """An episode's fields as NumPy arrays of the right types, which the caller may keep.
+def checked_episode(fields: Mapping[str, Any], layouts: SpaceConversion, number: int) -> dict[str, Any]:
+    """An episode's fields as NumPy arrays of the right types.
 
     Args:
         fields: those of :class:`~mlbits.agents.memory.dataset.Episode` by name.
-        layouts: of the dataset.
+        layouts: shapes and types of the dataset.
         number: of the episode, for messages.
+
+    Returns:
+        The fields by name; "obs" is a dict of arrays by key, with the key None where the space has none. The last step
+        is truncated if no flag ends the episode.
 
     Raises:
         DatasetError: if a field is missing, or its shape or type does not fit.
     """
     where = f"{layouts.name}: episode {number}"
-    reward = _array(fields.get("reward"), np.dtype(np.float32), None, f"{where}: reward")
-    steps = len(reward)
+    steps = len(_array(fields.get("reward"), np.dtype(np.float32), None, f"{where}: reward"))
     if steps == 0:
         raise DatasetError(f"{where}: reward: got 0 steps; wanted at least 1")
-    try:
-        seen = flat_values(layouts.raw, fields.get("obs"))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        wanted = f"the keys {', '.join(layouts.keys or ())}"
-        raise DatasetError(f"{where}: obs: {error} is missing; wanted {wanted}") from None
-    obs: dict[str | None, Any] = {}
-    for key, kind in layouts.obs.items():
-        label = f"{where}: obs" if key is None else f"{where}: obs[{key!r}]"
-        obs[key] = _array(seen if key is None else seen[key], kind, steps + 1, label, "observations, one more than")
-    found: dict[str, Any] = {"obs": obs[None] if layouts.keys is None else obs, "reward": reward}
-    kind = np.dtype((layouts.action.dtype, layouts.action.shape))
-    found["action"] = _array(fields.get("action"), kind, steps, f"{where}: action", space=layouts)
-    for name in ("terminated", "truncated"):
+    found: dict[str, Any] = {"obs": _observations(fields.get("obs"), layouts, steps + 1, where)}
+    found["action"] = layouts.actions(_array(fields.get("action"), layouts.action_kind(), steps, f"{where}: action"))
+    none = np.zeros(steps, bool)
+    kinds = {
+        "reward": np.dtype(np.float32),
+        "terminated": np.dtype(bool),
+        "truncated": np.dtype(bool),
+        "log_prob": np.dtype(np.float32),
+        "draw": np.dtype((np.float32, layouts.action.shape)),
+        "mask": np.dtype((np.bool_, (layouts.action.mask_size,))),
+    }
+    for name, kind in kinds.items():
         value = fields.get(name)
-        flags = np.zeros(steps, bool) if value is None else value
-        found[name] = _array(flags, np.dtype(bool), steps, f"{where}: {name}")
+        if value is None and name in _MAY_LACK:
+            found[name] = None
+            continue
+        value = none if value is None and name != "reward" else value
+        found[name] = _array(value, kind, steps + FIELDS[name], f"{where}: {name}", FIELDS[name])
     if not (found["terminated"][-1] or found["truncated"][-1]):
+        found["truncated"] = found["truncated"].copy()
         found["truncated"][-1] = True
-    value = fields.get("log_prob")
-    found["log_prob"] = None if value is None else _array(value, np.dtype(np.float32), steps, f"{where}: log_prob")
-    value = fields.get("draw")
-    kind = np.dtype((np.float32, layouts.action.shape))
-    found["draw"] = None if value is None else _array(value, kind, steps, f"{where}: draw")
-    value = fields.get("mask")
-    kind = np.dtype((np.bool_, (layouts.action.mask_size,)))
-    found["mask"] = None if value is None else _array(value, kind, steps + 1, f"{where}: mask", "rows, one more than")
     seed = fields.get("seed")
     found["seed"] = -1 if seed is None else int(seed)
     return found
 
 
-def _array(
-    value: Any, kind: np.dtype[Any], count: int | None, where: str, what: str = "rows, as many as", *,
-    space: Layouts | None = None,
-) -> NDArray[Any]:  # fmt: skip
-    """A value as a new array of ``count`` rows of ``kind``."""
+def _observations(value: Any, layouts: SpaceConversion, rows: int, where: str) -> dict[str | None, NDArray[Any]]:
+    arrays = {}
+    for path, kind in layouts.leaves():
+        label = f"{where}: obs" + "".join(f"[{key!r}]" for key in path)
+        part = value
+        try:
+            for key in path:
+                part = part[key]
+        except (KeyError, IndexError, TypeError):
+            raise DatasetError(f"{label}: missing") from None
+        arrays[path] = _array(part, kind, rows, label, 1)
+    try:
+        return layouts.observations(arrays)
+    except ValueError as error:
+        raise DatasetError(f"{where}: obs: {error}") from None
+
+
+def _array(value: Any, kind: np.dtype[Any], count: int | None, where: str, more: int = 0) -> NDArray[Any]:
+    """A value as an array of ``count`` rows of ``kind``; None takes any number."""
     if value is None:
         raise DatasetError(f"{where}: missing")
     try:
         array = np.asarray(value.cpu() if isinstance(value, Tensor) else value)
     except ValueError:  # rows of different lengths
-        raise DatasetError(f"{where}: got rows of different lengths; wanted shape [T, {_shape(kind)}]") from None
+        shape = ", ".join(map(str, kind.shape)) or "one number"
+        raise DatasetError(f"{where}: got rows of different lengths; wanted shape [T, {shape}]") from None
     if array.ndim == 0 or (count is not None and len(array) != count):
-        got = "one number" if array.ndim == 0 else f"{len(array)}"
-        raise DatasetError(f"{where}: got {got}; wanted {count} {what} steps")
-    if array.ndim == len(kind.shape) + 2 and array.shape[1] == 1 and kind.shape == array.shape[2:]:
+        got = "one value" if array.ndim == 0 else f"{len(array)} rows"
+        raise DatasetError(f"{where}: got {got}; wanted {count}, {'one more than' if more else 'as many as'} steps")
+    if array.shape[1:] == (1, *kind.shape):
         array = array[:, 0]  # Discrete as [T, 1]
     if array.shape[1:] != kind.shape:
         raise DatasetError(f"{where}: got shape {list(array.shape[1:])} per step; wanted {list(kind.shape)}")
-    same = array.dtype.kind in ("b" if kind.base.kind == "b" else "biuf" if kind.base.kind == "f" else "biu")
-    if not same:
+    if array.dtype.kind not in {"b": "b", "f": "biuf"}.get(kind.base.kind, "biu") and array.size:
         raise DatasetError(f"{where}: got {array.dtype}; wanted {kind.base}")
-    if space is not None:
-        return np.array(cast_action(array, space.action_space, space.action))
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
-        return np.array(array, kind.base)
-
-
-def _shape(kind: np.dtype[Any]) -> str:
-    return ", ".join(map(str, kind.shape)) or "one number"
+    if kind.base.kind in "iu" and array.dtype != kind.base and array.size:
+        low, high = np.iinfo(kind.base).min, np.iinfo(kind.base).max
+        if int(array.min()) < low or int(array.max()) > high:
+            raise DatasetError(f"{where}: got {array.min()} to {array.max()}; wanted {kind.base}")
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, refused later
+        return array.astype(kind.base, copy=False)
 
 
 def check_dataset(data: Dataset) -> None:
@@ -191,7 +124,7 @@ def check_dataset(data: Dataset) -> None:
     starts = data.starts
     if count < 1 or int(starts[0]) != 0 or int(starts[-1]) != steps or bool((starts.diff() < 1).any()):
         raise DatasetError(f"{data.name}: starts: wanted ascending numbers of first steps from 0 to {steps}")
-    layouts = Layouts(data.observation_space, data.action_space, data.name)
+    layouts = SpaceConversion(data.observation_space, data.action_space, data.name)
     rows = {"action": steps, "terminated": steps, "truncated": steps, "log_prob": steps, "draw": steps, "seeds": count}
     for name, wanted in {**rows, "mask": steps + count}.items():
         value = getattr(data, name)
@@ -235,7 +168,7 @@ def _in_range(data: Dataset, name: str, value: Tensor, space: gym.Space[Any]) ->
         _refuse(data, name, value, outside, f"a value of {space}", seen=True)
 
 
-def _check_actions(data: Dataset, layouts: Layouts) -> None:
+def _check_actions(data: Dataset, layouts: SpaceConversion) -> None:
     action, layout = data.action, layouts.action
     if tuple(action.shape[1:]) != layout.shape:
         raise DatasetError(f"{data.name}: action: got shape {list(action.shape)}; wanted [{data.num_steps}, ...]")

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -133,11 +133,12 @@ class GymnasiumBatch:
         self.final_obs = self._shown(self._final)
         self._show(False)
 
-    def reset(self, seed: int | None = None, which: torch.Tensor | None = None) -> Any:
+    def reset(self, seed: int | Sequence[int] | None = None, which: torch.Tensor | None = None) -> Any:
         """Start new episodes; returns observations [B, 1, ...].
 
         Args:
-            seed: copy b gets ``seed + b``; None continues the copies' current random streams.
+            seed: copy b gets ``seed + b``, or ``seed[b]`` of one seed per copy; None continues the copies' current
+                random streams.
             which: bool [B], the copies to reset; None resets all.
 
         Raises:
@@ -148,7 +149,7 @@ class GymnasiumBatch:
             if seed is None:
                 self._restart(b)
             else:
-                self._seeds[b], self._seedings[b] = seed + b, 0
+                self._seeds[b], self._seedings[b] = seed + b if isinstance(seed, int) else seed[b], 0
                 self._seed(b)
                 self._clear(b)
         if not self._shared:

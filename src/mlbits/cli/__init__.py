@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import (
     bench,
+    data,
     diplomacy,
     evaluate,
     exploit,
     listing,
     play,
+    record,
     reproduce,
     resume,
     solve,
@@ -45,6 +47,8 @@ usage:
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
+  mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
+  mlbits data DATASET [flags]      describe a dataset; mlbits data mix and split make new ones
   mlbits diplomacy adjudicate FILE adjudicate the Diplomacy positions of a file and compare the results
   mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
 
@@ -115,4 +119,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "bench": bench.command,
     "reproduce": reproduce.command,
     "diplomacy": diplomacy.command,
+    "record": record.command,
+    "data": data.command,
 }

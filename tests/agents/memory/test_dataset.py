@@ -91,13 +91,52 @@ def test_mixing_refuses_other_spaces_and_other_environments():
         Dataset.mix([dataset(env="A-v0"), dataset(env="B-v0")])
 
 
-def test_nested_observations_become_one_level_of_keys():
-    space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Tuple([spaces.Box(0.0, 1.0, (2,), np.float64), MOVES])})
-    obs = {"a": [0, 1, 2], "b": ([[0.0, 0.5]] * 3, [1, 2, 3])}
-    data = Dataset.from_episodes([Episode(obs, [0, 1], [0.0, 0.0])], space, MOVES)
-    assert list(data.observation_space.keys()) == ["a", "b/0", "b/1"]
-    assert data.obs["b/0"].dtype == torch.float32 and data.obs["a"].dtype == torch.int32
-    assert data.transitions(torch.tensor([1])).next_obs["b/1"].tolist() == [3]
+NESTED = spaces.Dict(
+    {
+        "b": spaces.Tuple([spaces.Box(0.0, 1.0, (2,), np.float64), spaces.Discrete(4, start=1)]),
+        "a": spaces.MultiDiscrete([2, 3]),
+    }
+)
+
+
+def test_nested_observations_are_flattened_as_in_the_environments():
+    rows = [{"b": (np.array([0.0, 0.1 * k]), k + 1), "a": np.array([k % 2, k])} for k in range(3)]
+    obs = {
+        "a": [row["a"] for row in rows], "b": ([row["b"][0] for row in rows], [row["b"][1] for row in rows])
+    }  # fmt: skip
+    data = Dataset.from_episodes([Episode(obs, [0, 1], [0.0, 0.0])], NESTED, MOVES)
+    expected = np.stack([spaces.flatten(NESTED, row) for row in rows])
+    assert data.observation_space == spaces.Box(
+        spaces.flatten_space(NESTED).low.astype(np.float32), spaces.flatten_space(NESTED).high.astype(np.float32)
+    )
+    np.testing.assert_array_equal(data.obs.numpy(), expected.astype(np.float32))
+    obs["b"][1][2] = 5
+    with pytest.raises(DatasetError, match=r"bad: episode 0: obs: got 5 at step 2; wanted a value of Discrete\(4"):
+        Dataset.from_episodes([Episode(obs, [0, 1], [0.0, 0.0])], NESTED, MOVES, name="bad")
+    with pytest.raises(DatasetError, match=r"bad: episode 0: obs\['b'\]\[0\]: missing"):
+        Dataset.from_episodes([Episode({"a": obs["a"]}, [0, 1], [0.0, 0.0])], NESTED, MOVES, name="bad")
+
+
+def test_a_dict_of_plain_spaces_stays_a_dict():
+    space = spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,), np.float64), "n": MOVES})
+    data = Dataset.from_episodes([Episode({"x": np.zeros((3, 2)), "n": [3, 2, 1]}, [0, 1], [0.0, 0.0])], space, MOVES)
+    assert data.obs["x"].dtype == torch.float32 and data.obs["n"].dtype == torch.int32
+    drawn = data.transitions(torch.tensor([1]))
+    assert drawn.obs["n"].tolist() == [2] and drawn.next_obs["n"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "plain", "found"),
+    [
+        (spaces.Discrete(3, start=5), [7, 5], spaces.Discrete(3), [2, 0]),
+        (spaces.MultiDiscrete([[2], [3]]), [[[1], [2]], [[0], [0]]], spaces.MultiDiscrete([2, 3]), [[1, 2], [0, 0]]),
+        (spaces.MultiBinary(2), [[1, 0], [0, 1]], spaces.MultiDiscrete([2, 2]), [[1, 0], [0, 1]]),
+        (spaces.Box(-1, 1, (1, 2)), [[[0.5, 1.0]], [[0, 0]]], spaces.Box(-1, 1, (2,)), [[0.5, 1.0], [0.0, 0.0]]),
+    ],
+)
+def test_actions_are_converted_as_in_the_environments(space, given, plain, found):
+    data = Dataset.from_episodes([Episode(np.zeros((3, 2)), np.array(given), [0.0, 0.0])], BOX, space)
+    assert data.action_space == plain and data.action.tolist() == found
 
 
 def test_an_episode_without_an_end_was_cut_and_bootstraps():
@@ -125,13 +164,13 @@ BAD = {
     "log_prob": (lambda e: e._replace(log_prob=[0.0, -np.inf, 0.0]), r"episode 1: log_prob: got -inf at step 1"),
     "T obs": (
         lambda e: e._replace(obs=e.obs[:-1]),
-        r"episode 1: obs: got 3; wanted 4 observations, one more than steps",
+        r"episode 1: obs: got 3 rows; wanted 4, one more than steps",
     ),
     "ragged": (
         lambda e: e._replace(obs=[[0, 0], [0], [0, 0], [1, 1]]),
         r"episode 1: obs: got rows of different lengths",
     ),
-    "short": (lambda e: e._replace(action=[0, 1]), r"episode 1: action: got 2; wanted 3 rows, as many as steps"),
+    "short": (lambda e: e._replace(action=[0, 1]), r"episode 1: action: got 2 rows; wanted 3, as many as steps"),
     "width": (lambda e: e._replace(obs=np.zeros((4, 5))), r"episode 1: obs: got shape \[5\] per step; wanted \[2\]"),
     "outside": (
         lambda e: e._replace(action=[0, 4, 0]),
@@ -180,7 +219,7 @@ def test_continuous_actions_outside_the_bounds_are_refused_and_those_on_them_are
 
 def test_a_field_that_only_some_episodes_have_is_missing():
     rows = [numbered(0, 2, log_prob=[0.0, 0.0]), numbered(1, 2)]
-    with pytest.raises(DatasetError, match="dataset: episode 1: log_prob: missing; other episodes have it"):
+    with pytest.raises(DatasetError, match="dataset: episode 1: log_prob: missing; the episodes before it have it"):
         Dataset.from_episodes(rows, BOX, MOVES)
 
 
@@ -192,7 +231,7 @@ def test_arrays_given_directly_are_checked_too():
         dataclasses.replace(data, starts=data.starts[:-1])
 
 
-@pytest.mark.parametrize("space", [spaces.Text(5), spaces.Discrete(3, start=1)])
+@pytest.mark.parametrize("space", [spaces.Text(5), spaces.Graph(MOVES, MOVES)])
 def test_spaces_that_agents_do_not_support_are_named(space: gym.Space):
     with pytest.raises(DatasetError, match="bad: observation_space: got"):
         Dataset.from_episodes([numbered(0, 2)], space, MOVES, name="bad")
