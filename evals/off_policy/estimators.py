@@ -1,6 +1,7 @@
 """Estimators of a policy's value from episodes of another: importance weighting, and doubly robust with a model.
 
-With the ratios rho_t = prod_{k<=t} pi(a_k | s_k) / b(a_k | s_k), of target policy pi and behaviour policy b, and n episodes:
+With the ratios rho_t = prod_{k<=t} pi(a_k | s_k) / b(a_k | s_k), of target policy pi and behaviour policy b, and n
+episodes:
 
     IS      mean_i rho_T sum_t gamma^t r_t                      unbiased; variance grows exponentially with T
     PDIS    mean_i sum_t gamma^t rho_t r_t                      per decision (Precup et al. 2000); unbiased
@@ -9,13 +10,13 @@ With the ratios rho_t = prod_{k<=t} pi(a_k | s_k) / b(a_k | s_k), of target poli
     DR      mean_i V(s_0) + sum_t gamma^t rho_t (r_t + gamma V(s_{t+1}) - Q(s_t, a_t))
     WDR     the same with rho_t / sum_i rho_t in place of rho_t / n
 
-DR is by Jiang and Li 2016, WDR by Thomas and Brunskill 2016. DR is unbiased where the ratios are right, whatever Q and V
-(of a model that was not fitted to the same data), and consistent where either is right.
+DR is by Jiang and Li 2016, WDR by Thomas and Brunskill 2016. DR is unbiased where the ratios are right, whatever Q and
+V (of a model that was not fitted to the same data), and consistent where either is right.
 
-Episodes of different lengths: after an episode's end its ratio stays what it was and its rewards are 0, which is exact for
-terminated episodes. Of a truncated one nothing more is known: IS, PDIS, WIS and PDWIS estimate the value of the steps
-that were logged, as if the time limit were part of the task; DR and WDR add gamma^T rho_T V(s_T), and so estimate the
-value without the limit (:mod:`~mlbits.evals.off_policy.model` says which V).
+Episodes of different lengths: after an episode's end its ratio stays what it was and its rewards are 0, which is exact
+for terminated episodes. Of a truncated one nothing more is known: IS, PDIS, WIS and PDWIS estimate the value of the
+steps that were logged, as if the time limit were part of the task; DR and WDR add gamma^T rho_T V(s_T), and so estimate
+the value without the limit (:mod:`~mlbits.evals.off_policy.model` says which V).
 
 Intervals are percentiles over resampled episodes (Efron 1979). With heavy-tailed weights they are too narrow, as the
 episodes that would matter are not in the sample: read them with the effective sample size
@@ -48,11 +49,9 @@ class Estimate:
     """A number with what it rests on.
 
     Attributes:
-        name: of the estimator.
-        value: NaN where it is undefined (no episode could have been played by the target policy).
-        low: of the 95% interval.
-        high: of the 95% interval.
-        ess: effective number of episodes; for estimators per decision the mean over steps, weighted by gamma^t and by the
+        name: of the estimator. value: NaN where it is undefined (no episode could have been played by the target
+        policy). low: of the 95% interval. high: of the 95% interval. ess: effective number of episodes; for estimators
+        per decision the mean over steps, weighted by gamma^t and by the
             fraction of episodes that reach the step; None without weights.
         max_weight: the largest episode's fraction of all weights, 0..1, averaged in the same way; None without weights.
     """
@@ -108,13 +107,13 @@ class Logged:
 
     @property
     def cumulative(self) -> Array:
-        """log rho_t, [E, H]."""
+        """Log rho_t, [E, H]."""
         return np.cumsum(self.log_ratio, 1)
 
     @property
     def discounts(self) -> Array:
         """gamma^t, [H]."""
-        return self.discount ** np.arange(self.reward.shape[1])
+        return np.power(self.discount, np.arange(self.reward.shape[1]), dtype=np.float64)
 
     @property
     def importance(self) -> Array:
@@ -163,7 +162,7 @@ def effective_size(log_weight: Array) -> Array:
 
 
 def largest_fraction(log_weight: Array) -> Array:
-    """max w / sum w over the first axis, from log weights [E, ...]; 1 where all weights are 0."""
+    """Largest w / sum w over the first axis, from log weights [E, ...]; 1 where all weights are 0."""
     w = scaled(log_weight)
     total = w.sum(0)
     return np.divide(w.max(0), total, out=np.ones_like(total), where=total > 0)
@@ -173,6 +172,15 @@ def scaled(log_weight: Array) -> Array:
     """Weights divided by the largest over the first axis, [E, ...]; 0 where all are 0."""
     top = log_weight.max(0)
     return np.exp(log_weight - np.where(np.isfinite(top), top, 0.0))
+
+
+def mean_weight(data: Logged) -> float:
+    """The mean of rho over steps, weighted as the effective sizes per decision are; its expectation is 1.
+
+    It is far below 1 where the data lack what the policy does, as the rare large weights are then not in the sample.
+    """
+    with np.errstate(over="ignore"):
+        return float(np.exp(data.cumulative).mean(0) @ data.importance)
 
 
 def importance_estimates(data: Logged, resamples: int = 1000, seed: int = 0) -> list[Estimate]:

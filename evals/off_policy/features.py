@@ -1,9 +1,9 @@
 """Features of observations and actions for fitted Q evaluation: one-hot pairs of a table, or random Fourier features.
 
-Random Fourier features (Rahimi and Recht 2007) approximate a Gaussian kernel: phi_j(x) = cos(w_j . x + b_j), with w_j from
-N(0, 1 / l^2) and b_j from U[0, 2 pi), and a constant. x is the observation, standardised over the data, and the action
-(bounds scaled to -1 and 1; choices as one-hot vectors). The length l is half the square root of x's effective number of
-dimensions. They suit observations of up to some tens of numbers; nothing here suits images.
+Random Fourier features (Rahimi and Recht 2007) approximate a Gaussian kernel: phi_j(x) = cos(w_j . x + b_j), with w_j
+from N(0, 1 / l^2) and b_j from U[0, 2 pi), and a constant. x is the observation, standardised over the data, and the
+action (bounds scaled to -1 and 1; choices as one-hot vectors). The length l is half the square root of x's effective
+number of dimensions. They suit observations of up to some tens of numbers; nothing here suits images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from gymnasium import spaces
 from scipy import sparse
 from torch import Tensor
 
-from mlbits.agents.agent import pick
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.evals.off_policy.estimators import Array, OffPolicyError
 from mlbits.evals.off_policy.model import Features
@@ -48,31 +47,35 @@ def features_of(
         OffPolicyError: for observations with too many numbers, such as images.
     """
     seen, acts = data.observation_space, data.action_space
-    if isinstance(seen, spaces.Discrete) and policy.discrete and int(seen.n) * int(acts.n) <= _MOST_CELLS:
+    if isinstance(seen, spaces.Discrete) and isinstance(acts, spaces.Discrete) and seen.n * acts.n <= _MOST_CELLS:
         probabilities = policy.probabilities(data.obs, data.mask).numpy()
         state = data.obs.reshape(-1).long().numpy()
         return table_features(state, data.action.long().numpy(), probabilities, rows_before(data)), "a table"
     generator = torch.Generator().manual_seed(seed)
     vectors = standardised(as_vectors(seen, data.obs))
     encode = _action_encoder(acts, data.action)
-    actions = encode(data.action)
+    actions, before, count = encode(data.action), _before(data), len(vectors)
     project = _Fourier(vectors.shape[1] + actions.shape[1], size, generator)
-    logged = _in_chunks(lambda rows: project(vectors[_before(data)[rows]], actions[rows]), data.num_steps)
-    count = len(vectors)
-    if policy.discrete:
-        probabilities = policy.probabilities(data.obs, data.mask).float()
+    logged = _in_chunks(lambda rows: project(vectors[before[rows]], actions[rows]), data.num_steps)
+    if isinstance(acts, spaces.Discrete):
+        chances = policy.probabilities(data.obs, data.mask).float()
         every = encode(torch.arange(int(acts.n)))
-        expected = sum(
-            probabilities[:, k, None]
-            * _in_chunks(lambda rows, one=one: project(vectors[rows], one.expand(len(vectors[rows]), -1)), count)
-            for k, one in enumerate(every)
-        )
+
+        def mean(rows: slice) -> Tensor:
+            seen = vectors[rows]
+            each = [
+                project(seen, one.expand(len(seen), -1)) * p[:, None]
+                for one, p in zip(every, chances[rows].T, strict=True)
+            ]
+            return torch.stack(each).sum(0)
+
     else:
-        drawn = policy.draws(data.obs, data.mask, draws, generator)
-        expected = sum(
-            _in_chunks(lambda rows, a=encode(one): project(vectors[rows], a[rows]), count) for one in drawn
-        ) / len(drawn)
-    return Features(logged.numpy(), expected.numpy()), f"{size} random Fourier features"
+        drawn = [encode(one) for one in policy.draws(data.obs, data.mask, draws, generator)]
+
+        def mean(rows: slice) -> Tensor:
+            return torch.stack([project(vectors[rows], one[rows]) for one in drawn]).mean(0)
+
+    return Features(logged.numpy(), _in_chunks(mean, count).numpy()), f"{size} random Fourier features"
 
 
 def table_features(state: Any, action: Any, probabilities: Array, step_rows: Any) -> Features:

@@ -1,20 +1,21 @@
 """Fitted Q evaluation with linear features: Q(s, a) = phi(s, a) . theta, solved instead of iterated.
 
-Fitted Q evaluation (Ernst et al. 2005; Le, Voloshin and Yue 2019) regresses Q(s_t, a_t) on the targets
-r_t + gamma V(s_{t+1}), V(s) = sum_a pi(a | s) Q(s, a), over all logged steps, again and again. With linear features its fixed
-point solves A theta = b (LSTD-Q, Lagoudakis and Parr 2003), where
+Fitted Q evaluation (Ernst et al. 2005; Le, Voloshin and Yue 2019) regresses Q(s_t, a_t) on the targets r_t + gamma
+V(s_{t+1}), V(s) = sum_a pi(a | s) Q(s, a), over all logged steps, again and again. With linear features its fixed point
+solves A theta = b (LSTD-Q, Lagoudakis and Parr 2003), where
 
     A = sum_t phi_t (phi_t - gamma phibar_{t+1})^T,    b = sum_t phi_t r_t,    phibar(s) = sum_a pi(a | s) phi(s, a)
 
-and phibar is 0 after a terminated step. After a truncated step it is that of the last observation: the value is the one without
-the time limit. With one-hot features (a table) this is the exact value of pi in the Markov chain that was counted.
+and phibar is 0 after a terminated step. After a truncated step it is that of the last observation: the value is the one
+without the time limit. With one-hot features (a table) this is the exact value of pi in the Markov chain that was
+counted.
 
-With a ``horizon`` of H steps the value of the first H steps is computed instead, by H regressions: Q_h on targets
-r + gamma V_{h-1}, V_0 = 0. All logged steps serve for every h, so this assumes that rewards and transitions do not depend on
-the time; then gamma may be 1.
+With a ``horizon`` of H steps the value of the first H steps is computed instead, by H regressions: Q_h on targets r +
+gamma V_{h-1}, V_0 = 0. All logged steps serve for every h, so this assumes that rewards and transitions do not depend
+on the time; then gamma may be 1.
 
-Every fit is repeated on resampled episodes, which gives its interval. Dense features are summed once for each of 50 groups
-of episodes, and groups are drawn in place of episodes, so that a refit costs a sum of 50 matrices and a solve.
+Every fit is repeated on resampled episodes, which gives its interval. Dense features are summed once for each of 50
+groups of episodes, and groups are drawn in place of episodes, so that a refit costs a sum of 50 matrices and a solve.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Features:
     """The features of a dataset under a target policy.
 
     Attributes:
-        logged: phi(s_t, a_t) of each step, [N, D], an array or sparse.
-        expected: phibar of each observation, [N + E, D], an array or sparse.
-        ridge: added to the diagonal of the regression's matrix, as a fraction of its mean. A direction that the data say
+        logged: phi(s_t, a_t) of each step, [N, D], an array or sparse. expected: phibar of each observation, [N + E,
+        D], an array or sparse. ridge: added to the diagonal of the regression's matrix, as a fraction of its mean. A
+        direction that the data say
             nothing about has value 0.
     """
 
@@ -101,7 +102,7 @@ def fit(
 
 
 def _finite(gram: Any, cross: Any, b: Array, ridge: float, discount: float, horizon: int) -> Array:
-    """theta for 0 to H steps to go, [H + 1, D]: theta_h = gram^-1 (b + gamma cross theta_{h-1}), theta_0 = 0."""
+    """Theta for 0 to H steps to go, [H + 1, D]: theta_h = gram^-1 (b + gamma cross theta_{h-1}), theta_0 = 0."""
     solved = _solve(
         gram, gram, np.concatenate([b[:, None], cross.toarray() if sparse.issparse(cross) else cross], 1), ridge
     )
@@ -117,7 +118,7 @@ _Moments = tuple[Any, Any, Any]
 def _sparse_moments(
     features: Features, reward: Array, following: NDArray[np.int64], group: NDArray[np.int64], drawn: Array
 ) -> _Moments:
-    """sum w phi phi^T, sum w phi phibar'^T and sum w phi r of each fit, as lists."""
+    """Sums w phi phi^T, w phi phibar'^T and w phi r of each fit, as lists."""
     goes_on = (following >= 0).astype(float)
     after = sparse.diags(goes_on) @ features.expected[np.maximum(following, 0)]
     turned = [(features.logged.T @ sparse.diags(counts[group])).tocsr() for counts in drawn]

@@ -60,7 +60,7 @@ class TargetPolicy:
         return torch.stack([torch.cat([of(rows) for rows in _chunks(_count(obs))]) for _ in range(times)])
 
     def log_prob(self, data: Dataset, obs: Any, mask: Tensor | None, *, drawn: bool) -> Tensor:
-        """log pi(a|s) of the logged actions, float64 [N].
+        """Log pi(a|s) of the logged actions, float64 [N].
 
         Args:
             data: the dataset.
