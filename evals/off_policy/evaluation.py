@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from mlbits.agents.agent import pick
@@ -76,7 +75,8 @@ def evaluate_off_policy(
         device: the agent's.
 
     Returns:
-        "rows": for each estimator "name", "value", "interval", "ess", "max_weight" (both None without weights) and
+        "rows": for each estimator "name", "value" and "interval" (None where undefined), "ess", "max_weight" (both
+            None without weights) and
         "verdict" ("" if there is nothing to say against it); "without": (names, why) of estimators that do not apply;
         "behaviour" ("recorded", "estimated" or None) and "behaviour_fit"; "mean_weight" (None without weights);
         "model", what Q was fitted to; "data_value", "data_interval": discounted return of the data; "episodes",
@@ -186,15 +186,20 @@ def _limited(data: Dataset, seed: int, notes: list[str]) -> Dataset:
 
 
 def _row(estimate: Estimate, verdict: str) -> dict[str, Any]:
+    value, low, high = (
+        None if math.isnan(number) else number for number in (estimate.value, estimate.low, estimate.high)
+    )
     return {
-        "name": estimate.name, "value": estimate.value, "interval": [estimate.low, estimate.high],
+        "name": estimate.name, "value": value, "interval": [low, high],
         "ess": estimate.ess, "max_weight": estimate.max_weight, "verdict": verdict,
     }  # fmt: skip
 
 
 def _weighting_verdict(estimate: Estimate, mass: float) -> str:
     assert estimate.ess is not None
-    if not math.isfinite(estimate.value) or estimate.ess < WORTH_NOTHING:
+    if math.isnan(estimate.value):
+        return "undefined: no episode of the data could have been played to its end by this policy"
+    if estimate.ess < WORTH_NOTHING or not math.isfinite(estimate.value):
         return f"worth nothing: as if from {estimate.ess:.1f} episodes"
     if estimate.name in ("IS", "PDIS") and abs(math.log(max(mass, 1e-300))) > math.log(_MASS):
         return f"worth nothing: weights have mean {mass:.2g} instead of 1"
@@ -221,7 +226,7 @@ def _model_verdict(
 
 def _untried(data: Dataset, basis: Features) -> float:
     """Fraction of the policy's probability, at logged steps, on pairs that were never logged; 0 without a table."""
-    if not sparse.issparse(basis.logged):
+    if not basis.table:
         return 0.0
     seen = np.asarray(basis.logged.sum(0)).reshape(-1) > 0
     return float(1 - (basis.expected[rows_before(data)] @ seen.astype(float)).mean())
@@ -265,7 +270,7 @@ def summary_lines(result: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"{row['name']}: {row['verdict']}" for row in result["rows"] if row["verdict"]]
     if result["rows"] and all(
-        row["verdict"].startswith(("worth nothing", "no better", "a guess")) for row in result["rows"]
+        row["verdict"].startswith(("worth nothing", "undefined", "no better", "a guess")) for row in result["rows"]
     ):
         lines.append("these data say nothing about this policy: play it, or record data nearer to it")
     return lines

@@ -25,6 +25,7 @@ from mlbits.evals.off_policy.policies import TargetPolicy
 
 WIDEST = 1000  # numbers of an observation as a vector
 _MOST_CELLS = 1_000_000  # pairs of observation and action in a table
+_SMALL = 64  # pairs up to which arrays are faster than sparse matrices
 _CHUNK = 1 << 15
 
 
@@ -94,7 +95,9 @@ def table_features(state: Any, action: Any, probabilities: Array, step_rows: Any
     columns = (state[:, None] * actions + np.arange(actions)).reshape(-1)
     starts = np.arange(0, rows * actions + 1, actions)
     expected = sparse.csr_matrix((probabilities.reshape(-1), columns, starts), (rows, size))
-    return Features(logged, expected, ridge=1e-9)
+    if size <= _SMALL:
+        logged, expected = logged.toarray(), expected.toarray()
+    return Features(logged, expected, table=True, ridge=1e-9)
 
 
 def rows_before(data: Dataset) -> Any:

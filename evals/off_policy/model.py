@@ -15,7 +15,7 @@ gamma V_{h-1}, V_0 = 0. All logged steps serve for every h, so this assumes that
 on the time; then gamma may be 1.
 
 Every fit is repeated on resampled episodes, which gives its interval. Dense features are summed once for each of 50
-groups of episodes, and groups are drawn in place of episodes, so that a refit costs a sum of 50 matrices and a solve.
+groups of episodes or more, and groups are drawn in place of episodes, so that a refit costs a sum and a solve.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from scipy.sparse.linalg import splu
 from mlbits.evals.off_policy.estimators import Array, Model, OffPolicyError, bootstrap_counts, padded
 
 _CHUNK = 1 << 16  # rows of features in double precision at once
-_GROUPS = 50  # groups of episodes that refits of dense features draw from
+_GROUPS = 50  # groups of episodes, at least, that refits of dense features draw from
+_GROUPED = 4_000_000  # numbers in the matrices of all groups; small matrices have a group for every episode
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ class Features:
 
     logged: Any
     expected: Any
+    table: bool = False
     ridge: float = 1e-6
 
 
@@ -81,7 +83,11 @@ def fit(
         raise OffPolicyError(f"discount: got {discount:g} without a horizon; wanted below 1, or a horizon")
     if horizon is not None and horizon < lengths.max():
         raise OffPolicyError(f"horizon: got {horizon}; wanted at least {lengths.max()}, the longest episode's steps")
-    groups = len(lengths) if sparse.issparse(features.logged) else min(len(lengths), _GROUPS)
+    groups = len(lengths)
+    if refits == 0:
+        groups = 1
+    elif not sparse.issparse(features.logged):
+        groups = min(groups, max(_GROUPS, _GROUPED // features.logged.shape[1] ** 2))
     member = np.random.default_rng(seed).permutation(len(lengths)) % groups
     drawn = np.concatenate([np.ones((1, groups)), bootstrap_counts(groups, refits, seed)])
     episode = np.repeat(np.arange(len(lengths)), lengths)
@@ -164,12 +170,12 @@ def _values(
         q = np.stack([features.logged @ one for one in theta[:, 0]])
         v = np.where(over, 0.0, np.stack([features.expected @ one for one in theta[:, 0]]))
         return Model(padded(q, starts), padded(v, starts, 1), counts)
-    step = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    seen = np.arange(len(over)) - np.repeat(starts[:-1] + np.arange(len(lengths)), lengths + 1)
-    q, v = np.zeros((len(theta), len(step))), np.zeros((len(theta), len(over)))
+    first, number = starts[:-1], np.arange(len(lengths))
+    q, v = np.zeros((len(theta), starts[-1])), np.zeros((len(theta), len(over)))
     for time in range(int(lengths.max()) + 1):
         to_go = theta[:, horizon - time].T
-        rows, looks = step == time, (seen == time) & ~over
+        rows, looks = first[lengths > time] + time, (first + number)[lengths >= time] + time
         q[:, rows] = (features.logged[rows] @ to_go).T
         v[:, looks] = (features.expected[looks] @ to_go).T
+    v[:, over] = 0.0
     return Model(padded(q, starts), padded(v, starts, 1), counts)

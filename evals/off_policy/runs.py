@@ -91,9 +91,9 @@ def print_off_policy(result: Mapping[str, Any]) -> None:
     cells = []
     for row in result["rows"]:
         sizes = ["-", "-"] if row["ess"] is None else [f"{row['ess']:.1f}", f"{row['max_weight']:.0%}"]
-        low, high = row["interval"]
+        numbers = ["-" if number is None else f"{number:.4g}" for number in (row["value"], *row["interval"])]
         verdict = row["verdict"].partition(":")[0]
-        cells.append([row["name"], f"{row['value']:.4g}", f"{low:.4g}", f"{high:.4g}", *sizes, verdict])
+        cells.append([row["name"], *numbers, *sizes, verdict])
     if cells:
         columns = ["estimator", "value", "95% from", "to", "effective episodes", "largest weight", "verdict"]
         print_table(title, columns, cells, width=110)
