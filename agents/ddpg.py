@@ -175,6 +175,7 @@ class DDPG:
                 "Agents for actions without bounds: ppo, reinforce, trpo"
             )
         box = DiagonalGaussian(layout.low, layout.high)
+        self._box = box
         self._scale, self._center = box.scale.to(device), box.center.to(device)
         self._low, self._high = box.low.to(device), box.high.to(device)
         generator, size = network_generator(seed), len(layout.low)
@@ -217,6 +218,19 @@ class DDPG:
                 action = action.add_(noise).clamp_(-1, 1)
         played = torch.addcmul(self._center, action, self._scale).clamp_(self._low, self._high)
         return Decision(played, action, None)
+
+    @torch.no_grad()
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log density of actions played with noise, in the action's units, [N]; at a bound, the log probability of it.
+
+        Raises:
+            AgentError: without noise, or during warm-up: then actions have no such density.
+        """
+        if not 0 < self.noise < math.inf:
+            raise AgentError(f"action_log_prob: got noise {self.noise}; wanted a finite noise above 0")
+        mean = self.actor.forward(obs)
+        params = torch.cat([mean, torch.full_like(mean, math.log(self.noise))], -1)
+        return self._box.played_log_prob(params, legal_mask, action)
 
     def learn(self, experience: Replay, progress: float, generator: torch.Generator) -> Mapping[str, Any]:
         """Make the updates that are due after the steps played since the last call.

@@ -126,6 +126,14 @@ class PPO:
         """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probabilities (densities) of actions as played, [N]."""
+        return self.core.action_log_prob(obs, legal_mask, action)
+
+    def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
+        """Log probabilities (densities) of draws, [N]."""
+        return self.core.draw_log_prob(obs, legal_mask, draw)
+
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, then epochs of minibatches.
 

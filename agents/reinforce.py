@@ -124,6 +124,14 @@ class Reinforce:
         """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probabilities (densities) of actions as played, [N]."""
+        return self.core.action_log_prob(obs, legal_mask, action)
+
+    def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
+        """Log probabilities (densities) of draws, [N]."""
+        return self.core.draw_log_prob(obs, legal_mask, draw)
+
     @torch.no_grad()
     def weights(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Psi of each step, the value's regression target, and the value, all [T, B, P].

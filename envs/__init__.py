@@ -46,6 +46,12 @@ def register_all() -> None:
         reward_threshold=0.9,
     )
     register(
+        "mlbits/FuzzyBear-v0",
+        "mlbits.envs.fuzzy_bear:fuzzy_bear",
+        summary="a bear that others saw misleads a model that omits it",
+        reward_threshold=0.59,
+    )
+    register(
         "mlbits/CartPole-v0",
         "mlbits.envs.cart_pole:cart_pole",
         summary="Gymnasium's CartPole-v1, step for step",

@@ -69,3 +69,15 @@ EVALS["diplomacy-search"] = EvalEntry(
     "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )
+EVALS["fuzzybear"] = EvalEntry(
+    "mlbits.evals.reproductions.fuzzybear:reproduce",
+    "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
+)
+EVALS["off-policy"] = EvalEntry(
+    "mlbits.evals.reproductions.off_policy:reproduce",
+    "estimates of a policy's value from others' data, against the exact value of a tabular problem",
+)
+EVALS["off-policy-ranking"] = EvalEntry(
+    "mlbits.evals.reproductions.off_policy_ranking:reproduce",
+    "estimates from logged data put Pendulum policies of graded quality in the right order",
+)

@@ -128,6 +128,10 @@ class Categorical:
         """The action itself."""
         return action
 
+    def played_log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probability of an action as played, [N]."""
+        return self.log_prob(params, mask, action)
+
 
 class MultiCategorical:
     """k independent choices of nvec; ``params`` [N, sum(nvec)], actions int64 [N, k]."""
@@ -182,6 +186,10 @@ class MultiCategorical:
     def played(self, action: Tensor) -> Tensor:
         """The action itself."""
         return action
+
+    def played_log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probability of an action as played, [N]."""
+        return self.log_prob(params, mask, action)
 
 
 class DiagonalGaussian:
@@ -241,6 +249,21 @@ class DiagonalGaussian:
         """The action for the environment: in its units, within its bounds."""
         scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
         return torch.clamp(action * scale + center, low, high)
+
+    def played_log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log density of an action as played, in its own units, [N].
+
+        Clipping puts probability on the bounds themselves: a dimension at a bound counts with the log of the probability
+        that its draw is there or beyond. Densities and probabilities of two such distributions can be compared action by
+        action, as in importance weights.
+        """
+        mean, log_std = params.chunk(2, -1)
+        scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
+        mean, std = mean * scale + center, log_std.exp() * scale
+        z = (action - mean) / std
+        inside = -(0.5 * z * z + std.log() + 0.5 * _LOG_2PI)
+        clipped = torch.where(action <= low, torch.special.log_ndtr(z), torch.special.log_ndtr(-z))
+        return torch.where((action <= low) | (action >= high), clipped, inside).sum(-1)
 
 
 ActionDistribution = Categorical | MultiCategorical | DiagonalGaussian

@@ -144,6 +144,22 @@ class ActorCriticCore:
         return self.distribution.probabilities(self.network.policy(self.prepare(obs)), mask, greedy)
 
     @torch.no_grad()
+    def action_log_prob(self, obs: Any, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probabilities of actions as played, [N]; densities in the action's units, if it is continuous.
+
+        Raises:
+            AgentError: for orders, whose decoder draws them one by one.
+        """
+        if isinstance(self.distribution, OrderDistribution):
+            raise AgentError("action_log_prob: got the order network; wanted a categorical or Gaussian policy")
+        return self.distribution.played_log_prob(self.network.policy(self.prepare(obs)), mask, action)
+
+    @torch.no_grad()
+    def draw_log_prob(self, obs: Any, mask: Tensor | None, draw: Tensor) -> Tensor:
+        """Log probabilities of draws before they are scaled and clipped, as in a decision's ``log_prob``, [N]."""
+        return self.distribution.log_prob(self.network.policy(self.prepare(obs)), mask, draw)
+
+    @torch.no_grad()
     def policy_and_value(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Logits [N, A] of all actions and values [N], for N rows of observations on any device.
 

@@ -13,6 +13,7 @@ import tyro
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.evals.off_policy.flags import OffPolicyFlags
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
 
@@ -42,6 +43,8 @@ class EvalFlags:
         "", "bot (mlbits list agents; mcts@simulations=100) or folder of another run, which plays all seats but one"
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
+    off_policy: str = setting("", "estimate the value from this dataset (its name or folder) instead of playing")
+    ope: OffPolicyFlags = setting(OffPolicyFlags(), "off-policy evaluation")
     vec_normalize: Path | None = setting(None, "file of the VecNormalize that MODEL.zip was trained under")
 
 
@@ -58,6 +61,8 @@ def command(words: list[str]) -> int:
     check_file("json", flags.json)
     from mlbits.selfplay.runs.progress import compilation_messages
 
+    if flags.off_policy:
+        return _off_policy(flags, env_flags.over(flags))
     with compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
@@ -65,6 +70,28 @@ def command(words: list[str]) -> int:
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
+    write_json(flags.json, result)
+    return 0
+
+
+def _off_policy(flags: Any, settings: Mapping[str, Any]) -> int:
+    """Estimate the value from a dataset."""
+    from mlbits.evals.off_policy.runs import evaluate_run_off_policy, print_off_policy
+
+    _check_is_no_name(flags.run)
+    given = {
+        "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--vec-normalize": flags.vec_normalize,
+        "--search": flags.search.changes(), "--env": settings,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value:
+            raise MlbitsError(f"{name} cannot be used with --off-policy; wanted mlbits eval RUN --off-policy DATASET")
+    result = evaluate_run_off_policy(
+        flags.run, flags.off_policy, flags.ope, greedy=not flags.sample, seed=flags.seed, device=flags.device
+    )
+    for problem in result["passed_over"]:
+        print(f"skipped {problem}", file=sys.stderr)
+    print_off_policy(result)
     write_json(flags.json, result)
     return 0
 
