@@ -8,7 +8,7 @@ import torch
 
 from mlbits import make_batch, make_game
 from mlbits.agents import AGENTS, agent_entry
-from mlbits.agents.agent import AgentError
+from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.best_response.equilibrium import (
     EquilibriumPlayer,
     EquilibriumSearch,
@@ -149,6 +149,47 @@ def test_imitation_draws_by_the_runs_seed(monkeypatch):
     for seed in (1, 2):
         session("ibr", MATRIX, games="some", seed=seed).learner.begin()
     assert seeds[0].initial_seed() != seeds[1].initial_seed()
+
+
+class _First:
+    """Always plays action 0."""
+
+    def act(self, obs, legal_mask, generator, *, greedy=False):
+        return Decision(torch.zeros_like(obs), torch.zeros_like(obs), None)
+
+
+@pytest.mark.parametrize("name", ["fppi2", "equilibrium"])
+def test_a_teacher_plays_the_first_rounds_and_is_imitated(name, monkeypatch):
+    monkeypatch.setattr("mlbits.agents.registry.make_bot", lambda *args, **settings: _First())
+    settings = {"learning_rate": 0.01, "warm_rounds": 20, "outcome_weight": 0.0}
+    play = session(name, MATRIX, "prisoners_dilemma", teacher="diplomacy-greedy", **settings)
+    metrics = advance(play, 39)
+    agent = play.learner
+    assert metrics["imitated"] == 1
+    assert float(probabilities(agent)[:, 0].min()) > 0.8  # both cooperate, as the teacher does
+    assert float(agent.state_values(torch.tensor([0]))) == pytest.approx(3, abs=0.3)  # of outcomes, without a search
+    assert not agent.searching
+    play.learn(play.collect()[0])
+    assert agent.searching
+    assert agent.past == [agent.latest]
+    frozen = agent.latest.core.action_probabilities(torch.tensor([0, 1]), None, False)
+    assert float(frozen[:, 0].min()) > 0.8  # the initial policy is the one that was imitated
+    advance(play, 30)
+    assert float(probabilities(agent)[:, 1].min()) > 0.8  # and then the search finds better
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": "greedi"}, "teacher: .*greedi"),
+        ({"teacher": "mcts"}, "teacher: search: got MatrixGame"),
+        ({"teacher": "random", "warm_rounds": 0}, "teacher: got random .* warm_rounds = 0"),
+        ({"teacher": "random", "start": "runs/one"}, "teacher: got random with start = 'runs/one'"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(settings, message):
+    with pytest.raises(AgentError, match=message):
+        session("fppi2", MATRIX, "prisoners_dilemma", **settings)
 
 
 @pytest.mark.slow
