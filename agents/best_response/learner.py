@@ -6,9 +6,9 @@ on the whole set of orders), its value by the squared error to the outcome, or t
 
 Play is divided into rounds of equal length. The policies that the search samples from are frozen at the end of each
 round, and kept; the value is always the newest. The first round (``warm_rounds``) is played without search, by the
-initial policy, and only its value is learned: a search over an untrained value would imitate noise. A ``teacher``, a bot,
-may play these rounds instead; then it is imitated, and the policy at their end is the initial one. A run that starts from
-a trained agent has no such rounds.
+initial policy, and only its value is learned: a search over an untrained value would imitate noise. A ``teacher``, a
+bot, may play these rounds instead; then it is imitated, and the policy at their end is the initial one. A run that
+starts from a trained agent has no such rounds.
 """
 
 from __future__ import annotations
