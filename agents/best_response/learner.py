@@ -6,8 +6,9 @@ on the whole set of orders), its value by the squared error to the outcome, or t
 
 Play is divided into rounds of equal length. The policies that the search samples from are frozen at the end of each
 round, and kept; the value is always the newest. The first round (``warm_rounds``) is played without search, by the
-initial policy, and only its value is learned: a search over an untrained value would imitate noise. A run that starts
-from a trained agent has no such round.
+initial policy, and only its value is learned: a search over an untrained value would imitate noise. A ``teacher``, a
+bot, may play these rounds instead; then it is imitated, and the policy at their end is the initial one. A run that
+starts from a trained agent has no such rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import (
+    Agent,
     AgentError,
     Decision,
     OutcomeSpec,
@@ -37,6 +39,7 @@ from mlbits.agents.networks.actor_critic import ActorCriticCore
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.players import Player
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
 from mlbits.envs.origins import import_name
 
@@ -70,6 +73,7 @@ class SearchLearnerConfig:
     start: str = setting("", "folder of a trained agent's run to start from, with the same network; '' is random")
     games: str = setting("", "file of saved games (of the diplomacy package) to imitate first; '' is none")
     imitation_steps: int = setting(2000, "gradient steps on those games", low=1, high=1e9)
+    teacher: str = setting("", "bot that plays the first rounds and is imitated in them; '' is the initial policy")
 
 
 class NetworkSettings(NamedTuple):
@@ -158,6 +162,7 @@ class SearchLearner:
         self.rounds, self.learned, self.seen, self.owed, self.stride = 0, 0, 0, 0.0, 1
         self.weight = self.outcome_weight(0.0)
         self._begun = not (config.start or config.games)
+        self._teacher = self._bot(config.teacher) if config.teacher else None
         self.latest = Frozen(self.core)
         self.past = [self.latest]
 
@@ -165,6 +170,25 @@ class SearchLearner:
     def experience(self) -> OutcomeSpec:
         """Finished games."""
         return OutcomeSpec(self.config.num_steps, self.config.buffer_size, self.config.discount)
+
+    def _bot(self, name: str) -> Agent:
+        """The teacher of this name.
+
+        Raises:
+            AgentError: if it cannot play this game on observations, or there are no rounds to imitate it in.
+        """
+        make_bot = import_name("mlbits.agents.registry", "make_bot")  # it knows this agent's entry
+        spaces = self.game.observation_space, self.game.action_space
+        try:
+            bot: Agent = make_bot(name, *spaces, device=self.device, game=self.game)
+        except MlbitsError as error:
+            raise AgentError(f"teacher: {error}") from None
+        if self.config.start or self.config.warm_rounds < 1 or hasattr(bot, "plan"):
+            raise AgentError(
+                f"teacher: got {name} with start = {self.config.start!r} and warm_rounds = {self.config.warm_rounds}; "
+                "wanted a bot that acts on observations, a run that starts with nothing, and a round to imitate it in"
+            )
+        return bot
 
     @property
     def searching(self) -> bool:
@@ -235,15 +259,19 @@ class SearchLearner:
         count, device = len(rows), found.action.device
         notes = {
             "target": found.target, "value": found.value.float(), "q": found.q.float(),
-            "imitate": torch.ones(count, device=device),
+            "imitate": torch.ones(count, device=device), "searched": torch.ones(count, device=device),
         }  # fmt: skip
         return Decision(found.action, found.action, None, notes)
 
     def _without_search(self, positions: Positions, generator: torch.Generator, greedy: bool) -> Decision:
-        action = self.latest.act(positions.obs, positions.legal_mask, generator, greedy=greedy).action
+        player = self.latest if self._teacher is None else self._teacher
+        action = player.act(positions.obs, positions.legal_mask, generator, greedy=greedy).action
         value = self.state_values(positions.obs)
         target = action.unsqueeze(1).expand(-1, self.targets, *action.shape[1:]).contiguous()
-        notes = {"target": target, "value": value, "q": value, "imitate": torch.zeros_like(value)}
+        imitate = torch.full_like(value, float(self._teacher is not None))
+        notes = {
+            "target": target, "value": value, "q": value, "imitate": imitate, "searched": torch.zeros_like(value)
+        }  # fmt: skip
         return Decision(action, action, None, notes)
 
     @property
@@ -318,14 +346,17 @@ class SearchLearner:
         ).mean(0)
         weight = self.weight
         target = weight * data.outcome[part] + (1 - weight) * notes["value"]
-        target = torch.where(notes["imitate"] > 0, target, data.outcome[part])
+        target = torch.where(notes["searched"] > 0, target, data.outcome[part])
         return -(notes["imitate"] * log_prob).sum(), 0.5 * (value - target).square().sum()
 
     def _end_round(self) -> None:
         """Freeze the policy."""
         self.rounds += 1
         if self.rounds <= self.config.warm_rounds and not self.config.start:
-            return  # the policy has not changed
+            if self._teacher is not None:  # else the policy has not changed
+                self.latest = Frozen(self.core)
+                self.past = [self.latest]
+            return
         self.latest = Frozen(self.core)
         if self.rounds % self.stride == 0:
             self.past.append(self.latest)

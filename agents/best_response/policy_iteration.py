@@ -49,6 +49,8 @@ class IBRConfig(SearchLearnerConfig):
     )
     profiles: int = setting(8, "base profiles, B", low=1, high=1e5)
     num_candidates: int = setting(16, "candidates, C", low=2, high=1e5)
+    play_profiles: int = setting(16, "base profiles outside training", low=1, high=1e5)
+    play_candidates: int = setting(24, "candidates outside training, all of the latest policy", low=1, high=1e5)
 
 
 @configuration(AgentError)
@@ -73,21 +75,23 @@ class PolicyIteration(SearchLearner):
     config: IBRConfig
 
     def search(self, table: Table, generator: torch.Generator, *, explore: bool, greedy: bool) -> Chosen:
-        """Every seat's sampled best response, the same however it is asked for."""
-        found = self._search()(table, generator)
+        """Every seat's sampled best response; outside training (not ``explore``) a better one."""
+        found = self._search(explore)(table, generator)
         return Chosen(found.action, found.action.unsqueeze(2), found.value, found.value)
 
-    def _search(self) -> SampledBestResponse:
+    def _search(self, training: bool) -> SampledBestResponse:
         config, latest = self.config, self.policy(self.latest)
         base: Profiles = SamePolicy(latest)
         if config.base == "past":
             base = OneOfThePast([self.policy(frozen) for frozen in self.past])
-        half = config.num_candidates // 2
-        candidates = [(latest, config.num_candidates)]
-        if config.candidates == "initial_latest":
-            candidates = [(self.policy(self.past[0]), half), (latest, config.num_candidates - half)]
+        profiles, count = config.profiles, config.num_candidates
+        candidates = [(latest, count)]
+        if not training:
+            profiles, candidates = config.play_profiles, [(latest, config.play_candidates)]
+        elif config.candidates == "initial_latest":
+            candidates = [(self.policy(self.past[0]), count // 2), (latest, count - count // 2)]
         found = SampledBestResponse(
-            self.game, base, candidates, profiles=config.profiles, discount=config.discount, device=self.device,
+            self.game, base, candidates, profiles=profiles, discount=config.discount, device=self.device,
             leaf=leaf_of(self, self.latest, config, self.game, self.device),
         )  # fmt: skip
         found.transitions = self.transitions

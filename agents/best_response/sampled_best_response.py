@@ -64,10 +64,10 @@ class Answers(NamedTuple):
     """The outcome of a search in M positions of P seats.
 
     Attributes:
-        action: the chosen actions, int64 [M, P, ...]; 0 for seats that pass.
+        action: the chosen actions, int64 [M, P, ...]; 0 for seats that pass, any candidate for those that do not ask.
         value: Q of the chosen actions, float64 [M, P].
         candidates: [M, P, C, ...].
-        q: their values, float64 [M, P, C]; 0 for seats that pass.
+        q: their values, float64 [M, P, C]; 0 for seats that pass or do not ask.
     """
 
     action: Tensor
@@ -114,7 +114,7 @@ class SampledBestResponse:
         self.discount, self.memory = discount, memory
 
     def __call__(self, table: Table, generator: torch.Generator) -> Answers:
-        """Draw profiles and candidates, and answer for every seat that acts.
+        """Draw profiles and candidates, and answer for every seat that acts and asks.
 
         Raises:
             AgentError: if they do not fit into the memory; the message names B, C and the number of copies.
@@ -123,11 +123,14 @@ class SampledBestResponse:
         profiles = self.base.profiles(table, self.profiles, generator)
         drawn = [draw_all(policy, table, count, generator) for policy, count in self.candidates]
         candidates = torch.cat(drawn, 2)
-        q = self.values(table, profiles, candidates, generator)
+        q = self.values(table, profiles, candidates, generator, asks=table.asks)
         best = choose(q, generator)
         return Answers(_at(candidates, best), q.gather(2, best.unsqueeze(2)).squeeze(2), candidates, q)
 
-    def values(self, table: Table, profiles: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:
+    def values(
+        self, table: Table, profiles: Tensor, candidates: Tensor, generator: torch.Generator,
+        asks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Q of every candidate, float64 [M, P, C].
 
         Args:
@@ -135,12 +138,14 @@ class SampledBestResponse:
             profiles: joint actions, [M, B, P, ...].
             candidates: each seat's, [M, P, C, ...].
             generator: for chance, and for policies that leaves follow.
+            asks: the seats whose candidates are valued, bool [M, P], if not all that act.
         """
         count, rivals = table.shape[0], profiles.shape[1]
         keys = random_keys(count * rivals, generator)
         same = first_equal(candidates)
         new = same == torch.arange(candidates.shape[2], device=same.device)
-        position, seat, choice = (new & table.acts.unsqueeze(2)).nonzero(as_tuple=True)
+        valued = table.acts if asks is None else table.acts & asks
+        position, seat, choice = (new & valued.unsqueeze(2)).nonzero(as_tuple=True)
         q = torch.zeros(*candidates.shape[:3], dtype=torch.float64, device=candidates.device)
         room = max(1, self.memory // (rivals * self._bytes()))
         for start in range(0, len(position), room):

@@ -72,6 +72,7 @@ class Table(NamedTuple):
         obs: what each seat sees, [M, P, ...] or a dict of those.
         mask: legal actions, bool [M, P, A], or None.
         acts: which seats have a decision, bool [M, P].
+        asks: which of them want an answer of the search, bool [M, P]; None for all.
     """
 
     states: NDArray[Any]
@@ -79,6 +80,7 @@ class Table(NamedTuple):
     obs: Any
     mask: Tensor | None
     acts: Tensor
+    asks: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -157,7 +159,9 @@ class Transitions:
         bytes_of = positions.states[first].cpu().numpy()
         states = np.ascontiguousarray(bytes_of).view(self.game.state_dtype).reshape(len(copies))
         params = positions.params if len(positions.params) == 1 else positions.params[copies.cpu().numpy()]
-        return self.look(states, params), row * self.game.seats + positions.seat
+        rows, table = row * self.game.seats + positions.seat, self.look(states, params)
+        asks = torch.zeros_like(table.acts).flatten().index_fill(0, rows, True).view(table.shape)
+        return table._replace(asks=asks), rows
 
     def look(self, states: NDArray[Any], params: NDArray[Any]) -> Table:
         """What every seat sees in these states [M]."""

@@ -1,9 +1,10 @@
 """``mlbits reproduce diplomacy-search``: agents that learn from their own search, compared at equal CPU time.
 
-FPPI-2, IBR, equilibrium search and PPO (self-play) each learn a board for the same CPU time. Then
+FPPI-2, IBR, equilibrium search and PPO (self-play) each learn a board for the same CPU time; those that search begin
+by imitating the greedy bot, as the papers begin with games of humans (``--teacher ""``: with random play). Then
 
 - each meets random play, the greedy bot and PPO, one seat against all others, by its search and by its policy alone;
-- policies of every fifth round meet those of five rounds before;
+- policies meet those of five rounds before, or of more in long runs, whose rounds are a few seconds each: 15 times;
 - search at play time meets the policy that it searches with;
 - all of them and the bots meet in a mixed population, seats drawn from all, as a table with intervals.
 
@@ -44,7 +45,8 @@ BOARDS = ("mlbits/DiplomacyMini-v0", "mlbits/DiplomacyFvA-v0")
 NAMES = ("fppi2", "ibr", "equilibrium", "ppo")
 TARGETS = {"random": 0.99, "diplomacy-greedy": 0.85, "ppo": 0.6}
 SEARCH_TARGET = 0.6  # search at play time against its own policy
-_EVERY = 5  # rounds
+_EVERY, _TIMES = 5, 15  # policies are kept every fifth round, but at most this many of a run
+_TEACHER, _TAUGHT_ROUNDS = "diplomacy-greedy", 12
 _BEST_RESPONSE = {"profiles": 2, "num_candidates": 16}
 _LEARNER = {"round_steps": 32, "uses": 6.0, "buffer_size": 24_000}
 # Positions of the board for two have masks of 25 KB each.
@@ -73,7 +75,7 @@ class Trained(NamedTuple):
 
     Attributes:
         agent: the agent, which plays by its search if it has one.
-        history: policies by round: the initial one and every fifth.
+        history: policies by round: the initial one, and every fifth or fewer.
         settings: of its run.
         env_steps: environment steps played.
         games: games played.
@@ -90,7 +92,7 @@ class Trained(NamedTuple):
 
 def reproduce(
     quick: bool = False, *, minutes: float = 60.0, board: str = "", games: int = 300, seed: int = 0,
-    out: Path | None = None,
+    out: Path | None = None, teacher: str = _TEACHER,
 ) -> dict[str, Any]:  # fmt: skip
     """Train all agents on each board for the same CPU time, then let them play.
 
@@ -101,6 +103,7 @@ def reproduce(
         games: games of each comparison; a third of it where an agent searches.
         seed: of all runs and games.
         out: folder in which the trained agents are saved, as frozen copies for tournaments.
+        teacher: bot that agents with a search imitate first; "" for none.
 
     Returns:
         "boards": by id "training", "opponents", "rounds", "search" and "population" (rows); "seven_seats";
@@ -113,7 +116,7 @@ def reproduce(
     found["seven_seats"] = measure_round(0.0, seed, samples=4) if quick else measure_round(60.0, seed)
     met = True
     for env in boards:
-        trained = {name: train(name, env, seconds, seed, quick) for name in NAMES}
+        trained = {name: train(name, env, seconds, seed, quick, teacher) for name in NAMES}
         for name, one in trained.items():
             if out is not None:
                 _save(out / f"{env.split('/')[-1]}-{name}{SUFFIX}", one)
@@ -128,19 +131,19 @@ def reproduce(
         show(env, rows)
         found["boards"][env] = rows
         met &= quick or _met(rows, make_game(env).seats)
-    found["seven_powers"] = seven_powers(seconds, games, seed, quick)
+    found["seven_powers"] = seven_powers(seconds, games, seed, quick, teacher)
     met &= quick or found["seven_powers"]["met"]
     return found | {"met": bool(met)}
 
 
-def seven_powers(seconds: float, games: int, seed: int, quick: bool = False) -> dict[str, Any]:
+def seven_powers(seconds: float, games: int, seed: int, quick: bool = False, teacher: str = "") -> dict[str, Any]:
     """FPPI-2 trained on the standard board, by its search, against six greedy bots; see :func:`against_greedy`."""
-    agent: Any = train("fppi2", ENV, seconds, seed, quick).agent
+    agent: Any = train("fppi2", ENV, seconds, seed, quick, teacher).agent
     player = Player(agent) if quick else WithoutNoise(agent)
     return against_greedy(player, 7 if quick else max(7, games // 3), seed, 1901 if quick else None)
 
 
-def train(name: str, env: str, seconds: float, seed: int, quick: bool = False) -> Trained:
+def train(name: str, env: str, seconds: float, seed: int, quick: bool = False, teacher: str = "") -> Trained:
     """Train an agent in this process for some CPU seconds, by self-play.
 
     Args:
@@ -149,8 +152,9 @@ def train(name: str, env: str, seconds: float, seed: int, quick: bool = False) -
         seconds: CPU seconds, without compiling.
         seed: of the run.
         quick: rounds of a few steps.
+        teacher: bot that is imitated first, for agents with a search.
     """
-    session = _open(name, env, seed, quick)
+    session = _open(name, env, seed, quick, teacher)
     session.start()
     agent: Any = session.learner
     searches = isinstance(agent, SearchLearner)
@@ -162,19 +166,22 @@ def train(name: str, env: str, seconds: float, seed: int, quick: bool = False) -
         session.learn(rollout)
         session.counters.env_steps += steps
         games += len(episodes.lengths)
-        if searches and agent.rounds >= history[-1][0] + (1 if quick else _EVERY):
+        due = quick or time.process_time() - began >= len(history) * seconds / _TIMES
+        if searches and due and agent.rounds >= history[-1][0] + (1 if quick else _EVERY):
             history.append((agent.rounds, Frozen(agent.core)))
     spent = time.process_time() - began
     return Trained(agent, history, session.settings, session.counters.env_steps, games, spent)
 
 
-def _open(name: str, env: str, seed: int, quick: bool) -> Session:
+def _open(name: str, env: str, seed: int, quick: bool, teacher: str) -> Session:
     known = env if env in _AGENTS else BOARDS[1]
     settings: dict[str, Any] = dict(_AGENTS[known][name])
     run = {"device": "cpu", "seed": seed, "total_steps": 10**12, "num_envs": 8 if quick else _COPIES[known]}
     if name == "ppo":
         run |= {"num_envs": 8 if quick else 128, "opponents": (), "pool": "none"}
         return open_session(resolve(name, env, preset=BOARDS[0], run=run, agent_settings=settings), start=False)
+    if teacher:
+        settings |= {"teacher": teacher, "warm_rounds": 1 if quick else _TAUGHT_ROUNDS}
     if quick:
         few = {"profiles": 2, "num_candidates": 2} if name != "equilibrium" else {"iterations": 2, "samples": 4}
         settings |= few | {"num_steps": 8, "round_steps": 8, "buffer_size": 1000, "hidden": (16,), "batch_size": 32}
@@ -206,7 +213,7 @@ def against_opponents(trained: Mapping[str, Trained], env: str, games: int, seed
 
 
 def rounds_against_earlier(trained: Mapping[str, Trained], env: str, games: int, seed: int) -> list[dict[str, Any]]:
-    """The policy of every fifth round against that of five rounds before."""
+    """Every policy of the history against the one before it."""
     rows = []
     for name, one in trained.items():
         for (before, old), (number, new) in zip(one.history[:-1], one.history[1:], strict=True):
@@ -286,7 +293,7 @@ def show(env: str, rows: Mapping[str, list[dict[str, Any]]]) -> None:
     titles = {
         "training": "training", "opponents": "one seat against all others; wanted of search: "
         + ", ".join(f"{target:.0%} against {name}" for name, target in TARGETS.items()),
-        "rounds": "every fifth round's policy against the fifth before",
+        "rounds": "policies against those of some rounds before",
         "search": f"search at play time against its own policy; wanted {SEARCH_TARGET:.0%}",
         "population": "mixed population",
     }  # fmt: skip

@@ -8,13 +8,15 @@ import torch
 
 from mlbits import make_batch, make_game
 from mlbits.agents import AGENTS, agent_entry
-from mlbits.agents.agent import AgentError
+from mlbits.agents.agent import AgentError, Decision
+from mlbits.agents.best_response import policy_iteration
 from mlbits.agents.best_response.equilibrium import (
     EquilibriumPlayer,
     EquilibriumSearch,
     EquilibriumSearchConfig,
 )
 from mlbits.agents.best_response.leaves import Critic
+from mlbits.agents.best_response.players import WithoutNoise
 from mlbits.agents.best_response.policies import AgentPolicy, Uniform
 from mlbits.agents.best_response.regret import against, match, solve
 from mlbits.agents.ppo import PPO, PPOConfig
@@ -58,6 +60,24 @@ def test_the_policy_learns_what_dominates_and_the_value_what_it_earns(name):
     assert float(probabilities(play.learner)[:, 1].min()) > 0.9  # both defect
     assert play.learner.state_values(torch.tensor([0, 1])).tolist() == pytest.approx([1, 1], abs=0.35)
     assert play.learner.rounds == 12
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_best_responses_outside_training_have_their_own_numbers_and_no_initial_candidates(explore, monkeypatch):
+    made = []
+
+    class Recorded(policy_iteration.SampledBestResponse):
+        def __call__(self, table, generator):
+            found = super().__call__(table, generator)
+            made.append((self.profiles, [count for _, count in self.candidates], found.q.shape[2]))
+            return found
+
+    monkeypatch.setattr(policy_iteration, "SampledBestResponse", Recorded)
+    numbers = {"profiles": 2, "num_candidates": 5, "play_profiles": 3, "play_candidates": 7}
+    play = session("fppi2", MATRIX, "prisoners_dilemma", warm_rounds=0, **numbers)
+    player = play.learner if explore else WithoutNoise(play.learner)
+    decide(player, play.batch, None, play.batch.obs.flatten(), None, draw(0))
+    assert made == [(2, [2, 3], 5) if explore else (3, [7], 7)]
 
 
 def test_only_values_are_learned_in_the_first_round():
@@ -149,6 +169,45 @@ def test_imitation_draws_by_the_runs_seed(monkeypatch):
     for seed in (1, 2):
         session("ibr", MATRIX, games="some", seed=seed).learner.begin()
     assert seeds[0].initial_seed() != seeds[1].initial_seed()
+
+
+class _First:
+    """Always plays action 0."""
+
+    def act(self, obs, legal_mask, generator, *, greedy=False):
+        return Decision(torch.zeros_like(obs), torch.zeros_like(obs), None)
+
+
+@pytest.mark.parametrize("name", ["fppi2", "equilibrium"])
+def test_a_teacher_plays_the_first_rounds_and_is_imitated(name, monkeypatch):
+    monkeypatch.setattr("mlbits.agents.registry.make_bot", lambda *args, **settings: _First())
+    settings = {"learning_rate": 0.01, "warm_rounds": 20, "outcome_weight": 0.0}
+    play = session(name, MATRIX, "prisoners_dilemma", teacher="diplomacy-greedy", **settings)
+    metrics = advance(play, 39)
+    agent = play.learner
+    assert metrics["imitated"] == 1
+    assert float(probabilities(agent)[:, 0].min()) > 0.8  # both cooperate, as the teacher does
+    assert float(agent.state_values(torch.tensor([0]))) == pytest.approx(3, abs=0.3)  # of outcomes, without a search
+    assert not agent.searching
+    play.learn(play.collect()[0])
+    assert agent.searching
+    assert agent.past == [agent.latest]
+    frozen = agent.latest.core.action_probabilities(torch.tensor([0, 1]), None, False)
+    assert float(frozen[:, 0].min()) > 0.8  # the initial policy is the one that was imitated
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": "greedi"}, "teacher: .*greedi"),
+        ({"teacher": "mcts"}, "teacher: search: got MatrixGame"),
+        ({"teacher": "random", "warm_rounds": 0}, "teacher: got random .* warm_rounds = 0"),
+        ({"teacher": "random", "start": "runs/one"}, "teacher: got random with start = 'runs/one'"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(settings, message):
+    with pytest.raises(AgentError, match=message):
+        session("fppi2", MATRIX, "prisoners_dilemma", **settings)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from mlbits.agents.best_response.sampled_best_response import (
 from mlbits.agents.best_response.transitions import Transitions
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.envs.exact.normal_form import payoff_tensor
-from mlbits.selfplay.lineup import decide
+from mlbits.selfplay.lineup import decide, positions_of
 
 BLOTTO, MINI, ITERATED = "mlbits/Blotto-v0", "mlbits/DiplomacyMini-v0", "mlbits/IteratedMatrixGame-v0"
 
@@ -53,6 +53,28 @@ class Always:
     def draw(self, obs, mask, count, generator):
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         return self.action.expand(len(some), count, *self.action.shape).clone()
+
+
+def test_only_seats_that_ask_are_valued():
+    game = make_game(BLOTTO)
+    search = uniform_search(game, 8, 6)
+    table = table_of(search, BLOTTO, 5)
+    asks = torch.tensor([[True, False]] * 3 + [[False, True]] * 2)
+    whole, part = search(table, draw(0)), search(table._replace(asks=asks), draw(0))
+    assert torch.equal(part.q, whole.q * asks.unsqueeze(2))
+    assert bool((whole.q != 0).any(2).all())
+    assert torch.equal(part.action[asks], whole.action[asks])
+
+
+@pytest.mark.parametrize("seats", [[0, 1], [1]])
+def test_a_player_asks_for_its_own_seats(seats):
+    batch = make_batch(BLOTTO, 3)
+    rows = torch.tensor([2 * copy + seat for copy in range(3) for seat in seats])
+    positions = positions_of(batch, rows, batch.obs.flatten(0, 1)[rows], None)
+    table, found = Transitions(batch.game).table(positions)
+    assert table.asks.tolist() == [[seat in seats for seat in (0, 1)]] * 3
+    assert bool(table.acts.all())
+    assert found.tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize(("b", "c", "wanted"), [(1, 16, 0.0903), (4, 16, 0.1539), (16, 16, 0.2093), (64, 66, 0.2716)])
