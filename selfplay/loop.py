@@ -18,6 +18,7 @@ from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, settled
 from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session, open_session
 
@@ -59,7 +60,7 @@ def train(
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
-    with Interrupts(folder).watched() as interrupts:
+    with one_writer(folder), Interrupts(folder).watched() as interrupts:
         tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
         try:
             for note in notes:

@@ -60,6 +60,18 @@ def write_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and sync the folders that they are in.
+
+    Raises:
+        OSError: if one cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        _sync_folder(one.parent)
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,9 +103,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
     target = folder / f"step-{step:012d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            _sync_folder(folder.parent)
+        make_folder(folder)
         for stale in folder.glob(".step-*.tmp"):  # of a process killed while saving
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
