@@ -89,10 +89,11 @@ def resume(
     session.measure = measure
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
-    checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
     session.start()
-    if checkpoint is not None:
-        session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)
+    say = print if console else lambda text: None
+    _, path, problems = checkpoints.load_latest(
+        folder / CHECKPOINTS, session.belongs_to(), lambda found: session.from_checkpoint(found, folder, say)
+    )
     with Interrupts(folder).watched() as interrupts:
         tracker = Tracker(
             folder, settings.run.total_steps, session.counters.env_steps, console=console,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,23 +149,30 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: manifest.json cannot be read ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise CheckpointError(f"{path}: foreign: format {got!r}; this version of mlbits reads {FORMAT}")
+    for key in ("sha256", "belongs_to"):
+        if not isinstance(manifest.get(key), dict):
+            raise CheckpointError(f"{path}: damaged: manifest.json: {key} is {manifest.get(key)!r:.60}; wanted a table")
     for name, digest in digests.items():
-        if digest != manifest.get("sha256", {}).get(name):
+        if digest != manifest["sha256"].get(name):
             raise CheckpointError(f"{path}: damaged: {name} does not match its digest")
     for key, wanted in belongs_to.items():
-        got = manifest.get("belongs_to", {}).get(key)
+        got = manifest["belongs_to"].get(key)
         if got != wanted:
             raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
-        return Checkpoint(weights, arrays, json.loads((path / "state.json").read_text()))
-    except (SafetensorError, OSError, ValueError) as error:
+        state = json.loads((path / "state.json").read_text())
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
+    steps = state.get("env_steps") if isinstance(state, dict) else None
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+        raise CheckpointError(f"{path}: damaged: state.json: env_steps is {steps!r:.60}; wanted a whole number from 0")
+    return Checkpoint(weights, arrays, state)
 
 
 def _difference(got: Any, wanted: Any) -> str:
@@ -181,8 +188,15 @@ def _of(table: Mapping[str, Any], name: str) -> str:
     return repr(table[name]) if name in table else "not set"
 
 
-def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint | None, Path | None, list[str]]:
+def load_latest(
+    folder: Path, belongs_to: Mapping[str, Any], restore: Callable[[Checkpoint], None] = lambda checkpoint: None
+) -> tuple[Checkpoint | None, Path | None, list[str]]:
     """Read the newest checkpoint that is complete.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        belongs_to: facts that it has to have, see :func:`save`.
+        restore: called with the checkpoint; if it raises a CheckpointError, the one before it is read.
 
     Returns:
         The checkpoint and its folder (None if there is none), and a message for each newer one that was skipped.
@@ -193,11 +207,13 @@ def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint
     problems: list[str] = []
     for path in reversed(found(folder)):
         try:
-            return load(path, belongs_to), path, problems
+            checkpoint = load(path, belongs_to)
+            restore(checkpoint)
+            return checkpoint, path, problems
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
-        raise CheckpointError(f"no usable checkpoint: {'; '.join(problems)}")
+        raise CheckpointError(f"no usable checkpoint: {'; '.join(dict.fromkeys(problems))}")
     return None, None, []
 
 
