@@ -64,12 +64,18 @@ def one_writer(folder: Path, name: str = LOCK) -> Iterator[None]:
             os.close(descriptor)
 
 
+def writer_of(folder: Path) -> str:
+    """Who is writing a folder, in words; "" if nobody is. The lock is not touched."""
+    holder = _holder(folder / LOCK)
+    return _words(holder) if _runs(holder) else ""
+
+
 def _acquire(path: Path) -> int:
     """Lock a file, and write into it who has it; returns its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _locked(descriptor):
+            if not _locked(descriptor, path):
                 raise InUseError(_refusal(path))
             if not _is_still(path, descriptor):  # deleted by its last holder after we had opened it
                 os.close(descriptor)
@@ -84,7 +90,7 @@ def _acquire(path: Path) -> int:
         return descriptor
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, path: Path) -> bool:
     """Take the lock of an open file, if nobody has it."""
     try:
         if sys.platform == "win32":
@@ -101,7 +107,7 @@ def _locked(descriptor: int) -> bool:
         if error.errno in _HELD:
             return False
         if error.errno in _NO_LOCKS:
-            return not _runs(_holder_text(os.read(descriptor, 4096)))
+            return not _runs(_holder(path))
         raise
     return True
 
@@ -129,23 +135,22 @@ def _runs(holder: dict[str, Any]) -> bool:
 
 
 def _refusal(path: Path) -> str:
-    try:
-        holder = _holder_text(path.read_bytes()[:4096])
-    except OSError:
-        holder = {}
-    who = "another process"
-    if holder:
-        here = holder.get("host") == socket.gethostname()
-        where = "" if here else f" on {holder.get('host')!s:.80}"
-        who = f"process {holder.get('pid')!s:.20}{where}, since {holder.get('since')!s:.40},"
+    who = _words(_holder(path))
     return f"{path.parent}: {who} is writing it; wanted a folder that no other process writes, or its end first"
 
 
-def _holder_text(data: bytes) -> dict[str, Any]:
-    """What a lock file says; nothing if it is empty or damaged."""
+def _words(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    where = "" if holder.get("host") == socket.gethostname() else f" on {holder.get('host')!s:.80}"
+    return f"process {holder.get('pid')!s:.20}{where}, since {holder.get('since')!s:.40},"
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """What a lock file says; nothing if it is absent, empty or damaged."""
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = json.loads(path.read_bytes()[:4096])
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

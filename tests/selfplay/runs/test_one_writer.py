@@ -18,7 +18,7 @@ from mlbits.evals.tournament.tournament import hold_tournament, play_tournament
 from mlbits.selfplay.runs import one_writer as locks
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.folder import default_name, new_folder
-from mlbits.selfplay.runs.one_writer import LOCK, InUseError, one_writer
+from mlbits.selfplay.runs.one_writer import LOCK, InUseError, one_writer, writer_of
 from mlbits.selfplay.training import resume, train
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +39,8 @@ def test_a_second_writer_is_refused_by_name_and_the_lock_ends_with_the_context(t
         with pytest.raises(InUseError, match=f"^{tmp_path}: process {os.getpid()}, since .*, is writing it; wanted"):
             one_writer(tmp_path).__enter__()
         assert (tmp_path / LOCK).exists()
+        assert writer_of(tmp_path).startswith(f"process {os.getpid()}, since ")
+    assert writer_of(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ZeroDivisionError), one_writer(tmp_path):
         _ = 1 // 0
@@ -105,11 +107,11 @@ def test_a_second_writer_that_waited_for_the_deletion_of_the_file_takes_a_new_on
     first.__enter__()
     original = locks._locked
 
-    def late(descriptor):
+    def late(*arguments):
         if not opened:
-            opened.append(descriptor)
+            opened.append(1)
             first.__exit__(None, None, None)
-        return original(descriptor)
+        return original(*arguments)
 
     monkeypatch.setattr(locks, "_locked", late)
     with one_writer(tmp_path), pytest.raises(InUseError):
