@@ -49,7 +49,7 @@ from mlbits.selfplay.finite import Guard
 from mlbits.selfplay.league.matchmaking import Player, Role, is_ripe, league_match, pfsp
 from mlbits.selfplay.league.win_rates import Payoffs
 from mlbits.selfplay.lineup import Lineup
-from mlbits.selfplay.runs.checkpoints import CheckpointError, write_file
+from mlbits.selfplay.runs.checkpoints import CheckpointError, make_folder, write_file
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
 
@@ -318,7 +318,7 @@ class Opponents:
             path = folder / POOL / copy.file
             facts = {"name": self.names[copy.number], "env_steps": copy.env_steps}
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 write_file(path, copy_bytes(self.agents[copy.number], self._settings, facts))
             except OSError as error:
                 raise CheckpointError(f"{path}: could not be written ({error}); earlier copies are unharmed") from None

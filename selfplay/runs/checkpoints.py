@@ -57,7 +57,7 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -69,7 +69,7 @@ def make_folder(folder: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
     for one in reversed(missing):
         one.mkdir(exist_ok=True)
-        _sync_folder(one.parent)
+        sync_folder(one.parent)
 
 
 def _digest(path: Path) -> str:
@@ -80,7 +80,12 @@ def _digest(path: Path) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file and sync it."""
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
@@ -119,7 +124,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         temporary.rename(target)
-        _sync_folder(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
@@ -217,7 +222,7 @@ def load_latest(
     return None, None, []
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

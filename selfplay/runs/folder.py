@@ -20,7 +20,7 @@ import torch
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, portable, resolve, settings_from_json
-from mlbits.selfplay.runs.one_writer import LOCK, one_writer
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 
@@ -74,7 +74,7 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
 def default_name(settings: Settings) -> str:
     """The default name of a run's folder: agent, environment, seed, settings that are not the preset's, time."""
     plain = resolve(settings.agent, settings.env, preset=settings.preset.partition("/")[2] or "none")
-    changed = {}
+    changed: dict[str, Any] = {}
     for given, usual in (
         (_fields(settings.agent_config), _fields(plain.agent_config)),
         (settings.env_settings, plain.env_settings),
@@ -108,7 +108,7 @@ def _check_empty(folder: Path) -> None:
     if (folder / CONFIG).exists():
         again = f"mlbits resume {quote(str(folder))}"
         raise RunError(f"out: {folder} holds another run; wanted a new folder (or continue that run: {again})")
-    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.is_dir() and not all(path.name.startswith(".") for path in folder.iterdir()):  # what a kill leaves
         raise RunError(f"out: {folder} is not empty; wanted a new or empty folder")
 
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
 from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
@@ -168,9 +168,12 @@ class Tracker:
                 progress.say(text)
 
     def flush(self) -> None:
-        """Flush everything to the operating system (before a checkpoint refers to this step)."""
+        """Make everything durable, before a checkpoint counts on it."""
         self.writer.flush()
         self._file.flush()
+        for path in (self._metrics, *self._metrics.parent.glob("events.out.tfevents.*")):
+            sync_file(path)
+        sync_folder(self._metrics.parent)
 
     def close(self) -> None:
         """Finish the files and the progress line."""
