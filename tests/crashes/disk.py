@@ -195,19 +195,19 @@ class Disk:
         self._observe("the end")
 
 
-def states(disk, kills, losses, seed=0, every=1, first=0):
-    """The states that crashes leave, each with its moment; ``every`` takes only some of the moments."""
+def states(disk, kills, losses, seed=0):
+    """The states that crashes leave, each with its moment."""
     generator = random.Random(seed)
-    for moment in disk.moments[first::every]:
+    for moment in disk.moments:
         if kills:
             yield from ((moment, state) for state in moment.kills())
         if losses:
             yield from ((moment, state) for state in moment.power_losses(generator))
 
 
-def each_built(disk, folder, **what):
-    """Build each state in a folder of its own, which is deleted afterwards; yields moment and folder."""
-    for k, (moment, state) in enumerate(states(disk, **what)):
+def each_built(disk, folder, every=1, **what):
+    """Build each state (of ``every`` so many one) in a folder of its own, which is deleted afterwards."""
+    for k, (moment, state) in enumerate(itertools.islice(states(disk, **what), every // 2, None, every)):
         target = folder / f"state{k}"
         state.build(target)
         yield moment, target

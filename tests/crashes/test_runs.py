@@ -60,18 +60,18 @@ def go_on(folder, settings):
 @pytest.mark.parametrize("how", ["kill", "power loss"])
 def test_a_run_goes_on_from_every_state_that_a_crash_leaves(name, how, every, watched, tmp_path):
     alone, disk = watched(name)
-    assert len(disk.moments) > 150
+    assert len(disk.moments) > 100
     what, tried = {"kills": how == "kill", "losses": how == "power loss"}, 0
     if how == "power loss":
-        every *= 8  # a moment has some 20 of those states
-    for moment, folder in each_built(disk, tmp_path / "states", every=every, first=every // 2, **what):
+        every *= 4  # of a moment there are some 20 of those states
+    for moment, folder in each_built(disk, tmp_path / "states", every=every, **what):
         go_on(folder / "run", SETTINGS[name])
         try:
             compare(folder / "run", alone)
         except AssertionError as error:
             raise AssertionError(f"{moment.name}: {error}") from error
         tried += 1
-    assert tried >= 4
+    assert tried >= 3
 
 
 @pytest.mark.parametrize("every", [EVERY, 25])
