@@ -335,6 +335,20 @@ def unprefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}
 
 
+def split_optimizers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state without what its optimisers keep, which suffices for acting; and what they keep.
+
+    An optimiser's tensors have a part of their name that ends in "optimizer", as in "value_optimizer.first".
+
+    Example:
+        >>> acting, kept = split_optimizers({"actor.head": torch.ones(1), "actor_optimizer.steps": torch.ones(1)})
+        >>> list(acting), list(kept)
+        (['actor.head'], ['actor_optimizer.steps'])
+    """
+    kept = {name for name in state if any(part.endswith("optimizer") for part in name.split("."))}
+    return {n: v for n, v in state.items() if n not in kept}, {n: v for n, v in state.items() if n in kept}
+
+
 def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
     """Load each network's weights from the part of a state dict that stands under its name.
 

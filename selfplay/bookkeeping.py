@@ -25,7 +25,7 @@ from mlbits.selfplay.machine import process_wall_seconds
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.folder import CHECKPOINTS, write_summary
 from mlbits.selfplay.runs.progress import PROGRESS
-from mlbits.selfplay.runs.tracking import Tracker
+from mlbits.selfplay.runs.tracking import CurvesError, Tracker
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.statistics import mean_interval
 
@@ -212,9 +212,11 @@ def save(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Path
 
 @contextlib.contextmanager
 def _saved_on_error(session: Session, tracker: Tracker, folder: Path, clock: Clock) -> Iterator[None]:
-    """Save a checkpoint if an error in evaluation ends the run."""
+    """Save a checkpoint if an error in evaluation ends the run; not where the disk is full."""
     try:
         yield
+    except CurvesError:  # resuming evaluates again: what was to be recorded is not lost
+        raise
     except Exception:
         save(session, tracker, folder, clock)
         raise

@@ -19,6 +19,7 @@ from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, settled
 from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session, open_session
 
@@ -60,7 +61,7 @@ def train(
     session.start()
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
-    with Interrupts(folder).watched() as interrupts:
+    with one_writer(folder), Interrupts(folder).watched() as interrupts:
         tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
         try:
             for note in notes:
@@ -88,12 +89,13 @@ def resume(
     session.measure = measure
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
-    checkpoint, path, problems = checkpoints.load_latest(folder / CHECKPOINTS, session.belongs_to())
+    session.start()
+    say = print if console else lambda text: None
+    _, path, problems = checkpoints.load_latest(
+        folder / CHECKPOINTS, session.belongs_to(), lambda found: session.from_checkpoint(found, folder, say)
+    )
     if session.settings.run != read_settings(folder).run:
         change_settings(folder, session.settings)  # so that a run interrupted again resumes to the same end
-    session.start()
-    if checkpoint is not None:
-        session.from_checkpoint(checkpoint, folder, print if console else lambda text: None)
     with Interrupts(folder).watched() as interrupts:
         tracker = Tracker(
             folder, settings.run.total_steps, session.counters.env_steps, console=console,

@@ -53,6 +53,7 @@ from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session
 
@@ -80,7 +81,7 @@ def train(
         session.measure = measure
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
-        with Interrupts(folder).watched() as interrupts:
+        with one_writer(folder), Interrupts(folder).watched() as interrupts:
             tracker = Tracker(folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
             try:
                 tracker.describe(settings.to_json())

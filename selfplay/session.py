@@ -27,6 +27,7 @@ from mlbits.agents.agent import (
 from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch, parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -41,6 +42,8 @@ from mlbits.selfplay.runs.saved_agents import open_guest
 
 # Separate random streams of one seed, so that more draws in one do not change another.
 _ACTING, LEARNING = 1_000_003, 2_000_003
+# What restoring may raise if names, shapes or kinds are not those of this run.
+FOREIGN = (MlbitsError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
 # An agent with a replay buffer learns every few steps: too often to log each time.
 _RECORD_EVERY = 1000
 
@@ -76,6 +79,18 @@ class Counters:
     next_record: int = 0
     unrecorded_metrics: dict[str, Any] = field(default_factory=dict)
     unrecorded_lengths: list[int] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse a counter that is not of its kind.
+
+        Raises:
+            ValueError: naming it.
+        """
+        fresh = Counters()
+        for name, value in vars(self).items():
+            kinds = {int: (int,), float: (int, float), list: (list,), dict: (dict,)}.get(type(getattr(fresh, name)))
+            if kinds and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise ValueError(f"state.json: {name} is {value!r:.60}")
 
     def plain(self) -> dict[str, Any]:
         """The counters as plain data, by name."""
@@ -282,7 +297,8 @@ class Session:
             say: called with lines for the user, about wrapped environments that are slow or impossible to restore.
 
         Raises:
-            CheckpointError: if it lacks what this version of mlbits needs.
+            CheckpointError: if it lacks what this version of mlbits needs, or a frozen copy that it names is damaged;
+                another checkpoint can be restored then.
         """
         try:
             self.learner.load_state_dict(checkpoint.weights)
@@ -295,6 +311,7 @@ class Session:
             state = dict(checkpoint.state)
             met = state.pop("opponents", None)
             self.counters = Counters(**state)
+            self.counters.check()
             if self.opponents is not None and (met is not None or self.opponents.pooled):
                 if met is None:  # only runs with guests alone may lack it: older versions did not save it
                     raise KeyError("opponents")
@@ -308,8 +325,14 @@ class Session:
                 self._anew(self.batch.load_state_dict(copies, say))
             else:  # saved by mlbits 0.1, which started all episodes anew at every checkpoint
                 self._anew(list(range(self.batch.num_envs)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"checkpoint: foreign: it lacks what this run needs ({error})") from None
+            self.check_weights()
+        except CheckpointError as error:
+            raise CheckpointError(f"step {checkpoint.state['env_steps']}: {error}") from None
+        except FOREIGN as error:
+            steps = checkpoint.state["env_steps"]
+            raise CheckpointError(
+                f"step {steps}: foreign: the checkpoint lacks what this run needs ({error})"
+            ) from None
 
     def _anew(self, copies: list[int]) -> None:
         """Forget the unfinished episodes of copies whose episodes were started again."""

@@ -6,7 +6,8 @@ A trainer is a module with
 - ``resume(folder, settings, *, total_steps, console, measure)``, as :func:`resume` here;
 - ``RESUMABLE = False`` if its interrupted runs cannot be resumed.
 
-Both functions return the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. A trainer that
+Both functions return the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. ``train`` writes
+there inside :func:`~mlbits.selfplay.runs.one_writer.one_writer`; around ``resume`` it is held already. A trainer that
 passes its iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` gets the same curves, evaluations, checkpoints
 and summary as all others.
 
@@ -25,6 +26,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import read_settings
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure
 
 
@@ -108,13 +110,16 @@ def resume(
 
     Raises:
         RunError: if the folder is not a run, or the run cannot be resumed.
+        InUseError: if another process trains or resumes the run now.
         CheckpointError: if there are checkpoints but none is usable.
         RunInterrupted: as for :func:`train`.
     """
-    folder, settings = Path(folder), read_settings(folder)
-    if data is not None:
-        if not settings.run.data:
-            raise ConfigError(f"data: got {data}; {folder} learns by playing, from no dataset")
-        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
-    trainer = trainer_of(settings.agent)
-    return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure)
+    folder = Path(folder)
+    trainer = trainer_of(read_settings(folder).agent)
+    with one_writer(folder):
+        settings = read_settings(folder)  # as nobody changes them now
+        if data is not None:
+            if not settings.run.data:
+                raise ConfigError(f"data: got {data}; {folder} learns by playing, from no dataset")
+            settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
+        return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure)

@@ -7,7 +7,8 @@ are the body of a kernel with one thread per copy.
 Why a generated module: a closure over the rules is recompiled in every process (Numba's cache keys on the
 captured objects' identities), and functions cached one by one go stale when a function that they call in another
 file is edited. So the source is written to the user's cache folder under a name hashed from itself and from everything
-its rules depend on (``fingerprint``), with ``cache=True`` on the driver only. Rules that cannot be imported by name, or
+its rules depend on (``fingerprint``), with ``cache=True`` on the driver only; files of the cache that are damaged are
+noticed and made again (``checked_cache``). Rules that cannot be imported by name, or
 that depend on something that cannot be hashed, are compiled in memory.
 The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.cache/mlbits``.
 """
@@ -15,8 +16,6 @@ The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -30,6 +29,7 @@ from typing import Any
 
 from mlbits.envs.core.game import Game, Rule
 from mlbits.envs.core.rules import rule
+from mlbits.envs.engine.checked_cache import check_caches
 from mlbits.envs.engine.driver_template import driver_text, importable, rules_of
 from mlbits.envs.engine.fingerprint import Fingerprint, fingerprint
 
@@ -116,19 +116,18 @@ def _load_from_folder(name: str, text: str) -> ModuleType:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.py"
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             _forget_unused(folder)
-            with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-                file.write(text)
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+                file.write(text.encode())
             Path(file.name).replace(path)
     except OSError:  # the folder cannot be written: compile in memory
         return _load_in_memory(name, text, {})
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)  # from the text, not by an import: the bytecode that Python caches has no digest
+    module.__file__ = str(path)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(compile(text, module.__file__, "exec"), vars(module))
+    check_caches(module)
     return module
 
 

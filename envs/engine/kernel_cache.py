@@ -20,11 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
 
+from mlbits.envs.engine.checked_cache import CheckedCache
 from mlbits.envs.engine.fingerprint import fingerprint
 
-_numbas: Any = FunctionCache  # untyped
+_checked: Any = CheckedCache  # untyped
 _log = logging.getLogger(__name__)
 _numba_config: Any = numba.config  # its attributes are set at run time
 
@@ -46,15 +46,15 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     return decorate
 
 
-class _Cache(FunctionCache):
+class _Cache(CheckedCache):
     """The disk cache of one kernel."""
 
     def __init__(self, dispatcher: Any) -> None:
-        _numbas.__init__(self, dispatcher.py_func)
+        _checked.__init__(self, dispatcher.py_func)
         self._dispatcher = dispatcher
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*_numbas._index_key(self, sig, codegen), fingerprint({"kernel": self._dispatcher}).digest)
+        return (*_checked._index_key(self, sig, codegen), fingerprint({"kernel": self._dispatcher}).digest)
 
     def _hashed(self) -> bool:
         unhashable = fingerprint({"kernel": self._dispatcher}).unhashable
@@ -64,9 +64,9 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The cached machine code of a signature, or None."""
-        return _numbas.load_overload(self, sig, target_context) if self._hashed() else None
+        return _checked.load_overload(self, sig, target_context) if self._hashed() else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Cache the machine code of a signature."""
         if self._hashed():
-            _numbas.save_overload(self, sig, data)
+            _checked.save_overload(self, sig, data)

@@ -11,7 +11,8 @@ The first line names the environment; players are numbered 0, 1, ... in the orde
 its content, so that a name never stands for two agents; a game lists the player in each seat.
 
 Whenever a writer is stopped, the table is intact except for an incomplete last line. Readers ignore that line, and the
-next writer removes it. Only one process may write at a time.
+next writer removes it. Only one process may write at a time:
+:func:`~mlbits.evals.tournament.tournament.play_tournament` sees to it.
 
 Example:
     >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
@@ -34,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.selfplay.runs.checkpoints import make_folder, write_file
 
 FORMAT = "mlbits matches"
 VERSION = 1
@@ -192,7 +193,7 @@ def _write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is complete or absent."""
 
     def write() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_file(path, data)
 
     _attempt(path, "written", write)

@@ -33,7 +33,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
+from mlbits.selfplay.runs.checkpoints import write_file
 from mlbits.selfplay.statistics import bounded_interval, equal_interval, fraction_interval, repeat, student, wilson
 
 
@@ -141,14 +141,10 @@ def write_csv(matrix: PayoffMatrix, path: Path) -> None:
         losses = 0 if i == j else met - wins - draws
         values = [f"{getattr(matrix, name)[i, j]:.6g}" for name in numbers]
         rows.writerow([matrix.players[i], matrix.players[j], met, wins, draws, losses, *values])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(path)
+        write_file(path, text.getvalue().encode())
     except OSError as error:
         raise MatchTableError(f"{path} cannot be written ({error}); wanted a file, as payoffs.csv") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _meetings(

@@ -40,7 +40,7 @@ from mlbits.evals.game_theory.nash import nash_average
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
 from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 from mlbits.evals.tournament.payoff_matrix import PayoffMatrix, empirical_game, payoff_matrix, write_csv
-from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.selfplay.runs.checkpoints import make_folder, write_file
 
 PAYOFFS, PICTURE, TABLE, FIGURES = "payoffs.csv", "payoffs.png", "standings.csv", "standings.json"
 _FORMS = {"points": ".1%", "return_mean": ".4g"}
@@ -152,7 +152,7 @@ def write_standings(found: Standings, folder: Path) -> None:
     )  # fmt: skip
     Image.fromarray(drawn).save(picture, "PNG")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_csv(found.matrix, folder / PAYOFFS)
         write_file(folder / PICTURE, picture.getvalue())
         write_file(folder / TABLE, text.getvalue().encode())

@@ -20,6 +20,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -44,6 +45,7 @@ from mlbits.evals.tournament.standings import Standings, standings, write_standi
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.version import __version__
 
 MATCHES, FACTS = "matches.jsonl", "tournament.json"
@@ -79,12 +81,25 @@ def play_tournament(
     Raises:
         TournamentError: for fewer than two agents (Swiss: fewer than seats), one seat, or another tournament's table.
         MatchTableError: if the file cannot be read or written, or is of another environment or other agents.
+        InUseError: if another process is writing the table.
     """
     config = TournamentConfig() if config is None else config
     batch = open_batch(env, 1, settings=settings, start=False)
     seats = batch.num_seats
     batch.close()
     _check_size(len(agents), seats, env, config)
+    with contextlib.ExitStack() as lock:
+        if path is not None:
+            checkpoints.make_folder(path.parent)
+            lock.enter_context(one_writer(path.parent, f".{path.name}.lock"))
+        return _play(agents, env, config, settings, device, path, report, seats)
+
+
+def _play(
+    agents: Mapping[str, Agent], env: str, config: TournamentConfig, settings: Mapping[str, Any] | None,
+    device: torch.device | str, path: Path | None, report: Report | None, seats: int,
+) -> MatchTable:  # fmt: skip
+    """Play the games that the table lacks; the whole table."""
     hashes = {name: content_hash(agent) for name, agent in agents.items()}
     writer, games = _open_table(path, env, settings, seats, hashes)
     all_games = all_against_all(len(agents), seats, config.games, config.seed) if config.format == "all" else None
@@ -136,6 +151,7 @@ def hold_tournament(
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
             nothing has been written then.
+        InUseError: if another process is writing the folder.
         DeviceError: if the device is not available.
         MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` raise.
     """
@@ -148,18 +164,13 @@ def hold_tournament(
     batch.close()
     facts = _facts(entries, config)
     folder = _default_folder(facts) if out is None else out
-    _check_folder(folder, facts)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_file(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise TournamentError(f"out: {folder} cannot be written ({error}); wanted a writable folder") from None
-    table = play_tournament(
-        entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
-        report=report,
-    )  # fmt: skip
-    found = standings(table)
-    write_standings(found, folder)
+    with _written_by_us_alone(folder, facts):
+        table = play_tournament(
+            entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
+            report=report,
+        )  # fmt: skip
+        found = standings(table)
+        write_standings(found, folder)
     return folder, found
 
 
@@ -282,6 +293,26 @@ def _default_folder(facts: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:8]
     game = facts["env"].rpartition("/")[2].rpartition(":")[2]
     return Path("tournaments") / f"{game}-{len(facts['entries'])}-entries-{digest}"
+
+
+@contextlib.contextmanager
+def _written_by_us_alone(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
+    """Make or continue a tournament's folder, which no other process writes inside this context.
+
+    Raises:
+        TournamentError: if the folder holds another tournament or anything else, or cannot be written.
+        InUseError: if another process is writing it.
+    """
+    _check_folder(folder, facts)
+    with contextlib.ExitStack() as lock:
+        try:
+            checkpoints.make_folder(folder)
+            lock.enter_context(one_writer(folder))
+            _check_folder(folder, facts)  # another process may have begun a tournament here meanwhile
+            checkpoints.write_file(folder / FACTS, json.dumps(facts, indent=2).encode() + b"\n")
+        except OSError as error:
+            raise TournamentError(f"out: {folder} cannot be written ({error}); wanted a writable folder") from None
+        yield
 
 
 def _may_grow(facts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -43,13 +43,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, unprefixed
+from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, split_optimizers, unprefixed
 from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.finite import Guard
 from mlbits.selfplay.league.matchmaking import Player, Role, is_ripe, league_match, pfsp
 from mlbits.selfplay.league.win_rates import Payoffs
 from mlbits.selfplay.lineup import Lineup
-from mlbits.selfplay.runs.checkpoints import CheckpointError, write_file
+from mlbits.selfplay.runs.checkpoints import CheckpointError, make_folder, write_file
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
 
@@ -242,15 +242,16 @@ class Opponents:
                 self._restart(number, env_steps)
 
     def freeze(self, learner: int, env_steps: int) -> None:
-        """Add a deep copy of a learner to the pool.
+        """Add a deep copy of a learner to the pool: its weights, with optimisers that have not begun.
 
         Raises:
             NotFiniteError: if its state contains NaN or infinity.
         """
         agent, living = self._make(self._seeds[learner]), self.agents[learner]
-        state = {key: value.detach().clone() for key, value in living.state_dict().items()}
-        Guard(agent.state_dict()).check(state, self._settings.env, env_steps)
-        agent.load_state_dict(state)
+        fresh, weights = agent.state_dict(), split_optimizers(living.state_dict())[0]
+        state = {key: value.detach().clone() for key, value in weights.items()}
+        Guard(fresh).check(state, self._settings.env, env_steps)
+        agent.load_state_dict(state | split_optimizers(fresh)[1])
         number = self.payoffs.admit(learner)
         content, file = content_hash(agent), f"copy-{len(self.copies):04d}{SUFFIX}"
         self.copies.append(FrozenCopy(number, learner, env_steps, content, file))
@@ -317,7 +318,7 @@ class Opponents:
             path = folder / POOL / copy.file
             facts = {"name": self.names[copy.number], "env_steps": copy.env_steps}
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 write_file(path, copy_bytes(self.agents[copy.number], self._settings, facts))
             except OSError as error:
                 raise CheckpointError(f"{path}: could not be written ({error}); earlier copies are unharmed") from None
@@ -358,21 +359,12 @@ class Opponents:
                 raise CheckpointError(
                     f"opponents: {name} has changed since the run's checkpoint; wanted the agent it met, or a new run"
                 )
+        copies = [FrozenCopy(**copy) for copy in state["copies"]]
+        frozen = [self._read_copy(folder, copy) for copy in copies]  # all, before anything is changed
         fixed = len(self.agents) - len(self.copies)
-        self.agents, self.names = self.agents[:fixed], self.names[:fixed]
-        self.copies = [FrozenCopy(**copy) for copy in state["copies"]]
-        settings = self._settings
-        for copy in self.copies:
-            path = folder / POOL / copy.file
-            try:
-                agent = read_copy(path, settings.env, settings.env_settings, self._device)
-            except SavedAgentError as error:
-                raise CheckpointError(f"{error}; the run cannot go on without it") from None
-            if content_hash(agent) != copy.hash:
-                raise CheckpointError(f"{path}: is not the copy that the run has met")
-            self.agents.append(agent)
-            self.names.append(f"{self.names[copy.parent]}@{copy.env_steps}")
-            self._written.add(copy.file)
+        self.agents, self.names, self.copies = [*self.agents[:fixed], *frozen], self.names[:fixed], copies
+        self.names += [f"{self.names[copy.parent]}@{copy.env_steps}" for copy in copies]
+        self._written = {copy.file for copy in copies}
         for number, learner in enumerate(self.learners[1:], start=1):
             learner.load_state_dict(unprefixed(f"learner{number}", arrays))
         self.payoffs.load_state_dict(unprefixed("payoffs", arrays))
@@ -380,6 +372,21 @@ class Opponents:
         self._frozen_at, self._born_at = list(state["frozen_at"]), list(state.get("born_at", self._born_at))
         self._generator.bit_generator.state = state["generator"]
         self.lineup = self._new_lineup()
+
+    def _read_copy(self, folder: Path, copy: FrozenCopy) -> Agent:
+        """A frozen copy of a checkpoint.
+
+        Raises:
+            CheckpointError: if it is missing, damaged or a different one.
+        """
+        path = folder / POOL / Path(copy.file).name
+        try:
+            agent = read_copy(path, self._settings.env, self._settings.env_settings, self._device)
+        except SavedAgentError as error:
+            raise CheckpointError(str(error)) from None
+        if content_hash(agent) != copy.hash:
+            raise CheckpointError(f"{path}: is not the copy that the run has met")
+        return agent
 
 
 def _roles(settings: Settings) -> list[Role]:

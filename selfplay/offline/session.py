@@ -32,7 +32,7 @@ from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.offline.data import check_environment, check_same, lasting_name, read_data
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
-from mlbits.selfplay.session import LEARNING, Counters, Session
+from mlbits.selfplay.session import FOREIGN, LEARNING, Counters, Session
 
 
 class Reader:
@@ -118,8 +118,8 @@ class OfflineSession(Session):
             self.learner.load_state_dict(checkpoint.weights)
             self.learning.set_state(arrays["learning"])
             self.counters = Counters(**checkpoint.state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"checkpoint: foreign: it lacks what this run needs ({error})") from None
+        except FOREIGN as error:
+            raise CheckpointError(f"foreign: the checkpoint lacks what this run needs ({error})") from None
 
 
 def open_offline(settings: Settings) -> OfflineSession:

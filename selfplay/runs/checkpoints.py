@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,19 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and sync the folders that they are in.
+
+    Raises:
+        OSError: if one cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
 
 
 def _digest(path: Path) -> str:
@@ -68,7 +80,12 @@ def _digest(path: Path) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file and sync it."""
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
@@ -91,9 +108,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
     target = folder / f"step-{step:012d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            _sync_folder(folder.parent)
+        make_folder(folder)
         for stale in folder.glob(".step-*.tmp"):  # of a process killed while saving
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir()
@@ -109,7 +124,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         temporary.rename(target)
-        _sync_folder(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
@@ -139,23 +154,30 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: manifest.json cannot be read ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise CheckpointError(f"{path}: foreign: format {got!r}; this version of mlbits reads {FORMAT}")
+    for key in ("sha256", "belongs_to"):
+        if not isinstance(manifest.get(key), dict):
+            raise CheckpointError(f"{path}: damaged: manifest.json: {key} is {manifest.get(key)!r:.60}; wanted a table")
     for name, digest in digests.items():
-        if digest != manifest.get("sha256", {}).get(name):
+        if digest != manifest["sha256"].get(name):
             raise CheckpointError(f"{path}: damaged: {name} does not match its digest")
     for key, wanted in belongs_to.items():
-        got = manifest.get("belongs_to", {}).get(key)
+        got = manifest["belongs_to"].get(key)
         if got != wanted:
             raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
-        return Checkpoint(weights, arrays, json.loads((path / "state.json").read_text()))
-    except (SafetensorError, OSError, ValueError) as error:
+        state = json.loads((path / "state.json").read_text())
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
+    steps = state.get("env_steps") if isinstance(state, dict) else None
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+        raise CheckpointError(f"{path}: damaged: state.json: env_steps is {steps!r:.60}; wanted a whole number from 0")
+    return Checkpoint(weights, arrays, state)
 
 
 def _difference(got: Any, wanted: Any) -> str:
@@ -171,8 +193,15 @@ def _of(table: Mapping[str, Any], name: str) -> str:
     return repr(table[name]) if name in table else "not set"
 
 
-def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint | None, Path | None, list[str]]:
+def load_latest(
+    folder: Path, belongs_to: Mapping[str, Any], restore: Callable[[Checkpoint], None] = lambda checkpoint: None
+) -> tuple[Checkpoint | None, Path | None, list[str]]:
     """Read the newest checkpoint that is complete.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        belongs_to: facts that it has to have, see :func:`save`.
+        restore: called with the checkpoint; if it raises a CheckpointError, the one before it is read.
 
     Returns:
         The checkpoint and its folder (None if there is none), and a message for each newer one that was skipped.
@@ -183,15 +212,17 @@ def load_latest(folder: Path, belongs_to: Mapping[str, Any]) -> tuple[Checkpoint
     problems: list[str] = []
     for path in reversed(found(folder)):
         try:
-            return load(path, belongs_to), path, problems
+            checkpoint = load(path, belongs_to)
+            restore(checkpoint)
+            return checkpoint, path, problems
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
-        raise CheckpointError(f"no usable checkpoint: {'; '.join(problems)}")
+        raise CheckpointError(f"no usable checkpoint: {'; '.join(dict.fromkeys(problems))}")
     return None, None, []
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import platform
@@ -17,11 +19,18 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs import checkpoints
-from mlbits.selfplay.runs.config import Settings, portable, settings_from_json
+from mlbits.selfplay.runs.config import Settings, portable, resolve, settings_from_json
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
+# Of the default name: how many settings, how long each, and those that say nothing about what is learned.
+_NAME_PARTS, _NAME_PART = 3, 32
+_UNNAMED = (
+    "seed", "device", "threads", "video", "eval_every", "eval_episodes", "eval_greedy", "record_every",
+    "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
 
 
 class RunError(MlbitsError, RuntimeError):
@@ -33,23 +42,13 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
 
     Args:
         settings: the run's settings.
-        out: the folder; None makes ``runs/AGENT-ENV-seedN-TIME`` in the working folder.
+        out: the folder; None makes one in the working folder that no other run has or gets:
+            ``runs/AGENT-ENV-seedN-SETTINGS-TIME``, with the settings that are not the preset's.
 
     Raises:
         RunError: if the folder holds another run or cannot be made.
+        InUseError: if another process is writing it.
     """
-    if out is None:
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{settings.agent}-{settings.env}").strip("-")
-        first = Path("runs") / f"{name}-seed{settings.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        # Two runs may begin in the same second.
-        others = (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))
-        out = first if not first.exists() else next(folder for folder in others if not folder.exists())
-    folder = Path(out)
-    if (folder / CONFIG).exists():
-        again = f"mlbits resume {quote(str(folder))}"
-        raise RunError(f"out: {folder} holds another run; wanted a new folder (or continue that run: {again})")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise RunError(f"out: {folder} is not empty; wanted a new or empty folder")
     config = portable(settings) | {
         "version": __version__,
         "git_hash": git_hash(),
@@ -57,12 +56,60 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
         "torch": torch.__version__,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    folder = Path("runs") / default_name(settings) if out is None else Path(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
+        if out is None:
+            folder = _take(folder)
+        else:
+            _check_empty(folder)
+            checkpoints.make_folder(folder)
+        with one_writer(folder):
+            _check_empty(folder)  # another process may have begun a run here meanwhile
+            checkpoints.write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
     except OSError as error:
         raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a writable folder") from None
     return folder
+
+
+def default_name(settings: Settings) -> str:
+    """The default name of a run's folder: agent, environment, seed, settings that are not the preset's, time."""
+    plain = resolve(settings.agent, settings.env, preset=settings.preset.partition("/")[2] or "none")
+    changed: dict[str, Any] = {}
+    for given, usual in (
+        (_fields(settings.agent_config), _fields(plain.agent_config)),
+        (settings.env_settings, plain.env_settings),
+        (_fields(settings.run), _fields(plain.run)),
+    ):
+        changed |= {name: value for name, value in given.items() if name not in usual or usual[name] != value}
+    parts = [f"{name}-{value}" for name, value in changed.items() if name not in _UNNAMED]
+    shown = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-")[:_NAME_PART] for part in parts[:_NAME_PARTS]]
+    more = [f"and-{len(parts) - _NAME_PARTS}-more"] if len(parts) > _NAME_PARTS else []
+    what = re.sub(r"[^A-Za-z0-9]+", "-", f"{settings.agent}-{settings.env}").strip("-")
+    return "-".join([what, f"seed{settings.run.seed}", *shown, *more, time.strftime("%Y%m%d-%H%M%S")])
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """The settings of a config by name."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+def _take(first: Path) -> Path:
+    """Make a folder that no other process has: the first that does not exist, of this name and then numbered ones."""
+    checkpoints.make_folder(first.parent)
+    for folder in itertools.chain([first], (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("the numbers do not end")
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuse a folder that holds another run, or anything else."""
+    if (folder / CONFIG).exists():
+        again = f"mlbits resume {quote(str(folder))}"
+        raise RunError(f"out: {folder} holds another run; wanted a new folder (or continue that run: {again})")
+    if folder.is_dir() and not all(path.name.startswith(".") for path in folder.iterdir()):  # what a kill leaves
+        raise RunError(f"out: {folder} is not empty; wanted a new or empty folder")
 
 
 def read_settings(folder: str | Path) -> Settings:

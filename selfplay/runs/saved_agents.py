@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, content_hash
+from mlbits.agents.agent import Agent, content_hash, split_optimizers
 from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
@@ -34,7 +34,7 @@ from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, make_c
 from mlbits.selfplay.runs.folder import CHECKPOINTS, CONFIG, read_settings
 
 FORMAT = "mlbits agent"
-VERSION = "1"
+VERSION, _READ = "2", ("1", "2")  # copies of version 1 hold their learner's optimisers too
 SUFFIX = ".safetensors"
 _ABOUT = "mlbits"
 
@@ -69,12 +69,19 @@ def load_agent_and_problems(
     place = check_cuda(place) if place.type == "cuda" else place
     plain = json.loads(json.dumps(settings.to_json()))
     facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
-    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts)
-    if checkpoint is None:
-        raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
     spaces, game = _spaces(settings.env, settings.env_settings), game_of(settings.env, settings.env_settings)
     agent = agent_entry(settings.agent).make(settings.agent_config, *spaces, seed=0, device=place, game=game)
-    agent.load_state_dict(checkpoint.weights)
+
+    def restore(found: checkpoints.Checkpoint) -> None:
+        try:
+            agent.load_state_dict(found.weights)
+        except (MlbitsError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            said = f"{folder}, step {found.state['env_steps']}: weights that do not fit ({error})"
+            raise checkpoints.CheckpointError(said) from None
+
+    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts, restore)
+    if checkpoint is None:
+        raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
     return agent, settings, checkpoint.state, problems
 
 
@@ -159,7 +166,7 @@ def _is_trained(name: str) -> bool:
 
 
 def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> bytes:
-    """A frozen copy as safetensors bytes, whose metadata name its game and agent.
+    """A frozen copy as safetensors bytes: weights without optimisers; metadata that name its game and agent.
 
     Args:
         agent: the agent.
@@ -170,7 +177,8 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
         "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env_settings": settings.env_settings,
         "agent_config": dataclasses.asdict(settings.agent_config), **names_to(settings.agent, settings.env), **facts,
     }  # fmt: skip
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in agent.state_dict().items()}
+    weights = split_optimizers(agent.state_dict())[0]
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
     return save(tensors, {_ABOUT: json.dumps(about)})  # one entry, as safetensors writes several in any order
 
 
@@ -182,9 +190,7 @@ def copy_settings(path: Path) -> Settings:
         UnknownIdError: if the agent is not known.
     """
     about, _ = _read(path)
-    for field, want in (("format", FORMAT), ("version", VERSION)):
-        if about.get(field) != want:
-            raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
+    _check_fields(path, about, {"format": (FORMAT,), "version": _READ})
     agent, env = names_from(about)
     config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
     return Settings(
@@ -209,9 +215,7 @@ def read_copy(
     """
     about, tensors = _read(path)
     about["env"] = str(about.get("env")).rpartition(":")[2]  # without the module that registers it
-    for field, want in (("format", FORMAT), ("version", VERSION), ("env", env)):
-        if about.get(field) != want:
-            raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
+    _check_fields(path, about, {"format": (FORMAT,), "version": _READ, "env": (env,)})
     theirs, mine = about.get("env_settings", {}), _plain(settings or {})
     if own_settings(env, theirs) != own_settings(env, mine):
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
@@ -219,22 +223,30 @@ def read_copy(
         kind = agent_entry(names_from(about)[0])
         config = make_config(kind.config_class(), about["agent_config"], "agent")
         agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=game_of(env, settings))
-        agent.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+        agent.load_state_dict(split_optimizers(agent.state_dict())[1] | tensors)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
     return agent
 
 
+def _check_fields(path: Path, about: Mapping[str, Any], wanted: Mapping[str, tuple[str, ...]]) -> None:
+    for field, want in wanted.items():
+        if about.get(field) not in want:
+            raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {' or '.join(map(repr, want))}")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            if not isinstance(about, dict) or not isinstance(about.get("env_settings", {}), dict):
+                raise ValueError(f"{_ABOUT} is {about!r:.60}")
             return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise SavedAgentError(f"{path}: not found; wanted a frozen copy's file") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise SavedAgentError(f"{path}: damaged: {error}") from None
 
 

@@ -29,11 +29,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mlbits.selfplay.runs.checkpoints import write_file
+from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
 from mlbits.selfplay.runs.progress import TIMES, Progress
+
+
+class CurvesError(MlbitsError, RuntimeError):
+    """Curves that cannot be written."""
 
 
 def _exactly(*tags: str) -> list[Any]:
@@ -101,6 +107,7 @@ class Tracker:
             _drop_after(self._metrics, resumed_at)
         purge = None if resumed_at is None else resumed_at + 1
         self.writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=10)
+        self._events = _write_here(self.writer)
         if resumed_at is None:
             self.writer.add_custom_scalars(_LAYOUT)
         self._file = self._metrics.open("a", buffering=1)
@@ -121,12 +128,27 @@ class Tracker:
         for summary in hparams(plain, {"return/eval": 0.0}):
             writer.add_summary(summary)
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = self._metrics.parent
+            raise CurvesError(
+                f"{folder}: the curves cannot be written ({error}); earlier checkpoints are unharmed"
+            ) from None
+
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars at a number of environment steps; NaN ("no value") and infinity are left out."""
+        """Write scalars at a number of environment steps; NaN ("no value") and infinity are left out.
+
+        Raises:
+            CurvesError: if the disk does not take them.
+        """
         values = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        for name, value in values.items():
-            self.writer.add_scalar(tensorboard_tag(name), value, step)
-        self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
+        with self._writing():
+            for name, value in values.items():
+                self.writer.add_scalar(tensorboard_tag(name), value, step)
+            self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
         with self._showing() as progress:
             if progress is not None:
                 progress.show(step, values)
@@ -143,8 +165,9 @@ class Tracker:
             self._on_closed_pipe()
 
     def stopped(self, error: Exception) -> None:
-        """Log the error that ended the run, as text."""
-        self.writer.add_text("stopped", str(error), 0)
+        """Log the error that ended the run, as text, if the disk takes it."""
+        with contextlib.suppress(OSError):
+            self.writer.add_text("stopped", str(error), 0)
 
     def picture(
         self, step: int, frames: list[NDArray[np.uint8]], frames_per_second: int = 8, name: str = "episode"
@@ -153,10 +176,11 @@ class Tracker:
         if not frames:
             return
         name = tensorboard_tag(name, picture=True)
-        if len(frames) == 1:
-            self.writer.add_image(name, frames[0], step, dataformats="HWC")
-        else:
-            _add_animation(self.writer, name, frames, step, frames_per_second)
+        with self._writing():
+            if len(frames) == 1:
+                self.writer.add_image(name, frames[0], step, dataformats="HWC")
+            else:
+                _add_animation(self.writer, name, frames, step, frames_per_second)
 
     def say(self, text: str, once: bool = False) -> None:
         """Print a line above the progress line; with ``once``, not the same line twice."""
@@ -168,17 +192,54 @@ class Tracker:
                 progress.say(text)
 
     def flush(self) -> None:
-        """Flush everything to the operating system (before a checkpoint refers to this step)."""
-        self.writer.flush()
-        self._file.flush()
+        """Make everything durable, before a checkpoint counts on it.
+
+        Raises:
+            CurvesError: if the disk does not take it.
+        """
+        with self._writing():
+            self.writer.flush()
+            self._file.flush()
+            for path in (self._metrics, self._events):
+                sync_file(path)
+            sync_folder(self._metrics.parent)
 
     def close(self) -> None:
-        """Finish the files and the progress line."""
-        self.writer.close()
-        self._file.close()
+        """Finish the files and the progress line; what a full disk does not take was not flushed, and is left out."""
+        for file in (self.writer, self._file):
+            with contextlib.suppress(OSError):
+                file.close()
         with self._showing() as progress:
             if progress is not None:
                 progress.close()
+
+
+class _Direct:
+    """Writes TensorBoard's records in the thread that makes them, each at once, into a file that stays open.
+
+    TensorBoard's own writer does so in a thread that a full disk ends with a traceback, and opens the file each time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._records = RecordWriter(self._file)
+
+    def write(self, record: bytes) -> None:
+        self._records.write(record)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _write_here(writer: SummaryWriter) -> Path:
+    """Let a writer of TensorBoard write in this thread; its file."""
+    events: Any = writer.file_writer.event_writer  # type: ignore[union-attr]
+    events._async_writer.close()
+    events._async_writer = _Direct(Path(events._file_name))
+    return Path(events._file_name)
 
 
 def _add_animation(

@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from mlbits.cli import main
+from mlbits.selfplay.runs.checkpoints import CheckpointError
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.session import open_session
 from tests.games import register_test_games
 
 register_test_games()
@@ -238,3 +241,14 @@ def test_a_new_end_that_is_past_finishes_the_run(tmp_path):
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0
     assert main(["resume", str(folder), "--total-steps", "700"]) == 0
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == 1024
+
+
+@pytest.mark.parametrize(("name", "value"), [("next_eval", "soon"), ("unrecorded_lengths", {}), ("wall_seconds", None)])
+def test_counters_of_another_kind_are_refused(name, value):
+    words = {"total_steps": 1000, "num_envs": 8}
+    session = open_session(resolve("ppo", "mlbits/GridWorld-v0", preset="none", run=words))
+    checkpoint = session.to_checkpoint()
+    session.from_checkpoint(checkpoint, None)
+    checkpoint.state[name] = value
+    with pytest.raises(CheckpointError, match=f"^step 0: foreign: .*state.json: {name} is {value!r}"):
+        session.from_checkpoint(checkpoint, None)

@@ -1,4 +1,4 @@
-"""The command line: ``mlbits train | resume | eval | tournament | exploit | solve | list | bench | reproduce | ...``.
+"""The command line: ``mlbits train | resume | eval | tournament | exploit | solve | check | list | bench | ...``.
 
 Each command's flags come from the same typed dataclasses that the library uses, so an error names the right flag.
 Errors are printed as one line, with exit status 2.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import (
     bench,
+    check,
     data,
     diplomacy,
     evaluate,
@@ -44,6 +45,7 @@ usage:
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
+  mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes those of the process.
 
     Returns:
-        The exit status: 0; 1 where a reproduction missed its target or a test vector differs; 2 for an error or numbers
+        The exit status: 0; 1 where a reproduction missed its target, a test vector differs or a file is damaged; 2 for an error or numbers
         that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
         (SIGHUP) or 141 (a closed pipe).
     """
@@ -115,6 +117,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "play": play.command,
     "uci": uci.command,
     "solve": solve.command,
+    "check": check.command,
     "list": listing.command,
     "bench": bench.command,
     "reproduce": reproduce.command,

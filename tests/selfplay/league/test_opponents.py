@@ -1,13 +1,18 @@
 """Pools and leagues: frozen copies do not change, seats change only between episodes, each learns from its own."""
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mlbits import cli
-from mlbits.agents.agent import content_hash
+from mlbits.agents.agent import content_hash, split_optimizers
 from mlbits.envs import registry
 from mlbits.envs.core.errors import UnknownIdError
 from mlbits.selfplay.bookkeeping import Clock, _note_episodes
@@ -51,15 +56,39 @@ class Watched:
         return self.agent.act(obs, mask, generator, greedy=greedy)
 
 
+def as_if_new(agent):
+    """The hash of an agent with its weights and new optimisers, as copies are frozen."""
+    other = session_of().learner
+    other.load_state_dict(split_optimizers(agent.state_dict())[0] | split_optimizers(other.state_dict())[1])
+    return content_hash(other)
+
+
 def test_frozen_copies_stay_as_they_were_while_the_learner_learns():
     session = session_of(pool="uniform")
-    opponents, seen = session.opponents, [content_hash(session.learner)]
+    opponents, seen = session.opponents, [as_if_new(session.learner)]
     for _ in range(3):
         turn(session)
-        seen.append(content_hash(session.learner))
+        seen.append(as_if_new(session.learner))
     assert len(set(seen)) == 4  # it did learn
     assert [copy.hash for copy in opponents.copies] == seen  # the first before anything was learnt
     assert [content_hash(opponents.agents[copy.number]) for copy in opponents.copies] == seen
+
+
+def test_frozen_copies_hold_weights_alone(run, tmp_path):
+    """As large as the weights; of one that holds its learner's optimiser, as older versions wrote it, both are read."""
+    file = run / "pool" / "copy-0001.safetensors"
+    agent = read_copy(file, MATRIX)
+    weights, kept = split_optimizers(agent.state_dict())
+    assert sorted(kept) == ["optimizer.first", "optimizer.second", "optimizer.steps"]
+    assert set(load_file(file)) == set(weights)
+    assert not any(kept[name].any() for name in kept)
+    full = {**weights, **{name: torch.full_like(tensor, 3) for name, tensor in kept.items()}}
+    agent.load_state_dict(full)
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["mlbits"])
+    old = tmp_path / "old.safetensors"
+    save_file(full, old, {"mlbits": json.dumps(about | {"version": "1", "hash": content_hash(agent)})})
+    assert content_hash(read_copy(old, MATRIX)) == content_hash(agent)
 
 
 def test_fractions_of_guests_pool_and_self_play():
@@ -383,8 +412,8 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
     broken.write_bytes(data[:-8] + bytes(8 * [63]))
     with pytest.raises(SavedAgentError, match="damaged: its content does not match its hash"):
         open_guest(str(broken), MATRIX)
-    broken.write_bytes(data.replace(rb"\"version\": \"1\"", rb"\"version\": \"2\""))
-    with pytest.raises(SavedAgentError, match="its version is '2'; wanted '1'"):
+    broken.write_bytes(data.replace(rb"\"version\": \"2\"", rb"\"version\": \"9\""))
+    with pytest.raises(SavedAgentError, match="its version is '9'; wanted '1' or '2'"):
         open_guest(str(broken), MATRIX)
     said = cli.main(["train", "ppo", "mlbits/Blotto-v0", "--opponents", str(file), "--out", str(tmp_path / "new")])
     assert said == 2
@@ -427,8 +456,6 @@ def test_settings_in_a_runs_name_and_environments_are_refused(run):
 
 
 def test_a_run_whose_guest_has_changed_is_refused(run, tmp_path):
-    import shutil
-
     guest, out = tmp_path / "guest", tmp_path / "run"
     shutil.copytree(run, guest)
     settings = resolve(
@@ -451,13 +478,11 @@ def test_older_runs_with_bots_can_be_resumed():
         del checkpoint.arrays[name]
     other.from_checkpoint(checkpoint, None)
     assert content_hash(other.learner) == content_hash(session.learner)
-    with pytest.raises(CheckpointError, match="it lacks what this run needs"):
+    with pytest.raises(CheckpointError, match="the checkpoint lacks what this run needs"):
         session_of(pool="uniform").from_checkpoint(checkpoint, None)
 
 
 def test_a_run_without_its_pool_cannot_be_resumed(run, tmp_path):
-    import shutil
-
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     first, second = copied / "pool" / "copy-0000.safetensors", copied / "pool" / "copy-0001.safetensors"
@@ -467,3 +492,42 @@ def test_a_run_without_its_pool_cannot_be_resumed(run, tmp_path):
     first.unlink()
     with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
         resume(copied, total_steps=1000, console=False)
+
+
+def garbled(file):
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 4
+    file.write_bytes(data)
+
+
+def test_a_damaged_copy_of_the_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    settings = resolve(
+        "ppo", MATRIX, preset="none", agent_settings={"num_steps": 8, "hidden": [8]},
+        run=SHORT | {"pool": "uniform", "pool_every": 192, "total_steps": 576, "checkpoint_every": 192},
+    )  # fmt: skip
+    alone, _ = train(settings, tmp_path / "alone", console=False)
+    damages = {"flipped": garbled, "gone": Path.unlink, "empty": lambda file: file.write_bytes(b"")}
+    for name, damage in damages.items():
+        folder = tmp_path / name
+        shutil.copytree(alone, folder)
+        copies = sorted((folder / "pool").iterdir())
+        damage(copies[-1])  # frozen after the last checkpoint but one
+        (folder / "summary.json").unlink()
+        resume(folder)
+        said = capsys.readouterr().out
+        newest, before = sorted((folder / "checkpoints").iterdir(), reverse=True)[:2]
+        assert f"skipped step {int(newest.name[5:])}: {copies[-1]}: " in said
+        assert f"resuming from {before}" in said
+        for file in (Path("pool") / copies[-1].name, Path("checkpoints") / newest.name / "weights.safetensors"):
+            assert (folder / file).read_bytes() == (alone / file).read_bytes()
+
+
+def test_a_pool_that_could_not_be_read_changes_nothing(tmp_path):
+    """So that an older checkpoint can be restored after it."""
+    session = session_of(pool="uniform")
+    turn(session)
+    state = session.opponents.state()
+    with pytest.raises(CheckpointError, match="copy-0000.safetensors: not found"):
+        session.opponents.load(tmp_path, {}, state)
+    assert len(session.opponents.agents) == 1 + len(session.opponents.copies)
+    turn(session)

@@ -151,10 +151,57 @@ def test_another_format_is_refused(tmp_path):
     (path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(CheckpointError, match=r"foreign: format 99; this version of mlbits reads 1"):
         load(path, OWNER)
-    for text in ("[]", "3", '"x"', "{}"):
+    for text in ("[]", "3", '"x"', "{}", "null"):
         (path / "manifest.json").write_text(text)
         with pytest.raises(CheckpointError, match="foreign: format"):
             load(path, OWNER)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"format": 1, "sha256": []}', '{"format": 1, "sha256": {}, "belongs_to": ""}', '{"format": 1}', DEEP, "\x00\xff"],
+)
+def test_a_manifest_of_another_form_falls_back_to_the_one_before(tmp_path, text):
+    good, bad = saved(tmp_path, 10, 20)
+    (bad / "manifest.json").write_bytes(text.encode("latin-1"))
+    _, path, problems = load_latest(tmp_path, OWNER)
+    assert path == good
+    assert f"{bad}: damaged: " in problems[0]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"env_steps": "20"}', '{"env_steps": -1}', '{"env_steps": true}', DEEP])
+def test_a_state_of_another_form_falls_back_to_the_one_before(tmp_path, text):
+    """With a digest that fits, as a program that writes files by hand makes it."""
+    good, bad = saved(tmp_path, 10, 20)
+    (bad / "state.json").write_text(text)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    manifest["sha256"]["state.json"] = hashlib.sha256(text.encode()).hexdigest()
+    (bad / "manifest.json").write_text(json.dumps(manifest))
+    _, path, problems = load_latest(tmp_path, OWNER)
+    assert path == good
+    assert f"{bad}: damaged: " in problems[0]
+
+
+def test_a_checkpoint_that_cannot_be_restored_falls_back_to_the_one_before(tmp_path):
+    saved(tmp_path, 10, 20, 30)
+    tried = []
+
+    def restore(checkpoint):
+        tried.append(checkpoint.state["env_steps"])
+        if len(tried) < 3:
+            raise CheckpointError(f"a copy of {tried[-1]} is damaged")
+
+    _, path, problems = load_latest(tmp_path, OWNER, restore)
+    assert (path.name, tried) == ("step-000000000010", [30, 20, 10])
+    assert problems == ["a copy of 30 is damaged", "a copy of 20 is damaged"]
+    tried.clear()
+    with pytest.raises(CheckpointError, match=r"^no usable checkpoint: a copy of 20 is damaged$"):
+        (tmp_path / "step-000000000010").rename(tmp_path / "away")
+        (tmp_path / "step-000000000030").rename(tmp_path / "away30")
+        load_latest(tmp_path, OWNER, restore)
 
 
 @pytest.mark.parametrize("failing", range(1, 5))
