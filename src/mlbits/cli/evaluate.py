@@ -13,6 +13,7 @@ import tyro
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.trust import TRUST_HELP, trusting_files
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
 
@@ -43,6 +44,7 @@ class EvalFlags:
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     vec_normalize: Path | None = setting(None, "file of the VecNormalize that MODEL.zip was trained under")
+    trust: bool = setting(False, TRUST_HELP)
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
@@ -58,7 +60,7 @@ def command(words: list[str]) -> int:
     check_file("json", flags.json)
     from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
         print(f"skipped {problem}", file=sys.stderr)

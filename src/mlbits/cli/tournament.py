@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlbits.cli.printing import check_file, write_json
 from mlbits.evals.tournament.config import TournamentFlags
+from mlbits.envs.core.trust import trusting_files
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags
@@ -25,7 +26,7 @@ def command(words: list[str]) -> int:
     from mlbits.evals.tournament.command import run_command
     from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         found = run_command(flags, env_flags.over(flags))
     write_json(flags.json, found)
     return 0
