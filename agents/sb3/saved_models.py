@@ -268,7 +268,10 @@ def _check_widths(path: Path, arguments: Mapping[str, Any], weights: Mapping[str
     for name, size in sizes.items():
         if not 1 <= size <= largest:
             _damaged(path, name, size, f"1 to {largest}, the largest size of its weights")
-    for name, count in {"net_arch": len(widths), **{n: arguments.get(n, 1) for n in ("n_critics", "n_lstm_layers")}}.items():
+    for name, count in {
+        "net_arch": len(widths),
+        **{n: arguments.get(n, 1) for n in ("n_critics", "n_lstm_layers")},
+    }.items():
         if not 0 <= count <= len(weights):
             _damaged(path, name, count, f"at most {len(weights)}, as many as it has weights")
 

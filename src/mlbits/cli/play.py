@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlbits.evals.play.config import PlayFlags
 from mlbits.envs.core.trust import trusting_files
+from mlbits.evals.play.config import PlayFlags
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags

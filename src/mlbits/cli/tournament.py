@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlbits.cli.printing import check_file, write_json
-from mlbits.evals.tournament.config import TournamentFlags
 from mlbits.envs.core.trust import trusting_files
+from mlbits.evals.tournament.config import TournamentFlags
 
 if TYPE_CHECKING:
     from mlbits.selfplay.runs.env_flags import EnvFlags

@@ -27,6 +27,7 @@ from mlbits.agents.sb3 import configs
 from mlbits.agents.sb3.agent import SB3Agent, algorithm_of, load_sb3
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
 from mlbits.agents.sb3.configs import SB3DQNConfig, SB3PPOConfig, SB3SACConfig
+from mlbits.envs.core.trust import trusting_files
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import against

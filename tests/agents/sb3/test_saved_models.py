@@ -95,7 +95,9 @@ def test_no_code_in_a_saved_model_runs(model, tmp_path):
 
 def test_parts_of_the_authors_own_need_trust(model, tmp_path):
     save(tmp_path / "own.zip", policy_kwargs={"features_extractor_class": OwnExtractor})
-    with pytest.raises(NeedsTrust, match=r"own.zip: its policy_kwargs\['features_extractor_class'\] can only be unpick"):
+    with pytest.raises(
+        NeedsTrust, match=r"own.zip: its policy_kwargs\['features_extractor_class'\] can only be unpick"
+    ):
         load_sb3(tmp_path / "own.zip")
     with trusting_files():
         assert isinstance(load_sb3(tmp_path / "own.zip").policy.features_extractor, OwnExtractor)
@@ -129,7 +131,7 @@ def test_the_command_line_trusts_only_when_told(model, tmp_path, capsys):
 def test_a_strangers_run_is_never_trusted(command, model, tmp_path, capsys, monkeypatch):
     """A run whose settings name a model with a policy of its author's own."""
     monkeypatch.chdir(tmp_path)
-    words = "train ppo mlbits/MatrixGame-v0 --total-steps 64 --num-envs 8 --agent.rollout-length 8 --quiet --out run"
+    words = "train ppo mlbits/MatrixGame-v0 --total-steps 64 --num-envs 8 --agent.num-steps 8 --quiet --out run"
     assert main(words.split()) == 0
     config = json.loads(Path("run", CONFIG).read_text())
 
@@ -183,14 +185,16 @@ def test_files_that_claim_more_than_they_hold_are_refused(model, tmp_path):
         data["policy_kwargs"]["net_arch"] = [8] * 1000
         return data
 
-    with pytest.raises(AgentError, match="net_arch: got 1000; wanted at most 14, as many as it has weights"):
+    with pytest.raises(AgentError, match="net_arch: got 1000; wanted at most 10, as many as it has weights"):
         load_sb3(rewritten(model, tmp_path / "deep.zip", deep))
 
     def other(data):
         data["policy_kwargs"]["net_arch"] = [12, 8]
         return data
 
-    with pytest.raises(AgentError, match=r"weights 'mlp_extractor.policy_net.0.bias': got \(8,\); wanted the shape \(12,\)"):
+    with pytest.raises(
+        AgentError, match=r"weights 'mlp_extractor.policy_net.0.bias': got \(8,\); wanted the shape \(12,\)"
+    ):
         load_sb3(rewritten(model, tmp_path / "other.zip", other))
     bomb = rewritten(model, tmp_path / "bomb.zip", policy=b"\0" * 40_000_000)
     assert bomb.stat().st_size < 100_000
