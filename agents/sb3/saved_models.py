@@ -1,7 +1,7 @@
 """Reads models that Stable-Baselines3 saved (MODEL.zip) without running code of their authors.
 
-In such a file ``policy.pth`` holds the weights, which ``torch.load(weights_only=True)`` reads; ``data`` is JSON, in which
-whatever is not plain stands twice: pickled, and as text for people. The text is enough for SB3's and sb3-contrib's own
+In such a file ``policy.pth`` holds the weights, which ``torch.load(weights_only=True)`` reads; ``data`` is JSON, in
+which whatever is not plain stands twice: pickled, and as text for people. The text is enough for SB3's and sb3-contrib's own
 policies: it names the class of the policy and of its layers, and lists bounds and sizes of the spaces. Names are looked
 up in tables here, never imported from what the file says, and nothing is unpickled. A policy is made with at most the
 sizes that its weights have.
@@ -226,13 +226,23 @@ def _argument(path: Path, name: str, value: Any) -> Any:
         return value
     if name in ("features_extractor_kwargs", "lstm_kwargs") and isinstance(value, dict) and _plain_options(value):
         return value
-    if name == "activation_fn" and (found := _CLASS.fullmatch(str(value))) and found[2] in _ACTIVATIONS:
-        if found[1] == "torch.nn.modules.activation":
-            return getattr(nn, found[2])
-    if name == "features_extractor_class" and (found := _CLASS.fullmatch(str(value))) and found[2] in _EXTRACTORS:
-        if found[1] == "stable_baselines3.common.torch_layers":
-            return getattr(importlib.import_module("stable_baselines3.common.torch_layers"), found[2])
+    layer = _layer(name, _CLASS.fullmatch(str(value)))
+    if layer is not None:
+        return layer
     raise needs_trust(path, f"its policy_kwargs[{name!r}]")
+
+
+def _layer(name: str, found: re.Match[str] | None) -> Any:
+    """The class of layers that a text names, if it is one of torch's or SB3's; else None."""
+    if found is None:
+        return None
+    module, layer = found.groups()
+    if name == "activation_fn" and module == "torch.nn.modules.activation" and layer in _ACTIVATIONS:
+        return getattr(nn, layer)
+    ours = "stable_baselines3.common.torch_layers"
+    if name == "features_extractor_class" and module == ours and layer in _EXTRACTORS:
+        return getattr(importlib.import_module(ours), layer)
+    return None
 
 
 def _plain_options(options: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Spaces from the text that Stable-Baselines3 writes for people beside each pickled space.
 
-The text of an array has eight digits and is shortened beyond a thousand entries. A space that is given, whose text is the
-same, supplies the exact bounds then.
+The text of an array has eight digits and is shortened beyond a thousand entries. A space that is given, whose text is
+the same, supplies the exact bounds then.
 """
 
 from __future__ import annotations
