@@ -137,6 +137,7 @@ def matrix_game(
         name="MatrixGame",
         seats=seats,
         state_fields=[("played", "i4", (MAX_SEATS,))],
+        state_ranges={"played": (-1, max(table.shape[1:]) - 1)},
         params=make_params([*fields, ("see_seat", "u1")], values | {"see_seat": see_seat}),
         observation_space=spaces.Discrete(seats if see_seat else 1),
         action_space=spaces.Discrete(max(table.shape[1:])),

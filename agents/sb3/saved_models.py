@@ -1,10 +1,10 @@
 """Reads models that Stable-Baselines3 saved (MODEL.zip) without running code of their authors.
 
 In such a file ``policy.pth`` holds the weights, which ``torch.load(weights_only=True)`` reads; ``data`` is JSON, in
-which whatever is not plain stands twice: pickled, and as text for people. The text is enough for SB3's and sb3-contrib's own
-policies: it names the class of the policy and of its layers, and lists bounds and sizes of the spaces. Names are looked
-up in tables here, never imported from what the file says, and nothing is unpickled. A policy is made with at most the
-sizes that its weights have.
+which whatever is not plain stands twice: pickled, and as text for people. The text is enough for the policies of SB3
+and sb3-contrib: it names the class of the policy and of its layers, and lists bounds and sizes of the spaces.
+Names are looked up in tables here, never imported from what the file says, and nothing is unpickled. A policy is made
+with at most the sizes that its weights have.
 
 What cannot be read in this way (a policy or layer of the author's own, ``VecNormalize``'s statistics) is a pickle, and
 to unpickle is to run what its author wrote: :mod:`mlbits.envs.core.trust` says when that is done.
