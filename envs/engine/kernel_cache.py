@@ -63,7 +63,7 @@ class _Cache(FunctionCache):
 
     def _usable(self) -> bool:
         """Whether the kernel can be hashed, and only this user can write into the folder of its machine code."""
-        # Beside a source file this is Python's own folder of compiled code, which a group may share as it does the file.
+        # Beside a source file this is Python's own folder of compiled code, which a group may share.
         if private_folder(Path(self.cache_path), "machine code is not cached", group=False) is None:
             return False
         unhashable = fingerprint({"kernel": self._dispatcher}).unhashable

@@ -361,6 +361,9 @@ class Opponents:
         fixed = len(self.agents) - len(self.copies)
         self.agents, self.names = self.agents[:fixed], self.names[:fixed]
         self.copies = [FrozenCopy(**copy) for copy in state["copies"]]
+        for copy in self.copies:
+            if not isinstance(copy.file, str) or Path(copy.file).name != copy.file or copy.file in ("", ".", ".."):
+                raise CheckpointError(f"opponents: got the file {copy.file!r}; wanted a name of a file in {POOL}/")
         settings = self._settings
         for copy in self.copies:
             path = folder / POOL / copy.file

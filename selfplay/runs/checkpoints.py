@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json_file
 
 FORMAT = 1
 _ASIDE = ".old"
@@ -135,7 +136,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             something else; the message names the cause.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json_file(path / "manifest.json")
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
@@ -153,7 +154,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
-        return Checkpoint(weights, arrays, json.loads((path / "state.json").read_text()))
+        return Checkpoint(weights, arrays, read_json_file(path / "state.json"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from mlbits.envs.core.plain_json import read_json
 from mlbits.selfplay.runs.checkpoints import write_file
 from mlbits.selfplay.runs.progress import TIMES, Progress
 
@@ -223,7 +224,7 @@ def _drop_after(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            if json.loads(line)["env_steps"] <= step:
+            if read_json(line)["env_steps"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue

@@ -13,6 +13,7 @@ import tyro
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.printing import printable
 from mlbits.envs.core.trust import TRUST_HELP, trusting_files
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
@@ -63,7 +64,7 @@ def command(words: list[str]) -> int:
     with trusting_files(flags.trust), compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
-        print(f"skipped {problem}", file=sys.stderr)
+        print(printable(f"skipped {problem}"), file=sys.stderr)
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
