@@ -157,6 +157,7 @@ def bandit(
     return Game(
         name="Bandit",
         state_fields=[("arm", "i4"), ("paid", "f4"), ("means", "f4", (room,))],
+        state_ranges={"arm": (-1, arms - 1)},
         params=params,
         observation_space=_observation_space(observation, arms, bernoulli),
         action_space=spaces.Discrete(arms),

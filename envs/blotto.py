@@ -113,6 +113,7 @@ def blotto(coins: int = 10, fields: int = 3, *, seats: int = 2) -> Game:
         name="Blotto",
         seats=seats,
         state_fields=[("played", "i4", (MAX_SEATS,)), ("score", "i4", (MAX_SEATS,))],
+        state_ranges={"played": (-1, len(table) - 1), "score": (0, fields)},
         params=params,
         observation_space=spaces.Discrete(1),
         action_space=spaces.Discrete(len(table)),

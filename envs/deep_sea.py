@@ -146,6 +146,7 @@ def deep_sea(
     return Game(
         name="DeepSea",
         state_fields=[("row", "i4"), ("column", "i4")],
+        state_ranges={"row": (0, size), "column": (0, size - 1)},
         params=params,
         observation_space=spaces.Discrete(size * size) if observation == "index" else box,
         action_space=spaces.Discrete(2),

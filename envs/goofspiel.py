@@ -216,6 +216,10 @@ def goofspiel(
             ("prizes", "i8"), ("hand", "i8", (MAX_SEATS,)), ("won", "i8", (MAX_SEATS,)), ("points", "i4", (MAX_SEATS,)),
             ("bid", "i8", (MAX_SEATS,)), ("prize", "i8"), ("rounds", "i4"),
         ],
+        state_ranges={
+            **dict.fromkeys(("prizes", "hand", "won"), (0, 2**cards - 1)), "points": (0, cards * (cards + 1) // 2),
+            "bid": (-1, cards - 1), "prize": (-1, cards - 1), "rounds": (0, cards),
+        },
         params=make_params(
             [("cards", "i8"), ("seats", "i4"), ("order", "i4"), ("returns", "i4"), ("full", "u1")],
             {

@@ -125,6 +125,7 @@ def iterated_matrix_game(
         name="IteratedMatrixGame",
         seats=seats,
         state_fields=[("played", "i4", (MAX_SEATS,)), ("rounds_played", "i4")],
+        state_ranges={"played": (-1, most - 1), "rounds_played": (0, rounds or 2**31 - 1)},
         params=make_params(
             [*fields, ("most", "i4"), ("joint", "i4"), ("rounds", "i4"), ("continuation", "f8"), ("see_seat", "u1")],
             values | own,

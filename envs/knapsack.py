@@ -173,6 +173,7 @@ def knapsack(
     return Game(
         name="Knapsack",
         state_fields=[("left", "i4"), ("there", "u1", (room,)), ("packed", "u1", (room,))],
+        state_ranges={"left": (0, capacity), "there": (0, 1), "packed": (0, 1)},
         params=params,
         observation_space=spaces.Box(0.0, 1.0, (3 * items + 1,), np.float32),
         action_space=spaces.Discrete(items),

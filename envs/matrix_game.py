@@ -42,7 +42,6 @@ Version history:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +52,7 @@ from numpy.typing import NDArray
 from mlbits.envs.core.drawing import BLUE, GREY, GRID, INK, PAPER, RED, Canvas
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Fields, Game, make_params
+from mlbits.envs.core.plain_json import read_json
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import capacity, choice, flag
 
@@ -137,6 +137,7 @@ def matrix_game(
         name="MatrixGame",
         seats=seats,
         state_fields=[("played", "i4", (MAX_SEATS,))],
+        state_ranges={"played": (-1, max(table.shape[1:]) - 1)},
         params=make_params([*fields, ("see_seat", "u1")], values | {"see_seat": see_seat}),
         observation_space=spaces.Discrete(seats if see_seat else 1),
         action_space=spaces.Discrete(max(table.shape[1:])),
@@ -166,7 +167,7 @@ def payoff_table(payoffs: Any) -> NDArray[np.float64]:
     if isinstance(payoffs, str) and not payoffs.lstrip().startswith("["):
         return NAMED[choice("payoffs", payoffs, NAMED)][1].astype(np.float64)
     try:
-        payoffs = json.loads(payoffs) if isinstance(payoffs, str) else payoffs
+        payoffs = read_json(payoffs) if isinstance(payoffs, str) else payoffs
         table = np.asarray(payoffs, np.float64)
     except (TypeError, ValueError):  # rows of different lengths, or strings
         raise GameError(f"payoffs: got {str(payoffs)[:80]}, which is not an array of numbers; {wanted}") from None

@@ -30,7 +30,10 @@ from types import ModuleType
 from typing import Any
 
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.plain_json import read_json_file
+from mlbits.envs.core.private_folders import home_folder, private_folder
 
+_LIST = "own_folders.json"
 _OWN = ("mlbits", "gymnasium", "ale_py")  # these register themselves
 
 
@@ -137,8 +140,11 @@ def import_module_of(name: str, folders: Sequence[str] | None = None) -> None:
 
 def own_folders() -> list[str]:
     """The folders from which this user has trained environments or agents of their own."""
+    folder = private_folder(_list_folder(), "the list of your own folders is not used")
+    if folder is None:
+        return []
     try:
-        found = json.loads(_list_file().read_text())
+        found = read_json_file(folder / _LIST)
     except (OSError, ValueError):
         return []
     return [str(folder) for folder in found] if isinstance(found, list) else []
@@ -150,16 +156,18 @@ def remember_folders(folders: Sequence[str]) -> None:
     new = [folder for folder in folders if folder not in known]
     if not new:
         return
-    file = _list_file()
+    folder = private_folder(_list_folder(), "the list of your own folders is not kept")
+    if folder is None:
+        return
+    file = folder / _LIST
     aside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps(known + new, indent=2) + "\n")
         aside.replace(file)
     except OSError:
         return
 
 
-def _list_file() -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(home) / "mlbits" / "own_folders.json"
+def _list_folder() -> Path | None:
+    home = home_folder("XDG_CONFIG_HOME", ".config")
+    return None if home is None else home / "mlbits"

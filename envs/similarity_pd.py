@@ -134,6 +134,7 @@ def similarity_pd(
         name="SimilarityPD",
         seats=2,
         state_fields=[("threshold", "f4", (2,)), ("seen", "f4", (2,)), ("cooperates", "i4", (2,))],
+        state_ranges={"cooperates": (-1, 1)},
         params=params,
         observation_space=spaces.Discrete(1),
         action_space=spaces.Box(-bound, bound, (1,), np.float32),

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import time
 from collections import deque
@@ -38,6 +37,7 @@ from mlbits.agents.agent import RolloutSpec
 from mlbits.agents.registry import agent_entry
 from mlbits.agents.sb3.agent import SB3Agent
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
+from mlbits.envs.core.plain_json import read_json_file
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.doors.gymnasium_ids import make_copy
 from mlbits.envs.engine.batch import parse_device
@@ -127,7 +127,7 @@ def resume(
         RunError: if it is not finished, as SB3 cannot resume.
     """
     if total_steps is None and (folder / SUMMARY).exists():
-        return folder, json.loads((folder / SUMMARY).read_text())
+        return folder, read_json_file(folder / SUMMARY)
     raise RunError(
         f"{folder}: a run of {settings.agent} cannot be resumed: Stable-Baselines3 saves neither its replay "
         f"buffer nor its environments; wanted a new run (to evaluate this one: mlbits eval {quote(str(folder))})"

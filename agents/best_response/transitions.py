@@ -186,7 +186,7 @@ class Transitions:
             games = [replace(game, params=params[k : k + 1]) for k in range(len(params))] if len(params) > 1 else game
             found = GameBatch(games, len(states), autoreset="disabled", illegal="replace", threads=1, start=False)
             self._batch = found
-        found.set_state(states)
+        found.set_state(states, check=False)  # rules wrote them
         return found
 
     def __call__(

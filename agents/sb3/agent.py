@@ -6,7 +6,8 @@ make untrained agents, which :mod:`mlbits.selfplay.sb3_training` trains by SB3's
 state-dependent exploration (gSDE) draws a new matrix at every call; a DQN always takes its best action. Masks are used
 by policies that support them (MaskablePPO's); for others the batch replaces illegal actions (``illegal="replace"``).
 
-Loading a model executes code pickled in the file, as ``PPO.load`` does: load only files that you trust.
+A saved model is read without running code of its author (:mod:`mlbits.agents.sb3.saved_models`); one that has to be
+unpickled, as ``PPO.load`` does with all of them, is refused outside :func:`~mlbits.envs.core.trust.trusting_files`.
 
 Example:
     >>> import torch
@@ -21,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,8 @@ from mlbits.agents.sb3.configs import (
     SB3SACConfig,
     SB3TD3Config,
 )
+from mlbits.agents.sb3.saved_models import read_data, read_policy
+from mlbits.envs.core.trust import NeedsTrust, check_trust, trusted
 
 __all__ = [
     "SB3A2CConfig", "SB3Agent", "SB3DDPGConfig", "SB3DQNConfig", "SB3PPOConfig", "SB3SACConfig", "SB3TD3Config",
@@ -276,31 +277,44 @@ def load_sb3(
         device: where the policy is kept.
 
     Raises:
+        NeedsTrust: if something in it can only be unpickled, and files are not trusted; ``vec_normalize`` always is.
         AgentError: if the file is missing or not a saved model, its algorithm is unknown, or it was trained on other
             spaces.
     """
-    contents = _contents(Path(path))
+    contents = read_data(Path(path))
     named = algorithm or _algorithm_in(contents, path)
     known: Any = algorithm_class(named) if isinstance(named, str) else named
     normalize = None if vec_normalize is None else _read_normalize(Path(vec_normalize))
+    steps = contents.get("num_timesteps")
+    try:
+        policy = read_policy(Path(path), contents, observation_space, action_space, device)
+    except NeedsTrust:
+        if not trusted():
+            raise
+        model = _unpickled(known, path, device)
+        policy, steps = model.policy, model.num_timesteps
+    agent = SB3Agent(
+        None,
+        policy.observation_space if observation_space is None else observation_space,
+        policy.action_space if action_space is None else action_space,
+        device=device,
+        policy=policy,
+        normalize=normalize,
+    )
+    agent.trained_steps = steps if type(steps) is int and 0 <= steps < 2**63 else 0
+    return agent
+
+
+def _unpickled(known: Any, path: str | Path, device: torch.device | str) -> Any:
+    """The model as SB3 loads it."""
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are probably loading")
             # SB3 sets up the whole algorithm, so what acting does not need is replaced by something small.
-            model = known.load(path, device=device, custom_objects=_UNUSED)
+            return known.load(path, device=device, custom_objects=_UNUSED)
     except Exception as error:  # unpickling may raise anything
         text = str(error).splitlines() or [""]
         raise AgentError(f"{path}: cannot be loaded as {known.__name__} ({type(error).__name__}: {text[0]})") from error
-    agent = SB3Agent(
-        None,
-        model.observation_space if observation_space is None else observation_space,
-        model.action_space if action_space is None else action_space,
-        device=device,
-        policy=model.policy,
-        normalize=normalize,
-    )
-    agent.trained_steps = int(model.num_timesteps)
-    return agent
 
 
 _UNUSED: dict[str, Any] = {
@@ -318,20 +332,7 @@ def algorithm_of(path: str | Path) -> str:
     Raises:
         AgentError: if the file is missing or not a saved model, or the algorithm is unknown.
     """
-    return _algorithm_in(_contents(Path(path)), path)
-
-
-def _contents(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            contents = json.loads(archive.read("data"))
-    except FileNotFoundError:
-        raise AgentError(f"{path}: not found; wanted a model that Stable-Baselines3 saved") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise AgentError(f"{path}: not a saved model ({error}); wanted one that Stable-Baselines3 saved") from None
-    if not isinstance(contents, dict) or "policy_class" not in contents:
-        raise AgentError(f"{path}: got a file without a policy_class; wanted a model that Stable-Baselines3 saved")
-    return contents
+    return _algorithm_in(read_data(Path(path)), path)
 
 
 def _algorithm_in(contents: Mapping[str, Any], path: str | Path) -> str:
@@ -355,6 +356,7 @@ def _algorithm_in(contents: Mapping[str, Any], path: str | Path) -> str:
 def _read_normalize(path: Path) -> Any:
     from stable_baselines3.common.vec_env import VecNormalize
 
+    check_trust(f"vec_normalize: {path}", "the statistics of VecNormalize")
     try:
         with path.open("rb") as file:
             normalize = pickle.load(file)

@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from mlbits.envs.board.conventions import (
     BYTE_CELLS,
     DRAWN,
+    RANGES,
     Symmetries,
     acts,
     begin,
@@ -148,6 +149,7 @@ def connect_four() -> Game:
         name="ConnectFour",
         seats=2,
         state_fields=[("stones", "i8", (2,)), ("turn", "i1"), ("outcome", "i1"), ("last", "i1")],
+        state_ranges={"stones": (0, FULL), "last": (-1, COLUMNS - 1), **RANGES},
         params=make_params([], {}),
         observation_space=planes(ROWS, COLUMNS),
         action_space=spaces.Discrete(COLUMNS),

@@ -29,6 +29,9 @@ OPEN, FIRST_WON, SECOND_WON, DRAWN = 0, 1, 2, 3
 PLANES = 3
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
+# Ranges of the fields that every board game's state has.
+RANGES = {"turn": (0, 1), "outcome": (OPEN, DRAWN)}
+
 
 @rule
 def acts(state: Any, params: Any, seat: Any) -> Any:

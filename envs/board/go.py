@@ -40,14 +40,17 @@ Version history:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     BYTE_CELLS,
     DRAWN,
+    RANGES,
     Symmetries,
     acts,
     begin,
@@ -400,6 +403,32 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[points] = True
 
 
+def sound(board: NDArray[np.uint64], states: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether stones, free points and moves fit, every chain is a ring, and the table of positions has free slots.
+
+    Args:
+        board: the points of the board, as words.
+        states: states [B].
+    """
+    points = states["following"].shape[1]
+    black, white, free = states["stones"][:, 0], states["stones"][:, 1], states["free"]
+    good = ((black | white | free) == board).all(1) & ((black & white) | (black & free) | (white & free) == 0).all(1)
+    good &= (states["moves"] & ~free == 0).all(1) & (states["head"][:, points] == OUTSIDE)
+    head, here = states["head"][:, :points].astype(np.int64), np.arange(points)
+    stone = head != FREE
+    bits = np.unpackbits(free.view(np.uint8).reshape(len(states), -1), axis=1, bitorder="little")[:, :points]
+    good &= (stone == (bits == 0)).all(1)
+    head = np.where(stone, head, here)
+    good &= (head < points).all(1)
+    head = np.minimum(head, points - 1)
+    after = np.where(stone, states["following"], here).astype(np.int64)
+    # A permutation goes round in rings; each ring is a chain, with one head on it.
+    good &= (np.sort(after, axis=1) == here).all(1)
+    good &= (np.take_along_axis(head, after, 1) == head).all(1) & (np.take_along_axis(head, head, 1) == head).all(1)
+    good &= (states["seen"] != 0).sum(1) <= states["played"] + 1
+    return good
+
+
 def symmetries(rows: int, columns: int) -> Symmetries:
     """The turns and reflections of the board: eight of a square, four of other boards, two of a line."""
     if rows == columns > 1:
@@ -454,6 +483,11 @@ def go(
             ("following", "i2", (points,)), ("contacts", "i2", (points,)), ("played", "i4"), ("last", "i2"),
             ("lead", "i2"), ("passes", "i1"), ("turn", "i1"), ("outcome", "i1"), ("seen", "u8", (slots,)),
         ],
+        state_ranges={
+            "head": (0, OUTSIDE), "following": (0, points - 1), "contacts": (0, 4 * points), "passes": (0, 2),
+            "played": (0, slots - 2), "last": (-1, points), "lead": (-points, points), **RANGES,
+        },
+        sound=partial(sound, words_of(whole.tolist(), words)),
         params=make_params(
             [("board", "u8", (words,)), ("not_first", "u8", (words,)), ("not_last", "u8", (words,)),
              ("around", "i2", (points, 4)), ("columns", "i4"), ("twice_komi", "i4"), ("most_played", "i4"),

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     LETTERS,
+    RANGES,
     Symmetries,
     acts,
     begin,
@@ -181,6 +182,8 @@ def hex_game(size: int = 11, *, swap: bool = False) -> Game:
         state_fields=[
             ("stones", *rows), ("joined", *rows), ("played", "i2"), ("last", "i2"), ("turn", "i1"), ("outcome", "i1"),
         ],
+        state_ranges={"played": (0, size * size), "last": (-1, size * size - 1), **RANGES},
+        sound=_sound,
         params=make_params([("side", "i4"), ("swap", "u1")], {"side": size, "swap": swap}),
         observation_space=planes(size, size),
         action_space=spaces.Discrete(size * size + swap),
@@ -193,6 +196,11 @@ def hex_game(size: int = 11, *, swap: bool = False) -> Game:
         draw=_draw,
         layout={"moves": (names + extra, mirrored + extra), "symmetries": symmetries(size, swap=swap)},
     )  # fmt: skip
+
+
+def _sound(states: Any) -> Any:
+    """Whether the second player may swap only for a stone that is there: that of the first move."""
+    return (states["played"] != 1) | (states["last"] >= 0)
 
 
 def _stone(state: Any, row: int, column: int) -> int:

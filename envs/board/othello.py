@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     DRAWN,
+    RANGES,
     acts,
     begin,
     board_text,
@@ -199,6 +200,7 @@ def othello(size: int = 8) -> Game:
         name="Othello",
         seats=2,
         state_fields=[("stones", "u8", (2,)), ("moves", "u8"), ("turn", "i1"), ("outcome", "i1"), ("last", "i1")],
+        state_ranges={"stones": (0, 2 ** (size * size) - 1), "last": (-1, size * size - 1), **RANGES},
         params=make_params(
             [("full", "u8"), ("inner", "u8"), ("side", "i4")],
             {"full": np.uint64(2 ** (size * size) - 1), "inner": np.uint64(sum(1 << cell for cell in cells)),

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     DRAWN,
+    RANGES,
     acts,
     begin,
     board_text,
@@ -112,6 +113,7 @@ def tic_tac_toe() -> Game:
         name="TicTacToe",
         seats=2,
         state_fields=[("marks", "i4", (2,)), ("turn", "i1"), ("outcome", "i1")],
+        state_ranges={"marks": (0, FULL), **RANGES},
         params=make_params([], {}),
         observation_space=planes(SIZE, SIZE),
         action_space=spaces.Discrete(SIZE * SIZE),

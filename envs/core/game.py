@@ -97,6 +97,9 @@ class Game:
         name: a short name and a Python identifier ("GridWorld").
         seats: number of players P, at least 1.
         state_fields: the game's own fields of a copy's state, as for ``numpy.dtype``.
+        state_ranges: least and largest value of each field with which rules index, count or loop; states from files
+            are checked before rules read them (:mod:`mlbits.envs.engine.state_checks`).
+        sound: where ranges are not enough, whether each of the states [B] holds together, bool [B].
         params: the parameters, from :func:`make_params`, shape [1].
         observation_space: one seat's observations.
         action_space: one seat's actions.
@@ -115,6 +118,8 @@ class Game:
     name: str
     seats: int = 1
     state_fields: Fields
+    state_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sound: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None
     params: NDArray[Any]
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
@@ -135,6 +140,8 @@ class Game:
         if self.seats < 1:
             raise GameError(f"seats: got {self.seats}; wanted at least 1")
         _check_names("state_fields", self.state_fields, STATE_HEADER)
+        if unknown := sorted(self.state_ranges.keys() - {str(entry[0]) for entry in self.state_fields}):
+            raise GameError(f"state_ranges: got {unknown[0]!r}; wanted names of state_fields")
         if self.params.shape != (1,) or "horizon" not in (self.params.dtype.names or ()):
             raise GameError("params: wanted one record made by make_params")
         action_layout(self.action_space)

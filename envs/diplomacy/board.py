@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.plain_json import read_json
 from mlbits.envs.diplomacy.codes import ARMY, COAST, FLEET, LAND, SEA
 
 _TYPES = {"land": LAND, "sea": SEA, "coast": COAST}
@@ -152,9 +153,9 @@ def load_board(source: str | Path | Mapping[str, Any] = "standard") -> Board:
     except (OSError, UnicodeDecodeError) as error:
         raise GameError(f'map: cannot read {str(source)!r} ({error}); wanted "standard", "mini" or a file') from error
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        content = read_json(text)
+    except ValueError as error:
+        line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise GameError(f"map {path.name}: {line}; wanted JSON") from error
     return _board(content, f"map {path.name}")
 

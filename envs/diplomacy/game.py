@@ -99,6 +99,7 @@ from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.phases import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
+from mlbits.envs.diplomacy.soundness import ranges, soundness
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}
@@ -229,6 +230,8 @@ def game_on(
             *fields, ("order_power", "i1", (n,)), ("centers", "i2", (powers,)), ("units", "i2", (powers,)),
             ("to_retreat", "i2", (powers,)), ("due", "i2", (powers,)), *legal_fields(words),
         ],
+        state_ranges=ranges(board),
+        sound=soundness(board, slots),
         params=params,
         observation_space=spaces.Dict(
             {

@@ -29,6 +29,7 @@ from mlbits.envs.core.spaces import ActionLayout
 from mlbits.envs.engine.cpu_copies import Copies
 from mlbits.envs.engine.gpu_copies import CudaCopies, check_cuda, check_kernels, host_records
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
+from mlbits.envs.engine.state_checks import check_states
 
 Observation = torch.Tensor | dict[str, torch.Tensor]
 
@@ -228,18 +229,21 @@ class GameBatch:
             return self.copies.memory["states"].view(self.num_envs, -1).clone()
         return torch.from_numpy(self.copies.states.view(np.uint8).reshape(self.num_envs, -1).copy())
 
-    def set_state(self, state: torch.Tensor | NDArray[Any]) -> Any:
+    def set_state(self, state: torch.Tensor | NDArray[Any], *, check: bool = True) -> Any:
         """Continue from saved states: restore a batch, or step copies from states chosen by a search.
 
         Args:
             state: uint8 [B, state bytes]: B rows from :meth:`state`, in any order and with repetition; or a NumPy
                 array [B] of the game's ``state_dtype``.
+            check: whether to check that the fields are in range, as they are in states that rules wrote. Rules that
+                read other states may end the process.
 
         Returns:
             The observations of those states [B, P, ...]. Rewards and flags are cleared.
 
         Raises:
-            GameError: if the shape or dtype does not fit this game and batch.
+            GameError: if the shape or dtype does not fit this game and batch, or a field is out of range; the batch is
+                unchanged then.
         """
         size = self.game.state_dtype.itemsize
         if isinstance(state, np.ndarray):
@@ -252,6 +256,8 @@ class GameBatch:
             raise GameError(
                 f"state: got {state.dtype} {tuple(state.shape)}; wanted torch.uint8 {(self.num_envs, size)}"
             )
+        if check:
+            check_states(self.game, host_records(state, self.game.state_dtype).reshape(self.num_envs))
         if isinstance(self.copies, CudaCopies):
             self.copies.memory["states"].view(self.num_envs, size).copy_(state)
         else:

@@ -10,7 +10,8 @@ file is edited. So the source is written to the user's cache folder under a name
 its rules depend on (``fingerprint``), with ``cache=True`` on the driver only; files of the cache that are damaged are
 noticed and made again (``checked_cache``). Rules that cannot be imported by name, or
 that depend on something that cannot be hashed, are compiled in memory.
-The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.cache/mlbits``.
+The folder is ``$MLBITS_CACHE_DIR``, else ``$XDG_CACHE_HOME/mlbits``, else ``~/.cache/mlbits``. What is in it is run, so
+it is used only if nobody else can write into it (:mod:`~mlbits.envs.core.private_folders`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from mlbits.envs.core.game import Game, Rule
+from mlbits.envs.core.private_folders import home_folder, private_folder
 from mlbits.envs.core.rules import rule
 from mlbits.envs.engine.checked_cache import check_caches
 from mlbits.envs.engine.driver_template import driver_text, importable, rules_of
@@ -37,12 +39,12 @@ _log = logging.getLogger(__name__)
 _UNUSED_AFTER_SECONDS = 30 * 24 * 3600
 
 
-def cache_folder() -> Path:
-    """The folder of generated drivers and their machine code."""
+def cache_folder() -> Path | None:
+    """The folder of generated drivers and their machine code; None for a user without a home folder."""
     if chosen := os.environ.get("MLBITS_CACHE_DIR"):
         return Path(chosen) / "drivers"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mlbits" / "drivers"
+    base = home_folder("XDG_CACHE_HOME", ".cache")
+    return None if base is None else base / "mlbits" / "drivers"
 
 
 _loaded: dict[str, ModuleType] = {}
@@ -112,9 +114,10 @@ def _load_in_memory(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleTy
 
 
 def _load_from_folder(name: str, text: str) -> ModuleType:
-    folder = cache_folder()
+    folder = private_folder(cache_folder(), "machine code is not cached")
+    if folder is None:
+        return _load_in_memory(name, text, {})
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.py"
         if not path.is_file() or path.read_bytes() != text.encode():
             _forget_unused(folder)

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 
+from mlbits.envs.core.private_folders import private_folder
 from mlbits.envs.engine.checked_cache import CheckedCache
 from mlbits.envs.engine.fingerprint import fingerprint
 
@@ -38,9 +40,12 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = numba.njit(cache=cache, **options)(function)
+        dispatcher: Any = numba.njit(**options)(function)
         if cache and not _numba_config.DISABLE_JIT:
-            dispatcher._cache = _Cache(dispatcher)
+            try:
+                dispatcher._cache = _Cache(dispatcher)
+            except RuntimeError as error:  # neither the file's folder nor the user's home can be written
+                _log.debug("%s: compiled, not cached: %s", dispatcher, error)
         return dispatcher
 
     return decorate
@@ -56,7 +61,11 @@ class _Cache(CheckedCache):
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return (*_checked._index_key(self, sig, codegen), fingerprint({"kernel": self._dispatcher}).digest)
 
-    def _hashed(self) -> bool:
+    def _usable(self) -> bool:
+        """Whether the kernel can be hashed, and only this user can write into the folder of its machine code."""
+        # Beside a source file this is Python's own folder of compiled code, which a group may share.
+        if private_folder(Path(self.cache_path), "machine code is not cached", group=False) is None:
+            return False
         unhashable = fingerprint({"kernel": self._dispatcher}).unhashable
         if unhashable:
             _log.debug("%s: compiled, not cached: cannot hash %s", self._dispatcher, "; ".join(unhashable))
@@ -64,9 +73,9 @@ class _Cache(CheckedCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The cached machine code of a signature, or None."""
-        return _checked.load_overload(self, sig, target_context) if self._hashed() else None
+        return _checked.load_overload(self, sig, target_context) if self._usable() else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Cache the machine code of a signature."""
-        if self._hashed():
+        if self._usable():
             _checked.save_overload(self, sig, data)

@@ -161,6 +161,7 @@ def _make(
     return Game(
         name=name,
         state_fields=[("cell", "i4")],
+        state_ranges={"cell": (0, kinds.size - 1)},
         params=params,
         observation_space=observation_space(observation, height, width),
         action_space=spaces.Discrete(4),

@@ -253,6 +253,8 @@ def random_gridworld(
     return Game(
         name="RandomGridWorld",
         state_fields=_state_fields(sides["height"] * sides["width"]),
+        state_ranges=dict.fromkeys(("cell", "goal", "queue"), (0, sides["height"] * sides["width"] - 1))
+        | {"kind": (0, PIT), "distance": (-1, sides["height"] * sides["width"])},
         params=params,
         observation_space=observation_space(observation, **sides),
         action_space=spaces.Discrete(4),

@@ -128,6 +128,7 @@ def supervised(
     return Game(
         name=name,  # state.example is the row index in the user's arrays
         state_fields=[("example", "i4"), ("answer", "i4")],
+        state_ranges={"example": (0, len(given) - 1), "answer": (-1, len(shown) - 1)},
         params=params,
         observation_space=_observation_space(table, pay, feedback),
         action_space=spaces.Discrete(len(shown)),

@@ -8,6 +8,7 @@ import tyro
 
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
 
@@ -33,6 +34,7 @@ class PlayFlags:
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     seed: int | None = setting(None, "seed of the game and of the opponents; by default another one every time", low=0)
+    trust: bool = setting(False, TRUST_HELP)
 
 
 @configuration(ConfigError)
@@ -44,3 +46,4 @@ class UciFlags:
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     seed: int = setting(0, "seed of the search", low=0)
+    trust: bool = setting(False, TRUST_HELP)

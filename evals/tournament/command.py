@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mlbits.envs.core.printing import printable
 from mlbits.evals.tournament.config import TournamentError, TournamentFlags
 from mlbits.evals.tournament.standings import standings_table
 from mlbits.evals.tournament.tournament import hold_tournament, recompute
@@ -41,7 +42,7 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
             flags.entries, flags.how, env=flags.env, env_settings=settings, out=flags.out, device=flags.device,
             report=_say_games(), search=flags.search.changes(),
         )  # fmt: skip
-    print(f"{found.table.env}: {len(found.table.seating):,} games of {found.table.seats} seats")
+    print(f"{printable(found.table.env)}: {len(found.table.seating):,} games of {found.table.seats} seats")
     _console().print(standings_table(found))
     if found.nash is None:
         print("not every pair met: no alpha-rank and no Nash mixture")

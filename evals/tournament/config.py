@@ -14,6 +14,7 @@ import tyro
 
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
 
@@ -64,3 +65,4 @@ class TournamentFlags:
         None, "stored match table, or folder of a tournament: compute the ratings again, play nothing"
     )
     json: Path | None = setting(None, "also write the standings to this file")
+    trust: bool = setting(False, TRUST_HELP)

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json
 from mlbits.selfplay.runs.checkpoints import make_folder, write_file
 
 FORMAT = "mlbits matches"
@@ -274,7 +275,7 @@ def _parse_head(path: Path, head: dict[str, Any]) -> tuple[str, dict[str, Any], 
 
 def _fields(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = read_json(line)
     except ValueError:  # also raised for invalid UTF-8
         raise MatchTableError(f"{path}, line {number}: got {line[:60]!r}; wanted a JSON object") from None
     if not isinstance(fields, dict):

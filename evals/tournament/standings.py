@@ -9,7 +9,7 @@ infinite alpha) and the Nash mixture are those of the two-player game of choosin
 returns in the matrix; they need games of every pair. Where seats differ, all measures are means over the seats.
 
 Example:
-    >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
+from mlbits.evals.tournament.match_table import open_matches, read_matches
     >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
     >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
     >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
@@ -33,7 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
+from mlbits.envs.core.printing import printable
 from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
 from mlbits.evals.game_theory.elo import Ratings, game_points, rate
 from mlbits.evals.game_theory.nash import nash_average
@@ -163,7 +165,7 @@ def write_standings(found: Standings, folder: Path) -> None:
 
 def standings_table(found: Standings) -> Table:
     """A terminal table of the players by Elo, one section per group, with notes on what the ratings leave open."""
-    table = Table(caption="\n".join(found.ratings.notes()) or None, caption_justify="left")
+    table = Table(caption=Text(printable("\n".join(found.ratings.notes()), keep="\n")), caption_justify="left")
     for name, side in (
         ("", "right"), ("player", "left"), ("games", "right"), ("points", "right"), ("mean return", "right"),
         ("Elo", "right"), ("95% interval", "left"), ("alpha-rank", "right"), ("Nash", "right"),
@@ -176,7 +178,7 @@ def standings_table(found: Standings) -> Table:
         rated = row["elo"] is not None
         elo, interval = (f"{row['elo']:.0f}", _ends(row["elo_low"], row["elo_high"])) if rated else ("-", "-")
         table.add_row(
-            str(row["rank"]), row["player"], f"{row['games']:,}", *means, elo, interval, *shares,
+            str(row["rank"]), Text(printable(row["player"])), f"{row['games']:,}", *means, elo, interval, *shares,
             end_section=after is not None and after["group"] != row["group"],
         )  # fmt: skip
     return table

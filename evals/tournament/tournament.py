@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent, content_hash
+from mlbits.envs.core.plain_json import read_json_file
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -327,7 +328,7 @@ def _check_folder(folder: Path, facts: Mapping[str, Any]) -> None:
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     try:
-        held = json.loads((folder / FACTS).read_text())
+        held = read_json_file(folder / FACTS)
     except (OSError, ValueError):
         held = None
     if not isinstance(held, dict) or held.get("tournament") != facts["tournament"]:

@@ -379,7 +379,9 @@ class Opponents:
         Raises:
             CheckpointError: if it is missing, damaged or a different one.
         """
-        path = folder / POOL / Path(copy.file).name
+        if not isinstance(copy.file, str) or Path(copy.file).name != copy.file or copy.file in ("", ".", ".."):
+            raise CheckpointError(f"opponents: got the file {copy.file!r}; wanted a name of a file in {POOL}/")
+        path = folder / POOL / copy.file
         try:
             agent = read_copy(path, self._settings.env, self._settings.env_settings, self._device)
         except SavedAgentError as error:

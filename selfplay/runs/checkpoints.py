@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json_file
 
 FORMAT = 1
 _ASIDE = ".old"
@@ -150,7 +151,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             something else; the message names the cause.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json_file(path / "manifest.json")
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None
@@ -171,7 +172,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
-        state = json.loads((path / "state.json").read_text())
+        state = read_json_file(path / "state.json")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     steps = state.get("env_steps") if isinstance(state, dict) else None

@@ -27,6 +27,7 @@ import gymnasium as gym
 import tyro
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import entry, registered
 from mlbits.selfplay.runs.command_line import read_flags, signature_fields
@@ -159,7 +160,7 @@ def json_settings(text: str) -> dict[str, Any]:
         ConfigError: if it is not a JSON object.
     """
     try:
-        values = json.loads(text)
+        values = read_json(text)
     except ValueError as error:
         raise ConfigError(f"--env-json: {error}; wanted a JSON object") from None
     if not isinstance(values, dict):

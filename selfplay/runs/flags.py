@@ -10,6 +10,7 @@ import tyro
 
 from mlbits.agents.registry import AGENTS, agent_entry, check_agent
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
 from mlbits.selfplay.runs.command_line import forget_flags, read_flags
@@ -127,6 +128,7 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
                 choice,
             ),
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
+            ("trust", Annotated[bool, tyro.conf.arg(help=TRUST_HELP)], False),  # read by the command itself
             ("run", tyro.conf.OmitArgPrefixes[RunConfig], dataclasses.replace(start.run, data=data or start.run.data)),
             ("agent", config_class, start.agent_config),
             env_flags.field,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json_file
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, portable, resolve, settings_from_json
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -120,7 +121,7 @@ def read_settings(folder: str | Path) -> Settings:
     """
     path = Path(folder) / CONFIG
     try:
-        return settings_from_json(json.loads(path.read_text()))
+        return settings_from_json(read_json_file(path))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{folder}: no run here ({CONFIG} is missing); wanted the folder that training printed"
@@ -139,7 +140,7 @@ def change_settings(folder: Path, settings: Settings) -> None:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text()) | portable(settings)
+        config = read_json_file(path) | portable(settings)
         checkpoints.write_file(path, json.dumps(config, indent=2).encode())
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); wanted a writable run") from None
@@ -164,9 +165,9 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
     folder, settings = Path(folder), read_settings(folder)
     checkpoint = _newest(folder, settings)
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = read_json_file(folder / SUMMARY)
         done = int(summary["env_steps"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     if checkpoint is None or checkpoint.state.get("env_steps") != done:
         return None

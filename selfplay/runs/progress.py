@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 
+from mlbits.envs.core.printing import printable
 from mlbits.envs.engine.compiling import logger
 
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
@@ -103,7 +104,7 @@ class Progress:
         line = self._line
         if line:
             self._write_over("")
-        print(text, flush=True)
+        print(printable(text, keep="\n"), flush=True)
         if line:
             self._write_over(line)
 
@@ -175,7 +176,7 @@ def say(text: str) -> None:
     if _live:
         _live[0].say(text)
     else:
-        print(text, flush=True)
+        print(printable(text, keep="\n"), flush=True)
 
 
 class _PrintHandler(logging.Handler):

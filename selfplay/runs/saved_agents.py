@@ -25,6 +25,7 @@ from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, ma
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.plain_json import read_json
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -240,7 +241,7 @@ def _check_fields(path: Path, about: Mapping[str, Any], wanted: Mapping[str, tup
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            about = read_json((file.metadata() or {}).get(_ABOUT, "{}"))
             if not isinstance(about, dict) or not isinstance(about.get("env_settings", {}), dict):
                 raise ValueError(f"{_ABOUT} is {about!r:.60}")
             return about, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

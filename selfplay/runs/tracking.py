@@ -34,6 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.plain_json import read_json
 from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
 from mlbits.selfplay.runs.progress import TIMES, Progress
 
@@ -284,7 +285,7 @@ def _drop_after(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            if json.loads(line)["env_steps"] <= step:
+            if read_json(line)["env_steps"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue

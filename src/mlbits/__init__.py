@@ -12,6 +12,7 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 from mlbits.envs import register_all
+from mlbits.envs.core.trust import trusting_files
 from mlbits.envs.registry import make_batch, make_game, make_sb3, register, registered
 from mlbits.version import __version__
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 register_all()
 
-__all__ = ["__version__", "make_batch", "make_game", "make_sb3", "register", "registered", "resume", "train"]
+__all__ = [
+    "__version__", "make_batch", "make_game", "make_sb3", "register", "registered", "resume", "train", "trusting_files",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -53,8 +53,9 @@ from mlbits.envs.board.chess.bitboards import ALL, ONE, ZERO, flip
 from mlbits.envs.board.chess.drawing import chess_image, chess_text
 from mlbits.envs.board.chess.fen import START, fields_of, from_fen
 from mlbits.envs.board.chess.movement import write_moves
-from mlbits.envs.board.chess.position import FIELDS, LONGEST, judge, move, settle
-from mlbits.envs.board.conventions import DRAWN, OPEN, Symmetries, acts, win
+from mlbits.envs.board.chess.position import FIELDS, LONGEST, MOST, judge, move, settle
+from mlbits.envs.board.chess.soundness import sound
+from mlbits.envs.board.conventions import DRAWN, OPEN, RANGES, Symmetries, acts, win
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
@@ -153,6 +154,17 @@ def chess(fen: str = START, horizon: int | None = 512) -> Game:
         name="Chess",
         seats=2,
         state_fields=list(FIELDS),
+        state_ranges={
+            "clock": (0, MOST),
+            "number": (0, 2**15 - 1),
+            "last": (-1, ACTIONS - 1),
+            "castling": (0, 15),
+            "passant": (-1, 7),
+            "repeats": (0, 2),
+            "checked": (0, 1),
+            **RANGES,
+        },
+        sound=sound,
         params=make_params([field for field in FIELDS if field[0] in own], start, horizon),
         observation_space=spaces.Box(0, 1, (PLANES, 8, 8), np.uint8),
         action_space=spaces.Discrete(ACTIONS),

@@ -48,7 +48,7 @@ KEPT[[0, 4, 7, 56, 60, 63]] = 15 - np.array([2, 3, 1, 8, 12, 4])
 _CASTLING_KEYS, _PASSANT_KEYS, _TURN_KEY = np.uint64(1000), np.uint64(1100), np.uint64(1200)
 _64 = np.uint64(64)
 _OTHER_VIEW = np.uint64(56)
-_MOST = 32_000  # what the field can hold
+MOST = 32_000  # what the field can hold
 
 
 @rule
@@ -211,7 +211,7 @@ def remember(state: Any, reset_clock: Any) -> None:
             found += state.history[before] == state.key
             before -= 2
         state.history[clock] = state.key
-    state.clock = min(clock, _MOST)  # games read from files may go on and on
+    state.clock = min(clock, MOST)  # games read from files may go on and on
     state.repeats = min(found, 2)
 
 

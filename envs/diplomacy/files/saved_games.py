@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.plain_json import read_json_at
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import (
     ADJUSTMENTS,
@@ -123,16 +124,16 @@ def read_games(text: str, board: Board | None = None, name: str = "game") -> tup
     Raises:
         GameError: naming the line, column and field.
     """
-    decoder, at = json.JSONDecoder(), 0
+    at = 0
     games: list[GameRecord] = []
     while (at := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         line = text.count("\n", 0, at) + 1
         try:
-            form, at = decoder.raw_decode(text, at)
+            form, at = read_json_at(text, at)
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise GameError(f"{name}, {where}: {error.msg}; wanted a whole game in JSON") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise GameError(f"{name}, line {line}: {str(error)[:80]}; wanted plain JSON") from error
         try:
             games.append(game_from_json(form, board))

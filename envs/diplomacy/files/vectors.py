@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.plain_json import read_json
 from mlbits.envs.diplomacy.board import Board, load_board
 from mlbits.envs.diplomacy.codes import ADJUSTMENTS, FATE_NAMES, VOID
 from mlbits.envs.diplomacy.orders import Order
@@ -37,6 +38,7 @@ from mlbits.envs.diplomacy.position import Position
 from mlbits.envs.diplomacy.records import check_rules
 from mlbits.envs.diplomacy.report import Adjudication, adjudicate
 
+MOST_UNPACKED = 32 * 2**20  # bytes that a gzip file may unpack to
 _BITS = {name: bit for bit, name in FATE_NAMES.items()}
 PHASE_TYPES = {"M": "movement", "R": "retreats", "A": "adjustments"}
 
@@ -176,8 +178,9 @@ def _forms(path: Path) -> Iterator[tuple[str, Any]]:
     text = _text(path)
     first = text.lstrip().partition("\n")[0]
     try:
-        lines = isinstance(json.loads(first), dict) and "before" in json.loads(first)
-    except (ValueError, RecursionError):
+        form = read_json(first)
+        lines = isinstance(form, dict) and "before" in form
+    except ValueError:
         lines = False
     if lines:
         for number, line in enumerate(text.split("\n"), 1):
@@ -195,11 +198,11 @@ def _forms(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _json(path: Path, text: str, line: int) -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except json.JSONDecodeError as error:
         at = f"line {line + error.lineno - 1}, column {error.colno}"
         raise GameError(f"{path.name}, {at}: {error.msg}; wanted JSON") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise GameError(f"{path.name}, line {line}: {str(error)[:80]}; wanted plain JSON") from error
 
 
@@ -215,6 +218,11 @@ def _text(path: Path) -> str:
             with gzip.open(io.BytesIO(raw)) as stream:
                 while piece := stream.read(1 << 16):
                     done.write(piece)
+                    if done.tell() > MOST_UNPACKED:
+                        raise GameError(
+                            f"{path.name}: its {len(raw):,} bytes unpack to more than {MOST_UNPACKED:,}; wanted fewer, "
+                            "or the unpacked file"
+                        )
             raw = done.getvalue()
         except (EOFError, OSError, zlib.error) as error:
             line = done.getvalue().count(b"\n") + 1

@@ -27,6 +27,7 @@ from mlbits.cli import (
     uci,
 )
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.printing import printable
 from mlbits.envs.registry import plain_id
 from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
 from mlbits.selfplay.runs.command_line import forget_flags, in_flags
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe can still be handled
         return status
     except MlbitsError as error:
-        print(f"error: {in_flags(str(error))}", file=sys.stderr)
+        print(f"error: {printable(in_flags(str(error)))}", file=sys.stderr)
         return 2
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return closed_pipe_status()
     except OSError as error:  # a full disk, a folder without permission: what was saved before is intact
         where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        print(printable(f"error: {error.strerror or error}{where}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         return interrupted_status(stop, words)

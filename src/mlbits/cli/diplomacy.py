@@ -10,6 +10,7 @@ import tyro
 
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
+from mlbits.envs.core.printing import printable
 from mlbits.selfplay.runs.command_line import read_flags
 from mlbits.selfplay.runs.config import ConfigError
 
@@ -30,7 +31,7 @@ def _adjudicate(words: list[str]) -> int:
     from mlbits.envs.diplomacy.files.vectors import check_vectors
 
     report = check_vectors(flags.file, flags.rules, load_board(flags.map), results=flags.results)
-    print(report.text())
+    print(printable(report.text(), keep="\n"))
     return 0 if report.good else 1
 
 

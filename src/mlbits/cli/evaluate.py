@@ -13,6 +13,8 @@ import tyro
 from mlbits.cli.printing import check_file, write_json
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.core.printing import printable
+from mlbits.envs.core.trust import TRUST_HELP, trusting_files
 from mlbits.evals.off_policy.flags import OffPolicyFlags
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.search_flags import SearchFlags
@@ -46,6 +48,7 @@ class EvalFlags:
     off_policy: str = setting("", "estimate the value from this dataset (its name or folder) instead of playing")
     ope: OffPolicyFlags = setting(OffPolicyFlags(), "off-policy evaluation")
     vec_normalize: Path | None = setting(None, "file of the VecNormalize that MODEL.zip was trained under")
+    trust: bool = setting(False, TRUST_HELP)
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:
@@ -63,10 +66,10 @@ def command(words: list[str]) -> int:
 
     if flags.off_policy:
         return _off_policy(flags, env_flags.over(flags))
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         result = _evaluate(flags, env_flags.over(flags))
     for problem in result["passed_over"]:
-        print(f"skipped {problem}", file=sys.stderr)
+        print(printable(f"skipped {problem}"), file=sys.stderr)
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlbits.envs.core.trust import trusting_files
 from mlbits.evals.play.config import PlayFlags
 
 if TYPE_CHECKING:
@@ -25,6 +26,6 @@ def command(words: list[str]) -> int:
     from mlbits.evals.play.terminal import play
     from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         play(flags, env_flags.over(flags))
     return 0

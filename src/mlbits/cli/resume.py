@@ -10,6 +10,7 @@ import tyro
 
 from mlbits.cli.printing import print_run
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
+from mlbits.envs.core.trust import TRUST_HELP, trusting_files
 from mlbits.selfplay.runs.command_line import read_flags
 from mlbits.selfplay.runs.config import ConfigError
 
@@ -21,6 +22,7 @@ class ResumeFlags:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = setting(REQUIRED, "the run's folder")
     total_steps: int | None = setting(None, "new number of environment steps (or gradient steps) to end at")
     data: str | None = setting(None, "where the run's dataset is now, if it has been moved")
+    trust: bool = setting(False, TRUST_HELP)
 
 
 def parse(words: list[str]) -> Any:
@@ -52,7 +54,7 @@ def command(words: list[str]) -> int:
     steps = steps_done(flags.run)
     if flags.total_steps is not None and steps > flags.total_steps:
         print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         folder, summary = resume(flags.run, total_steps=flags.total_steps, data=flags.data)
     print_run(Path(folder), summary)
     return 0

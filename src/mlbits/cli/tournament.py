@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlbits.cli.printing import check_file, write_json
+from mlbits.envs.core.trust import trusting_files
 from mlbits.evals.tournament.config import TournamentFlags
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command(words: list[str]) -> int:
     from mlbits.evals.tournament.command import run_command
     from mlbits.selfplay.runs.progress import compilation_messages
 
-    with compilation_messages():
+    with trusting_files(flags.trust), compilation_messages():
         found = run_command(flags, env_flags.over(flags))
     write_json(flags.json, found)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlbits.cli.printing import print_run
+from mlbits.envs.core.trust import trusting_files
 
 
 def command(words: list[str]) -> int:
@@ -16,7 +17,7 @@ def command(words: list[str]) -> int:
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
         print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
-    with compilation_messages(not quiet):
+    with trusting_files("--trust" in words), compilation_messages(not quiet):
         folder, summary = train_resolved(settings, out, console=not quiet)
     print_run(folder, summary)
     return 0

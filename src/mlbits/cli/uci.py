@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlbits.envs.core.trust import trusting_files
 from mlbits.evals.play.config import UciFlags
 from mlbits.selfplay.runs.command_line import read_flags
 
@@ -18,5 +19,6 @@ def command(words: list[str]) -> int:
     flags = parse(words)
     from mlbits.evals.play.uci import serve
 
-    serve(flags)
+    with trusting_files(flags.trust):
+        serve(flags)
     return 0

@@ -27,6 +27,7 @@ from mlbits.agents.sb3 import configs
 from mlbits.agents.sb3.agent import SB3Agent, algorithm_of, load_sb3
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
 from mlbits.agents.sb3.configs import SB3DQNConfig, SB3PPOConfig, SB3SACConfig
+from mlbits.envs.core.trust import trusting_files
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.lineup import against
@@ -175,7 +176,8 @@ def test_observations_are_standardised_as_under_vec_normalize(space: Any, tmp_pa
     envs.save(str(tmp_path / "vecnormalize.pkl"))
     arrays, tensors = some(space)
     wanted, _ = model.predict(envs.normalize_obs(arrays), deterministic=True)
-    agent = load_sb3(tmp_path / "model.zip", vec_normalize=tmp_path / "vecnormalize.pkl")
+    with trusting_files():
+        agent = load_sb3(tmp_path / "model.zip", vec_normalize=tmp_path / "vecnormalize.pkl")
     np.testing.assert_allclose(agent.act(tensors, None, draws(), greedy=True).action, wanted, rtol=1e-5, atol=1e-6)
     plain = load_sb3(tmp_path / "model.zip").act(tensors, None, draws(), greedy=True).action
     assert not np.allclose(plain, wanted)
@@ -373,17 +375,16 @@ def test_files_that_are_not_models_are_refused(tmp_path: Path) -> None:
         archive.writestr("data", json.dumps({"policy_class": {}}))
     with pytest.raises(AgentError, match=r"odd.zip: cannot tell which algorithm it is; wanted its name as algorithm="):
         load_sb3(tmp_path / "odd.zip")
-    with pytest.raises(AgentError, match=r"odd.zip: cannot be loaded as PPO \("):
+    with trusting_files(), pytest.raises(AgentError, match=r"odd.zip: cannot be loaded as PPO \("):
         load_sb3(tmp_path / "odd.zip", algorithm="PPO")
     with pytest.raises(AgentError, match="algorithm: got 'PPPO'; wanted one of stable_baselines3 or of sb3_contrib"):
         load_sb3(tmp_path / "odd.zip", algorithm="PPPO")
     model_of("PPO", VECTOR, LEVER).save(tmp_path / "model.zip")
     (tmp_path / "stats.pkl").write_bytes(pickle.dumps({"mean": 0}))
-    with pytest.raises(
-        AgentError, match=r"vec_normalize: .*stats.pkl holds a dict; wanted what VecNormalize.save wrote"
-    ):
+    message = r"vec_normalize: .*stats.pkl holds a dict; wanted what VecNormalize.save wrote"
+    with trusting_files(), pytest.raises(AgentError, match=message):
         load_sb3(tmp_path / "model.zip", vec_normalize=tmp_path / "stats.pkl")
-    with pytest.raises(AgentError, match=r"vec_normalize: .*none.pkl cannot be read"):
+    with trusting_files(), pytest.raises(AgentError, match=r"vec_normalize: .*none.pkl cannot be read"):
         load_sb3(tmp_path / "model.zip", vec_normalize=tmp_path / "none.pkl")
 
 
