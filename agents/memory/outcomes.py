@@ -135,18 +135,18 @@ class OutcomeReplay:
         if off is not None and bool(off.any()):
             self._open["kept"] &= ~torch.isin(self._open["copy"], copy[off])
         self._note_time(copy, seat)
-        value = values.get("note.value")
+        own = values.get("note.value")
         if self.trace < 1:
-            if value is None:
+            if own is None:
                 raise AgentError("trace: the agent's decisions have no note 'value'; wanted trace=1")
-            self._look_back(copy, seat, value.float())
+            self._look_back(copy, seat, own.float())
         one, nothing = torch.ones(count, device=self.device), torch.zeros(count, device=self.device)
         new = {
             "slot": slot, "copy": copy, "seat": seat, "earned": nothing, "factor": one, "before": nothing,
             "before_factor": one, "own": nothing, "own_factor": one, "q": values.get("note.q", nothing).float(),
             "kept": torch.ones_like(copy, dtype=torch.bool) if off is None else ~off,
             "time": torch.full_like(copy, self._time),
-            "estimate": nothing if value is None or self.trace == 1 else (1 - self.trace) * value.float(),
+            "estimate": nothing if own is None or self.trace == 1 else (1 - self.trace) * own.float(),
             "weight": one * self.trace,
         }  # fmt: skip
         self._open = {name: torch.cat([self._open[name], new[name]]) for name in _OPEN}
