@@ -28,7 +28,6 @@ Example:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -226,16 +225,6 @@ class EquilibriumConfig(SearchLearnerConfig):
     initial: int = setting(1, "draws of the initial policy among the candidates in training", low=0, high=1e4)
     explore: float = setting(0.1, "fraction of actions in training drawn evenly from the candidates", low=0, high=1)
     imitated: int = setting(4, "actions drawn from the search's mixture for the policy to imitate", low=1, high=1000)
-    play_iterations: int = setting(32, "iterations outside training", low=1, high=1e6)
-    play_samples: int = setting(48, "samples outside training", low=2, high=1e5)
-    play_candidates: int = setting(12, "candidates outside training", low=1, high=1e4)
-
-    @property
-    def outside_training(self) -> EquilibriumConfig:
-        """The same settings with the numbers for play outside training."""
-        return replace(
-            self, iterations=self.play_iterations, samples=self.play_samples, candidates=self.play_candidates
-        )
 
 
 class Equilibrium(SearchLearner):
@@ -256,10 +245,9 @@ class Equilibrium(SearchLearner):
     def search(self, table: Table, generator: torch.Generator, *, explore: bool, greedy: bool) -> Chosen:
         """Every seat's action from its mixture, or if ``greedy`` the most probable one.
 
-        If it explores, candidates of the initial policy are among them, and now and then any candidate is played;
-        else the search is longer.
+        If it explores, candidates of the initial policy are among them, and now and then any candidate is played.
         """
-        config, policy = self.config if explore else self.config.outside_training, self.policy(self.latest)
+        config, policy = self.config, self.policy(self.latest)
         search = EquilibriumSearch(
             self.game, policy, leaf_of(self, self.latest, config, self.game, self.device), config, device=self.device,
             initial=(self.policy(self.past[0]), config.initial if explore else 0), discount=config.discount,

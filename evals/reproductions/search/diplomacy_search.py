@@ -48,6 +48,7 @@ SEARCH_TARGET = 0.6  # search at play time against its own policy
 _EVERY, _TIMES = 5, 15  # policies are kept every fifth round, but at most this many of a run
 _TEACHER, _TAUGHT_ROUNDS = "diplomacy-greedy", 12
 _BEST_RESPONSE = {"profiles": 2, "num_candidates": 16}
+_EQUILIBRIUM = {"iterations": 6, "samples": 24, "candidates": 6, "joint": 2, "valued": 4, "imitated": 1}
 _LEARNER = {"round_steps": 32, "uses": 6.0, "buffer_size": 24_000}
 # Positions of the board for two have masks of 25 KB each.
 _FEW = {"num_steps": 16, "round_steps": 32, "uses": 6.0, "buffer_size": 8000}
@@ -55,13 +56,13 @@ _AGENTS: dict[str, dict[str, dict[str, Any]]] = {
     BOARDS[0]: {
         "fppi2": _LEARNER | _BEST_RESPONSE,
         "ibr": _LEARNER | _BEST_RESPONSE,
-        "equilibrium": _LEARNER | {"iterations": 8, "samples": 24, "candidates": 8},
+        "equilibrium": _LEARNER | _EQUILIBRIUM,
         "ppo": {},
     },
     BOARDS[1]: {
         "fppi2": _FEW | _BEST_RESPONSE,
         "ibr": _FEW | _BEST_RESPONSE,
-        "equilibrium": _FEW | {"iterations": 64, "samples": 16, "candidates": 6},
+        "equilibrium": _FEW | {"iterations": 64, "samples": 16, "candidates": 6, "imitated": 1},
         "ppo": {},
     },
 }

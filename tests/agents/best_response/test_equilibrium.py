@@ -6,7 +6,6 @@ import torch
 
 from mlbits import make_batch, make_game
 from mlbits.agents.agent import AgentError
-from mlbits.agents.best_response import equilibrium
 from mlbits.agents.best_response.equilibrium import EquilibriumSearch, EquilibriumSearchConfig
 from mlbits.agents.best_response.players import WithoutNoise
 from mlbits.agents.best_response.policies import Uniform
@@ -131,23 +130,6 @@ def test_evaluation_is_without_exploration_and_initial_candidates():
     with pytest.raises(AttributeError):
         played(agent, greedy=False)
     assert asked
-
-
-@pytest.mark.parametrize("explore", [True, False])
-def test_evaluation_has_its_own_numbers(explore, monkeypatch):
-    made = []
-
-    class Recorded(EquilibriumSearch):
-        def __call__(self, table, generator):
-            made.append((self.config.iterations, self.sampled.candidates[0][1], self.config.candidates))
-            return super().__call__(table, generator)
-
-    monkeypatch.setattr(equilibrium, "EquilibriumSearch", Recorded)
-    numbers = {"iterations": 3, "samples": 4, "candidates": 5}
-    own = {"play_iterations": 6, "play_samples": 7, "play_candidates": 8}
-    agent = session(warm_rounds=0, **numbers, **own).learner
-    played(agent if explore else WithoutNoise(agent), greedy=False)
-    assert made == [(3, 4, 5) if explore else (6, 7, 8)]
 
 
 def test_the_notes_are_the_values_of_the_position_and_of_the_played_action():
