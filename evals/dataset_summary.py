@@ -84,7 +84,8 @@ def _coverage(data: Dataset) -> dict[str, Any]:
     distinct = len(np.unique(held))
     grid, explained = _grid(rows)
     return {
-        "distinct": distinct, "of": len(rows), "occupied": float((grid > 0).mean()), "explained": explained,
+        "distinct": distinct, "of": len(rows), "sampled": len(rows) < data.num_steps + data.num_episodes,
+        "occupied": float((grid > 0).mean()), "explained": explained,
         "low": rows.min(0)[:_SHOWN].tolist(), "high": rows.max(0)[:_SHOWN].tolist(),
     }  # fmt: skip
 
@@ -175,8 +176,9 @@ def _action_lines(actions: Mapping[str, Any]) -> list[str]:
 def _coverage_line(coverage: Mapping[str, Any]) -> str:
     if "explained" not in coverage:
         return f"coverage: {coverage['distinct']:,} of {coverage['of']:,} observations ({coverage['occupied']:.1%})"
+    what = "sampled observations" if coverage["sampled"] else "observations"
     return (
-        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} observations; {coverage['occupied']:.1%} "
+        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} {what}; {coverage['occupied']:.1%} "
         f"of the cells of their first two principal components ({coverage['explained']:.0%} of the variance)"
     )
 
