@@ -197,6 +197,7 @@ def draw(data: Dataset, path: Path) -> None:
     _histogram(lengths, data.lengths.numpy(), "length of an episode (steps)", "episodes")
     _histogram(rewards, data.reward.double().numpy(), "reward of a step", "steps")
     rewards.set_yscale("log")
+    rewards.set_ylim(bottom=0.5)
     _draw_actions(actions, data)
     _draw_coverage(canvas, coverage, data)
     order.plot(data.returns.numpy(), ".", markersize=3, color="tab:blue", alpha=0.6)
@@ -232,6 +233,7 @@ def _draw_actions(panel: Any, data: Dataset) -> None:
     else:
         counts = np.bincount(action, minlength=int(getattr(space, "n", 1))) / len(action)
         panel.bar(np.arange(len(counts)), counts, color="tab:blue")
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set(xlabel="action", ylabel="fraction of steps")
 
 
