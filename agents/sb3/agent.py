@@ -47,6 +47,7 @@ from mlbits.agents.sb3.configs import (
     SB3SACConfig,
     SB3TD3Config,
 )
+from mlbits.agents.sb3.densities import action_log_prob
 
 __all__ = [
     "SB3A2CConfig", "SB3Agent", "SB3DDPGConfig", "SB3DQNConfig", "SB3PPOConfig", "SB3SACConfig", "SB3TD3Config",
@@ -145,6 +146,16 @@ class SB3Agent:
         policy.set_training_mode(False)
         masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
         return policy.get_distribution(self._seen(obs), **masks).distribution.probs.double()
+
+    @torch.no_grad()
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probabilities (densities) of actions as played, [N]; masks are not used.
+
+        Raises:
+            AgentError: for a deterministic policy.
+        """
+        self.policy.set_training_mode(False)
+        return action_log_prob(self.policy, self._seen(obs), action)
 
     def _seen(self, obs: Any) -> Any:
         """Observations in the form that the policy takes: standardised, images with their channels first."""

@@ -153,11 +153,11 @@ def reproduce(quick: bool = False, seed: int = 0, replications: int = 300) -> di
                 for episodes, times in ((_SMALL, counts[0]), (_LARGE, counts[1]))
             ]
     print_table(
-        f"root mean squared error over {counts[0]} and {counts[1]} data sets (n = 100, 1,000), half of its 95% interval",
+        f"RMSE over {counts[0]} and {counts[1]} data sets (n = 100, 1,000), ± half its 95% interval",
         ["H", "uniform", "n", "truth", *NAMES, "ESS"],
         [
             [row["horizon"], row["uniform"], row["episodes"], f"{row['truth']:.2f}",
-             *(f"{row['rmse'][name]:.3g} ±{_half(row['rmse_interval'][name]):.1g}" for name in NAMES), f"{row['ess']:.1f}"]
+             *(_shown(row["rmse"][name], row["rmse_interval"][name]) for name in NAMES), f"{row['ess']:.1f}"]
             for row in rows
         ],
         width=210,
@@ -188,8 +188,8 @@ def _row(
     }  # fmt: skip
 
 
-def _half(span: list[float]) -> float:
-    return (span[1] - span[0]) / 2
+def _shown(error: float, span: list[float]) -> str:
+    return f"{error:.3g} ±{(span[1] - span[0]) / 2:.1g}"
 
 
 def _coverage(problem: Problem, seed: int, times: int) -> list[dict[str, Any]]:
