@@ -238,7 +238,7 @@ def test_a_continuous_policy_on_its_own_data():
 
 
 def test_draws_of_another_kind_are_not_compared():
-    """Recorded densities of draws that this policy would have played differently: the behaviour is estimated instead."""
+    """Densities of draws that this policy would have played differently: the behaviour is estimated instead."""
     agent, data = pendulum(episodes=12, steps=20)
     result = evaluate_off_policy(agent, replace(data, draw=data.draw.tanh()), discount=0.9, features=30, refits=2)
     assert result["behaviour"] == "estimated"

@@ -63,9 +63,9 @@ def test_what_does_not_fit_is_refused(made, words, message, capsys):
 
 def test_data_of_another_environment_are_refused(made, tmp_path, capsys):
     run, _ = made
-    other = tmp_path / "cart-v0"
-    assert main(["record", "mlbits/DelayedChain-v0", "--episodes", "3", "--dataset", str(other)]) == 0
+    other = tmp_path / "other-v0"
+    assert main(["record", GRID, "--episodes", "3", "--dataset", str(other)]) == 0
     assert main(["eval", str(run), "--off-policy", str(other)]) == 2
     said = capsys.readouterr().err
-    assert "off_policy: the observation space of" in said
-    assert "was trained on Discrete(" in said
+    assert "--off-policy: the observation space of" in said
+    assert "was trained on Discrete(3)" in said
