@@ -37,6 +37,8 @@ def test_a_finite_horizon_by_hand():
     assert model.v[0, 0].tolist() == pytest.approx([3.0, 2.0, 0.0])
     longer = chain(False, discount=1.0, horizon=3)
     assert longer.v[0, 0].tolist() == pytest.approx([1 + 2 + 1, 2 + 1, 1])
+    ended = chain(True, discount=1.0, horizon=3)
+    assert ended.v[0, 0].tolist() == pytest.approx([1 + 2, 2, 0])
 
 
 def played(seed, episodes=400, horizon=6):
