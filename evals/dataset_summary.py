@@ -108,7 +108,8 @@ def _plane(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     if values.shape[1] == 1:
         return np.concatenate([values, np.zeros_like(values)], 1), 1.0
     power, axes = np.linalg.eigh(values.T @ values / len(values))
-    return values @ axes[:, [-1, -2]], float(power[-2:].sum() / power.sum())
+    real = power[[-1, -2]] > 1e-9 * power.sum()  # else rounding errors of observations on a line
+    return values @ axes[:, [-1, -2]] * real, float(power[-2:].sum() / power.sum())
 
 
 def _grid(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:

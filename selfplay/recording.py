@@ -185,7 +185,8 @@ class _Recorder:
         self._seeds[copies] = self.seed + begun + np.arange(len(copies))
         which = np.zeros(self.batch.num_envs, bool)
         which[copies] = True
-        self.batch.reset(seed=self._seeds.tolist(), which=torch.from_numpy(which))
+        seeds: Any = self._seeds  # as an array, whose values are checked at once
+        self.batch.reset(seed=seeds, which=torch.from_numpy(which))
         self._playing[copies], self._elapsed[copies] = True, 0
         check_evaluation(self.batch.obs, self.batch.reward, self.env, 0)
 
@@ -206,8 +207,8 @@ class _Recorder:
         cut = self._playing & (self._elapsed >= self.limit) & ~terminated & ~truncated
         ended = np.flatnonzero(terminated | truncated | cut)
         if len(ended):
-            if isinstance(batch, GameBatch) and isinstance(batch.copies, Copies) and (truncated & ~terminated).any():
-                batch.copies.write_truncated_masks()
+            if isinstance(batch, GameBatch) and isinstance(batch.copies, Copies):
+                batch.copies.show_truncated()
             for copy in ended.tolist():
                 self._end(copy, bool(terminated[copy]), bool(truncated[copy] or cut[copy]))
             self.cut += int(cut.sum())

@@ -212,6 +212,7 @@ def helps():
     for command in COMMANDS:
         yield [command]
     yield from (["diplomacy", part] for part in ("adjudicate", "draw"))
+    yield from (["data", part] for part in ("mix", "split"))
     for agent in AGENTS:
         yield ["train", agent, GRID]
     for env in registered():

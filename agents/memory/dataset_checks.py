@@ -6,6 +6,7 @@ dataset once it stands in memory (:func:`check_dataset`), array by array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: rows of each field of an episode of T steps beyond T
 FIELDS = {"obs": 1, "action": 0, "reward": 0, "terminated": 0, "truncated": 0, "log_prob": 0, "draw": 0, "mask": 1}
 _MAY_LACK = ("log_prob", "draw", "mask")
+_FINITE = "finite numbers of at most 1.8e19 in size"
+_LIMIT = math.sqrt(float(np.finfo(np.float32).max))
 
 
 def checked_episode(fields: Mapping[str, Any], layouts: SpaceConversion, number: int) -> dict[str, Any]:
@@ -104,10 +107,10 @@ def _array(value: Any, kind: np.dtype[Any], count: int | None, where: str, more:
         array = array[:, 0]  # Discrete as [T, 1]
     if array.shape[1:] != kind.shape:
         raise DatasetError(f"{where}: got shape {list(array.shape[1:])} per step; wanted {list(kind.shape)}")
-    if array.dtype.kind not in {"b": "b", "f": "biuf"}.get(kind.base.kind, "biu") and array.size:
+    if array.dtype.kind not in {"f": "biuf"}.get(kind.base.kind, "biu") and array.size:
         raise DatasetError(f"{where}: got {array.dtype}; wanted {kind.base}")
-    if kind.base.kind in "iu" and array.dtype != kind.base and array.size:
-        low, high = np.iinfo(kind.base).min, np.iinfo(kind.base).max
+    if kind.base.kind in "biu" and array.dtype != kind.base and array.size:
+        low, high = (0, 1) if kind.base.kind == "b" else (np.iinfo(kind.base).min, np.iinfo(kind.base).max)
         if int(array.min()) < low or int(array.max()) > high:
             raise DatasetError(f"{where}: got {array.min()} to {array.max()}; wanted {kind.base}")
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, refused later
@@ -135,14 +138,14 @@ def check_dataset(data: Dataset) -> None:
         if tuple(value.shape) != (steps + count, *kind.shape):
             shapes = f"got shape {list(value.shape)}; wanted {[steps + count, *kind.shape]}"
             raise DatasetError(f"{data.name}: {name}: {shapes}")
-        _refuse(data, name, value, ~_finite(value), "a finite number", seen=True)
+        _refuse(data, name, value, ~_finite(value), _FINITE, seen=True)
     for (name, value), space in zip(seen, _leaves(layouts.observation_space), strict=True):
         _in_range(data, name, value, space)
-    _refuse(data, "reward", data.reward, ~_finite(data.reward), "a finite number")
+    _refuse(data, "reward", data.reward, ~_finite(data.reward), _FINITE)
     for name in ("log_prob", "draw"):
         value = getattr(data, name)
         if value is not None:
-            _refuse(data, name, value, ~_finite(value), "a finite number")
+            _refuse(data, name, value, ~_finite(value), _FINITE)
     _check_actions(data, layouts)
     _check_ends(data)
 
@@ -152,12 +155,10 @@ def _leaves(space: gym.Space[Any]) -> list[gym.Space[Any]]:
 
 
 def _finite(value: Tensor) -> Tensor:
-    """Bool [n]: whether all numbers of a row are finite."""
+    """Bool [n]: whether all numbers of a row are finite, and their squares too, which losses take."""
     if not value.is_floating_point():
         return torch.ones(len(value), dtype=torch.bool, device=value.device)
-    flat = value.reshape(len(value), -1)
-    total = flat.sum(1)  # finite if all are, and none is near the largest
-    return torch.isfinite(total) | torch.isfinite(flat).all(1)
+    return (value.reshape(len(value), -1).abs() <= _LIMIT).all(1)
 
 
 def _in_range(data: Dataset, name: str, value: Tensor, space: gym.Space[Any]) -> None:

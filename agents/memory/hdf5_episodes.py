@@ -21,6 +21,7 @@ arrays kept in other files and virtual arrays are refused.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.agents.memory.dataset_spaces import DatasetError
+from mlbits.envs.engine.memory import memory_bytes
 
 Path_ = tuple[str, ...]
 _FLAGS = ("terminations", "truncations")
 _MOST_CACHED = 4096
+_COMPACT_BYTES = 8192
+_SMALL_BYTES, _MOST_RATIO = 1 << 20, 1100  # gzip packs at most 1032 bytes into one
 _CHUNK_BYTES = 1 << 18
 _IMAGE_BYTES = 1024  # arrays of bytes with rows of at least this size are compressed
 
@@ -70,8 +74,11 @@ class EpisodeFile:
         # The format of HDF5 1.10 is a third smaller for short episodes than the oldest one, and read by all of today's.
         self._file = h5py.File(path, "x", libver=("v110", "v110"))
         self._h5, self._types, self._spaces = h5py, dict[Any, Any](), dict[Any, Any]()
-        self._plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        self._plain.set_obj_track_times(False)
+        # Small arrays stand within the file's description of them, others apart from it.
+        self._within, self._apart = (h5py.h5p.create(h5py.h5p.DATASET_CREATE) for _ in range(2))
+        self._within.set_layout(h5py.h5d.COMPACT)
+        for plan in (self._within, self._apart):
+            plan.set_obj_track_times(False)
         self._scalar = h5py.h5s.create(h5py.h5s.SCALAR)
         # Flags that are the same in many episodes are stored once and linked to.
         self._flags: dict[Any, Any] = {}
@@ -133,23 +140,27 @@ class EpisodeFile:
         return inner[path]
 
     def _array(self, group: Any, name: str, array: NDArray[Any]) -> None:
-        if _is_image(array):
-            self._h5.Group(group).create_dataset(name, data=array, **_compressed(array))
+        h5, key = self._h5, name.encode()
+        if array.dtype == np.uint8 and _is_image(array):
+            _create(h5.Group(group), name, array)
             return
-        same = (name, len(array), bool(array[-1])) if name in _FLAGS and not array[:-1].any() else None
-        if same in self._flags:
-            self._h5.h5o.link(self._flags[same], group, name.encode())
-            return
+        same = None
+        if name in _FLAGS and not array[:-1].any():
+            same = (name, len(array), bool(array[-1]))
+            if same in self._flags:
+                h5.h5o.link(self._flags[same], group, key)
+                return
         kind = self._types.get(array.dtype)
         if kind is None:
-            kind = self._types[array.dtype] = self._h5.h5t.py_create(array.dtype, logical=True)
+            kind = self._types[array.dtype] = h5.h5t.py_create(array.dtype, logical=True)
         space = self._spaces.get(array.shape)
         if space is None:
             if len(self._spaces) >= _MOST_CACHED:
                 self._spaces.clear()
-            space = self._spaces[array.shape] = self._h5.h5s.create_simple(array.shape)
-        made = self._h5.h5d.create(group, name.encode(), kind, space, self._plain)
-        made.write(self._h5.h5s.ALL, self._h5.h5s.ALL, array, kind)
+            space = self._spaces[array.shape] = h5.h5s.create_simple(array.shape)
+        plan = self._within if array.nbytes <= _COMPACT_BYTES else self._apart
+        made = h5.h5d.create(group, key, kind, space, plan)
+        made.write(h5.h5s.ALL, h5.h5s.ALL, array, kind)
         if same is not None and len(self._flags) < _MOST_CACHED:
             self._flags[same] = made
 
@@ -165,7 +176,7 @@ class EpisodeInParts:
         for path, array in arrays.items():
             name = "/".join(path)
             if name not in self._group:
-                self._group.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]), **_compressed(array))
+                _create(self._group, name, array)
                 continue
             kept = self._group[name]
             kept.resize(len(kept) + len(array), axis=0)
@@ -182,10 +193,12 @@ def _is_image(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and array[:1].nbytes >= _IMAGE_BYTES
 
 
-def _compressed(array: NDArray[Any]) -> dict[str, Any]:
-    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+def _create(group: Any, name: str, array: NDArray[Any]) -> None:
+    """Create an array in chunks, which can grow; images are compressed, without loss."""
+    rows = min(4096, max(1, _CHUNK_BYTES // max(1, array[:1].nbytes)))
     how: dict[str, Any] = {"compression": "gzip", "compression_opts": 1} if _is_image(array) else {}
-    return {"chunks": (min(rows, 4096), *array.shape[1:])} | how
+    shape = array.shape[1:]
+    group.create_dataset(name, data=array, maxshape=(None, *shape), chunks=(rows, *shape), **how)
 
 
 def read_hdf5_episodes(
@@ -210,12 +223,13 @@ def read_hdf5_episodes(
     h5py = h5py_module()
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+        held = len(file)
+    except (OSError, RuntimeError) as error:
         raise DatasetError(f"{name}: {path.name}: damaged or half written ({error})") from None
     with file:
-        if len(file) != count:
+        if held != count:
             raise DatasetError(
-                f"{name}: {path.name}: holds {len(file)} groups; wanted the {count} episodes of its metadata's "
+                f"{name}: {path.name}: holds {held} groups; wanted the {count} episodes of its metadata's "
                 "total_episodes (half written?)"
             )
         reader = _Reader(h5py, observation_space, action_space, own_infos)
@@ -234,6 +248,7 @@ class _Reader:
 
     def __init__(self, h5py: Any, seen: gym.Space[Any], played: gym.Space[Any], own_infos: bool) -> None:
         self._h5, self._seen, self._played, self._own = h5py, seen, played, own_infos
+        self._bytes, self._memory = 0, memory_bytes()
         self._kinds: list[tuple[Any, np.dtype[Any]]] = []  # types of arrays met so far, in HDF5's form and NumPy's
 
     def episode(self, file: Any, number: int, where: str) -> dict[str, Any]:
@@ -300,7 +315,8 @@ class _Reader:
             raise DatasetError(f"{where}: got a group; wanted an array")
         if found.get_offset() is None:  # not in one piece in this file
             plan = found.get_create_plist()
-            if plan.get_layout() == self._h5.h5d.VIRTUAL or plan.get_external_count():
+            layout = plan.get_layout()
+            if layout == self._h5.h5d.VIRTUAL or (layout == self._h5.h5d.CONTIGUOUS and plan.get_external_count()):
                 raise DatasetError(f"{where}: its numbers are in another file; wanted an array of this file")
         kept = found.get_type()
         kind = next((kind for known, kind in self._kinds if known == kept), None)
@@ -311,9 +327,23 @@ class _Reader:
             return np.asarray(self._h5.Dataset(found)[()])
         if kind.kind not in "biuf":
             raise DatasetError(f"{where}: got {kind}; wanted numbers")
+        self._check_size(found, kind, where)
         array = np.empty(found.shape, kind)
         found.read(self._h5.h5s.ALL, self._h5.h5s.ALL, array)
         return array
+
+    def _check_size(self, found: Any, kind: np.dtype[Any], where: str) -> None:
+        """Refuse an array that says to be far larger than what is stored, or more of them than memory holds."""
+        size = math.prod(found.shape) * kind.itemsize
+        self._bytes += size
+        if size > _SMALL_BYTES and size > _MOST_RATIO * found.get_storage_size():
+            got = f"{size:,} bytes of which {found.get_storage_size():,} are stored"
+            raise DatasetError(f"{where}: got {got}; wanted an array that is whole")
+        if self._bytes > self._memory:
+            raise DatasetError(
+                f"{where}: got {self._bytes:,} bytes so far; wanted a dataset that fits into memory "
+                f"({self._memory:,.0f} bytes)"
+            )
 
     def _integer(self, group: Any, name: bytes, where: str) -> int | None:
         """An integer attribute, or None."""

@@ -83,7 +83,16 @@ def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
         GameError: if a seed is not an integer from 0 to 2**64 - 1, or the list's length is not B.
     """
     several = isinstance(seed, (list, tuple, range, np.ndarray))
-    seeds = [integer("seed", one, 0, 2**64 - 1) for one in (seed if several else [seed])]  # type: ignore[union-attr]
+    whole = (
+        isinstance(seed, np.ndarray)
+        and seed.dtype.kind in "iu"
+        and seed.ndim == 1
+        and seed.size > 0
+        and seed.min() >= 0
+    )
+    seeds: Any = seed  # an array is checked at once
+    if not whole:
+        seeds = [integer("seed", one, 0, 2**64 - 1) for one in (seed if several else [seed])]  # type: ignore[union-attr]
     if several and len(seeds) != num_envs:
         raise GameError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one seed, or one per copy")
     index = np.zeros(num_envs, np.uint64) if several else np.arange(num_envs, dtype=np.uint64)

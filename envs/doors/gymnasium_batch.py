@@ -149,7 +149,7 @@ class GymnasiumBatch:
             if seed is None:
                 self._restart(b)
             else:
-                self._seeds[b], self._seedings[b] = seed + b if isinstance(seed, int) else seed[b], 0
+                self._seeds[b], self._seedings[b] = seed + b if isinstance(seed, int) else int(seed[b]), 0
                 self._seed(b)
                 self._clear(b)
         if not self._shared:

@@ -208,8 +208,13 @@ class Copies:
         Learners need the legal actions at a truncated observation. The driver itself marks all actions legal in an
         episode that is over, because nothing is played there.
         """
+        if self.game.masked:
+            self.show_truncated()
+
+    def show_truncated(self) -> None:
+        """Write masks, and who acts, of episodes that the last step truncated, as if they went on."""
         cut = self.truncated & ~self.terminated & (self.states["over"] != 0)
-        if self.game.masked and cut.any():
+        if cut.any():
             self.states["over"][cut] = 0
             self.refresh()
             self.states["over"][cut] = 1

@@ -33,7 +33,7 @@ class MixFlags:
         REQUIRED, "names of Minari datasets, or their folders"
     )
     into: str = setting(REQUIRED, "name of the new dataset, or a new folder")
-    fractions: tuple[float, ...] = setting((), "of each dataset's episodes, drawn at random; by default all", low=0)
+    fractions: tuple[float, ...] | None = setting(None, "of each dataset's episodes, drawn at random; by default all")
     seed: int = setting(0, "seed of the draws and of the order")
 
 
@@ -71,8 +71,8 @@ def _mix(flags: Any) -> int:
 
     check_new(flags.into)
     parts = [read_dataset(name) for name in flags.datasets]
-    mixed = Dataset.mix(parts, flags.fractions or None, seed=flags.seed)
-    about = {"mixed": list(flags.datasets), "fractions": list(flags.fractions), "seed": flags.seed}
+    mixed = Dataset.mix(parts, flags.fractions, seed=flags.seed)
+    about = {"mixed": list(flags.datasets), "fractions": flags.fractions, "seed": flags.seed}
     _write(mixed, flags.into, about)
     return 0
 

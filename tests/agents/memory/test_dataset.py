@@ -158,9 +158,10 @@ def test_log_probs_masks_and_draws_follow_their_steps():
 BAD = {
     "reward": (
         lambda e: e._replace(reward=[0.0, np.nan, 0.0]),
-        r"episode 1: reward: got nan at step 1; wanted a finite",
+        r"episode 1: reward: got nan at step 1; wanted finite",
     ),
     "obs": (lambda e: e._replace(obs=np.where(e.obs == 3, np.inf, e.obs)), r"episode 1: obs: got \[.*inf\] at step 3"),
+    "huge": (lambda e: e._replace(reward=[0.0, -1e20, 0.0]), r"episode 1: reward: got -1.*e\+20 at step 1; wanted f"),
     "log_prob": (lambda e: e._replace(log_prob=[0.0, -np.inf, 0.0]), r"episode 1: log_prob: got -inf at step 1"),
     "T obs": (
         lambda e: e._replace(obs=e.obs[:-1]),
