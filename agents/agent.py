@@ -268,10 +268,11 @@ class Agent(Protocol):
     Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent
     with Discrete actions: pi(a|s), float64 [N, A].
 
-    Off-policy evaluation with weights needs, of an agent whose actions are not Discrete, ``action_log_prob(obs, legal_mask,
-    action) -> [N]``: the log density of actions as they are played, in the action's units; where clipping puts probability on
-    a bound, the log of that probability. ``draw_log_prob(obs, legal_mask, draw) -> [N]`` is that of draws
-    (:attr:`Decision.sample`), for data that recorded them with their ``log_prob``.
+    Off-policy evaluation with weights needs, of an agent whose actions are not Discrete,
+    ``action_log_prob(obs, legal_mask, action) -> [N]``: the log density of actions as they are played, in the action's
+    units; where clipping puts probability on a bound, the log of that probability.
+    ``draw_log_prob(obs, legal_mask, draw) -> [N]`` is that of draws (:attr:`Decision.sample`), for data that recorded
+    them with their ``log_prob``.
 
     Attributes:
         experience: what it learns from, or None for an agent that does not learn.

@@ -253,9 +253,9 @@ class DiagonalGaussian:
     def played_log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
         """Log density of an action as played, in its own units, [N].
 
-        Clipping puts probability on the bounds themselves: a dimension at a bound counts with the log of the probability
-        that its draw is there or beyond. Densities and probabilities of two such distributions can be compared action by
-        action, as in importance weights.
+        Clipping puts probability on the bounds themselves: a dimension at a bound counts with the log of the
+        probability that its draw is there or beyond. Two such distributions can be compared action by action, as in
+        importance weights.
         """
         mean, log_std = params.chunk(2, -1)
         scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))

@@ -46,6 +46,7 @@ from mlbits.agents.sb3.configs import (
     SB3SACConfig,
     SB3TD3Config,
 )
+from mlbits.agents.sb3.densities import action_log_prob
 from mlbits.agents.sb3.saved_models import read_data, read_policy
 from mlbits.envs.core.trust import NeedsTrust, check_trust, trusted
 
@@ -146,6 +147,16 @@ class SB3Agent:
         policy.set_training_mode(False)
         masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
         return policy.get_distribution(self._seen(obs), **masks).distribution.probs.double()
+
+    @torch.no_grad()
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """Log probabilities (densities) of actions as played, [N]; masks are not used.
+
+        Raises:
+            AgentError: for a deterministic policy.
+        """
+        self.policy.set_training_mode(False)
+        return action_log_prob(self.policy, self._seen(obs), action)
 
     def _seen(self, obs: Any) -> Any:
         """Observations in the form that the policy takes: standardised, images with their channels first."""

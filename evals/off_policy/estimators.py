@@ -269,9 +269,11 @@ def interval(value: float, replicates: Array) -> tuple[float, float]:
     if len(known) < 2:
         return float("nan"), float("nan")
     if len(known) >= _FEWEST_PERCENTILES:
-        low, high = np.quantile(known, [0.025, 0.975])
+        with np.errstate(invalid="ignore"):  # weights beyond float64 make some infinite
+            low, high = np.quantile(known, [0.025, 0.975])
         return float(low), float(high)
-    half = student(len(known) - 1, 0.95) * float(known.std(ddof=1))
+    with np.errstate(invalid="ignore"):
+        half = student(len(known) - 1, 0.95) * float(known.std(ddof=1))
     return value - half, value + half
 
 

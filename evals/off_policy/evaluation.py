@@ -210,6 +210,10 @@ def _model_verdict(
     estimate: Estimate, reward: Array, data: Dataset, basis: Features, discount: float, horizon: int | None
 ) -> str:
     """What is to be said against the model's value."""
+    untried = _untried(data, basis)
+    if untried > _UNTRIED:
+        word = "worth nothing" if untried > 0.5 else "a guess"
+        return f"{word}: {untried:.0%} of the policy's actions were never tried where it takes them"
     steps = horizon if discount == 1 else (1 - discount ** (horizon or math.inf)) / (1 - discount)
     assert steps is not None
     low, high = float(reward.min()) * steps, float(reward.max()) * steps
@@ -218,9 +222,6 @@ def _model_verdict(
     slack = 1e-6 + 0.01 * (high - low)
     if not low - slack <= estimate.value <= high + slack:
         return f"worth nothing: diverged; rewards in the data allow {low:.4g} to {high:.4g}"
-    untried = _untried(data, basis)
-    if untried > _UNTRIED:
-        return f"a guess: {untried:.0%} of the policy's actions were never tried where it takes them"
     return ""
 
 

@@ -1,9 +1,11 @@
 """Features of observations and actions for fitted Q evaluation: one-hot pairs of a table, or random Fourier features.
 
 Random Fourier features (Rahimi and Recht 2007) approximate a Gaussian kernel: phi_j(x) = cos(w_j . x + b_j), with w_j
-from N(0, 1 / l^2) and b_j from U[0, 2 pi), and a constant. x is the observation, standardised over the data, and the
-action (bounds scaled to -1 and 1; choices as one-hot vectors). The length l is half the square root of x's effective
-number of dimensions. They suit observations of up to some tens of numbers; nothing here suits images.
+from N(0, 1 / l_j^2) and b_j from U[0, 2 pi), and a constant. x is the observation, standardised over the data, and the
+action (bounds scaled to -1 and 1; choices as one-hot vectors). The lengths l_j are
+drawn between a quarter and all of the root of x's number of dimensions, evenly in their logarithms: one length for all
+would be too short for smooth values, or too long for sharp ones. They suit observations of up to some tens of numbers;
+nothing here suits images.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from mlbits.evals.off_policy.policies import TargetPolicy
 
 WIDEST = 1000  # numbers of an observation as a vector
 _MOST_CELLS = 1_000_000  # pairs of observation and action in a table
+_LENGTHS = (0.25, 1.0)  # of the kernels, in units of the root of the number of dimensions
 _SMALL = 64  # pairs up to which arrays are faster than sparse matrices
 _CHUNK = 1 << 15
 
@@ -140,7 +143,8 @@ class _Fourier:
     """
 
     def __init__(self, width: int, size: int, generator: torch.Generator) -> None:
-        length = 0.5 * math.sqrt(width)
+        low, high = (math.log(bound * math.sqrt(width)) for bound in _LENGTHS)
+        length = torch.exp(low + (high - low) * torch.rand(size - 1, generator=generator))
         self.weight = torch.randn(width, size - 1, generator=generator) / length
         self.shift = torch.rand(size - 1, generator=generator) * (2 * math.pi)
         self.scale = math.sqrt(2 / (size - 1))

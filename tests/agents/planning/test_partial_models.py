@@ -81,6 +81,14 @@ def test_three_steps_against_an_enumeration():
     )
 
 
+def test_plans_count_how_often_episodes_go_on():
+    """Action 1 goes on in one of two episodes, to a reward of 1; action 0 pays 0.6 at once."""
+    action, reward = np.array([[1, 0], [1, -1], [0, -1]]), np.array([[0.0, 1.0], [0.0, 0.0], [0.6, 0.0]])
+    plan = PartialModel.fit(Walks(action, reward), corrected=False).expectimax(discount=0.8)
+    assert plan.values == pytest.approx({0: 0.6, 1: 0.5 * 0.8})
+    assert (plan.action, plan.value) == (0, pytest.approx(0.6))
+
+
 def test_what_was_never_logged_has_no_estimate():
     sure = PartialModel.fit(log([(3, 1, 1, 1.0), (3, 0, 0, 0.0)]))
     assert math.isnan(sure.do([FOREST, 1]))  # no hug where none was intended
