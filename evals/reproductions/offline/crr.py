@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlbits.agents.agent import Agent
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.registry import agent_entry
 from mlbits.evals.optimal_return import reference_returns
@@ -112,7 +113,11 @@ def pendulum_data() -> tuple[Dataset, float]:
 def gridworld_data() -> Dataset:
     """A gridworld: a fifth of the episodes walk to the goal, the others turn away or wander."""
     good = way_to_the_goal(GRID)
-    parts = [(Rule(good, 4, 0.3), 40), (Rule(away(good, 4), 4, 0.3), 120), (random_player(GRID), 40)]
+    parts: list[tuple[Agent, int]] = [
+        (Rule(good, 4, 0.3), 40),
+        (Rule(away(good, 4), 4, 0.3), 120),
+        (random_player(GRID), 40),
+    ]
     return recorded(GRID, parts, seed=13)
 
 
