@@ -21,6 +21,7 @@ arrays kept in other files and virtual arrays are refused.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from mlbits.agents.memory.dataset_spaces import DatasetError
+from mlbits.envs.engine.memory import memory_bytes
 
 Path_ = tuple[str, ...]
 _FLAGS = ("terminations", "truncations")
 _MOST_CACHED = 4096
 _COMPACT_BYTES = 8192
+_SMALL_BYTES, _MOST_RATIO = 1 << 20, 1100  # gzip packs at most 1032 bytes into one
 _CHUNK_BYTES = 1 << 18
 _IMAGE_BYTES = 1024  # arrays of bytes with rows of at least this size are compressed
 
@@ -220,12 +223,13 @@ def read_hdf5_episodes(
     h5py = h5py_module()
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+        held = len(file)
+    except (OSError, RuntimeError) as error:
         raise DatasetError(f"{name}: {path.name}: damaged or half written ({error})") from None
     with file:
-        if len(file) != count:
+        if held != count:
             raise DatasetError(
-                f"{name}: {path.name}: holds {len(file)} groups; wanted the {count} episodes of its metadata's "
+                f"{name}: {path.name}: holds {held} groups; wanted the {count} episodes of its metadata's "
                 "total_episodes (half written?)"
             )
         reader = _Reader(h5py, observation_space, action_space, own_infos)
@@ -244,6 +248,7 @@ class _Reader:
 
     def __init__(self, h5py: Any, seen: gym.Space[Any], played: gym.Space[Any], own_infos: bool) -> None:
         self._h5, self._seen, self._played, self._own = h5py, seen, played, own_infos
+        self._bytes, self._memory = 0, memory_bytes()
         self._kinds: list[tuple[Any, np.dtype[Any]]] = []  # types of arrays met so far, in HDF5's form and NumPy's
 
     def episode(self, file: Any, number: int, where: str) -> dict[str, Any]:
@@ -322,9 +327,23 @@ class _Reader:
             return np.asarray(self._h5.Dataset(found)[()])
         if kind.kind not in "biuf":
             raise DatasetError(f"{where}: got {kind}; wanted numbers")
+        self._check_size(found, kind, where)
         array = np.empty(found.shape, kind)
         found.read(self._h5.h5s.ALL, self._h5.h5s.ALL, array)
         return array
+
+    def _check_size(self, found: Any, kind: np.dtype[Any], where: str) -> None:
+        """Refuse an array that says to be far larger than what is stored, or more of them than memory holds."""
+        size = math.prod(found.shape) * kind.itemsize
+        self._bytes += size
+        if size > _SMALL_BYTES and size > _MOST_RATIO * found.get_storage_size():
+            got = f"{size:,} bytes of which {found.get_storage_size():,} are stored"
+            raise DatasetError(f"{where}: got {got}; wanted an array that is whole")
+        if self._bytes > self._memory:
+            raise DatasetError(
+                f"{where}: got {self._bytes:,} bytes so far; wanted a dataset that fits into memory "
+                f"({self._memory:,.0f} bytes)"
+            )
 
     def _integer(self, group: Any, name: bytes, where: str) -> int | None:
         """An integer attribute, or None."""

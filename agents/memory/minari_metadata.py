@@ -18,6 +18,7 @@ from mlbits.envs.doors.atari import is_atari
 from mlbits.envs.registry import registered
 
 _MOST_BYTES = 1 << 26  # of metadata; the spaces of an environment take a few kilobytes
+_ENV = re.compile(r"[\w:./ -]{1,200}")
 _NAME = re.compile(r"[\w-]+-v\d+")
 
 
@@ -47,9 +48,9 @@ def environment_of(metadata: Mapping[str, Any], name: str) -> tuple[str | None, 
         DatasetError: if the entry that holds them is damaged.
     """
     own = metadata.get("mlbits")
-    if isinstance(own, dict) and isinstance(own.get("env"), str):
+    if isinstance(own, dict) and own.get("env") is not None:
         settings = own.get("settings")
-        return own["env"], dict(settings) if isinstance(settings, dict) else {}
+        return _checked_id(own["env"], "mlbits", name), dict(settings) if isinstance(settings, dict) else {}
     text = metadata.get("env_spec")
     if text is None:
         return None, {}
@@ -58,8 +59,9 @@ def environment_of(metadata: Mapping[str, Any], name: str) -> tuple[str | None, 
         env, settings = spec["id"], spec.get("kwargs") or {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{name}: metadata: env_spec: damaged ({error!r})") from None
-    if not isinstance(env, str) or not isinstance(settings, dict):
-        raise DatasetError(f"{name}: metadata: env_spec: got id {env!r}; wanted the id of an environment")
+    if not isinstance(settings, dict):
+        raise DatasetError(f"{name}: metadata: env_spec: got kwargs {settings!r}; wanted settings by name")
+    env = _checked_id(env, "env_spec", name)
     env, steps = env.rpartition(":")[2], spec.get("max_episode_steps")
     settings = {key: value for key, value in settings.items() if key not in ("render_mode", "game_id")}
     known = gym.registry.get(env)
@@ -68,6 +70,12 @@ def environment_of(metadata: Mapping[str, Any], name: str) -> tuple[str | None, 
         if isinstance(steps, int) and steps != known.max_episode_steps:
             settings["max_episode_steps"] = steps
     return env, settings
+
+
+def _checked_id(env: Any, key: str, name: str) -> str:
+    if not isinstance(env, str) or _ENV.fullmatch(env) is None:
+        raise DatasetError(f"{name}: metadata: {key}: got {env!r}; wanted the id of an environment")
+    return env
 
 
 def spaces_of(

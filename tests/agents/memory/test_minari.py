@@ -248,6 +248,7 @@ FAULTS = {
     "soft link": (lambda f: relink(f, h5py.SoftLink("/episode_1/rewards")), "episode 0: reward: is a link"),
     "other file": (lambda f: relink(f, h5py.ExternalLink("/etc/x.h5", "/a")), "episode 0: reward: is a link"),
     "external": (lambda f: elsewhere(f), "episode 0: reward: its numbers are in another file"),
+    "sparse": (lambda f: sparse(f), "episode 0: reward: got 4,000,000,000,000 bytes of which 0 are stored"),
     "virtual": (lambda f: virtual(f), "episode 0: reward: its numbers are in another file"),
 }  # fmt: skip
 
@@ -255,6 +256,11 @@ FAULTS = {
 def regroup(file):
     del file["episode_0/rewards"]
     file.create_group("episode_0/rewards")
+
+
+def sparse(file):
+    del file["episode_0/rewards"]
+    file.create_dataset("episode_0/rewards", (10**12,), "f4", chunks=(1000,))
 
 
 def relink(file, link):
@@ -296,6 +302,7 @@ METADATA = {
     "format": (lambda m: m.update(data_format="pickle"), "data_format: got 'pickle'; wanted hdf5, arrow or parquet"),
     "space": (lambda m: m.update(observation_space='{"type": "Box"}'), "observation_space: damaged"),
     "kind": (lambda m: m.update(action_space='{"type": "Sequence"}'), "action_space: damaged.*'Sequence'"),
+    "env": (lambda m: m["mlbits"].update(env="Cart\x1b[31m"), r"mlbits: got 'Cart\\x1b\[31m'; wanted the id"),
     "deep": (lambda m: m.update(action_space='{"type":"Tuple","subspaces":[' * 5000), "action_space: damaged"),
     "other space": (lambda m: m.update(action_space='{"type": "Discrete", "n": 2}'), "episode 0: mask: got shape"),
 }
@@ -437,3 +444,16 @@ def test_the_spaces_are_written_as_minari_writes_them():
         theirs = minari.serialization.serialize_space(space)
         assert ours.space_to_json(space) == theirs
     assert MinariStorage  # the class that reads them
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_arrow_and_parquet_are_read_if_pyarrow_is_installed(kind):
+    pytest.importorskip("pyarrow")
+    buffers = collected(gym.make("CartPole-v1"), 12, "theirs/hdf5-v0")
+    minari.create_dataset_from_buffers("theirs/other-v0", buffers, env=gym.make("CartPole-v1"), data_format=kind)
+    one, other = read_dataset("theirs/hdf5-v0"), read_dataset("theirs/other-v0")
+    for part in ("obs", "action", "reward", "terminated", "truncated", "starts", "seeds"):
+        assert torch.equal(getattr(one, part), getattr(other, part)), part
+    shutil.rmtree(ours.dataset_folder("theirs/other-v0") / "data" / "3")
+    with pytest.raises(DatasetError, match="theirs/other-v0: episode 3: missing"):
+        read_dataset("theirs/other-v0")
