@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlbits.agents.networks import precision as networks_precision
 from mlbits.agents.ddpg import DDPG, DDPGConfig
+from mlbits.agents.networks import precision as networks_precision
 from mlbits.envs.engine import processor
 from mlbits.envs.pendulum import pendulum
 from mlbits.selfplay.runs.config import presets, resolve
