@@ -203,7 +203,7 @@ def discrete(title: str, env: str, data: Dataset, seeds: int, names: Sequence[st
 
 def filters(seeds: int) -> dict[str, Any]:
     """The filter binary against exp; always met, as it is a question."""
-    small = recorded(CARTPOLE, [(Rule(balances, 2, 0.3), 5)], seed=15)
+    small = recorded(CARTPOLE, [(Rule(balances, 2, 0.3), 40)], seed=15)
     stages = pendulum_policies([-1000.0, -750.0, -400.0])
     parts = [(stage, 75) for stage in stages] + [(random_player(PENDULUM), 75)]
     large = recorded(PENDULUM, parts, seed=16)
