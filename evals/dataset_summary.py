@@ -84,7 +84,8 @@ def _coverage(data: Dataset) -> dict[str, Any]:
     distinct = len(np.unique(held))
     grid, explained = _grid(rows)
     return {
-        "distinct": distinct, "of": len(rows), "occupied": float((grid > 0).mean()), "explained": explained,
+        "distinct": distinct, "of": len(rows), "sampled": len(rows) < data.num_steps + data.num_episodes,
+        "occupied": float((grid > 0).mean()), "explained": explained,
         "low": rows.min(0)[:_SHOWN].tolist(), "high": rows.max(0)[:_SHOWN].tolist(),
     }  # fmt: skip
 
@@ -175,8 +176,9 @@ def _action_lines(actions: Mapping[str, Any]) -> list[str]:
 def _coverage_line(coverage: Mapping[str, Any]) -> str:
     if "explained" not in coverage:
         return f"coverage: {coverage['distinct']:,} of {coverage['of']:,} observations ({coverage['occupied']:.1%})"
+    what = "sampled observations" if coverage["sampled"] else "observations"
     return (
-        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} observations; {coverage['occupied']:.1%} "
+        f"coverage: {coverage['distinct']:,} distinct of {coverage['of']:,} {what}; {coverage['occupied']:.1%} "
         f"of the cells of their first two principal components ({coverage['explained']:.0%} of the variance)"
     )
 
@@ -195,6 +197,7 @@ def draw(data: Dataset, path: Path) -> None:
     _histogram(lengths, data.lengths.numpy(), "length of an episode (steps)", "episodes")
     _histogram(rewards, data.reward.double().numpy(), "reward of a step", "steps")
     rewards.set_yscale("log")
+    rewards.set_ylim(bottom=0.5)
     _draw_actions(actions, data)
     _draw_coverage(canvas, coverage, data)
     order.plot(data.returns.numpy(), ".", markersize=3, color="tab:blue", alpha=0.6)
@@ -230,6 +233,7 @@ def _draw_actions(panel: Any, data: Dataset) -> None:
     else:
         counts = np.bincount(action, minlength=int(getattr(space, "n", 1))) / len(action)
         panel.bar(np.arange(len(counts)), counts, color="tab:blue")
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set(xlabel="action", ylabel="fraction of steps")
 
 

@@ -249,7 +249,8 @@ class _Reader:
     def __init__(self, h5py: Any, seen: gym.Space[Any], played: gym.Space[Any], own_infos: bool) -> None:
         self._h5, self._seen, self._played, self._own = h5py, seen, played, own_infos
         self._bytes, self._memory = 0, memory_bytes()
-        self._kinds: list[tuple[Any, np.dtype[Any]]] = []  # types of arrays met so far, in HDF5's form and NumPy's
+        # Types of arrays met so far: in the file, in memory, and NumPy's.
+        self._kinds: list[tuple[Any, Any, np.dtype[Any]]] = []
 
     def episode(self, file: Any, number: int, where: str) -> dict[str, Any]:
         """The fields of an episode."""
@@ -318,23 +319,25 @@ class _Reader:
             layout = plan.get_layout()
             if layout == self._h5.h5d.VIRTUAL or (layout == self._h5.h5d.CONTIGUOUS and plan.get_external_count()):
                 raise DatasetError(f"{where}: its numbers are in another file; wanted an array of this file")
-        kept = found.get_type()
-        kind = next((kind for known, kind in self._kinds if known == kept), None)
+        stored = found.get_type()
+        mtype, kind = next((kinds for known, *kinds in self._kinds if known == stored), (None, None))
         if kind is None:
             kind = found.dtype
-            self._kinds.append((kept, kind))
+            mtype = self._h5.h5t.py_create(kind) if kind.kind in "biuf" else None
+            self._kinds.append((stored, mtype, kind))
         if kind.kind == "O" and self._h5.check_vlen_dtype(kind) == np.uint8:
             return np.asarray(self._h5.Dataset(found)[()])
         if kind.kind not in "biuf":
             raise DatasetError(f"{where}: got {kind}; wanted numbers")
-        self._check_size(found, kind, where)
-        array = np.empty(found.shape, kind)
-        found.read(self._h5.h5s.ALL, self._h5.h5s.ALL, array)
+        shape = found.shape
+        self._check_size(found, shape, kind, where)
+        array = np.empty(shape, kind)
+        found.read(self._h5.h5s.ALL, self._h5.h5s.ALL, array, mtype)
         return array
 
-    def _check_size(self, found: Any, kind: np.dtype[Any], where: str) -> None:
+    def _check_size(self, found: Any, shape: tuple[int, ...], kind: np.dtype[Any], where: str) -> None:
         """Refuse an array that says to be far larger than what is stored, or more of them than memory holds."""
-        size = math.prod(found.shape) * kind.itemsize
+        size = math.prod(shape) * kind.itemsize
         self._bytes += size
         if size > _SMALL_BYTES and size > _MOST_RATIO * found.get_storage_size():
             got = f"{size:,} bytes of which {found.get_storage_size():,} are stored"
