@@ -273,7 +273,7 @@ def _rows_at_once(data: Dataset) -> int:
 
 def _rows_of(drawn: Transitions, part: slice) -> Transitions:
     """Some rows of transitions, without copying."""
-    return Transitions(*(None if value is None else pick(value, part) for value in drawn))
+    return Transitions._make(None if value is None else pick(value, part) for value in drawn)
 
 
 def policy_head(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlbits.agents import ddpg
 from mlbits.agents.ddpg import DDPG, DDPGConfig
+from mlbits.agents.networks import precision as networks_precision
 from mlbits.envs.engine import processor
 from mlbits.envs.pendulum import pendulum
 from mlbits.selfplay.runs.config import presets, resolve
@@ -27,7 +27,7 @@ def fast(monkeypatch):
     """A function that sets whether the processor counts as fast at bfloat16."""
 
     def set_fast(value):
-        monkeypatch.setattr(ddpg, "has_fast_bfloat16", lambda: value)
+        monkeypatch.setattr(networks_precision, "has_fast_bfloat16", lambda: value)
 
     return set_fast
 

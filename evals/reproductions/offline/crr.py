@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlbits.agents.agent import Agent
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.registry import agent_entry
 from mlbits.evals.optimal_return import reference_returns
@@ -112,7 +113,11 @@ def pendulum_data() -> tuple[Dataset, float]:
 def gridworld_data() -> Dataset:
     """A gridworld: a fifth of the episodes walk to the goal, the others turn away or wander."""
     good = way_to_the_goal(GRID)
-    parts = [(Rule(good, 4, 0.3), 40), (Rule(away(good, 4), 4, 0.3), 120), (random_player(GRID), 40)]
+    parts: list[tuple[Agent, int]] = [
+        (Rule(good, 4, 0.3), 40),
+        (Rule(away(good, 4), 4, 0.3), 120),
+        (random_player(GRID), 40),
+    ]
     return recorded(GRID, parts, seed=13)
 
 
@@ -198,7 +203,7 @@ def discrete(title: str, env: str, data: Dataset, seeds: int, names: Sequence[st
 
 def filters(seeds: int) -> dict[str, Any]:
     """The filter binary against exp; always met, as it is a question."""
-    small = recorded(CARTPOLE, [(Rule(balances, 2, 0.3), 5)], seed=15)
+    small = recorded(CARTPOLE, [(Rule(balances, 2, 0.3), 40)], seed=15)
     stages = pendulum_policies([-1000.0, -750.0, -400.0])
     parts = [(stage, 75) for stage in stages] + [(random_player(PENDULUM), 75)]
     large = recorded(PENDULUM, parts, seed=16)

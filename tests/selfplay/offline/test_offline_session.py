@@ -16,6 +16,7 @@ from mlbits.evals.evaluate import evaluate_run, load_agent
 from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.offline.data import data_hash
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.folder import read_settings
 from tests.agents.offline.data import draw
 
 PENDULUM = "mlbits/Pendulum-v0"
@@ -79,6 +80,7 @@ def test_another_dataset_is_refused_and_a_moved_one_taken(data, tmp_path):
     other = str(write_dataset(episodes(seed=1), tmp_path / "data" / "other-v0"))
     with pytest.raises(ConfigError, match=r"data: the content of .*other-v0 has the hash .*\.\.\.; wanted "):
         mlbits.resume(folder, total_steps=40, data=other, console=False)
+    assert read_settings(folder).run.total_steps == 20  # what was refused has changed nothing
     moved = tmp_path / "elsewhere" / "noise-v1"
     moved.parent.mkdir()
     shutil.move(data, moved)
@@ -86,6 +88,7 @@ def test_another_dataset_is_refused_and_a_moved_one_taken(data, tmp_path):
     with pytest.raises(ConfigError, match=r"data: the content of .*noise-v0 has the hash"):
         mlbits.resume(folder, total_steps=40, console=False)
     assert mlbits.resume(folder, total_steps=40, data=str(moved), console=False)[1]["gradient_steps"] == 40
+    assert (read_settings(folder).run.data, read_settings(folder).run.total_steps) == (str(moved), 40)
     played, _ = mlbits.train("ppo", "mlbits/GridWorld-v0", out=tmp_path / "ppo", total_steps=64, num_envs=2,
                              device="cpu", console=False, measure=None)  # fmt: skip
     with pytest.raises(ConfigError, match="learns by playing, from no dataset"):
