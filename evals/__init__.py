@@ -65,3 +65,7 @@ EVALS["diplomacy-search"] = EvalEntry(
     "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )
+EVALS["soak"] = EvalEntry(
+    "mlbits.evals.reproductions.soak:reproduce",
+    "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
+)

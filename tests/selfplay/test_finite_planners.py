@@ -1,4 +1,4 @@
-"""Agents that plan stop at numbers that are not finite, too: each keeps its last good checkpoint, which can be played."""
+"""Agents that plan stop at numbers that are not finite, too, and keep their last good checkpoint."""
 
 import pytest
 from safetensors.torch import load_file

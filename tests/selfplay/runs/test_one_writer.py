@@ -121,9 +121,8 @@ def test_a_second_writer_that_waited_for_the_deletion_of_the_file_takes_a_new_on
 def test_a_run_under_way_is_not_resumed_by_another_and_not_trained_over(tmp_path):
     folder, _ = train(settings(), tmp_path / "run", console=False)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with one_writer(folder):
-        with pytest.raises(InUseError, match="is writing it"):
-            resume(folder, total_steps=512, console=False)
+    with one_writer(folder), pytest.raises(InUseError, match="is writing it"):
+        resume(folder, total_steps=512, console=False)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     (tmp_path / "new").mkdir()
     with one_writer(tmp_path / "new"), pytest.raises(InUseError):
