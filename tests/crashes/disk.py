@@ -111,6 +111,9 @@ class Moment:
             state.contents[number] = parts[kind]
         for number, data in self.durable.contents.items():  # deleted meanwhile, but perhaps not durably
             state.contents.setdefault(number, data)
+        folders = {*self.now.entries, *self.durable.entries}
+        for number in {n for names in state.entries.values() for n in names.values()} - folders:
+            state.contents.setdefault(number, b"")  # made and deleted since the last sync, and its deletion was lost
         return state
 
 
