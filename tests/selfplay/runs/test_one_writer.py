@@ -64,20 +64,21 @@ def test_a_lock_of_a_killed_process_holds_nothing(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path):
-    holder = one_writer(tmp_path)
-    holder.__enter__()
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-        os._exit(0)
+def test_a_forked_child_does_not_keep_a_killed_parents_lock(tmp_path):
+    fork = HOLD.replace("print(", "child = os.fork(); child and print(child, ").replace("import sys", "import os, sys")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", fork, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    child = int(holder.stdout.readline().split()[0])
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
     try:
-        holder.__exit__(None, None, None)
         with one_writer(tmp_path):
-            pass
+            os.kill(child, 0)  # it is still there
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 def test_without_locks_of_the_file_system_the_named_process_counts(tmp_path, monkeypatch):
