@@ -83,7 +83,7 @@ def test_contributing_knows_the_folders_and_the_words():
 
 
 def test_security_promises_what_readers_do():
-    """No address is given that may not exist; only SB3's models and the user's own cache of machine code are unpickled."""
+    """No address is given that may not exist; only SB3's models and the user's own machine code are unpickled."""
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     assert "private security advisory" in text
     assert "@" not in text

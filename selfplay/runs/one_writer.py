@@ -123,7 +123,7 @@ def _runs(holder: dict[str, Any]) -> bool:
     """Whether a named holder may still be running; of another machine's nothing is known."""
     if not holder:
         return False
-    if holder.get("host") != socket.gethostname():
+    if holder.get("host") != socket.gethostname() or sys.platform == "win32":  # where os.kill ends processes
         return True
     try:
         os.kill(int(holder["pid"]), 0)
