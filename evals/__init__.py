@@ -81,3 +81,7 @@ EVALS["off-policy-ranking"] = EvalEntry(
     "mlbits.evals.reproductions.off_policy_ranking:reproduce",
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
+EVALS["soak"] = EvalEntry(
+    "mlbits.evals.reproductions.soak:reproduce",
+    "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
+)

@@ -88,7 +88,9 @@ def check_tournament(folder: Path) -> Report:
             facts = {}
             raise ValueError("no entries")
     except (OSError, ValueError, RecursionError) as error:
-        report.damages.append(f"{folder / FACTS}: damaged ({error!r:.80}); the match table can still be rated (--table)")
+        report.damages.append(
+            f"{folder / FACTS}: damaged ({error!r:.80}); the match table can still be rated (--table)"
+        )
     if not (folder / MATCHES).exists():
         report.notes.append("no match table yet")
         return report

@@ -84,10 +84,11 @@ def check_rollout(rollout: Rollout, ended: bool, env: str, env_steps: int) -> No
         NotFiniteError: naming the earliest such number.
     """
     obs = rollout.obs
-    if type(obs) is Tensor and obs.dtype is _FLOAT and obs.is_cpu and rollout.sample.dtype is _INT and not ended:
+    if type(obs) is Tensor and obs.dtype is _FLOAT and obs.is_cpu and rollout.sample.dtype is _INT:
         # A faster path for the usual kind of rollout: a learner with a replay buffer calls this every few steps.
         reward, seen, last = rollout.reward.numpy(), obs.numpy(), rollout.last_obs.numpy()
-        if _vdot(reward, reward) <= _MOST and _vdot(seen, seen) <= _MOST and _vdot(last, last) <= _MOST:
+        blocks = (reward, seen, last, rollout.final_obs.numpy()) if ended else (reward, seen, last)
+        if all(map(_within, blocks)):
             return
     if _all_within_limit([block for _, _, block in _floats(rollout, ended)]):
         return
@@ -127,6 +128,10 @@ def _all_within_limit(blocks: list[Tensor]) -> bool:
         return all(_square(block) <= _MOST for block in blocks)  # False for NaN
     squares = [block.flatten().float() @ block.flatten().float() for block in blocks]
     return bool((torch.stack(squares) <= _MOST).all())
+
+
+def _within(array: np.ndarray) -> bool:
+    return _vdot(array, array) <= _MOST  # False for NaN
 
 
 def _square(block: Tensor) -> float:

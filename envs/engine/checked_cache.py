@@ -1,9 +1,9 @@
 """Numba's disk cache with digests: what is damaged is compiled anew.
 
-Numba unpickles its index and machine code as they are, so that an empty or cut file is a traceback and a flipped bit may
-be a crash, or a wrong number. Here the index begins with a mark and the SHA-256 digest of its content, and holds the
-digest of each file of machine code beside its name. What does not match counts as absent, and is written again. A cache
-that cannot be written is done without.
+Numba unpickles its index and machine code as they are, so that an empty or cut file is a traceback and a flipped bit
+may be a crash, or a wrong number. Here the index begins with a mark and the SHA-256 digest of its content, and has
+the digest of each file of machine code beside its name. What does not match counts as absent, and is written again. A
+cache that cannot be written is done without.
 
 A digest finds damage, not malice: whoever may write the files may write digests.
 """

@@ -50,6 +50,9 @@ class Checkpoint:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file so that it is whole or absent: to a temporary name, synced, renamed, the folder synced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for stale in path.parent.iterdir():  # of a process killed while writing it
+        if stale.name.startswith(f".{path.name}.") and stale.suffix == ".tmp":
+            stale.unlink(missing_ok=True)
     try:
         with temporary.open("wb") as file:
             file.write(data)

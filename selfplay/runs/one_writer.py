@@ -2,8 +2,8 @@
 
 The lock is flock's (on Windows, msvcrt's) on the file ``.lock`` in the folder, which says who holds it and is deleted
 with the lock. A file that a killed process left behind locks nothing. Where a file system has no locks (some network
-file systems), the process named in the file counts: it holds the lock while it runs on this machine; if it is on another
-one, the file has to be deleted by hand after a crash.
+file systems), the process named in the file counts: it holds the lock while it runs on this machine; if it is on
+another one, the file has to be deleted by hand after a crash.
 
 Example:
     >>> with one_writer(Path()):
@@ -123,7 +123,7 @@ def _runs(holder: dict[str, Any]) -> bool:
     """Whether a named holder may still be running; of another machine's nothing is known."""
     if not holder:
         return False
-    if holder.get("host") != socket.gethostname():
+    if holder.get("host") != socket.gethostname() or sys.platform == "win32":  # where os.kill ends processes
         return True
     try:
         os.kill(int(holder["pid"]), 0)

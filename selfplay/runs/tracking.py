@@ -237,7 +237,8 @@ class _Direct:
 
 def _write_here(writer: SummaryWriter) -> Path:
     """Let a writer of TensorBoard write in this thread; its file."""
-    events: Any = writer.file_writer.event_writer  # type: ignore[union-attr]
+    file_writer: Any = writer.file_writer
+    events = file_writer.event_writer
     events._async_writer.close()
     events._async_writer = _Direct(Path(events._file_name))
     return Path(events._file_name)

@@ -1,12 +1,12 @@
-"""A folder whose every I/O call is watched: what is on the disk after a kill, a power loss, or when the disk is full.
+"""A folder whose every I/O call is watched: what is on the disk after a kill or a power loss, or when it is full.
 
-``Disk.watched`` records a moment before and after each call that makes, renames, deletes, cuts or syncs a file or folder:
-what the folder holds then, and what of it is durable. From a moment follow the states that a crash can leave:
+``Disk.watched`` records a moment before and after each call that makes, renames, deletes, cuts or syncs a file or
+folder: what the folder holds then, and what of it is durable. From a moment follow the states that a crash can leave:
 
 * a kill leaves what the folder holds, and of what was being written perhaps half;
-* a power loss leaves what was synced; of the rest any part: each entry of a folder that was made, renamed or deleted since
-  that folder's last sync may be kept or not, in any combination (as POSIX allows; real file systems do less), and each
-  file that was written since its last sync may have its old content, its new one, half of it, or zeros in its place.
+* a power loss leaves what was synced; of the rest any part: each entry of a folder that was made, renamed or deleted
+  since that folder's last sync may be kept or not, in any combination (as POSIX allows; real file systems do less), and
+  each file that was written since its last sync may have its old content, its new one, half of it, or zeros there.
 
 ``full_disk`` makes one of those calls, or of the writes between them, fail for want of space, and all after it or none.
 """
@@ -82,7 +82,12 @@ class Moment:
         """States that a power loss here may leave: the extremes, each change alone, all but each, and random ones."""
         count = len(self.pending)
         unsynced = [number for number, data in self.now.contents.items() if data != self.durable.contents.get(number)]
-        chosen = [set(), set(range(count)), *({k} for k in range(count)), *(set(range(count)) - {k} for k in range(count))]
+        chosen = [
+            set(),
+            set(range(count)),
+            *({k} for k in range(count)),
+            *(set(range(count)) - {k} for k in range(count)),
+        ]
         chosen += [{k for k in range(count) if generator.random() < 0.5} for _ in range(extra)]
         for k, kept in enumerate(chosen):
             kinds = range(4) if k < 2 else [generator.randrange(4)]
@@ -101,11 +106,14 @@ class Moment:
                         entries[name] = number
         for number, kind in kinds.items():
             old, new = self.durable.contents.get(number, b""), self.now.contents[number]
-            same = len(os.path.commonprefix([old, new]))
+            same = len(old) if new.startswith(old) else 0
             parts = (old, new, new[: same + (len(new) - same) // 2], new[:same] + bytes(len(new) - same))
             state.contents[number] = parts[kind]
         for number, data in self.durable.contents.items():  # deleted meanwhile, but perhaps not durably
             state.contents.setdefault(number, data)
+        folders = {*self.now.entries, *self.durable.entries}
+        for number in {n for names in state.entries.values() for n in names.values()} - folders:
+            state.contents.setdefault(number, b"")  # made and deleted since the last sync, and its deletion was lost
         return state
 
 
@@ -149,7 +157,9 @@ class Disk:
             changes = {n: new.get(n) for n in sorted({*old, *new}) if old.get(n) != new.get(n)}
             if folder not in self.now.entries:
                 continue  # a folder that is gone: its own entry's deletion says so
-            self.pending += [(folder, changes)] if atomic and changes else [(folder, {n: v}) for n, v in changes.items()]
+            self.pending += (
+                [(folder, changes)] if atomic and changes else [(folder, {n: v}) for n, v in changes.items()]
+            )
         changed = {
             number: before.contents.get(number, b"") for number, data in self.now.contents.items()
             if before.contents.get(number, b"") != data
@@ -160,7 +170,7 @@ class Disk:
 
     def _synced(self, descriptor):
         inode = os.fstat(descriptor).st_ino
-        number = 0 if inode == os.stat(self.folder).st_ino else self._numbers.get(inode)
+        number = 0 if inode == self.folder.stat().st_ino else self._numbers.get(inode)
         if number is None:
             return
         if number in self.now.contents:

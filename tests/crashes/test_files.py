@@ -1,6 +1,6 @@
 """Kills, power losses and full disks at every I/O call of checkpoints, frozen copies, match tables, configs and curves.
 
-Whatever the moment: what was there before or what was being saved is there whole, and what was said to be saved is there.
+Whatever the moment: what was there before or what was being saved is there whole, and so is what was said to be saved.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import json
 import pytest
 import torch
 
-import mlbits
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.evals.tournament.match_table import MatchTableError, open_matches, read_matches
 from mlbits.selfplay.league.opponents import POOL
@@ -62,7 +61,9 @@ def test_a_checkpoint(keep, before, step, every, tmp_path):
             load(path, OWNER)
         save(folder / "checkpoints", 30, checkpoint(30), OWNER, keep)  # and the run goes on, with nothing left behind
         names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-        assert len(names) <= keep and all(name.startswith("step-") and name[-1].isdigit() for name in names), moment.name
+        assert len(names) <= keep and all(name.startswith("step-") and name[-1].isdigit() for name in names), (
+            moment.name
+        )
         tried += 1
     assert tried > 20
 
@@ -85,7 +86,11 @@ def test_a_checkpoint_on_a_full_disk(keep, before, step, forever, tmp_path):
         assert (found and found.state["env_steps"]) in ([*before[-1:], 99] if before else [None, 99]), at
         save(folder, 30, checkpoint(30), OWNER, keep)  # once there is space again
         assert load_latest(folder, OWNER)[0].state["env_steps"] == 30
-        assert len(list(folder.iterdir())) == min(keep, len({*before, step, 30})) or found is None or 99 not in found.state.values()
+        assert (
+            len(list(folder.iterdir())) == min(keep, len({*before, step, 30}))
+            or found is None
+            or 99 not in found.state.values()
+        )
     assert at > 10
 
 
@@ -259,7 +264,7 @@ def test_the_shim_finds_what_is_not_synced(tmp_path):
         (tmp_path / "run" / "new").write_bytes(b"content")
         (tmp_path / "run" / "new").replace(tmp_path / "run" / "a")
         disk.says("a")
-    left = {(folder / "a").read_bytes() for moment, folder in each_built(disk, tmp_path / "states", kills=False, losses=True)
+    built = each_built(disk, tmp_path / "states", kills=False, losses=True)
+    left = {(folder / "a").read_bytes() for moment, folder in built
             if moment.said and (folder / "a").exists()}  # fmt: skip
     assert left == {b"old", b"content", b"con", b"", bytes(7)}
-    assert mlbits is not None

@@ -15,7 +15,14 @@ from tests.crashes.disk import Disk, each_built, full_disk
 from tests.selfplay.test_resume import compare
 
 EVERY = pytest.param(1, marks=pytest.mark.slow)
-RUN = {"num_envs": 8, "total_steps": 256, "eval_episodes": 1, "video": False, "checkpoint_every": 128, "eval_every": 128}
+RUN = {
+    "num_envs": 8,
+    "total_steps": 256,
+    "eval_episodes": 1,
+    "video": False,
+    "checkpoint_every": 128,
+    "eval_every": 128,
+}
 SETTINGS = {
     "one seat": resolve("ppo", "mlbits/GridWorld-v0", preset="none", run=RUN | {"keep_checkpoints": 1},
                         agent_settings={"num_steps": 8, "hidden": [4], "epochs": 1, "minibatches": 1}),

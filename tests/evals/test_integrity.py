@@ -88,7 +88,9 @@ def test_a_damaged_file_is_named_and_what_is_left_too(part, newest_usable, damag
     name = part if part.count("/") < 2 else part.rpartition("/")[0]
     assert any(line.startswith("  damaged: ") and name in line for line in lines)
     wanted = {None: "nothing to resume from: no whole checkpoint", "lost": "the settings are lost; "}
-    assert lines[-1].startswith(f"  {wanted.get(newest_usable, f'usable: evaluation and resuming from {newest_usable}')}")
+    assert lines[-1].startswith(
+        f"  {wanted.get(newest_usable, f'usable: evaluation and resuming from {newest_usable}')}"
+    )
 
 
 def test_weights_that_are_no_numbers_are_damage(copied):

@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes those of the process.
 
     Returns:
-        The exit status: 0; 1 where a reproduction missed its target, a test vector differs or a file is damaged; 2 for an error or numbers
-        that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129
-        (SIGHUP) or 141 (a closed pipe).
+        The exit status: 0; 1 where a reproduction missed its target, a test vector differs or a file is damaged; 2 for
+        an error or numbers that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is
+        under way), 129 (SIGHUP) or 141 (a closed pipe).
     """
     words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
     forget_flags()

@@ -93,7 +93,8 @@ def test_a_cache_that_numba_wrote_without_digests_is_not_unpickled(compiled: Pat
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     write_files(tmp_path / "rules")
-    full = "from mlbits.envs.engine import checked_cache\n\ndef full(*_):\n    raise OSError(28, 'No space left on device')"
-    (tmp_path / "play.py").write_text(f"{full}\n\nchecked_cache._CheckedFile._writing = full\n{PLAY}")
+    full = "def full(*_):\n    raise OSError(28, 'No space left on device')\n\n"
+    full += "from mlbits.envs.engine import checked_cache\nchecked_cache._CheckedFile._writing = full\n"
+    (tmp_path / "play.py").write_text(full + PLAY)
     assert play(tmp_path) == "321.0 0 1"
     assert play(tmp_path) == "321.0 0 1"

@@ -527,7 +527,7 @@ def test_a_pool_that_could_not_be_read_changes_nothing(tmp_path):
     session = session_of(pool="uniform")
     turn(session)
     state = session.opponents.state()
-    with pytest.raises(CheckpointError, match="copy-0000.safetensors: not found"):
+    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
         session.opponents.load(tmp_path, {}, state)
     assert len(session.opponents.agents) == 1 + len(session.opponents.copies)
     turn(session)

@@ -255,6 +255,13 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_what_a_killed_process_left_of_a_file_is_deleted_when_it_is_written_again(tmp_path):
+    (tmp_path / ".config.json.12.tmp").write_bytes(b"half")
+    (tmp_path / ".other.json.12.tmp").write_bytes(b"another's")
+    write_file(tmp_path / "config.json", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.12.tmp", "config.json"]
+
+
 # The order of system calls
 
 

@@ -64,20 +64,21 @@ def test_a_lock_of_a_killed_process_holds_nothing(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path):
-    holder = one_writer(tmp_path)
-    holder.__enter__()
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-        os._exit(0)
+def test_a_forked_child_does_not_keep_a_killed_parents_lock(tmp_path):
+    fork = HOLD.replace("print(", "child = os.fork(); child and print(child, ").replace("import sys", "import os, sys")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", fork, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    child = int(holder.stdout.readline().split()[0])
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
     try:
-        holder.__exit__(None, None, None)
         with one_writer(tmp_path):
-            pass
+            os.kill(child, 0)  # it is still there
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 def test_without_locks_of_the_file_system_the_named_process_counts(tmp_path, monkeypatch):
@@ -121,9 +122,8 @@ def test_a_second_writer_that_waited_for_the_deletion_of_the_file_takes_a_new_on
 def test_a_run_under_way_is_not_resumed_by_another_and_not_trained_over(tmp_path):
     folder, _ = train(settings(), tmp_path / "run", console=False)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with one_writer(folder):
-        with pytest.raises(InUseError, match="is writing it"):
-            resume(folder, total_steps=512, console=False)
+    with one_writer(folder), pytest.raises(InUseError, match="is writing it"):
+        resume(folder, total_steps=512, console=False)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     (tmp_path / "new").mkdir()
     with one_writer(tmp_path / "new"), pytest.raises(InUseError):
