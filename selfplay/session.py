@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -76,9 +77,34 @@ class Counters:
     unrecorded_metrics: dict[str, Any] = field(default_factory=dict)
     unrecorded_lengths: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Check what a file may have said.
+
+        Raises:
+            ValueError: naming a counter that is none.
+        """
+        numbers = [self.env_steps, self.iterations, self.next_eval, self.next_checkpoint, self.next_record]
+        if not all(type(one) is int and 0 <= one < 2**63 for one in [*numbers, *_list(self.unrecorded_lengths)]):
+            raise ValueError(f"counters {str(numbers)[:200]}; wanted whole numbers from 0")
+        tables = [one for one in (self.solved_at, self.evaluation, self.unrecorded_metrics) if one is not None]
+        if not all(isinstance(one, dict) for one in tables):
+            raise ValueError("solved_at, evaluation or unrecorded_metrics that are no tables")
+        real = [self.wall_seconds, self.cpu_seconds, self.best_return_mean, *_numbers(self.solved_at)]
+        real += _numbers(self.unrecorded_metrics)
+        if not all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in real):
+            raise ValueError(f"numbers {str(real)[:200]}; wanted finite ones")
+
     def plain(self) -> dict[str, Any]:
         """The counters as plain data, by name."""
         return {**vars(self), "unrecorded_metrics": {name: float(v) for name, v in self.unrecorded_metrics.items()}}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _numbers(table: Mapping[str, Any] | None) -> list[Any]:
+    return [] if table is None else list(table.values())
 
 
 class Measured(NamedTuple):
@@ -291,8 +317,10 @@ class Session:
                 self._anew(self.batch.load_state_dict(copies, say))
             else:  # saved by mlbits 0.1, which started all episodes anew at every checkpoint
                 self._anew(list(range(self.batch.num_envs)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"checkpoint: foreign: it lacks what this run needs ({error})") from None
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"checkpoint: foreign: it lacks what this run needs ({str(error)[:500]})") from None
 
     def _anew(self, copies: list[int]) -> None:
         """Forget the unfinished episodes of copies whose episodes were started again."""

@@ -287,4 +287,4 @@ def _row(value: Any, length: int, kinds: tuple[type, ...]) -> bool:
 
 
 def _damage(path: Path, number: int, field: str, got: Any, wanted: str) -> MatchTableError:
-    return MatchTableError(f"{path}, line {number}, {field}: got {got!r}; wanted {wanted}")
+    return MatchTableError(f"{path}, line {number}, {field}: got {repr(got)[:200]}; wanted {wanted}")

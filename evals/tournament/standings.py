@@ -9,9 +9,7 @@ infinite alpha) and the Nash mixture are those of the two-player game of choosin
 returns in the matrix; they need games of every pair. Where seats differ, all measures are means over the seats.
 
 Example:
-    >>> from mlbits.envs.core.printing import printable
-from mlbits.envs.core.printing import printable
-from mlbits.evals.tournament.match_table import open_matches, read_matches
+    >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
     >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
     >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
     >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])
@@ -37,6 +35,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
+from mlbits.envs.core.printing import printable
 from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
 from mlbits.evals.game_theory.elo import Ratings, game_points, rate
 from mlbits.evals.game_theory.nash import nash_average

@@ -145,6 +145,8 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise CheckpointError(f"{path}: foreign: format {got!r}; this version of mlbits reads {FORMAT}")
+    if not all(isinstance(manifest.get(name), dict) for name in ("sha256", "belongs_to")):
+        raise CheckpointError(f"{path}: damaged: manifest.json lacks a table of digests, or of what it belongs to")
     for name, digest in digests.items():
         if digest != manifest.get("sha256", {}).get(name):
             raise CheckpointError(f"{path}: damaged: {name} does not match its digest")
@@ -154,7 +156,10 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             raise CheckpointError(f"{path}: foreign: its {key} {_difference(got, wanted)}")
     try:
         weights, arrays = load_file(path / "weights.safetensors"), load_file(path / "arrays.safetensors")
-        return Checkpoint(weights, arrays, read_json_file(path / "state.json"))
+        state = read_json_file(path / "state.json")
+        if not isinstance(state, dict):
+            raise ValueError(f"state.json holds {type(state).__name__}; wanted an object")
+        return Checkpoint(weights, arrays, state)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 

@@ -186,11 +186,16 @@ def copy_settings(path: Path) -> Settings:
     for field, want in (("format", FORMAT), ("version", VERSION)):
         if about.get(field) != want:
             raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
-    agent, env = names_from(about)
-    config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+    try:
+        agent, env = names_from(about)
+        config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+        settings = dict(about["env_settings"])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, MlbitsError):
+            raise
+        raise SavedAgentError(f"{path}: damaged: it does not say what it is ({str(error)[:200]})") from None
     return Settings(
-        agent=agent, env=env, preset="none", run=RunConfig(), agent_config=config,
-        env_settings=about["env_settings"],
+        agent=agent, env=env, preset="none", run=RunConfig(), agent_config=config, env_settings=settings
     )  # fmt: skip
 
 
@@ -214,6 +219,8 @@ def read_copy(
         if about.get(field) != want:
             raise SavedAgentError(f"{path}: its {field} is {about.get(field)!r}; wanted {want!r}")
     theirs, mine = about.get("env_settings", {}), _plain(settings or {})
+    if not isinstance(theirs, dict):
+        raise SavedAgentError(f"{path}: its env_settings is {str(theirs)[:80]!r}; wanted a table")
     if own_settings(env, theirs) != own_settings(env, mine):
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
@@ -221,7 +228,7 @@ def read_copy(
         config = make_config(kind.config_class(), about["agent_config"], "agent")
         agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=game_of(env, settings))
         agent.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
