@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 
 def main() -> int:
@@ -19,7 +20,7 @@ def main() -> int:
     if any(name.startswith("state-") for name in flags.readers):
         # Before Numba is imported; machine code with these checks is kept apart.
         os.environ["NUMBA_BOUNDSCHECK"] = "1"
-        os.environ["MLBITS_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "mlbits-fuzz-states")
+        os.environ["MLBITS_CACHE_DIR"] = str(Path(tempfile.gettempdir(), "mlbits-fuzz-states"))
     from tests.fuzz.readers import READERS
     from tests.fuzz.run import fuzz, fuzz_by_coverage
 

@@ -16,7 +16,8 @@ ODD: tuple[Any, ...] = (
     {"a": {"b": []}},
 )  # fmt: skip
 WORDS = (
-    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r\n", b"\n", b" ", b"[", b"]", b"{", b"}", b'"', b",",
+    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80",
+    b"\r\n", b"\n", b" ", b"[", b"]", b"{", b"}", b'"', b",",
     b":", b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-0", b"9" * 400, b"[" * 3000, b'{"a":' * 2000, b"\\u0000",
     b"\\ud800", b"\x1b[2J", b"../", b"/", b"A" * 300, b"(" * 400, b"-", b"1.5",
 )  # fmt: skip

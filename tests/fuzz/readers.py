@@ -103,16 +103,8 @@ def _orders() -> Iterator[Reader]:
         order = parse_order(_text(data), board, position)
         assert parse_order(order_text(order, board, position), board, position) == order
 
-    words = (
-        "A PAR - BUR",
-        "F BRE S A PAR - PIC",
-        "A MAR H",
-        "F LON C A YOR - NWY",
-        "A VIE - TRI VIA",
-        "WAIVE",
-        "A PAR B",
-    )
-    yield Reader([word.encode() for word in words], read)
+    words = "A PAR - BUR;F BRE S A PAR - PIC;A MAR H;F LON C A YOR - NWY;A VIE - TRI VIA;WAIVE;A PAR B"
+    yield Reader([word.encode() for word in words.split(";")], read)
 
 
 @contextlib.contextmanager
@@ -282,7 +274,7 @@ def _checkpoint(file: str) -> Iterator[Reader]:
             shutil.rmtree(old)
         newest = checkpoints.found(folder / "checkpoints")[-1]
         manifest = json.loads((newest / "manifest.json").read_text())
-        session = open_session(read_settings(folder))
+        settings = read_settings(folder)
 
         def read(data: bytes) -> None:
             (newest / file).write_bytes(data)
@@ -290,6 +282,7 @@ def _checkpoint(file: str) -> Iterator[Reader]:
             (newest / "manifest.json").write_text(json.dumps(manifest))
             finished_summary(folder)
             steps_done(folder)
+            session = open_session(settings)
             session.from_checkpoint(checkpoints.load(newest, {}), folder)
             session.batch.step(session.batch.sample_actions())
 
@@ -392,7 +385,8 @@ def _facts() -> Iterator[Reader]:
     from mlbits.evals.tournament.tournament import FACTS, _check_folder
 
     facts = {
-        "tournament": "mlbits tournament", "version": 1, "mlbits": "0", "env": MATRIX, "env_settings": {}, "entries": {"a": "1", "b": "2"}, "games": 4,
+        "tournament": "mlbits tournament", "version": 1, "mlbits": "0", "env": MATRIX, "env_settings": {},
+        "entries": {"a": "1", "b": "2"}, "games": 4,
         "format": "all", "rounds": 0, "seed": 0, "greedy": False, "num_envs": 8,
     }  # fmt: skip
     with _file(FACTS) as path:
@@ -480,8 +474,8 @@ def _states(game_id: str) -> Iterator[Reader]:
 
 
 _PLAYED = (
-    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea Digits MatrixGame IteratedMatrixGame Blotto Goofspiel "
-    "TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA Diplomacy"
+    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea Digits MatrixGame IteratedMatrixGame Blotto "
+    "Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA Diplomacy"
 )
 READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "fen": _fen,
