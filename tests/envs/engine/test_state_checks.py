@@ -24,7 +24,9 @@ def played(name, steps, autoreset="same_step", **settings):
     return batch
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in registered() if n not in FAST)])
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in registered() if n not in FAST)]
+)
 def test_states_of_play_are_accepted(name):
     """Before the first episode, in play, and after the end."""
     batch = GameBatch(make_game(name), 8, start=False)
