@@ -98,7 +98,7 @@ def test_security_promises_what_readers_do():
         if path.resolve() == path and unpickles.search(path.read_text())
     }
     assert found <= {"agents/sb3/agent.py", "agents/sb3/saved_models.py"}, found
-    assert re.findall(r"torch\.load\(.*", (ROOT / "agents/sb3/saved_models.py").read_text()) == [
+    assert re.findall(r"= (torch\.load\(.*)", (ROOT / "agents/sb3/saved_models.py").read_text()) == [
         'torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)'
     ]
     assert (ROOT / "agents/sb3/agent.py").read_text().count("pickle.load") == 1
