@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,20 +82,40 @@ class Counters:
     unrecorded_lengths: list[int] = field(default_factory=list)
 
     def check(self) -> None:
-        """Refuse a counter that is not of its kind.
+        """Refuse a counter that is not of its kind, as a file may say.
 
         Raises:
             ValueError: naming it.
         """
-        fresh = Counters()
         for name, value in vars(self).items():
-            kinds = {int: (int,), float: (int, float), list: (list,), dict: (dict,)}.get(type(getattr(fresh, name)))
-            if kinds and (not isinstance(value, kinds) or isinstance(value, bool)):
+            if not _FITS.get(type(getattr(_FRESH, name)), _is_optional)(value):
                 raise ValueError(f"state.json: {name} is {value!r:.60}")
 
     def plain(self) -> dict[str, Any]:
         """The counters as plain data, by name."""
         return {**vars(self), "unrecorded_metrics": {name: float(v) for name, v in self.unrecorded_metrics.items()}}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_optional(value: Any) -> bool:
+    """Whether it may stand for what is not there at first: a number, or a table."""
+    return value is None or _is_finite(value) or isinstance(value, dict)
+
+
+_FRESH = Counters()
+_FITS: dict[type, Callable[[Any], bool]] = {
+    int: _is_count,
+    float: _is_finite,
+    list: lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    dict: lambda value: isinstance(value, dict) and all(map(_is_finite, value.values())),
+}
 
 
 class Measured(NamedTuple):
@@ -329,9 +350,9 @@ class Session:
         except CheckpointError as error:
             raise CheckpointError(f"step {checkpoint.state['env_steps']}: {error}") from None
         except FOREIGN as error:
-            steps = checkpoint.state["env_steps"]
             raise CheckpointError(
-                f"step {steps}: foreign: the checkpoint lacks what this run needs ({error})"
+                f"step {checkpoint.state['env_steps']}: foreign: the checkpoint lacks what this run needs "
+                f"({str(error)[:500]})"
             ) from None
 
     def _anew(self, copies: list[int]) -> None:

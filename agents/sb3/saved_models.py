@@ -17,6 +17,7 @@ import inspect
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,7 +47,7 @@ def read_data(path: Path) -> dict[str, Any]:
         contents = read_json(_unpacked(path, "data", MOST_BYTES))
     except FileNotFoundError:
         raise AgentError(f"{path}: not found; wanted a model that Stable-Baselines3 saved") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, AgentError):
             raise
         raise AgentError(f"{path}: not a saved model ({error}); wanted one that Stable-Baselines3 saved") from None

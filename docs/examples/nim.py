@@ -96,6 +96,7 @@ def nim(stones: int = 20, most: int = 3) -> Game:
         name="Nim",
         seats=2,
         state_fields=[("stones", "i4"), ("turn", "i4")],
+        state_ranges={"stones": (0, stones), "turn": (0, 1)},  # what saved states are checked against
         params=make_params(
             [("fewest", "i4"), ("largest", "i4"), ("most", "i4")],
             {"fewest": stones // 2 + 1, "largest": stones, "most": most},

@@ -175,7 +175,7 @@ def read_phase(text: Any) -> tuple[int, int]:
     """
     match = _PHASE.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[1] + match[3] not in _PHASES or int(match[2]) > MAX_YEAR:
-        raise GameError(f'position, phase: got {text!r}; wanted one like "S1901M", "F1901R" or "W1901A"')
+        raise GameError(f'position, phase: got {repr(text)[:160]}; wanted one like "S1901M", "F1901R" or "W1901A"')
     return int(match[2]), _PHASES[match[1] + match[3]]
 
 

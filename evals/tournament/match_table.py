@@ -25,6 +25,7 @@ Example:
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from mlbits.selfplay.runs.checkpoints import make_folder, write_file
 
 FORMAT = "mlbits matches"
 VERSION = 1
+MOST_SEATS = 1000
 
 
 class MatchTableError(MlbitsError, ValueError):
@@ -246,7 +248,7 @@ def _parse(path: Path, lines: list[bytes]) -> MatchTable:
             who, earned = fields["game"], fields["returns"]
             if not _row(who, seats, (int,)) or not all(0 <= player < len(players) for player in who):
                 raise _damage(path, number, "game", who, f"{seats} player numbers below {len(players)}")
-            if not _row(earned, seats, (int, float)) or not np.isfinite(earned).all():
+            if not _row(earned, seats, (int, float)) or not all(math.isfinite(one) for one in earned):
                 raise _damage(path, number, "returns", earned, f"{seats} finite numbers")
             games.append(who)
             returns.append(earned)
@@ -268,8 +270,8 @@ def _parse_head(path: Path, head: dict[str, Any]) -> tuple[str, dict[str, Any], 
         raise _damage(path, 1, "env", env, "the id of an environment")
     if not isinstance(settings, dict):
         raise _damage(path, 1, "env_settings", settings, "an object")
-    if not isinstance(seats, int) or isinstance(seats, bool) or seats < 2:
-        raise _damage(path, 1, "seats", seats, "a whole number from 2")
+    if not isinstance(seats, int) or isinstance(seats, bool) or not 2 <= seats <= MOST_SEATS:
+        raise _damage(path, 1, "seats", seats, f"a whole number from 2 to {MOST_SEATS}")
     return env, settings, seats
 
 
@@ -288,4 +290,4 @@ def _row(value: Any, length: int, kinds: tuple[type, ...]) -> bool:
 
 
 def _damage(path: Path, number: int, field: str, got: Any, wanted: str) -> MatchTableError:
-    return MatchTableError(f"{path}, line {number}, {field}: got {got!r}; wanted {wanted}")
+    return MatchTableError(f"{path}, line {number}, {field}: got {repr(got)[:200]}; wanted {wanted}")

@@ -9,7 +9,7 @@ infinite alpha) and the Nash mixture are those of the two-player game of choosin
 returns in the matrix; they need games of every pair. Where seats differ, all measures are means over the seats.
 
 Example:
-from mlbits.evals.tournament.match_table import open_matches, read_matches
+    >>> from mlbits.evals.tournament.match_table import open_matches, read_matches
     >>> writer = open_matches(Path("matches.jsonl"), "mlbits/Blotto-v0", seats=2)
     >>> writer.add_players({"runs/a": "5e8f...", "random": "random"})
     >>> writer.add_games([[0, 1], [1, 0]], [[1.0, -1.0], [0.0, 0.0]])

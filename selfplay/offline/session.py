@@ -118,6 +118,7 @@ class OfflineSession(Session):
             self.learner.load_state_dict(checkpoint.weights)
             self.learning.set_state(arrays["learning"])
             self.counters = Counters(**checkpoint.state)
+            self.counters.check()
         except FOREIGN as error:
             raise CheckpointError(f"foreign: the checkpoint lacks what this run needs ({error})") from None
 

@@ -173,7 +173,8 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
         return None
     solved = settings.run.stop_when_solved and summary.get("solved_at") is not None
     minutes = settings.run.max_cpu_minutes
-    late = minutes > 0 and checkpoint.state.get("cpu_seconds", 0.0) >= 60 * minutes
+    spent = checkpoint.state.get("cpu_seconds", 0.0)
+    late = minutes > 0 and isinstance(spent, (int, float)) and spent >= 60 * minutes
     return summary if solved or late or done >= (total_steps or settings.run.total_steps) else None
 
 
@@ -185,7 +186,12 @@ def steps_done(folder: str | Path) -> int:
         CheckpointError: if there are checkpoints and none is usable.
     """
     checkpoint = _newest(Path(folder), read_settings(folder))
-    return 0 if checkpoint is None else int(checkpoint.state["env_steps"])
+    steps = 0 if checkpoint is None else checkpoint.state.get("env_steps")
+    if type(steps) is not int:
+        raise checkpoints.CheckpointError(
+            f"{folder}: its checkpoint has env_steps {str(steps)[:80]!r}; wanted a number"
+        )
+    return steps
 
 
 def _newest(folder: Path, settings: Settings) -> checkpoints.Checkpoint | None:

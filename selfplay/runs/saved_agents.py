@@ -192,11 +192,16 @@ def copy_settings(path: Path) -> Settings:
     """
     about, _ = _read(path)
     _check_fields(path, about, {"format": (FORMAT,), "version": _READ})
-    agent, env = names_from(about)
-    config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+    try:
+        agent, env = names_from(about)
+        config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+        settings = dict(about["env_settings"])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, MlbitsError):
+            raise
+        raise SavedAgentError(f"{path}: damaged: it does not say what it is ({str(error)[:200]})") from None
     return Settings(
-        agent=agent, env=env, preset="none", run=RunConfig(), agent_config=config,
-        env_settings=about["env_settings"],
+        agent=agent, env=env, preset="none", run=RunConfig(), agent_config=config, env_settings=settings
     )  # fmt: skip
 
 
@@ -218,6 +223,8 @@ def read_copy(
     about["env"] = str(about.get("env")).rpartition(":")[2]  # without the module that registers it
     _check_fields(path, about, {"format": (FORMAT,), "version": _READ, "env": (env,)})
     theirs, mine = about.get("env_settings", {}), _plain(settings or {})
+    if not isinstance(theirs, dict):
+        raise SavedAgentError(f"{path}: its env_settings is {str(theirs)[:80]!r}; wanted a table")
     if own_settings(env, theirs) != own_settings(env, mine):
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
@@ -225,7 +232,7 @@ def read_copy(
         config = make_config(kind.config_class(), about["agent_config"], "agent")
         agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=game_of(env, settings))
         agent.load_state_dict(split_optimizers(agent.state_dict())[1] | tensors)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")

@@ -33,6 +33,7 @@ from mlbits.selfplay.interrupts import closed_pipe_status, interrupted_status
 from mlbits.selfplay.runs.command_line import forget_flags, in_flags
 from mlbits.version import __version__
 
+_LONGEST = 2000
 USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
 
 usage:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe can still be handled
         return status
     except MlbitsError as error:
-        print(f"error: {printable(in_flags(str(error)))}", file=sys.stderr)
+        print(f"error: {_shown(in_flags(str(error)))}", file=sys.stderr)
         return 2
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
@@ -95,6 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         return interrupted_status(stop, words)
+
+
+def _shown(text: str) -> str:
+    """An error as one line of printable text; what a file put into it may be long."""
+    text = printable(text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def _run(words: list[str]) -> int:

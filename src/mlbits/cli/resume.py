@@ -10,6 +10,7 @@ import tyro
 
 from mlbits.cli.printing import print_run
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
+from mlbits.envs.core.printing import printable
 from mlbits.envs.core.trust import TRUST_HELP, trusting_files
 from mlbits.selfplay.runs.command_line import read_flags
 from mlbits.selfplay.runs.config import ConfigError
@@ -34,7 +35,7 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
-    from mlbits.selfplay.runs.folder import finished_summary, read_settings, steps_done
+    from mlbits.selfplay.runs.folder import SUMMARY, RunError, finished_summary, read_settings, steps_done
     from mlbits.selfplay.runs.progress import compilation_messages
     from mlbits.selfplay.training import resumable
     from mlbits.training import resume
@@ -42,8 +43,11 @@ def command(words: list[str]) -> int:
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
         settings = read_settings(flags.run)
-        print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps; nothing was done")
-        print(f"its result: {'; '.join(headlines(done))}")
+        try:
+            print(f"{flags.run} is finished: it has its {done['env_steps']:,} steps; nothing was done")
+            print(printable(f"its result: {'; '.join(headlines(done))}"))
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise RunError(f"{flags.run}: its {SUMMARY} is damaged ({error}); nothing needs it: delete it") from None
         if not resumable(settings.agent):
             print(f"a run of {settings.agent} cannot go on; wanted a new run with more --total-steps")
         elif settings.run.stop_when_solved and done.get("solved_at") is not None:

@@ -1,6 +1,9 @@
 """Recorded games as a page to step through, as a GIF, and by the command line."""
 
+import base64
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -132,3 +135,18 @@ def test_the_command(game, tmp_path, capsys):
     saved.write_text(saved.read_text()[:-40])
     assert cli.main(["diplomacy", "draw", str(saved), *board, "--out", str(tmp_path / "x.html")]) == 2
     assert "line 2" in capsys.readouterr().err and not (tmp_path / "x.html").exists()
+
+
+def test_a_page_allows_no_script_but_its_own():
+    """The policy names the script by its digest, so that a changed or added one does not run."""
+    game = GameRecord.of([adjudicate(first_position(load_board("mini")), {})])
+    page = html_page(frames_of(game), "<script>alert(1)</script>")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert page.index(policy) < page.index("<title>") < page.index("<style>")
+    rules = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
+    (script,) = scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert not re.search(r"\son\w+=", page.replace(script, "")), "no handlers in attributes"
