@@ -45,7 +45,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from mlbits.envs.board.conventions import (
     BYTE_CELLS,
@@ -60,11 +59,14 @@ from mlbits.envs.board.conventions import (
     win,
 )  # fmt: skip
 from mlbits.envs.board.go_drawing import draw, text
+from mlbits.envs.board.go_soundness import sound
 from mlbits.envs.board.go_tables import (
     BIT_PLACES,
     DE_BRUIJN,
     EMPTY_BOARD,
+    FREE,
     LARGEST,
+    OUTSIDE,
     TOP_SIX,
     ZOBRIST,
     neighbours,
@@ -78,8 +80,6 @@ from mlbits.envs.core.settings import flag, integer, number
 LONGEST = 1 << 15
 PLANES = 5
 ZERO, ONE, WORD = np.uint64(0), np.uint64(1), np.uint64(64)
-# What ``head`` says of a point without a stone: it is free, or off the board.
-FREE, OUTSIDE = 1000, 1001
 
 
 # Sets of points are words of 64 bits: point p is bit p % 64 of word p // 64.
@@ -401,32 +401,6 @@ def legal(state: Any, params: Any, seat: Any, out: Any) -> None:
     for k in range(state.free.shape[0]):
         write_cells(state.moves[k], k, out, 0, points)
     out[points] = True
-
-
-def sound(board: NDArray[np.uint64], states: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether stones, free points and moves fit, every chain is a ring, and the table of positions has free slots.
-
-    Args:
-        board: the points of the board, as words.
-        states: states [B].
-    """
-    points = states["following"].shape[1]
-    black, white, free = states["stones"][:, 0], states["stones"][:, 1], states["free"]
-    good = ((black | white | free) == board).all(1) & ((black & white) | (black & free) | (white & free) == 0).all(1)
-    good &= (states["moves"] & ~free == 0).all(1) & (states["head"][:, points] == OUTSIDE)
-    head, here = states["head"][:, :points].astype(np.int64), np.arange(points)
-    stone = head != FREE
-    bits = np.unpackbits(free.view(np.uint8).reshape(len(states), -1), axis=1, bitorder="little")[:, :points]
-    good &= (stone == (bits == 0)).all(1)
-    head = np.where(stone, head, here)
-    good &= (head < points).all(1)
-    head = np.minimum(head, points - 1)
-    after = np.where(stone, states["following"], here).astype(np.int64)
-    # A permutation goes round in rings; each ring is a chain, with one head on it.
-    good &= (np.sort(after, axis=1) == here).all(1)
-    good &= (np.take_along_axis(head, after, 1) == head).all(1) & (np.take_along_axis(head, head, 1) == head).all(1)
-    good &= (states["seen"] != 0).sum(1) <= states["played"] + 1
-    return good
 
 
 def symmetries(rows: int, columns: int) -> Symmetries:

@@ -9,6 +9,8 @@ from mlbits.envs.core.random import GOLDEN, mix64
 from mlbits.envs.core.rules import python_function
 
 LARGEST = 19  # rows and columns
+# What ``head`` says of a point without a stone: it is free, or off the board.
+FREE, OUTSIDE = 1000, 1001
 
 
 def _random_bits(count: int) -> NDArray[np.uint64]:

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,10 @@ from mlbits.envs.diplomacy.files.vectors import read_vectors
 from mlbits.envs.diplomacy.order_parser import order_text, parse_order
 from mlbits.envs.diplomacy.position import first_position
 from tests.envs.board.chess import fuzz as chess
+from tests.fuzz.states import Reader, states
 
 ROOT = Path(__file__).parents[1]
 MATRIX, RUN = "mlbits/MatrixGame-v0", "train ppo mlbits/MatrixGame-v0"
-
-
-@dataclass
-class Reader:
-    """A reader.
-
-    Attributes:
-        seeds: sound inputs.
-        read: reads an input; raises our errors for what it refuses, and AssertionError for damage that is accepted.
-    """
-
-    seeds: list[bytes]
-    read: Callable[[bytes], Any]
 
 
 def _text(data: bytes) -> str:
@@ -446,33 +433,6 @@ def _zip() -> Iterator[Reader]:
         yield Reader([path.read_bytes()], read)
 
 
-# States
-
-
-@contextlib.contextmanager
-def _states(game_id: str) -> Iterator[Reader]:
-    """States of a game, which compiled rules read for some steps; a seed is one copy's record."""
-    from mlbits.envs.engine.batch import GameBatch
-    from mlbits.envs.registry import make_game
-
-    game = make_game(game_id)
-    size, seeds = game.state_dtype.itemsize, []
-    batch = GameBatch(game, 4, seed=3)
-    one = GameBatch(game, 1, illegal="replace", autoreset="disabled", start=False)
-    for _ in range(12):
-        seeds += [row.tobytes() for row in batch.state().numpy()]
-        for _ in range(5):
-            batch.step(batch.sample_actions())
-
-    def read(data: bytes) -> None:
-        record = np.frombuffer(data[:size].ljust(size, b"\0"), np.uint8).copy().reshape(1, size)
-        one.set_state(record.view(game.state_dtype).reshape(1))
-        for _ in range(3):
-            one.step(one.sample_actions())
-
-    yield Reader(seeds, read)
-
-
 _PLAYED = (
     "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea Digits MatrixGame IteratedMatrixGame Blotto "
     "Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA Diplomacy"
@@ -503,5 +463,5 @@ READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "sb3-data": partial(_model, "data"),
     "sb3-weights": partial(_model, "policy.pth"),
     "sb3-zip": _zip,
-    **{f"state-{name}": partial(_states, f"mlbits/{name}-v0") for name in _PLAYED.split()},
+    **{f"state-{name}": partial(states, f"mlbits/{name}-v0") for name in _PLAYED.split()},
 }

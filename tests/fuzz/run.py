@@ -110,7 +110,7 @@ def _read(reader: Reader, data: bytes, report: Report, places: set[str]) -> bool
     report.longest = max(report.longest, took)
     if took > MOST_SECONDS:
         _note(report, places, data, "slow", f"{took:.1f} s")
-    if len(said) > 12_000:
+    if len(said) > 100_000:
         _note(report, places, data, "long", f"an error of {len(said)} characters: {said[:120]!r}")
     return not said
 
