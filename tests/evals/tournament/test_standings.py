@@ -84,7 +84,7 @@ def test_groups_that_never_met_are_separated_everywhere(tmp_path):
     assert alone.ratings.elo == pytest.approx(elo[:2])
     assert alone.ratings.low == pytest.approx(found.ratings.low[:2], abs=1e-3)
     shown = standings_table(found)
-    assert shown.caption == note
+    assert str(shown.caption) == note
     assert [row.end_section for row in shown.rows] == [False, False, True, False, False]
     write_standings(found, tmp_path)
     lines = (tmp_path / "standings.csv").read_text().splitlines()
