@@ -365,13 +365,13 @@ def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor])
 
 
 def content_hash(agent: Agent) -> str:
-    """A hash of an agent's class and state, 64 hexadecimal digits: the same for copies, changed by learning.
+    """A hash of an agent's class and what it acts with, 64 hexadecimal digits: the same for copies, changed by learning.
 
     Bots, which have no tensors, are distinguished by their class and config.
     """
     kind = type(agent)
     found = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {getattr(agent, 'config', '')!r}".encode())
-    for name, value in sorted(agent.state_dict().items()):
+    for name, value in sorted(split_optimizers(agent.state_dict())[0].items()):
         plain = value.detach().cpu().contiguous()
         found.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
         found.update(plain.flatten().view(torch.uint8).numpy().tobytes())

@@ -95,6 +95,7 @@ def fuzzy_bear(teddy: float = 0.5) -> Game:
     return Game(
         name="FuzzyBear",
         state_fields=[("place", "i4"), ("last", "i4")],
+        state_ranges={"place": (START, GRIZZLY), "last": (-1, 1)},
         params=params,
         observation_space=spaces.Discrete(3),
         action_space=spaces.Discrete(2),

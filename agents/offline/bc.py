@@ -7,7 +7,7 @@ return: at 0.1 it is "10% BC" (Chen et al. 2021, "Decision Transformer", section
 of the episodes are good and the starts do not matter much.
 
 Example:
-    mlbits train bc --data my/dataset-v0 --agent.top 0.1
+    mlbits train bc Pendulum-v1 --data my/dataset-v0 --agent.top 0.1
 """
 
 from __future__ import annotations

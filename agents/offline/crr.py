@@ -33,8 +33,8 @@ Differences from the paper: no recurrence and no residual blocks; both networks 
 of the recorded action is computed once for both losses.
 
 Example:
-    mlbits train crr --data my/dataset-v0
-    mlbits train crr --data my/dataset-v0 --preset crr+
+    mlbits train crr Pendulum-v1 --data my/dataset-v0
+    mlbits train crr Pendulum-v1 --data my/dataset-v0 --preset crr+
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ here. The policy is a tanh-Gaussian or a mixture for a Box (the paper: a Gaussia
 states), and categorical for Discrete actions.
 
 Example:
-    mlbits train iql --data my/dataset-v0
+    mlbits train iql Pendulum-v1 --data my/dataset-v0
 """
 
 from __future__ import annotations

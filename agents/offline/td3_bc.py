@@ -8,7 +8,7 @@ Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning" (Neur
 Observations are standardised, as there. The actor and all target networks are updated every ``policy_delay`` steps.
 
 Example:
-    mlbits train td3-bc --data my/dataset-v0
+    mlbits train td3-bc Pendulum-v1 --data my/dataset-v0
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ from mlbits.envs.diplomacy.codes import (
     SEA,
 )
 from mlbits.envs.diplomacy.files.position_line import read_position_text
+from mlbits.envs.diplomacy.files.soundness import ranges, soundness
 from mlbits.envs.diplomacy.observation import observe
 from mlbits.envs.diplomacy.order_masks import (
     legal_fields,
@@ -99,7 +100,6 @@ from mlbits.envs.diplomacy.orders import Order
 from mlbits.envs.diplomacy.phases import CENTERS, DRAW_SIZE, SUM_OF_SQUARES, acts, legal, reset, step
 from mlbits.envs.diplomacy.position import MAX_YEAR, Position, first_position
 from mlbits.envs.diplomacy.records import board_fields, board_values, position_fields, read_position, write_position
-from mlbits.envs.diplomacy.soundness import ranges, soundness
 from mlbits.envs.diplomacy.vocabulary import Vocabulary, vocabulary
 
 SCORINGS = {"draw_size": DRAW_SIZE, "sum_of_squares": SUM_OF_SQUARES, "centers": CENTERS}

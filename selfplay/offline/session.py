@@ -5,7 +5,7 @@ of its checkpoints. Nothing is played unless ``eval_online`` asks for it; every 
 that was tried online (:mod:`~mlbits.selfplay.offline.tried_online`).
 
 Example:
-    mlbits train crr --data my/dataset-v0 --total-steps 20k
+    mlbits train crr Pendulum-v1 --data my/dataset-v0 --total-steps 20k
 """
 
 from __future__ import annotations
