@@ -365,7 +365,9 @@ def load_weights(networks: Mapping[str, nn.Module], state: Mapping[str, Tensor])
 
 
 def content_hash(agent: Agent) -> str:
-    """A hash of an agent's class and what it acts with, 64 hexadecimal digits: the same for copies, changed by learning.
+    """A hash of an agent's class and of what it acts with, 64 hexadecimal digits: the same for copies.
+
+    Learning changes it.
 
     Bots, which have no tensors, are distinguished by their class and config.
     """
