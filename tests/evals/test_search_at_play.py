@@ -73,6 +73,7 @@ def test_flags_are_the_changes_that_were_given():
         SearchFlags(simulations=-1)
 
 
+@pytest.mark.slow
 def test_players_are_opened_with_a_search(runs):
     for agent in ("ppo", "alphazero"):
         player = open_guest(runs[agent], OF[agent], search={"simulations": 9})
@@ -127,6 +128,7 @@ def test_in_training_the_networks_exploitability_is_recorded_and_said_to_be_that
     )
 
 
+@pytest.mark.slow
 def test_evaluation_with_a_search(runs, capsys, tmp_path):
     alone = evaluate_run(runs["ppo"], 4)["measured"]["exploitability"]
     assert alone > 0.1

@@ -225,6 +225,7 @@ def test_a_run_without_a_usable_checkpoint_is_refused(tmp_path, capsys):
     assert said.count("manifest.json is missing") == 2
 
 
+@pytest.mark.slow
 def test_a_new_end_is_kept_through_another_interruption(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", *RUNS["gridworld"].split(), "--out", str(folder)]) == 0

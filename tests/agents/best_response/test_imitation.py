@@ -57,6 +57,7 @@ def played(tmp_path_factory):
     return path, seen, batch.reward[0].tolist()
 
 
+@pytest.mark.slow
 def test_examples_equal_what_was_observed_and_played(played):
     path, seen, rewards = played
     found = read_examples(str(path), make_game(MINI))

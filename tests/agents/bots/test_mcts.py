@@ -42,6 +42,7 @@ def test_its_defaults_are_the_yardsticks():
     assert (search.rollouts, search.solver) == (1, True)
 
 
+@pytest.mark.slow
 def test_it_plays_alone():
     """Two steps to the goal."""
     game = {"map": "S.G", "horizon": 6}

@@ -166,6 +166,7 @@ def test_forced_wins_in_connect_four(method, moves, outcome, plays):
     assert len(network.rows) < 1500, "a decided root ends the search"
 
 
+@pytest.mark.slow
 def test_a_lost_position_is_held_as_long_as_possible():
     """X threatens c and g; O's only moves that do not lose at once are these two."""
     game, states = connect_four("ddeef")

@@ -103,6 +103,7 @@ def test_finished_games_cost_no_call_and_are_not_searched_on(settings, new):
     assert len(open_nodes) < found.calls < found.nodes[0]
 
 
+@pytest.mark.slow
 def test_a_tree_whose_every_node_is_visited_calls_the_network_once_a_node_that_is_open():
     network = Counted(flat_network)
     found = search(TREE, network, method="uct", simulations=2000, solver=False)

@@ -225,6 +225,7 @@ def test_a_time_limit_truncates_and_pays_nothing() -> None:
     assert (step.reward == 0).all()
 
 
+@pytest.mark.slow
 def test_welfare_pays_centers_minus_units() -> None:
     """Both units of ARDEN are disbanded in the first winter; BRENN keeps its two."""
     game = diplomacy(map="mini", variant="welfare", last_year=1901)
@@ -367,6 +368,7 @@ def test_a_users_map_file(tmp_path: Path) -> None:
         diplomacy(map=str(path))
 
 
+@pytest.mark.slow
 def test_the_small_board_plays_to_its_end() -> None:
     played = RandomGames(diplomacy_mini(), 64, seed=1)
     assert 64 * 16 <= played.finish() <= 64 * 40

@@ -303,6 +303,7 @@ def test_settings_missing_in_older_runs_have_their_defaults(runs, trained):
 # Real training, in a folder that is kept
 
 
+@pytest.mark.slow
 def test_a_run_in_a_kept_folder_is_resumed(tmp_path):
     flags = "--preset none --num-envs 4 --agent.num-steps 16 --no-video --total-steps 128".split()
     out = tmp_path / "run"

@@ -68,6 +68,7 @@ def test_every_vector_that_counts_agrees(path, counted, deviations, capsys):
     assert sum(len(found) for _, found in report.result_differences) < report.results / 200
 
 
+@pytest.mark.slow
 def test_we_do_not_repeat_the_errors_of_the_vectors_source():
     """How many vectors have each kind of deviation, and in how many of those we differ."""
     deviations = report_of(RANDOM_PLAY).deviations
