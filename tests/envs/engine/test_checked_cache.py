@@ -63,7 +63,8 @@ def test_a_damaged_file_is_compiled_anew_and_is_whole_again(damage: str, compile
 def test_a_flipped_bit_anywhere(ending: str, place: float, compiled: Path) -> None:
     for path in (compiled / "cache" / "drivers").rglob(f"*.{ending}"):
         flip(path, place)
-    assert play(compiled).startswith("321.0 0 ")
+    # A driver's text is written again; its machine code is whole, and may still be known by the file's time and size.
+    assert play(compiled).startswith("321.0 " if ending == "py" else "321.0 0 ")
     assert play(compiled) == "321.0 1 0"
 
 
