@@ -69,7 +69,8 @@ class AlphaZeroConfig:
     dirichlet: float = setting(0.3, "puct: alpha of that noise (Silver et al. 2018: chess 0.3, Go 0.03)", low=1e-6)
     solver: bool = setting(True, "back up proven outcomes; needs rewards 1, 0, -1 at the end only")
     look_ahead: bool = setting(
-        True, "with the solver: try all moves of a new node, to see which end the game (costs a step a move)"
+        False,
+        "with the solver: try all moves of a new node, to see which end the game; self-play then has fewer mistakes",
     )
     parts: int = setting(2, "parts of the copies that are searched at the same time, each on a core", low=1, high=64)
     num_steps: int = setting(8, "moves of each copy between two rounds of learning", low=1, high=1e6)

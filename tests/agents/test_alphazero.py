@@ -204,14 +204,11 @@ def test_other_games_are_refused():
 
 @pytest.mark.slow
 def test_it_learns_which_moves_win_at_once(tmp_path):
-    """After some games of self-play, the bare network takes wins in tic-tac-toe that random weights do not.
-
-    Without looking ahead, since players that do never leave the other one a win to learn from.
-    """
+    """After some games of self-play, the bare network takes wins in tic-tac-toe that random weights do not."""
     folder, _ = mlbits.train(
         "alphazero", THREE, out=tmp_path / "run", preset="none", console=False, measure=None, total_steps=40_000,
         num_envs=128, eval_every=0, agent_settings={"width": 32, "blocks": 1, "simulations": 16, "num_steps": 4,
-                                                    "learning_starts": 1000, "batch_size": 128, "look_ahead": False,
+                                                    "learning_starts": 1000, "batch_size": 128,
                                                     "replay_ratio": 8.0, "learning_rate": 3e-3},
     )  # fmt: skip
     from mlbits.selfplay.runs.saved_agents import load_agent
