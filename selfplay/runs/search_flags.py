@@ -27,6 +27,7 @@ class SearchFlags:
     c_uct: float | None = setting(None, "uct: exploration", low=0)
     rescale: bool | None = setting(None, "whether Q is rescaled to 0..1 by the range of a node's values")
     solver: bool | None = setting(None, "whether proven wins and losses are backed up")
+    look_ahead: bool | None = setting(None, "with the solver: try all moves of a new node, to see which end the game")
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, by name."""
