@@ -148,6 +148,16 @@ class SpaceConversion:
         return np.where(near, np.clip(cast, low, high), cast)
 
 
+def same_space(one: gym.Space[Any], other: gym.Space[Any], *, bounds: bool) -> bool:
+    """Whether two spaces are the same; without ``bounds`` those of boxes may differ, as versions write them."""
+    if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
+        return set(one) == set(other) and all(same_space(one[key], other[key], bounds=bounds) for key in one)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        same = one.shape == other.shape
+        return same and (not bounds or (np.allclose(one.low, other.low) and np.allclose(one.high, other.high)))
+    return bool(one == other)
+
+
 def _arrays(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
     """The spaces of the arrays that make up a value of a space."""
     for path, _ in _leaves(space, ()):

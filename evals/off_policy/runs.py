@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-from gymnasium import spaces
-
 from mlbits.agents.memory.dataset import Dataset
+from mlbits.agents.memory.dataset_spaces import same_space
 from mlbits.agents.memory.minari import read_dataset
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.off_policy.estimators import OffPolicyError
@@ -54,7 +52,7 @@ def evaluate_run_off_policy(
     batch = open_batch(settings.env, 1, settings=settings.env_settings, start=False)
     for what in ("observation_space", "action_space"):
         one, other = getattr(data, what), getattr(batch, what)
-        if not _fits(one, other, bounds=what == "action_space"):
+        if not same_space(one, other, bounds=what == "action_space"):
             name = what.replace("_", " ")
             raise OffPolicyError(f"off_policy: the {name} of {data.name} is {one}; {folder} was trained on {other}")
     batch.close()
@@ -68,15 +66,6 @@ def evaluate_run_off_policy(
             f"the data are of {data.env}, the run of {settings.env}: spaces are the same, rules may not be"
         )
     return result | {"dataset": data.name, "env_steps": state["env_steps"], "passed_over": problems}
-
-
-def _fits(one: gym.Space[Any], other: gym.Space[Any], *, bounds: bool) -> bool:
-    """Whether both spaces have the same form, and with ``bounds`` the same bounds."""
-    if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
-        return set(one) == set(other) and all(_fits(one[key], other[key], bounds=bounds) for key in one)
-    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box) and not bounds:
-        return one.shape == other.shape
-    return bool(one == other)
 
 
 def print_off_policy(result: Mapping[str, Any]) -> None:

@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
 
 from mlbits.agents.memory.dataset import Dataset
+from mlbits.agents.memory.dataset_spaces import same_space
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.selfplay.runs.config import ConfigError
 
@@ -99,7 +98,7 @@ def check_environment(data: Dataset, env: str, batch: AnyBatch) -> None:
         raise ConfigError(f"data: {data.name} was recorded in {data.env}; wanted a dataset of {env}")
     for what in ("observation_space", "action_space"):
         theirs, ours = getattr(data, what), getattr(batch, what)
-        if not _same(theirs, ours, bounds=what == "action_space"):
+        if not same_space(theirs, ours, bounds=what == "action_space"):
             raise ConfigError(
                 f"data: the {what.replace('_', ' ')} of {data.name} is {theirs}; wanted {ours}, as {env}'s"
             )
@@ -108,13 +107,3 @@ def check_environment(data: Dataset, env: str, batch: AnyBatch) -> None:
 def _kind(env: str) -> str:
     """An id without namespace and version: of mlbits/Pendulum-v0 and Pendulum-v1 it is the same."""
     return re.sub(r"-v\d+$", "", env.rpartition("/")[2]).lower()
-
-
-def _same(one: gym.Space[Any], other: gym.Space[Any], bounds: bool) -> bool:
-    """Whether two spaces are the same; of observations' boxes the bounds may differ, as versions write them."""
-    if isinstance(one, gym.spaces.Dict) and isinstance(other, gym.spaces.Dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key], bounds) for key in one)
-    if isinstance(one, gym.spaces.Box) and isinstance(other, gym.spaces.Box):
-        same = one.shape == other.shape
-        return same and (not bounds or (np.allclose(one.low, other.low) and np.allclose(one.high, other.high)))
-    return one == other
