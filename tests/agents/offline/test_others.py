@@ -172,5 +172,5 @@ def test_densities_are_in_the_units_of_the_environment():
     agent = BC(BCConfig(**SMALL), VECTOR, BOX)
     obs = torch.randn(1, 3).expand(4001, 3)
     grid = torch.linspace(-2, 2, 4001)[:, None]
-    density = agent.action_log_prob(obs, grid).exp()
+    density = agent.action_log_prob(obs, None, grid).exp()
     assert float(density.sum() * 1e-3) == pytest.approx(1.0, abs=0.02)
