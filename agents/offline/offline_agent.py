@@ -70,8 +70,8 @@ class OfflineConfig:
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
-        "number format of the products between hidden layers without layer_norm; bfloat16 is faster on GPUs and on "
-        "CPUs with AVX512-BF16 or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
+        "number format of the products between hidden layers; bfloat16 is faster on GPUs and on CPUs with AVX512-BF16 "
+        "or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
     )
 
     def settled(self, device: torch.device | str) -> tuple[Any, str]:

@@ -158,10 +158,12 @@ def test_layer_normalisation():
 @pytest.mark.parametrize(
     ("agent", "config"), [(BC, BCConfig), (CRR, CRRConfig), (TD3BC, TD3BCConfig), (IQL, IQLConfig)]
 )
-def test_bfloat16_learns_nearly_the_same(agent, config):
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_bfloat16_learns_nearly_the_same(agent, config, layer_norm):
     data, found = noise(), []
     for precision in ("float32", "bfloat16"):
-        made = agent(config(**{**SMALL, "hidden": (32, 32)}, precision=precision), VECTOR, BOX)
+        settings = {**SMALL, "hidden": (32, 32), "layer_norm": layer_norm, "precision": precision}
+        made = agent(config(**settings), VECTOR, BOX)
         made.learn(data, 0.0, draw(0))
         found.append(torch.cat([optimizer.flat for optimizer, _ in made.optimizers.values()]))
     assert not torch.equal(*found)
