@@ -27,7 +27,7 @@ def test_estimates_on_the_policys_own_data_are_equal():
 def test_the_quick_table_meets_its_target():
     result = reproduce(quick=True)
     assert result["met"], result["checks"]
-    assert len(result["rows"]) == 8
+    assert len(result["rows"]) == 24
 
 
 def test_the_orderings_hold_with_few_data_sets():
