@@ -42,6 +42,10 @@ EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
 )
+EVALS["crr-locomotion"] = EvalEntry(
+    "mlbits.evals.reproductions.offline.locomotion:reproduce",
+    "CRR beats behavioural cloning on the data of a medium and an expert HalfCheetah",
+)
 EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
     "networks that observe how similar they are keep cooperating, in part",
