@@ -194,7 +194,7 @@ def _processes() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         raise ReproductionError(f"kills: this system ({sys.platform}) cannot fork; wanted Linux or macOS")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([f"{__name__}_server"])
     return context
 
 

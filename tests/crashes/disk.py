@@ -212,7 +212,7 @@ class Disk:
 
 
 def states(disk, kills, losses, seed=0):
-    """The states that crashes leave, each with its first moment: the same state comes once for what was said by then."""
+    """States that crashes leave, each with its first moment; the same state comes once, for what was said by then."""
     generator, seen = random.Random(seed), set()
     for moment in disk.moments:
         found = [*moment.kills()] if kills else []

@@ -15,6 +15,7 @@ from tests.crashes.disk import Disk, each_built, full_disk
 from tests.selfplay.test_resume import compare
 
 EVERY = pytest.param(1, marks=pytest.mark.slow)
+ALL = [pytest.param(how, 1, marks=pytest.mark.slow) for how in ("kill", "power loss")]
 RUN = {
     "num_envs": 8,
     "total_steps": 256,
@@ -63,10 +64,7 @@ def go_on(folder, settings):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize(
-    ("how", "every"),
-    [("kill", 12), ("power loss", 72), *(pytest.param(how, 1, marks=pytest.mark.slow) for how in ("kill", "power loss"))],
-)
+@pytest.mark.parametrize(("how", "every"), [("kill", 12), ("power loss", 72), *ALL])
 def test_a_run_goes_on_from_every_state_that_a_crash_leaves(name, how, every, watched, tmp_path):
     alone, disk = watched(name)
     assert len(disk.moments) > 80
