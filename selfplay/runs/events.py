@@ -83,7 +83,8 @@ class EventWriter(SummaryWriter):
         super().__init__(str(folder))
 
     def _get_file_writer(self) -> Any:
-        self.file_writer, self.all_writers = self._made, {self.log_dir: self._made}
+        torchs: Any = self  # whose types say that both are None
+        torchs.file_writer, torchs.all_writers = self._made, {self.log_dir: self._made}
         return self._made
 
 
