@@ -89,3 +89,7 @@ EVALS["soak"] = EvalEntry(
     "mlbits.evals.reproductions.soak:reproduce",
     "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
 )
+EVALS["kills"] = EvalEntry(
+    "mlbits.evals.reproductions.kills:reproduce",
+    "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
+)
