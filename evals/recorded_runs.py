@@ -90,6 +90,12 @@ class RecordedRun:
         """The step of the last record; 0 if there is none."""
         return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
 
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The summary, if it is that of the last record; {} while the run is under way, as after it was resumed."""
+        steps = (self.summary or {}).get("env_steps")
+        return self.summary or {} if isinstance(steps, int) and steps >= self.last_step else {}
+
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """All settings by the names of their flags: "agent", "env", "total_steps", "agent.discount", "env.map"."""
@@ -188,6 +194,8 @@ def read_curves(folder: str | Path) -> dict[str, Curve]:
         try:
             record = read_json(line)
             step = int(record.pop("env_steps"))
+            if not 0 <= step < 2**62:
+                continue
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             continue
         for name, value in record.items():

@@ -1,4 +1,6 @@
-"""The commands about runs: plot."""
+"""The commands about runs: plot, compare."""
+
+import json
 
 import pytest
 
@@ -47,3 +49,19 @@ def test_plot_refuses_what_it_cannot_draw(said, tmp_path):
     assert said("plot", run, "--out", "a.jpg", status=2).startswith("--out: got a.jpg; wanted a file that ends in .png")
     assert "its folder does not exist" in said("plot", run, "--out", tmp_path / "no/a.png", status=2)
     assert "cpu time" in said("plot", run, "--x", "cpu", status=2)
+
+
+def test_compare_prints_a_table_and_writes_json(said, tmp_path):
+    for name, agent in (("a", "ppo"), ("b", "dqn")):
+        write_run(tmp_path / f"runs/{name}", CURVES, agent=agent)
+    text = said("compare", tmp_path / "runs", "--json", tmp_path / "out.json")
+    assert "settings that differ" in text
+    assert "3" in next(line for line in text.splitlines() if line.startswith("return "))
+    assert [group["agent"] for group in json.loads((tmp_path / "out.json").read_text())["groups"]] == ["ppo", "dqn"]
+
+
+def test_compare_refuses_less_than_two_runs(said, tmp_path):
+    run = write_run(tmp_path / "maze", CURVES)
+    assert said("compare", status=2) == "runs: got none; wanted mlbits compare RUN RUN ..., folders of runs"
+    assert said("compare", run, status=2) == f"runs: got only {run}; wanted two or more to compare"
+    assert "not found" in said("compare", run, tmp_path / "none", status=2)

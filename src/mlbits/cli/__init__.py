@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from mlbits.cli import (
     bench,
     check,
+    compare,
     data,
     diplomacy,
     evaluate,
@@ -46,6 +47,7 @@ usage:
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
+  mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
@@ -127,6 +129,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "play": play.command,
     "uci": uci.command,
     "plot": plot.command,
+    "compare": compare.command,
     "solve": solve.command,
     "check": check.command,
     "list": listing.command,
