@@ -53,6 +53,7 @@ usage:
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
   mlbits list [WHAT]               environments, agents, presets and evaluations
+  mlbits list --env ID|--agent A   all about one: spaces, settings, rewards, presets, optimum
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
   mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
