@@ -55,6 +55,7 @@ from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Precision
+from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
@@ -112,6 +113,8 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
@@ -196,6 +199,7 @@ class DDPG:
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
+        self.normaliser = Normaliser(config, observation_space, device)
         self.noise, self.updates = math.inf if config.learning_starts else config.noise, 0
         self._measured: dict[str, Tensor] = {}
 
@@ -212,7 +216,7 @@ class DDPG:
             shape = (len(some), len(self._low))
             action = torch.empty(shape, device=some.device).uniform_(-1, 1, generator=generator)
         else:
-            action = self.actor.forward(obs)
+            action = self.actor.forward(self.normaliser.obs(obs))
             if self.noise > 0 and not greedy:
                 noise = torch.empty_like(action).normal_(0, self.noise, generator=generator)
                 action = action.add_(noise).clamp_(-1, 1)
@@ -228,7 +232,7 @@ class DDPG:
         """
         if not 0 < self.noise < math.inf:
             raise AgentError(f"action_log_prob: got noise {self.noise}; wanted a finite noise above 0")
-        mean = self.actor.forward(obs)
+        mean = self.actor.forward(self.normaliser.obs(obs))
         params = torch.cat([mean, torch.full_like(mean, math.log(self.noise))], -1)
         return self._box.played_log_prob(params, legal_mask, action)
 
@@ -243,9 +247,12 @@ class DDPG:
         Returns:
             Metrics of the last measured update (one in 16 is measured), noise and updates so far; empty during warm-up.
         """
-        config = self.config
-        if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        config, latest = self.config, experience.latest
+        if latest is not None:
+            self.normaliser.update(latest)
+            if config.head == "categorical":
+                unit = self.normaliser.unit
+                self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
         if experience.added < config.learning_starts:
             return {}
         self.noise = config.noise * (1 - progress if config.anneal_noise else 1)
@@ -258,7 +265,7 @@ class DDPG:
             drawn = experience.sample(
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
             )
-            self._update(drawn, experience, generator)
+            self._update(self.normaliser.drawn(drawn), experience, generator)
         return {**self._measured, "noise": self.noise, "updates": self.updates} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
@@ -338,13 +345,13 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimisers, exploration and the range of returns seen."""
+        """A copy of weights, target weights, optimisers, exploration, moments and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
-        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
         noise = _AT_RANDOM if self.noise == math.inf else self.noise
         state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
@@ -361,6 +368,7 @@ class DDPG:
         for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        self.normaliser.load_state_dict(state)
         noise, updates = state["progress"].tolist()
         self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
         measured = state["measured"]

@@ -55,6 +55,7 @@ from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
@@ -101,6 +102,8 @@ class DQNConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
 
     def check(self) -> None:
@@ -147,6 +150,7 @@ class DQN:
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
+        self.normaliser = Normaliser(config, observation_space, device)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
         plain = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
@@ -184,15 +188,21 @@ class DQN:
 
     def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
         """The legal actions with the highest Q, [N]."""
+        obs = self.normaliser.obs(obs)
         few = None if self._compiled is None else compiled_q_learning.q_values(self._compiled, self.optimizer.flat, obs)
         if few is None:
-            return _masked(self.values(obs), legal_mask).argmax(-1)
+            return _masked(self._q(obs), legal_mask).argmax(-1)
         if legal_mask is not None:
             few = np.where(legal_mask.numpy(), few, -np.inf)
         return torch.from_numpy(few.argmax(-1))
 
     def values(self, obs: Any) -> Tensor:
-        """Q of each action, [N, A]."""
+        """Q of each action, in the rewards' own unit, [N, A]."""
+        q = self._q(self.normaliser.obs(obs))
+        return q * self.normaliser.unit if self.config.normalize_reward else q
+
+    def _q(self, obs: Any) -> Tensor:
+        """Q of each action for normalised observations, in units of ``normaliser.unit``, [N, A]."""
         return self._mean(self.network.forward(obs))
 
     @torch.no_grad()
@@ -222,9 +232,12 @@ class DQN:
             Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, updates so far; empty
             during warm-up.
         """
-        config = self.config
-        if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        config, latest = self.config, experience.latest
+        if latest is not None:
+            self.normaliser.update(latest)
+            if config.head == "categorical":
+                unit = self.normaliser.unit
+                self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
         if experience.added < config.learning_starts:
             return {}
         decayed = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
@@ -238,6 +251,7 @@ class DQN:
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
                 minibatches=min(due - self.updates, self._updates_at_once),
             )  # fmt: skip
+            drawn = self.normaliser.drawn(drawn)
             if self._compiled is None or drawn.weight is not None:
                 metrics = self._update(drawn, experience)
             else:
@@ -282,7 +296,7 @@ class DQN:
     def _target(self, drawn: Transitions) -> Tensor:
         """Targets for the output of the action that was played: [N], or probabilities or quantiles [N, K]."""
         out = self.target.forward(drawn.next_obs)
-        by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
+        by = self._q(drawn.next_obs) if self.config.double else self._mean(out)
         following = _of_action(out, _masked(by, drawn.next_mask).argmax(-1))
         if self.config.head == "value":
             return drawn.reward + drawn.discount * following
@@ -316,10 +330,10 @@ class DQN:
         return _masked(torch.rand(mask.shape, generator=generator, device=self.device), mask).argmax(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimiser, exploration and the range of returns seen."""
+        """A copy of weights, target weights, optimiser, exploration, moments and the range of returns seen."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
         state |= prefixed("target", self.target.state_dict())
-        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
         state["progress"] = torch.tensor([self.epsilon, self.updates], dtype=torch.float64)
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
@@ -332,6 +346,7 @@ class DQN:
         load_weights({"network": self.network, "target": self.target}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        self.normaliser.load_state_dict(state)
         epsilon, updates = state["progress"].tolist()
         self.epsilon, self.updates = epsilon, int(updates)
 

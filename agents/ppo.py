@@ -68,7 +68,7 @@ class PPOConfig:
     value_coef: float = setting(0.5, "weight of the value loss (half the squared error)", low=0, high=1e3)
     max_grad_norm: float = setting(0.5, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each minibatch")
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting(
         (64, 64),

@@ -32,6 +32,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -40,7 +41,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.open_decisions import leave_out_open
-from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
+from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.envs.core.config_fields import configuration, setting
 
@@ -68,7 +69,8 @@ class ReinforceConfig:
     entropy_coef: float = setting(0.0, "weight of an entropy bonus; 0 is the plain policy gradient", low=0, high=1e3)
     normalize_advantage: bool = setting(True, "divide advantages by their root mean square in each rollout")
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting(
         (64, 64),
         "widths of the hidden layers of actor and critic; of an order network, of its first layer and one graph "
@@ -110,6 +112,7 @@ class Reinforce:
         self.core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, value_apart=True, network=config.network
         )
+        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
 
     @property
     def experience(self) -> RolloutSpec:
@@ -178,8 +181,12 @@ class Reinforce:
         if config.baseline == "value":
             rollout, _ = leave_out_open(rollout)
         core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
-        flat = rollout.flatten()
-        psi, target, value = (flat.of(tensor) for tensor in self.weights(rollout))
+        flat, scaled = rollout.flatten(), rollout
+        if self.reward_scale is not None:
+            if self.experience.whole_episodes:
+                self.reward_scale.forget_episodes()
+            scaled = replace(rollout, reward=self.reward_scale(rollout))
+        psi, target, value = (flat.of(tensor) for tensor in self.weights(scaled))
         if len(psi) == 0:
             return {}
         obs = core.prepare(flat.obs)
@@ -223,7 +230,7 @@ class Reinforce:
         return torch.zeros(()) if first is None else first
 
     def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [N, A] of Discrete actions and values [N], for a search.
+        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search.
 
         Raises:
             AgentError: if there is no learned value, or the action space is not Discrete.
@@ -232,19 +239,24 @@ class Reinforce:
             raise AgentError(
                 f"policy_and_value: got baseline={self.config.baseline!r}, without a critic; wanted 'value'"
             )
-        return self.core.policy_and_value(obs)
+        logits, value = self.core.policy_and_value(obs)
+        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N]."""
-        return self.core.values(obs, 1)
+        """V of N rows of observations, [N], in the rewards' own unit."""
+        value = self.core.values(obs, 1)
+        return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser and moments."""
-        return self.core.state_dict()
+        """Network, optimisers, moments and the reward scale."""
+        state = self.core.state_dict()
+        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state)
 
 
 def others_mean(returns: Tensor, active: Tensor | None) -> Tensor:

@@ -27,6 +27,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -49,7 +50,6 @@ from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
-from mlbits.agents.networks.running_moments import RunningMoments
 from mlbits.envs.core.config_fields import configuration, setting
 
 # New moments of observations may use up this fraction of the KL bound, and are adopted in part if all would use more.
@@ -87,7 +87,7 @@ class TRPOConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the value's gradient; larger ones are clipped", low=1e-9, high=1e9
     )
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
@@ -130,8 +130,7 @@ class TRPO:
         self.config = config
         self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
-        moments = self.core.moments
-        self.seen = None if moments is None else RunningMoments(len(moments.mean)).to(device)
+        self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
         critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
         self._policy = [parameter for parameter in self.core.network.parameters() if id(parameter) not in critic]
 
@@ -211,19 +210,17 @@ class TRPO:
 
     def _take_moments(self, data: dict[str, Any], bound: float) -> None:
         """Move the moments towards those of all observations so far, as far as the KL bound allows."""
-        used, seen = self.core.moments, self.seen
+        used, seen = self.core.moments, self.seen  # of one kind
         assert used is not None
         assert seen is not None
         seen.update(data["raw"])
-        mean, var = used.mean.clone(), used.var.clone()
+        before: Any = copy.deepcopy(used)
         for trial in range(_MOMENTS_TRIALS + 1):
             share = 0.5**trial if trial < _MOMENTS_TRIALS else 0.0
-            used.mean.copy_(torch.lerp(mean, seen.mean, share))
-            used.var.copy_(torch.lerp(var, seen.var, share))
+            used.move(before, seen, share)
             data["obs"] = self.core.prepare(data["raw"])
             if self._measure(data).kl <= _MOMENTS_SHARE * bound:
                 break
-        used.count.copy_(seen.count)
 
     def _improve(self, data: dict[str, Any], bound: float, generator: torch.Generator) -> dict[str, float]:
         """One step of the policy; returns its metrics."""

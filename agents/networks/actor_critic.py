@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import (
@@ -28,7 +27,7 @@ from mlbits.agents.maths.action_distributions import Categorical, distribution_f
 from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
 from mlbits.agents.networks.policy_value import ActorCritic
-from mlbits.agents.networks.running_moments import RunningMoments
+from mlbits.agents.networks.running_moments import Moments, moments_of
 
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
@@ -78,7 +77,7 @@ class ActorCriticCore:
         chunk: rows per pass on the CPU.
 
     Raises:
-        AgentError: if observations are to be standardised but are not a vector of floats.
+        AgentError: if observations are to be standardised but have no numbers.
         GameError: if there is no network for a space of this kind.
     """
 
@@ -111,14 +110,11 @@ class ActorCriticCore:
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
         self.optimizer = FlatAdam(rest, config.learning_rate, config.max_grad_norm)
         self.value_optimizer = FlatAdam(critic, config.learning_rate, config.max_grad_norm) if value_apart else None
-        self.moments: RunningMoments | None = None
+        self.moments: Moments | None = None
         if config.normalize_obs:
-            vector = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
-            if not vector or not np.issubdtype(np.dtype(observation_space.dtype), np.floating):
-                raise AgentError(
-                    f"normalize_obs: got the observation space {observation_space}; wanted a vector of floats"
-                )
-            self.moments = RunningMoments(observation_space.shape[0]).to(device)  # type: ignore[index]
+            if isinstance(self.network, OrderNetwork):
+                raise AgentError("normalize_obs: got True with the order network, whose inputs are 0 or 1; wanted False")
+            self.moments = moments_of(observation_space).to(device)
 
     def prepare(self, obs: Any) -> Any:
         """Observations in the form that the network takes: standardised if the config asks for it."""
