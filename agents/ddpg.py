@@ -58,6 +58,7 @@ from mlbits.agents.networks.mlp import Precision
 from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.core.spaces import action_layout
 
 _MEASURE_EVERY = 16  # updates: measuring every update would take a tenth of the time of a small network's updates
@@ -78,16 +79,19 @@ class DDPGConfig:
         1000, "transitions played uniformly at random before learning begins", low=0, high=1e12
     )
     batch_size: int = setting(256, "transitions per gradient step", low=1, high=1e6)
-    actor_learning_rate: float = setting(1e-3, "learning rate of the actor's Adam", low=0, high=10)
-    critic_learning_rate: float = setting(1e-3, "learning rate of the critics' Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay both learning rates linearly to 0 over the run")
+    actor_learning_rate: Scheduled = setting(1e-3, "learning rate of the actor's Adam", low=0, high=10, scheduled=True)
+    critic_learning_rate: Scheduled = setting(
+        1e-3, "learning rate of the critics' Adam", low=0, high=10, scheduled=True
+    )
+    anneal_lr: bool = setting(False, "decay both learning rates, if they are numbers, linearly to 0 over the run")
     adam_eps: float = setting(1e-8, "epsilon of Adam", low=0, high=1)
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
-    noise: float = setting(
-        0.1, "standard deviation of the Gaussian noise on actions", low=0, high=10, unit="half ranges of the action"
-    )
-    anneal_noise: bool = setting(False, "decay the noise linearly to 0 over the run")
+    noise: Scheduled = setting(
+        0.1, "standard deviation of the Gaussian noise on actions", low=0, high=10, unit="half ranges of the action",
+        scheduled=True,
+    )  # fmt: skip
+    anneal_noise: bool = setting(False, "decay the noise, if it is a number, linearly to 0 over the run")
     head: Literal["value", "categorical"] = setting(
         "value", "what the critic predicts: the mean return, or its distribution (categorical, D4PG)"
     )
@@ -190,17 +194,18 @@ class DDPG:
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimizer = FlatAdam(
-            self.actor.parameters(), config.actor_learning_rate, config.max_grad_norm, config.adam_eps,
+            self.actor.parameters(), value_at(config.actor_learning_rate, 0.0), config.max_grad_norm, config.adam_eps,
             target=self.target_actor.parameters(),
         )  # fmt: skip
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, config.adam_eps,
+            self.critics.parameters(), value_at(config.critic_learning_rate, 0.0), config.max_grad_norm,
+            config.adam_eps,
             target=self.target_critics.parameters(),
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
-        self.noise, self.updates = math.inf if config.learning_starts else config.noise, 0
+        self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
 
     @property
@@ -245,7 +250,8 @@ class DDPG:
             generator: for sampling from the replay buffer, and for target noise; on the CPU.
 
         Returns:
-            Metrics of the last measured update (one in 16 is measured), noise and updates so far; empty during warm-up.
+            Metrics of the last measured update (one in 16 is measured), noise, learning rates and updates so far; empty
+            during warm-up.
         """
         config, latest = self.config, experience.latest
         if latest is not None:
@@ -255,10 +261,12 @@ class DDPG:
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
         if experience.added < config.learning_starts:
             return {}
-        self.noise = config.noise * (1 - progress if config.anneal_noise else 1)
-        decay = 1 - progress if config.anneal_lr else 1
-        self.actor_optimizer.learning_rate = config.actor_learning_rate * decay
-        self.critic_optimizer.learning_rate = config.critic_learning_rate * decay
+        self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
+        rates = [
+            value_at(rate, progress, anneal=config.anneal_lr)
+            for rate in (config.actor_learning_rate, config.critic_learning_rate)
+        ]
+        self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
         due = int((experience.added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
@@ -266,7 +274,11 @@ class DDPG:
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
             )
             self._update(self.normaliser.drawn(drawn), experience, generator)
-        return {**self._measured, "noise": self.noise, "updates": self.updates} if self.updates else {}
+        numbers = {
+            "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],
+            "updates": self.updates,
+        }  # fmt: skip
+        return {**self._measured, **numbers} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""

@@ -28,6 +28,7 @@ from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
 from mlbits.agents.networks.policy_value import ActorCritic
 from mlbits.agents.networks.running_moments import Moments, moments_of
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
@@ -39,7 +40,7 @@ class NetworkConfig(Protocol):
 
     Attributes:
         hidden: widths of the hidden layers.
-        learning_rate: of Adam.
+        learning_rate: of Adam, or its schedule.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_obs: whether observations are standardised by their running mean and variance.
         log_std: initial log standard deviation of continuous actions.
@@ -48,7 +49,7 @@ class NetworkConfig(Protocol):
     @property
     def hidden(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    def learning_rate(self) -> Scheduled: ...  # noqa: D102
     @property
     def max_grad_norm(self) -> float: ...  # noqa: D102
     @property
@@ -108,12 +109,15 @@ class ActorCriticCore:
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
-        self.optimizer = FlatAdam(rest, config.learning_rate, config.max_grad_norm)
-        self.value_optimizer = FlatAdam(critic, config.learning_rate, config.max_grad_norm) if value_apart else None
+        rate = value_at(config.learning_rate, 0.0)
+        self.optimizer = FlatAdam(rest, rate, config.max_grad_norm)
+        self.value_optimizer = FlatAdam(critic, rate, config.max_grad_norm) if value_apart else None
         self.moments: Moments | None = None
         if config.normalize_obs:
             if isinstance(self.network, OrderNetwork):
-                raise AgentError("normalize_obs: got True with the order network, whose inputs are 0 or 1; wanted False")
+                raise AgentError(
+                    "normalize_obs: got True with the order network, whose inputs are 0 or 1; wanted False"
+                )
             self.moments = moments_of(observation_space).to(device)
 
     def prepare(self, obs: Any) -> Any:

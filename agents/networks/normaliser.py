@@ -58,16 +58,14 @@ class Normaliser:
         AgentError: if observations are to be standardised but have no numbers.
     """
 
-    def __init__(
-        self, config: NormaliserConfig, observation_space: gym.Space[Any], device: torch.device | str
-    ) -> None:
+    def __init__(self, config: NormaliserConfig, observation_space: gym.Space[Any], device: torch.device | str) -> None:
         self.moments: Moments | None = moments_of(observation_space).to(device) if config.normalize_obs else None
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
 
     def update(self, rollout: Rollout) -> None:
         """Add a rollout's observations and returns to the moments."""
         if self.moments is not None:
-            self.moments.update(rollout.flatten().obs)  # type: ignore[arg-type]
+            self.moments.update(rollout.flatten().obs)
         if self.reward_scale is not None:
             self.reward_scale.update(rollout)
 

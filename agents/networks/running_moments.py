@@ -1,9 +1,9 @@
 """Running mean and variance of observations, for standardising them: (x - mean) / standard deviation, clipped.
 
 A vector has a mean and a variance for each entry, an image for each channel (all pixels of a channel together), and a
-Dict for each of its vectors and images; its indices, which are looked up in tables, stay as they are. Batches are merged
-by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979), in
-float64: the moments are those of all rows so far, in whatever parts they came.
+Dict for each of its vectors and images; its indices, which are looked up in tables, stay as they are. Batches are
+merged by Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
+in float64: the moments are those of all rows so far, in whatever parts they came.
 
 An entry that never changes becomes 0, since its deviation is that of its mean; results are at most ``CLIP`` in size.
 Standardised images are floats, which networks take as they are: only bytes are scaled to 0..1 (``features``).
@@ -117,7 +117,7 @@ class RunningMoments(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._float = None  # the buffers move to another device
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 class DictMoments(nn.Module):
