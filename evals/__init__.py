@@ -85,3 +85,7 @@ EVALS["soak"] = EvalEntry(
     "mlbits.evals.reproductions.soak:reproduce",
     "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
 )
+EVALS["normalisation"] = EvalEntry(
+    "mlbits.evals.reproductions.normalisation:reproduce",
+    "DQN and DDPG with normalised observations and rewards, told beside without",
+)

@@ -49,7 +49,7 @@ def test_a_progress_beyond_the_run_keeps_the_last_value():
      "piecewise:0=1,0.5", "stepwise:", "quadratic:1:0", "auto"],
 )  # fmt: skip
 def test_other_texts_are_refused_with_the_forms_that_exist(text):
-    with pytest.raises(ValueError, match="^a number, or a schedule such as 'linear:3e-4:0', 'cosine"):
+    with pytest.raises(ValueError, match=r"^a number, or a schedule such as 'linear:3e-4:0', 'cosine"):
         schedule(text)
 
 
