@@ -93,3 +93,7 @@ EVALS["kills"] = EvalEntry(
     "mlbits.evals.reproductions.kills:reproduce",
     "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
 )
+EVALS["normalisation"] = EvalEntry(
+    "mlbits.evals.reproductions.normalisation:reproduce",
+    "DQN and DDPG with normalised observations and rewards, told beside without",
+)

@@ -64,6 +64,7 @@ from mlbits.agents.offline.offline_agent import (
 )
 from mlbits.agents.offline.returns import check_support
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 _NEAR_0 = 0.01  # weights below this count as near 0
 
@@ -91,7 +92,9 @@ class CRRConfig(OfflineConfig):
     atoms: int = setting(21, "atoms of a categorical critic", low=2, high=10_000)
     v_min: float = setting(0.0, "lowest scaled discounted return on a categorical critic's support")
     v_max: float = setting(100.0, "highest scaled discounted return on a categorical critic's support")
-    critic_learning_rate: float = setting(3e-4, "learning rate of the critics' Adam", low=0, high=10)
+    critic_learning_rate: Scheduled = setting(
+        3e-4, "learning rate of the critics' Adam", low=0, high=10, scheduled=True
+    )
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     target_every: int = setting(100, "gradient steps between two updates of the target networks", low=1, high=1e12)
     tau: float = setting(1.0, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
@@ -142,11 +145,11 @@ class CRR(PolicyAgent):
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.policy_optimizer = FlatAdam(
-            self.policy.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-8,
+            self.policy.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_policy.parameters(),
         )  # fmt: skip
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, eps=1e-8,
+            self.critics.parameters(), value_at(config.critic_learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_critics.parameters(),
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
