@@ -24,6 +24,7 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json_file
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 _ASIDE = ".old"
 _FILES = ("weights.safetensors", "arrays.safetensors", "state.json")
 
@@ -122,7 +123,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         write_file(temporary / "state.json", json.dumps(checkpoint.state, indent=1).encode())
         digests = {name: _digest(temporary / name) for name in _FILES}
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
-        write_file(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         if target.exists():  # the same step, saved before the run was resumed: kept until the new one is complete
             aside = target.with_name(target.name + _ASIDE)
             shutil.rmtree(aside, ignore_errors=True)
@@ -154,7 +155,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             something else; the message names the cause.
     """
     try:
-        manifest = read_json_file(path / "manifest.json")
+        manifest = read_json_file(path / MANIFEST)
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None

@@ -25,7 +25,7 @@ from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 
-CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
+CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints", "best"
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (

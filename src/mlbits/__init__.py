@@ -9,6 +9,7 @@ Example:
     >>> obs, info = env.reset(seed=0)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlbits.envs import register_all
@@ -17,19 +18,31 @@ from mlbits.envs.registry import make_batch, make_game, make_sb3, register, regi
 from mlbits.version import __version__
 
 if TYPE_CHECKING:
+    from mlbits.selfplay.policy import Policy, Prediction
+    from mlbits.selfplay.runs.loading import load_policy as load
+
     from mlbits.training import resume, train
 
 register_all()
 
 __all__ = [
-    "__version__", "make_batch", "make_game", "make_sb3", "register", "registered", "resume", "train", "trusting_files",
+    "Policy", "Prediction", "__version__", "load", "make_batch", "make_game", "make_sb3", "register", "registered",
+    "resume", "train", "trusting_files",
 ]  # fmt: skip
+
+# What trains and acts, by the module that it is in and its name there; imported when it is asked for: it brings torch.
+_LATER = {
+    "Policy": ("mlbits.selfplay.policy", "Policy"),
+    "Prediction": ("mlbits.selfplay.policy", "Prediction"),
+    "load": ("mlbits.selfplay.runs.loading", "load_policy"),
+    "resume": ("mlbits.training", "resume"),
+    "train": ("mlbits.training", "train"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What trains, imported when it is asked for: it brings torch."""
-    if name in ("resume", "train"):
-        from mlbits import training
-
-        return getattr(training, name)
+    """What is imported when it is asked for."""
+    if name in _LATER:
+        module, inner = _LATER[name]
+        return getattr(importlib.import_module(module), inner)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
