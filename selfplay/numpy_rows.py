@@ -1,9 +1,9 @@
 """Observations, masks and actions between NumPy, as environments give and take them, and the rows of tensors of agents.
 
 An environment gives one observation of its space, a vector environment a batch [N, ...]; the readers here tell the two
-apart by their shape, check shape, dtype and range, and make rows [N, ...]. The writer makes actions of the rows an agent
-returns, in the form and dtype of the environment's action space. The spaces are the environment's own; where agents
-know them in another form (tuples flattened, counts from 0, one axis), it is that of
+apart by their shape, check shape, dtype and range, and make rows [N, ...]. The writer makes actions of the rows that an
+agent returns, in the form and dtype of the environment's action space. The spaces are the environment's own; where
+agents know them in another form (tuples flattened, counts from 0, one axis), it is that of
 :mod:`mlbits.envs.doors.gymnasium_ids`.
 """
 
@@ -47,7 +47,7 @@ class ObservationReader:
         """Rows for an agent.
 
         Args:
-            obs: an observation of the space, or a batch of them: arrays [N, ...] in the place of its arrays and numbers.
+            obs: an observation of the space, or a batch of them: arrays [N, ...] in place of its arrays and numbers.
 
         Returns:
             A tensor [N, ...], or a dict of them; and the batch's N, None for a single observation, which gives one row.
@@ -112,11 +112,13 @@ class _Part:
         """An array [N, ...] of its own, and whether the value was a single observation."""
         array = value if type(value) is np.ndarray else self._array(value)
         single = array.shape == self._shape
-        if not single and array.shape[1:] != self._shape or array.ndim == 0 and self._shape:
-            raise PolicyError(f"{self._name}: got shape {array.shape}; wanted {self._shape}, or a batch {self._of_many()}")
+        if not single and (array.ndim == 0 or array.shape[1:] != self._shape):
+            raise PolicyError(
+                f"{self._name}: got shape {array.shape}; wanted {self._shape}, or a batch {self._of_many()}"
+            )
         if array.dtype != self._dtype and not np.can_cast(array.dtype, self._dtype, "same_kind"):
-            signed = np.issubdtype(array.dtype, np.integer) and np.issubdtype(self._dtype, np.integer)
-            if not (signed and array.size and array.min() >= 0 and array.max() <= np.iinfo(self._dtype).max):
+            whole = array.dtype.kind in "iu" and self._dtype.kind == "u"
+            if not (whole and array.size and array.min() >= 0 and array.max() <= np.iinfo(self._dtype).max):
                 raise PolicyError(f"{self._name}: got dtype {array.dtype}; wanted {self._dtype}, as in {self._known()}")
         if self._most is not None and not ((array >= 0) & (array < self._most)).all():
             raise PolicyError(f"{self._name}: got {_line(value)}; wanted {self._known()}")
@@ -211,7 +213,9 @@ class ActionWriter:
     def __init__(self, space: gym.Space[Any]) -> None:
         self.space = space
         self._dtype: Any = space.dtype
-        self._start: Any = getattr(space, "start", 0) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
+        self._start: Any = (
+            getattr(space, "start", 0) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
+        )
         self._moved = bool(np.any(self._start))
         self._shape: tuple[int, ...] = space.shape or ()
 
@@ -234,7 +238,6 @@ class ActionWriter:
             array = array.astype(self._dtype)
             array = (array + self._start).astype(self._dtype) if self._moved else array
         return array[0] if single else array
-
 
     def _in_box(self, array: NDArray[Any], space: spaces.Box) -> NDArray[Any]:
         """Actions [N, *shape] in the box's dtype; agents know its bounds in float32, and one on a bound stays on it."""

@@ -146,9 +146,7 @@ class Policy:
         if action_mask is not None:
             mask = self._masks.read(action_mask, count)
         elif self._game is not None and self._game.masked:
-            raise PolicyError(
-                f"action_mask: missing; {self.env} has illegal actions: wanted info['action_mask'] of its reset and step"
-            )
+            raise PolicyError(f"action_mask: missing; {self.env} has illegal actions: wanted info['action_mask']")
         decision = self._decide(rows, count, mask, greedy, seat, episode_start)
         action = decision.action if mask is None else self._masks.legal(decision.action, mask)
         played = self._actions.write(action, count is None)
@@ -170,7 +168,7 @@ class Policy:
             return decided
         size = 1 if count is None else count
         memory = self._memories.get(seat)
-        if memory is None or (episode_start is True or len(memory) != size and _all_start(episode_start)):
+        if memory is None or episode_start is True or (len(memory) != size and _all_start(episode_start)):
             memory = torch.zeros(size, self._memory_size, device=self.device)
         elif len(memory) != size:
             raise PolicyError(
@@ -195,7 +193,7 @@ class Policy:
         copies = copies_of(env)
         if copies is None or copies.game.name != getattr(self._game, "name", None):
             raise PolicyError(
-                f"obs: got {type(env).__name__}; {type(self.agent).__name__} plans by the rules of {self.env}, and wants "
+                f"obs: got {type(env).__name__}; {type(self.agent).__name__} plans by the rules of {self.env}: wanted "
                 "the environment itself: predict(env). A trained agent's network acts on observations alone if it is "
                 'loaded with search={"simulations": 0}'
             )
@@ -240,7 +238,9 @@ class Policy:
         if self.num_seats == 1 and not kind:
             return gym.make(self.env, **own) if self.env in registered() else make_env(self.env, own)
         if kind not in ("aec", "parallel") or self.env not in registered():
-            raise PolicyError(f"kind: got {kind!r} for {self.env}; wanted 'aec' or 'parallel', in one of mlbits' own games")
+            raise PolicyError(
+                f"kind: got {kind!r} for {self.env}; wanted 'aec' or 'parallel', in one of mlbits' own games"
+            )
         import pettingzoo
 
         return pettingzoo.make(kind, self.env, **own)

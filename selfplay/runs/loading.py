@@ -134,7 +134,9 @@ class _Loader:
         check_guest(name, "source")
         if self._env is None:
             trained = bare_name(name) in AGENTS and not AGENTS[bare_name(name)].bot
-            wanted = "the folder of a run, as it is an agent that has to be trained" if trained else "an environment's id"
+            wanted = (
+                "the folder of a run, as it is an agent that has to be trained" if trained else "an environment's id"
+            )
             raise ConfigError(f"{'source' if trained else 'env'}: got {name if trained else None}; wanted {wanted}")
         game = game_of(self._env, self._settings)
         bot = make_bot(name, *spaces_of(self._env, self._settings), device=self._device, game=game)
@@ -153,9 +155,7 @@ class _Loader:
         )  # fmt: skip
 
 
-def env_spaces(
-    env: str, settings: Mapping[str, Any], game: Game | None
-) -> tuple[gym.Space[Any], gym.Space[Any]]:
+def env_spaces(env: str, settings: Mapping[str, Any], game: Game | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """The spaces of an environment as a user sees them, where agents may know them in another form."""
     if env in registered():
         assert game is not None

@@ -1,12 +1,14 @@
 """mlbits: reinforcement-learning environments and agents; a game's rules are written once and work in every interface.
 
-``import mlbits`` registers every environment with Gymnasium and PettingZoo; ``mlbits.train`` and ``mlbits.resume`` are
-the commands of that name.
+``import mlbits`` registers every environment with Gymnasium and PettingZoo. ``mlbits.train`` trains an agent and
+returns a :class:`Run`, ``mlbits.resume`` continues one, and ``mlbits.load`` gives an agent to act with.
 
 Example:
     >>> import gymnasium as gym, mlbits
     >>> env = gym.make("mlbits/GridWorld-v0")
     >>> obs, info = env.reset(seed=0)
+    >>> run = mlbits.train("ppo", "mlbits/GridWorld-v0", total_steps=1_000, out="runs/first", console=False)
+    >>> action = mlbits.load("runs/first").predict(obs)
 """
 
 import importlib
@@ -18,22 +20,25 @@ from mlbits.envs.registry import make_batch, make_game, make_sb3, register, regi
 from mlbits.version import __version__
 
 if TYPE_CHECKING:
+    from mlbits.runs import Run, Runs, load_run
     from mlbits.selfplay.policy import Policy, Prediction
     from mlbits.selfplay.runs.loading import load_policy as load
-
     from mlbits.training import resume, train
 
 register_all()
 
 __all__ = [
-    "Policy", "Prediction", "__version__", "load", "make_batch", "make_game", "make_sb3", "register", "registered",
-    "resume", "train", "trusting_files",
+    "Policy", "Prediction", "Run", "Runs", "__version__", "load", "load_run", "make_batch", "make_game", "make_sb3",
+    "register", "registered", "resume", "train", "trusting_files",
 ]  # fmt: skip
 
 # What trains and acts, by the module that it is in and its name there; imported when it is asked for: it brings torch.
 _LATER = {
     "Policy": ("mlbits.selfplay.policy", "Policy"),
     "Prediction": ("mlbits.selfplay.policy", "Prediction"),
+    "Run": ("mlbits.runs", "Run"),
+    "Runs": ("mlbits.runs", "Runs"),
+    "load_run": ("mlbits.runs", "load_run"),
     "load": ("mlbits.selfplay.runs.loading", "load_policy"),
     "resume": ("mlbits.training", "resume"),
     "train": ("mlbits.training", "train"),

@@ -83,7 +83,9 @@ def test_a_dict_is_read_by_its_parts() -> None:
     assert agent.obs["place"].tolist() == [3, 1]
     with pytest.raises(PolicyError, match=r"obs: got the keys 'place'; wanted a dict of 'place', 'speed'"):
         policy.predict({"place": 3})
-    with pytest.raises(PolicyError, match=r"obs\['speed'\]: got a single observation, and in obs\['place'\] a batch of 2"):
+    with pytest.raises(
+        PolicyError, match=r"obs\['speed'\]: got a single observation, and in obs\['place'\] a batch of 2"
+    ):
         policy.predict({"place": np.array([3, 1]), "speed": np.zeros(2)})
 
 
@@ -146,7 +148,11 @@ FORMS: dict[str, tuple[gym.Space[Any], Any, Any]] = {
     "discrete": (spaces.Discrete(4), 2, np.int64(2)),
     "start": (spaces.Discrete(4, start=-1), 2, np.int64(1)),
     "multi": (spaces.MultiDiscrete([3, 4]), [2, 3], np.array([2, 3])),
-    "two axes": (spaces.MultiDiscrete([[3, 4], [5, 6]], start=[[1, 0], [0, 0]]), [2, 3, 4, 5], np.array([[3, 3], [4, 5]])),
+    "two axes": (
+        spaces.MultiDiscrete([[3, 4], [5, 6]], start=[[1, 0], [0, 0]]),
+        [2, 3, 4, 5],
+        np.array([[3, 3], [4, 5]]),
+    ),
     "bits": (spaces.MultiBinary((2, 1)), [1, 0], np.array([[1], [0]], np.int8)),
     "box": (spaces.Box(-1, 1, (2,)), [0.5, -1.0], np.array([0.5, -1], np.float32)),
     "wide": (spaces.Box(-0.1, 0.1, (1, 2), np.float64), [0.05, 0.1], np.array([[np.float32(0.05), 0.1]])),
