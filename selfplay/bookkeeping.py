@@ -308,7 +308,7 @@ class Clock:
         setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
     def record(self) -> dict[str, float]:
-        """Speed (evaluation left out) and fractions of time since the last record."""
+        """Speed (evaluation left out) and fractions of time since the last record; seconds since the run began."""
         now = time.perf_counter()
         wall = max(now - self._recorded, 1e-9)
         self._recorded = now
@@ -319,4 +319,7 @@ class Clock:
         shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}
         self._session.collector.timing = Timing()
         self.update()
-        return {"speed/steps_per_second": steps / training, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}
+        counters = self._session.counters
+        seconds = {"speed/wall_seconds": counters.wall_seconds, "speed/cpu_seconds": counters.cpu_seconds}
+        rest = {"time/rest": max(0.0, 1 - sum(shares.values()))}
+        return {"speed/steps_per_second": steps / training, **seconds, **shares, **rest}
