@@ -118,7 +118,7 @@ class _Part:
             )
         if array.dtype != self._dtype and not np.can_cast(array.dtype, self._dtype, "same_kind"):
             whole = array.dtype.kind in "iu" and self._dtype.kind == "u"
-            if not (whole and array.size and array.min() >= 0 and array.max() <= np.iinfo(self._dtype).max):
+            if not (whole and array.size and array.min() >= 0 and array.max() <= 2 ** (8 * self._dtype.itemsize) - 1):
                 raise PolicyError(f"{self._name}: got dtype {array.dtype}; wanted {self._dtype}, as in {self._known()}")
         if self._most is not None and not ((array >= 0) & (array < self._most)).all():
             raise PolicyError(f"{self._name}: got {_line(value)}; wanted {self._known()}")

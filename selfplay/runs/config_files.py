@@ -16,7 +16,7 @@ A TOML file says what the command line would::
     map = "maze"
 
 Whatever it leaves out is the preset's (``preset = "auto"``, "none" or another environment's id). What a user gives
-besides the file overrides it.
+besides the file overrides it; settings of the file's environment are left out if another one is given.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlbits.envs.core.plain_json import read_json_file
+from mlbits.envs.registry import plain_id
 from mlbits.selfplay.runs.config import ConfigError, Settings, names_from, presets, resolve
 
 # What a run's config.json says besides: how it was made, and the presets' name for the agent's settings.
@@ -71,8 +72,12 @@ class ConfigFile(NamedTuple):
         return resolve(
             agent, env or self.env, preset=preset or self.preset, run={**self.run, **(run or {})},
             agent_settings={**self.agent_settings, **(agent_settings or {})},
-            env_settings={**self.env_settings, **(env_settings or {})},
+            env_settings={**self.settings_of(env or self.env), **(env_settings or {})},
         )  # fmt: skip
+
+    def settings_of(self, env: str | None) -> dict[str, Any]:
+        """The file's settings of an environment; none of another one than the file's."""
+        return self.env_settings if self.env in (None, env and plain_id(env).rpartition(":")[2]) else {}
 
     def check_agent(self, agent: str | None) -> str:
         """The agent to train: the one given, or the file's.

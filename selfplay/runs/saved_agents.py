@@ -109,7 +109,7 @@ def _checkpoint_at(folder: Path, which: str | int | Path) -> Path:
     steps = int(which) if isinstance(which, int) or which.isdecimal() else None
     if steps not in kept:
         known = ", ".join(["'latest'", "'best'", *map(str, kept)])
-        raise checkpoints.CheckpointError(f"{folder}: checkpoint: got {which!r}; wanted one of {known}")
+        raise checkpoints.CheckpointError(f"checkpoint: got {which!r}; wanted one of {known}, as {folder} has")
     return kept[steps]
 
 

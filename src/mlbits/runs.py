@@ -11,22 +11,25 @@ Example:
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.evals.headline import headlines
+from mlbits.evals.recorded_runs import Curve, read_curves
 from mlbits.selfplay.policy import Policy
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.folder import read_settings, read_summary
 from mlbits.selfplay.runs.loading import load_policy
-from mlbits.selfplay.statistics import mean_interval
+from mlbits.selfplay.statistics import counted, interval_text, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mlbits.evals.recorded_runs import Curve
 
 
 class Run(Sequence[Any]):
@@ -58,9 +61,7 @@ class Run(Sequence[Any]):
     @property
     def metrics(self) -> dict[str, Curve]:
         """Its curves by name, as in "return/eval": ``steps`` int64 [N] and ``values`` float64 [N]."""
-        from mlbits.evals.recorded_runs import read_run
-
-        return dict(read_run(self.folder).curves)
+        return read_curves(self.folder)
 
     def agent(self, checkpoint: str | int = "latest", **settings: Any) -> Policy:
         """Its agent, to act with.
@@ -115,22 +116,34 @@ class Run(Sequence[Any]):
 class Runs(Sequence[Run]):
     """Runs of the same settings with different seeds, told together.
 
+    What is told is each run's result: the mean return of its last evaluation; in zero-sum games of several seats, where
+    that says nothing, the exact exploitability or the fraction of games won against the strongest bot.
+
     Args:
-        runs: in the order of their seeds.
+        runs: at least one, in the order of their seeds.
+
+    Attributes:
+        measure: what the results are: "return", "exploitability" or "won against BOT".
+        results: of each run, float64 [N]; NaN of a run that was not evaluated.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = tuple(runs)
+        told = [result_number(run.summary) for run in self._runs]
+        self.measure = told[0][0]
+        self.results: NDArray[np.float64] = np.array([value for _, value, _ in told])
+        self._intervals = [interval for _, _, interval in told]
 
     @property
-    def return_mean(self) -> float:
-        """The mean over the runs of their final mean returns."""
-        return mean_interval(self._returns())[0]
+    def mean(self) -> float:
+        """The mean of the results over the runs."""
+        return float(self.results.mean())
 
     @property
-    def return_interval(self) -> tuple[float, float]:
-        """Its 95% interval over the seeds (Student's t); -inf and inf for one run, or equal ones."""
-        return mean_interval(self._returns())[1]
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of that mean over seeds (Student's t); -inf and inf for one run, or equal results."""
+        known = not np.isnan(self.results).any()
+        return mean_interval(self.results)[1] if known else (-math.inf, math.inf)
 
     def plot(self, tag: str | Sequence[str] | None = None, **settings: Any) -> Figure:
         """Plot their curves as one, the mean with its interval; see :func:`mlbits.evals.curves.plot`."""
@@ -138,23 +151,25 @@ class Runs(Sequence[Run]):
 
         return plot([run.folder for run in self], tag, **settings)
 
-    def rows(self) -> list[list[Any]]:
-        """A row for each run: seed, final mean return, its interval, steps, CPU-seconds, folder."""
+    def rows(self) -> list[list[str]]:
+        """A row of text for each run, under :attr:`columns`."""
         return [
             [
-                run.settings.run.seed, run.summary["return_mean"], _interval(run.summary["return_interval"]),
-                run.summary["env_steps"], run.summary["cpu_seconds"], str(run.folder),
+                str(run.settings.run.seed), f"{result:.4g}", _interval(interval), f"{run.summary['env_steps']:,}",
+                f"{run.summary['cpu_seconds']:.1f}", str(run.folder),
             ]
-            for run in self
+            for run, result, interval in zip(self, self.results, self._intervals, strict=True)
         ]  # fmt: skip
 
-    def result(self) -> str:
-        """The mean over the seeds with its interval, as text."""
-        mean, interval = mean_interval(self._returns())
-        return f"mean return over {len(self)} seeds: {mean:.4g} (95% interval {_interval(interval)})"
+    @property
+    def columns(self) -> list[str]:
+        """What :meth:`rows` are of; intervals are over the episodes of one evaluation."""
+        return ["seed", self.measure, "95% interval", "steps", "CPU-s", "run"]
 
-    def _returns(self) -> list[float]:
-        return [float(run.summary["return_mean"]) for run in self]
+    def told(self) -> str:
+        """The mean over the seeds with its interval, as text."""
+        text = interval_text(self.interval, len(self))
+        return f"{self.measure} {self.mean:.4g} over {counted(len(self), 'seed')} ({text})"
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -163,14 +178,10 @@ class Runs(Sequence[Run]):
         return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
 
     def __repr__(self) -> str:
-        return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.result()}"
+        return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.told()}"
 
     def _repr_html_(self) -> str:
-        shown = [[_shown(cell) for cell in row] for row in self.rows()]
-        return html_table(COLUMNS, shown) + f"<p>{html.escape(self.result())}</p>"
-
-
-COLUMNS = ["seed", "return", "95% interval", "steps", "CPU-s", "run"]
+        return html_table(self.columns, self.rows()) + f"<p>{html.escape(self.told())}</p>"
 
 
 def load_run(folder: str | Path) -> Run:
@@ -189,6 +200,20 @@ def result_text(summary: Mapping[str, Any]) -> str:
     return f"{'; '.join(headlines(summary))} after {summary['env_steps']:,} steps"
 
 
+def result_number(summary: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
+    """What a run's result is, its value and its 95% interval over episodes; NaN of a run that was not evaluated."""
+    measured = summary.get("measured") or {}
+    if measured.get("same_return") and "exploitability" in measured:
+        value = float(measured["exploitability"])
+        return "exploitability", value, (value, value)
+    if measured.get("same_return") and measured.get("against"):
+        row = measured["against"][-1]
+        low, high = row["won_interval"]
+        return f"won against {row['opponent']}", float(row["won"]), (float(low), float(high))
+    low, high = summary.get("return_interval", (-math.inf, math.inf))
+    return "return", float(summary.get("return_mean", math.nan)), (float(low), float(high))
+
+
 def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as HTML, for notebooks."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
@@ -196,9 +221,5 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.4g} to {ends[1]:.4g}"
-
-
-def _shown(cell: Any) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+def _interval(ends: tuple[float, float]) -> str:
+    return "" if math.isinf(ends[0]) and math.isinf(ends[1]) else f"{ends[0]:.4g} to {ends[1]:.4g}"
