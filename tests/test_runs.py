@@ -185,7 +185,7 @@ def test_several_seeds_are_told_together(run: mlbits.Run, tmp_path: Path, capsys
     returns = [one.summary["return_mean"] for one in runs]
     assert runs.results.tolist() == returns
     assert runs.mean == pytest.approx(np.mean(returns))
-    assert runs.told().startswith(f"return {runs.mean:.4g} over 3 seeds (")
+    assert runs.text().startswith(f"return {runs.mean:.4g} over 3 seeds (")
     assert runs._repr_html_().count("<tr>") == 4
     assert len(runs[1:]) == 2
     words = [f"--config={run.folder}", "--seeds", "2", "--out", str(tmp_path / "two"), "--quiet"]

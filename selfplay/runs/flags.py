@@ -29,7 +29,7 @@ Train an agent on an environment. The run's folder holds its settings, curves, c
   mlbits train ppo mlbits/GridWorld-v0 --env.map maze --env.slip 0.1
   mlbits train crr --data my/dataset-v0                              from a dataset, which names its environment
   mlbits train --config runs/maze/config.json --seed 2               as that run; also a TOML file
-  mlbits train ppo CartPole-v1 --seeds 5                             five seeds, told together
+  mlbits train ppo CartPole-v1 --seeds 5                             five seeds, and their mean with its interval
   mlbits train ppo mlbits/GridWorld-v0 --help                        all flags of this pair
 
 agents: {agents}
@@ -159,7 +159,7 @@ def read_train(words: list[str]) -> TrainFlags:
             ),
             (
                 "seeds",
-                Annotated[int | None, tyro.conf.arg(help="train so many runs, from --seed on, told together")],
+                Annotated[int | None, tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")],
                 None,
             ),
             (

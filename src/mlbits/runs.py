@@ -114,9 +114,9 @@ class Run(Sequence[Any]):
 
 
 class Runs(Sequence[Run]):
-    """Runs of the same settings with different seeds, told together.
+    """Runs of the same settings with different seeds, taken together.
 
-    What is told is each run's result: the mean return of its last evaluation; in zero-sum games of several seats, where
+    They are compared by each run's result: the mean return of its last evaluation; in zero-sum games of several seats, where
     that says nothing, the exact exploitability or the fraction of games won against the strongest bot.
 
     Args:
@@ -166,7 +166,7 @@ class Runs(Sequence[Run]):
         """What :meth:`rows` are of; intervals are over the episodes of one evaluation."""
         return ["seed", self.measure, "95% interval", "steps", "CPU-s", "run"]
 
-    def told(self) -> str:
+    def text(self) -> str:
         """The mean over the seeds with its interval, as text."""
         text = interval_text(self.interval, len(self))
         return f"{self.measure} {self.mean:.4g} over {counted(len(self), 'seed')} ({text})"
@@ -178,10 +178,10 @@ class Runs(Sequence[Run]):
         return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
 
     def __repr__(self) -> str:
-        return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.told()}"
+        return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.text()}"
 
     def _repr_html_(self) -> str:
-        return html_table(self.columns, self.rows()) + f"<p>{html.escape(self.told())}</p>"
+        return html_table(self.columns, self.rows()) + f"<p>{html.escape(self.text())}</p>"
 
 
 def load_run(folder: str | Path) -> Run:

@@ -43,7 +43,7 @@ def print_runs(runs: Runs) -> None:
     console = Console(highlight=False, markup=False)
     console.width = max(console.width, 120)
     console.print(table)
-    print(runs.told())
+    print(runs.text())
 
 
 def check_file(name: str, path: Path | None) -> None:
