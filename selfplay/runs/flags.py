@@ -159,7 +159,9 @@ def read_train(words: list[str]) -> TrainFlags:
             ),
             (
                 "seeds",
-                Annotated[int | None, tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")],
+                Annotated[
+                    int | None, tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")
+                ],
                 None,
             ),
             (

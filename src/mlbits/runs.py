@@ -116,8 +116,8 @@ class Run(Sequence[Any]):
 class Runs(Sequence[Run]):
     """Runs of the same settings with different seeds, taken together.
 
-    They are compared by each run's result: the mean return of its last evaluation; in zero-sum games of several seats, where
-    that says nothing, the exact exploitability or the fraction of games won against the strongest bot.
+    A run's result is the mean return of its last evaluation; in zero-sum games of several seats, where that says
+    nothing, the exact exploitability or the fraction of games won against the strongest bot.
 
     Args:
         runs: at least one, in the order of their seeds.
