@@ -116,10 +116,17 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
         GameError: if a package is missing (the message names the extra that installs it), a setting is not accepted,
             or agents do not support its spaces.
     """
+    return _with_plain_actions(_with_plain_observations(make_env(env_id, settings, training)))
+
+
+def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -> gym.Env[Any, Any]:
+    """The same with the environment's own spaces, which agents may know only in another form."""
     check_env_id(env_id)
     spec = gym.spec(env_id.rpartition(":")[2])
     try:
-        env = make_atari(spec.id, settings, training) if is_atari(spec) else gym.make(spec.id, **settings)
+        made: gym.Env[Any, Any] = (
+            make_atari(spec.id, settings, training) if is_atari(spec) else gym.make(spec.id, **settings)
+        )
     except GameError as error:
         raise GameError(f"{env_id}: {error}") from None
     except Exception as error:  # any error of the environment's constructor, for example about its settings
@@ -129,7 +136,7 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
             raise GameError(_missing(env_id, _package(error, reason), extra)) from error
         given = f" with the settings {dict(settings)}" if settings else ""
         raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {reason})") from error
-    return _with_plain_actions(_with_plain_observations(env))
+    return made
 
 
 def _package(error: Exception, message: str) -> str:
