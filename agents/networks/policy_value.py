@@ -57,7 +57,11 @@ class ActorCritic(nn.Module):
 
     def with_log_std(self, head: Tensor) -> Tensor:
         """The distribution's parameters [N, size] from the actor's output."""
-        if self.log_std is None:
-            return head
-        log_std = self.log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
-        return torch.cat([head, log_std.expand_as(head)], -1)
+        return with_log_std(head, self.log_std)
+
+
+def with_log_std(head: Tensor, log_std: Tensor | None) -> Tensor:
+    """A policy's output [N, k] with a log standard deviation [k] behind it, bounded; unchanged without one."""
+    if log_std is None:
+        return head
+    return torch.cat([head, log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD).expand_as(head)], -1)

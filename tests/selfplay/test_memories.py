@@ -179,7 +179,7 @@ def test_a_recorded_game_begins_with_nothing_remembered(tmp_path):
     asked = []
     act = agent.act
     agent.act = lambda *args, **kwargs: asked.append(float(kwargs["memory"][0, 0])) or act(*args, **kwargs)
-    done = record(agent, "mlbits/CartPole-v0", tmp_path / "data", episodes=3, num_envs=1)
+    done = record(agent, "mlbits/CartPole-v0", tmp_path / "counted-v0", episodes=3, num_envs=1)
     assert len(asked) == done.steps
     assert asked.count(0.0) == 3
     assert all(b in (0, a + 1) for a, b in itertools.pairwise(asked))
