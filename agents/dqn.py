@@ -55,6 +55,8 @@ from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.mlp import Activation
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.spaces import action_layout
@@ -102,11 +104,17 @@ class DQNConfig:
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
+    activation: Activation = setting("relu", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
+    model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
         """Reject an empty support."""
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
+        given = {"dueling": self.dueling, "encoder": self.encoder}
+        if self.model and (other := [name for name, value in given.items() if value]):
+            raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
 
 
 class DQN:
@@ -138,7 +146,8 @@ class DQN:
         atoms = 1 if config.head == "value" else config.atoms
         self.network = QNetwork(
             observation_space, self.num_actions, config.hidden, network_generator(seed),
-            atoms=atoms, dueling=config.dueling,
+            atoms=atoms, dueling=config.dueling, activation=config.activation, encoder=config.encoder,
+            model=config.model,
         ).to(device)  # fmt: skip
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = FlatAdam(

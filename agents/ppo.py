@@ -39,7 +39,9 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memo
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.recurrent import Sequences, sequences_of
 from mlbits.envs.core.config_fields import configuration, setting
 
@@ -80,6 +82,14 @@ class PPOConfig:
         "convolution each",
         low=1,
     )
+    activation: Activation = setting("tanh", "activation of the hidden layers, of MLPs")
+    shared: bool = setting(
+        False, "one network for policy and value, as for Atari (hidden (512,), activation relu), instead of one each"
+    )
+    encoder: str = setting("", ENCODER_HELP)
+    model: str = setting(
+        "", "a whole network of your own as module:factory, observations to policy [N, outputs] and values [N]"
+    )
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
@@ -89,6 +99,14 @@ class PPOConfig:
     sequence_length: int = setting(
         0, "with memory, most decisions through which gradients flow back; 0 for all of a rollout", low=0, high=1e6
     )
+
+    def check(self) -> None:
+        """Refuse parts of a network that exclude one another."""
+        given = {"shared": self.shared, "encoder": self.encoder, "memory": self.memory != "none"}
+        if self.model and (other := [name for name, value in given.items() if value]):
+            raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
+        if self.shared and given["memory"]:
+            raise AgentError("shared: got True with memory, which policy and value share already; wanted False")
 
 
 class PPO:
@@ -114,6 +132,7 @@ class PPO:
         self.config = config
         self.core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, network=config.network,
+            activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
             memory=config.memory, memory_width=config.memory_width,
         )  # fmt: skip
         if config.objective == "adaptive_kl" and isinstance(self.core.distribution, OrderDistribution):

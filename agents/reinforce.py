@@ -42,6 +42,8 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.envs.core.config_fields import configuration, setting
 
 _MOST_WEIGHT = 2.0  # maximum weight of a decision that was carried over; larger ratios are unreliable
@@ -75,6 +77,8 @@ class ReinforceConfig:
         "convolution each",
         low=1,
     )
+    activation: Activation = setting("tanh", "activation of the hidden layers, of MLPs")
+    encoder: str = setting("", ENCODER_HELP)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
@@ -108,8 +112,9 @@ class Reinforce:
     ) -> None:
         self.config = config
         self.core = ActorCriticCore(
-            config, observation_space, action_space, seed=seed, device=device, value_apart=True, network=config.network
-        )
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True,
+            network=config.network, activation=config.activation, encoder=config.encoder,
+        )  # fmt: skip
 
     @property
     def experience(self) -> RolloutSpec:

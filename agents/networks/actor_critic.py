@@ -26,8 +26,9 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, distribution_for
 from mlbits.agents.maths.returns import gae, next_values
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
-from mlbits.agents.networks.policy_value import ActorCritic
+from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
 from mlbits.agents.networks.recurrent import RecurrentActorCritic
 from mlbits.agents.networks.running_moments import RunningMoments
 
@@ -71,6 +72,10 @@ class ActorCriticCore:
         value_apart: whether the critic has its own optimiser, ``value_optimizer``, so that it can be updated
             without changing the policy (with a common Adam, momentum would move the policy too).
         network: "mlp", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own (:mod:`mlbits.agents.networks.own`), or "".
+        model: the name of a whole network of one's own, or "".
+        shared: whether one MLP gives policy and value.
         memory: "gru" or "lstm" for a :class:`RecurrentActorCritic`.
         memory_width: of its output.
 
@@ -96,6 +101,10 @@ class ActorCriticCore:
         device: torch.device | str,
         value_apart: bool = False,
         network: str = "mlp",
+        activation: Activation = "tanh",
+        encoder: str = "",
+        model: str = "",
+        shared: bool = False,
         memory: Literal["none", "gru", "lstm"] = "none",
         memory_width: int = 0,
     ) -> None:
@@ -105,21 +114,28 @@ class ActorCriticCore:
         generator = network_generator(seed)
         self.memory_size = 0
         if network == "auto" and fits_orders(observation_space, action_space):
-            if memory != "none":
-                raise AgentError(f"memory: got {memory!r} with the order network; wanted 'none', or network='mlp'")
+            given = {"memory": memory != "none", "encoder": encoder, "model": model, "shared": shared}
+            if other := [name for name, value in given.items() if value]:
+                raise AgentError(f"{other[0]}: does not fit the order network; wanted network='mlp'")
             self.network = OrderNetwork(observation_space, action_space, config.hidden, generator)  # type: ignore[arg-type]
             self.distribution = OrderDistribution(self.network.decoder)
             self.chunk = max(1, _AREAS_A_CHUNK // self.network.decoder.areas)
+        elif model:
+            self.distribution, self.chunk = distribution_for(action_space), CPU_CHUNK
+            self.network = OwnActorCritic(observation_space, self.distribution, model, generator, config.log_std)
         elif memory != "none":
             self.distribution = distribution_for(action_space)
             self.network = RecurrentActorCritic(
                 observation_space, self.distribution, config.hidden, generator,
-                kind=memory, width=memory_width, log_std=config.log_std,
+                kind=memory, width=memory_width, log_std=config.log_std, activation=activation, encoder=encoder,
             )  # fmt: skip
             self.memory_size, self.chunk = self.network.memory_size, CPU_CHUNK
         else:
             self.distribution = distribution_for(action_space)
-            self.network = ActorCritic(observation_space, self.distribution, config.hidden, generator, config.log_std)
+            self.network = ActorCritic(
+                observation_space, self.distribution, config.hidden, generator, config.log_std,
+                activation=activation, encoder=encoder, shared=shared,
+            )  # fmt: skip
             self.chunk = CPU_CHUNK
         self.network.to(device)
         critic = list(self.network.critic.parameters()) if value_apart else []

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 
 from mlbits.agents.agent import Rollout
 from mlbits.agents.maths.action_distributions import ActionDistribution
-from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.initial_weights import orthogonal
-from mlbits.agents.networks.mlp import MLP
-from mlbits.agents.networks.policy_value import with_log_std
+from mlbits.agents.networks.mlp import MLP, Activation
+from mlbits.agents.networks.own import features_of
+from mlbits.agents.networks.policy_value import outputs_of, with_log_std
 
 Kind = Literal["gru", "lstm"]
 
@@ -198,6 +198,8 @@ class RecurrentActorCritic(nn.Module):
         kind: "gru" or "lstm".
         width: of the memory's output, H.
         log_std: initial log standard deviation, for continuous actions.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own (:mod:`mlbits.agents.networks.own`), or "".
 
     Attributes:
         memory_size: how many numbers it remembers, M.
@@ -213,14 +215,17 @@ class RecurrentActorCritic(nn.Module):
         kind: Kind,
         width: int,
         log_std: float = 0.0,
+        activation: Activation = "tanh",
+        encoder: str = "",
     ) -> None:
         super().__init__()
-        size = distribution.size // 2 if distribution.gaussian else distribution.size
-        self.features = Features(space, generator)
+        size = outputs_of(distribution)
+        self.features = features_of(encoder, space, generator)
         self.memory = Memory(self.features, kind, width, generator)
         output: Any = _Output(width)
-        self.actor = MLP(output, hidden, size, generator, activation="tanh", head_gain=0.01)
-        self.critic = MLP(output, hidden, 1, generator, activation="tanh")
+        how: dict[str, Any] = {"activation": activation, "initial": "orthogonal"}
+        self.actor = MLP(output, hidden, size, generator, **how, head_gain=0.01)
+        self.critic = MLP(output, hidden, 1, generator, **how)
         self.log_std = nn.Parameter(torch.full((size,), log_std)) if distribution.gaussian else None
         self.memory_size = self.memory.size
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from mlbits.agents.networks.own import find_factories
 from mlbits.agents.registry import AGENTS, agent_entry, check_agent
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.trust import TRUST_HELP
@@ -140,6 +141,7 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
     flags = read_flags(
         flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
     )
+    find_factories(flags.agent, None)
     settings = Settings(
         agent=agent,
         env=env,
