@@ -116,7 +116,15 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/environments.md", "docs/similarity.md", "docs/causal.md", "docs/off_policy.md"]
+    "name",
+    [
+        "README.md",
+        "docs/environments.md",
+        "docs/similarity.md",
+        "docs/causal.md",
+        "docs/off_policy.md",
+        "docs/networks.md",
+    ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by itself. (Those of docs/adding.md are the example files, or lines of mlbits itself.)"""

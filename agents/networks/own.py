@@ -90,7 +90,7 @@ def find_factory(setting: str, name: str, folders: Sequence[str] | None = ()) ->
     if not callable(factory):
         here = "was defined in a notebook or script of another process" if module == "__main__" else "is not there"
         raise AgentError(f"{setting}: {name} {here}; wanted a function of a module that can be imported")
-    return factory  # type: ignore[no-any-return]
+    return factory
 
 
 def factories_of(config: Any) -> dict[str, str]:

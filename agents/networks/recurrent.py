@@ -43,30 +43,30 @@ class Sequences(NamedTuple):
     """S sequences of up to L decisions, each of one seat of one copy, in the order in which they were made.
 
     Attributes:
-        index: the decisions as rows of a rollout's flat data, int64 [L, S]; short sequences are filled with -1.
+        grid: the decisions as rows of a rollout's flat data, int64 [L, S]; short sequences are filled with -1.
         resets: bool [L, S], where an episode begins inside a sequence.
         memory: what was remembered before the first, [S, M].
     """
 
-    index: Tensor
+    grid: Tensor
     resets: Tensor
     memory: Tensor
 
     @property
     def number(self) -> int:
         """How many sequences, S."""
-        return self.index.shape[1]
+        return self.grid.shape[1]
 
     def pick(self, part: Tensor) -> Sequences:
         """The sequences ``part`` [s] alone."""
-        index, resets = self.index[:, part], self.resets[:, part]
-        longest = int((index >= 0).sum(0).max()) if len(part) else 0
-        return Sequences(index[:longest], resets[:longest], self.memory[part])
+        grid, resets = self.grid[:, part], self.resets[:, part]
+        longest = int((grid >= 0).sum(0).max()) if len(part) else 0
+        return Sequences(grid[:longest], resets[:longest], self.memory[part])
 
     @property
     def rows(self) -> Tensor:
         """The rows of all decisions, int64 [n], in the order in which a network unrolls them."""
-        return self.index[self.index >= 0]
+        return self.grid[self.grid >= 0]
 
 
 def sequences_of(rollout: Rollout, length: int = 0) -> Sequences:
@@ -95,12 +95,12 @@ def sequences_of(rollout: Rollout, length: int = 0) -> Sequences:
     slot = place % length if length else place
     begins = slot == 0
     column = begins.cumsum(0) - 1
-    index = torch.full((length, int(begins.sum())), -1, dtype=torch.int64, device=device)
-    resets = torch.zeros(index.shape, dtype=torch.bool, device=device)
-    index[slot, column] = number[time, copy, seat]
+    grid = torch.full((length, int(begins.sum())), -1, dtype=torch.int64, device=device)
+    resets = torch.zeros(grid.shape, dtype=torch.bool, device=device)
+    grid[slot, column] = number[time, copy, seat]
     now = episode[time, copy, seat]
     resets[slot[1:], column[1:]] = (now[1:] != now[:-1]) & ~begins[1:]
-    return Sequences(index, resets, rollout.memory[time, copy, seat][begins])
+    return Sequences(grid, resets, rollout.memory[time, copy, seat][begins])
 
 
 class _InputLayer(nn.Module):
@@ -166,7 +166,7 @@ class Memory(nn.Module):
             parts: features of those decisions, in the same order.
             sequences: which of them follow one another, and from what.
         """
-        there = sequences.index >= 0
+        there = sequences.grid >= 0
         inputs = self.inputs(parts)
         place = (there.flatten().cumsum(0) - 1).clamp(min=0).view(there.shape)
         apart = inputs.index_select(0, place.flatten()).view(*there.shape, -1)

@@ -84,7 +84,7 @@ def stacked_space(space: gym.Space[Any], frames: int) -> gym.Space[Any]:
         return spaces.MultiBinary([frames, *space.shape])
     if isinstance(space, spaces.Box):
         low, high = (stacked_arrays([bound] * frames, space) for bound in (space.low, space.high))
-        return spaces.Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
+        return spaces.Box(low, high, dtype=space.dtype)
     raise GameError(f"{SETTING}: got the observation space {space}; wanted one array, not a {type(space).__name__}")
 
 
@@ -169,9 +169,9 @@ def _rules(
         f"{python_function(part).__module__}.{python_function(part).__qualname__}" for part in (reset, step, observe)
     ]
     key = hashlib.sha256(repr((about, seats, frames, order, axes)).encode()).hexdigest()[:16]
-    made, module = [], sys.modules[__name__]
+    made, module = list[Rule](), sys.modules[__name__]
     for name, build in (("reset", _reset), ("step", _step), ("observe", _observe)):
-        known = getattr(module, f"{name}_{key}", None)
+        known: Any = getattr(module, f"{name}_{key}", None)
         if known is None or known.stands_on != (reset, step, observe):
             found = build(reset, step, observe, seats, frames, order, axes)
             found.__name__ = found.__qualname__ = f"{name}_{key}"

@@ -47,7 +47,7 @@ class Task:
 
 TASKS = {
     "TMaze": Task(
-        "mlbits/TMaze-v0", {}, "--num-envs 64 --agent.num-steps 64 --agent.learning-rate 0.001", 150_000, 3.9, False
+        "mlbits/TMaze-v0", {}, "--num-envs 64 --agent.num-steps 64 --agent.learning-rate 0.003", 150_000, 3.9, False
     ),
     "CartPole without velocities": Task(
         "mlbits/CartPole-v0",

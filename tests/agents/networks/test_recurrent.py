@@ -134,7 +134,7 @@ def test_before_an_update_every_ratio_is_one(game_id, kind, length):
     stored = agent.core.values(rollout.obs, 3, rollout.memory)
     torch.testing.assert_close(value, rollout.flatten().of(stored)[sequences.rows], rtol=0, atol=1e-6)
     assert sorted(sequences.rows.tolist()) == list(range(len(rollout.flatten().log_prob)))
-    assert length == 0 or len(sequences.index) == length
+    assert length == 0 or len(sequences.grid) == length
 
 
 @pytest.mark.parametrize("game_id", ["mlbits/CartPole-v0", "test/Nim-v0"])
@@ -159,14 +159,14 @@ def test_sequences_by_hand():
         rollout, active=active, terminated=ends, truncated=ends & False, memory=memory, reward=blank
     )
     found = sequences_of(rollout)
-    assert found.index.T.tolist() == [[0, 2, 3, 5], [1, 4, -1, -1]]
+    assert found.grid.T.tolist() == [[0, 2, 3, 5], [1, 4, -1, -1]]
     assert found.resets.T.tolist() == [[False, False, True, False], [False, True, False, False]]
     assert found.memory.flatten().tolist() == [0, 3]
     found = sequences_of(rollout, 2)
-    assert found.index.T.tolist() == [[0, 2], [3, 5], [1, 4]]
+    assert found.grid.T.tolist() == [[0, 2], [3, 5], [1, 4]]
     assert found.resets.T.tolist() == [[False, False], [False, False], [False, True]]
     assert found.memory.flatten().tolist() == [0, 6, 3]
-    assert found.pick(torch.tensor([2])).index.tolist() == [[1], [4]]
+    assert found.pick(torch.tensor([2])).grid.tolist() == [[1], [4]]
 
 
 def test_a_cut_episode_leads_to_the_value_of_its_last_observation_with_what_was_remembered_there():
