@@ -229,7 +229,7 @@ class PPO:
         return result
 
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout, sequences: Sequences | None) -> dict[str, Any]:
+    def _prepare(self, rollout: Rollout, sequences: Sequences | None = None) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages and value targets."""
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
@@ -271,7 +271,12 @@ class PPO:
         return total
 
     def _loss(
-        self, data: dict[str, Any], index: Tensor, advantage: Tensor, clip: float, sequences: Sequences | None
+        self,
+        data: dict[str, Any],
+        index: Tensor,
+        advantage: Tensor,
+        clip: float,
+        sequences: Sequences | None = None,
     ) -> tuple[Tensor, Metrics]:
         config, distribution, network = self.config, self.core.distribution, self.core.network
         data = pick(data, index)
