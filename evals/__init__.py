@@ -18,6 +18,10 @@ EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
+EVALS["memory"] = EvalEntry(
+    "mlbits.evals.reproductions.memory:reproduce",
+    "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",
+)
 EVALS["supervised-vs-rl"] = EvalEntry(
     "mlbits.evals.reproductions.supervised_vs_rl:reproduce",
     "whether learning from rewards takes n times the examples of learning from n labels",

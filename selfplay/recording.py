@@ -41,6 +41,7 @@ from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.cpu_copies import Copies
 from mlbits.selfplay.finite import check_evaluation
 from mlbits.selfplay.lineup import decide
+from mlbits.selfplay.memories import Memories
 from mlbits.selfplay.runs.config import ConfigError
 
 _BUFFER_BYTES = 1 << 26  # for the episodes under way
@@ -161,6 +162,7 @@ class _Recorder:
         self._rows: dict[tuple[str, str | None], NDArray[Any]] = {}
         self._room = 0
         self._generator = torch.Generator().manual_seed(seed)
+        self._memories = Memories(copies, seats)
 
     def play(self, episodes: int, steps: int, stop: _Stop, say: Callable[[int, int], None]) -> None:
         """Play until the games are played, the steps are taken, or a stop is asked for."""
@@ -188,6 +190,7 @@ class _Recorder:
         which[copies] = True
         seeds: Any = self._seeds  # as an array, whose values are checked at once
         self.batch.reset(seed=seeds, which=torch.from_numpy(which))
+        self._memories.end(torch.from_numpy(which))
         self._playing[copies], self._elapsed[copies] = True, 0
         check_evaluation(self.batch.obs, self.batch.reward, self.env, 0)
 
@@ -195,7 +198,9 @@ class _Recorder:
         batch = self.batch
         obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
         with torch.no_grad():
-            decision = decide(self.agent, batch, None, obs, mask, self._generator, greedy=self.greedy)
+            decision = decide(
+                self.agent, batch, None, obs, mask, self._generator, greedy=self.greedy, memories=self._memories
+            )
         acting = np.repeat(self._playing[:, None], batch.num_seats, 1)
         if batch.active is not None:
             acting &= batch.active.numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,27 +19,39 @@ from mlbits.agents import kernels
 from mlbits.agents.kernels.bfloat16_mlp import BFloat16MLP
 from mlbits.agents.kernels.folded_tanh import FEWEST_ROWS, folded_tanh
 from mlbits.agents.kernels.layers import Layers
-from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.initial_weights import orthogonal, uniform
 
 Precision = Literal["float32", "bfloat16"]
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh_, "relu": torch.relu_, "elu": F.elu, "gelu": F.gelu, "silu": F.silu,
+}  # fmt: skip
+
+
+class Inputs(Protocol):
+    """What an MLP reads of the features that it stands on; see :class:`~mlbits.agents.networks.features.Features`."""
+
+    is_index: list[bool]
+    widths: list[int]
+    fan_in: int
 
 
 class MLP(nn.Module):
     """Hidden layers with one activation, and a linear head.
 
-    Initial weights: with "tanh" orthogonal with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), with
-    "relu" all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
+    Initial weights: "orthogonal" with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), or all "uniform"
+    within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
 
     Args:
         features: for the widths of the input parts (their weights do not become part of this module).
         hidden: widths of the hidden layers, at least one.
         out: width of the head.
         generator: the source of initial weights.
-        activation: "tanh" or "relu".
-        head_gain: gain of the head's initial weights, with "tanh".
+        activation: "tanh", "relu", "elu", "gelu" or "silu".
+        head_gain: gain of the head's initial weights, if they are orthogonal.
         layer_norm: whether each hidden layer's pre-activation is normalised, with a learned gain and offset (Ba et al.
             2016).
+        initial: how weights are drawn; None for "orthogonal" with "tanh" and "uniform" with any other activation.
 
     Attributes:
         is_index: for each input part, whether it holds indices.
@@ -50,19 +62,20 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        features: Features,
+        features: Inputs,
         hidden: Sequence[int],
         out: int,
         generator: torch.Generator,
         *,
-        activation: Literal["tanh", "relu"],
+        activation: Activation,
         head_gain: float = 1.0,
         layer_norm: bool = False,
+        initial: Literal["orthogonal", "uniform"] | None = None,
     ) -> None:
         super().__init__()
         self.is_index, self.activation = tuple(features.is_index), activation
         pairs, last = list(itertools.pairwise(hidden)), hidden[-1]
-        if activation == "tanh":
+        if (initial or ("orthogonal" if activation == "tanh" else "uniform")) == "orthogonal":
             gain = math.sqrt(2)
             first = orthogonal(sum(features.widths), hidden[0], gain, generator).split(features.widths)
             weights = [orthogonal(a, b, gain, generator) for a, b in pairs]
@@ -109,7 +122,7 @@ class MLP(nn.Module):
         layers = self.layers
         if self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
             return folded_tanh(self._first_layer(parts, 2.0), layers)
-        activate = torch.tanh_ if self.activation == "tanh" else torch.relu_
+        activate = _ACTIVATIONS[self.activation]
         if self._norms:
             return self._normalised(parts, activate, precision)
         hidden = activate(self._first_layer(parts))
