@@ -148,6 +148,19 @@ def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -
         raise GameError(f"{env_id}: {error}") from None
 
 
+def frame_stack_of(env: gym.Env[Any, Any]) -> int:
+    """How many frames an observation stacks, by Gymnasium's ``FrameStackObservation``; 1 if the environment has none.
+
+    Wrappers around it may change the frames, but not how many there are.
+    """
+    shape = env.observation_space.shape
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.FrameStackObservation):
+            return int(env.stack_size) if shape is None or shape[:1] == (env.stack_size,) else 1
+        env = env.env
+    return 1
+
+
 def _package(error: Exception, message: str) -> str:
     """The name of the missing package, from Python's error or from the start of Gymnasium's message."""
     cause = error if isinstance(error, ImportError) else error.__cause__ or error.__context__
