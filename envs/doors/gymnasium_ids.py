@@ -122,7 +122,7 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
 
 
 def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -> gym.Env[Any, Any]:
-    """The same with the environment's own spaces, except where frames are stacked: agents may know them in another form."""
+    """The same with the environment's own spaces, which agents may know in another form; not of stacked frames."""
     check_env_id(env_id)
     spec, frames = gym.spec(env_id.rpartition(":")[2]), 1
     if not is_atari(spec):
