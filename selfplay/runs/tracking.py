@@ -9,6 +9,7 @@ Names are stable; in ``metrics.jsonl`` they are:
 | return/eval_low, return/eval_high | 95% interval of the evaluation's mean; the mean itself if all returns are equal |
 | learn/* | what the agent reports (losses, entropy, KL, ...) |
 | speed/steps_per_second | environment steps a wall second since the last record, evaluation left out |
+| speed/wall_seconds, speed/cpu_seconds | wall and CPU time of the run so far, in all its processes, imports included |
 | time/environment, network, learning, evaluation, rest | fractions of the wall time |
 
 In TensorBoard the x axis is environment steps. TensorBoard sorts its sections by the names before the slash; so that
