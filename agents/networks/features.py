@@ -117,7 +117,7 @@ class _Indices(nn.Module):
         return row + sum(self.nvec)
 
     def forward(self, obs: Tensor) -> Tensor:
-        indices = obs.view(len(obs), self.entries)
+        indices = obs.view(obs.shape[0], self.entries)
         return indices + self.offset if self._moves else indices
 
 
@@ -127,7 +127,7 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.float() if obs.dim() == 2 else obs.reshape(len(obs), -1).float()
+        obs = obs.float() if obs.dim() == 2 else obs.reshape(obs.shape[0], -1).float()
         return obs if self.scale == 1.0 else obs * self.scale
 
 
