@@ -25,7 +25,8 @@ RUN = {
 }
 SETTINGS = {
     "one seat": resolve("ppo", "mlbits/GridWorld-v0", preset="none",
-                        run=RUN | {"keep_checkpoints": 1, "keep_best": True}, agent_settings={"num_steps": 8, "hidden": [4], "epochs": 1, "minibatches": 1}),
+                        run=RUN | {"keep_checkpoints": 1, "keep_best": True},
+                        agent_settings={"num_steps": 8, "hidden": [4], "epochs": 1, "minibatches": 1}),
     "pool": resolve("ppo", "mlbits/MatrixGame-v0", preset="none", run=RUN | {"pool": "uniform", "pool_every": 64},
                     agent_settings={"num_steps": 8, "hidden": [4], "epochs": 1, "minibatches": 1}),
 }  # fmt: skip
