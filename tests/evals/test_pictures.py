@@ -72,7 +72,8 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
 def test_tables_and_results_are_shown_as_html(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in html_table(["<b>"], [["x"]], "a\nb")
     _, found = hold_tournament(
-        ["random", "mcts@simulations=1"], TournamentConfig(games=2, num_envs=2), env="mlbits/TicTacToe-v0", out=tmp_path / "t"
+        ["random", "mcts@simulations=1"], TournamentConfig(games=2, num_envs=2), env="mlbits/TicTacToe-v0",
+        out=tmp_path / "t",
     )  # fmt: skip
     text = found._repr_html_()
     assert text.count("<tr>") == 3
