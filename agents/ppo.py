@@ -25,6 +25,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, pick
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.chunks import Chunks
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.envs.core.config_fields import configuration, setting
 
@@ -112,6 +114,7 @@ class PPO:
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
         self._entropy_coef = config.entropy_coef
+        self.chunks = Chunks()
 
     @property
     def experience(self) -> RolloutSpec:
@@ -196,12 +199,16 @@ class PPO:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         chunk = self.core.chunk if part.device.type == "cpu" else count
         optimizer.zero_grad()
-        total: Metrics = {}
-        for start in range(0, count, chunk):
+
+        def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip)
             share = len(index) / count
-            (loss * share if share < 1 else loss).backward()
+            return (loss * share if share < 1 else loss), (share, metrics)
+
+        losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
+        total: Metrics = {}
+        for share, metrics in self.chunks.backward(optimizer.parameters, losses):
             if share == 1:
                 total = metrics
                 break
