@@ -10,6 +10,7 @@ import mlbits
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.stacking import FrameStack, stacked_arrays, stacked_space
 from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.games import register_test_games
 
 register_test_games()
@@ -111,6 +112,11 @@ def test_images_are_stacked_along_their_channels():
     after = plain.step(moves).obs
     batch.step(moves)
     assert torch.equal(batch.obs[0, 0], torch.cat([before[0, 0], after[0, 0]]))
+
+
+@pytest.mark.slow
+def test_a_stack_is_compiled_for_a_gpu():
+    assert ".visible .entry" in compile_to_ptx(mlbits.make_game("mlbits/CartPole-v0", frame_stack=K), (9, 0))
 
 
 def test_one_frame_changes_nothing():
