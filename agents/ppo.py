@@ -44,8 +44,11 @@ from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.recurrent import Sequences, sequences_of
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 Metrics = dict[str, Tensor]
+
+_ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
 
 @configuration(AgentError)
@@ -53,15 +56,15 @@ class PPOConfig:
     """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""
 
     num_steps: int = setting(128, "steps of each copy per rollout", low=1, high=1e6)
-    learning_rate: float = setting(2.5e-4, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(True, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(2.5e-4, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(True, "decay the learning rate, if it is a number, linearly to 0 over the run")
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
     epochs: int = setting(4, "passes over each rollout", low=1, high=1e4)
     minibatches: int = setting(4, "minibatches per pass, one gradient step each", low=1, high=1e6)
     objective: Literal["clip", "adaptive_kl"] = setting("clip", "surrogate: clipped, or with an adaptive KL penalty")
-    clip_coef: float = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10)
-    anneal_clip: bool = setting(False, "decay the clip coefficient linearly to 0 over the run")
+    clip_coef: Scheduled = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10, scheduled=True)
+    anneal_clip: bool = setting(False, "decay the clip coefficient, if it is a number, linearly to 0 over the run")
     adaptive_target_kl: float = setting(
         0.01, "KL divergence per rollout that adaptive_kl aims for (2017 paper: 0.01)", low=1e-9, high=100, unit="nats"
     )
@@ -69,12 +72,15 @@ class PPOConfig:
     target_kl: float = setting(
         0.0, "KL divergence that ends a rollout's epochs early; 0 never does", low=0, high=1e6, unit="nats"
     )
-    entropy_coef: float = setting(0.01, "weight of the entropy bonus", low=0, high=1e3)
-    anneal_entropy: bool = setting(False, "decay that weight linearly to 0 over the run")
+    entropy_coef: Scheduled = setting(
+        "auto", "weight of the entropy bonus", low=0, high=1e3, scheduled=True,
+        auto="0.01, and 0 for continuous actions, whose entropy has no bound",
+    )  # fmt: skip
+    anneal_entropy: bool = setting(False, "decay that weight, if it is a number, linearly to 0 over the run")
     value_coef: float = setting(0.5, "weight of the value loss (half the squared error)", low=0, high=1e3)
     max_grad_norm: float = setting(0.5, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each minibatch")
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting(
         (64, 64),
@@ -140,7 +146,11 @@ class PPO:
                              "network='mlp'")  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
-        self._entropy_coef = config.entropy_coef
+        bounded = not getattr(self.core.distribution, "gaussian", False)
+        self._entropy: Scheduled = config.entropy_coef
+        if config.entropy_coef == "auto":
+            self._entropy = _ENTROPY_COEF if bounded else 0.0
+        self._entropy_coef = value_at(self._entropy, 0.0)
 
     @property
     def experience(self) -> RolloutSpec:
@@ -197,9 +207,9 @@ class PPO:
                 decisions in it is random, and there are as many minibatches as these allow.
         """
         config = self.config
-        self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
-        clip = config.clip_coef * (1 - progress if config.anneal_clip else 1)
-        self._entropy_coef = config.entropy_coef * (1 - progress if config.anneal_entropy else 1)
+        self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
+        clip = value_at(config.clip_coef, progress, anneal=config.anneal_clip)
+        self._entropy_coef = value_at(self._entropy, progress, anneal=config.anneal_entropy)
         sequences = sequences_of(rollout, config.sequence_length) if self.memory_size else None
         data = self._prepare(rollout, sequences)
         count = len(data["log_prob"])
@@ -223,6 +233,10 @@ class PPO:
                 break
         self.core.update_moments(rollout)
         result = self._summary(metrics, data)
+        if changes(config.clip_coef, config.anneal_clip):
+            result["clip_coef"] = clip
+        if changes(self._entropy, config.anneal_entropy):
+            result["entropy_coef"] = self._entropy_coef
         if config.objective == "adaptive_kl":
             self._adapt_kl(data, sequences)
             result["kl_coef"] = self.kl_coef

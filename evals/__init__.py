@@ -46,6 +46,10 @@ EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
 )
+EVALS["crr-locomotion"] = EvalEntry(
+    "mlbits.evals.reproductions.offline.locomotion:reproduce",
+    "CRR beats behavioural cloning on the data of a medium and an expert HalfCheetah",
+)
 EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
     "networks that observe how similar they are keep cooperating, in part",
@@ -88,4 +92,12 @@ EVALS["off-policy-ranking"] = EvalEntry(
 EVALS["soak"] = EvalEntry(
     "mlbits.evals.reproductions.soak:reproduce",
     "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
+)
+EVALS["kills"] = EvalEntry(
+    "mlbits.evals.reproductions.kills:reproduce",
+    "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
+)
+EVALS["normalisation"] = EvalEntry(
+    "mlbits.evals.reproductions.normalisation:reproduce",
+    "DQN and DDPG with normalised observations and rewards, told beside without",
 )

@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import (
@@ -30,7 +29,8 @@ from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
 from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
 from mlbits.agents.networks.recurrent import RecurrentActorCritic
-from mlbits.agents.networks.running_moments import RunningMoments
+from mlbits.agents.networks.running_moments import Moments, moments_of
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
@@ -42,7 +42,7 @@ class NetworkConfig(Protocol):
 
     Attributes:
         hidden: widths of the hidden layers.
-        learning_rate: of Adam.
+        learning_rate: of Adam, or its schedule.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_obs: whether observations are standardised by their running mean and variance.
         log_std: initial log standard deviation of continuous actions.
@@ -51,7 +51,7 @@ class NetworkConfig(Protocol):
     @property
     def hidden(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    def learning_rate(self) -> Scheduled: ...  # noqa: D102
     @property
     def max_grad_norm(self) -> float: ...  # noqa: D102
     @property
@@ -87,7 +87,7 @@ class ActorCriticCore:
         memory_size: how many numbers the network remembers, M; 0 without memory.
 
     Raises:
-        AgentError: if observations are to be standardised but are not a vector of floats.
+        AgentError: if observations are to be standardised but have no numbers.
         GameError: if there is no network for a space of this kind.
     """
 
@@ -141,16 +141,16 @@ class ActorCriticCore:
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
-        self.optimizer = FlatAdam(rest, config.learning_rate, config.max_grad_norm)
-        self.value_optimizer = FlatAdam(critic, config.learning_rate, config.max_grad_norm) if value_apart else None
-        self.moments: RunningMoments | None = None
+        rate = value_at(config.learning_rate, 0.0)
+        self.optimizer = FlatAdam(rest, rate, config.max_grad_norm)
+        self.value_optimizer = FlatAdam(critic, rate, config.max_grad_norm) if value_apart else None
+        self.moments: Moments | None = None
         if config.normalize_obs:
-            vector = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
-            if not vector or not np.issubdtype(np.dtype(observation_space.dtype), np.floating):
+            if isinstance(self.network, OrderNetwork):
                 raise AgentError(
-                    f"normalize_obs: got the observation space {observation_space}; wanted a vector of floats"
+                    "normalize_obs: got True with the order network, whose inputs are 0 or 1; wanted False"
                 )
-            self.moments = RunningMoments(observation_space.shape[0]).to(device)  # type: ignore[index]
+            self.moments = moments_of(observation_space).to(device)
 
     def prepare(self, obs: Any) -> Any:
         """Observations in the form that the network takes: standardised if the config asks for it."""

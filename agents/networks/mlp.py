@@ -55,7 +55,8 @@ class MLP(nn.Module):
 
     Attributes:
         is_index: for each input part, whether it holds indices.
-        rounds: whether bfloat16 applies, which takes at least two ReLU layers and a single vector as input.
+        rounds: whether bfloat16 has a kernel, which takes at least two ReLU layers, not normalised, and a single vector
+            as input.
         layers: the parameters.
     """
 
@@ -113,7 +114,8 @@ class MLP(nn.Module):
 
         Args:
             parts: of N observations, from the features.
-            precision: of the products between hidden layers; "bfloat16" has an effect only if :attr:`rounds` is True.
+            precision: of the products between hidden layers; "bfloat16" has an effect only with layer normalisation, or
+                if :attr:`rounds` is True.
         """
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])
@@ -122,21 +124,24 @@ class MLP(nn.Module):
             return folded_tanh(self._first_layer(parts, 2.0), layers)
         activate = _ACTIVATIONS[self.activation]
         if self._norms:
-            return self._normalised(parts, activate)
+            return self._normalised(parts, activate, precision)
         hidden = activate(self._first_layer(parts))
         for weight, bias in zip(layers.weights, layers.biases[1:], strict=True):
             hidden = activate(torch.addmm(bias, hidden, weight))
         return F.linear(hidden, layers.head, layers.head_bias)
 
-    def _normalised(self, parts: Sequence[Tensor], activate: Callable[[Tensor], Tensor]) -> Tensor:
+    def _normalised(
+        self, parts: Sequence[Tensor], activate: Callable[[Tensor], Tensor], precision: Precision
+    ) -> Tensor:
         """:meth:`forward` with layer normalisation."""
-        layers = self.layers
+        layers, dtype = self.layers, torch.bfloat16 if precision == "bfloat16" else torch.float32
         hidden = self._first_layer(parts)
         for k, (gain, offset) in enumerate(self._norms):
             if k:
-                hidden = torch.addmm(layers.biases[k], hidden, layers.weights[k - 1])
+                weight, bias = layers.weights[k - 1].to(dtype), layers.biases[k].to(dtype)
+                hidden = torch.addmm(bias, hidden.to(dtype), weight)
             hidden = activate(F.layer_norm(hidden, gain.shape, gain, offset))
-        return F.linear(hidden, layers.head, layers.head_bias)
+        return F.linear(hidden.float(), layers.head, layers.head_bias)
 
     def _first_layer(self, parts: Sequence[Tensor], scale: float = 1.0) -> Tensor:
         """The first layer's pre-activation [N, h], times ``scale``."""

@@ -61,6 +61,10 @@ class RunConfig:
         100_000, "environment steps between checkpoints; 0 saves only at the end", low=0, high=1e15
     )
     keep_checkpoints: int = setting(2, "number of latest checkpoints to keep", low=1, high=1000)
+    keep_best: bool = setting(
+        False,
+        "keep the checkpoint of the best evaluation too, beside the latest ones (mlbits eval RUN --checkpoint best)",
+    )
     max_cpu_minutes: float = setting(
         0.0, "CPU time after which the run ends even if steps are left, imports included; 0 for no limit", low=0,
         high=1e9, unit="minutes",
@@ -68,6 +72,10 @@ class RunConfig:
     stop_when_solved: bool = setting(False, "end the run once it is solved (see solved_episodes)")
     solved_episodes: int = setting(
         20, "training episodes whose mean return has to reach the environment's threshold", low=1, high=1e6
+    )
+    stop_at_return: float | None = setting(None, "end the run once an evaluation's mean return reaches this")
+    stop_without_improvement: int = setting(
+        0, "end the run after so many evaluations in a row without a better mean return; 0 never does", low=0, high=1e9
     )
     data: str = setting("", "dataset to learn from, for offline agents: a Minari name, or a folder")
     data_hash: str = setting(
@@ -113,6 +121,15 @@ class RunConfig:
     main_agents: int = setting(1, "main agents of a league", low=1, high=1000)
     main_exploiters: int = setting(1, "main exploiters of a league", low=0, high=1000)
     league_exploiters: int = setting(2, "league exploiters of a league", low=0, high=1000)
+
+    def check(self) -> None:
+        """Refuse settings that need evaluations in a run without them."""
+        if self.eval_every == 0:
+            for name in ("stop_at_return", "stop_without_improvement"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"eval_every: got 0 with {name}; wanted a number above 0, as it needs evaluations"
+                    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
