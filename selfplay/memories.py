@@ -76,11 +76,13 @@ class Memories:
         """Restore saved memories.
 
         Raises:
-            ValueError: for a memory of another size, or of another number of copies or seats.
+            ValueError: for a memory of another size, or of another number of copies or seats, or that is not finite.
         """
         self._blocks = {}
         for name, block in state.items():
             wanted = (self._shape[0] * self._shape[1], int(name))
             if block.dtype != torch.float32 or tuple(block.shape) != wanted:
                 raise ValueError(f"memory {name}: got {block.dtype} {tuple(block.shape)}; wanted float32 {wanted}")
+            if not bool(block.isfinite().all()):
+                raise ValueError(f"memory {name}: got a number that is not finite")
             self._blocks[wanted[1]] = block.to(self._device, copy=True)

@@ -125,10 +125,14 @@ def met(rows: list[dict[str, Any]]) -> bool:
     return good
 
 
-def _train(task: Task, flags: str, seed: int) -> dict[str, Any]:
+def words(task: Task, flags: str) -> list[str]:
+    """The flags of ``mlbits train ppo ENV`` for an arm, except the seed."""
     own = [f"--env-json={json.dumps(task.settings)}"] if task.settings else []
-    words = [*task.flags.split(), *flags.split(), *own, "--total-steps", str(task.steps), *EVAL]
-    return train_in_process("ppo", task.env, seed, *words)
+    return [*task.flags.split(), *flags.split(), *own, "--total-steps", str(task.steps), *EVAL]
+
+
+def _train(task: Task, flags: str, seed: int) -> dict[str, Any]:
+    return train_in_process("ppo", task.env, seed, *words(task, flags))
 
 
 def _peer(task: Task, steps: int, seed: int) -> dict[str, Any]:

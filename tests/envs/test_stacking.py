@@ -10,6 +10,7 @@ import mlbits
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.stacking import FrameStack, stacked_arrays, stacked_space
 from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.games import register_test_games
 
 register_test_games()
@@ -26,9 +27,7 @@ def stacks(plain, since, t):
     [
         ("mlbits/CartPole-v0", {"horizon": 9}),
         ("mlbits/TMaze-v0", {"length": 3, "horizon": 8}),
-        ("mlbits/GridWorld-v0", {"horizon": 7}),
         ("test/Nim-v0", {}),
-        ("test/Throws-v0", {}),
     ],
 )
 def test_a_stack_is_the_last_observations_of_the_same_trajectory(game_id, settings):
@@ -104,13 +103,19 @@ def test_images_are_stacked_along_their_channels():
     assert stacked_space(last, 4).shape == (12, 8, 8)
     frames = [last.sample() for _ in range(4)]
     assert np.array_equal(stacked_arrays(frames, last)[4], frames[1][:, :, 1])
-    batch = mlbits.make_batch("mlbits/RandomGridWorld-v0", 1, seed=0, frame_stack=2)
-    plain = mlbits.make_batch("mlbits/RandomGridWorld-v0", 1, seed=0)
+    batch = mlbits.make_batch("mlbits/GridWorld-v0", 1, seed=0, frame_stack=2, observation="planes")
+    plain = mlbits.make_batch("mlbits/GridWorld-v0", 1, seed=0, observation="planes")
     before = plain.obs.clone()
-    moves = torch.tensor([3])
+    moves = torch.tensor([1])
     after = plain.step(moves).obs
     batch.step(moves)
+    assert not torch.equal(before, after)
     assert torch.equal(batch.obs[0, 0], torch.cat([before[0, 0], after[0, 0]]))
+
+
+@pytest.mark.slow
+def test_a_stack_is_compiled_for_a_gpu():
+    assert ".visible .entry" in compile_to_ptx(mlbits.make_game("mlbits/CartPole-v0", frame_stack=K), (9, 0))
 
 
 def test_one_frame_changes_nothing():
@@ -130,3 +135,30 @@ def test_bad_numbers_are_refused(settings, message):
         mlbits.make_game("mlbits/TMaze-v0", **settings)
     with pytest.raises(GameError, match=r"frame_stack: got the observation space Dict.*; wanted one array, not a Dict"):
         mlbits.make_game("test/Signs-v0", frame_stack=2)
+
+
+def test_a_wrapped_batch_ends_and_resumes_with_its_stacks():
+    def opened():
+        return open_batch("CartPole-v1", 2, seed=5, settings={"frame_stack": K}, recorded=True)
+
+    batch, ended, since = opened(), 0, torch.zeros(2, dtype=torch.int64)
+    seen = [batch.obs[:, 0, -1].clone()]
+    for t in range(1, 60):
+        step = batch.step(torch.ones(2, 1, dtype=torch.int64) * (t % 3 == 0))
+        for copy in np.flatnonzero(step.terminated.numpy()).tolist():
+            final = [*(rows[copy] for rows in seen), step.final_obs[copy, 0, -1]]
+            assert torch.equal(step.final_obs[copy, 0], stacks(final, since[copy], t))
+            assert torch.equal(step.obs[copy, 0, 0], step.obs[copy, 0, -1])  # a new episode
+            since[copy], ended = t, ended + 1
+        seen.append(step.obs[:, 0, -1].clone())
+    assert ended > 2
+    again = opened()
+    again.load_state_dict(batch.state_dict(), lambda text: None)
+    assert torch.equal(again.obs, batch.obs)
+    more = torch.ones(2, 1, dtype=torch.int64)
+    assert torch.equal(again.step(more).obs, batch.step(more).obs)
+
+
+def test_a_wrapped_environment_names_the_setting():
+    with pytest.raises(GameError, match="CartPole-v1: frame_stack: got 0; wanted an integer from 1 to 1000"):
+        open_batch("CartPole-v1", 1, settings={"frame_stack": 0})

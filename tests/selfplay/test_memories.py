@@ -156,6 +156,7 @@ def test_saved_memories_are_restored_and_go_on():
     [
         ({"3": torch.zeros(10, 2)}, r"memory 3: got torch.float32 \(10, 2\); wanted float32 \(10, 3\)"),
         ({"2": torch.zeros(9, 2)}, r"memory 2: got torch.float32 \(9, 2\); wanted float32 \(10, 2\)"),
+        ({"2": torch.full((10, 2), torch.nan)}, "memory 2: got a number that is not finite"),
         ({"x": torch.zeros(10, 2)}, "invalid literal"),
     ],
 )

@@ -110,6 +110,12 @@ def test_every_agent_learns_through_an_encoder_of_ones_own(agent, activation):
     assert getattr(session.learner, "_compiled", None) is None
 
 
+def test_the_compiled_update_of_dqn_steps_aside_for_other_activations():
+    assert session_of("dqn").learner._compiled is not None
+    assert session_of("dqn", activation="tanh").learner._compiled is None
+    assert session_of("dqn", model=make_q).learner._compiled is None
+
+
 @pytest.mark.parametrize(("agent", "model"), [("ppo", PolicyAndValue), ("dqn", make_q)])
 def test_a_whole_network_of_ones_own_learns(agent, model):
     moved = learned(session_of(agent, model=model), 12 if agent == "dqn" else 1)

@@ -25,10 +25,11 @@ def draw(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def played(game_id, kind="gru", windows=2, num_envs=6, num_steps=12, **settings):
+def played(game_id, kind="gru", windows=2, num_envs=6, num_steps=12, minibatches=2, **settings):
     """A PPO agent with memory, and the last of its rollouts in self-play."""
     batch = mlbits.make_batch(game_id, num_envs, seed=1)
-    config = PPOConfig(memory=kind, memory_width=8, hidden=(8,), num_steps=num_steps, minibatches=2, **settings)
+    sizes = {"memory_width": 8, "hidden": (8,), "num_steps": num_steps, "minibatches": minibatches}
+    config = PPOConfig(memory=kind, **sizes, **settings)
     agent = PPO(config, batch.observation_space, batch.action_space, seed=3)
     with torch.no_grad():  # orthogonal heads of gain 0.01 would hide what is remembered
         agent.core.network.actor.head.mul_(100)
@@ -193,6 +194,19 @@ def test_learning_moves_the_memory_and_reports_what_ppo_reports(settings):
     report = agent.learn(rollout, 0.0, draw(5))
     assert not torch.equal(before, agent.core.network.memory.weight)
     assert {"policy_loss", "value_loss", "approx_kl", "grad_norm", "explained_variance"} <= report.keys()
+
+
+@pytest.mark.parametrize("game_id", ["mlbits/CartPole-v0", "test/Nim-v0"])
+def test_the_first_step_of_learning_is_at_the_policy_that_played(game_id):
+    """Its KL is 0, its surrogate the mean of advantages of mean 0, its values are the stored ones."""
+    agent, rollout = played(game_id, epochs=1, minibatches=1, objective="adaptive_kl")
+    data = agent._prepare(rollout, sequences_of(rollout))
+    report = agent.learn(rollout, 0.0, draw(5))
+    assert abs(report["approx_kl"]) < 1e-7
+    assert abs(report["policy_loss"]) < 1e-5
+    assert report["value_loss"] == pytest.approx(
+        0.5 * float((data["value"] - data["target"]).square().mean()), rel=1e-4
+    )
 
 
 def test_what_a_policy_with_memory_cannot_do_it_does_not_offer():
