@@ -54,8 +54,9 @@ from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
-from mlbits.agents.networks.mlp import Precision
+from mlbits.agents.networks.mlp import Activation, Precision
 from mlbits.agents.networks.normaliser import Normaliser
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, value_at
@@ -120,6 +121,8 @@ class DDPGConfig:
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
+    activation: Activation = setting("relu", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
         "number format of the products between hidden layers; bfloat16 is twice as fast on GPUs and on CPUs with "
@@ -186,10 +189,11 @@ class DDPG:
         self._scale, self._center = box.scale.to(device), box.center.to(device)
         self._low, self._high = box.low.to(device), box.high.to(device)
         generator, size = network_generator(seed), len(layout.low)
-        self.actor = Actor(observation_space, size, config.hidden, generator).to(device)
+        how: dict[str, Any] = {"activation": config.activation, "encoder": config.encoder}
+        self.actor = Actor(observation_space, size, config.hidden, generator, **how).to(device)
         self.critics = Critics(
             observation_space, size, config.hidden, generator, count=2 if config.twin else 1,
-            atoms=1 if config.head == "value" else config.atoms,
+            atoms=1 if config.head == "value" else config.atoms, **how,
         ).to(device)  # fmt: skip
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)

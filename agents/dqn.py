@@ -56,7 +56,9 @@ from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.normaliser import Normaliser
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, value_at
@@ -111,11 +113,17 @@ class DQNConfig:
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
+    activation: Activation = setting("relu", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
+    model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
         """Reject an empty support."""
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
+        given = {"dueling": self.dueling, "encoder": self.encoder}
+        if self.model and (other := [name for name, value in given.items() if value]):
+            raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
 
 
 class DQN:
@@ -147,7 +155,8 @@ class DQN:
         atoms = 1 if config.head == "value" else config.atoms
         self.network = QNetwork(
             observation_space, self.num_actions, config.hidden, network_generator(seed),
-            atoms=atoms, dueling=config.dueling,
+            atoms=atoms, dueling=config.dueling, activation=config.activation, encoder=config.encoder,
+            model=config.model,
         ).to(device)  # fmt: skip
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = FlatAdam(

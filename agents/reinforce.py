@@ -43,6 +43,8 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
@@ -80,6 +82,8 @@ class ReinforceConfig:
         "convolution each",
         low=1,
     )
+    activation: Activation = setting("tanh", "activation of the hidden layers, of MLPs")
+    encoder: str = setting("", ENCODER_HELP)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
@@ -113,8 +117,9 @@ class Reinforce:
     ) -> None:
         self.config = config
         self.core = ActorCriticCore(
-            config, observation_space, action_space, seed=seed, device=device, value_apart=True, network=config.network
-        )
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True,
+            network=config.network, activation=config.activation, encoder=config.encoder,
+        )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
 
     @property

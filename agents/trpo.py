@@ -49,7 +49,9 @@ from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
@@ -94,6 +96,8 @@ class TRPOConfig:
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1)
+    activation: Activation = setting("tanh", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
 
 
@@ -132,7 +136,10 @@ class TRPO:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
+        self.core = ActorCriticCore(
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True,
+            activation=config.activation, encoder=config.encoder,
+        )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self._entropy_coef = value_at(config.entropy_coef, 0.0)
         self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
@@ -328,13 +335,21 @@ class TRPO:
         weights = core.network.critic.parameters()
         gradients = {parameter: parameter.grad for parameter in weights if parameter.grad is not None}
         errors: list[Tensor] = []
+        tanh = config.activation == "tanh"
         for _ in range(config.critic_updates):
             order = torch.randperm(count, generator=generator).to(target.device)
             for index in order.tensor_split(math.ceil(count / config.batch_size)):
                 optimizer.zero_grad()
-                critic = TanhMLPPasses(core.network.critic.layers, [pick(part, index) for part in parts])
-                error = critic.out.squeeze(-1) - pick(target, index)
-                critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                inputs, wanted = [pick(part, index) for part in parts], pick(target, index)
+                if tanh:
+                    critic = TanhMLPPasses(core.network.critic.layers, inputs)
+                    error = critic.out.squeeze(-1) - wanted
+                    critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                else:
+                    with torch.enable_grad():
+                        error = core.network.critic(inputs).squeeze(-1) - wanted
+                        (0.5 * error.square().mean()).backward()
+                    error = error.detach()
                 optimizer.step()
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()

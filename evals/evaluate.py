@@ -41,6 +41,7 @@ def evaluate_run(
     gif: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
+    checkpoint: str | int = "latest",
 ) -> dict[str, Any]:
     """Play episodes with a run's agent; on a gridworld also draw its policy into the run's TensorBoard.
 
@@ -54,6 +55,7 @@ def evaluate_run(
         env_settings: settings of the environment, which override those of training (another split, say).
         search: how the agent is to look ahead, as in {"simulations": 100}; see
             :func:`~mlbits.agents.search.player.searched`.
+        checkpoint: "latest", "best" (of a run with ``keep_best``), or the environment steps of one that was kept.
 
     Returns:
         return_mean, return_interval (95%, see :mod:`mlbits.selfplay.statistics`; -inf and inf where all returns
@@ -71,7 +73,7 @@ def evaluate_run(
             the observation or action space.
     """
     _check(episodes, gif)
-    agent, settings, state, problems = load_agent_and_problems(folder, device)
+    agent, settings, state, problems = load_agent_and_problems(folder, device, checkpoint)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
@@ -96,6 +98,7 @@ def evaluate_against(
     device: str = "cpu",
     env_settings: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
+    checkpoint: str | int = "latest",
 ) -> dict[str, Any]:
     """Play games with a run's agent in one seat, each seat in turn, and opponents in all others.
 
@@ -109,6 +112,7 @@ def evaluate_against(
         env_settings: settings of the environment, which override those of training.
         search: how trained agents on both sides that can search are to look ahead, as in {"simulations": 100}; see
             :func:`~mlbits.agents.search.player.searched`.
+        checkpoint: "latest", "best" (of a run with ``keep_best``), or the environment steps of one that was kept.
 
     Returns:
         The result of :func:`~mlbits.evals.head_to_head.play_against` for the run's agent; env_steps and passed_over as
@@ -120,7 +124,7 @@ def evaluate_against(
     """
     _check(games)
     check_guest(opponents)
-    agent, settings, state, problems = load_agent_and_problems(folder, device)
+    agent, settings, state, problems = load_agent_and_problems(folder, device, checkpoint)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlbits.selfplay.callbacks import RunUnderWay
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.finite import check_array
 from mlbits.selfplay.interrupts import Interrupts, RunInterrupted, eval_command, resume_command
 from mlbits.selfplay.lineup import LEARNER
-from mlbits.selfplay.machine import process_wall_seconds
+from mlbits.selfplay.machine import run_cpu_seconds, run_wall_seconds
 from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.best_checkpoint import drop_unnamed, save_best
+from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.folder import CHECKPOINTS, write_summary
 from mlbits.selfplay.runs.progress import PROGRESS
 from mlbits.selfplay.runs.tracking import CurvesError, Tracker
@@ -50,6 +53,7 @@ class Bookkeeping:
         self.clock = Clock(session)
         self._session, self._tracker, self._folder = session, tracker, folder
         self._saved: tuple[int, Path] | None = None  # the latest checkpoint of this process: environment steps, folder
+        self._under_way = RunUnderWay(session, folder)
 
     def after(self, steps: int, episodes: Episodes, metrics: Mapping[str, Any]) -> None:
         """Do the bookkeeping of one iteration.
@@ -70,6 +74,7 @@ class Bookkeeping:
         if session.opponents is not None:
             session.opponents.note(episodes, counters.env_steps)
         counters.unrecorded_lengths.extend(episodes.lengths.tolist())
+        self._call("on_iteration")
         # The last evaluation comes before the last checkpoint, so that an interruption between them repeats neither.
         due = session.finished or (run.eval_every and counters.env_steps >= counters.next_eval)
         if due and session.plays_evaluations:
@@ -77,7 +82,7 @@ class Bookkeeping:
             session.check_weights()
             with clock.timing("evaluation"), _saved_on_error(session, tracker, folder, clock):
                 evaluate(session, tracker)
-            session.evaluated(folder)
+            self._evaluated()
         saving = session.finished or (run.checkpoint_every and counters.env_steps >= counters.next_checkpoint)
         if saving or counters.env_steps >= counters.next_record:
             counters.next_record = _next(counters.env_steps, session.record_every)
@@ -90,9 +95,31 @@ class Bookkeeping:
             counters.next_checkpoint = _next(counters.env_steps, run.checkpoint_every)
             self._save()
 
+    def _evaluated(self) -> None:
+        """Note an evaluation, keep the agent if it is the best, and call back."""
+        session, folder = self._session, self._folder
+        session.evaluated(folder)
+        if session.settings.run.keep_best and session.counters.evaluations_without_improvement == 0:
+            self.clock.update()
+            session.counters.best_env_steps = session.counters.env_steps
+            acting = Checkpoint(session.learner.state_dict(), {}, session.counters.plain())
+            save_best(folder, acting, session.belongs_to())
+        self._call("on_evaluation")
+
     def _save(self) -> None:
         path = save(self._session, self._tracker, self._folder, self.clock)
         self._saved = self._session.counters.env_steps, path
+        if self._session.settings.run.keep_best:
+            drop_unnamed(self._folder)
+        self._under_way.checkpoint = path
+        self._call("on_checkpoint")
+
+    def _call(self, moment: str) -> None:
+        """Call the user's callbacks; if one fails, the run is saved first."""
+        session = self._session
+        if session.callbacks is not None:
+            with _saved_on_error(session, self._tracker, self._folder, self.clock):
+                session.callbacks.call(moment, self._under_way)
 
     def interrupted(self, by: Interrupts, resumable: bool = True) -> RunInterrupted:
         """Save a checkpoint between two iterations, without changing the schedule of the others.
@@ -121,7 +148,7 @@ class Bookkeeping:
         known = counters.evaluation is not None and counters.evaluation["env_steps"] == counters.env_steps
         if session.plays_evaluations and not known:  # resumed at its end
             evaluate(session, self._tracker)
-            session.evaluated(self._folder)
+            self._evaluated()
             self._save()
         summary: dict[str, Any] = {
             **(counters.evaluation or {}),
@@ -133,6 +160,10 @@ class Bookkeeping:
         }
         if session.threshold is not None:
             summary["solved_at"] = counters.solved_at
+        if session.settings.run.keep_best:
+            summary["best_env_steps"] = counters.best_env_steps
+        if session.progress < 1:
+            summary["stopped"] = session.why_early
         write_summary(self._folder, summary)
         return summary
 
@@ -155,7 +186,9 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     check_array(played.returns, "return of an evaluation episode", settings.env, counters.env_steps)
     mean, (low, high) = mean_interval(returns, bounds=_known_range(session, returns))
     best = counters.best_return_mean
-    counters.best_return_mean = mean if best is None else max(best, mean)
+    better = best is None or mean > best
+    counters.best_return_mean = mean if better else best
+    counters.evaluations_without_improvement = 0 if better else counters.evaluations_without_improvement + 1
     # A curve needs finite ends: where all returns so far are equal, the band has no width.
     ends = (low, high) if math.isfinite(low) else (mean, mean)
     tracker.record(
@@ -174,6 +207,10 @@ def evaluate(session: Session, tracker: Tracker) -> None:
             tracker.picture(counters.env_steps, [picture], name=name)
     if played.undrawn and not played.frames:
         tracker.say(f"no pictures: {played.undrawn}", once=True)
+    if run.keep_best and played.same_return:
+        tracker.say(
+            "keep_best: the mean return over the seats is the same in every game, so none is the best", once=True
+        )
     if played.cut:
         episodes = len(played.lengths)
         tracker.say(f"{played.cut} of {episodes} evaluation episodes did not end and were cut (returns so far)")
@@ -260,8 +297,8 @@ class Clock:
 
     def update(self) -> None:
         """Bring the counters up to now."""
-        self._session.counters.wall_seconds = self._wall_before + process_wall_seconds()
-        self._session.counters.cpu_seconds = self._cpu_before + time.process_time()
+        self._session.counters.wall_seconds = self._wall_before + run_wall_seconds()
+        self._session.counters.cpu_seconds = self._cpu_before + run_cpu_seconds()
 
     @contextlib.contextmanager
     def timing(self, part: str) -> Iterator[None]:
@@ -271,7 +308,7 @@ class Clock:
         setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
     def record(self) -> dict[str, float]:
-        """Speed (evaluation left out) and fractions of time since the last record."""
+        """Speed (evaluation left out) and fractions of time since the last record; seconds since the run began."""
         now = time.perf_counter()
         wall = max(now - self._recorded, 1e-9)
         self._recorded = now
@@ -282,4 +319,7 @@ class Clock:
         shares = {f"time/{name}": seconds / wall for name, seconds in vars(timing).items()}
         self._session.collector.timing = Timing()
         self.update()
-        return {"speed/steps_per_second": steps / training, **shares, "time/rest": max(0.0, 1 - sum(shares.values()))}
+        counters = self._session.counters
+        seconds = {"speed/wall_seconds": counters.wall_seconds, "speed/cpu_seconds": counters.cpu_seconds}
+        rest = {"time/rest": max(0.0, 1 - sum(shares.values()))}
+        return {"speed/steps_per_second": steps / training, **seconds, **shares, **rest}

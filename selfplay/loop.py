@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mlbits.selfplay.bookkeeping import Bookkeeping
+from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.runs.best_checkpoint import drop_later
 from mlbits.selfplay.runs.config import Settings, settled
 from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -50,13 +52,18 @@ def loop(session: Session, tracker: Tracker, folder: Path, interrupts: Interrupt
 
 
 def train(
-    settings: Settings, out: str | Path | None = None, *, console: bool = True, measure: Measure | None = None
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    console: bool = True,
+    measure: Measure | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Start a run; see :func:`mlbits.selfplay.training.train`."""
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
-    session.measure = measure
+    session.measure, session.callbacks = measure, callbacks
     folder = new_folder(session.settings, out)  # after every check that can fail: only now are the rules compiled
     session.start()
     session.counters.next_eval = settings.run.eval_every
@@ -64,7 +71,7 @@ def train(
     with one_writer(folder), Interrupts(folder).watched() as interrupts:
         tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             tracker.describe(session.settings.to_json())
             return folder, loop(session, tracker, folder, interrupts)
@@ -79,6 +86,7 @@ def resume(
     total_steps: int | None = None,
     console: bool = True,
     measure: Measure | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
     if total_steps is not None:
@@ -86,7 +94,7 @@ def resume(
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
-    session.measure = measure
+    session.measure, session.callbacks = measure, callbacks
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     session.start()
@@ -94,6 +102,7 @@ def resume(
     _, path, problems = checkpoints.load_latest(
         folder / CHECKPOINTS, session.belongs_to(), lambda found: session.from_checkpoint(found, folder, say)
     )
+    drop_later(folder, session.counters.env_steps, session.counters.best_env_steps)
     if session.settings.run != read_settings(folder).run:
         change_settings(folder, session.settings)  # so that a run interrupted again resumes to the same end
     with Interrupts(folder).watched() as interrupts:
@@ -102,7 +111,7 @@ def resume(
             on_closed_pipe=interrupts.closed_pipe,
         )  # fmt: skip
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             for problem in problems:
                 tracker.say(f"skipped {problem}")
@@ -110,3 +119,8 @@ def resume(
             return folder, loop(session, tracker, folder, interrupts)
         finally:
             tracker.close()
+
+
+def _notes_on(session: Session) -> list[str]:
+    """What the user should know about how the run is played."""
+    return [note] if (note := getattr(session.batch, "note", "")) else []

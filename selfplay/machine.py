@@ -48,4 +48,20 @@ def process_wall_seconds() -> float:
         return time.perf_counter() - _IMPORTED
 
 
+def run_wall_seconds() -> float:
+    """Wall seconds of the run under way in this process: since the process started, or since :func:`count_from_now`."""
+    return process_wall_seconds() - _before["wall"]
+
+
+def run_cpu_seconds() -> float:
+    """CPU seconds of the run under way in this process, counted in the same way."""
+    return time.process_time() - _before["cpu"]
+
+
+def count_from_now() -> None:
+    """Count time from now on, of runs that a program starts after it has done other things."""
+    _before.update(wall=process_wall_seconds(), cpu=time.process_time())
+
+
+_before = {"wall": 0.0, "cpu": 0.0}
 _IMPORTED = time.perf_counter()

@@ -45,6 +45,7 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.envs.registry import make_sb3, registered
 from mlbits.selfplay.bookkeeping import Bookkeeping
+from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
@@ -68,6 +69,7 @@ def train(
     *,
     console: bool = True,
     measure: Measure | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Start a run of one of SB3's algorithms; see :func:`mlbits.selfplay.training.train`.
 
@@ -78,7 +80,7 @@ def train(
     set_up(run.threads)
     with _global_generators_set_back():
         model, session = _open(settings)
-        session.measure = measure
+        session.measure, session.callbacks = measure, callbacks
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
         with one_writer(folder), Interrupts(folder).watched() as interrupts:
@@ -120,6 +122,7 @@ def resume(
     total_steps: int | None = None,
     console: bool = True,
     measure: Measure | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The folder and summary of a run that is finished.
 

@@ -33,6 +33,7 @@ from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_thres
 from mlbits.envs.engine.batch import GameBatch, parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
+from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
@@ -40,6 +41,7 @@ from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest
+from mlbits.selfplay.runs.stopping import reached
 
 # Separate random streams of one seed, so that more draws in one do not change another.
 _ACTING, LEARNING = 1_000_003, 2_000_003
@@ -60,6 +62,8 @@ class Counters:
         cpu_seconds: CPU time over all processes of the run, imports included.
         solved_at: env_steps, wall_seconds and cpu_seconds when it was solved, or None.
         best_return_mean: best mean return of all evaluations, or None before the first.
+        best_env_steps: env_steps of the best checkpoint, or None without one.
+        evaluations_without_improvement: latest evaluations in a row whose mean return was no better than the best.
         evaluation: env_steps, return_mean, return_interval and episodes of the latest evaluation, or None.
         next_eval: env_steps at which the next evaluation is due.
         next_checkpoint: env_steps at which the next checkpoint is due.
@@ -74,6 +78,8 @@ class Counters:
     cpu_seconds: float = 0.0
     solved_at: dict[str, float] | None = None
     best_return_mean: float | None = None
+    best_env_steps: int | None = None
+    evaluations_without_improvement: int = 0
     evaluation: dict[str, Any] | None = None
     next_eval: int = 0
     next_checkpoint: int = 0
@@ -151,6 +157,8 @@ class Session:
         replay: the replay buffer, for an agent that learns from one; else None.
         opponents: the opponents besides the learner itself, or None.
         measure: called at every evaluation for more to record, or None.
+        callbacks: called while the run is under way, or None.
+        stopped: why a callback has ended the run, "" if none has.
         counters: how far the run is.
         guard: refuses learners that are no longer finite.
     """
@@ -166,6 +174,8 @@ class Session:
     replay: Replay | OutcomeReplay | None = None
     opponents: Opponents | None = None
     measure: Measure | None = None
+    callbacks: Callbacks | None = None
+    stopped: str = ""
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
@@ -174,9 +184,13 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has all its steps or all its time, or is solved and set to stop then."""
-        run, counters = self.settings.run, self.counters
-        return self.progress >= 1 or (run.stop_when_solved and counters.solved_at is not None)
+        """Whether the run has all its steps or all its time, or ends early: see :attr:`why_early`."""
+        return self.progress >= 1 or bool(self.why_early)
+
+    @property
+    def why_early(self) -> str:
+        """Why the run ends with steps left: a callback, or a setting such as ``stop_when_solved``; or ""."""
+        return self.stopped or reached(self.settings.run, vars(self.counters))
 
     @property
     def progress(self) -> float:
@@ -392,6 +406,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
+        workers=run.env_workers, steps=run.total_steps,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
 
@@ -478,7 +493,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
     shape = (batch.num_envs, batch.num_seats, *layout.shape)
     action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
-    size = replay_bytes(spec, batch.obs, action, batch.legal_mask)
+    stack = 1 if batch.active is not None else getattr(batch, "frame_stack", 1)
+    size = replay_bytes(spec, batch.obs, action, batch.legal_mask, stack)
     room = memory_bytes(batch.device)
     if size > room:
         raise ConfigError(
@@ -487,8 +503,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
             f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
         )
     try:
-        return Replay(spec, batch.obs, action, batch.legal_mask)
-    except RuntimeError as error:
+        return Replay(spec, batch.obs, action, batch.legal_mask, stack)
+    except (MemoryError, RuntimeError) as error:
         raise ConfigError(
             f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which "
             f"the machine does not grant ({str(error).splitlines()[0]}); wanted fewer"

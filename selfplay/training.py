@@ -2,11 +2,12 @@
 
 A trainer is a module with
 
-- ``train(settings, out, *, console, measure)``, as :func:`train` here;
-- ``resume(folder, settings, *, total_steps, console, measure)``, as :func:`resume` here;
+- ``train(settings, out, *, console, measure, callbacks)``, as :func:`train` here;
+- ``resume(folder, settings, *, total_steps, console, measure, callbacks)``, as :func:`resume` here;
 - ``RESUMABLE = False`` if its interrupted runs cannot be resumed.
 
-Both functions return the run's folder (:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. ``train`` writes
+``callbacks`` is passed only if there are some: a trainer need not know them. Both functions return the run's folder
+(:mod:`mlbits.selfplay.runs.folder` makes one) and its summary. ``train`` writes
 there inside :func:`~mlbits.selfplay.runs.one_writer.one_writer`; around ``resume`` it is held already. A trainer that
 passes its iterations to :class:`mlbits.selfplay.bookkeeping.Bookkeeping` gets the same curves, evaluations, checkpoints
 and summary as all others.
@@ -24,6 +25,7 @@ from typing import Any, Protocol, cast
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
+from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -34,12 +36,25 @@ class Trainer(Protocol):
     """The functions of a trainer's module; see this module's docstring."""
 
     def train(
-        self, settings: Settings, out: str | Path | None, *, console: bool, measure: Measure | None
+        self,
+        settings: Settings,
+        out: str | Path | None,
+        *,
+        console: bool,
+        measure: Measure | None,
+        callbacks: Callbacks | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """Start a run."""
 
     def resume(
-        self, folder: Path, settings: Settings, *, total_steps: int | None, console: bool, measure: Measure | None
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        total_steps: int | None,
+        console: bool,
+        measure: Measure | None,
+        callbacks: Callbacks | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """Resume a run."""
 
@@ -71,7 +86,12 @@ def resumable(agent: str) -> bool:
 
 
 def train(
-    settings: Settings, out: str | Path | None = None, *, console: bool = True, measure: Measure | None = None
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    console: bool = True,
+    measure: Measure | None = None,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Start a run.
 
@@ -81,6 +101,7 @@ def train(
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record; ``mlbits.train`` and the
             command line pass :func:`mlbits.evals.training_probes.during_training`.
+        callbacks: functions called while it is under way (:mod:`mlbits.selfplay.callbacks`), or None.
 
     Returns:
         The folder and the summary.
@@ -89,12 +110,13 @@ def train(
         MlbitsError: for invalid settings, a folder that holds another run, or numbers that are not finite.
         RunInterrupted: a KeyboardInterrupt, after a signal or a closed pipe; the run is saved first.
     """
-    return trainer_of(settings.agent).train(settings, out, console=console, measure=measure)
+    more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
+    return trainer_of(settings.agent).train(settings, out, console=console, measure=measure, **more)
 
 
 def resume(
     folder: str | Path, *, total_steps: int | None = None, data: str | None = None, console: bool = True,
-    measure: Measure | None = None,
+    measure: Measure | None = None, callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Resume a run from its newest intact checkpoint (from the start if there are no checkpoints yet).
 
@@ -104,6 +126,7 @@ def resume(
         data: where the dataset of a run that learns from one is now, if it has been moved.
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
+        callbacks: functions called while it is under way, or None.
 
     Returns:
         The folder and the summary.
@@ -122,4 +145,5 @@ def resume(
             if not settings.run.data:
                 raise ConfigError(f"data: got {data}; {folder} learns by playing, from no dataset")
             settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
-        return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure)
+        more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
+        return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure, **more)

@@ -39,7 +39,8 @@ def test_the_workflow_calls_ci_run_and_has_limits():
     commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
     assert commands.pop("everything") == [".ci/run"] and commands.pop("tests") == ["make test"]
     (audit,) = commands.values()
-    assert any("pip-audit" in step and "constraints.txt" in step for step in audit)
+    assert any("pip-audit --strict" in step and "constraints.txt" in step for step in audit)
+    assert all(re.search(rf"{tool}==\d", audit[0]) for tool in ("pip-audit", "cyclonedx-bom", "build"))
     assert any("cyclonedx" in step for step in audit)
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     for job in jobs.values():

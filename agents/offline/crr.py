@@ -49,7 +49,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths.action_distributions import masked_log_softmax
+from mlbits.agents.maths.action_distributions import Categorical, masked_log_softmax
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.memory.replay import Transitions
@@ -285,10 +285,38 @@ class CRR(PolicyAgent):
         seen = self.scaling.obs(obs)
         params = self.policy.forward(seen)
         actions = None if self.discrete else self.draws(params, None, self.config.play_samples, generator)
-        score = self._lower(self.critics.candidates(seen, actions)) / self.config.beta  # [M, N]
-        if self.discrete:
-            score = score + masked_log_softmax(params, legal_mask).t()
+        score = self._scores(seen, params, actions, legal_mask)
         if not greedy:
             score = score - torch.empty_like(score).exponential_(generator=generator).log_()
         chosen = score.argmax(0)
         return self._decision(chosen if actions is None else actions[chosen, torch.arange(len(chosen))])
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """pi(a|s) of Discrete actions as they are played, float64 [N, A]."""
+        if not self.config.critic_weighted or not self.discrete:
+            return super().action_probabilities(obs, legal_mask, greedy=greedy)
+        return Categorical(self.actions).probabilities(self._weighted_logits(obs, legal_mask), legal_mask, greedy)
+
+    @torch.no_grad()
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """The log probability (density) of actions as they are played, [N].
+
+        Raises:
+            AgentError: for the critic-weighted policy of a Box, a choice among draws, which has no known density.
+        """
+        if not self.config.critic_weighted:
+            return super().action_log_prob(obs, legal_mask, action)
+        if not self.discrete:
+            raise AgentError("action_log_prob: got the critic-weighted policy of a Box; wanted critic_weighted=False")
+        return Categorical(self.actions).log_prob(self._weighted_logits(obs, legal_mask), legal_mask, action)
+
+    def _weighted_logits(self, obs: Any, mask: Tensor | None) -> Tensor:
+        """Logits of the critic-weighted policy over Discrete actions, [N, A]."""
+        seen = self.scaling.obs(obs)
+        return self._scores(seen, self.policy.forward(seen), None, mask).t()
+
+    def _scores(self, seen: Any, params: Tensor, actions: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Logits of the critic-weighted choice among actions [M, N, k], or all Discrete ones (None), [M, N]."""
+        score = self._lower(self.critics.candidates(seen, actions)) / self.config.beta
+        return score + masked_log_softmax(params, mask).t() if actions is None else score

@@ -71,8 +71,8 @@ class OfflineConfig:
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
-        "number format of the products between hidden layers without layer_norm; bfloat16 is faster on GPUs and on "
-        "CPUs with AVX512-BF16 or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
+        "number format of the products between hidden layers; bfloat16 is faster on GPUs and on CPUs with AVX512-BF16 "
+        "or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
     )
 
     def settled(self, device: torch.device | str) -> tuple[Any, str]:
@@ -243,13 +243,17 @@ class PolicyAgent(OfflineAgent):
         return head.probabilities(self.networks["policy"].forward(self.scaling.obs(obs)), legal_mask, greedy)
 
     @torch.no_grad()
-    def action_log_prob(self, obs: Any, action: Tensor, legal_mask: Tensor | None = None) -> Tensor:
-        """The log probability of Discrete actions, or log density of a Box's in its own units, [N]."""
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """The log probability of Discrete actions, or log density of a Box's as they are played, in its units, [N].
+
+        At a bound, where a mixture's draws are clipped, the log probability of it; under tanh there is none, and the
+        density is that of :data:`~mlbits.agents.maths.bounded_distributions.EDGE`.
+        """
         params = self.networks["policy"].forward(self.scaling.obs(obs))
-        if self.discrete:
-            return self.log_prob(params, legal_mask, action)
-        inside = (action - self._center) / self._scale
-        return self.log_prob(params, None, inside) - self._scale.log().sum()
+        head = self.head
+        if isinstance(head, Categorical):
+            return head.log_prob(params, legal_mask, action)
+        return head.played_log_prob(params, (action - self._center) / self._scale, self._scale)
 
     def draws(self, params: Tensor, mask: Tensor | None, count: int, generator: torch.Generator) -> Tensor:
         """Actions drawn from the policy, [count, N] or [count, N, k]."""

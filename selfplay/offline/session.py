@@ -136,6 +136,11 @@ def open_offline(settings: Settings) -> OfflineSession:
     others = {"opponents": run.opponents, "pool": run.pool != "none", "stop_when_solved": run.stop_when_solved}
     for name in (name for name, given in others.items() if given):
         raise ConfigError(f"{name}: got {getattr(run, name)!r}; wanted none where an agent learns from a dataset")
+    for name in ("keep_best", "stop_at_return", "stop_without_improvement"):
+        if getattr(run, name) and not run.eval_online:
+            raise ConfigError(
+                f"{name}: got {getattr(run, name)!r} without eval_online; wanted that, as it needs evaluations"
+            )
     device = parse_device(run.device)
     device = check_cuda(device) if device.type == "cuda" else device
     data = read_data(run.data)

@@ -24,7 +24,8 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json_file
 
 FORMAT = 1
-_ASIDE = ".old"
+MANIFEST = "manifest.json"
+ASIDE = ".old"
 _FILES = ("weights.safetensors", "arrays.safetensors", "state.json")
 
 
@@ -122,9 +123,9 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         write_file(temporary / "state.json", json.dumps(checkpoint.state, indent=1).encode())
         digests = {name: _digest(temporary / name) for name in _FILES}
         manifest = {"format": FORMAT, "belongs_to": dict(belongs_to), "sha256": digests}
-        write_file(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         if target.exists():  # the same step, saved before the run was resumed: kept until the new one is complete
-            aside = target.with_name(target.name + _ASIDE)
+            aside = target.with_name(target.name + ASIDE)
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         temporary.rename(target)
@@ -133,7 +134,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: could not be written ({error}); earlier checkpoints are unharmed") from None
     # Hidden folders are left by an interrupted save or removal.
-    for leftover in [*folder.glob(f"step-*{_ASIDE}"), *folder.glob(".step-*.tmp")]:
+    for leftover in [*folder.glob(f"step-*{ASIDE}"), *folder.glob(".step-*.tmp")]:
         shutil.rmtree(leftover, ignore_errors=True)
     for old in found(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -143,7 +144,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, belongs_to: Mapping[st
 def found(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first; one moved aside for another of its step comes before that one."""
     names = (path for path in folder.glob("step-*") if path.is_dir())
-    return sorted(names, key=lambda path: (path.name.removesuffix(_ASIDE), not path.name.endswith(_ASIDE)))
+    return sorted(names, key=lambda path: (path.name.removesuffix(ASIDE), not path.name.endswith(ASIDE)))
 
 
 def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
@@ -154,7 +155,7 @@ def load(path: Path, belongs_to: Mapping[str, Any]) -> Checkpoint:
             something else; the message names the cause.
     """
     try:
-        manifest = read_json_file(path / "manifest.json")
+        manifest = read_json_file(path / MANIFEST)
         digests = {name: _digest(path / name) for name in _FILES}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: damaged: {Path(str(error.filename)).name} is missing") from None

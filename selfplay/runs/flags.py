@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from mlbits.agents.networks.own import find_factories
 from mlbits.agents.registry import AGENTS, agent_entry, check_agent
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.trust import TRUST_HELP
@@ -15,6 +17,7 @@ from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
 from mlbits.selfplay.runs.command_line import forget_flags, read_flags
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, find_preset, resolve
+from mlbits.selfplay.runs.config_files import read_config_file
 from mlbits.selfplay.runs.env_flags import EnvFlags
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
@@ -26,6 +29,8 @@ Train an agent on an environment. The run's folder holds its settings, curves, c
   mlbits train reinforce mlbits/CartPole-v0 --agent.baseline mean --seed 3
   mlbits train ppo mlbits/GridWorld-v0 --env.map maze --env.slip 0.1
   mlbits train crr --data my/dataset-v0                              from a dataset, which names its environment
+  mlbits train --config runs/maze/config.json --seed 2               as that run; also a TOML file
+  mlbits train ppo CartPole-v1 --seeds 5                             five seeds, and their mean with its interval
   mlbits train ppo mlbits/GridWorld-v0 --help                        all flags of this pair
 
 agents: {agents}
@@ -83,19 +88,44 @@ def parse_solve(words: list[str]) -> tuple[str, dict[str, Any], SolveFlags]:
     return env, env_flags.settings(flags), flags.how
 
 
-def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
-    """Read the words after ``mlbits train``.
+class TrainFlags(NamedTuple):
+    """What the words after ``mlbits train`` ask for.
 
-    Returns:
-        The settings, the folder asked for (or None), and whether to be quiet.
+    Attributes:
+        settings: of the run, or of the first of several.
+        out: the folder asked for, or None.
+        quiet: whether to show no progress.
+        seeds: how many runs to train, with one seed after another; None for one run.
+    """
+
+    settings: Settings
+    out: str | None
+    quiet: bool
+    seeds: int | None
+
+
+def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
+    """The settings, the folder asked for and whether to be quiet; see :func:`read_train`."""
+    return read_train(words)[:3]
+
+
+def read_train(words: list[str]) -> TrainFlags:
+    """Read the words after ``mlbits train``.
 
     Raises:
         ConfigError: if the agent or environment is missing, or a flag is wrong.
         UnknownIdError: for an unknown agent or environment.
         SystemExit: after --help.
     """
-    words, data = _without_data(words)
-    names = [word for word in words[:2] if not word.startswith("-")]
+    words, data = _without(words, "--data")
+    words, config = _without(words, "--config")
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[:2]))
+    given = len(names)
+    file = None if config is None else read_config_file(config)
+    if file is not None:
+        data = data or file.run.get("data") or None
+        from_file = [] if file.env is None else [file.env]
+        names = [file.check_agent(names[0] if names else None), *(names[1:] or from_file)]
     from_data = data is not None and len(names) == 1
     if len(names) < 2 and not from_data:
         if any(word in ("-h", "--help") for word in words):
@@ -113,11 +143,12 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         env, recorded = environment_of(str(data))
     env = check_env_id(env if from_data else names[1])
     config_class = agent_entry(agent).config_class()
-    choice = _preset_choice(words)
+    choice = _preset_choice(words, "auto" if file is None else file.preset)
     forget_flags("preset")
     preset, values = find_preset(agent, env, choice)
-    start = resolve(agent, env, preset=choice)
-    env_flags = EnvFlags(env, {**values.get("env", {}), **recorded}, words[len(names) :])
+    start = resolve(agent, env, preset=choice) if file is None else file.resolved(agent, env, preset=choice)
+    base = {**values.get("env", {}), **recorded, **({} if file is None else file.settings_of(env))}
+    env_flags = EnvFlags(env, base, words[given:])
     flags_class = dataclasses.make_dataclass(
         "Train",
         [
@@ -126,6 +157,18 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
                 "preset",
                 Annotated[str, tyro.conf.arg(help="auto, none, or the environment whose preset to use")],
                 choice,
+            ),
+            (
+                "seeds",
+                Annotated[
+                    int | None, tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")
+                ],
+                None,
+            ),
+            (
+                "config",
+                Annotated[str | None, tyro.conf.arg(help="a run's config.json to repeat, or a TOML file of settings")],
+                None,  # read above; here for the help
             ),
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
             ("trust", Annotated[bool, tyro.conf.arg(help=TRUST_HELP)], False),  # read by the command itself
@@ -137,9 +180,11 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         kw_only=True,
     )
     shown = "." if preset == "none" else f". Defaults shown are the values of the preset {preset}."
+    shown = shown if file is None else f". Defaults shown are the values of {file.path}."
     flags = read_flags(
         flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
     )
+    find_factories(flags.agent, None)
     settings = Settings(
         agent=agent,
         env=env,
@@ -148,24 +193,24 @@ def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
         agent_config=flags.agent,
         env_settings=env_flags.settings(flags),
     )
-    return settings, flags.out, flags.quiet
+    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds)
 
 
-def _without_data(words: list[str]) -> tuple[list[str], str | None]:
-    """The words without --data and its value, which may stand between AGENT and ENV; and that value, or None."""
+def _without(words: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The words without a flag and its value, which may stand between AGENT and ENV; and that value, or None."""
     for k, word in enumerate(words):
-        if word == "--data" and k + 1 < len(words):
+        if word == flag and k + 1 < len(words):
             return [*words[:k], *words[k + 2 :]], words[k + 1]
-        if word.startswith("--data="):
+        if word.startswith(f"{flag}="):
             return [*words[:k], *words[k + 1 :]], word.partition("=")[2]
     return words, None
 
 
-def _preset_choice(words: list[str]) -> str:
+def _preset_choice(words: list[str], usual: str) -> str:
     """The value of --preset, which has to be known before the other flags' defaults are."""
     for k, word in enumerate(words):
         if word == "--preset" and k + 1 < len(words):
             return words[k + 1]
         if word.startswith("--preset="):
             return word.partition("=")[2]
-    return "auto"
+    return usual

@@ -22,10 +22,11 @@ from mlbits.envs.core.plain_json import read_json_file
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, portable, resolve, settings_from_json
 from mlbits.selfplay.runs.one_writer import one_writer
+from mlbits.selfplay.runs.stopping import reached
 from mlbits.selfplay.statistics import json_text
 from mlbits.version import __version__
 
-CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
+CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints", "best"
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
@@ -151,6 +152,24 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     checkpoints.write_file(folder / SUMMARY, json_text(dict(summary), indent=2).encode())
 
 
+def read_summary(folder: str | Path) -> dict[str, Any]:
+    """How a run ended; empty while it has not.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = Path(folder) / SUMMARY
+    try:
+        found = read_json_file(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); nothing needs it: delete it") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: damaged (it is no table); nothing needs it: delete it")
+    return found
+
+
 def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict[str, Any] | None:
     """The summary of a run that is finished; None if it is not, or has no summary yet.
 
@@ -171,11 +190,11 @@ def finished_summary(folder: str | Path, total_steps: int | None = None) -> dict
         return None
     if checkpoint is None or checkpoint.state.get("env_steps") != done:
         return None
-    solved = settings.run.stop_when_solved and summary.get("solved_at") is not None
+    early = reached(settings.run, {**checkpoint.state, "solved_at": summary.get("solved_at")})
     minutes = settings.run.max_cpu_minutes
     spent = checkpoint.state.get("cpu_seconds", 0.0)
     late = minutes > 0 and isinstance(spent, (int, float)) and spent >= 60 * minutes
-    return summary if solved or late or done >= (total_steps or settings.run.total_steps) else None
+    return summary if early or late or done >= (total_steps or settings.run.total_steps) else None
 
 
 def steps_done(folder: str | Path) -> int:

@@ -18,12 +18,13 @@ from mlbits.agents.agent import content_hash
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.league.opponents import POOL
 from mlbits.selfplay.runs import checkpoints
-from mlbits.selfplay.runs.checkpoints import CheckpointError
-from mlbits.selfplay.runs.folder import CHECKPOINTS, CONFIG, SUMMARY, read_settings
+from mlbits.selfplay.runs.checkpoints import MANIFEST, CheckpointError
+from mlbits.selfplay.runs.events import PREFIX, check_records
+from mlbits.selfplay.runs.folder import BEST, CHECKPOINTS, CONFIG, SUMMARY, read_settings
 from mlbits.selfplay.runs.one_writer import writer_of
 from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings, read_copy
 
-MANIFEST, METRICS = "manifest.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 @dataclass
@@ -72,7 +73,10 @@ def check_run(folder: Path) -> Report:
         report.damages.append(str(error))
     copies = _check_pool(folder, report)
     restorable = [path for path in checkpoints.found(folder / CHECKPOINTS) if _restorable(path, facts, copies, report)]
+    for path in checkpoints.found(folder / BEST):
+        _restorable(path, facts, None, report)
     _check_metrics(folder / METRICS, report)
+    _check_events(folder, report)
     _check_summary(folder / SUMMARY, report)
     _note_leftovers(folder, report)
     if not facts:
@@ -132,7 +136,10 @@ def _restorable(path: Path, facts: Mapping[str, Any], copies: Mapping[str, str] 
         report.damages.append(f"{path}: the weights {bad[0]!r} are not numbers (NaN)")
     wrong = [] if copies is None else _wrong_copies(found.state, copies)
     report.damages += [f"{path}: names the frozen copy {name}, which is missing or another one" for name in wrong]
-    report.notes.append(f"{path.name}: {found.state['env_steps']:,} steps, {len(found.weights)} tensors of weights")
+    best = "best, " if path.parent.name == BEST else ""
+    report.notes.append(
+        f"{best}{path.name}: {found.state['env_steps']:,} steps, {len(found.weights)} tensors of weights"
+    )
     return not bad and not wrong
 
 
@@ -166,6 +173,27 @@ def _check_metrics(path: Path, report: Report) -> None:
     report.notes.append(f"{path.name}: {len(lines) - len(bad):,} records")
 
 
+def _check_events(folder: Path, report: Report) -> None:
+    """TensorBoard's files: checksums of their records; a cut end is what a kill or a power loss leaves."""
+    found, records = sorted(folder.glob(f"{PREFIX}*")), 0
+    for path in found:
+        try:
+            file = check_records(path)
+        except OSError as error:
+            report.damages.append(f"{path}: cannot be read ({error.strerror})")
+            continue
+        records += file.whole
+        if file.damaged:
+            report.damages.append(
+                f"{path}: the checksum of record {file.whole + 1:,} is wrong; TensorBoard shows what comes before it, "
+                f"{METRICS} has the same numbers"
+            )
+        elif file.rest:
+            report.notes.append(f"{path.name}: the last record is incomplete; TensorBoard leaves it out")
+    if found:
+        report.notes.append(f"TensorBoard: {records:,} records in {len(found)} files")
+
+
 def _is_record(line: bytes) -> bool:
     try:
         row = json.loads(line)
@@ -187,7 +215,11 @@ def _check_summary(path: Path, report: Report) -> None:
 
 def _note_leftovers(folder: Path, report: Report) -> None:
     """What a kill leaves; the next save deletes it. And whether the run is being written now."""
-    for path in [*folder.glob("**/.*.tmp"), *folder.glob(f"{CHECKPOINTS}/step-*.old")]:
+    for path in [
+        *folder.glob("**/.*.tmp"),
+        *folder.glob(f"{CHECKPOINTS}/step-*.old"),
+        *folder.glob(f"{BEST}/step-*.old"),
+    ]:
         report.notes.append(f"{path.relative_to(folder)}: left by an interrupted save; the next one deletes it")
     if writer := writer_of(folder):
         report.notes.append(f"{writer} is writing it")

@@ -21,7 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, content_hash, split_optimizers
-from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, make_bot
+from mlbits.agents.networks.own import find_factories
+from mlbits.agents.registry import AGENTS, AgentEntry, agent_entry, bare_name, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.game import Game
@@ -32,7 +33,7 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.registry import entry, make_game, registered
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, make_config, names_from, names_to
-from mlbits.selfplay.runs.folder import CHECKPOINTS, CONFIG, read_settings
+from mlbits.selfplay.runs.folder import BEST, CHECKPOINTS, CONFIG, read_settings
 
 FORMAT = "mlbits agent"
 VERSION, _READ = "2", ("1", "2")  # copies of version 1 hold their learner's optimisers too
@@ -44,12 +45,15 @@ class SavedAgentError(MlbitsError, RuntimeError):
     """An agent's file that is damaged, or of another game or version."""
 
 
-def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[str, Any]]:
-    """The agent of a run's newest whole checkpoint.
+def load_agent(
+    folder: str | Path, device: str = "cpu", checkpoint: str | int | Path = "latest"
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The agent of a run's newest whole checkpoint, or of another one.
 
     Args:
         folder: the run's folder.
         device: the agent's device.
+        checkpoint: "latest", "best" (of a run with ``keep_best``), the environment steps of one, or its folder.
 
     Returns:
         The agent, the run's settings and the checkpoint's counters.
@@ -58,11 +62,11 @@ def load_agent(folder: str | Path, device: str = "cpu") -> tuple[Any, Any, dict[
         RunError: if the folder is no run.
         CheckpointError: if it has no usable checkpoint.
     """
-    return load_agent_and_problems(folder, device)[:3]
+    return load_agent_and_problems(folder, device, checkpoint)[:3]
 
 
 def load_agent_and_problems(
-    folder: str | Path, device: torch.device | str
+    folder: str | Path, device: torch.device | str, checkpoint: str | int | Path = "latest"
 ) -> tuple[Any, Any, dict[str, Any], list[str]]:
     """As :func:`load_agent`, and a message for each newer checkpoint that could not be used."""
     settings = read_settings(folder)
@@ -70,7 +74,7 @@ def load_agent_and_problems(
     place = check_cuda(place) if place.type == "cuda" else place
     plain = json.loads(json.dumps(settings.to_json()))
     facts = {key: plain[key] for key in ("agent", "env", "agent_config", "env_settings")}
-    spaces, game = _spaces(settings.env, settings.env_settings), game_of(settings.env, settings.env_settings)
+    spaces, game = spaces_of(settings.env, settings.env_settings), game_of(settings.env, settings.env_settings)
     agent = agent_entry(settings.agent).make(settings.agent_config, *spaces, seed=0, device=place, game=game)
 
     def restore(found: checkpoints.Checkpoint) -> None:
@@ -80,10 +84,34 @@ def load_agent_and_problems(
             said = f"{folder}, step {found.state['env_steps']}: weights that do not fit ({error})"
             raise checkpoints.CheckpointError(said) from None
 
-    checkpoint, _, problems = checkpoints.load_latest(Path(folder) / CHECKPOINTS, facts, restore)
-    if checkpoint is None:
-        raise checkpoints.CheckpointError(f"{folder}: there is no checkpoint yet; wanted a run that has saved one")
-    return agent, settings, checkpoint.state, problems
+    if checkpoint not in ("latest", "best"):
+        one = checkpoints.load(_checkpoint_at(Path(folder), checkpoint), facts)
+        restore(one)
+        return agent, settings, one.state, []
+    kept = Path(folder) / (BEST if checkpoint == "best" else CHECKPOINTS)
+    found, _, problems = checkpoints.load_latest(kept, facts, restore)
+    if found is None:
+        lacks, wanted = "there is no checkpoint yet", "a run that has saved one"
+        if checkpoint == "best":
+            lacks, wanted = "there is no best checkpoint", "a run with keep_best (--keep-best) that has been evaluated"
+        raise checkpoints.CheckpointError(f"{folder}: {lacks}; wanted {wanted}")
+    return agent, settings, found.state, problems
+
+
+def _checkpoint_at(folder: Path, which: str | int | Path) -> Path:
+    """The folder of a checkpoint that is named by its environment steps, or by itself.
+
+    Raises:
+        CheckpointError: if the run has not kept it.
+    """
+    if isinstance(which, Path):
+        return which
+    kept = {int(path.name.partition("-")[2]): path for path in checkpoints.found(folder / CHECKPOINTS)}
+    steps = int(which) if isinstance(which, int) or which.isdecimal() else None
+    if steps not in kept:
+        known = ", ".join(["'latest'", "'best'", *map(str, kept)])
+        raise checkpoints.CheckpointError(f"checkpoint: got {which!r}; wanted one of {known}, as {folder} has")
+    return kept[steps]
 
 
 def open_guest(
@@ -123,7 +151,7 @@ def _opened(
     if path.suffix == SUFFIX:
         return read_copy(path, env, settings, device)
     if path.suffix == ".zip":
-        return load_sb3(path, *_spaces(env, settings), device=device)
+        return load_sb3(path, *spaces_of(env, settings), device=device)
     if (path / CONFIG).exists():
         agent: Agent
         agent, trained, _, _ = load_agent_and_problems(name, device)
@@ -133,7 +161,7 @@ def _opened(
                 raise ConfigError(f"opponents: {name} was trained on the {what} {theirs[what]}; wanted {mine}")
         return agent
     check_guest(name)
-    bot: Agent = make_bot(name, *_spaces(env, settings), device=device, game=game)
+    bot: Agent = make_bot(name, *spaces_of(env, settings), device=device, game=game)
     return bot
 
 
@@ -176,7 +204,8 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
     """
     about = {
         "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env_settings": settings.env_settings,
-        "agent_config": dataclasses.asdict(settings.agent_config), **names_to(settings.agent, settings.env), **facts,
+        "agent_config": dataclasses.asdict(settings.agent_config),
+        **names_to(settings.agent, settings.env, settings.agent_config), **facts,
     }  # fmt: skip
     weights = split_optimizers(agent.state_dict())[0]
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
@@ -194,7 +223,7 @@ def copy_settings(path: Path) -> Settings:
     _check_fields(path, about, {"format": (FORMAT,), "version": _READ})
     try:
         agent, env = names_from(about)
-        config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+        config = _config_of(agent_entry(agent), about)
         settings = dict(about["env_settings"])
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, MlbitsError):
@@ -229,14 +258,21 @@ def read_copy(
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
         kind = agent_entry(names_from(about)[0])
-        config = make_config(kind.config_class(), about["agent_config"], "agent")
-        agent: Agent = kind.make(config, *_spaces(env, settings), seed=0, device=device, game=game_of(env, settings))
+        config = _config_of(kind, about)
+        agent: Agent = kind.make(config, *spaces_of(env, settings), seed=0, device=device, game=game_of(env, settings))
         agent.load_state_dict(split_optimizers(agent.state_dict())[1] | tensors)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise SavedAgentError(f"{path}: lacks what this version of mlbits needs ({error})") from None
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
     return agent
+
+
+def _config_of(kind: AgentEntry, about: Mapping[str, Any]) -> Any:
+    """The agent's settings in a copy's metadata, after importing the modules of networks that they name."""
+    config = make_config(kind.config_class(), about["agent_config"], "agent")
+    find_factories(config, [str(folder) for folder in about.get("folders", ())])
+    return config
 
 
 def _check_fields(path: Path, about: Mapping[str, Any], wanted: Mapping[str, tuple[str, ...]]) -> None:
@@ -284,7 +320,8 @@ def _game_facts(env: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
     return facts
 
 
-def _spaces(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
+def spaces_of(env: str, settings: Mapping[str, Any] | None) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """The observation and action space of one seat, as agents know them."""
     batch = open_batch(env, 1, settings=settings, start=False)
     spaces = batch.observation_space, batch.action_space
     batch.close()

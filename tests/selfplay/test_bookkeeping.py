@@ -110,6 +110,19 @@ def test_checkpoints_and_records_keep_their_schedule(script):
     assert [step for step, _ in tracker.of("speed/steps_per_second")] == list(range(30, 451, 30))
 
 
+def test_records_have_the_seconds_so_far(script):
+    """Those of earlier processes included, and never fewer than before."""
+    session = Scripted()
+    session.counters.wall_seconds, session.counters.cpu_seconds = 1000.0, 2000.0
+    summary, _, tracker = script(session)
+    for name, before in (("wall_seconds", 1000), ("cpu_seconds", 2000)):
+        seconds = [value for _, value in tracker.of(f"speed/{name}")]
+        assert len(seconds) == 15
+        assert before < seconds[0]
+        assert seconds == sorted(seconds)
+        assert seconds[-1] <= summary[name]
+
+
 def test_the_best_return_is_the_greatest_and_the_summary_has_the_last_too(script, tmp_path):
     summary, _, tracker = script(Scripted(eval_every=90, eval_episodes=2), returns=[-3, 1.5, 7, 2, 4])
     assert tracker.of("return/eval") == [(90, -3), (180, 1.5), (270, 7), (360, 2), (450, 4)]

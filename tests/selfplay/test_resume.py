@@ -109,6 +109,12 @@ def compare(folder, wanted):
         assert one.keys() == two.keys()
         for name in one:
             assert torch.equal(one[name], two[name]), name
+    bests = [
+        sorted(path.relative_to(f) for path in f.glob("best/step-*/weights.safetensors")) for f in (folder, wanted)
+    ]
+    assert bests[0] == bests[1]
+    for file in bests[0]:
+        assert (folder / file).read_bytes() == (wanted / file).read_bytes()
     pools = [sorted(path.relative_to(f) for path in f.glob("pool/*")) for f in (folder, wanted)]
     assert pools[0] == pools[1]
     for file in pools[0]:

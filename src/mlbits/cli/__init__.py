@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from mlbits.cli import (
     bench,
     check,
+    compare,
     data,
     diplomacy,
     evaluate,
     exploit,
+    export,
     listing,
     play,
+    plot,
     record,
     reproduce,
     resume,
@@ -44,11 +47,15 @@ usage:
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
+  mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
+  mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
+  mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
   mlbits list [WHAT]               environments, agents, presets and evaluations
+  mlbits list --env ID|--agent A   all about one: spaces, settings, rewards, presets, optimum
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
   mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
@@ -124,6 +131,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "exploit": exploit.command,
     "play": play.command,
     "uci": uci.command,
+    "plot": plot.command,
+    "compare": compare.command,
+    "export": export.command,
     "solve": solve.command,
     "check": check.command,
     "list": listing.command,

@@ -33,6 +33,9 @@ class EvalFlags:
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = setting(
         "", "environment of MODEL.zip; a run knows its own"
     )
+    checkpoint: str = setting(
+        "latest", "of a run: latest, best (of a run with --keep-best), or the environment steps of one that was kept"
+    )
     episodes: int = setting(100, "episodes to play")
     seed: int = setting(1, "seed of the episodes")
     sample: bool = setting(False, "sample actions from the policy instead of taking the most probable")
@@ -84,7 +87,7 @@ def _off_policy(flags: Any, settings: Mapping[str, Any]) -> int:
     _check_is_no_name(flags.run)
     given = {
         "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--vec-normalize": flags.vec_normalize,
-        "--search": flags.search.changes(), "--env": settings,
+        "--search": flags.search.changes(), "--env": settings, "--checkpoint": flags.checkpoint != "latest",
     }  # fmt: skip
     for name, value in given.items():
         if value:
@@ -110,18 +113,23 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         if flags.gif is not None or flags.env:
             raise MlbitsError("--gif and ENV cannot be used with --opponents; wanted mlbits eval RUN --opponents NAME")
         del common["gif"]
-        common |= {"env_settings": settings, "search": flags.search.changes()}
+        common |= {"env_settings": settings, "search": flags.search.changes(), "checkpoint": flags.checkpoint}
         return evaluate_against(flags.run, flags.opponents, flags.episodes, **common)
     if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
         if not flags.env:
             raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {quote(flags.run)} ENV, the environment to play")
+        if flags.checkpoint != "latest":
+            raise MlbitsError(
+                f"--checkpoint: got {flags.checkpoint} for MODEL.zip, which has one; wanted it with a run"
+            )
         if flags.search.changes():
             raise MlbitsError("--search.NAME is for runs; MODEL.zip has no critic that a search can use")
         common |= {"env_settings": settings, "vec_normalize": flags.vec_normalize}
         return evaluate_model(flags.run, flags.env, flags.episodes, **common)
     if flags.env or flags.vec_normalize is not None:
         raise MlbitsError(f"ENV and --vec-normalize are for MODEL.zip; {flags.run} has its own")
-    return evaluate_run(flags.run, flags.episodes, env_settings=settings, search=flags.search.changes(), **common)
+    common |= {"env_settings": settings, "search": flags.search.changes(), "checkpoint": flags.checkpoint}
+    return evaluate_run(flags.run, flags.episodes, **common)
 
 
 def _check_is_no_name(run: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlbits.envs.core.errors import MlbitsError
+
+if TYPE_CHECKING:
+    from mlbits.runs import Runs
 
 
 def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -19,10 +22,28 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     print(f"{first} after {steps} in {summary['wall_seconds']:.1f} s ({summary['cpu_seconds']:.1f} CPU-s)")
     for line in rest:
         print(line)
+    if why := summary.get("stopped"):
+        print(f"ended early: {why}")
     if solved := summary.get("solved_at"):
         print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process started")
     curves, run = quote(str(folder.parent)), quote(str(folder))
     print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\nevaluate: mlbits eval {run}")
+
+
+def print_runs(runs: Runs) -> None:
+    """Print how runs with several seeds ended: a line for each, and what they say together."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for name in runs.columns:
+        table.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+    for row in runs.rows():
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, 120)
+    console.print(table)
+    print(runs.text())
 
 
 def check_file(name: str, path: Path | None) -> None:

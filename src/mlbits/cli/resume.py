@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
@@ -37,8 +36,9 @@ def command(words: list[str]) -> int:
     from mlbits.evals.headline import headlines
     from mlbits.selfplay.runs.folder import SUMMARY, RunError, finished_summary, read_settings, steps_done
     from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.runs.stopping import reached
     from mlbits.selfplay.training import resumable
-    from mlbits.training import resume
+    from mlbits.training import resume_folder
 
     done = finished_summary(flags.run, flags.total_steps)
     if done is not None:
@@ -50,8 +50,8 @@ def command(words: list[str]) -> int:
             raise RunError(f"{flags.run}: its {SUMMARY} is damaged ({error}); nothing needs it: delete it") from None
         if not resumable(settings.agent):
             print(f"a run of {settings.agent} cannot go on; wanted a new run with more --total-steps")
-        elif settings.run.stop_when_solved and done.get("solved_at") is not None:
-            print("it stopped because it was solved (--stop-when-solved); to train longer, start a new run without it")
+        elif why := done.get("stopped") or reached(settings.run, done):
+            print(f"it ended early: {why}; to train longer, start a new run without that setting")
         else:
             print(f"to train longer: mlbits resume {quote(flags.run)} --total-steps {2 * done['env_steps']}")
         return 0
@@ -59,6 +59,6 @@ def command(words: list[str]) -> int:
     if flags.total_steps is not None and steps > flags.total_steps:
         print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
     with trusting_files(flags.trust), compilation_messages():
-        folder, summary = resume(flags.run, total_steps=flags.total_steps, data=flags.data)
-    print_run(Path(folder), summary)
+        run = resume_folder(flags.run, total_steps=flags.total_steps, data=flags.data)
+    print_run(run.folder, run.summary)
     return 0

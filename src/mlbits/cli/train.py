@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from mlbits.cli.printing import print_run
+from mlbits.cli.printing import print_run, print_runs
 from mlbits.envs.core.trust import trusting_files
 
 
 def command(words: list[str]) -> int:
     """Train an agent on an environment."""
-    from mlbits.selfplay.runs.flags import parse_train
+    from mlbits.selfplay.runs.flags import read_train
 
-    settings, out, quiet = parse_train(words)
+    settings, out, quiet, seeds = read_train(words)
     from mlbits.selfplay.runs.progress import compilation_messages
-    from mlbits.training import train_resolved
+    from mlbits.training import train_resolved, train_seeds
 
     if not quiet:
         preset = "no preset: defaults and flags" if settings.preset == "none" else f"preset {settings.preset}"
-        print(f"training {settings.agent} on {settings.env} ({preset})", flush=True)
+        times = "" if seeds is None else f", {seeds} seeds from {settings.run.seed}"
+        print(f"training {settings.agent} on {settings.env} ({preset}){times}", flush=True)
     with trusting_files("--trust" in words), compilation_messages(not quiet):
-        folder, summary = train_resolved(settings, out, console=not quiet)
-    print_run(folder, summary)
+        if seeds is not None:
+            print_runs(train_seeds(settings, seeds, out, console=not quiet))
+            return 0
+        run = train_resolved(settings, out, console=not quiet)
+    print_run(run.folder, run.summary)
     return 0
