@@ -149,6 +149,18 @@ def test_a_stack_of_bytes_that_only_looks_equal_is_stored_as_it_is():
     assert torch.equal(drawn.obs.view(torch.int32), obs[drawn.slot].view(-1, 2).view(torch.int32))
 
 
+def test_what_came_last_is_kept_when_another_start_overwrites_it():
+    """Stacks of one frame three times: all their pointers are to the row that is overwritten."""
+    replay = Replay(ReplaySpec(3, 6), torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, dtype=torch.int64), None, 3)
+    flat, ends = torch.zeros(3, 1, 1), torch.zeros(3, 1, dtype=torch.bool)
+    for first in (1.0, 50.0):
+        obs = (first + torch.arange(4.0)).view(4, 1, 1, 1, 1).expand(4, 1, 1, 3, 2).contiguous()
+        replay.add(Rollout(obs[:3], obs[3], obs[:3], flat.long(), flat, flat, ends, ends, None, None))
+    drawn = replay.sample(100, draw())
+    assert torch.equal(drawn.next_obs, drawn.obs + 1)
+    assert set(drawn.obs[:, 0, 0].tolist()) == {1, 2, 3, 50, 51, 52}
+
+
 def test_each_frame_is_stored_once():
     """Steps take one frame each, an episode's end one more, and its zero padding another."""
     for padding, at_a_start in (("reset", 0), ("zero", 1)):
