@@ -28,6 +28,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memo
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.chunks import Chunks
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.networks.own import ENCODER_HELP
@@ -151,6 +153,7 @@ class PPO:
         if config.entropy_coef == "auto":
             self._entropy = _ENTROPY_COEF if bounded else 0.0
         self._entropy_coef = value_at(self._entropy, 0.0)
+        self.chunks = Chunks()
 
     @property
     def experience(self) -> RolloutSpec:
@@ -270,12 +273,16 @@ class PPO:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         chunk = self.core.chunk if part.device.type == "cpu" and sequences is None else count
         optimizer.zero_grad()
-        total: Metrics = {}
-        for start in range(0, count, chunk):
+
+        def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
             share = len(index) / count
-            (loss * share if share < 1 else loss).backward()
+            return (loss * share if share < 1 else loss), (share, metrics)
+
+        losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
+        total: Metrics = {}
+        for share, metrics in self.chunks.backward(optimizer.parameters, losses):
             if share == 1:
                 total = metrics
                 break

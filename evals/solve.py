@@ -7,6 +7,7 @@ policy iteration at a discount, without a time limit, each with a bound on its d
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,13 @@ from mlbits.evals.policy_maps import exact_picture, fixed_map
 from mlbits.selfplay.runs.config import ConfigError
 
 
+class Solution(dict[str, Any]):
+    """The result of :func:`solve`: a dict, which notebooks show as :func:`describe` does."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(describe(self))}</pre>"
+
+
 def solve(
     env: str,
     settings: Mapping[str, Any] | None = None,
@@ -34,7 +42,7 @@ def solve(
     tolerance: float = 1e-8,
     state_limit: int = 200_000,
     picture: Path | None = None,
-) -> dict[str, Any]:
+) -> Solution:
     """Solve an environment.
 
     Args:
@@ -71,25 +79,27 @@ def solve(
     read = time.perf_counter()
     swept = value_iteration(table, discount, tolerance=tolerance)
     done = time.perf_counter()
-    result: dict[str, Any] = {
-        "env": env,
-        "states": table.num_states,
-        "actions": table.num_actions,
-        "starts": int((table.start > 0).sum()),
-        "horizon": table.horizon,
-        "read_seconds": read - began,
-        "optimum": float(backward_induction(table).value @ table.start),
-        "random_return": float(backward_induction(table, policy=uniform_policy(table)).value @ table.start),
-        "discount": discount,
-        "value": float(swept.value @ table.start),
-        "value_iteration": {
-            "sweeps": swept.iterations,
-            "bound": _known(swept.bound),
-            "prior_bound": _known(swept.prior_bound),
-            "seconds": done - read,
-        },
-        "policy_iteration": None,
-    }
+    result = Solution(
+        {
+            "env": env,
+            "states": table.num_states,
+            "actions": table.num_actions,
+            "starts": int((table.start > 0).sum()),
+            "horizon": table.horizon,
+            "read_seconds": read - began,
+            "optimum": float(backward_induction(table).value @ table.start),
+            "random_return": float(backward_induction(table, policy=uniform_policy(table)).value @ table.start),
+            "discount": discount,
+            "value": float(swept.value @ table.start),
+            "value_iteration": {
+                "sweeps": swept.iterations,
+                "bound": _known(swept.bound),
+                "prior_bound": _known(swept.prior_bound),
+                "seconds": done - read,
+            },
+            "policy_iteration": None,
+        }
+    )
     if discount < 1:
         began = time.perf_counter()
         improved = policy_iteration(table, discount)

@@ -71,7 +71,7 @@ def train(
     with one_writer(folder), Interrupts(folder).watched() as interrupts:
         tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             tracker.describe(session.settings.to_json())
             return folder, loop(session, tracker, folder, interrupts)
@@ -111,7 +111,7 @@ def resume(
             on_closed_pipe=interrupts.closed_pipe,
         )  # fmt: skip
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             for problem in problems:
                 tracker.say(f"skipped {problem}")
@@ -119,3 +119,8 @@ def resume(
             return folder, loop(session, tracker, folder, interrupts)
         finally:
             tracker.close()
+
+
+def _notes_on(session: Session) -> list[str]:
+    """What the user should know about how the run is played."""
+    return [note] if (note := getattr(session.batch, "note", "")) else []

@@ -406,6 +406,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
+        workers=run.env_workers, steps=run.total_steps,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
 

@@ -86,3 +86,15 @@ def test_list_refuses_what_does_not_go_together(said, tmp_path):
     assert said("list", "--agent", "ppo", "--picture", tmp_path / "a.png", status=2).startswith(
         "--picture: an agent has"
     )
+
+
+def test_export_writes_a_file_and_says_how_it_compares(said, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "agent.pt"
+    tiny = "--total-steps 64 --num-envs 4 --eval-episodes 1 --agent.num-steps 16 --agent.hidden 8 --quiet".split()
+    said("train", "ppo", "mlbits/GridWorld-v0", "--env.map", "S.G", "--out", run, "--preset", "none", *tiny)
+    text = said("export", run, "--torchscript", out)
+    assert "input obs: int32 [batch]\noutputs: action, probabilities, value\n" in text
+    assert f"torchscript: {out}; equal to the agent on 100 random observations (largest difference" in text
+    assert said("export", run, status=2).endswith("wanted --onnx FILE or --torchscript FILE")
+    assert "its folder does not exist" in said("export", run, "--onnx", tmp_path / "no/a.onnx", status=2)
+    assert "no run here" in said("export", tmp_path / "none", "--torchscript", out, status=2)

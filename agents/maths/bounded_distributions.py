@@ -134,7 +134,7 @@ class GaussianMixture:
     def mode(self, params: Tensor) -> Tensor:
         """The mean of the most probable component, [N, k]."""
         logits, mean, _ = self._parts(params)
-        return mean[torch.arange(len(params), device=params.device), logits.argmax(-1)]
+        return mean[torch.arange(params.shape[0], device=params.device), logits.argmax(-1)]
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         """[N], the density of the unclipped draw."""

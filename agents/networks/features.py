@@ -131,7 +131,7 @@ class _Indices(nn.Module):
         return row + sum(self.nvec)
 
     def forward(self, obs: Tensor) -> Tensor:
-        indices = obs.view(len(obs), self.entries)
+        indices = obs.view(obs.shape[0], self.entries)
         return indices + self.offset if self._moves else indices
 
 
@@ -146,7 +146,7 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        flat = obs.float() if obs.dim() == 2 else obs.reshape(len(obs), -1).float()
+        flat = obs.float() if obs.dim() == 2 else obs.reshape(obs.shape[0], -1).float()
         return flat * self.scale if self.scale != 1.0 and _is_bytes(obs) else flat
 
 

@@ -39,6 +39,7 @@ from mlbits.envs.core.printing import printable
 from mlbits.evals.game_theory.alpha_rank import alpha_rank_symmetric
 from mlbits.evals.game_theory.elo import Ratings, game_points, rate
 from mlbits.evals.game_theory.nash import nash_average
+from mlbits.evals.html_tables import html_of
 from mlbits.evals.tournament.match_table import MatchTable, MatchTableError
 from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 from mlbits.evals.tournament.payoff_matrix import PayoffMatrix, empirical_game, payoff_matrix, write_csv
@@ -93,6 +94,9 @@ class Standings:
             row = {"group": int(group[k]) + 1, "rank": rank, "player": names[k], "games": int(self.ratings.games[k])}
             rows.append(row | found | {name: None for name, values in known.items() if values is None})
         return rows
+
+    def _repr_html_(self) -> str:
+        return html_of(standings_table(self))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the matrix, as plain data."""

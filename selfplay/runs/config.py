@@ -38,6 +38,13 @@ class RunConfig:
         high=1e15,
     )
     num_envs: int = setting(64, "copies of the environment stepped together", low=1, high=2**26)
+    env_workers: int = setting(
+        0,
+        "processes that step a Gymnasium environment's copies, this one included; 0 takes as many as pay, by the time "
+        "that a step takes",
+        low=0,
+        high=2**16,
+    )
     seed: int = setting(
         0, "seed of weights, copies, draws and shuffles; on a CPU it determines the run", low=0, high=2**63 - 1
     )

@@ -1,4 +1,4 @@
-"""Progress: one line of the terminal, rewritten in place, or a plain line every few seconds without a terminal.
+"""Progress: one line of the terminal or of a notebook's cell, rewritten in place, or else a plain line now and then.
 
 The line always fits the terminal: the least important parts are dropped first. The time left comes from the speed of
 the latest records, without those that are far slower than the rest, as when something was compiled; it is not
@@ -19,9 +19,11 @@ from collections.abc import Iterator, Mapping
 
 from mlbits.envs.core.printing import printable
 from mlbits.envs.engine.compiling import logger
+from mlbits.selfplay.runs.notebook import CellLine, in_notebook
 
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _PLAIN_LINE_EVERY, _LIVE_LINE_EVERY = 5.0, 0.25  # seconds
+_CELL_WIDTH = 110  # columns of a notebook's output, in which longer lines are broken
 _RECORDS, _ENOUGH, _FAR_SLOWER = 30, 3, 4.0
 # Labels of the latest numbers. Multi-agent games have better ones than a return that is 0 whatever is learned.
 _OF_SELF_PLAY = (("exploitability/agent", "exploitability", ".3g"), ("pool/win_rate", "won against pool", ".0%"))
@@ -76,6 +78,7 @@ class Progress:
         self._shown_at = 0.0
         self._line = ""
         self._terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._cell = CellLine() if in_notebook() else None
         if self._terminal:
             _live[:] = [self]
 
@@ -89,12 +92,15 @@ class Progress:
         for part in TIMES:
             self._spent[part] += values.get(f"time/{part}", 0.0) * (now - self._recorded_at)
         self._recorded_at = now
-        if now - self._shown_at < (_LIVE_LINE_EVERY if self._terminal else _PLAIN_LINE_EVERY) and step < self._total:
+        live = self._terminal or self._cell is not None
+        if now - self._shown_at < (_LIVE_LINE_EVERY if live else _PLAIN_LINE_EVERY) and step < self._total:
             return
         self._shown_at = now
         line = fit(self._cells(step), self._width())
         self._spent = dict.fromkeys(TIMES, 0.0)
-        if self._terminal:
+        if self._cell is not None:
+            self._cell.write(line)
+        elif self._terminal:
             self._write_over(line)
         else:
             print(line, flush=True)
@@ -125,7 +131,8 @@ class Progress:
         if self._terminal:
             return max(1, shutil.get_terminal_size().columns - 1)
         columns = os.environ.get("COLUMNS", "")
-        return int(columns) if columns.isdigit() and int(columns) > 0 else sys.maxsize
+        unknown = sys.maxsize if self._cell is None else _CELL_WIDTH
+        return int(columns) if columns.isdigit() and int(columns) > 0 else unknown
 
     def _cells(self, step: int) -> list[tuple[int, str]]:
         values = self._latest

@@ -20,6 +20,7 @@ from mlbits.envs.registry import make_batch, make_game, make_sb3, register, regi
 from mlbits.version import __version__
 
 if TYPE_CHECKING:
+    from mlbits.evals.pictures import show
     from mlbits.runs import Run, Runs, load_run
     from mlbits.selfplay.policy import Policy, Prediction
     from mlbits.selfplay.runs.loading import load_policy as load
@@ -29,7 +30,7 @@ register_all()
 
 __all__ = [
     "Policy", "Prediction", "Run", "Runs", "__version__", "load", "load_run", "make_batch", "make_game", "make_sb3",
-    "register", "registered", "resume", "train", "trusting_files",
+    "register", "registered", "resume", "show", "train", "trusting_files",
 ]  # fmt: skip
 
 # What trains and acts, by the module that it is in and its name there; imported when it is asked for: it brings torch.
@@ -41,6 +42,7 @@ _LATER = {
     "load_run": ("mlbits.runs", "load_run"),
     "load": ("mlbits.selfplay.runs.loading", "load_policy"),
     "resume": ("mlbits.training", "resume"),
+    "show": ("mlbits.evals.pictures", "show"),
     "train": ("mlbits.training", "train"),
 }
 

@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,10 @@ from numpy.typing import NDArray
 
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.evals.headline import headlines
+from mlbits.evals.html_tables import html_table
+from mlbits.evals.pictures import Picture, PictureError
 from mlbits.evals.recorded_runs import Curve, read_curves
+from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.policy import Policy
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.folder import read_settings, read_summary
@@ -89,6 +91,25 @@ class Run(Sequence[Any]):
         from mlbits.evals.curves import plot
 
         return plot([self.folder], tag, **settings)
+
+    def watch(self, checkpoint: str | int = "latest", *, seed: int = 1, frames: int = 500) -> Picture:
+        """Play an episode with its agent, as an animation.
+
+        Args:
+            checkpoint: as for :meth:`agent`.
+            seed: of the episode.
+            frames: at most so many images.
+
+        Raises:
+            PictureError: if the environment cannot be drawn.
+        """
+        policy = self.agent(checkpoint)
+        played = play_episodes(
+            policy.agent, policy.env, 1, seed=seed, settings=policy.env_settings, max_frames=frames
+        )  # fmt: skip
+        if not played.frames:
+            raise PictureError(f"{policy.env}: {played.undrawn}; wanted an environment that can be drawn")
+        return Picture(played.frames)
 
     def __len__(self) -> int:
         return 2
@@ -181,7 +202,7 @@ class Runs(Sequence[Run]):
         return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.text()}"
 
     def _repr_html_(self) -> str:
-        return html_table(self.columns, self.rows()) + f"<p>{html.escape(self.text())}</p>"
+        return html_table(self.columns, self.rows(), self.text())
 
 
 def load_run(folder: str | Path) -> Run:
@@ -212,13 +233,6 @@ def result_number(summary: Mapping[str, Any]) -> tuple[str, float, tuple[float, 
         return f"won against {row['opponent']}", float(row["won"]), (float(low), float(high))
     low, high = summary.get("return_interval", (-math.inf, math.inf))
     return "return", float(summary.get("return_mean", math.nan)), (float(low), float(high))
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as HTML, for notebooks."""
-    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    lines = [f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows]
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _interval(ends: tuple[float, float]) -> str:

@@ -17,6 +17,7 @@ from mlbits.cli import (
     diplomacy,
     evaluate,
     exploit,
+    export,
     listing,
     play,
     plot,
@@ -48,6 +49,7 @@ usage:
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
+  mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
@@ -131,6 +133,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "uci": uci.command,
     "plot": plot.command,
     "compare": compare.command,
+    "export": export.command,
     "solve": solve.command,
     "check": check.command,
     "list": listing.command,
