@@ -17,7 +17,7 @@ import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.core.stacking import stackable
+from mlbits.envs.core.stack_setting import stackable
 from mlbits.envs.origins import caller, import_name, importable_name
 from mlbits.envs.registry_table import Registry
 

@@ -13,7 +13,7 @@ need nothing else. Values are then learned in units of ``unit``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gymnasium as gym
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from mlbits.agents.agent import Rollout, prefixed, unprefixed
 from mlbits.agents.maths.returns import RewardScale
-from mlbits.agents.memory.replay import Transitions
 from mlbits.agents.networks.running_moments import Moments, moments_of
 
 
@@ -40,6 +39,10 @@ class NormaliserConfig(Protocol):
     def normalize_reward(self) -> bool: ...  # noqa: D102
     @property
     def discount(self) -> float: ...  # noqa: D102
+
+
+# Transitions sampled from a replay buffer: a NamedTuple with obs, next_obs and reward.
+Transitions = TypeVar("Transitions", bound=Any)
 
 
 class Normaliser:

@@ -20,11 +20,8 @@ Example:
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
-import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -37,9 +34,8 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, Rule
 from mlbits.envs.core.rules import python_function, rule
 from mlbits.envs.core.settings import integer
+from mlbits.envs.core.stack_setting import SETTING
 
-SETTING = "frame_stack"
-HELP = "how many of the last observations are shown, stacked; 1 for the newest alone"
 MOST = 1000
 
 
@@ -137,28 +133,6 @@ class FrameStack(gym.Wrapper[Any, Any, Any, Any]):
 
     def _stack(self) -> NDArray[Any]:
         return stacked_arrays(self._seen, self.env.observation_space).astype(self.observation_space.dtype, copy=False)
-
-
-@functools.lru_cache(1024)
-def stackable(factory: Callable[..., Game]) -> Callable[..., Game]:
-    """A game's factory with the setting ``frame_stack``; one that has it already is unchanged."""
-    signature = inspect.signature(factory)
-    if SETTING in signature.parameters or any(part.kind == part.VAR_KEYWORD for part in signature.parameters.values()):
-        return factory
-
-    @functools.wraps(factory)
-    def make(*args: Any, frame_stack: int = 1, **settings: Any) -> Game:
-        return stacked(factory(*args, **settings), frame_stack)
-
-    more = inspect.Parameter(SETTING, inspect.Parameter.KEYWORD_ONLY, default=1, annotation=int)
-    made: Any = make
-    made.__signature__ = signature.replace(parameters=[*signature.parameters.values(), more])
-    made.__annotations__ = {**factory.__annotations__, SETTING: int}
-    text = inspect.cleandoc(factory.__doc__ or "")
-    head, args, tail = text.partition("\nArgs:\n")
-    line = f"    {SETTING}: {HELP}.\n"
-    made.__doc__ = f"{head}{args}{line}{tail}" if args else f"{text}\n\nArgs:\n{line}"
-    return make
 
 
 def _rules(

@@ -23,7 +23,8 @@ from gymnasium import spaces
 
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.spaces import action_layout, observation_layout
-from mlbits.envs.core.stacking import SETTING, FrameStack
+from mlbits.envs.core.stack_setting import SETTING
+from mlbits.envs.core.stacking import FrameStack
 from mlbits.envs.doors.atari import is_atari, make_atari
 from mlbits.envs.doors.outcome_checks import check_parts
 from mlbits.envs.origins import import_module_of, importable_name
