@@ -69,7 +69,10 @@ def train(
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     with one_writer(folder), Interrupts(folder).watched() as interrupts:
-        tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+        tracker = Tracker(
+            folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe,
+            track=settings.run.track,
+        )  # fmt: skip
         try:
             for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
@@ -108,7 +111,7 @@ def resume(
     with Interrupts(folder).watched() as interrupts:
         tracker = Tracker(
             folder, settings.run.total_steps, session.counters.env_steps, console=console,
-            on_closed_pipe=interrupts.closed_pipe,
+            on_closed_pipe=interrupts.closed_pipe, track=settings.run.track,
         )  # fmt: skip
         try:
             for note in [*notes, *_notes_on(session)]:

@@ -84,7 +84,9 @@ def train(
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
         with one_writer(folder), Interrupts(folder).watched() as interrupts:
-            tracker = Tracker(folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+            tracker = Tracker(
+                folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe, track=run.track
+            )
             try:
                 tracker.describe(settings.to_json())
                 return folder, _learn(model, session, tracker, folder, interrupts)

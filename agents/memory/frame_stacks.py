@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlbits.agents.memory.observations import SAME_SIZE, Observations, Parts, bits
+from mlbits.agents.memory.observations import Observations, Parts, bits, equal_on_device
 
 
 class FrameStacks(Observations):
@@ -187,6 +187,4 @@ def equal_rows(one: Tensor, other: Tensor, shifted: bool = False) -> NDArray[np.
         return (a[:, :-1] == b[:, 1:]).all((1, 2))
     if one.is_cpu:
         return (bits(one.numpy()) == bits(other.numpy())).reshape(len(one), -1).all(1)
-    kind = SAME_SIZE[one.element_size()]
-    pair = (one[:, :-1], other[:, 1:]) if shifted else (one, other)
-    return (pair[0].view(kind) == pair[1].view(kind)).flatten(1).all(1).cpu().numpy()
+    return equal_on_device(one[:, :-1], other[:, 1:]) if shifted else equal_on_device(one, other)

@@ -25,7 +25,7 @@ from mlbits.envs.engine.memory import memory_bytes
 _SPARE = 16  # one spare row per so many steps at first
 _FEW = 4096  # bytes that are compared faster as strings
 _NONE = -1  # the row of an observation that is not known
-SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Parts = Mapping[str, Tensor]
 
@@ -218,8 +218,7 @@ class Observations:
                 equal = (one == other).reshape(len(value), -1).all(1)
             else:
                 index = where if isinstance(where, slice) else torch.from_numpy(where).to(self.device)
-                kind = SAME_SIZE[value.element_size()]
-                equal = (self.rows[name][index].view(kind) == value.view(kind)).flatten(1).all(1).cpu().numpy()
+                equal = equal_on_device(self.rows[name][index], value)
             same = equal if same is None else same & equal
         return None if same is None or same.all() else same
 
@@ -386,3 +385,10 @@ def bits(array: NDArray[Any]) -> NDArray[Any]:
     if array.nbytes and array.nbytes % (8 * len(array)) == 0:
         return array.reshape(len(array), -1).view(np.uint64)
     return array.view(f"u{array.dtype.itemsize}")
+
+
+def equal_on_device(one: Tensor, other: Tensor) -> NDArray[np.bool_]:
+    """Bool [n], which rows of two tensors [n, ...] on any device are equal bit for bit."""
+    kind = _SAME_SIZE[one.element_size()]
+    equal = one.view(kind) == other.view(kind)
+    return (equal.flatten(1).all(1) if equal.dim() > 1 else equal).cpu().numpy()

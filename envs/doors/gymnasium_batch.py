@@ -193,12 +193,12 @@ class GymnasiumBatch:
         array = self._array(actions)
         if self._log is not None:
             self._log.add(array)
-        self._arrays.actions[...] = array
         if self._workers is None:
-            any_ended = self._copies.step()
+            any_ended = self._copies.step(array)
         else:
-            with self._workers.stepping() as ended:
-                any_ended = self._copies.step()
+            self._arrays.actions[...] = array
+            with self._workers.working() as ended:
+                any_ended = self._copies.step_shared()
             any_ended |= any(ended)
         if self._log is not None and self._arrays.reseeded.any():
             self._note_seedings()
@@ -217,11 +217,10 @@ class GymnasiumBatch:
 
     def _restart(self, which: Sequence[int]) -> None:
         """Start episodes in these copies, whether or not the last ones have ended."""
-        for b in which:
-            if b in self._copies.numbers:
-                self._copies.restart(b)
-        if self._workers is not None:
-            self._workers.call("restart", lambda part: ([b for b in which if b in part],))
+        with self._elsewhere("restart", lambda part: ([b for b in which if b in part],)):
+            for b in which:
+                if b in self._copies.numbers:
+                    self._copies.restart(b)
         if self._log is not None:
             for b in which:
                 if not self._arrays.reseeded[b]:
@@ -230,14 +229,19 @@ class GymnasiumBatch:
 
     def _seed(self, seeds: Mapping[int, tuple[int, int]]) -> None:
         """Start episodes in copies from their first seeds and numbers of reseedings."""
-        for b, (seed, seedings) in seeds.items():
-            self._seeds[b], self._seedings[b] = seed, seedings
-            if b in self._copies.numbers:
-                self._copies.seed(b, seed, seedings)
-            if self._log is not None:
-                self._log.restart(b)
-        if self._workers is not None:
-            self._workers.call("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},))
+        with self._elsewhere("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)):
+            for b, (seed, seedings) in seeds.items():
+                self._seeds[b], self._seedings[b] = seed, seedings
+                if b in self._copies.numbers:
+                    self._copies.seed(b, seed, seedings)
+                if self._log is not None:
+                    self._log.restart(b)
+
+    def _elsewhere(
+        self, method: str, arguments: Callable[[range], Any]
+    ) -> contextlib.AbstractContextManager[list[Any]]:
+        """Other processes' work on their copies, beside this one's; their results."""
+        return contextlib.nullcontext([]) if self._workers is None else self._workers.working(method, arguments)
 
     def _array(self, actions: torch.Tensor) -> NDArray[Any]:
         if actions.shape != self._actions_shape:
@@ -329,15 +333,13 @@ class GymnasiumBatch:
             logs: for each copy its actions, when it was reset, its first seed and its number of reseedings.
             progress: told of every step of this process's copies.
         """
-        workers, found = self._workers, {}
-        if workers is not None:
-            workers.start_call("replay", lambda part: ({b: log for b, log in logs.items() if b in part},))
-        for b, (actions, resets, _, _) in logs.items():
-            if b in self._copies.numbers:
-                found[b] = self._copies.replay(b, actions, resets, progress.step)
-        if workers is not None:
-            for part in workers.finish():
-                found |= part
+        found: dict[int, str | None] = {}
+        with self._elsewhere("replay", lambda part: ({b: log for b, log in logs.items() if b in part},)) as others:
+            for b, (actions, resets, _, _) in logs.items():
+                if b in self._copies.numbers:
+                    found[b] = self._copies.replay(b, actions, resets, progress.step)
+        for other in others:
+            found |= other
         return found
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:

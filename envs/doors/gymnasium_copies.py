@@ -115,6 +115,10 @@ class GymnasiumCopies:
         self._lives = [lives_of(env) for env in self.envs]
         self._replaying = False
 
+    def step_shared(self) -> bool:
+        """:meth:`step` with the actions that the batch wrote."""
+        return self.step(self._arrays.actions)
+
     def use(self, arrays: Arrays, space: gym.Space[Any], action: ActionLayout, count: int) -> None:
         """Take the batch's arrays, the space of an observation, the layout of an action, and the number of copies B."""
         self._arrays, self.action, self._action_space = arrays, action, self.envs[0].action_space
@@ -125,12 +129,12 @@ class GymnasiumCopies:
         """The environment of copy b of the batch."""
         return self.envs[b - self.numbers.start]
 
-    def step(self) -> bool:
-        """Play one action per copy, from the batch's array; returns whether an episode ended."""
+    def step(self, actions: NDArray[Any]) -> bool:
+        """Play one action per copy, of the whole batch's [B, ...]; returns whether an episode ended."""
         numbers, any_ended = self.numbers, False
         own = slice(numbers.start, numbers.stop)
         self._arrays.age[own] += 1
-        for b, action in zip(numbers, self._played(self._arrays.actions[own]), strict=True):
+        for b, action in zip(numbers, self._played(actions[own]), strict=True):
             self.at = b
             any_ended |= self._advance(b, action)
         return any_ended

@@ -170,7 +170,11 @@ class Workers:
         number, self._path = tempfile.mkstemp(prefix="mlbits-", dir=folder)
         try:
             os.truncate(number, size)
+            if hasattr(os, "posix_fallocate"):  # else a full file system would show at the first write, as a crash
+                os.posix_fallocate(number, 0, size)
             return mmap.mmap(number, size)
+        except OSError as error:
+            raise GameError(f"env_workers: {size:,} bytes of shared memory cannot be had ({error}); wanted 1") from None
         finally:
             os.close(number)
 
@@ -193,26 +197,42 @@ class Workers:
             GameError: what a worker could not do.
         """
         try:
-            self.call("open", lambda part: (self._path, *using))
+            with self.working("open", lambda part: (self._path, *using)):
+                pass
         finally:
             with contextlib.suppress(OSError):  # the memory stays until the last process closes it
                 Path(self._path).unlink()
 
     @contextlib.contextmanager
-    def stepping(self) -> Iterator[list[bool]]:
-        """Let the workers step their copies while this process steps its own; then whether an episode ended in each.
+    def working(self, method: str = "", arguments: Callable[[range], Any] = lambda part: ()) -> Iterator[list[Any]]:
+        """Let the workers step their copies, or call a method of theirs, while this process works on its own.
+
+        Args:
+            method: the method; "" for a step.
+            arguments: its arguments for the copies of a worker.
+
+        Yields:
+            A list, in which the workers' results are afterwards (of a step, whether an episode ended).
 
         Raises:
             GameError: as :meth:`finish`.
         """
-        ended: list[bool] = []
-        self._start_step()
+        found: list[Any] = []
+        if method:
+            for k, part in enumerate(self._parts):
+                self._send(k, (method, arguments(part)))
+        else:
+            self._start_step()
         try:
-            yield ended
+            yield found
+        except Exception:  # of a copy of this process: the others' answers must not be taken for later ones
+            with contextlib.suppress(GameError):
+                self.finish()
+            raise
         except BaseException:
             self.close()
             raise
-        ended += self.finish()
+        found += self.finish()
 
     def _start_step(self) -> None:
         for k, process in enumerate(self._processes):
@@ -220,7 +240,7 @@ class Workers:
             try:
                 process.stdin.write(_STEP)
                 process.stdin.flush()
-            except OSError:
+            except (OSError, ValueError):  # ValueError: closed
                 raise self._ended(k) from None
 
     def finish(self) -> list[Any]:
@@ -243,16 +263,6 @@ class Workers:
             raise wrong
         return found
 
-    def call(self, method: str, arguments: Callable[[range], Any]) -> list[Any]:
-        """Call a method of every worker, with arguments for its copies; the results."""
-        self.start_call(method, arguments)
-        return self.finish()
-
-    def start_call(self, method: str, arguments: Callable[[range], Any]) -> None:
-        """Call a method of every worker, whose results :meth:`finish` waits for."""
-        for k, part in enumerate(self._parts):
-            self._send(k, (method, arguments(part)))
-
     def _send(self, k: int, value: Any) -> None:
         into = self._processes[k].stdin
         assert into is not None
@@ -260,7 +270,7 @@ class Workers:
             into.write(_CALL)
             pickle.dump(value, into)
             into.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: closed
             raise self._ended(k) from None
 
     def _result(self, k: int) -> Any:
@@ -382,7 +392,7 @@ def _serve(into: BinaryIO, out: BinaryIO) -> None:
                 worker = _Worker(**making)
                 out.write(_DONE)
             elif command == _STEP:
-                out.write(_ENDED if worker.copies.step() else _DONE)
+                out.write(_ENDED if worker.copies.step_shared() else _DONE)
             else:
                 method, arguments = pickle.load(into)
                 out.write(_VALUE + pickle.dumps(getattr(worker, method)(*arguments)))

@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
 import sys
@@ -199,13 +200,12 @@ def _processes() -> Any:
 
 
 def _run(words: list[str], said: Path) -> None:
-    """Run a command of ``mlbits`` in this process; what it prints goes to a file."""
+    """Run ``python -m mlbits.cli WORDS`` in this process; what it prints goes to a file."""
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
-    from mlbits.cli import main
-
-    sys.exit(main(words))
+    sys.argv[1:] = words
+    runpy.run_module("mlbits.cli", run_name="__main__")
 
 
 def differences(alone: Path, killed: Path) -> str:

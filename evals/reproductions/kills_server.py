@@ -8,15 +8,15 @@ import importlib
 import tensorboard.plugins.hparams.plugin_data_pb2  # noqa: F401
 
 import mlbits
-import mlbits.cli
 import mlbits.evals.tournament.command
 import mlbits.selfplay.loop
 import mlbits.selfplay.offline.session
 import mlbits.selfplay.runs.flags
-import mlbits.training
 from mlbits.agents import AGENTS
 from mlbits.evals.reproductions.kills import KINDS
 
+for module in ("mlbits.cli", "mlbits.training"):  # the program that the processes run
+    importlib.import_module(module)
 for words in KINDS.values():
     command, name = words.split()[:2]
     if command == "train":

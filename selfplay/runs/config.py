@@ -58,6 +58,9 @@ class RunConfig:
     eval_episodes: int = setting(20, "episodes per evaluation", low=1, high=1e6)
     eval_greedy: bool = setting(True, "evaluate with the most probable actions instead of sampled ones")
     video: bool = setting(True, "show the first episode of each evaluation in TensorBoard, as an image or animation")
+    track: Literal["none", "wandb", "mlflow"] = setting(
+        "none", "also record the curves with Weights & Biases or MLflow, which their environment variables configure"
+    )
     record_every: int = setting(
         0,
         "environment steps between records; 0 records at each update, or every 1,000 steps with a replay buffer",

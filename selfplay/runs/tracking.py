@@ -37,6 +37,7 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json
 from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
 from mlbits.selfplay.runs.events import EventWriter
+from mlbits.selfplay.runs.experiment_trackers import Tracked
 from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
@@ -98,6 +99,8 @@ class Tracker:
             records of the interrupted run are dropped.
         console: whether to show progress.
         on_closed_pipe: called when the output has no reader any more; nothing is shown after that.
+        track: "wandb" or "mlflow" to record settings and scalars there too; see
+            :mod:`~mlbits.selfplay.runs.experiment_trackers`.
 
     Raises:
         CurvesError: if the disk does not take the files.
@@ -105,7 +108,7 @@ class Tracker:
 
     def __init__(
         self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True,
-        on_closed_pipe: Callable[[], None] = lambda: None,
+        on_closed_pipe: Callable[[], None] = lambda: None, track: str = "none",
     ) -> None:  # fmt: skip
         self._metrics = folder / "metrics.jsonl"
         if resumed_at is not None:
@@ -118,6 +121,8 @@ class Tracker:
         self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
         self._on_closed_pipe = on_closed_pipe
+        resumed = resumed_at is not None
+        self._tracked = None if track == "none" else Tracked(track, folder, resumed, self.say)
 
     def describe(self, config: Mapping[str, Any]) -> None:
         """Write the settings as text and as hyperparameters.
@@ -131,6 +136,8 @@ class Tracker:
                 flat[f"{group.removesuffix('_config').removesuffix('_settings')}.{name}"] = value
         flat |= {"agent": config["agent"], "env": config["env"]}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()}
+        if self._tracked is not None:
+            self._tracked.settings(plain)
         writer: Any = self.writer.file_writer
         with self._writing():
             self.writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", 0)
@@ -158,6 +165,8 @@ class Tracker:
             for name, value in values.items():
                 self.writer.add_scalar(tensorboard_tag(name), value, step)
             self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
+        if self._tracked is not None and values:
+            self._tracked.scalars(step, {tensorboard_tag(name): value for name, value in values.items()})
         with self._showing() as progress:
             if progress is not None:
                 progress.show(step, values)
@@ -218,6 +227,8 @@ class Tracker:
         for file in (self.writer, self._file):
             with contextlib.suppress(OSError):
                 file.close()
+        if self._tracked is not None:
+            self._tracked.close()
         with self._showing() as progress:
             if progress is not None:
                 progress.close()

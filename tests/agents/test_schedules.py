@@ -1,6 +1,7 @@
 """Every agent follows the schedules of its settings: numbers at a progress, by hand, and what is recorded."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from mlbits.agents.dqn import DQNConfig
 from mlbits.agents.offline.crr import CRRConfig
 from mlbits.agents.tabular_q import TabularQ, TabularQConfig
 from mlbits.envs.core.config_fields import setting_of
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.training import resume, train
 from tests.agents.rollouts import learn, made_up_rollout, make_agent, weights
 from tests.agents.test_ddpg import make as make_ddpg
 from tests.agents.test_ddpg import once as ddpg_once
@@ -129,6 +132,21 @@ def test_ppos_entropy_bonus_is_for_discrete_actions_unless_given(actions, wanted
     falls = make_agent("ppo", actions, anneal_entropy=True)
     learn(falls, made_up_rollout(falls), progress=0.5)
     assert falls._entropy_coef == pytest.approx(wanted / 2)
+
+
+def test_a_run_that_is_resumed_with_more_steps_follows_the_schedule_of_the_longer_run(tmp_path):
+    """Four iterations of 16 steps, then four more: 0, 1/4, 1/2 and 3/4 of the run, then 4/8 to 7/8 of twice as many."""
+    run = {"total_steps": 64, "num_envs": 4, "eval_episodes": 1, "video": False, "device": "cpu"}
+    settings = {"num_steps": 4, "epsilon": "linear:1:0", "step_size": "stepwise:0=0.5,0.8=0.25"}
+    folder, _ = train(
+        resolve("q-learning", "mlbits/GridWorld-v0", preset="none", run=run, agent_settings=settings),
+        tmp_path / "run", console=False,
+    )  # fmt: skip
+    resume(folder, total_steps=128, console=False)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curves = [[row[f"learn/{name}"] for row in rows if f"learn/{name}" in row] for name in ("epsilon", "step_size")]
+    assert curves[0] == pytest.approx([1, 0.75, 0.5, 0.25, 0.5, 0.375, 0.25, 0.125])
+    assert curves[1] == [0.5] * 7 + [0.25]
 
 
 def test_settings_that_are_rates_take_schedules():

@@ -13,6 +13,7 @@ from mlbits.cli import (
     bench,
     check,
     compare,
+    completion,
     data,
     diplomacy,
     evaluate,
@@ -62,6 +63,7 @@ usage:
   mlbits data DATASET [flags]      describe a dataset; mlbits data mix and split make new ones
   mlbits diplomacy adjudicate FILE adjudicate the Diplomacy positions of a file and compare the results
   mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
+  mlbits completion bash|zsh|fish  a script with which the shell completes commands, flags, names and runs
 
 Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
 """
@@ -142,4 +144,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "diplomacy": diplomacy.command,
     "record": record.command,
     "data": data.command,
+    "completion": completion.command,
 }

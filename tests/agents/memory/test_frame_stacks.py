@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout
-from mlbits.agents.memory import observations
+from mlbits.agents.memory import frame_stacks, observations
 from mlbits.agents.memory.observations import Observations
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.envs.doors.gymnasium_ids import frame_stack_of
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.session import open_session
 from tests.agents.rollouts import draw
 
 K, COPIES, GAMMA = 3, 3, 0.9
@@ -111,6 +113,32 @@ def test_what_is_sampled_is_what_a_buffer_of_whole_stacks_gives(how, steps):
             assert_equal(*drawn)
 
 
+@pytest.mark.parametrize("stack", [1, K])
+def test_on_a_gpu_the_same_is_done_by_torch(stack, monkeypatch):
+    """The operations for other devices than the CPU, on the CPU."""
+    play, found = Stacked(broken=0.2, masked=True, seed=4), []
+    rollouts = [play.rollout(length) for length in (3, 1, 4, 2, 5, 3, 7, 2)]
+    for elsewhere in (False, True):
+        with monkeypatch.context() as patch:
+            if elsewhere:
+                patch.setattr(Observations, "_zeros", zeros_of_torch)
+                patch.setattr(frame_stacks, "equal_rows", on_device)
+            replay = play.replay(9, stack)
+            for rollout in rollouts[:2] + rollouts[3:]:  # one is missing: what follows it is another start
+                replay.add(rollout)
+            assert bool(replay._seen._blocks) != elsewhere
+        found.append(replay.sample(60, draw(), n_step=2))
+    assert_equal(*found)
+
+
+def zeros_of_torch(self, name, like):
+    return torch.zeros((self.ring + self._spare, *self.shape_of(like)), dtype=like.dtype)
+
+
+def on_device(one, other, shifted=False):
+    return observations.equal_on_device(*((one[:, :-1], other[:, 1:]) if shifted else (one, other)))
+
+
 def test_a_stack_of_bytes_that_only_looks_equal_is_stored_as_it_is():
     """-0.0 equals 0.0, but is another number."""
     obs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-0.0, 2.0]]).view(3, 1, 1, 2)  # step 2 does not show step 1's 0.0
@@ -119,6 +147,18 @@ def test_a_stack_of_bytes_that_only_looks_equal_is_stored_as_it_is():
     replay.add(Rollout(obs, obs[0], obs, flat.long(), flat, flat, ends, ends, None, None))
     drawn = replay.sample(50, draw())
     assert torch.equal(drawn.obs.view(torch.int32), obs[drawn.slot].view(-1, 2).view(torch.int32))
+
+
+def test_what_came_last_is_kept_when_another_start_overwrites_it():
+    """Stacks of one frame three times: all their pointers are to the row that is overwritten."""
+    replay = Replay(ReplaySpec(3, 6), torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, dtype=torch.int64), None, 3)
+    flat, ends = torch.zeros(3, 1, 1), torch.zeros(3, 1, dtype=torch.bool)
+    for first in (1.0, 50.0):
+        obs = (first + torch.arange(4.0)).view(4, 1, 1, 1, 1).expand(4, 1, 1, 3, 2).contiguous()
+        replay.add(Rollout(obs[:3], obs[3], obs[:3], flat.long(), flat, flat, ends, ends, None, None))
+    drawn = replay.sample(100, draw())
+    assert torch.equal(drawn.next_obs, drawn.obs + 1)
+    assert set(drawn.obs[:, 0, 0].tolist()) == {1, 2, 3, 50, 51, 52}
 
 
 def test_each_frame_is_stored_once():
@@ -249,6 +289,24 @@ def test_wrapped_environments_say_how_many_frames_their_observations_stack():
     assert frame_stack_of(made(stacked)) == 4
     assert frame_stack_of(made(stacked, lambda env: gym.wrappers.DtypeObservation(env, "float64"))) == 4
     assert frame_stack_of(made(stacked, gym.wrappers.FlattenObservation)) == 1
+
+
+def test_a_run_on_stacked_observations_stores_frames():
+    gym.register("tests/Stacked-v0", lambda: gym.wrappers.FrameStackObservation(gym.make("CartPole-v1"), 4))
+    try:
+        run, own = {"num_envs": 2, "total_steps": 1000}, {"buffer_size": 200, "learning_starts": 10**6}
+        session = open_session(resolve("dqn", "tests/Stacked-v0", preset="none", run=run, agent_settings=own))
+        episodes = 0
+        for _ in range(20):
+            rollout, ended, _ = session.collect()
+            session.learn(rollout)
+            episodes += len(ended.lengths)
+    finally:
+        gym.registry.pop("tests/Stacked-v0")
+    assert episodes > 0
+    assert session.replay._seen.rows["obs"].shape[1:] == (4,)
+    assert session.replay._seen._used == episodes
+    assert session.replay.sample(5, draw()).obs.shape == (5, 4, 4)
 
 
 def test_a_dataclass_is_not_changed_by_adding():

@@ -125,7 +125,11 @@ def test_results_and_saved_states_are_the_same_for_any_number_of_processes(monke
 
 
 def test_an_error_in_a_copy_names_the_copy_and_the_others_go_on(moody):
-    batch = open_batch(moody, 3, seed=5, settings={"bad": 7}, workers=2)
+    batch = open_batch(moody, 3, seed=7, settings={"bad": 7}, workers=2)
+    with pytest.raises(KeyError, match="a tantrum"):  # copy 0 is this process's own
+        batch.step(act(batch, 1))
+    assert batch.step(act(batch, 0)).reward.flatten().tolist() == [7, 8, 9]
+    batch.reset(seed=5)
     assert batch.obs[:, 0, 0].tolist() == [5, 6, 7]
     assert batch.step(act(batch, 4)).reward.flatten().tolist() == [5, 6, 7]  # what it prints is not an answer
     with pytest.raises(GameError, match=r"^moody_envs:tests/Moody-v0: copy 2 failed \(KeyError: 'a tantrum'\)$") as at:
