@@ -90,11 +90,11 @@ EVALS["off-policy-ranking"] = EvalEntry(
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(
-    "mlbits.evals.reproductions.soak:reproduce",
+    "mlbits.evals.reproductions.trust.soak:reproduce",
     "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
 )
 EVALS["kills"] = EvalEntry(
-    "mlbits.evals.reproductions.kills:reproduce",
+    "mlbits.evals.reproductions.trust.kills:reproduce",
     "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
 )
 EVALS["normalisation"] = EvalEntry(

@@ -119,7 +119,7 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    from mlbits.selfplay.runs.tracking import tensorboard_tag
+    from mlbits.selfplay.curves.tracking import tensorboard_tag
 
     try:
         with SummaryWriter(str(folder)) as writer:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.callbacks import Callbacks
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
@@ -22,7 +23,6 @@ from mlbits.selfplay.runs.best_checkpoint import drop_later
 from mlbits.selfplay.runs.config import Settings, settled
 from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session, open_session
 
 

@@ -47,6 +47,7 @@ from mlbits.envs.registry import make_sb3, registered
 from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
@@ -55,7 +56,6 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
 from mlbits.selfplay.runs.one_writer import one_writer
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session
 
 RESUMABLE = False

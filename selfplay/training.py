@@ -26,8 +26,8 @@ from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
 from mlbits.selfplay.callbacks import Callbacks
+from mlbits.selfplay.curves.experiment_trackers import check_tracker
 from mlbits.selfplay.runs.config import ConfigError, Settings
-from mlbits.selfplay.runs.experiment_trackers import check_tracker
 from mlbits.selfplay.runs.folder import read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure

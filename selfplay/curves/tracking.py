@@ -35,10 +35,10 @@ from torch.utils.tensorboard.summary import hparams
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json
+from mlbits.selfplay.curves.events import EventWriter
+from mlbits.selfplay.curves.experiment_trackers import Tracked
+from mlbits.selfplay.curves.progress import TIMES, Progress
 from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
-from mlbits.selfplay.runs.events import EventWriter
-from mlbits.selfplay.runs.experiment_trackers import Tracked
-from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
 class CurvesError(MlbitsError, RuntimeError):
@@ -100,7 +100,7 @@ class Tracker:
         console: whether to show progress.
         on_closed_pipe: called when the output has no reader any more; nothing is shown after that.
         track: "wandb" or "mlflow" to record settings and scalars there too; see
-            :mod:`~mlbits.selfplay.runs.experiment_trackers`.
+            :mod:`~mlbits.selfplay.curves.experiment_trackers`.
 
     Raises:
         CurvesError: if the disk does not take the files.

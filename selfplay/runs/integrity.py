@@ -16,10 +16,10 @@ import torch
 
 from mlbits.agents.agent import content_hash
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.curves.events import PREFIX, check_records
 from mlbits.selfplay.league.opponents import POOL
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.checkpoints import MANIFEST, CheckpointError
-from mlbits.selfplay.runs.events import PREFIX, check_records
 from mlbits.selfplay.runs.folder import BEST, CHECKPOINTS, CONFIG, SUMMARY, read_settings
 from mlbits.selfplay.runs.one_writer import writer_of
 from mlbits.selfplay.runs.saved_agents import SUFFIX, copy_settings, read_copy

@@ -11,12 +11,12 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.evals.tournament.match_table import MatchTableError, open_matches, read_matches
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.league.opponents import POOL
 from mlbits.selfplay.runs.checkpoints import Checkpoint, load, load_latest, save
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.folder import RunError, change_settings, new_folder, read_settings
 from mlbits.selfplay.runs.saved_agents import read_copy
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import open_session
 from tests.crashes.disk import Disk, each_built, full_disk
 

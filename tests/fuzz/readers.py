@@ -299,7 +299,7 @@ def _summary() -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def _metrics() -> Iterator[Reader]:
-    from mlbits.selfplay.runs.tracking import _drop_after
+    from mlbits.selfplay.curves.tracking import _drop_after
 
     with _file("metrics.jsonl") as path:
 

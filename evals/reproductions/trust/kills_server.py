@@ -13,7 +13,7 @@ import mlbits.selfplay.loop
 import mlbits.selfplay.offline.session
 import mlbits.selfplay.runs.flags
 from mlbits.agents import AGENTS
-from mlbits.evals.reproductions.kills import KINDS
+from mlbits.evals.reproductions.trust.kills import KINDS
 
 for module in ("mlbits.cli", "mlbits.training"):  # the program that the processes run
     importlib.import_module(module)

@@ -76,7 +76,7 @@ def _one(flags: Any, settings: dict[str, Any]) -> int:
     if flags.picture is not None and not flags.env:
         raise ConfigError("picture: an agent has none; wanted --env ID")
     from mlbits.evals.catalogue import agent_text, describe_agent, describe_env, draw_env, env_text
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     width, found = shutil.get_terminal_size((100, 24)).columns, {}
     with compilation_messages():

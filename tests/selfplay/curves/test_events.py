@@ -6,8 +6,8 @@ import threading
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mlbits.selfplay.runs.events import EventWriter, Records, check_records
-from mlbits.selfplay.runs.tracking import CurvesError, Tracker
+from mlbits.selfplay.curves.events import EventWriter, Records, check_records
+from mlbits.selfplay.curves.tracking import CurvesError, Tracker
 from tests.crashes.disk import full_disk
 
 
