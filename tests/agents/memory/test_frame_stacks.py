@@ -273,6 +273,11 @@ def test_whole_observations_share_rows_with_the_next_step():
     assert seen._used == 0
     assert seen.of(torch.arange(6))["x"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert seen.after(torch.arange(6))["x"].flatten().tolist() == [2, 3, 4, 5, 6, 7]
+    other = torch.tensor([[[50.0], [7.0]]])  # stream 0 was started again
+    seen.add_steps(6, {"x": other}, {"x": torch.tensor([[51.0], [8.0]])}, None, {})
+    assert seen._used == 1
+    assert seen.of(torch.arange(8))["x"].flatten().tolist() == [0, 1, 2, 3, 4, 5, 50, 7]
+    assert seen.after(torch.arange(8))["x"].flatten().tolist() == [2, 3, 4, 5, 6, 7, 51, 8]
 
 
 def test_wrapped_environments_say_how_many_frames_their_observations_stack():
