@@ -192,7 +192,7 @@ def make_game(game_id: str, **settings: Any) -> Game:
     known = inspect.signature(factory).parameters
     unknown = [name for name in settings if name not in known]
     if unknown:
-        wanted = f"wanted any of {', '.join(known)}" if known else "it has no settings"
+        wanted = f"wanted any of {', '.join(known)}"
         raise GameError(f"{game_id}: unknown setting {unknown[0]!r}; {wanted}")
     return factory(**{**found.defaults, **settings})
 

@@ -110,7 +110,7 @@ def t_maze(length: int = 10, *, horizon: int | None = 100) -> Game:
     return Game(
         name="TMaze",
         state_fields=[("position", "i4"), ("cue", "i4"), ("turned", "i4")],
-        state_ranges={"position": (0, length), "cue": (CUE_UP, CUE_DOWN), "turned": (0, 3)},
+        state_ranges={"position": (0, length), "cue": (0, CUE_DOWN), "turned": (0, 3)},
         params=make_params([("length", "i4")], {"length": length}, horizon),
         observation_space=spaces.Discrete(4),
         action_space=spaces.Discrete(4),

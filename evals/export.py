@@ -44,7 +44,6 @@ from mlbits.agents.agent import AgentError
 from mlbits.agents.maths.action_distributions import masked_log_softmax
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.registry import agent_entry
-from mlbits.agents.sb3.agent import SB3Agent
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.selfplay.runs.config import Settings
@@ -104,8 +103,9 @@ class Exported(nn.Module):
         obs: Any = parts[0] if self._keys is None else dict(zip(self._keys, parts, strict=True))
         agent: Any = self._agent[0]
         found = {"action": agent.act(obs, mask, torch.Generator(), greedy=True).action}
-        if isinstance(agent, SB3Agent):
-            return found | _of_sb3(agent, obs, self._discrete)
+        if hasattr(agent, "outputs"):
+            outputs: dict[str, Tensor] = agent.outputs(obs, self._discrete)
+            return found | outputs
         if hasattr(agent, "values") and hasattr(agent, "state_values"):
             return found | {"q_values": agent.values(obs).float(), "value": agent.state_values(obs, mask).float()}
         if self._discrete and hasattr(agent, "policy_and_value"):
@@ -122,17 +122,6 @@ def _of_core(agent: Any, obs: Any) -> dict[str, Tensor]:
     core, scale = agent.core, getattr(agent, "reward_scale", None)
     parameters, value = core.network(core.prepare(obs))
     return {"distribution": parameters, "value": value if scale is None else value * scale.unit}
-
-
-def _of_sb3(agent: SB3Agent, obs: Any, discrete: bool) -> dict[str, Tensor]:
-    policy, seen = agent.policy, agent.seen(obs)
-    if hasattr(policy, "q_net"):
-        q_values = policy.q_net(seen)
-        return {"q_values": q_values, "value": q_values.amax(-1)}
-    if not hasattr(policy, "get_distribution"):
-        return {}
-    found = {"probabilities": policy.get_distribution(seen).distribution.probs} if discrete else {}
-    return found | {"value": policy.predict_values(seen).squeeze(-1)}
 
 
 def export_run(

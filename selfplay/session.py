@@ -494,16 +494,19 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
     shape = (batch.num_envs, batch.num_seats, *layout.shape)
     action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
     stack = 1 if batch.active is not None else getattr(batch, "frame_stack", 1)
-    size = replay_bytes(spec, batch.obs, action, batch.legal_mask, stack)
-    room = memory_bytes(batch.device)
+    kept = (batch.obs, action, batch.legal_mask, stack)
+    size, room = replay_bytes(spec, *kept), memory_bytes(batch.device)
     if size > room:
+        most = int(spec.capacity * room / size)
+        while most > 0 and replay_bytes(spec._replace(capacity=most), *kept) > room:  # not all of it grows with it
+            most -= max(1, most // 10_000)
         raise ConfigError(
             f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions of this environment takes "
             f"{size / 2**30:,.1f} GiB, and there are {room / 2**30:,.1f} GiB; "
-            f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
+            f"wanted at most {most:,}, with room for the rest"
         )
     try:
-        return Replay(spec, batch.obs, action, batch.legal_mask, stack)
+        return Replay(spec, *kept)
     except (MemoryError, RuntimeError) as error:
         raise ConfigError(
             f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which "

@@ -126,7 +126,8 @@ def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
         "--total-steps INT environment steps of the run, summed over copies",
         f"(default: {total})",
         "--num-envs INT", "--seed INT", "--device STR", "--out {None}|STR", "--checkpoint-every INT",
-        f"--agent.learning-rate FLOAT learning rate of Adam; 0 to 10 (default: {preset['agent']['learning_rate']})",
+        "--agent.learning-rate FLOAT|STR learning rate of Adam; 0 to 10, or a schedule "
+        f"(default: {preset['agent']['learning_rate']})",
         "--agent.objective {clip,adaptive_kl}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
         "--env.slip FLOAT probability 0..1 that a move goes in a uniformly drawn direction. (default: 0.0)",
         "--env.observation {index,one_hot,planes,pixels}",

@@ -11,8 +11,9 @@ Observations are dicts of tensors by name here; legal actions are one of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -61,6 +62,15 @@ class Observations:
         self._free: list[int] = []  # spare rows that were used and are not now
         self._used = 0  # spare rows that were ever used
         self._count = 0  # steps ever added, if all streams have the same
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy whose tensors share the memory of its own arrays, as they do here."""
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        made.rows |= {name: torch.from_numpy(block) for name, block in made._blocks.items()}
+        if made.device.type == "cpu":
+            made._of, made._after = torch.from_numpy(made._at), torch.from_numpy(made._next)
+        return made
 
     def shape_of(self, value: Tensor) -> tuple[int, ...]:
         """The shape of one stored row of observations [N, ...]."""

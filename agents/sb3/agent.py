@@ -112,6 +112,22 @@ class SB3Agent:
         self._bounds = None if box is None else tuple(torch.as_tensor(b, device=device) for b in (box.low, box.high))
 
     @torch.no_grad()
+    def outputs(self, obs: Any, discrete: bool) -> dict[str, Tensor]:
+        """What the policy says besides an action, by name: Q-values, probabilities of discrete actions, values.
+
+        Args:
+            obs: observations [N, ...].
+            discrete: whether actions are discrete.
+        """
+        policy, seen = self.policy, self.seen(obs)
+        if hasattr(policy, "q_net"):
+            q_values = policy.q_net(seen)
+            return {"q_values": q_values, "value": q_values.amax(-1)}
+        if not hasattr(policy, "get_distribution"):
+            return {}
+        found = {"probabilities": policy.get_distribution(seen).distribution.probs} if discrete else {}
+        return found | {"value": policy.predict_values(seen).squeeze(-1)}
+
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose actions for N rows."""
         policy = self.policy

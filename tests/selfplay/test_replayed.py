@@ -34,21 +34,21 @@ def opened(env="mlbits/CartPole-v0", run=None, **settings):
 
 
 def test_a_replay_larger_than_memory_is_refused_with_its_size_before_it_starts():
-    """A transition of CartPole takes 2 x 4 floats, an action, a reward and how it ends: 50 bytes."""
+    """CartPole's 4 floats once and a sixteenth, the rows of two observations, action, reward and end: 51 bytes."""
     with pytest.raises(
-        ConfigError, match=r"agent.buffer_size: a replay buffer of 1,000,000,000,000 transitions.* 46,566\.1 GiB"
+        ConfigError, match=r"agent.buffer_size: a replay buffer of 1,000,000,000,000 transitions.* 47,497\.5 GiB"
     ):
         opened(buffer_size=10**12)
 
 
 def test_the_message_names_a_capacity_that_fits(monkeypatch):
     monkeypatch.setattr(sessions, "memory_bytes", lambda device: 3 * 2**20)
-    with pytest.raises(ConfigError, match=r"takes 0\.0 GiB, and there are 0\.0 GiB; wanted at most 62,914, with"):
+    with pytest.raises(ConfigError, match=r"takes 0\.0 GiB, and there are 0\.0 GiB; wanted at most 73,145, with"):
         opened(buffer_size=100_000)
-    replay = opened(buffer_size=62_914).replay
-    assert replay.steps == 62_914 // 16
-    with pytest.raises(ConfigError, match="wanted at most 38,362,"):  # 82 bytes, with the tree of priorities
-        opened(buffer_size=62_914, priority_exponent=0.5)
+    replay = opened(buffer_size=73_145).replay
+    assert replay.steps == 73_145 // 16
+    with pytest.raises(ConfigError, match="wanted at most 41,946,"):  # 75 bytes, with the tree of priorities
+        opened(buffer_size=73_145, priority_exponent=0.5)
 
 
 def test_a_failed_allocation_is_reported(monkeypatch):
@@ -161,7 +161,7 @@ def recorded(tmp_path, agent="dqn", settings=SMALL, **run):
 def test_off_policy_runs_are_recorded_at_intervals(every, steps, tmp_path):
     rows = recorded(tmp_path, record_every=every)
     assert [row["env_steps"] for row in rows] == steps
-    wanted = {f"learn/{name}" for name in ("loss", "q", "error", "grad_norm", "epsilon", "updates")}
+    wanted = {f"learn/{name}" for name in ("loss", "q", "error", "grad_norm", "epsilon", "learning_rate", "updates")}
     assert {name for name in rows[-1] if name.startswith("learn/")} == wanted
     assert not [name for name in rows[0] if name.startswith("learn/")]  # warming up
     assert [row["learn/updates"] for row in rows[1:]] == [(step - 96) // 2 for step in steps[1:]]

@@ -35,7 +35,7 @@ class Moody(gym.Env):
     """Does as its actions say, in the copy whose seed is ``bad``."""
 
     def __init__(self, bad=-1, refuses=False):
-        if refuses and "-c" in sys.argv[0]:
+        if refuses and os.environ["MOODY_PARENT"] != str(os.getpid()):
             raise RuntimeError("not in a worker")
         self.observation_space, self.action_space = spaces.Box(-9, 9, (2,), np.float32), spaces.Discrete(5)
         self.bad = bad
@@ -69,6 +69,7 @@ def moody(tmp_path_factory):
     (folder / "moody_envs.py").write_text(MOODY)
     sys.path.insert(0, str(folder))
     importlib.import_module("moody_envs")
+    os.environ["MOODY_PARENT"] = str(os.getpid())
     yield "moody_envs:tests/Moody-v0"
     sys.path.remove(str(folder))
     del sys.modules["moody_envs"]
