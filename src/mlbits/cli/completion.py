@@ -251,7 +251,8 @@ def fish_script() -> str:
 
 
 def _fish_line(condition: str, rest: str) -> str:
-    return f"complete -c mlbits -f -n '{condition}' {rest}"
+    files = "" if rest.endswith(" -F") else " -f"
+    return f"complete -c mlbits{files} -n '{condition}' {rest}"
 
 
 def _fish_values(tables: dict[str, dict[str, list[str]]], command: str, flag: str) -> str:
