@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
+
+F = TypeVar("F")
 
 
 class AgentError(MlbitsError, ValueError):
@@ -45,12 +47,14 @@ class Decision(NamedTuple):
         sample: the draw before it was scaled and clipped, used in learning (else the action itself).
         log_prob: log probability (density) of ``sample``, [N]; None for agents that learn without it.
         notes: what the agent wants back with this step when it learns, by name, [N, ...]; None for nothing.
+        memory: what an agent with memory remembers from here on, float32 [N, M]; None for any other.
     """
 
     action: Tensor
     sample: Tensor
     log_prob: Tensor | None
     notes: Mapping[str, Tensor] | None = None
+    memory: Tensor | None = None
 
 
 class Positions(NamedTuple):
@@ -166,6 +170,9 @@ class Rollout:
         carried: bool [B, P], seats for which row 0 is not a step, but the decision that was open at the end of the
             previous rollout, made by the policy of that time (see below); None if row 0 is an ordinary step.
         notes: the notes of the learner's decisions by name, [T, B, P, ...] (0 where it made none); None if it has none.
+        memory: what the learner remembered before each step, [T, B, P, M]; None for an agent without memory.
+        last_memory: what it remembers at ``last_obs``, [B, P, M], or None.
+        final_memory: what it remembered at ``final_obs``, [T, B, P, M] (stale elsewhere), or None.
 
     In games in which seats wait for their turns, windows of ongoing play hold only settled decisions
     (:mod:`~mlbits.agents.maths.open_decisions`): for a seat that still waits when the window ends, its last decision is
@@ -188,6 +195,9 @@ class Rollout:
     final_active: Tensor | None = None
     carried: Tensor | None = None
     notes: Mapping[str, Tensor] | None = None
+    memory: Tensor | None = None
+    last_memory: Tensor | None = None
+    final_memory: Tensor | None = None
 
     def of_copies(self, first: int, last: int) -> Rollout:
         """The part of copies ``first`` to ``last`` - 1, without copying."""
@@ -210,6 +220,9 @@ class Rollout:
             final_active=None if self.final_active is None else self.final_active[steps],
             carried=None if self.carried is None else self.carried[ends],
             notes=None if self.notes is None else {name: note[steps] for name, note in self.notes.items()},
+            memory=None if self.memory is None else self.memory[steps],
+            last_memory=None if self.last_memory is None else self.last_memory[ends],
+            final_memory=None if self.final_memory is None else self.final_memory[steps],
         )
 
     def flatten(self) -> FlatRows:
@@ -263,6 +276,14 @@ class Agent(Protocol):
     An agent that plans has, beside ``act`` or in its place, ``plan(positions, generator, *, greedy=False) -> Decision``
     (:class:`Positions`), which is then called instead; its registry entry says so (``plans``).
 
+    An agent with memory has ``memory_size``, M: how many numbers it remembers. ``act`` then takes and returns them:
+    ``act(obs, legal_mask, generator, *, greedy=False, memory) -> Decision``, with ``memory`` float32 [N, M] (zeros at
+    the start of an episode), and the next ones in ``Decision.memory``. The agent keeps none of it itself: whoever plays
+    keeps a row for each seat of each copy, hands it over at the seat's turns (not while it passes), and sets it back to
+    zeros when the copy's episode ends. :class:`~mlbits.selfplay.memories.Memories` does this, and
+    :func:`~mlbits.selfplay.lineup.decide` uses it wherever agents act. What is a function of one observation alone
+    (``action_probabilities``, ``policy_and_value``, ``state_values``) such an agent lacks: :func:`memoryless`.
+
     An agent whose network can guide a search has ``policy_and_value(obs, legal_mask) -> (logits [N, A], values [N])``.
 
     Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent
@@ -298,6 +319,37 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
+
+
+def memory_size(agent: Any) -> int:
+    """How many numbers an agent remembers from step to step, M; 0 for an agent without memory."""
+    return getattr(agent, "memory_size", 0)
+
+
+class _Memoryless:
+    """The descriptor behind :func:`memoryless`."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __get__(self, agent: Any, owner: Any = None) -> Any:
+        if agent is not None and memory_size(agent):
+            raise AttributeError(f"{type(agent).__name__}: has no {self.function.__name__}, because it has a memory")
+        return self.function.__get__(agent, owner)
+
+
+def memoryless(function: F) -> F:
+    """Mark a method of agents that is a function of the observation alone: an agent with memory does not have it.
+
+    Example:
+        >>> class Remembers:
+        ...     memory_size = 8
+        ...     @memoryless
+        ...     def state_values(self, obs): ...
+        >>> hasattr(Remembers(), "state_values")
+        False
+    """
+    return _Memoryless(function)  # type: ignore[return-value]
 
 
 def rows(value: Any, lead: int) -> Any:

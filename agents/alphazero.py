@@ -49,6 +49,7 @@ from mlbits.agents.networks.board import BoardNetwork
 from mlbits.agents.search.search import Found, SearchConfig, TreeSearch, joined
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.engine.processor import has_fast_bfloat16
 
 _ROWS_A_PART = 32  # with fewer, a thread costs more than it saves
@@ -78,8 +79,8 @@ class AlphaZeroConfig:
     learning_starts: int = setting(10_000, "positions of finished games before learning starts", low=0, high=1e9)
     replay_ratio: float = setting(4.0, "times that a position is learnt from, on average", low=1e-3, high=1e3)
     batch_size: int = setting(512, "positions per gradient step", low=1, high=1e6)
-    learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(True, "decay the learning rate linearly to a tenth over the run")
+    learning_rate: Scheduled = setting(1e-3, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(True, "decay the learning rate, if it is a number, linearly to a tenth over the run")
     weight_decay: float = setting(1e-4, "L2 penalty (Silver et al. 2018: 1e-4)", low=0, high=1)
     average: float = setting(
         0.99,
@@ -147,7 +148,7 @@ class AlphaZero:
         self._playing = copy.deepcopy(self.network) if config.average > 0 else self.network
         follower = self._playing.parameters() if config.average > 0 else ()
         self.optimizer = FlatAdam(
-            self.network.parameters(), config.learning_rate, config.max_grad_norm, target=follower
+            self.network.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, target=follower
         )
         self._fast = config.precision == "bfloat16" or (config.precision == "auto" and self._rounds())
         self._acting = self._playing.in_bfloat16() if self._fast else self._playing
@@ -277,18 +278,19 @@ class AlphaZero:
             generator: for sampling, on the CPU.
 
         Returns:
-            Losses and gradient norm of the last update, and updates so far; empty before learning starts.
+            Losses and gradient norm of the last update, learning rate and updates so far; empty before learning starts.
         """
         config = self.config
         self._last_plan = None  # trees hold what the network says; and a run that is resumed here has none
         if experience.added < max(1, config.learning_starts):
             return {}
-        self.optimizer.learning_rate = config.learning_rate * (1 - 0.9 * progress if config.anneal_lr else 1)
+        self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr, left=0.1)
         due = int((experience.added - config.learning_starts) * config.replay_ratio / config.batch_size)
         metrics: dict[str, Any] = {}
         while self.updates < due:
             metrics = self._update(experience.sample(config.batch_size, generator), generator)
-        return metrics | {"updates": self.updates} if metrics else {}
+        numbers = {"learning_rate": self.optimizer.learning_rate, "updates": self.updates}
+        return metrics | numbers if metrics else {}
 
     def _update(self, drawn: Outcomes, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step."""

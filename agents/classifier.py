@@ -61,6 +61,7 @@ from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.mlp import MLP
 from mlbits.agents.reinforce import others_mean
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 Loss = Literal["cross_entropy", "policy_gradient", "epsilon_greedy", "q"]
 FEEDBACK = "feedback"  # the key of an observation that gives, after the answer, the reward of each possible answer
@@ -82,8 +83,8 @@ class ClassifierConfig:
         False, "weight rows of epsilon_greedy by pi / b, which makes it a gradient of accuracy"
     )
     num_steps: int = setting(1, "answers of each copy per gradient step", low=1, high=1e6)
-    learning_rate: float = setting(3e-3, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(3e-3, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rate, if it is a number, linearly to 0 over the run")
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     hidden: tuple[int, ...] = setting((64,), "widths of the hidden layers", low=1)
 
@@ -158,7 +159,7 @@ class Classifier:
             )
         self.config = config
         self.network = Scores(observation_space, answers, config.hidden, network_generator(seed)).to(device)
-        self.optimizer = FlatAdam(self.network.parameters(), config.learning_rate, config.max_grad_norm)
+        self.optimizer = FlatAdam(self.network.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm)
         self.distribution = Categorical(answers)
 
     @property
@@ -241,7 +242,7 @@ class Classifier:
             AgentError: if cross-entropy gets an episode of several steps or a reward below 0.
         """
         config = self.config
-        self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         reward = rollout.reward
         if config.baseline == "mean":
             reward = reward - others_mean(reward, rollout.active)

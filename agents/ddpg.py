@@ -54,9 +54,12 @@ from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
-from mlbits.agents.networks.mlp import Precision
+from mlbits.agents.networks.mlp import Activation, Precision
+from mlbits.agents.networks.normaliser import Normaliser
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.core.spaces import action_layout
 
 _MEASURE_EVERY = 16  # updates: measuring every update would take a tenth of the time of a small network's updates
@@ -77,16 +80,19 @@ class DDPGConfig:
         1000, "transitions played uniformly at random before learning begins", low=0, high=1e12
     )
     batch_size: int = setting(256, "transitions per gradient step", low=1, high=1e6)
-    actor_learning_rate: float = setting(1e-3, "learning rate of the actor's Adam", low=0, high=10)
-    critic_learning_rate: float = setting(1e-3, "learning rate of the critics' Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay both learning rates linearly to 0 over the run")
+    actor_learning_rate: Scheduled = setting(1e-3, "learning rate of the actor's Adam", low=0, high=10, scheduled=True)
+    critic_learning_rate: Scheduled = setting(
+        1e-3, "learning rate of the critics' Adam", low=0, high=10, scheduled=True
+    )
+    anneal_lr: bool = setting(False, "decay both learning rates, if they are numbers, linearly to 0 over the run")
     adam_eps: float = setting(1e-8, "epsilon of Adam", low=0, high=1)
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
-    noise: float = setting(
-        0.1, "standard deviation of the Gaussian noise on actions", low=0, high=10, unit="half ranges of the action"
-    )
-    anneal_noise: bool = setting(False, "decay the noise linearly to 0 over the run")
+    noise: Scheduled = setting(
+        0.1, "standard deviation of the Gaussian noise on actions", low=0, high=10, unit="half ranges of the action",
+        scheduled=True,
+    )  # fmt: skip
+    anneal_noise: bool = setting(False, "decay the noise, if it is a number, linearly to 0 over the run")
     head: Literal["value", "categorical"] = setting(
         "value", "what the critic predicts: the mean return, or its distribution (categorical, D4PG)"
     )
@@ -112,7 +118,11 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
+    activation: Activation = setting("relu", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
         "number format of the products between hidden layers; bfloat16 is twice as fast on GPUs and on CPUs with "
@@ -179,24 +189,27 @@ class DDPG:
         self._scale, self._center = box.scale.to(device), box.center.to(device)
         self._low, self._high = box.low.to(device), box.high.to(device)
         generator, size = network_generator(seed), len(layout.low)
-        self.actor = Actor(observation_space, size, config.hidden, generator).to(device)
+        how: dict[str, Any] = {"activation": config.activation, "encoder": config.encoder}
+        self.actor = Actor(observation_space, size, config.hidden, generator, **how).to(device)
         self.critics = Critics(
             observation_space, size, config.hidden, generator, count=2 if config.twin else 1,
-            atoms=1 if config.head == "value" else config.atoms,
+            atoms=1 if config.head == "value" else config.atoms, **how,
         ).to(device)  # fmt: skip
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimizer = FlatAdam(
-            self.actor.parameters(), config.actor_learning_rate, config.max_grad_norm, config.adam_eps,
+            self.actor.parameters(), value_at(config.actor_learning_rate, 0.0), config.max_grad_norm, config.adam_eps,
             target=self.target_actor.parameters(),
         )  # fmt: skip
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, config.adam_eps,
+            self.critics.parameters(), value_at(config.critic_learning_rate, 0.0), config.max_grad_norm,
+            config.adam_eps,
             target=self.target_critics.parameters(),
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
-        self.noise, self.updates = math.inf if config.learning_starts else config.noise, 0
+        self.normaliser = Normaliser(config, observation_space, device)
+        self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
 
     @property
@@ -212,7 +225,7 @@ class DDPG:
             shape = (len(some), len(self._low))
             action = torch.empty(shape, device=some.device).uniform_(-1, 1, generator=generator)
         else:
-            action = self.actor.forward(obs)
+            action = self.actor.forward(self.normaliser.obs(obs))
             if self.noise > 0 and not greedy:
                 noise = torch.empty_like(action).normal_(0, self.noise, generator=generator)
                 action = action.add_(noise).clamp_(-1, 1)
@@ -228,7 +241,7 @@ class DDPG:
         """
         if not 0 < self.noise < math.inf:
             raise AgentError(f"action_log_prob: got noise {self.noise}; wanted a finite noise above 0")
-        mean = self.actor.forward(obs)
+        mean = self.actor.forward(self.normaliser.obs(obs))
         params = torch.cat([mean, torch.full_like(mean, math.log(self.noise))], -1)
         return self._box.played_log_prob(params, legal_mask, action)
 
@@ -241,25 +254,35 @@ class DDPG:
             generator: for sampling from the replay buffer, and for target noise; on the CPU.
 
         Returns:
-            Metrics of the last measured update (one in 16 is measured), noise and updates so far; empty during warm-up.
+            Metrics of the last measured update (one in 16 is measured), noise, learning rates and updates so far; empty
+            during warm-up.
         """
-        config = self.config
-        if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        config, latest = self.config, experience.latest
+        if latest is not None:
+            self.normaliser.update(latest)
+            if config.head == "categorical":
+                unit = self.normaliser.unit
+                self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
         if experience.added < config.learning_starts:
             return {}
-        self.noise = config.noise * (1 - progress if config.anneal_noise else 1)
-        decay = 1 - progress if config.anneal_lr else 1
-        self.actor_optimizer.learning_rate = config.actor_learning_rate * decay
-        self.critic_optimizer.learning_rate = config.critic_learning_rate * decay
+        self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
+        rates = [
+            value_at(rate, progress, anneal=config.anneal_lr)
+            for rate in (config.actor_learning_rate, config.critic_learning_rate)
+        ]
+        self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
         due = int((experience.added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
             )
-            self._update(drawn, experience, generator)
-        return {**self._measured, "noise": self.noise, "updates": self.updates} if self.updates else {}
+            self._update(self.normaliser.drawn(drawn), experience, generator)
+        numbers = {
+            "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],
+            "updates": self.updates,
+        }  # fmt: skip
+        return {**self._measured, **numbers} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
@@ -338,13 +361,13 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimisers, exploration and the range of returns seen."""
+        """A copy of weights, target weights, optimisers, exploration, moments and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
-        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
         noise = _AT_RANDOM if self.noise == math.inf else self.noise
         state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
@@ -361,6 +384,7 @@ class DDPG:
         for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        self.normaliser.load_state_dict(state)
         noise, updates = state["progress"].tolist()
         self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
         measured = state["measured"]

@@ -15,9 +15,9 @@ The settings below can be combined (all of them together: Hessel et al., "Rainbo
     head             what is predicted: "value", the mean return; "categorical", its distribution on a fixed support
                      (Bellemare et al. 2017, C51); or "quantile", its quantiles (Dabney et al. 2018, QR-DQN)
 
-Actions are epsilon-greedy, with epsilon decreasing linearly. Masked actions are neither explored, chosen nor used in
-the bootstrap. How often it learns is set as a ratio of updates to environment steps, so that it does not depend on the
-number of copies.
+Actions are epsilon-greedy, with epsilon decreasing linearly, or by another schedule. Masked actions are neither
+explored, chosen nor used in the bootstrap. How often it learns is set as a ratio of updates to environment steps, so
+that it does not depend on the number of copies.
 
 Example:
     mlbits train dqn CartPole-v1
@@ -52,11 +52,16 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels import compiled_q_learning
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import epsilon_greedy
+from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.mlp import Activation
+from mlbits.agents.networks.normaliser import Normaliser
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.q_network import QNetwork
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.core.spaces import action_layout
 
 _SEARCH_LOGIT = 4.0  # a logit for a search per unit of Q
@@ -74,12 +79,16 @@ class DQNConfig:
     buffer_size: int = setting(100_000, "transitions kept in the replay buffer", low=1, high=1e12)
     learning_starts: int = setting(1000, "transitions played at random before learning begins", low=0, high=1e12)
     batch_size: int = setting(64, "transitions per gradient step", low=1, high=1e6)
-    learning_rate: float = setting(5e-4, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(5e-4, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rate, if it is a number, linearly to 0 over the run")
     adam_eps: float = setting(1e-8, "epsilon of Adam", low=0, high=1)
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     target_every: int = setting(250, "gradient steps between two updates of the target network", low=1, high=1e12)
     tau: float = setting(1.0, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
+    epsilon: Scheduled = setting(
+        "auto", "fraction of random actions", low=0, high=1, scheduled=True,
+        auto="linear, from epsilon_start to epsilon_end over epsilon_fraction of the run",
+    )  # fmt: skip
     epsilon_start: float = setting(1.0, "fraction of random actions at the start", low=0, high=1)
     epsilon_end: float = setting(0.05, "fraction of random actions at the end", low=0, high=1)
     epsilon_fraction: float = setting(0.2, "fraction of the run over which epsilon falls linearly", low=0, high=1)
@@ -101,12 +110,20 @@ class DQNConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
+    activation: Activation = setting("relu", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
+    model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
         """Reject an empty support."""
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
+        given = {"dueling": self.dueling, "encoder": self.encoder}
+        if self.model and (other := [name for name, value in given.items() if value]):
+            raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
 
 
 class DQN:
@@ -138,15 +155,17 @@ class DQN:
         atoms = 1 if config.head == "value" else config.atoms
         self.network = QNetwork(
             observation_space, self.num_actions, config.hidden, network_generator(seed),
-            atoms=atoms, dueling=config.dueling,
+            atoms=atoms, dueling=config.dueling, activation=config.activation, encoder=config.encoder,
+            model=config.model,
         ).to(device)  # fmt: skip
         self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = FlatAdam(
-            self.network.parameters(), config.learning_rate, config.max_grad_norm, eps=config.adam_eps,
+            self.network.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, eps=config.adam_eps,
             target=self.target.parameters(),
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
+        self.normaliser = Normaliser(config, observation_space, device)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
         plain = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
@@ -154,7 +173,7 @@ class DQN:
         # Every update changes the priorities, and thereby which transitions are sampled next.
         several = plain and config.priority_exponent == 0
         self._updates_at_once = max(1, _ROWS_AT_ONCE // config.batch_size) if several else 1
-        self.epsilon, self.updates = 1.0 if config.learning_starts else config.epsilon_start, 0
+        self.epsilon, self.updates = 1.0 if config.learning_starts else exploration(config, 0.0), 0
 
     @property
     def experience(self) -> ReplaySpec:
@@ -184,15 +203,21 @@ class DQN:
 
     def _best(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
         """The legal actions with the highest Q, [N]."""
+        obs = self.normaliser.obs(obs)
         few = None if self._compiled is None else compiled_q_learning.q_values(self._compiled, self.optimizer.flat, obs)
         if few is None:
-            return _masked(self.values(obs), legal_mask).argmax(-1)
+            return _masked(self._q(obs), legal_mask).argmax(-1)
         if legal_mask is not None:
             few = np.where(legal_mask.numpy(), few, -np.inf)
         return torch.from_numpy(few.argmax(-1))
 
     def values(self, obs: Any) -> Tensor:
-        """Q of each action, [N, A]."""
+        """Q of each action, in the rewards' own unit, [N, A]."""
+        q = self._q(self.normaliser.obs(obs))
+        return q * self.normaliser.unit if self.config.normalize_reward else q
+
+    def _q(self, obs: Any) -> Tensor:
+        """Q of each action for normalised observations, in units of ``normaliser.unit``, [N, A]."""
         return self._mean(self.network.forward(obs))
 
     @torch.no_grad()
@@ -219,17 +244,19 @@ class DQN:
             generator: for sampling from the replay buffer; on the CPU.
 
         Returns:
-            Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, updates so far; empty
-            during warm-up.
+            Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, learning rate, updates so
+            far; empty during warm-up.
         """
-        config = self.config
-        if config.head == "categorical":
-            self.returns_seen.check(experience.latest, config.v_min, config.v_max)
+        config, latest = self.config, experience.latest
+        if latest is not None:
+            self.normaliser.update(latest)
+            if config.head == "categorical":
+                unit = self.normaliser.unit
+                self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
         if experience.added < config.learning_starts:
             return {}
-        decayed = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
-        self.epsilon = config.epsilon_start + decayed * (config.epsilon_end - config.epsilon_start)
-        self.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        self.epsilon = exploration(config, progress)
+        self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
         due = int((experience.added - config.learning_starts) * config.replay_ratio)
         metrics: dict[str, Any] = {}
@@ -238,12 +265,14 @@ class DQN:
                 config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
                 minibatches=min(due - self.updates, self._updates_at_once),
             )  # fmt: skip
+            drawn = self.normaliser.drawn(drawn)
             if self._compiled is None or drawn.weight is not None:
                 metrics = self._update(drawn, experience)
             else:
                 metrics = self._compiled_updates(drawn)
         if metrics:
-            metrics |= {"epsilon": self.epsilon, "updates": self.updates}
+            rate = self.optimizer.learning_rate
+            metrics |= {"epsilon": self.epsilon, "learning_rate": rate, "updates": self.updates}
         return metrics
 
     def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
@@ -282,7 +311,7 @@ class DQN:
     def _target(self, drawn: Transitions) -> Tensor:
         """Targets for the output of the action that was played: [N], or probabilities or quantiles [N, K]."""
         out = self.target.forward(drawn.next_obs)
-        by = self.values(drawn.next_obs) if self.config.double else self._mean(out)
+        by = self._q(drawn.next_obs) if self.config.double else self._mean(out)
         following = _of_action(out, _masked(by, drawn.next_mask).argmax(-1))
         if self.config.head == "value":
             return drawn.reward + drawn.discount * following
@@ -316,10 +345,10 @@ class DQN:
         return _masked(torch.rand(mask.shape, generator=generator, device=self.device), mask).argmax(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimiser, exploration and the range of returns seen."""
+        """A copy of weights, target weights, optimiser, exploration, moments and the range of returns seen."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
         state |= prefixed("target", self.target.state_dict())
-        state |= prefixed("returns_seen", self.returns_seen.state_dict())
+        state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
         state["progress"] = torch.tensor([self.epsilon, self.updates], dtype=torch.float64)
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
@@ -332,6 +361,7 @@ class DQN:
         load_weights({"network": self.network, "target": self.target}, state)
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
+        self.normaliser.load_state_dict(state)
         epsilon, updates = state["progress"].tolist()
         self.epsilon, self.updates = epsilon, int(updates)
 

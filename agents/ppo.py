@@ -16,8 +16,11 @@ copies, orthogonal initialisation, Adam's epsilon 1e-5, learning-rate annealing,
 surrogate, entropy bonus, gradient-norm clipping, the debug quantities (KL, clip fraction, explained variance), separate
 actor and critic for vectors and shared convolutions for images, state-independent log standard deviation, independent
 action components, masks and multi-discrete actions; as settings: observation and reward standardisation, early stopping
-by KL. Left out: value clipping (no gain, often harm: Andrychowicz et al. 2021, C.3), recurrence and frame stacks (later
-work), and the Atari wrappers, which Gymnasium has.
+by KL, recurrence; frame stacks are a setting of environments. Left out: value clipping (no gain, often harm:
+Andrychowicz et al. 2021, C.3), and the Atari wrappers, which Gymnasium has.
+
+With ``memory`` the network remembers the episode (``networks/recurrent.py``). Minibatches are then of whole sequences
+of one seat's decisions, through which gradients flow back; each starts from the memory with which it was played.
 
 Example:
     mlbits train ppo mlbits/CartPole-v0
@@ -25,6 +28,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,14 +36,21 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, pick
+from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.chunks import Chunks
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
+from mlbits.agents.networks.own import ENCODER_HELP
+from mlbits.agents.networks.recurrent import Sequences, sequences_of
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 Metrics = dict[str, Tensor]
+
+_ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
 
 @configuration(AgentError)
@@ -47,15 +58,15 @@ class PPOConfig:
     """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""
 
     num_steps: int = setting(128, "steps of each copy per rollout", low=1, high=1e6)
-    learning_rate: float = setting(2.5e-4, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(True, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(2.5e-4, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(True, "decay the learning rate, if it is a number, linearly to 0 over the run")
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
     epochs: int = setting(4, "passes over each rollout", low=1, high=1e4)
     minibatches: int = setting(4, "minibatches per pass, one gradient step each", low=1, high=1e6)
     objective: Literal["clip", "adaptive_kl"] = setting("clip", "surrogate: clipped, or with an adaptive KL penalty")
-    clip_coef: float = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10)
-    anneal_clip: bool = setting(False, "decay the clip coefficient linearly to 0 over the run")
+    clip_coef: Scheduled = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10, scheduled=True)
+    anneal_clip: bool = setting(False, "decay the clip coefficient, if it is a number, linearly to 0 over the run")
     adaptive_target_kl: float = setting(
         0.01, "KL divergence per rollout that adaptive_kl aims for (2017 paper: 0.01)", low=1e-9, high=100, unit="nats"
     )
@@ -63,12 +74,15 @@ class PPOConfig:
     target_kl: float = setting(
         0.0, "KL divergence that ends a rollout's epochs early; 0 never does", low=0, high=1e6, unit="nats"
     )
-    entropy_coef: float = setting(0.01, "weight of the entropy bonus", low=0, high=1e3)
-    anneal_entropy: bool = setting(False, "decay that weight linearly to 0 over the run")
+    entropy_coef: Scheduled = setting(
+        "auto", "weight of the entropy bonus", low=0, high=1e3, scheduled=True,
+        auto="0.01, and 0 for continuous actions, whose entropy has no bound",
+    )  # fmt: skip
+    anneal_entropy: bool = setting(False, "decay that weight, if it is a number, linearly to 0 over the run")
     value_coef: float = setting(0.5, "weight of the value loss (half the squared error)", low=0, high=1e3)
     max_grad_norm: float = setting(0.5, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each minibatch")
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting(
         (64, 64),
@@ -76,10 +90,31 @@ class PPOConfig:
         "convolution each",
         low=1,
     )
+    activation: Activation = setting("tanh", "activation of the hidden layers, of MLPs")
+    shared: bool = setting(
+        False, "one network for policy and value, as for Atari (hidden (512,), activation relu), instead of one each"
+    )
+    encoder: str = setting("", ENCODER_HELP)
+    model: str = setting(
+        "", "a whole network of your own as module:factory, observations to policy [N, outputs] and values [N]"
+    )
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
     )
+    memory: Literal["none", "gru", "lstm"] = setting("none", "what remembers the episode under actor and critic")
+    memory_width: int = setting(64, "width of that GRU or LSTM", low=1, high=1e5)
+    sequence_length: int = setting(
+        0, "with memory, most decisions through which gradients flow back; 0 for all of a rollout", low=0, high=1e6
+    )
+
+    def check(self) -> None:
+        """Refuse parts of a network that exclude one another."""
+        given = {"shared": self.shared, "encoder": self.encoder, "memory": self.memory != "none"}
+        if self.model and (other := [name for name, value in given.items() if value]):
+            raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
+        if self.shared and given["memory"]:
+            raise AgentError("shared: got True with memory, which policy and value share already; wanted False")
 
 
 class PPO:
@@ -104,32 +139,55 @@ class PPO:
     ) -> None:
         self.config = config
         self.core = ActorCriticCore(
-            config, observation_space, action_space, seed=seed, device=device, network=config.network
-        )
+            config, observation_space, action_space, seed=seed, device=device, network=config.network,
+            activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
+            memory=config.memory, memory_width=config.memory_width,
+        )  # fmt: skip
         if config.objective == "adaptive_kl" and isinstance(self.core.distribution, OrderDistribution):
             raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', or "
                              "network='mlp'")  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
-        self._entropy_coef = config.entropy_coef
+        bounded = not getattr(self.core.distribution, "gaussian", False)
+        self._entropy: Scheduled = config.entropy_coef
+        if config.entropy_coef == "auto":
+            self._entropy = _ENTROPY_COEF if bounded else 0.0
+        self._entropy_coef = value_at(self._entropy, 0.0)
+        self.chunks = Chunks()
 
     @property
     def experience(self) -> RolloutSpec:
         """Windows of ongoing play."""
         return RolloutSpec(self.config.num_steps, whole_episodes=False, min_rows=self.config.minibatches)
 
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose actions for N rows of observations."""
-        return self.core.act(obs, legal_mask, generator, greedy)
+    @property
+    def memory_size(self) -> int:
+        """How many numbers it remembers, M; 0 without memory."""
+        return self.core.memory_size
 
+    def act(
+        self,
+        obs: Any,
+        legal_mask: Tensor | None,
+        generator: torch.Generator,
+        *,
+        greedy: bool = False,
+        memory: Tensor | None = None,
+    ) -> Decision:
+        """Choose actions for N rows of observations; with memory, from what is remembered, [N, M]."""
+        return self.core.act(obs, legal_mask, generator, greedy, memory)
+
+    @memoryless
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
         """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
         return self.core.action_probabilities(obs, legal_mask, greedy)
 
+    @memoryless
     def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
         """Log probabilities (densities) of actions as played, [N]."""
         return self.core.action_log_prob(obs, legal_mask, action)
 
+    @memoryless
     def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
         """Log probabilities (densities) of draws, [N]."""
         return self.core.draw_log_prob(obs, legal_mask, draw)
@@ -152,10 +210,11 @@ class PPO:
                 decisions in it is random, and there are as many minibatches as these allow.
         """
         config = self.config
-        self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
-        clip = config.clip_coef * (1 - progress if config.anneal_clip else 1)
-        self._entropy_coef = config.entropy_coef * (1 - progress if config.anneal_entropy else 1)
-        data = self._prepare(rollout)
+        self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
+        clip = value_at(config.clip_coef, progress, anneal=config.anneal_clip)
+        self._entropy_coef = value_at(self._entropy, progress, anneal=config.anneal_entropy)
+        sequences = sequences_of(rollout, config.sequence_length) if self.memory_size else None
+        data = self._prepare(rollout, sequences)
         count = len(data["log_prob"])
         if count < config.minibatches and rollout.active is None:
             raise AgentError(
@@ -164,44 +223,66 @@ class PPO:
         if count == 0:
             return {}
         metrics: list[Metrics] = []
+        count = count if sequences is None else sequences.number
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
             for part in order.tensor_split(min(config.minibatches, count)):
-                metrics.append(self._step(data, part, clip))
+                if sequences is None:
+                    metrics.append(self._step(data, part, clip))
+                else:
+                    chosen = sequences.pick(part)
+                    metrics.append(self._step(data, chosen.rows, clip, chosen))
             if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
                 break
         self.core.update_moments(rollout)
         result = self._summary(metrics, data)
+        if changes(config.clip_coef, config.anneal_clip):
+            result["clip_coef"] = clip
+        if changes(self._entropy, config.anneal_entropy):
+            result["entropy_coef"] = self._entropy_coef
         if config.objective == "adaptive_kl":
-            self._adapt_kl(data)
+            self._adapt_kl(data, sequences)
             result["kl_coef"] = self.kl_coef
         return result
 
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout) -> dict[str, Any]:
+    def _prepare(self, rollout: Rollout, sequences: Sequences | None = None) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages and value targets."""
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
         data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
         data["obs"] = self.core.prepare(data["obs"])
         if config.objective == "adaptive_kl" and len(data["log_prob"]):
-            data["params"] = self.core.network.policy(data["obs"])
+            data["params"] = self._policy(data, sequences)
         return data
 
-    def _step(self, data: dict[str, Any], part: Tensor, clip: float) -> Metrics:
-        """One gradient step on the rows ``part``, in chunks that fit the cache."""
+    def _policy(self, data: dict[str, Any], sequences: Sequences | None) -> Tensor:
+        """The policy's parameters at all rows."""
+        if sequences is None:
+            params: Tensor = self.core.network.policy(data["obs"])
+            return params
+        rows = sequences.rows
+        params = self.core.network.unroll(pick(data["obs"], rows), sequences)[0]
+        return torch.empty_like(params).index_copy_(0, rows, params)
+
+    def _step(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None = None) -> Metrics:
+        """One gradient step on the rows ``part``, in chunks that fit the cache; those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
         if self.config.normalize_advantage and count > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chunk = self.core.chunk if part.device.type == "cpu" else count
+        chunk = self.core.chunk if part.device.type == "cpu" and sequences is None else count
         optimizer.zero_grad()
-        total: Metrics = {}
-        for start in range(0, count, chunk):
+
+        def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
-            loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip)
+            loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
             share = len(index) / count
-            (loss * share if share < 1 else loss).backward()
+            return (loss * share if share < 1 else loss), (share, metrics)
+
+        losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
+        total: Metrics = {}
+        for share, metrics in self.chunks.backward(optimizer.parameters, losses):
             if share == 1:
                 total = metrics
                 break
@@ -210,11 +291,18 @@ class PPO:
         total["grad_norm"] = optimizer.step()
         return total
 
-    def _loss(self, data: dict[str, Any], index: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Metrics]:
-        config, distribution = self.config, self.core.distribution
+    def _loss(
+        self,
+        data: dict[str, Any],
+        index: Tensor,
+        advantage: Tensor,
+        clip: float,
+        sequences: Sequences | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        config, distribution, network = self.config, self.core.distribution, self.core.network
         data = pick(data, index)
         mask = data.get("mask")
-        params, value = self.core.network(data["obs"])
+        params, value = network(data["obs"]) if sequences is None else network.unroll(data["obs"], sequences)
         log_prob, entropy = distribution.log_prob_and_entropy(params, mask, data["sample"])
         log_ratio = log_prob - data["log_prob"]
         ratio = probability_ratio(log_ratio)
@@ -246,19 +334,21 @@ class PPO:
         return result | {"explained_variance": numbers[-1], "learning_rate": self.core.optimizer.learning_rate}
 
     @torch.no_grad()
-    def _adapt_kl(self, data: dict[str, Any]) -> None:
-        new = self.core.network.policy(data["obs"])
+    def _adapt_kl(self, data: dict[str, Any], sequences: Sequences | None) -> None:
+        new = self._policy(data, sequences)
         kl = float(self.core.distribution.kl(data["params"], new, data.get("mask")).mean())
         if kl > 1.5 * self.config.adaptive_target_kl:
             self.kl_coef = min(2 * self.kl_coef, 1e4)
         elif kl < self.config.adaptive_target_kl / 1.5:
             self.kl_coef = max(self.kl_coef / 2, 1e-4)
 
+    @memoryless
     def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search."""
         logits, value = self.core.policy_and_value(obs)
         return logits, value if self.reward_scale is None else value * self.reward_scale.unit
 
+    @memoryless
     def state_values(self, obs: Any) -> Tensor:
         """V of N rows of observations, [N], in the rewards' own unit."""
         value = self.core.values(obs, 1)

@@ -32,6 +32,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -40,9 +41,12 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.open_decisions import leave_out_open
-from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
+from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 _MOST_WEIGHT = 2.0  # maximum weight of a decision that was carried over; larger ratios are unreliable
 
@@ -60,21 +64,26 @@ class ReinforceConfig:
     num_steps: int = setting(
         500, "steps of each copy per rollout with gae, otherwise the longest episode", low=1, high=1e6
     )
-    learning_rate: float = setting(3e-3, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(3e-3, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rate, if it is a number, linearly to 0 over the run")
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
     value_steps: int = setting(4, "gradient steps of the value after each policy step", low=0, high=1e4)
-    entropy_coef: float = setting(0.0, "weight of an entropy bonus; 0 is the plain policy gradient", low=0, high=1e3)
+    entropy_coef: Scheduled = setting(
+        0.0, "weight of an entropy bonus; 0 is the plain policy gradient", low=0, high=1e3, scheduled=True
+    )
     normalize_advantage: bool = setting(True, "divide advantages by their root mean square in each rollout")
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
+    normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting(
         (64, 64),
         "widths of the hidden layers of actor and critic; of an order network, of its first layer and one graph "
         "convolution each",
         low=1,
     )
+    activation: Activation = setting("tanh", "activation of the hidden layers, of MLPs")
+    encoder: str = setting("", ENCODER_HELP)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
@@ -108,8 +117,10 @@ class Reinforce:
     ) -> None:
         self.config = config
         self.core = ActorCriticCore(
-            config, observation_space, action_space, seed=seed, device=device, value_apart=True, network=config.network
-        )
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True,
+            network=config.network, activation=config.activation, encoder=config.encoder,
+        )  # fmt: skip
+        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
 
     @property
     def experience(self) -> RolloutSpec:
@@ -177,9 +188,14 @@ class Reinforce:
         config, core = self.config, self.core
         if config.baseline == "value":
             rollout, _ = leave_out_open(rollout)
-        core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
-        flat = rollout.flatten()
-        psi, target, value = (flat.of(tensor) for tensor in self.weights(rollout))
+        core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
+        entropy_coef = value_at(config.entropy_coef, progress)
+        flat, scaled = rollout.flatten(), rollout
+        if self.reward_scale is not None:
+            if self.experience.whole_episodes:
+                self.reward_scale.forget_episodes()
+            scaled = replace(rollout, reward=self.reward_scale(rollout))
+        psi, target, value = (flat.of(tensor) for tensor in self.weights(scaled))
         if len(psi) == 0:
             return {}
         obs = core.prepare(flat.obs)
@@ -194,7 +210,7 @@ class Reinforce:
             ratio = (log_prob.detach() - flat.log_prob).exp().clamp(max=_MOST_WEIGHT)
             weight = torch.where(flat.index < rollout.carried.numel(), ratio * psi, psi)
         policy_loss, entropy = -(log_prob * weight).mean(), entropy.mean()
-        (policy_loss - config.entropy_coef * entropy).backward()
+        (policy_loss - entropy_coef * entropy).backward()
         grad_norm = core.optimizer.step()
         value_loss = self._fit_value(obs, target) if config.baseline == "value" else None
         core.update_moments(rollout)
@@ -204,9 +220,10 @@ class Reinforce:
         }  # fmt: skip
         if value_loss is not None:
             metrics |= {"value_loss": value_loss, "explained_variance": explained_variance(value, target)}
-        return {name: float(tensor.detach()) for name, tensor in metrics.items()} | {
-            "learning_rate": core.optimizer.learning_rate
-        }
+        numbers = {name: float(tensor.detach()) for name, tensor in metrics.items()}
+        if changes(config.entropy_coef):
+            numbers["entropy_coef"] = entropy_coef
+        return numbers | {"learning_rate": core.optimizer.learning_rate}
 
     def _fit_value(self, obs: Any, target: Tensor) -> Tensor:
         """Regress the value on its targets; returns the loss before the first step."""
@@ -223,7 +240,7 @@ class Reinforce:
         return torch.zeros(()) if first is None else first
 
     def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [N, A] of Discrete actions and values [N], for a search.
+        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search.
 
         Raises:
             AgentError: if there is no learned value, or the action space is not Discrete.
@@ -232,19 +249,24 @@ class Reinforce:
             raise AgentError(
                 f"policy_and_value: got baseline={self.config.baseline!r}, without a critic; wanted 'value'"
             )
-        return self.core.policy_and_value(obs)
+        logits, value = self.core.policy_and_value(obs)
+        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N]."""
-        return self.core.values(obs, 1)
+        """V of N rows of observations, [N], in the rewards' own unit."""
+        value = self.core.values(obs, 1)
+        return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser and moments."""
-        return self.core.state_dict()
+        """Network, optimisers, moments and the reward scale."""
+        state = self.core.state_dict()
+        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state)
 
 
 def others_mean(returns: Tensor, active: Tensor | None) -> Tensor:

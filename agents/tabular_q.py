@@ -37,7 +37,9 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.maths.action_distributions import epsilon_greedy
+from mlbits.agents.maths.exploration import exploration
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 from mlbits.envs.core.spaces import action_layout
 
 MAX_ENTRIES = 50_000_000  # of a table: 400 MB
@@ -48,12 +50,16 @@ class TabularQConfig:
     """Settings of tabular Q-learning."""
 
     num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
-    step_size: float = setting(0.2, "alpha of an entry's first update", low=0, high=1)
+    step_size: Scheduled = setting(0.2, "alpha of an entry's first update", low=0, high=1, scheduled=True)
     step_power: float = setting(
         0.0, "alpha falls with the number n of an entry's updates as n ** -step_power; 0 keeps it", low=0, high=1
     )
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     double: bool = setting(False, "use double Q-learning: one table chooses the best action, the other values it")
+    epsilon: Scheduled = setting(
+        "auto", "fraction of random actions", low=0, high=1, scheduled=True,
+        auto="linear, from epsilon_start to epsilon_end over epsilon_fraction of the run",
+    )  # fmt: skip
     epsilon_start: float = setting(1.0, "fraction of random actions at the start", low=0, high=1)
     epsilon_end: float = setting(0.05, "fraction of random actions at the end", low=0, high=1)
     epsilon_fraction: float = setting(0.5, "fraction of the run over which epsilon falls linearly", low=0, high=1)
@@ -116,7 +122,7 @@ class TabularQ:
         self.updates = torch.zeros_like(self.tables)
         # Actions that were legal in each observation; the mask of an episode's last observation is not given.
         self.legal: Tensor | None = None
-        self.epsilon = config.epsilon_start
+        self.epsilon, self._step_size = exploration(config, 0.0), value_at(config.step_size, 0.0)
         self._pending = torch.full((0, 0), -1, device=device)
         self._earned = torch.zeros(0, 0, dtype=torch.float64, device=device)
 
@@ -186,8 +192,8 @@ class TabularQ:
             Mean Q and mean absolute error of the entries updated last, and epsilon.
         """
         config = self.config
-        share = min(1.0, progress / config.epsilon_fraction) if config.epsilon_fraction > 0 else 1.0
-        self.epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+        self.epsilon, self._step_size = exploration(config, progress), value_at(config.step_size, progress)
+        numbers = {"epsilon": self.epsilon} | ({"step_size": self._step_size} if changes(config.step_size) else {})
         obs = _flat(torch.cat([rollout.obs, rollout.last_obs[None]]), self._state_strides)  # [T + 1, B, P]
         final = _flat(rollout.final_obs, self._state_strides)
         entry = obs[:-1] * self.num_actions + _flat(rollout.sample, self._action_strides)
@@ -201,7 +207,7 @@ class TabularQ:
             for t in range(len(entry)):
                 step = (part[t].flatten() for part in (entry, reward, following, alive))
                 metrics = self._update(*step, generator=generator)
-            return metrics | {"epsilon": self.epsilon}
+            return metrics | numbers
         # If seats do not always act, a decision waits for the seat's next one, or for the episode's end.
         if self._pending.shape != entry.shape[1:]:
             self._pending, self._earned = torch.full_like(entry[0], -1), torch.zeros_like(reward[0])
@@ -210,7 +216,7 @@ class TabularQ:
             self._pending = torch.where(active[t], entry[t], self._pending)
             self._earned = self._earned + reward[t]
             metrics |= self._settle(ended[t], final[t], alive[t], generator)
-        return metrics | {"epsilon": self.epsilon}
+        return metrics | numbers
 
     def _settle(self, where: Tensor, following: Tensor, alive: Tensor, generator: torch.Generator) -> dict[str, Any]:
         """Update the table by the decisions that wait ``where`` [B, P], now that their next observation is known."""
@@ -257,7 +263,7 @@ class TabularQ:
 
     def _rate(self, updates: Tensor, count: Tensor) -> Tensor:
         """The fraction of the way to their common target that ``count`` updates in a row move entries, [U]."""
-        size, power = self.config.step_size, self.config.step_power
+        size, power = self._step_size, self.config.step_power
         if power == 0:
             return 1 - (1 - size) ** count
         order = torch.arange(1, int(count.max()) + 1, device=count.device)

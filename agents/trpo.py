@@ -27,6 +27,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -48,9 +49,11 @@ from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
-from mlbits.agents.networks.running_moments import RunningMoments
+from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 # New moments of observations may use up this fraction of the KL bound, and are adopted in part if all would use more.
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
@@ -61,10 +64,11 @@ class TRPOConfig:
     """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said otherwise."""
 
     num_steps: int = setting(64, "steps of each copy per rollout (with 64 copies: 4,096 in all)", low=1, high=1e6)
-    target_kl: float = setting(
-        0.01, "bound on the mean KL divergence of a step, delta of the paper", low=1e-9, high=100, unit="nats"
-    )
-    anneal_kl: bool = setting(False, "decay that bound linearly to 0 over the run")
+    target_kl: Scheduled = setting(
+        0.01, "bound on the mean KL divergence of a step, delta of the paper", low=1e-9, high=100, unit="nats",
+        scheduled=True,
+    )  # fmt: skip
+    anneal_kl: bool = setting(False, "decay that bound, if it is a number, linearly to 0 over the run")
     cg_iterations: int = setting(15, "most conjugate-gradient iterations per step", low=1, high=1e4)
     cg_damping: float = setting(0.1, "added to the diagonal of the Fisher information", low=0, high=1e6)
     fvp_fraction: float = setting(
@@ -78,18 +82,22 @@ class TRPOConfig:
     shrink: float = setting(0.8, "factor from each step size of the line search to the next", low=1e-3, high=0.999)
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
-    entropy_coef: float = setting(0.0, "weight of an entropy bonus (the paper has none)", low=0, high=1e3)
+    entropy_coef: Scheduled = setting(
+        0.0, "weight of an entropy bonus (the paper has none)", low=0, high=1e3, scheduled=True
+    )
     normalize_advantage: bool = setting(True, "scale advantages to mean 0 and variance 1 in each rollout")
     critic_updates: int = setting(10, "passes over each rollout that fit the value", low=1, high=1e4)
     batch_size: int = setting(128, "steps per minibatch of those passes", low=1, high=1e9)
-    learning_rate: float = setting(1e-3, "learning rate of the value's Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(1e-3, "learning rate of the value's Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rate, if it is a number, linearly to 0 over the run")
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the value's gradient; larger ones are clipped", low=1e-9, high=1e9
     )
-    normalize_obs: bool = setting(False, "standardise observations by their running moments (float vectors only)")
+    normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and critic", low=1)
+    activation: Activation = setting("tanh", "activation of the hidden layers")
+    encoder: str = setting("", ENCODER_HELP)
     log_std: float = setting(0.0, "initial log standard deviation of continuous actions", low=-10, high=5)
 
 
@@ -128,10 +136,13 @@ class TRPO:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
-        self.core = ActorCriticCore(config, observation_space, action_space, seed=seed, device=device, value_apart=True)
+        self.core = ActorCriticCore(
+            config, observation_space, action_space, seed=seed, device=device, value_apart=True,
+            activation=config.activation, encoder=config.encoder,
+        )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
-        moments = self.core.moments
-        self.seen = None if moments is None else RunningMoments(len(moments.mean)).to(device)
+        self._entropy_coef = value_at(config.entropy_coef, 0.0)
+        self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
         critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
         self._policy = [parameter for parameter in self.core.network.parameters() if id(parameter) not in critic]
 
@@ -168,7 +179,9 @@ class TRPO:
             Metrics of the step (see docs/agents.md), the value's loss, explained variance and learning rate; empty for
             a rollout without a decision of the learner's, from which nothing can be learned.
         """
-        data, bound = self._prepare(rollout), self.config.target_kl * (1 - progress if self.config.anneal_kl else 1)
+        config, data = self.config, self._prepare(rollout)
+        bound = value_at(config.target_kl, progress, anneal=config.anneal_kl)
+        self._entropy_coef = value_at(config.entropy_coef, progress)
         if not data:
             return {}
         if self.seen is not None:
@@ -177,6 +190,10 @@ class TRPO:
         value_loss = self._fit_value(data, progress, generator)
         fit = torch.stack([value_loss, explained_variance(data["value"], data["target"])]).tolist()
         assert self.core.value_optimizer is not None
+        if changes(config.target_kl, config.anneal_kl):
+            metrics["target_kl"] = bound
+        if changes(config.entropy_coef):
+            metrics["entropy_coef"] = self._entropy_coef
         return metrics | {
             "value_loss": fit[0], "explained_variance": fit[1],
             "learning_rate": self.core.value_optimizer.learning_rate,
@@ -211,19 +228,16 @@ class TRPO:
 
     def _take_moments(self, data: dict[str, Any], bound: float) -> None:
         """Move the moments towards those of all observations so far, as far as the KL bound allows."""
-        used, seen = self.core.moments, self.seen
-        assert used is not None
-        assert seen is not None
+        used: Any = self.core.moments
+        seen: Any = self.seen
         seen.update(data["raw"])
-        mean, var = used.mean.clone(), used.var.clone()
+        before: Any = copy.deepcopy(used)
         for trial in range(_MOMENTS_TRIALS + 1):
             share = 0.5**trial if trial < _MOMENTS_TRIALS else 0.0
-            used.mean.copy_(torch.lerp(mean, seen.mean, share))
-            used.var.copy_(torch.lerp(var, seen.var, share))
+            used.move(before, seen, share)
             data["obs"] = self.core.prepare(data["raw"])
             if self._measure(data).kl <= _MOMENTS_SHARE * bound:
                 break
-        used.count.copy_(seen.count)
 
     def _improve(self, data: dict[str, Any], bound: float, generator: torch.Generator) -> dict[str, float]:
         """One step of the policy; returns its metrics."""
@@ -294,7 +308,7 @@ class TRPO:
         log_prob, entropy = self.core.distribution.log_prob_and_entropy(params, part.get("mask"), part["sample"])
         surrogate = (probability_ratio(log_prob - part["log_prob"]) * part["advantage"]).sum()
         total = entropy.sum()
-        return surrogate + self.config.entropy_coef * total if self.config.entropy_coef else surrogate, total
+        return surrogate + self._entropy_coef * total if self._entropy_coef else surrogate, total
 
     @torch.no_grad()
     def _measure(self, data: dict[str, Any]) -> _Measure:
@@ -312,7 +326,7 @@ class TRPO:
         """Regress the value on its targets; returns the mean loss."""
         config, core, optimizer = self.config, self.core, self.core.value_optimizer
         assert optimizer is not None
-        optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         target, count = data["target"], len(data["target"])
         # The features are fixed while the value is fitted: they belong to the policy.
         with torch.no_grad():
@@ -321,13 +335,21 @@ class TRPO:
         weights = core.network.critic.parameters()
         gradients = {parameter: parameter.grad for parameter in weights if parameter.grad is not None}
         errors: list[Tensor] = []
+        tanh = config.activation == "tanh"
         for _ in range(config.critic_updates):
             order = torch.randperm(count, generator=generator).to(target.device)
             for index in order.tensor_split(math.ceil(count / config.batch_size)):
                 optimizer.zero_grad()
-                critic = TanhMLPPasses(core.network.critic.layers, [pick(part, index) for part in parts])
-                error = critic.out.squeeze(-1) - pick(target, index)
-                critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                inputs, wanted = [pick(part, index) for part in parts], pick(target, index)
+                if tanh:
+                    critic = TanhMLPPasses(core.network.critic.layers, inputs)
+                    error = critic.out.squeeze(-1) - wanted
+                    critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                else:
+                    with torch.enable_grad():
+                        error = core.network.critic(inputs).squeeze(-1) - wanted
+                        (0.5 * error.square().mean()).backward()
+                    error = error.detach()
                 optimizer.step()
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()

@@ -76,6 +76,7 @@ _HEAD = ["setting", "default", "range", "meaning"]
 def _meaning(config: Any, field: dataclasses.Field[Any], several: bool) -> tuple[str, ...]:
     known = setting_of(field)
     text = known.help if known else ""
+    text += f"; auto: {known.auto}" if known and known.auto else ""
     hint = typing.get_type_hints(config)[field.name]
     choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
     within = ", ".join(f"`{_code(choice)}`" for choice in choices) or range_text(config, field)

@@ -52,6 +52,12 @@ def register_all() -> None:
         reward_threshold=0.59,
     )
     register(
+        "mlbits/TMaze-v0",
+        "mlbits.envs.t_maze:t_maze",
+        summary="a cue at the start tells the way at the end of a corridor",
+        reward_threshold=3.9,
+    )
+    register(
         "mlbits/CartPole-v0",
         "mlbits.envs.cart_pole:cart_pole",
         summary="Gymnasium's CartPole-v1, step for step",

@@ -18,6 +18,8 @@ Observations:
     | 2 | pole angle, rad | -0.419 to 0.419 (the episode ends beyond 0.2095, 12 degrees) |
     | 3 | pole angular velocity, rad/s | unbounded |
 
+    With ``velocities=False`` Box float32 [2], entries 0 and 2 alone: how the pole moves shows only over time.
+
 Rewards:
     1 for every step, the last included. With ``sutton_barto_reward``, 0, and -1 for the step that ends the episode.
 
@@ -44,6 +46,7 @@ from mlbits.envs.core.drawing import BROWN, GREY, INK, Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
+from mlbits.envs.core.settings import flag
 
 GRAVITY = 9.8  # m/s^2
 MASS_POLE = 0.1  # kg
@@ -104,15 +107,26 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[3] = state.theta_dot
 
 
-def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500) -> Game:
+@rule
+def _observe_positions(state: Any, params: Any, seat: Any, out: Any) -> None:
+    out[0] = state.x
+    out[1] = state.theta
+
+
+def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500, velocities: bool = True) -> Game:
     """A CartPole game.
 
     Args:
         sutton_barto_reward: reward 0 per step and -1 for falling, instead of 1 per step.
         horizon: steps after which the episode is truncated, or None.
+        velocities: whether the velocities are part of the observation.
+
+    Raises:
+        GameError: for a setting out of range.
     """
     upright, fallen = (0.0, -1.0) if sutton_barto_reward else (1.0, 1.0)
     bound = np.array([2 * X_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
+    bound = bound if flag("velocities", velocities) else bound[::2]
     return Game(
         name="CartPole",
         state_fields=[("x", "f8"), ("x_dot", "f8"), ("theta", "f8"), ("theta_dot", "f8")],
@@ -125,7 +139,7 @@ def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500) -
         action_space=spaces.Discrete(2),
         reset=_reset,
         step=_step,
-        observe=_observe,
+        observe=_observe if velocities else _observe_positions,
         text=_text,
         draw=_draw,
         frames_per_second=50,

@@ -17,6 +17,7 @@ import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.stack_setting import stackable
 from mlbits.envs.origins import caller, import_name, importable_name
 from mlbits.envs.registry_table import Registry
 
@@ -46,12 +47,12 @@ class Entry:
     defaults: Mapping[str, Any]
 
     def load(self) -> Factory:
-        """The factory itself."""
+        """The factory itself, with the setting ``frame_stack``, which every game has."""
         if isinstance(self.factory, str):
             module, _, name = self.factory.partition(":")
             factory: Factory = import_name(module, name)
-            return factory
-        return self.factory
+            return stackable(factory)
+        return stackable(self.factory)
 
 
 _entries: Registry[Entry] = Registry("environment", argument="game_id")

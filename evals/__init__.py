@@ -18,6 +18,10 @@ EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
+EVALS["memory"] = EvalEntry(
+    "mlbits.evals.reproductions.memory:reproduce",
+    "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",
+)
 EVALS["supervised-vs-rl"] = EvalEntry(
     "mlbits.evals.reproductions.supervised_vs_rl:reproduce",
     "whether learning from rewards takes n times the examples of learning from n labels",
@@ -41,6 +45,10 @@ EVALS["overestimation"] = EvalEntry(
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
+)
+EVALS["crr-locomotion"] = EvalEntry(
+    "mlbits.evals.reproductions.offline.locomotion:reproduce",
+    "CRR beats behavioural cloning on the data of a medium and an expert HalfCheetah",
 )
 EVALS["similarity"] = EvalEntry(
     "mlbits.evals.reproductions.similarity:reproduce",
@@ -82,6 +90,14 @@ EVALS["off-policy-ranking"] = EvalEntry(
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(
-    "mlbits.evals.reproductions.soak:reproduce",
+    "mlbits.evals.reproductions.trust.soak:reproduce",
     "an hour of training, tournaments and drawing, killed every minute, loses nothing and wears nothing out",
+)
+EVALS["kills"] = EvalEntry(
+    "mlbits.evals.reproductions.trust.kills:reproduce",
+    "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
+)
+EVALS["normalisation"] = EvalEntry(
+    "mlbits.evals.reproductions.normalisation:reproduce",
+    "DQN and DDPG with normalised observations and rewards, told beside without",
 )

@@ -19,11 +19,11 @@ from mlbits.evals.head_to_head import play_against
 from mlbits.evals.headline import measure
 from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
+from mlbits.selfplay.curves.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.saved_agents import check_guest, game_of, load_agent, load_agent_and_problems, open_guest
-from mlbits.selfplay.runs.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.statistics import mean_interval
 
 __all__ = ["evaluate_against", "evaluate_model", "evaluate_run", "load_agent"]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.selfplay.runs.tracking import ANIMATIONS, encode_animation
+from mlbits.selfplay.curves.tracking import ANIMATIONS, encode_animation
 
 
 class PictureError(MlbitsError, ValueError):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.agent import Agent, rows
+from mlbits.agents.agent import Agent, memory_size, rows
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
 from mlbits.envs.engine.batch import GameBatch
@@ -50,7 +50,8 @@ def policy_pictures(
     game = fixed_map(settings.env, settings.env_settings)
     if game is None:
         return {}
-    pictures = {LEARNED: learned_picture(agent, game, device)}
+    remembers = memory_size(agent) > 0  # then its moves do not depend on the cell alone
+    pictures = {} if remembers else {LEARNED: learned_picture(agent, game, device)}
     if exact:
         config = settings.agent_config
         discount = getattr(config, "discount", getattr(config, "gamma", _DISCOUNT))
@@ -118,7 +119,7 @@ def add_pictures(folder: str | Path, step: int, pictures: Mapping[str, NDArray[n
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    from mlbits.selfplay.runs.tracking import tensorboard_tag
+    from mlbits.selfplay.curves.tracking import tensorboard_tag
 
     try:
         with SummaryWriter(str(folder)) as writer:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from mlbits.selfplay.callbacks import RunUnderWay
 from mlbits.selfplay.collector import Episodes, Timing
+from mlbits.selfplay.curves.progress import PROGRESS
+from mlbits.selfplay.curves.tracking import CurvesError, Tracker
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.finite import check_array
 from mlbits.selfplay.interrupts import Interrupts, RunInterrupted, eval_command, resume_command
@@ -27,8 +29,6 @@ from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.best_checkpoint import drop_unnamed, save_best
 from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.folder import CHECKPOINTS, write_summary
-from mlbits.selfplay.runs.progress import PROGRESS
-from mlbits.selfplay.runs.tracking import CurvesError, Tracker
 from mlbits.selfplay.session import Session
 from mlbits.selfplay.statistics import mean_interval
 

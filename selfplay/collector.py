@@ -23,6 +23,7 @@ from mlbits.agents.agent import (
     ReplaySpec,
     Rollout,
     RolloutSpec,
+    memory_size,
     pick,
     prefixed,
     rows,
@@ -33,6 +34,7 @@ from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.lineup import LEARNER, Lineup, decide
+from mlbits.selfplay.memories import Memories
 
 _KEPT_VIEWS = 1024
 
@@ -94,6 +96,7 @@ class Collector:
         self._carries = windows and batch.active is not None
         self._memory = _Memory(batch, self.spec.num_steps, front=int(self._carries))
         self._open: OpenDecisions | None = None
+        self.memories = Memories(batch.num_envs, batch.num_seats, batch.device)
         self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
         self.episode_length = np.zeros(batch.num_envs, np.int64)
 
@@ -112,12 +115,14 @@ class Collector:
         whole_episodes = isinstance(spec, RolloutSpec) and spec.whole_episodes
         if whole_episodes:
             batch.reset()
+            self.memories.forget()
             self.episode_return[:] = 0
             self.episode_length[:] = 0
             if reseat is not None:
                 lineup = reseat(torch.ones(batch.num_envs, dtype=torch.bool, device=batch.device))
         seatings = [] if lineup.learner_only else [lineup]  # of each step
         over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if whole_episodes else None
+        remembers = any(memory_size(agent) for agent in lineup.players)
         steps = 0
         while steps < spec.num_steps:
             memory.write_before(steps, batch)
@@ -127,6 +132,9 @@ class Collector:
             self.timing.environment += time.perf_counter() - began
             owned = None if lineup.learner_only else lineup.learner_seats()
             memory.write_after(steps, result, _active(memory, owned, over), batch.final_active)
+            if remembers:
+                memory.write_memory_after(steps, self.memories)
+                self.memories.end(result.terminated | result.truncated)
             steps += 1
             if reseat is not None:
                 ended = result.terminated | result.truncated
@@ -137,7 +145,7 @@ class Collector:
                 over |= result.terminated | result.truncated
                 if bool(over.all()):
                     break
-        memory.write_last(steps, batch)
+        memory.write_last(steps, batch, self.memories)
         if over is not None:
             memory.cut(steps - 1, ~over, batch)
         partly = whole_episodes or not lineup.learner_only or batch.active is not None
@@ -159,17 +167,20 @@ class Collector:
         return rollout
 
     def forget_open(self, first: int, last: int) -> None:
-        """Drop the open decisions of copies ``first`` to ``last`` - 1, whose learner has been replaced."""
+        """Drop what copies ``first`` to ``last`` - 1, whose learner has been replaced, have open and remember."""
         if self._open is not None:
             self._open.where[first:last] = False
+        self.memories.forget(first, last)
 
     def _act(self, lineup: Lineup, t: int) -> None:
         began = time.perf_counter()
         memory, batch = self._memory, self.batch
         at = memory.at(t)
-        obs, mask = at.seen, at.mask
+        obs, mask, memories = at.seen, at.mask, self.memories
+        if size := memory_size(lineup.players[LEARNER]):
+            memory.write_memory(t, memories.of(size))
         if lineup.learner_only:
-            decision = decide(lineup.players[LEARNER], batch, None, obs, mask, self.generator)
+            decision = decide(lineup.players[LEARNER], batch, None, obs, mask, self.generator, memories=memories)
             at.sample.copy_(decision.sample)
             memory.write_notes(t, slice(None), decision.notes)
             if decision.log_prob is not None:
@@ -178,7 +189,7 @@ class Collector:
         else:
             played = torch.zeros_like(at.sample)
             for player, agent, index in lineup.seated:
-                decision = decide(agent, batch, index, obs, mask, self.generator)
+                decision = decide(agent, batch, index, obs, mask, self.generator, memories=memories)
                 played[index] = decision.action
                 if player == LEARNER or lineup.owner is not None:
                     memory.write_notes(t, index, decision.notes)
@@ -230,7 +241,7 @@ class Collector:
         return Episodes(means, lengths, None if seating is None else returns, seating, owner)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The unfinished episodes and the open decisions."""
+        """The unfinished episodes, what is remembered of them, and the open decisions."""
         state = {
             "episode_return": torch.from_numpy(self.episode_return.copy()),
             "episode_length": torch.from_numpy(self.episode_length.copy()),
@@ -240,14 +251,16 @@ class Collector:
             seen = named.pop("obs")
             named |= {f"obs.{key}": part for key, part in seen.items()} if isinstance(seen, dict) else {"obs": seen}
             state |= prefixed("open", {name: part.clone().contiguous() for name, part in named.items()})
-        return state
+        return state | prefixed("memory", self.memories.state_dict())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore a saved state.
 
         Raises:
             KeyError: if an entry is missing.
+            ValueError: if a memory has another shape.
         """
+        self.memories.load_state_dict(unprefixed("memory", state))
         self.episode_return = state["episode_return"].numpy().copy()
         self.episode_length = state["episode_length"].numpy().copy()
         named = {name: part.to(self.batch.device, copy=True) for name, part in unprefixed("open", state).items()}
@@ -255,7 +268,8 @@ class Collector:
             seen = named["obs"] if "obs" in named else unprefixed("obs", named)
             parts = (named[name] for name in ("where", "sample", "log_prob", "reward"))
             where, sample, log_prob, reward = parts
-            self._open = OpenDecisions(where, seen, sample, log_prob, named.get("legal_mask"), reward)
+            masks, memory = named.get("legal_mask"), named.get("memory")
+            self._open = OpenDecisions(where, seen, sample, log_prob, masks, reward, memory)
         else:
             self._open = None
 
@@ -338,6 +352,8 @@ class _Memory:
         self.final_active = None if batch.final_active is None else torch.zeros_like(self.active)
         self.acting: Tensor | None = None
         self.notes: dict[str, Tensor] = {}
+        self.memory: Tensor | None = None  # as obs, with one more step
+        self.final_memory: Tensor | None = None
         self.played: Any = None
         self._views: dict[int, _At] = {}
 
@@ -371,6 +387,19 @@ class _Memory:
             assert at.mask is not None
             at.mask.copy_(batch.legal_mask.flatten(0, 1))
         self.acting = None if batch.active is None else batch.active.clone()
+
+    def write_memory(self, t: int, memory: Tensor) -> None:
+        """Write what the learner remembers before step t, [B * P, M]."""
+        if self.memory is None:
+            lead = (len(self.sample), *self.sample.shape[1:3], memory.shape[1])
+            self.memory = memory.new_zeros(lead[0] + 1, *lead[1:])
+            self.final_memory = memory.new_zeros(lead)
+        self.memory[t + self.front].copy_(memory.view(self.memory.shape[1:]))
+
+    def write_memory_after(self, t: int, memories: Memories) -> None:
+        """Write what it remembers after step t, before the ends of episodes are forgotten."""
+        if self.memory is not None and self.final_memory is not None:
+            self.final_memory[t + self.front].copy_(memories.of(self.memory.shape[-1]).view(self.memory.shape[1:]))
 
     def write_notes(self, t: int, index: Any, notes: Mapping[str, Tensor] | None) -> None:
         """Write the notes of step t for rows ``index`` of the learner.
@@ -410,11 +439,15 @@ class _Memory:
         self.active[0].copy_(open_.where)
         if self.legal_mask is not None and open_.legal_mask is not None:
             self.legal_mask[0].copy_(open_.legal_mask)
+        if self.memory is not None and open_.memory is not None:
+            self.memory[0].copy_(open_.memory)
 
-    def write_last(self, steps: int, batch: AnyBatch) -> None:
-        """Write the observation after the last step."""
+    def write_last(self, steps: int, batch: AnyBatch, memories: Memories) -> None:
+        """Write the observation after the last step, and what the learner remembers then."""
         for target, source in zip(_tensors(self.obs), _tensors(batch.obs), strict=True):
             target[steps + self.front].copy_(source)
+        if self.memory is not None:
+            self.write_memory(steps, memories.of(self.memory.shape[-1]))
 
     def cut(self, t: int, unfinished: Tensor, batch: AnyBatch) -> None:
         """Mark episodes that are not over by step t as truncated there."""
@@ -443,6 +476,9 @@ class _Memory:
             final_active=None if self.final_active is None else self.final_active[first],
             carried=carried,
             notes={name: note[first] for name, note in self.notes.items()} or None,
+            memory=None if self.memory is None else self.memory[first],
+            last_memory=None if self.memory is None else self.memory[first.stop],
+            final_memory=None if self.final_memory is None else self.final_memory[first],
         )
 
 

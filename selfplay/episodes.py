@@ -16,6 +16,7 @@ from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.selfplay.finite import check_evaluation
 from mlbits.selfplay.lineup import Lineup, decide
+from mlbits.selfplay.memories import Memories
 
 _COPIES_AT_ONCE = 1024
 
@@ -109,6 +110,7 @@ def _play(
     check_evaluation(batch.obs, returns, env, 0)
     lengths = torch.zeros(count, dtype=torch.int64, device=batch.device)
     frames: list[NDArray[np.uint8]] = []
+    memories = Memories(count, batch.num_seats, batch.device)  # each copy plays one episode, so that none ends here
     for t in range(batch.horizon or max_steps):
         if undrawn is None and len(frames) < max_frames and bool(playing[0]):
             try:
@@ -117,7 +119,7 @@ def _play(
                 undrawn = str(error)
             else:
                 frames += [] if frame is None else [frame]
-        action = _decide(lineup, batch, generator, greedy)
+        action = _decide(lineup, batch, generator, greedy, memories)
         step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
         check_evaluation(batch.obs, step.reward, env, t + 1)
         returns += step.reward.double() * playing[:, None]
@@ -130,14 +132,16 @@ def _play(
     return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()), starts)
 
 
-def _decide(lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy: bool) -> torch.Tensor:
+def _decide(
+    lineup: Lineup, batch: AnyBatch, generator: torch.Generator, greedy: bool, memories: Memories
+) -> torch.Tensor:
     """The actions of all seats as rows [B * P, ...]: one forward pass per player."""
     obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
     if lineup.learner_only:
-        return decide(lineup.players[0], batch, None, obs, mask, generator, greedy=greedy).action
+        return decide(lineup.players[0], batch, None, obs, mask, generator, greedy=greedy, memories=memories).action
     action: torch.Tensor | None = None
     for _, agent, index in lineup.seated:
-        part = decide(agent, batch, index, obs, mask, generator, greedy=greedy).action
+        part = decide(agent, batch, index, obs, mask, generator, greedy=greedy, memories=memories).action
         if action is None:
             action = part.new_zeros(lineup.seating.numel(), *part.shape[1:])
         action[index] = part

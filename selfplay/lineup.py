@@ -11,14 +11,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, AgentError, Decision, Positions, pick
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions, memory_size, pick
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.selfplay.memories import Memories
 
 LEARNER = 0
 
@@ -112,8 +113,12 @@ def decide(
     generator: torch.Generator,
     *,
     greedy: bool = False,
+    memories: Memories | None = None,
 ) -> Decision:
     """An agent's decisions in a batch, by its policy or, for an agent that plans, by its search.
+
+    An agent with memory gets what it remembers from ``memories``, and what it remembers afterwards is kept there; the
+    caller ends episodes there (:meth:`~mlbits.selfplay.memories.Memories.end`).
 
     Args:
         agent: the agent.
@@ -123,13 +128,24 @@ def decide(
         legal_mask: its masks as rows [B * P, A], or None.
         generator: for draws.
         greedy: whether to take the best action instead of a draw.
+        memories: of the episodes under way; None where only agents without memory can play.
 
     Raises:
-        AgentError: if the agent plans and the batch is not one of mlbits' own games.
+        AgentError: if the agent plans and the batch is not one of mlbits' own games, or it has a memory and there is
+            nowhere to keep it.
     """
     if index is not None:
         obs, legal_mask = pick(obs, index), None if legal_mask is None else legal_mask[index]
     plan = getattr(agent, "plan", None)
+    if size := memory_size(agent):
+        if memories is None:
+            raise AgentError(f"{type(agent).__name__}: has a memory; wanted an agent that decides by what it sees now")
+        block, recalling = memories.of(size), cast(Any, agent)
+        before = block if index is None else block[index]
+        decision: Decision = recalling.act(obs, legal_mask, generator, greedy=greedy, memory=before)
+        assert decision.memory is not None
+        memories.keep(index, decision.memory, batch.active)
+        return decision
     if plan is None:
         return agent.act(obs, legal_mask, generator, greedy=greedy)
     if not isinstance(batch, GameBatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.callbacks import Callbacks
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.machine import set_up
@@ -22,7 +23,6 @@ from mlbits.selfplay.runs.best_checkpoint import drop_later
 from mlbits.selfplay.runs.config import Settings, settled
 from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session, open_session
 
 
@@ -69,9 +69,12 @@ def train(
     session.counters.next_eval = settings.run.eval_every
     session.counters.next_checkpoint = settings.run.checkpoint_every
     with one_writer(folder), Interrupts(folder).watched() as interrupts:
-        tracker = Tracker(folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+        tracker = Tracker(
+            folder, settings.run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe,
+            track=settings.run.track,
+        )  # fmt: skip
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             tracker.describe(session.settings.to_json())
             return folder, loop(session, tracker, folder, interrupts)
@@ -108,10 +111,10 @@ def resume(
     with Interrupts(folder).watched() as interrupts:
         tracker = Tracker(
             folder, settings.run.total_steps, session.counters.env_steps, console=console,
-            on_closed_pipe=interrupts.closed_pipe,
+            on_closed_pipe=interrupts.closed_pipe, track=settings.run.track,
         )  # fmt: skip
         try:
-            for note in notes:
+            for note in [*notes, *_notes_on(session)]:
                 tracker.say(note)
             for problem in problems:
                 tracker.say(f"skipped {problem}")
@@ -119,3 +122,8 @@ def resume(
             return folder, loop(session, tracker, folder, interrupts)
         finally:
             tracker.close()
+
+
+def _notes_on(session: Session) -> list[str]:
+    """What the user should know about how the run is played."""
+    return [note] if (note := getattr(session.batch, "note", "")) else []

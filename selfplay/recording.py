@@ -10,8 +10,9 @@ its observations, actions and masks at its turns, with the rewards until its nex
 first turn belong to no decision). The seats' episodes of one game have the same seed. Where a game is truncated while a
 seat waits, that seat's last decision has no outcome and is left out, as in a replay buffer.
 
-**Probabilities.** Where the policy draws and knows them, the log probability of each action is recorded, and for
-clipped Gaussians the draw that it is the density of; with ``greedy`` there are none.
+**Probabilities.** Where the policy draws and knows them, the log probability (density) of each action as it was played
+is recorded; clipped Gaussians that give it with their decisions (PPO's) are recorded with the draw that it is the
+density of. With ``greedy`` there are none.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlbits.agents.agent import Agent, Decision, pick, rows
+from mlbits.agents.agent import Agent, AgentError, Decision, pick, rows
 from mlbits.agents.memory.dataset import Episode
 from mlbits.agents.memory.hdf5_episodes import EpisodeInParts
 from mlbits.agents.memory.minari import DatasetWriter
@@ -40,6 +41,7 @@ from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.cpu_copies import Copies
 from mlbits.selfplay.finite import check_evaluation
 from mlbits.selfplay.lineup import decide
+from mlbits.selfplay.memories import Memories
 from mlbits.selfplay.runs.config import ConfigError
 
 _BUFFER_BYTES = 1 << 26  # for the episodes under way
@@ -160,6 +162,7 @@ class _Recorder:
         self._rows: dict[tuple[str, str | None], NDArray[Any]] = {}
         self._room = 0
         self._generator = torch.Generator().manual_seed(seed)
+        self._memories = Memories(copies, seats)
 
     def play(self, episodes: int, steps: int, stop: _Stop, say: Callable[[int, int], None]) -> None:
         """Play until the games are played, the steps are taken, or a stop is asked for."""
@@ -187,6 +190,7 @@ class _Recorder:
         which[copies] = True
         seeds: Any = self._seeds  # as an array, whose values are checked at once
         self.batch.reset(seed=seeds, which=torch.from_numpy(which))
+        self._memories.end(torch.from_numpy(which))
         self._playing[copies], self._elapsed[copies] = True, 0
         check_evaluation(self.batch.obs, self.batch.reward, self.env, 0)
 
@@ -194,7 +198,9 @@ class _Recorder:
         batch = self.batch
         obs, mask = rows(batch.obs, 2), None if batch.legal_mask is None else batch.legal_mask.flatten(0, 1)
         with torch.no_grad():
-            decision = decide(self.agent, batch, None, obs, mask, self._generator, greedy=self.greedy)
+            decision = decide(
+                self.agent, batch, None, obs, mask, self._generator, greedy=self.greedy, memories=self._memories
+            )
         acting = np.repeat(self._playing[:, None], batch.num_seats, 1)
         if batch.active is not None:
             acting &= batch.active.numpy()
@@ -228,11 +234,9 @@ class _Recorder:
             self.probabilities = True
             scaled = decision.sample.is_floating_point() and decision.sample is not decision.action
             return {"log_prob": decision.log_prob, "draw": decision.sample if scaled else None}
-        if hasattr(self.agent, "plan") or not hasattr(self.agent, "action_probabilities") or decision.action.dim() != 1:
-            return {}
-        self.probabilities = True
-        chance = self.agent.action_probabilities(obs, mask).gather(1, decision.action.unsqueeze(1)).squeeze(1)
-        return {"log_prob": chance.log().float()}
+        found = None if hasattr(self.agent, "plan") else _log_prob(self.agent, obs, mask, decision.action)
+        self.probabilities = found is not None
+        return {"log_prob": found}
 
     def _note(self, acting: NDArray[np.bool_], values: Mapping[tuple[str, str | None], NDArray[Any]]) -> None:
         """Append a decision to the episodes of the streams that act."""
@@ -326,6 +330,18 @@ class _Recorder:
 
     def _seat(self, seat: int) -> dict[str, int]:
         return {"seat": seat} if self.batch.num_seats > 1 else {}
+
+
+def _log_prob(agent: Any, obs: Any, mask: Any, action: torch.Tensor) -> torch.Tensor | None:
+    """The log probabilities of actions as they were played, float32 [N], if the agent knows them."""
+    if action.dim() == 1 and hasattr(agent, "action_probabilities"):
+        return agent.action_probabilities(obs, mask).gather(1, action.unsqueeze(1)).squeeze(1).log().float()
+    if action.dim() != 2 or not hasattr(agent, "action_log_prob"):
+        return None
+    try:
+        return agent.action_log_prob(obs, mask, action).float()
+    except AgentError:  # it draws from no distribution: a deterministic policy, a choice among draws
+        return None
 
 
 class _Stop:

@@ -47,6 +47,7 @@ from mlbits.envs.registry import make_sb3, registered
 from mlbits.selfplay.bookkeeping import Bookkeeping
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError, check_array, check_metrics
 from mlbits.selfplay.interrupts import Interrupts
 from mlbits.selfplay.lineup import self_play
@@ -55,7 +56,6 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import SUMMARY, RunError, new_folder
 from mlbits.selfplay.runs.one_writer import one_writer
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Measure, Session
 
 RESUMABLE = False
@@ -84,7 +84,9 @@ def train(
         folder = new_folder(settings, out)
         session.counters.next_eval, session.counters.next_checkpoint = run.eval_every, run.checkpoint_every
         with one_writer(folder), Interrupts(folder).watched() as interrupts:
-            tracker = Tracker(folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe)
+            tracker = Tracker(
+                folder, run.total_steps, console=console, on_closed_pipe=interrupts.closed_pipe, track=run.track
+            )
             try:
                 tracker.describe(settings.to_json())
                 return folder, _learn(model, session, tracker, folder, interrupts)

@@ -406,6 +406,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
+        workers=run.env_workers, steps=run.total_steps,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
 
@@ -492,7 +493,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
     shape = (batch.num_envs, batch.num_seats, *layout.shape)
     action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
-    size = replay_bytes(spec, batch.obs, action, batch.legal_mask)
+    stack = 1 if batch.active is not None else getattr(batch, "frame_stack", 1)
+    size = replay_bytes(spec, batch.obs, action, batch.legal_mask, stack)
     room = memory_bytes(batch.device)
     if size > room:
         raise ConfigError(
@@ -501,8 +503,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
             f"wanted at most {int(spec.capacity * room / size):,}, with room for the rest"
         )
     try:
-        return Replay(spec, batch.obs, action, batch.legal_mask)
-    except RuntimeError as error:
+        return Replay(spec, batch.obs, action, batch.legal_mask, stack)
+    except (MemoryError, RuntimeError) as error:
         raise ConfigError(
             f"agent.buffer_size: a replay buffer of {spec.capacity:,} transitions takes {size / 2**30:,.1f} GiB, which "
             f"the machine does not grant ({str(error).splitlines()[0]}); wanted fewer"

@@ -26,6 +26,7 @@ from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
 from mlbits.selfplay.callbacks import Callbacks
+from mlbits.selfplay.curves.experiment_trackers import check_tracker
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -110,6 +111,7 @@ def train(
         MlbitsError: for invalid settings, a folder that holds another run, or numbers that are not finite.
         RunInterrupted: a KeyboardInterrupt, after a signal or a closed pipe; the run is saved first.
     """
+    check_tracker(settings.run.track)
     more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
     return trainer_of(settings.agent).train(settings, out, console=console, measure=measure, **more)
 

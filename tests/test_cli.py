@@ -303,6 +303,8 @@ def test_missing_words(refused):
         (["--seed", "-1"], "--seed: got -1; wanted a number from 0"),
         (["--agent.num-steps", "0"], "--agent.num-steps: got 0; wanted a number from 1"),
         (["--agent.learning-rate", "-1"], "--agent.learning-rate: got -1.0; wanted a number from 0 to 10"),
+        (["--agent.learning-rate", "fast"], "--agent.learning-rate: got 'fast'; wanted a number, or a schedule such"),
+        (["--agent.learning-rate", "linear:1:-1"], "--agent.learning-rate: got 'linear:1:-1'; wanted a schedule of"),
         (["--agent.discount", "nan"], "--agent.discount: got nan; wanted a number from 0 to 1"),
         (["--agent.hidden", "64", "-1"], "--agent.hidden: got (64, -1); wanted one or more positive widths"),
         (["--preset", "tuned"], "--preset: ppo has none for 'tuned'; wanted 'auto', 'none' or one of "),
@@ -325,7 +327,7 @@ def test_wrong_flags(refused, tmp_path, flags, message):
         (["--env.horizon", "-1"], "--env.horizon: got -1; wanted "),
         (["--device", "tpu"], "--device: got 'tpu'; wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         (["--agent.minibatches", "99999"], "--num-envs and --agent.num-steps: a rollout has 32 x 64 steps"),
-        (["--agent.normalize-obs"], "--agent.normalize-obs: got the observation space Discrete(64); wanted a v"),
+        (["--agent.normalize-obs"], "--agent.normalize-obs: got the observation space Discrete(64); wanted v"),
         (["--num-envs", "1000000", "--agent.num-steps", "1000000"], "--num-envs and --agent.num-steps: a rollout "),
     ],
 )  # fmt: skip

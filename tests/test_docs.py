@@ -118,7 +118,15 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/environments.md", "docs/similarity.md", "docs/causal.md", "docs/off_policy.md"]
+    "name",
+    [
+        "README.md",
+        "docs/environments.md",
+        "docs/similarity.md",
+        "docs/causal.md",
+        "docs/off_policy.md",
+        "docs/networks.md",
+    ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by itself. (Those of docs/adding.md are the example files, or lines of mlbits itself.)"""
@@ -276,7 +284,8 @@ def test_environments_have_the_documented_settings(env_id: str) -> None:
     text = section(ENVIRONMENTS, mlbits.make_game(env_id).name)
     assert env_id in text
     settings = table(text, "setting")
-    parameters = inspect.signature(entry.load()).parameters
+    parameters = dict(inspect.signature(entry.load()).parameters)
+    parameters.pop("frame_stack")  # every environment has it, and one text says so
     assert list(settings) == list(parameters)
     for name, parameter in parameters.items():
         assert value_of(settings[name]) == entry.defaults.get(name, parameter.default), name

@@ -41,6 +41,7 @@ from mlbits.agents.players import Player
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
+from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.origins import import_name
 
 
@@ -54,8 +55,8 @@ class SearchLearnerConfig:
     buffer_size: int = setting(20_000, "decisions kept to learn from", low=1, high=1e9)
     batch_size: int = setting(256, "decisions per gradient step", low=1, high=1e6)
     uses: float = setting(4.0, "how often each decision is sampled on average", low=0.01, high=1e4)
-    learning_rate: float = setting(1e-3, "learning rate of Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rate linearly to 0 over the run")
+    learning_rate: Scheduled = setting(1e-3, "learning rate of Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rate, if it is a number, linearly to 0 over the run")
     max_grad_norm: float = setting(1.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=1e9)
     discount: float = setting(1.0, "discount factor, gamma", low=0, high=1)
     value_coef: float = setting(1.0, "weight of the value loss (half the squared error)", low=0, high=1e3)
@@ -80,7 +81,7 @@ class NetworkSettings(NamedTuple):
     """The settings that an actor and a critic need (:class:`~mlbits.agents.networks.actor_critic.NetworkConfig`)."""
 
     hidden: tuple[int, ...]
-    learning_rate: float
+    learning_rate: Scheduled
     max_grad_norm: float
     normalize_obs: bool = False
     log_std: float = 0.0
@@ -302,7 +303,7 @@ class SearchLearner:
             Losses, gradient norm, learning rate, rounds, and the fraction of sampled decisions that search made.
         """
         config = self.config
-        self.core.optimizer.learning_rate = config.learning_rate * (1 - progress if config.anneal_lr else 1)
+        self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         self.weight = self.outcome_weight(progress)
         self.learned += 1
         self.owed += (replay.added - self.seen) * config.uses / config.batch_size

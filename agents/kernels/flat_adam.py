@@ -88,6 +88,11 @@ class FlatAdam:
         return made
 
     @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """The parameters, views of one vector."""
+        return self._parameters
+
+    @property
     def flat(self) -> Tensor:
         """The parameters as one vector, [n]."""
         return self.vectors.flat

@@ -3,6 +3,9 @@ tanh, and a mixture of normals.
 
 ``params`` [N, size] are a policy head's output, actions float32 [N, k] in units in which the bounds of a Box are -1 and
 1. Recorded actions may stand on the bounds, where the density under tanh is infinite: they count as ``EDGE``.
+``played_log_prob`` is for importance weights, in which such an action is compared with other policies': it has the
+probability of all draws at the bound or beyond (under tanh: beyond ``EDGE``), as in
+:meth:`~mlbits.agents.maths.action_distributions.DiagonalGaussian.played_log_prob`.
 
 Example:
     >>> import torch
@@ -21,6 +24,7 @@ from torch import Tensor
 
 EDGE = 0.999  # atanh of it is 3.8
 _LOG_2PI = math.log(2 * math.pi)
+_AT_BOUND = 1 - 1e-6  # from here on a clipped draw counts as one at the bound
 _LEAST, _MOST = -5.0, 2.0  # of log standard deviations
 _HALF = 0.5 * (_MOST - _LEAST)
 
@@ -54,6 +58,19 @@ class TanhGaussian:
         """[N], the density in [-1, 1]."""
         found: Tensor = _TanhGaussianLogProb.apply(params, action)  # type: ignore[no-untyped-call]
         return found
+
+    def played_log_prob(self, params: Tensor, action: Tensor, scale: Tensor) -> Tensor:
+        """[N], of actions as they are played in a Box with half ranges ``scale`` [k], in its units."""
+        mean, raw = params.chunk(2, -1)
+        inside, log_std = action.clamp(-EDGE, EDGE), spread(raw)
+        z = (torch.atanh(inside) - mean) * torch.exp(-log_std)
+        density = -(0.5 * z * z + log_std + 0.5 * _LOG_2PI + torch.log1p(-inside * inside) + scale.log())
+        return torch.where(action.abs() < EDGE, density, _beyond(z, action)).sum(-1)
+
+
+def _beyond(z: Tensor, action: Tensor) -> Tensor:
+    """Log probability of draws on the side of ``action`` that are ``z`` or more standard deviations out."""
+    return torch.special.log_ndtr(torch.where(action > 0, -z, z))
 
 
 class _TanhGaussianLogProb(torch.autograd.Function):
@@ -117,7 +134,7 @@ class GaussianMixture:
     def mode(self, params: Tensor) -> Tensor:
         """The mean of the most probable component, [N, k]."""
         logits, mean, _ = self._parts(params)
-        return mean[torch.arange(len(params), device=params.device), logits.argmax(-1)]
+        return mean[torch.arange(params.shape[0], device=params.device), logits.argmax(-1)]
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         """[N], the density of the unclipped draw."""
@@ -125,6 +142,15 @@ class GaussianMixture:
         z = (action.unsqueeze(1) - mean) * torch.exp(-log_std)
         each = -(0.5 * z * z + log_std + 0.5 * _LOG_2PI).sum(-1)
         return each.squeeze(1) if self.components == 1 else torch.logsumexp(torch.log_softmax(logits, -1) + each, -1)
+
+    def played_log_prob(self, params: Tensor, action: Tensor, scale: Tensor) -> Tensor:
+        """[N], of actions as they are played in a Box with half ranges ``scale`` [k], in its units."""
+        logits, mean, log_std = self._parts(params)
+        action = action.unsqueeze(1)
+        z = (action - mean) * torch.exp(-log_std)
+        density = -(0.5 * z * z + log_std + 0.5 * _LOG_2PI + scale.log())
+        each = torch.where(action.abs() < _AT_BOUND, density, _beyond(z, action)).sum(-1)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + each, -1)
 
 
 BoundedDistribution = TanhGaussian | GaussianMixture

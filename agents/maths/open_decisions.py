@@ -36,6 +36,7 @@ class OpenDecisions(NamedTuple):
         log_prob: its log probability when drawn, [B, P].
         legal_mask: bool [B, P, A], or None.
         reward: the reward so far, [B, P].
+        memory: what the agent remembered before it, [B, P, M], or None.
     """
 
     where: Tensor
@@ -44,6 +45,7 @@ class OpenDecisions(NamedTuple):
     log_prob: Tensor
     legal_mask: Tensor | None
     reward: Tensor
+    memory: Tensor | None = None
 
 
 def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
@@ -51,7 +53,7 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
 
     Args:
         rollout: one with ``last_active`` and ``final_active``, which show the waiting seats. Rows of its ``final_obs``
-            are overwritten: those of seats that wait at the end of a truncated episode.
+            (and of its ``final_memory``) are overwritten: those of seats that wait at the end of a truncated episode.
 
     Returns:
         The rollout in which open decisions are not active and have no reward, ``last_obs`` and ``last_mask`` are those
@@ -75,14 +77,16 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
     if len(cut[0]):
         for target, source in _pairs(rollout.final_obs, rollout.obs):
             target[(end[cut], *cut[1:])] = source[cut]
+        if rollout.final_memory is not None and rollout.memory is not None:
+            rollout.final_memory[(end[cut], *cut[1:])] = rollout.memory[cut]
     at_edge = end == steps
     where = (decision & at_edge).any(0)
     index = ((decision & at_edge) * time).sum(0).flatten() * where.numel()
     index = index + torch.arange(where.numel(), device=index.device)
-    parts = (rollout.obs, rollout.sample, rollout.log_prob, rollout.legal_mask)
-    obs, sample, log_prob, legal_mask = (_at(part, index, where) for part in parts)
+    parts = (rollout.obs, rollout.sample, rollout.log_prob, rollout.legal_mask, rollout.memory)
+    obs, sample, log_prob, legal_mask, memory = (_at(part, index, where) for part in parts)
     earned = (rollout.reward * (left_out & at_edge & where)).sum(0)
-    open_ = OpenDecisions(where, obs, sample, log_prob, legal_mask, earned)
+    open_ = OpenDecisions(where, obs, sample, log_prob, legal_mask, earned, memory)
     settled = dataclasses.replace(
         rollout,
         reward=rollout.reward.masked_fill(left_out, 0.0),
@@ -91,6 +95,7 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
         last_mask=None if open_.legal_mask is None else choose(where, open_.legal_mask, rollout.last_mask),
         last_active=None,
         final_active=None,
+        last_memory=None if memory is None else choose(where, memory, rollout.last_memory),
     )
     return settled, open_
 

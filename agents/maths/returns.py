@@ -34,6 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_CONSTANT = 1e-12  # a variance below this fraction of the mean's square is that of rounding
+
 
 def next_values(
     value: Tensor, last_value: Tensor, final_value: Tensor, terminated: Tensor, truncated: Tensor
@@ -190,7 +192,11 @@ class RewardScale:
     Source: Engstrom et al., "Implementation matters in deep policy gradients" (2020), section 3, item 2: R <- gamma R +
     r, reset in each episode, and the standard deviation of all R so far. Rewards are not shifted, so optimal policies
     stay optimal. As in :func:`gae`, a seat's steps are its own decisions: each counts once, discounts once, and its
-    r is the sum of its rewards until the next.
+    r is the sum of its rewards until the next. Returns that were all the same have no deviation: then rewards are
+    divided by the size of these returns.
+
+    Rollouts for a replay buffer hold decisions that are still open where they end. Each is counted once it is settled,
+    with the rewards of later rollouts.
 
     Args:
         discount: gamma of the running return.
@@ -199,45 +205,89 @@ class RewardScale:
     def __init__(self, discount: float) -> None:
         self.discount = discount
         self.carry: Tensor | None = None  # discounted return so far, [B, P]
+        self.earned: Tensor | None = None  # by open decisions so far, [B, P]
+        self.open: Tensor | None = None  # bool [B, P], seats with an open decision
         self.count, self.mean, self.m2 = 0.0, 0.0, 0.0
 
     def __call__(self, rollout: Any) -> Tensor:
         """The rollout's rewards, scaled, [T, B, P], after adding the learner's returns to the statistics."""
-        reward, active = rollout.reward, rollout.active
-        ended = (rollout.terminated | rollout.truncated)[..., None]
-        earned = reward
-        if active is not None:
-            earned = decision_rewards(reward, rollout.terminated, rollout.truncated, active)
-        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry.to(reward.device)
-        running = torch.empty_like(reward)
-        for t in range(len(reward)):
-            following = self.discount * carry + earned[t]
-            running[t] = carry = following if active is None else torch.where(active[t], following, carry)
-            carry = carry.masked_fill(ended[t], 0.0)
-        self.carry = carry
-        seen = running.double() if active is None else running[active].double()
+        self.update(rollout)
+        return rollout.reward / self.unit
+
+    def update(self, rollout: Any) -> None:
+        """Add the returns of a rollout's decisions to the statistics."""
+        seen = self._returns(rollout).double()
         n, mean = float(seen.numel()), float(seen.sum()) / max(seen.numel(), 1)
         m2 = float((seen - mean).square().sum())
         total, delta = max(self.count + n, 1.0), mean - self.mean
         self.m2 += m2 + delta**2 * self.count * n / total
         self.mean += delta * n / total
         self.count += n
-        return reward / self.unit
+
+    def forget_episodes(self) -> None:
+        """Mark that the copies were reset: what comes next continues no episode."""
+        self.carry = self.earned = self.open = None
+
+    def _returns(self, rollout: Any) -> Tensor:
+        """The running return at each of the learner's decisions, flat."""
+        reward, active = rollout.reward, rollout.active
+        ended = (rollout.terminated | rollout.truncated)[..., None]
+        carry = torch.zeros_like(reward[0]) if self.carry is None else self.carry.to(reward.device)
+        if getattr(rollout, "last_active", None) is not None:
+            return self._settled_returns(rollout, carry, ended)
+        earned = reward
+        if active is not None:
+            earned = decision_rewards(reward, rollout.terminated, rollout.truncated, active)
+        running = torch.empty_like(reward)
+        for t in range(len(reward)):
+            following = self.discount * carry + earned[t]
+            running[t] = carry = following if active is None else torch.where(active[t], following, carry)
+            carry = carry.masked_fill(ended[t], 0.0)
+        self.carry = carry
+        return running.flatten() if active is None else running[active]
+
+    def _settled_returns(self, rollout: Any, carry: Tensor, ended: Tensor) -> Tensor:
+        """The same where decisions may be open at the rollout's ends, for those that this rollout settles."""
+        reward, active = rollout.reward, rollout.active
+        if self.open is None or self.earned is None:
+            self.open, self.earned = torch.zeros_like(active[0]), torch.zeros_like(carry)
+        still_open, earned = self.open.to(reward.device), self.earned.to(reward.device)
+        # A seat that waits when its episode is truncated never sees what its last decision led to.
+        known = rollout.terminated[..., None].expand_as(active)
+        known = torch.ones_like(known) if rollout.final_active is None else known | rollout.final_active
+        running: list[Tensor] = []
+        for t in range(len(reward)):
+            for turn in (True, False):  # at a seat's next decision, or at the end of the episode
+                settles = still_open & (active[t] if turn else ended[t])
+                carry = torch.where(settles, self.discount * carry + earned, carry)
+                running.append(carry[settles if turn else settles & known[t]])
+                earned, still_open = earned.masked_fill(settles, 0.0), still_open & ~settles
+                if turn:
+                    still_open = still_open | active[t]
+                    earned = torch.where(still_open, earned + reward[t], earned)
+            carry = carry.masked_fill(ended[t], 0.0)
+        self.carry, self.earned, self.open = carry, earned, still_open
+        return torch.cat(running)
 
     @property
     def unit(self) -> float:
         """What rewards are divided by."""
-        return math.sqrt(self.m2 / max(self.count, 1.0) + 1e-8)
+        variance = self.m2 / max(self.count, 1.0)
+        if variance <= _CONSTANT * self.mean**2:
+            return abs(self.mean) or 1.0
+        return math.sqrt(variance + 1e-8)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and the running returns."""
-        moments = torch.tensor([self.count, self.mean, self.m2], dtype=torch.float64)
-        return {"reward_scale.moments": moments} | ({} if self.carry is None else {"reward_scale.carry": self.carry})
+        state = {"moments": torch.tensor([self.count, self.mean, self.m2], dtype=torch.float64)}
+        parts = {"carry": self.carry, "earned": self.earned, "open": self.open}
+        state |= {name: value.clone() for name, value in parts.items() if value is not None}
+        return {f"reward_scale.{name}": value for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.count, self.mean, self.m2 = state["reward_scale.moments"].tolist()
-        self.carry = state.get("reward_scale.carry")
+        self.carry, self.earned, self.open = (state.get(f"reward_scale.{name}") for name in ("carry", "earned", "open"))
 
 
 class ReturnRange:

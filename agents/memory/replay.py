@@ -1,9 +1,10 @@
 """A replay buffer: the latest transitions, in a fixed amount of memory on the learner's device, to sample from.
 
 Lin, "Self-improving reactive agents" (1992); Mnih et al. (2015). A circular buffer of T steps of N = B x P streams (one
-per copy and seat) holds each step once, in the order of play; n-step returns are computed when they are sampled, with
-any n. A window of n steps stops early at the end of an episode and at the newest step, and bootstraps from the
-observation that followed there: never across the end of an episode, and never from the next episode.
+per copy and seat) holds each step once, in the order of play, and each observation once
+(:mod:`~mlbits.agents.memory.observations`); n-step returns are computed when they are sampled, with any n. A window of
+n steps stops early at the end of an episode and at the newest step, and bootstraps from the observation that followed
+there: never across the end of an episode, and never from the next episode.
 
 Sampling is uniform, or in proportion to priority ** exponent (Schaul et al. 2016, "Prioritized Experience Replay",
 section 3.3, proportional) with importance weights that correct the bias. New transitions get the top priority so far.
@@ -31,13 +32,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, rows
-from mlbits.agents.maths.open_decisions import next_turns_and_ends
-from mlbits.agents.maths.returns import decision_rewards
+from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, prefixed, rows, unprefixed
+from mlbits.agents.memory.decisions import Outcomes, outcomes
+from mlbits.agents.memory.frame_stacks import FrameStacks
+from mlbits.agents.memory.observations import Observations, stored_bytes
 from mlbits.agents.memory.sum_tree import SumTree
 
 _NOTHING = "replay: holds no transition that may be sampled; wanted some of the learner's own added before"
 _REDRAWS = 20
+_OBS, _MASK = "obs", "mask"  # names of what is stored with a step: parts of the observation, legal actions
 
 
 class Transitions(NamedTuple):
@@ -66,38 +69,6 @@ class Transitions(NamedTuple):
     slot: Tensor
 
 
-class _Outcomes(NamedTuple):
-    """The outcomes of N decisions, in a part of a rollout whose steps are rows [t * B * P].
-
-    Attributes:
-        row: the decisions' own rows plus B * P; values below B * P are decisions that were open before.
-        stream: of each decision.
-        slot: rows of the buffer that they are in.
-        seen: the row of the seat's next decision.
-        after: bool, whether this next decision comes just after the part.
-        end: the row of the step that ends the episode.
-        by_end: bool, whether the episode ends before another decision.
-        finished: bool, whether the episode also terminates there.
-        known: bool, whether the outcome is known.
-        earned: reward in this part.
-    """
-
-    row: Tensor
-    stream: Tensor
-    slot: Tensor
-    seen: Tensor
-    after: Tensor
-    end: Tensor
-    by_end: Tensor
-    finished: Tensor
-    known: Tensor
-    earned: Tensor
-
-    def next_of(self, steps: Tensor, after: Tensor) -> Tensor:
-        """The values at the next decisions, given those at each step [t * B * P, ...] and after it [B * P, ...]."""
-        return _where(self.after, after.index_select(0, self.stream), steps.index_select(0, self.seen))
-
-
 class Replay:
     """A replay buffer of the latest transitions of N streams.
 
@@ -106,6 +77,8 @@ class Replay:
         obs: observations of the batch [B, P, ...], for their shapes, types and device.
         action: an agent's samples for the batch [B, P, ...], for their shape and type.
         mask: legal actions of the batch [B, P, A], or None.
+        frame_stack: k if observations, or parts of them, are stacks of the latest k frames, [B, P, k, ...]; 1 if not.
+            Stacks of seats that wait for their turns are stored whole.
 
     Attributes:
         latest: the rollout that was added last, valid until the next one is added; None at first.
@@ -117,7 +90,7 @@ class Replay:
         AgentError: if the capacity is too small for two rollouts.
     """
 
-    def __init__(self, spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None, frame_stack: int = 1) -> None:
         self.streams = action.shape[0] * action.shape[1]
         self.steps = spec.capacity // self.streams
         if self.steps < 2 * spec.num_steps:
@@ -127,10 +100,11 @@ class Replay:
             )
         self.device = action.device
         total = self.steps * self.streams
-        self._obs, self._next_obs = _zeros_like_rows(obs, total), _zeros_like_rows(obs, total)
-        self._action = _zeros_like_rows(action, total)
-        self._mask = None if mask is None else _zeros_like_rows(mask, total)
-        self._next_mask = None if mask is None else _zeros_like_rows(mask, total)
+        self._names = list(obs) if isinstance(obs, dict) else None
+        self._masked = mask is not None
+        like = self._parts(rows(obs, 2), None if mask is None else mask.flatten(0, 1))
+        self._seen = FrameStacks(like, self.steps, frame_stack) if frame_stack > 1 else Observations(like, self.steps)
+        self._action = torch.zeros((total, *action.shape[2:]), dtype=action.dtype, device=self.device)
         self._reward = torch.zeros(total, device=self.device)
         # For each step: 0 if the episode terminated there, else 1; and whether windows must end with it.
         self._alive = torch.zeros(total, device=self.device)
@@ -176,33 +150,38 @@ class Replay:
             for value in (rollout.terminated, rollout.truncated, rollout.reward, rollout.sample)
         )
         shape = reward.shape  # [t, B, P]
-        _put(self._obs, place, rollout.obs if whole else pick(rollout.obs, part))
-        if count > 1:
-            _put(self._next_obs, slice(low, high - self.streams), pick(rollout.obs, slice(start + 1, end)))
-        last = rollout.last_obs if end == rollout.reward.shape[0] else pick(rollout.obs, end)
-        _put(self._next_obs, slice(high - self.streams, high), last)
+        usable = rollout.active[part] if rollout.active is not None else None
+        where, final = None, {}
         if _any(terminated) or _any(truncated):
             ended = (terminated | truncated).unsqueeze(-1).expand(shape)
             where = ended.flatten().nonzero().squeeze(-1)
             final = pick(rows(pick(rollout.final_obs, part), 3), where)
-            for (_, target), (_, source) in zip(_named(self._next_obs), _named(final), strict=True):
-                target[where + low] = source
             self._alive[place].view(shape).copy_((~terminated).unsqueeze(-1).expand(shape))
             self._last[place].view(shape).copy_(ended)
         else:  # no episode ends in most short rollouts
             self._alive[place] = 1.0
             self._last[place] = False
-        _put(self._action, place, sample)
-        _put(self._reward, place, reward)
-        usable = rollout.active[part] if rollout.active is not None else None
+        following = rollout.last_obs if end == rollout.reward.shape[0] else pick(rollout.obs, end)
+        following_mask = mask = end_mask = None
         if rollout.legal_mask is not None:
-            assert self._mask is not None and self._next_mask is not None and rollout.last_mask is not None
-            self._mask[place].copy_(rollout.legal_mask[part].flatten(0, 2))
-            following = rollout.last_mask if end == rollout.reward.shape[0] else rollout.legal_mask[end]
-            masks = torch.cat([rollout.legal_mask[start + 1 : end], following.unsqueeze(0)])
-            self._next_mask[place].copy_(masks.flatten(0, 2))
+            assert rollout.last_mask is not None
+            mask = rollout.legal_mask[part].flatten(1, 2)
+            following_mask = rollout.last_mask if end == rollout.reward.shape[0] else rollout.legal_mask[end]
+            following_mask = following_mask.flatten(0, 1)
+            if where is not None:  # in place of the unknown legal actions at an end, those of the next episode's start
+                end_mask = torch.cat([mask[1:], following_mask.unsqueeze(0)]).flatten(0, 1).index_select(0, where)
             known = (~(rollout.truncated[part] & ~rollout.terminated[part])).unsqueeze(-1).expand(shape)
             usable = known if usable is None else usable & known
+        obs = rollout.obs if whole else pick(rollout.obs, part)
+        self._seen.add_steps(
+            low,
+            self._parts(_streams(obs, 1), mask),
+            self._parts(_streams(following, 0), following_mask),
+            where,
+            {} if where is None else self._parts(final, end_mask),
+        )
+        _put(self._action, place, sample)
+        _put(self._reward, place, reward)
         self._mark(place, usable, count)
         self._head = (self._head + count) % self.steps
         self._filled = min(self._filled + count, self.steps)
@@ -222,77 +201,53 @@ class Replay:
 
     def _write_decisions(self, rollout: Rollout, start: int, count: int) -> None:
         """Store the decisions of ``count`` steps, and settle open ones whose outcome is now known."""
-        end, streams = start + count, self.streams
-        newest, part = end == len(rollout.reward), slice(start, end)
+        streams, part = self.streams, slice(start, start + count)
         fresh = slice(self._num_open, None)  # new decisions come after those that were open
-        found = self._outcomes(rollout, start, count)
+        if self._turns is None:
+            self._turns = torch.zeros(3, streams, dtype=torch.int64, device=self.device)
+            self._all_usable = False
+        found, self._turns = outcomes(self._turns, rollout, part, self.steps, self._masked)
         slot, new = found.slot[fresh], found.row[fresh] - streams
-        following = rollout.last_obs if newest else pick(rollout.obs, end)
-        parts = (_named(value) for value in (self._obs, self._next_obs, rollout.obs, following, rollout.final_obs))
-        for (_, obs), (_, next_obs), (_, source), (_, last), (_, final) in zip(*parts, strict=True):
-            source = source[part].flatten(0, 2)
-            obs[slot] = source.index_select(0, new)
-            value = found.next_of(source, last.flatten(0, 1))
-            next_obs[found.slot] = _where(found.by_end, final[part].flatten(0, 2).index_select(0, found.end), value)
+        self._write_seen(rollout, part, found, fresh, new)
         self._action[slot] = rollout.sample[part].flatten(0, 2).index_select(0, new)
-        if rollout.legal_mask is not None:
-            assert self._mask is not None and self._next_mask is not None and rollout.last_mask is not None
-            source = rollout.legal_mask[part].flatten(0, 2)
-            self._mask[slot] = source.index_select(0, new)
-            value = found.next_of(source, (rollout.last_mask if newest else rollout.legal_mask[end]).flatten(0, 1))
-            self._next_mask[found.slot] = _where(found.by_end, self._mask[found.slot], value)  # unused at an end
         self._reward[slot] = 0.0
         self._reward[found.slot] += found.earned
         self._alive[found.slot] = (~found.finished).float()
         self._last[found.slot], self._usable[found.slot] = found.by_end, found.known
         if self._tree is not None:
             self._tree.set(found.slot, found.known * self._top_priority)
-        assert self._turns is not None
         counts = torch.stack([found.known.sum(), self._turns[1].max(), self._turns[2].sum()])
         settled, longest, self._num_open = counts.tolist()
         self.added += settled
         self._filled = min(longest, self.steps)
 
-    def _outcomes(self, rollout: Rollout, start: int, count: int) -> _Outcomes:
-        """The outcomes of the open decisions and of those of ``count`` steps; advances the streams.
-
-        Along the time axis, index 0 holds the open decisions, index t step ``start`` + t - 1, and ``count`` + 1 the
-        step after the part.
-        """
-        assert rollout.active is not None and rollout.last_active is not None
-        if self._turns is None:
-            self._turns = torch.zeros(3, self.streams, dtype=torch.int64, device=self.device)
-            self._all_usable = False
-        head, had, open_ = self._turns
-        end, streams, lead = start + count, self.streams, rollout.reward.shape[1:]
-        part = slice(start, end)
-        acts = torch.cat([open_.view(1, *lead).bool(), rollout.active[part]])
-        terminated, truncated, reward = (
-            torch.cat([torch.zeros_like(value[:1]), value[part]])
-            for value in (rollout.terminated, rollout.truncated, rollout.reward)
+    def _write_seen(self, rollout: Rollout, part: slice, found: Outcomes, fresh: slice, new: Tensor) -> None:
+        """Store what new decisions saw, and what came after those whose outcome is now known."""
+        newest = part.stop == len(rollout.reward)
+        following = rollout.last_obs if newest else pick(rollout.obs, part.stop)
+        settled = (found.known & ~found.by_end).nonzero().squeeze(-1)
+        ends = (found.known & found.by_end).nonzero().squeeze(-1)
+        after = found.after.index_select(0, settled).nonzero().squeeze(-1)
+        stream = found.stream.index_select(0, settled.index_select(0, after))
+        mask = last_mask = None
+        if rollout.legal_mask is not None:
+            assert rollout.last_mask is not None
+            mask = rollout.legal_mask[part].flatten(0, 2)
+            last_mask = (rollout.last_mask if newest else rollout.legal_mask[part.stop]).flatten(0, 1)
+            last_mask = last_mask.index_select(0, stream)
+            mask = mask.index_select(0, new)
+        self._seen.add_decisions(
+            found.slot[fresh],
+            found.place[fresh],
+            found.first[fresh],
+            self._parts(pick(rows(pick(rollout.obs, part), 3), new), mask),
+            found.slot.index_select(0, settled),
+            found.place.index_select(0, settled) + 1,
+            found.slot.index_select(0, ends),
+            self._parts(pick(rows(pick(rollout.final_obs, part), 3), found.end.index_select(0, ends)), None),
+            after,
+            self._parts(pick(rows(following, 2), stream), last_mask),
         )
-        earned = decision_rewards(reward, terminated, truncated, acts)
-        turn, stop = next_turns_and_ends(acts, terminated | truncated)
-        then = rollout.last_active if end == len(rollout.reward) else rollout.active[end]
-        turn = torch.where((turn > count + 1) & then, count + 1, turn)
-        still_open = (acts & (turn > stop) & (stop > count)).any(0).flatten()
-        order = acts.flatten(1).cumsum(0) - open_  # of each stream's new decisions, from 1
-        places = (head - 1 + order) % self.steps * streams + torch.arange(streams, device=self.device)
-        self._turns = torch.stack([(head + order[-1]) % self.steps, had + order[-1], still_open.long()])
-        index = acts.flatten().nonzero().squeeze(-1)
-        stream = index % streams
-        slot, turn, stop, earned = (
-            value.flatten().index_select(0, index) for value in (places, turn, stop.contiguous(), earned)
-        )
-        by_turn, by_end = turn <= stop, (turn > stop) & (stop <= count)
-        last = (stop - 1).clamp(0, count - 1) * streams + stream
-        finished = by_end & terminated[1:].unsqueeze(-1).expand(count, *lead).flatten().index_select(0, last)
-        known = by_turn | finished
-        if self._mask is None:
-            acted = by_end if rollout.final_active is None else rollout.final_active[part].flatten()[last]
-            known = known | (by_end & acted)
-        seen = (turn - 1).clamp(max=count - 1) * streams + stream
-        return _Outcomes(index, stream, slot, seen, turn > count, last, by_end, finished, known, earned)
 
     def cut(self) -> None:
         """Mark that what is added next does not continue what was added last (the copies were reset)."""
@@ -339,14 +294,15 @@ class Replay:
             index = torch.cat([index for index, _ in drawn])
             weight = None if weight is None else torch.cat([part for _, part in drawn if part is not None])
         final, reward, gamma = self._window(index, n_step, discount)
+        seen, following = self._seen.of(index), self._seen.after(final)
         return Transitions(
-            obs=pick(self._obs, index),
+            obs=self._whole(seen),
             action=self._action.index_select(0, index),
             reward=reward,
             discount=gamma,
-            next_obs=pick(self._next_obs, final),
-            next_mask=None if self._next_mask is None else self._next_mask.index_select(0, final),
-            mask=None if self._mask is None else self._mask.index_select(0, index),
+            next_obs=self._whole(following),
+            next_mask=following.get(_MASK),
+            mask=seen.get(_MASK),
             weight=weight,
             slot=index,
         )
@@ -412,7 +368,8 @@ class Replay:
     def state_dict(self) -> dict[str, Tensor]:
         """The filled part of the buffer, and its counters."""
         held = len(self)
-        state = {f"{name}.{key}": value[:held] for name, part in self._arrays().items() for key, value in _named(part)}
+        state = {f"{name}.all": value[:held] for name, value in self._arrays().items()}
+        state |= prefixed("seen", self._seen.state_dict(held))
         counts = [self._head, self._filled, self.added, int(self._all_usable)]
         state["counts"] = torch.tensor(counts)
         if self._turns is not None:
@@ -427,74 +384,81 @@ class Replay:
 
         Raises:
             KeyError: if an entry is missing.
-            ValueError: if it was saved by a buffer of another shape.
+            ValueError: if it was saved by a buffer of another shape, or by one that stored observations twice.
         """
+        if any(name.startswith("next_obs.") for name in state):
+            raise ValueError(
+                "the replay buffer was saved by an older version of mlbits, which stored each observation twice; "
+                "wanted a run of this version: it cannot be resumed, but it can still be evaluated and played"
+            )
         self._head, self._filled, self.added, usable = (int(k) for k in state["counts"])
         self._all_usable = bool(usable)
         self._turns = state["turns"].to(self.device, copy=True) if "turns" in state else None
         self._num_open = 0 if self._turns is None else int(self._turns[2].sum())
         held = len(self)
-        for name, array in self._arrays().items():
-            for key, value in _named(array):
-                saved = state[f"{name}.{key}"]
-                if saved.shape != value[:held].shape:
-                    raise ValueError(f"replay.{name}: got {tuple(saved.shape)}; wanted {tuple(value[:held].shape)}")
-                value[:held].copy_(saved)
+        for name, value in self._arrays().items():
+            saved = state[f"{name}.all"]
+            if saved.shape != value[:held].shape:
+                raise ValueError(f"replay.{name}: got {tuple(saved.shape)}; wanted {tuple(value[:held].shape)}")
+            value[:held].copy_(saved)
+        self._seen.load_state_dict(unprefixed("seen", state), held)
         if self._tree is not None:
             self._tree.nodes.zero_()
             self._tree.set(torch.arange(held, device=self.device), state["priority"].to(self.device))
             self._top_priority = float(state["top_priority"])
 
-    def _arrays(self) -> dict[str, Any]:
-        arrays = {
-            "obs": self._obs, "next_obs": self._next_obs, "action": self._action, "mask": self._mask,
-            "next_mask": self._next_mask, "reward": self._reward, "alive": self._alive, "last": self._last,
+    def _arrays(self) -> dict[str, Tensor]:
+        return {
+            "action": self._action, "reward": self._reward, "alive": self._alive, "last": self._last,
             "usable": self._usable,
         }  # fmt: skip
-        return {name: array for name, array in arrays.items() if array is not None}
+
+    def _parts(self, obs: Any, mask: Tensor | None) -> dict[str, Tensor]:
+        """Observations and legal actions as named parts."""
+        parts = {f"{_OBS}.{name}": obs[name] for name in self._names} if self._names is not None else {_OBS: obs}
+        return parts if mask is None else parts | {_MASK: mask}
+
+    def _whole(self, parts: Mapping[str, Tensor]) -> Any:
+        """The observation in named parts."""
+        return parts[_OBS] if self._names is None else {name: parts[f"{_OBS}.{name}"] for name in self._names}
 
 
-def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None) -> int:
-    """The most memory that a replay buffer takes, in bytes.
+def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None, frame_stack: int = 1) -> int:
+    """The memory that a replay buffer takes from the start, in bytes.
+
+    Episodes of fewer than 16 steps on average make it larger, because their final observations are stored too; those of
+    one step at most by as much again as the observations take.
 
     Args:
         spec: capacity and other settings that the agent asks for.
         obs: observations of a batch [B, P, ...].
         action: an agent's samples for a batch [B, P, ...].
         mask: legal actions of a batch [B, P, A], or None.
+        frame_stack: as for :class:`Replay`.
     """
     streams = action.shape[0] * action.shape[1]
-    seen = [value for _, value in _named(obs)] + ([] if mask is None else [mask])
-    each = sum(2 * value.numel() * value.element_size() for value in seen) + action.numel() * action.element_size()
+    steps = spec.capacity // streams
     tree = 32 if spec.priority_exponent > 0 else 0  # two float64 per leaf, and up to twice as many leaves
-    return spec.capacity * (each // streams + 2 * 4 + 2 + tree)
+    each = action.numel() * action.element_size() // streams + 2 * 4 + 2 + tree
+    seen = [*obs.values()] if isinstance(obs, dict) else [obs]
+    return steps * streams * each + stored_bytes([*seen, *([] if mask is None else [mask])], steps, frame_stack)
 
 
-def _zeros_like_rows(value: Any, total: int) -> Any:
-    """Zeros [total, ...] with rows like those of a tensor [B, P, ...], or of each tensor of a dict."""
+def _streams(value: Any, lead: int) -> Any:
+    """Values [..., B, P, ...] as [..., B * P, ...], where ``lead`` axes come before."""
     if isinstance(value, dict):
-        return {key: _zeros_like_rows(part, total) for key, part in value.items()}
-    return torch.zeros((total, *value.shape[2:]), dtype=value.dtype, device=value.device)
+        return {key: part.flatten(lead, lead + 1) for key, part in value.items()}
+    return value.flatten(lead, lead + 1)
 
 
-def _put(array: Any, place: slice, value: Any) -> None:
+def _put(array: Tensor, place: slice, value: Tensor) -> None:
     """Write values [t, B, P, ...] to the rows ``place``; on a CPU by NumPy, whose calls cost a third of torch's."""
-    for (_, target), (_, source) in zip(_named(array), _named(value), strict=True):
-        if source.is_cpu:
-            rows = target.numpy()[place]
-            rows[...] = source.numpy().reshape(rows.shape)
-        else:
-            target[place] = source.reshape(-1, *target.shape[1:])
-
-
-def _where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Rows [N, ...] of one tensor where ``condition`` [N] is True, else of another."""
-    return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
+    if value.is_cpu:
+        target = array.numpy()[place]
+        target[...] = value.numpy().reshape(target.shape)
+    else:
+        array[place] = value.reshape(-1, *array.shape[1:])
 
 
 def _any(flags: Tensor) -> bool:
     return bool(flags.numpy().any() if flags.is_cpu else flags.any())
-
-
-def _named(value: Any) -> list[tuple[str, Tensor]]:
-    return list(value.items()) if isinstance(value, dict) else [("all", value)]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from mlbits.agents.agent import (
@@ -26,9 +25,12 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, distribution_for
 from mlbits.agents.maths.returns import gae, next_values
+from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
-from mlbits.agents.networks.policy_value import ActorCritic
-from mlbits.agents.networks.running_moments import RunningMoments
+from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
+from mlbits.agents.networks.recurrent import RecurrentActorCritic
+from mlbits.agents.networks.running_moments import Moments, moments_of
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
@@ -40,7 +42,7 @@ class NetworkConfig(Protocol):
 
     Attributes:
         hidden: widths of the hidden layers.
-        learning_rate: of Adam.
+        learning_rate: of Adam, or its schedule.
         max_grad_norm: gradients are clipped to this L2 norm.
         normalize_obs: whether observations are standardised by their running mean and variance.
         log_std: initial log standard deviation of continuous actions.
@@ -49,7 +51,7 @@ class NetworkConfig(Protocol):
     @property
     def hidden(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    def learning_rate(self) -> Scheduled: ...  # noqa: D102
     @property
     def max_grad_norm(self) -> float: ...  # noqa: D102
     @property
@@ -70,15 +72,22 @@ class ActorCriticCore:
         value_apart: whether the critic has its own optimiser, ``value_optimizer``, so that it can be updated
             without changing the policy (with a common Adam, momentum would move the policy too).
         network: "mlp", or "auto" for a network that fits the spaces: an :class:`OrderNetwork` for orders on a graph.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own (:mod:`mlbits.agents.networks.own`), or "".
+        model: the name of a whole network of one's own, or "".
+        shared: whether one MLP gives policy and value.
+        memory: "gru" or "lstm" for a :class:`RecurrentActorCritic`.
+        memory_width: of its output.
 
     Attributes:
         distribution: the distribution over actions that the policy's outputs parametrise.
         network: policy and value.
         optimizer: of all parameters that ``value_optimizer`` does not update.
         chunk: rows per pass on the CPU.
+        memory_size: how many numbers the network remembers, M; 0 without memory.
 
     Raises:
-        AgentError: if observations are to be standardised but are not a vector of floats.
+        AgentError: if observations are to be standardised but have no numbers.
         GameError: if there is no network for a space of this kind.
     """
 
@@ -92,45 +101,80 @@ class ActorCriticCore:
         device: torch.device | str,
         value_apart: bool = False,
         network: str = "mlp",
+        activation: Activation = "tanh",
+        encoder: str = "",
+        model: str = "",
+        shared: bool = False,
+        memory: Literal["none", "gru", "lstm"] = "none",
+        memory_width: int = 0,
     ) -> None:
         # Each network comes with the distribution that interprets its outputs: rows of numbers, or OrderParams.
         self.network: Any
         self.distribution: Any
         generator = network_generator(seed)
+        self.memory_size = 0
         if network == "auto" and fits_orders(observation_space, action_space):
+            given = {"memory": memory != "none", "encoder": encoder, "model": model, "shared": shared}
+            if other := [name for name, value in given.items() if value]:
+                raise AgentError(f"{other[0]}: does not fit the order network; wanted network='mlp'")
             self.network = OrderNetwork(observation_space, action_space, config.hidden, generator)  # type: ignore[arg-type]
             self.distribution = OrderDistribution(self.network.decoder)
             self.chunk = max(1, _AREAS_A_CHUNK // self.network.decoder.areas)
+        elif model:
+            self.distribution, self.chunk = distribution_for(action_space), CPU_CHUNK
+            self.network = OwnActorCritic(observation_space, self.distribution, model, generator, config.log_std)
+        elif memory != "none":
+            self.distribution = distribution_for(action_space)
+            self.network = RecurrentActorCritic(
+                observation_space, self.distribution, config.hidden, generator,
+                kind=memory, width=memory_width, log_std=config.log_std, activation=activation, encoder=encoder,
+            )  # fmt: skip
+            self.memory_size, self.chunk = self.network.memory_size, CPU_CHUNK
         else:
             self.distribution = distribution_for(action_space)
-            self.network = ActorCritic(observation_space, self.distribution, config.hidden, generator, config.log_std)
+            self.network = ActorCritic(
+                observation_space, self.distribution, config.hidden, generator, config.log_std,
+                activation=activation, encoder=encoder, shared=shared,
+            )  # fmt: skip
             self.chunk = CPU_CHUNK
         self.network.to(device)
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
-        self.optimizer = FlatAdam(rest, config.learning_rate, config.max_grad_norm)
-        self.value_optimizer = FlatAdam(critic, config.learning_rate, config.max_grad_norm) if value_apart else None
-        self.moments: RunningMoments | None = None
+        rate = value_at(config.learning_rate, 0.0)
+        self.optimizer = FlatAdam(rest, rate, config.max_grad_norm)
+        self.value_optimizer = FlatAdam(critic, rate, config.max_grad_norm) if value_apart else None
+        self.moments: Moments | None = None
         if config.normalize_obs:
-            vector = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
-            if not vector or not np.issubdtype(np.dtype(observation_space.dtype), np.floating):
+            if isinstance(self.network, OrderNetwork):
                 raise AgentError(
-                    f"normalize_obs: got the observation space {observation_space}; wanted a vector of floats"
+                    "normalize_obs: got True with the order network, whose inputs are 0 or 1; wanted False"
                 )
-            self.moments = RunningMoments(observation_space.shape[0]).to(device)  # type: ignore[index]
+            self.moments = moments_of(observation_space).to(device)
 
     def prepare(self, obs: Any) -> Any:
         """Observations in the form that the network takes: standardised if the config asks for it."""
         return obs if self.moments is None else self.moments.standardise(obs)
 
     @torch.no_grad()
-    def act(self, obs: Any, mask: Tensor | None, generator: torch.Generator, greedy: bool) -> Decision:
-        """Choose actions for N rows."""
-        params = self.network.policy(self.prepare(obs))
+    def act(
+        self, obs: Any, mask: Tensor | None, generator: torch.Generator, greedy: bool, memory: Tensor | None = None
+    ) -> Decision:
+        """Choose actions for N rows; a network with memory from what is remembered, [N, M].
+
+        Raises:
+            AgentError: for a network with memory and no memory.
+        """
+        if not self.memory_size:
+            params = self.network.policy(self.prepare(obs))
+        elif memory is None:
+            raise AgentError(f"memory: missing; wanted what is remembered, [N, {self.memory_size}], zeros at the start")
+        else:
+            params, memory = self.network.step(self.prepare(obs), memory)
         distribution = self.distribution
         sample = distribution.mode(params, mask) if greedy else distribution.sample(params, mask, generator)
-        return Decision(distribution.played(sample), sample, distribution.log_prob(params, mask, sample))
+        log_prob = distribution.log_prob(params, mask, sample)
+        return Decision(distribution.played(sample), sample, log_prob, memory=memory)
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, mask: Tensor | None, greedy: bool) -> Tensor:
@@ -172,27 +216,32 @@ class ActorCriticCore:
         return logits, value
 
     @torch.no_grad()
-    def values(self, obs: Any, lead: int) -> Tensor:
-        """Values of observations with ``lead`` leading axes; the result has these axes as its shape."""
+    def values(self, obs: Any, lead: int, memory: Tensor | None = None) -> Tensor:
+        """Values of observations with ``lead`` leading axes; the result has these axes as its shape.
+
+        A network with memory needs what was remembered before each, with the same axes, and M numbers.
+        """
+        before = () if memory is None else (memory.flatten(0, lead - 1),)
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         flat = rows(obs, lead)
         count = int(np.prod(some.shape[:lead]))
         chunk = self.chunk if some.device.type == "cpu" else max(count, 1)
         out = torch.empty(count, device=some.device)
         for start in range(0, count, chunk):
-            part = pick(flat, slice(start, start + chunk))
-            out[start : start + chunk] = self.network.value(self.prepare(part))
+            part = slice(start, start + chunk)
+            out[part] = self.network.value(self.prepare(pick(flat, part)), *(memory[part] for memory in before))
         return out.view(some.shape[:lead])
 
     def rollout_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Values of each step's observation and of the observation that follows it, both [T, B, P]."""
-        value = self.values(rollout.obs, 3)
-        last = self.values(rollout.last_obs, 2)
+        value = self.values(rollout.obs, 3, rollout.memory)
+        last = self.values(rollout.last_obs, 2, rollout.last_memory)
         final = torch.zeros_like(value)
         # Only truncated episodes need the value of their final observation; computing all would double the work.
         cut = (rollout.truncated & ~rollout.terminated).nonzero(as_tuple=True)
         if len(cut[0]):
-            final[cut] = self.values(pick(rollout.final_obs, cut), 2)
+            remembered = None if rollout.final_memory is None else rollout.final_memory[cut]
+            final[cut] = self.values(pick(rollout.final_obs, cut), 2, remembered)
         return value, next_values(value, last, final, rollout.terminated, rollout.truncated)
 
     @torch.no_grad()

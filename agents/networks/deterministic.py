@@ -12,8 +12,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents.networks.features import Features
-from mlbits.agents.networks.mlp import MLP, Precision
+from mlbits.agents.networks.mlp import MLP, Activation, Precision
+from mlbits.agents.networks.own import AnyFeatures, features_of
 
 
 class Actor(nn.Module):
@@ -24,14 +24,23 @@ class Actor(nn.Module):
         action_size: number of action dimensions, k.
         hidden: widths of the hidden layers.
         generator: the source of initial weights.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own (:mod:`mlbits.agents.networks.own`), or "".
     """
 
     def __init__(
-        self, space: gym.Space[Any], action_size: int, hidden: Sequence[int], generator: torch.Generator
+        self,
+        space: gym.Space[Any],
+        action_size: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        *,
+        activation: Activation = "relu",
+        encoder: str = "",
     ) -> None:
         super().__init__()
-        self.features = Features(space, generator)
-        self.mlp = MLP(self.features, hidden, action_size, generator, activation="relu")
+        self.features = features_of(encoder, space, generator)
+        self.mlp = MLP(self.features, hidden, action_size, generator, activation=activation, initial="uniform")
         self._both = self.features, self.mlp  # faster to access than a module's attributes
 
     def forward(self, obs: Any, precision: Precision = "float32") -> Tensor:
@@ -50,6 +59,8 @@ class Critics(nn.Module):
         generator: the source of initial weights.
         count: how many critics.
         atoms: number of outputs of each; 1 for plain Q.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own, or "".
     """
 
     def __init__(
@@ -61,11 +72,15 @@ class Critics(nn.Module):
         *,
         count: int = 1,
         atoms: int = 1,
+        activation: Activation = "relu",
+        encoder: str = "",
     ) -> None:
         super().__init__()
-        self.features = Features(space, generator, extra=action_size)
-        self.mlps = nn.ModuleList(MLP(self.features, hidden, atoms, generator, activation="relu") for _ in range(count))
-        self._both: tuple[Features, list[MLP]] = self.features, [*self.mlps]
+        self.features = features_of(encoder, space, generator, extra=action_size)
+        self.mlps = nn.ModuleList(
+            MLP(self.features, hidden, atoms, generator, activation=activation, initial="uniform") for _ in range(count)
+        )
+        self._both: tuple[AnyFeatures, list[MLP]] = self.features, [*self.mlps]
 
     def forward(self, obs: Any, action: Tensor, precision: Precision = "float32") -> list[Tensor]:
         """Each critic's output, [N, atoms]."""

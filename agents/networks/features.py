@@ -100,6 +100,20 @@ def _is_image(space: spaces.Box) -> bool:
     return grey or (len(space.shape) == 3 and min(space.shape[:2]) >= 3)
 
 
+def image_channels(space: spaces.Box) -> tuple[int, int | None]:
+    """How many channels the images of a space have, 0 if they are none; and their axis, None if there is none."""
+    if not _is_image(space):
+        return 0, None
+    if len(space.shape) == 2:
+        return 1, None
+    axis = 2 if _is_channels_last(space.shape) else 0
+    return space.shape[axis], axis
+
+
+def _is_channels_last(shape: tuple[int, ...]) -> bool:
+    return shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+
+
 class _Indices(nn.Module):
     """Indices, each with its own range of rows in a table."""
 
@@ -117,8 +131,13 @@ class _Indices(nn.Module):
         return row + sum(self.nvec)
 
     def forward(self, obs: Tensor) -> Tensor:
-        indices = obs.view(len(obs), self.entries)
+        indices = obs.view(obs.shape[0], self.entries)
         return indices + self.offset if self._moves else indices
+
+
+def _is_bytes(obs: Tensor) -> bool:
+    """Whether bytes are as they were observed, and not standardised."""
+    return obs.dtype == torch.uint8
 
 
 class _Vector(nn.Module):
@@ -127,8 +146,8 @@ class _Vector(nn.Module):
         self.width, self.scale = width, scale
 
     def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.float() if obs.dim() == 2 else obs.reshape(len(obs), -1).float()
-        return obs if self.scale == 1.0 else obs * self.scale
+        flat = obs.float() if obs.dim() == 2 else obs.reshape(obs.shape[0], -1).float()
+        return flat * self.scale if self.scale != 1.0 and _is_bytes(obs) else flat
 
 
 class _Image(nn.Module):
@@ -137,7 +156,7 @@ class _Image(nn.Module):
     def __init__(self, space: spaces.Box, generator: torch.Generator) -> None:
         super().__init__()
         shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
-        self.channels_last = shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+        self.channels_last = _is_channels_last(shape)
         channels, height, width = (shape[2], shape[0], shape[1]) if self.channels_last else shape
         self.scale = 1.0 / 255.0 if space.dtype == np.uint8 and space.high.max() == 255 else 1.0
         if min(height, width) >= 36:
@@ -160,7 +179,7 @@ class _Image(nn.Module):
         if obs.dim() == 3:
             obs = obs.unsqueeze(1)
         obs = obs.permute(0, 3, 1, 2) if self.channels_last else obs
-        hidden = obs.float() * self.scale
+        hidden = obs.float() * self.scale if _is_bytes(obs) else obs.float()
         for layer in self.convolutions:
             hidden = F.relu(layer(hidden))
         return hidden.flatten(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,49 +19,63 @@ from mlbits.agents import kernels
 from mlbits.agents.kernels.bfloat16_mlp import BFloat16MLP
 from mlbits.agents.kernels.folded_tanh import FEWEST_ROWS, folded_tanh
 from mlbits.agents.kernels.layers import Layers
-from mlbits.agents.networks.features import Features
 from mlbits.agents.networks.initial_weights import orthogonal, uniform
 
 Precision = Literal["float32", "bfloat16"]
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh_, "relu": torch.relu_, "elu": F.elu, "gelu": F.gelu, "silu": F.silu,
+}  # fmt: skip
+
+
+class Inputs(Protocol):
+    """What an MLP reads of the features that it stands on; see :class:`~mlbits.agents.networks.features.Features`."""
+
+    is_index: list[bool]
+    widths: list[int]
+    fan_in: int
 
 
 class MLP(nn.Module):
     """Hidden layers with one activation, and a linear head.
 
-    Initial weights: with "tanh" orthogonal with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), with
-    "relu" all uniform within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
+    Initial weights: "orthogonal" with gain sqrt(2) and biases of 0 (detail 2 of Huang et al. 2022), or all "uniform"
+    within +-1 / sqrt(fan in) (Mnih et al. 2015; the default of torch's linear layers).
 
     Args:
         features: for the widths of the input parts (their weights do not become part of this module).
         hidden: widths of the hidden layers, at least one.
         out: width of the head.
         generator: the source of initial weights.
-        activation: "tanh" or "relu".
-        head_gain: gain of the head's initial weights, with "tanh".
+        activation: "tanh", "relu", "elu", "gelu" or "silu".
+        head_gain: gain of the head's initial weights, if they are orthogonal.
         layer_norm: whether each hidden layer's pre-activation is normalised, with a learned gain and offset (Ba et al.
             2016).
+        initial: how weights are drawn; None for "orthogonal" with "tanh" and "uniform" with any other activation.
 
     Attributes:
         is_index: for each input part, whether it holds indices.
-        rounds: whether bfloat16 applies, which takes at least two ReLU layers and a single vector as input.
+        rounds: whether bfloat16 has a kernel, which takes at least two ReLU layers, not normalised, and a single vector
+            as input.
         layers: the parameters.
     """
 
     def __init__(
         self,
-        features: Features,
+        features: Inputs,
         hidden: Sequence[int],
         out: int,
         generator: torch.Generator,
         *,
-        activation: Literal["tanh", "relu"],
+        activation: Activation,
         head_gain: float = 1.0,
         layer_norm: bool = False,
+        initial: Literal["orthogonal", "uniform"] | None = None,
     ) -> None:
         super().__init__()
         self.is_index, self.activation = tuple(features.is_index), activation
         pairs, last = list(itertools.pairwise(hidden)), hidden[-1]
-        if activation == "tanh":
+        if (initial or ("orthogonal" if activation == "tanh" else "uniform")) == "orthogonal":
             gain = math.sqrt(2)
             first = orthogonal(sum(features.widths), hidden[0], gain, generator).split(features.widths)
             weights = [orthogonal(a, b, gain, generator) for a, b in pairs]
@@ -100,30 +114,34 @@ class MLP(nn.Module):
 
         Args:
             parts: of N observations, from the features.
-            precision: of the products between hidden layers; "bfloat16" has an effect only if :attr:`rounds` is True.
+            precision: of the products between hidden layers; "bfloat16" has an effect only with layer normalisation, or
+                if :attr:`rounds` is True.
         """
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])
         layers = self.layers
         if self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
             return folded_tanh(self._first_layer(parts, 2.0), layers)
-        activate = torch.tanh_ if self.activation == "tanh" else torch.relu_
+        activate = _ACTIVATIONS[self.activation]
         if self._norms:
-            return self._normalised(parts, activate)
+            return self._normalised(parts, activate, precision)
         hidden = activate(self._first_layer(parts))
         for weight, bias in zip(layers.weights, layers.biases[1:], strict=True):
             hidden = activate(torch.addmm(bias, hidden, weight))
         return F.linear(hidden, layers.head, layers.head_bias)
 
-    def _normalised(self, parts: Sequence[Tensor], activate: Callable[[Tensor], Tensor]) -> Tensor:
+    def _normalised(
+        self, parts: Sequence[Tensor], activate: Callable[[Tensor], Tensor], precision: Precision
+    ) -> Tensor:
         """:meth:`forward` with layer normalisation."""
-        layers = self.layers
+        layers, dtype = self.layers, torch.bfloat16 if precision == "bfloat16" else torch.float32
         hidden = self._first_layer(parts)
         for k, (gain, offset) in enumerate(self._norms):
             if k:
-                hidden = torch.addmm(layers.biases[k], hidden, layers.weights[k - 1])
+                weight, bias = layers.weights[k - 1].to(dtype), layers.biases[k].to(dtype)
+                hidden = torch.addmm(bias, hidden.to(dtype), weight)
             hidden = activate(F.layer_norm(hidden, gain.shape, gain, offset))
-        return F.linear(hidden, layers.head, layers.head_bias)
+        return F.linear(hidden.float(), layers.head, layers.head_bias)
 
     def _first_layer(self, parts: Sequence[Tensor], scale: float = 1.0) -> Tensor:
         """The first layer's pre-activation [N, h], times ``scale``."""

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from mlbits.agents.agent import pick
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import ActionDistribution
+from mlbits.agents.networks.mlp import MLP
 from mlbits.agents.networks.policy_value import ActorCritic
 
 
@@ -83,7 +84,7 @@ class _Rows:
 
     def __init__(self, network: ActorCritic, distribution: ActionDistribution, obs: Any, mask: Tensor | None) -> None:
         self._distribution, self._mask, self._log_std = distribution, mask, network.log_std
-        self._features = list(network.features.parameters())
+        self._features = [parameter for parameter in network.features.parameters() if parameter.requires_grad]
         parts = network.features(obs)
         self._moving = [k for k, part in enumerate(parts) if part.requires_grad]
         if self._features:
@@ -91,7 +92,8 @@ class _Rows:
             # g(u) = J^T u is linear in u, so its derivative is J: a jvp from two vjps.
             self._dummies = [torch.zeros_like(part, requires_grad=True) for part in self._images]
             self._pulled = torch.autograd.grad(self._images, self._features, self._dummies, create_graph=True)
-        self._passes = TanhMLPPasses(network.actor.layers, [part.detach() for part in parts])
+        fixed, actor = [part.detach() for part in parts], network.actor
+        self._passes = TanhMLPPasses(actor.layers, fixed) if actor.activation == "tanh" else _Passes(actor, fixed)
         self._params = network.with_log_std(self._passes.out).detach()
 
     def add_product(self, tangents: Mapping[nn.Parameter, Tensor], into: Mapping[nn.Parameter, Tensor]) -> None:
@@ -118,6 +120,32 @@ class _Rows:
             gradients = torch.autograd.grad(self._images, self._features, back, retain_graph=True)
             for parameter, gradient in zip(self._features, gradients, strict=True):
                 into[parameter].add_(gradient)
+
+
+class _Passes:
+    """What :class:`~mlbits.agents.kernels.tanh_mlp_passes.TanhMLPPasses` does, by autograd, for any activation."""
+
+    def __init__(self, mlp: MLP, parts: Sequence[Tensor]) -> None:
+        self._parts = [part.requires_grad_() if part.is_floating_point() else part for part in parts]
+        self._parameters = list(mlp.parameters())
+        out = mlp(self._parts)
+        self.out, self._out = out.detach(), out
+        self._moving = [k for k, part in enumerate(self._parts) if part.requires_grad]
+        self._inputs = [*self._parameters, *(self._parts[k] for k in self._moving)]
+        self._dummy = torch.zeros_like(out, requires_grad=True)
+        self._pulled = torch.autograd.grad(out, self._inputs, self._dummy, create_graph=True)
+
+    def jvp(self, tangents: Mapping[nn.Parameter, Tensor], part_tangents: Mapping[int, Tensor]) -> Tensor:
+        vectors = [tangents[parameter] for parameter in self._parameters]
+        vectors += [part_tangents.get(k, torch.zeros_like(self._parts[k])) for k in self._moving]
+        return torch.autograd.grad(self._pulled, self._dummy, vectors, retain_graph=True)[0]
+
+    def vjp(self, grad: Tensor, into: Mapping[nn.Parameter, Tensor], parts: Sequence[int]) -> list[Tensor]:
+        found = torch.autograd.grad(self._out, self._inputs, grad, retain_graph=True)
+        for parameter, gradient in zip(self._parameters, found, strict=False):
+            into[parameter].add_(gradient)
+        of_parts = dict(zip(self._moving, found[len(self._parameters) :], strict=True))
+        return [of_parts[k] for k in parts]
 
 
 def conjugate_gradient(

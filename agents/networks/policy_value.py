@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mlbits.agents.maths.action_distributions import ActionDistribution
-from mlbits.agents.networks.features import Features
-from mlbits.agents.networks.mlp import MLP
+from mlbits.agents.networks.mlp import MLP, Activation
+from mlbits.agents.networks.own import features_of, own_network
 
+_HEAD_GAIN = 0.01  # of the policy's initial weights, so that all actions are nearly equally likely at first
 _MOST_LOG_STD = 20.0  # an entropy bonus may increase it without limit, and beyond e^20 KLs would overflow float32
 
 
@@ -25,6 +26,9 @@ class ActorCritic(nn.Module):
         hidden: widths of the hidden layers of each MLP.
         generator: the source of initial weights.
         log_std: initial log standard deviation, for continuous actions.
+        activation: of the hidden layers.
+        encoder: the name of an encoder of one's own (:mod:`mlbits.agents.networks.own`), or "".
+        shared: whether one MLP gives both, instead of two.
     """
 
     def __init__(
@@ -34,30 +38,95 @@ class ActorCritic(nn.Module):
         hidden: Sequence[int],
         generator: torch.Generator,
         log_std: float = 0.0,
+        *,
+        activation: Activation = "tanh",
+        encoder: str = "",
+        shared: bool = False,
     ) -> None:
         super().__init__()
-        size = distribution.size // 2 if distribution.gaussian else distribution.size
-        self.features = Features(space, generator)
-        self.actor = MLP(self.features, hidden, size, generator, activation="tanh", head_gain=0.01)
-        self.critic = MLP(self.features, hidden, 1, generator, activation="tanh")
+        size = outputs_of(distribution)
+        self.features = features_of(encoder, space, generator)
+        how: dict[str, Any] = {"activation": activation, "initial": "orthogonal"}
+        self.both: MLP | None = None
+        if shared:
+            self.both = MLP(self.features, hidden, size + 1, generator, **how)
+            with torch.no_grad():
+                self.both.head[:size] *= _HEAD_GAIN
+        else:
+            self.actor = MLP(self.features, hidden, size, generator, **how, head_gain=_HEAD_GAIN)
+            self.critic = MLP(self.features, hidden, 1, generator, **how)
         self.log_std = nn.Parameter(torch.full((size,), log_std)) if distribution.gaussian else None
 
     def policy(self, obs: Any) -> Tensor:
         """The distribution's parameters [N, size]."""
+        if self.both is not None:
+            return self.forward(obs)[0]
         return self.with_log_std(self.actor(self.features(obs)))
 
     def value(self, obs: Any) -> Tensor:
         """Values [N]."""
+        if self.both is not None:
+            return self.forward(obs)[1]
         return self.critic(self.features(obs)).squeeze(-1)
 
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Parameters [N, size] and values [N]."""
         parts = self.features(obs)
+        if self.both is not None:
+            out = self.both(parts)
+            return self.with_log_std(out[:, :-1]), out[:, -1]
         return self.with_log_std(self.actor(parts)), self.critic(parts).squeeze(-1)
 
     def with_log_std(self, head: Tensor) -> Tensor:
         """The distribution's parameters [N, size] from the actor's output."""
-        if self.log_std is None:
-            return head
-        log_std = self.log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
-        return torch.cat([head, log_std.expand_as(head)], -1)
+        return with_log_std(head, self.log_std)
+
+
+class OwnActorCritic(nn.Module):
+    """A policy and a value function from one module of one's own.
+
+    Args:
+        space: observation space of a seat.
+        distribution: the distribution over actions that the policy's outputs parametrise.
+        model: the name of its factory (:mod:`mlbits.agents.networks.own`).
+        generator: the source of initial weights.
+        log_std: initial log standard deviation, for continuous actions.
+    """
+
+    def __init__(
+        self,
+        space: gym.Space[Any],
+        distribution: ActionDistribution,
+        model: str,
+        generator: torch.Generator,
+        log_std: float = 0.0,
+    ) -> None:
+        super().__init__()
+        size = outputs_of(distribution)
+        self.own = own_network(model, space, size, generator, values=True)
+        self.log_std = nn.Parameter(torch.full((size,), log_std)) if distribution.gaussian else None
+
+    def policy(self, obs: Any) -> Tensor:
+        """The distribution's parameters [N, size]."""
+        return self.forward(obs)[0]
+
+    def value(self, obs: Any) -> Tensor:
+        """Values [N]."""
+        return self.forward(obs)[1]
+
+    def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """Parameters [N, size] and values [N]."""
+        head, value = self.own(obs)
+        return with_log_std(head, self.log_std), value
+
+
+def outputs_of(distribution: ActionDistribution) -> int:
+    """How many outputs of a network parametrise a distribution, log standard deviations apart."""
+    return distribution.size // 2 if distribution.gaussian else distribution.size
+
+
+def with_log_std(head: Tensor, log_std: Tensor | None) -> Tensor:
+    """A policy's output [N, k] with a log standard deviation [k] behind it, bounded; unchanged without one."""
+    if log_std is None:
+        return head
+    return torch.cat([head, log_std.clamp(-_MOST_LOG_STD, _MOST_LOG_STD).expand_as(head)], -1)

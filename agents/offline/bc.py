@@ -24,6 +24,7 @@ from mlbits.agents.memory.replay import Transitions
 from mlbits.agents.offline.networks import Policy
 from mlbits.agents.offline.offline_agent import Head, OfflineConfig, PolicyAgent, policy_head
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import value_at
 
 
 @configuration(AgentError)
@@ -66,7 +67,7 @@ class BC(PolicyAgent):
             precision=self.config.precision,
         ).to(device)
         self.policy_optimizer = FlatAdam(
-            self.policy.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-8
+            self.policy.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, eps=1e-8
         )  # fmt: skip
         self.networks = {"policy": self.policy}
         self.optimizers = {"policy": (self.policy_optimizer, config.learning_rate)}

@@ -49,7 +49,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths.action_distributions import masked_log_softmax
+from mlbits.agents.maths.action_distributions import Categorical, masked_log_softmax
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.memory.replay import Transitions
@@ -64,6 +64,7 @@ from mlbits.agents.offline.offline_agent import (
 )
 from mlbits.agents.offline.returns import check_support
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 _NEAR_0 = 0.01  # weights below this count as near 0
 
@@ -91,7 +92,9 @@ class CRRConfig(OfflineConfig):
     atoms: int = setting(21, "atoms of a categorical critic", low=2, high=10_000)
     v_min: float = setting(0.0, "lowest scaled discounted return on a categorical critic's support")
     v_max: float = setting(100.0, "highest scaled discounted return on a categorical critic's support")
-    critic_learning_rate: float = setting(3e-4, "learning rate of the critics' Adam", low=0, high=10)
+    critic_learning_rate: Scheduled = setting(
+        3e-4, "learning rate of the critics' Adam", low=0, high=10, scheduled=True
+    )
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     target_every: int = setting(100, "gradient steps between two updates of the target networks", low=1, high=1e12)
     tau: float = setting(1.0, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
@@ -142,11 +145,11 @@ class CRR(PolicyAgent):
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.policy_optimizer = FlatAdam(
-            self.policy.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-8,
+            self.policy.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_policy.parameters(),
         )  # fmt: skip
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, eps=1e-8,
+            self.critics.parameters(), value_at(config.critic_learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_critics.parameters(),
         )  # fmt: skip
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
@@ -282,10 +285,38 @@ class CRR(PolicyAgent):
         seen = self.scaling.obs(obs)
         params = self.policy.forward(seen)
         actions = None if self.discrete else self.draws(params, None, self.config.play_samples, generator)
-        score = self._lower(self.critics.candidates(seen, actions)) / self.config.beta  # [M, N]
-        if self.discrete:
-            score = score + masked_log_softmax(params, legal_mask).t()
+        score = self._scores(seen, params, actions, legal_mask)
         if not greedy:
             score = score - torch.empty_like(score).exponential_(generator=generator).log_()
         chosen = score.argmax(0)
         return self._decision(chosen if actions is None else actions[chosen, torch.arange(len(chosen))])
+
+    @torch.no_grad()
+    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
+        """pi(a|s) of Discrete actions as they are played, float64 [N, A]."""
+        if not self.config.critic_weighted or not self.discrete:
+            return super().action_probabilities(obs, legal_mask, greedy=greedy)
+        return Categorical(self.actions).probabilities(self._weighted_logits(obs, legal_mask), legal_mask, greedy)
+
+    @torch.no_grad()
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """The log probability (density) of actions as they are played, [N].
+
+        Raises:
+            AgentError: for the critic-weighted policy of a Box, a choice among draws, which has no known density.
+        """
+        if not self.config.critic_weighted:
+            return super().action_log_prob(obs, legal_mask, action)
+        if not self.discrete:
+            raise AgentError("action_log_prob: got the critic-weighted policy of a Box; wanted critic_weighted=False")
+        return Categorical(self.actions).log_prob(self._weighted_logits(obs, legal_mask), legal_mask, action)
+
+    def _weighted_logits(self, obs: Any, mask: Tensor | None) -> Tensor:
+        """Logits of the critic-weighted policy over Discrete actions, [N, A]."""
+        seen = self.scaling.obs(obs)
+        return self._scores(seen, self.policy.forward(seen), None, mask).t()
+
+    def _scores(self, seen: Any, params: Tensor, actions: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Logits of the critic-weighted choice among actions [M, N, k], or all Discrete ones (None), [M, N]."""
+        score = self._lower(self.critics.candidates(seen, actions)) / self.config.beta
+        return score + masked_log_softmax(params, mask).t() if actions is None else score

@@ -37,6 +37,7 @@ from mlbits.agents.offline.offline_agent import (
     policy_head,
 )
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 
 @configuration(AgentError)
@@ -46,7 +47,9 @@ class IQLConfig(OfflineConfig):
     expectile: float = setting(0.7, "expectile of the values over recorded actions", low=0.01, high=0.999)
     beta: float = setting(3.0, "inverse temperature of the policy's weights", low=0, high=1e9)
     cap: float = setting(100.0, "largest weight", low=1e-9, high=1e9)
-    critic_learning_rate: float = setting(3e-4, "learning rate of the critics' and the value's Adam", low=0, high=10)
+    critic_learning_rate: Scheduled = setting(
+        3e-4, "learning rate of the critics' and the value's Adam", low=0, high=10, scheduled=True
+    )
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
     policy: Head = setting("auto", "distribution of a Box's actions; auto takes tanh_gaussian")
@@ -87,10 +90,10 @@ class IQL(PolicyAgent):
         self.value = Policy(observation_space, 1, **shape).to(device)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         rates, most = (config.learning_rate, config.critic_learning_rate), config.max_grad_norm
-        self.policy_optimizer = FlatAdam(self.policy.parameters(), rates[0], most, eps=1e-8)
-        self.value_optimizer = FlatAdam(self.value.parameters(), rates[1], most, eps=1e-8)
+        self.policy_optimizer = FlatAdam(self.policy.parameters(), value_at(rates[0], 0.0), most, eps=1e-8)
+        self.value_optimizer = FlatAdam(self.value.parameters(), value_at(rates[1], 0.0), most, eps=1e-8)
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), rates[1], most, eps=1e-8, target=self.target_critics.parameters()
+            self.critics.parameters(), value_at(rates[1], 0.0), most, eps=1e-8, target=self.target_critics.parameters()
         )
         self.networks = {
             "policy": self.policy, "critics": self.critics, "value": self.value, "target_critics": self.target_critics

@@ -18,7 +18,7 @@ from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.networks.features import Features, observation_kind
 from mlbits.agents.networks.mlp import MLP, Precision
 
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 512
 _LEAST_STD = 1e-3  # added to standard deviations of observations, as in TD3+BC
 
 

@@ -35,6 +35,7 @@ from mlbits.agents.memory.replay import Transitions
 from mlbits.agents.networks.precision import settled_precision
 from mlbits.agents.offline.networks import Scaling
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, changes, value_at
 from mlbits.envs.core.spaces import action_layout
 
 Head = Literal["auto", "tanh_gaussian", "mixture"]
@@ -58,8 +59,8 @@ class OfflineConfig:
         high=1e9,
     )  # fmt: skip
     batch_size: int = setting(256, "transitions per gradient step", low=1, high=1e6)
-    learning_rate: float = setting(3e-4, "learning rate of the policy's Adam", low=0, high=10)
-    anneal_lr: bool = setting(False, "decay the learning rates linearly to 0 over the run")
+    learning_rate: Scheduled = setting(3e-4, "learning rate of the policy's Adam", low=0, high=10, scheduled=True)
+    anneal_lr: bool = setting(False, "decay the learning rates, if they are numbers, linearly to 0 over the run")
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of all networks", low=1)
     layer_norm: bool = setting(False, "normalise each hidden layer, with a learned gain and offset")
     max_grad_norm: float = setting(
@@ -70,8 +71,8 @@ class OfflineConfig:
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "float32",
-        "number format of the products between hidden layers without layer_norm; bfloat16 is faster on GPUs and on "
-        "CPUs with AVX512-BF16 or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
+        "number format of the products between hidden layers; bfloat16 is faster on GPUs and on CPUs with AVX512-BF16 "
+        "or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
     )
 
     def settled(self, device: torch.device | str) -> tuple[Any, str]:
@@ -92,7 +93,7 @@ class OfflineAgent:
 
     Attributes:
         networks: by name, all that are saved.
-        optimizers: by name, each with the learning rate that it starts with.
+        optimizers: by name, each with its learning rate or schedule.
         updates: gradient steps so far.
         scaling: of observations and rewards, found from the dataset.
 
@@ -101,7 +102,7 @@ class OfflineAgent:
     """
 
     networks: dict[str, nn.Module]
-    optimizers: dict[str, tuple[FlatAdam, float]]
+    optimizers: dict[str, tuple[FlatAdam, Scheduled]]
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class OfflineAgent:
         config = self.config
         data = self._prepared(experience)
         for optimizer, rate in self.optimizers.values():
-            optimizer.learning_rate = rate * (1 - progress if config.anneal_lr else 1)
+            optimizer.learning_rate = value_at(rate, progress, anneal=config.anneal_lr)
         size, left = config.batch_size, config.updates_per_iteration
         at_once = max(1, _rows_at_once(data) // size)
         metrics: dict[str, Any] = {}
@@ -165,7 +166,12 @@ class OfflineAgent:
                 minibatch = _rows_of(drawn, slice(k * size, (k + 1) * size))
                 metrics = self._update(minibatch, generator, measure=left == 0)
                 self.updates += 1
-        return metrics | {"updates": self.updates}
+        rates = {
+            f"{name}_learning_rate": optimizer.learning_rate
+            for name, (optimizer, rate) in self.optimizers.items()
+            if changes(rate, config.anneal_lr)
+        }
+        return metrics | rates | {"updates": self.updates}
 
     def _prepared(self, data: Dataset) -> Dataset:
         """The steps to learn from; finds the scaling before the first of them."""
@@ -237,13 +243,17 @@ class PolicyAgent(OfflineAgent):
         return head.probabilities(self.networks["policy"].forward(self.scaling.obs(obs)), legal_mask, greedy)
 
     @torch.no_grad()
-    def action_log_prob(self, obs: Any, action: Tensor, legal_mask: Tensor | None = None) -> Tensor:
-        """The log probability of Discrete actions, or log density of a Box's in its own units, [N]."""
+    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
+        """The log probability of Discrete actions, or log density of a Box's as they are played, in its units, [N].
+
+        At a bound, where a mixture's draws are clipped, the log probability of it; under tanh there is none, and the
+        density is that of :data:`~mlbits.agents.maths.bounded_distributions.EDGE`.
+        """
         params = self.networks["policy"].forward(self.scaling.obs(obs))
-        if self.discrete:
-            return self.log_prob(params, legal_mask, action)
-        inside = (action - self._center) / self._scale
-        return self.log_prob(params, None, inside) - self._scale.log().sum()
+        head = self.head
+        if isinstance(head, Categorical):
+            return head.log_prob(params, legal_mask, action)
+        return head.played_log_prob(params, (action - self._center) / self._scale, self._scale)
 
     def draws(self, params: Tensor, mask: Tensor | None, count: int, generator: torch.Generator) -> Tensor:
         """Actions drawn from the policy, [count, N] or [count, N, k]."""

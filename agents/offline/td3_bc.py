@@ -27,6 +27,7 @@ from mlbits.agents.memory.replay import Transitions
 from mlbits.agents.offline.networks import Critics, Policy
 from mlbits.agents.offline.offline_agent import REWARD_SCALING, OfflineAgent, OfflineConfig, RewardScaling
 from mlbits.envs.core.config_fields import configuration, setting
+from mlbits.envs.core.schedules import Scheduled, value_at
 
 
 @configuration(AgentError)
@@ -34,7 +35,9 @@ class TD3BCConfig(OfflineConfig):
     """Settings of TD3+BC; defaults are the paper's."""
 
     alpha: float = setting(2.5, "weight of Q against imitation", low=0, high=1e9)
-    critic_learning_rate: float = setting(3e-4, "learning rate of the critics' Adam", low=0, high=10)
+    critic_learning_rate: Scheduled = setting(
+        3e-4, "learning rate of the critics' Adam", low=0, high=10, scheduled=True
+    )
     discount: float = setting(0.99, "discount factor, gamma", low=0, high=1)
     tau: float = setting(0.005, "step size of a target update: target += tau (network - target)", low=1e-9, high=1)
     target_noise: float = setting(
@@ -83,11 +86,11 @@ class TD3BC(OfflineAgent):
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimizer = FlatAdam(
-            self.actor.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-8,
+            self.actor.parameters(), value_at(config.learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_actor.parameters(),
         )  # fmt: skip
         self.critic_optimizer = FlatAdam(
-            self.critics.parameters(), config.critic_learning_rate, config.max_grad_norm, eps=1e-8,
+            self.critics.parameters(), value_at(config.critic_learning_rate, 0.0), config.max_grad_norm, eps=1e-8,
             target=self.target_critics.parameters(),
         )  # fmt: skip
         self.networks = {

@@ -118,7 +118,7 @@ class SB3Agent:
         if policy.training:
             policy.set_training_mode(False)
         masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
-        seen = self._seen(obs)
+        seen = self.seen(obs)
         if greedy:
             action = policy._predict(seen, deterministic=True, **masks)
         else:
@@ -146,7 +146,7 @@ class SB3Agent:
             return epsilon_greedy(action, 0.0, None, int(policy.action_space.n))
         policy.set_training_mode(False)
         masks = {"action_masks": legal_mask} if self._knows_masks and legal_mask is not None else {}
-        return policy.get_distribution(self._seen(obs), **masks).distribution.probs.double()
+        return policy.get_distribution(self.seen(obs), **masks).distribution.probs.double()
 
     @torch.no_grad()
     def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
@@ -156,9 +156,9 @@ class SB3Agent:
             AgentError: for a deterministic policy.
         """
         self.policy.set_training_mode(False)
-        return action_log_prob(self.policy, self._seen(obs), action)
+        return action_log_prob(self.policy, self.seen(obs), action)
 
-    def _seen(self, obs: Any) -> Any:
+    def seen(self, obs: Any) -> Any:
         """Observations in the form that the policy takes: standardised, images with their channels first."""
         if isinstance(obs, dict):
             return {key: self._part(part, key) for key, part in obs.items()}

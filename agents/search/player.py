@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, AgentError, Decision, Positions
+from mlbits.agents.agent import Agent, AgentError, Decision, Positions, memory_size
 from mlbits.agents.players import Player
 from mlbits.agents.search.search import Found, SearchConfig, TreeSearch
 from mlbits.envs.core.game import Game
@@ -162,7 +162,7 @@ def searched(agent: Any, game: Game | None, changes: Mapping[str, Any] | None) -
             raise AgentError(f"search.{name}: unknown setting; wanted any of {', '.join(known)}")
     simulations = given.get("simulations")
     if simulations == 0 and not isinstance(simulations, bool):
-        return NetworkPlayer(agent)
+        return agent if memory_size(agent) else NetworkPlayer(agent)
     if game is None:
         raise AgentError("search: a search plays by a game's rules; wanted one of mlbits' own games (mlbits/...)")
     base = trained_with or SearchConfig(discount=_discount(own, game))

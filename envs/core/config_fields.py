@@ -29,6 +29,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
+from mlbits.envs.core.schedules import schedule
+
 T = TypeVar("T")
 C = TypeVar("C")
 
@@ -46,15 +48,28 @@ class Setting(NamedTuple):
         low: the smallest value, or None.
         high: the largest value, or None; infinity allows infinity.
         unit: of the value, such as "nats".
+        scheduled: whether it may be a schedule, which changes over the run.
+        auto: what the value "auto" stands for; "" if it is no value of the setting.
     """
 
     help: str = ""
     low: float | None = None
     high: float | None = None
     unit: str = ""
+    scheduled: bool = False
+    auto: str = ""
 
 
-def setting(default: T, help: str, *, low: float | None = None, high: float | None = None, unit: str = "") -> T:
+def setting(
+    default: T,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+    scheduled: bool = False,
+    auto: str = "",
+) -> T:
     """A field of a :func:`configuration`.
 
     Args:
@@ -63,11 +78,14 @@ def setting(default: T, help: str, *, low: float | None = None, high: float | No
         low: the smallest value; for a tuple, of each entry (and there must be at least one entry).
         high: the largest value. Infinite values are rejected unless this is ``math.inf``; NaN always is.
         unit: of the value, such as "nats".
+        scheduled: whether it may be a schedule (:mod:`~mlbits.envs.core.schedules`), all of whose values are in the
+            range (or 0, where that is the bound but for nonsense); its type is ``Scheduled``.
+        auto: what the value "auto" of such a setting stands for, without a full stop.
 
     Returns:
         A field for ``dataclasses``; its type is the default's, so that type checkers compare it with the annotation.
     """
-    return dataclasses.field(default=default, metadata={_KEY: Setting(help, low, high, unit)})
+    return dataclasses.field(default=default, metadata={_KEY: Setting(help, low, high, unit, scheduled, auto)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -129,7 +147,8 @@ def range_text(config_class: Any, field: dataclasses.Field[Any]) -> str:
     else:
         text = f"at most {high:g}" if high is not None else ""
     text = f"each {text}" if text and typing.get_origin(kind) is tuple else text
-    return ", ".join([text] * bool(text) + [f"in {known.unit}"] * bool(known.unit))
+    words = [text] * bool(text) + [f"in {known.unit}"] * bool(known.unit)
+    return ", ".join(words + ["or a schedule"] * known.scheduled)
 
 
 def help_text(field: dataclasses.Field[Any], config_class: Any) -> str:
@@ -137,7 +156,8 @@ def help_text(field: dataclasses.Field[Any], config_class: Any) -> str:
     known = setting_of(field) or Setting()
     kind = _plain_kind(_hints(config_class)[field.name])[0]
     within = "" if typing.get_origin(kind) is Literal else range_text(config_class, field)
-    return "; ".join(part for part in (known.help, within) if part)
+    auto = f"auto: {known.auto}" if known.auto else ""
+    return "; ".join(part for part in (known.help, auto, within) if part)
 
 
 def choices_text(choices: typing.Sequence[Any]) -> str:
@@ -184,6 +204,8 @@ def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> st
     end = ", or None" if optional else ""
     if value is None and optional:
         return ""
+    if known.scheduled:
+        return _refused_schedule(value, known)
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         return "" if value in choices else choices_text(choices) + end
@@ -199,6 +221,24 @@ def _refused(config_class: Any, field: dataclasses.Field[Any], value: Any) -> st
     if typing.get_origin(kind) is tuple:
         return _refused_tuple(typing.get_args(kind)[0], value, known) + end * bool(value is None)
     return ""
+
+
+def _refused_schedule(value: Any, known: Setting) -> str:
+    """The same for a number, a schedule, or "auto" where that is a value."""
+    auto = ", or 'auto'" if known.auto else ""
+    if not isinstance(value, str):
+        return "" if _inside(value, known) else f"{_wanted_number(known)}, or a schedule{auto}"
+    if value == "auto" and known.auto:
+        return ""
+    try:
+        values = schedule(value).values
+    except ValueError as error:
+        return str(error) + auto
+    # A schedule may end where only a constant would be nonsense.
+    within = known._replace(low=0.0) if known.low is not None and 0 < known.low <= _TINY else known
+    if all(_inside(number, within) for number in values):
+        return ""
+    return f"a schedule of {_wanted_number(within).replace('a number', 'numbers')}"
 
 
 def _refused_tuple(kind: Any, value: Any, known: Setting) -> str:

@@ -1,9 +1,10 @@
 """Any Gymnasium environment as a batch with the interface of :class:`~mlbits.envs.engine.batch.GameBatch`.
 
 ``open_batch`` opens any environment for training: an id of ours gives a GameBatch, any other id copies of a Gymnasium
-environment, stepped one after another. Gymnasium's ``SyncVectorEnv`` plays the same trajectories for the same seeds; it
-takes 50 to 130 microseconds more per call (a copy of every array, a dictionary of all copies' infos), as much as a
-step of MuJoCo.
+environment, stepped one after another, in this process or in several
+(:mod:`~mlbits.envs.doors.gymnasium_workers`). Gymnasium's ``SyncVectorEnv`` plays the same trajectories for the same
+seeds; it takes 50 to 130 microseconds more per call (a copy of every array, a dictionary of all copies' infos), as much
+as a step of MuJoCo.
 
 The state of a wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it
 keeps the actions that each copy has played since it was last seeded (:mod:`~mlbits.envs.doors.action_log`), and a copy
@@ -31,11 +32,12 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.settings import integer
-from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action, observation_layout
+from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action
 from mlbits.envs.doors.action_log import ActionLog
-from mlbits.envs.doors.atari import is_atari, lives_of, max_steps_per_game
-from mlbits.envs.doors.gymnasium_ids import check_env_id, make_copy, reward_threshold
-from mlbits.envs.doors.outcome_checks import OutcomeChecks
+from mlbits.envs.doors.atari import is_atari, max_steps_per_game
+from mlbits.envs.doors.gymnasium_copies import GymnasiumCopies, Parts, arrays_in
+from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, reward_threshold
+from mlbits.envs.doors.gymnasium_workers import Workers, choose
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.batch import GameBatch, Step, parse_device
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
@@ -45,9 +47,6 @@ from mlbits.envs.registry import make_game, registered
 # Seeding loads an Atari game's ROM: 0.1 s, 5% of the time of 4,096 steps.
 SEED_EVERY = 4096
 _REPORT_EVERY = 10.0  # seconds between progress messages while copies are replayed
-
-# Arrays [B, ...] by the key of a Dict space; a single one under None for any other space.
-_Parts = dict[str | None, NDArray[Any]]
 
 __all__ = ["AnyBatch", "GymnasiumBatch", "check_env_id", "open_batch", "reward_threshold"]
 
@@ -68,6 +67,14 @@ class GymnasiumBatch:
         autoreset: "same_step", "next_step" or "disabled", as for GameBatch.
         training: whether the copies are for training; only matters for Atari, see :mod:`mlbits.envs.doors.atari`.
         recorded: whether actions are kept, so that ``state_dict`` and ``load_state_dict`` can restore the copies.
+        workers: how many processes step the copies, this one included; the results do not depend on it. 0 decides, by
+            the time that a step takes (:func:`~mlbits.envs.doors.gymnasium_workers.choose`).
+        steps: for this decision, how many steps will be played, over all copies.
+
+    Attributes:
+        note: what the user should know about the number of processes; "" for nothing.
+        envs: the environments that this process steps.
+        frame_stack: k if an observation's first axis is the latest k frames, else 1.
 
     Raises:
         UnknownIdError: if Gymnasium does not know the id.
@@ -93,12 +100,20 @@ class GymnasiumBatch:
         autoreset: Autoreset = "same_step",
         training: bool = False,
         recorded: bool = False,
+        workers: int = 1,
+        steps: float = 0,
     ) -> None:
         self.device, self.env_id = parse_device(device), env_id
         self.num_envs = integer("num_envs", num_envs, 1, 2**31 - 1)
-        self._autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         own = dict(settings or {}) | ({} if render_mode is None else {"render_mode": render_mode})
-        self.envs = [make_copy(env_id, own, training) for _ in range(num_envs)]
+        making: dict[str, Any] = {
+            "settings": own, "training": training, "autoreset": modes.choice("autoreset", autoreset, modes.AUTORESET),
+            "seed_every": SEED_EVERY if recorded else 0,
+        }  # fmt: skip
+        self.note, self._workers = "", self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
+        numbers = range(self.num_envs) if self._workers is None else self._workers.own
+        self._copies = GymnasiumCopies(env_id, numbers=numbers, **making)
+        self.envs = self._copies.envs
         first = self.envs[0]
         self.observation_space, self.action_space = single_precision(first.observation_space), first.action_space
         self.action: ActionLayout = action_layout(self.action_space)
@@ -106,30 +121,44 @@ class GymnasiumBatch:
         self.horizon: int | None = None if spec is None else spec.max_episode_steps
         if self.horizon is None and spec is not None and is_atari(spec):
             self.horizon = max_steps_per_game(first, own)
+        self.frame_stack = frame_stack_of(first)
         self._actions_shape = (num_envs, 1, *self.action.shape)
         self._shared = self.device.type == "cpu"
         self._allocate()
-        self._checks = OutcomeChecks(env_id, self._obs, self.observation_space)
-        self._lives = [lives_of(env) for env in self.envs]
         self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
-        self._replaying = False
-        self._seeds, self._seedings = [0] * num_envs, [0] * num_envs  # first seed, and number of reseedings
-        self._paid = [0.0] * num_envs  # sum of rewards since the last seeding
         self._generator = torch.Generator().manual_seed(seed)
         self._sampled = copy.deepcopy(self.action_space)  # the copies may sample from their own
         self.reset(seed=seed)
 
+    def _open_workers(self, workers: int, steps: float, making: Mapping[str, Any]) -> Workers | None:
+        """Start other processes, if some are asked for or pay."""
+        chosen = workers == 0
+        if chosen:
+            workers, self.note = choose(self.env_id, making["settings"], making["training"], self.num_envs, steps)
+        workers = min(workers, self.num_envs)
+        if workers == 1:
+            return None
+        try:
+            started = Workers(self.env_id, workers, self.num_envs, **making)
+            started.made()
+            return started
+        except GameError:
+            if not chosen:
+                raise
+            self.note = ""
+            return None
+
     def _allocate(self) -> None:
         """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""
-        count, layout = self.num_envs, observation_layout(self.observation_space)
-        kinds: dict[str | None, np.dtype[Any]] = {key: layout.dtype[key] for key in layout.keys or ()}
-        if layout.keys is None:
-            kinds[None] = np.dtype((layout.dtype, () if layout.scalar else layout.shape))
-        self._obs: _Parts = {key: np.zeros((count, *kind.shape), kind.base) for key, kind in kinds.items()}
-        self._final: _Parts = {key: np.zeros_like(part) for key, part in self._obs.items()}
-        self._rewards = np.zeros(count, np.float32)
-        self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
-        self._over = np.zeros(count, bool)
+        using = (self.observation_space, self.action, self.num_envs)
+        if self._workers is None:
+            arrays = arrays_in(self.num_envs, *using[:2], lambda size: np.zeros(size, np.uint8))
+        else:
+            arrays = arrays_in(self.num_envs, *using[:2], self._workers.share)
+            self._workers.ready(*using)
+        self._copies.use(arrays, *using)
+        self._seeds, self._seedings = self._copies.seeds, self._copies.seedings  # of the workers' copies too
+        self._arrays, self._obs, self._final, self._over = arrays, arrays.obs, arrays.final, arrays.over
         self.final_obs = self._shown(self._final)
         self._show(False)
 
@@ -145,13 +174,10 @@ class GymnasiumBatch:
             GameError: if an observation does not have the shape of its space.
         """
         chosen = range(self.num_envs) if which is None else np.flatnonzero(which.cpu().numpy()).tolist()
-        for b in chosen:
-            if seed is None:
-                self._restart(b)
-            else:
-                self._seeds[b], self._seedings[b] = seed + b if isinstance(seed, int) else int(seed[b]), 0
-                self._seed(b)
-                self._clear(b)
+        if seed is None:
+            self._restart(chosen)
+        else:
+            self._seed({b: (seed + b if isinstance(seed, int) else int(seed[b]), 0) for b in chosen})
         if not self._shared:
             self._show(False)
         return self.obs
@@ -161,94 +187,66 @@ class GymnasiumBatch:
 
         Raises:
             IllegalActionError: for a wrong shape.
-            GameError: if an observation does not match its space, or a reward is not a number.
+            GameError: if an observation does not match its space, or a reward is not a number; or for any error of a
+                copy that another process steps.
         """
-        array, any_ended = self._array(actions), False
+        array = self._array(actions)
         if self._log is not None:
             self._log.add(array)
-        for b, action in enumerate(self._played(array)):
-            any_ended |= self._advance(b, action)
+        if self._workers is None:
+            any_ended = self._copies.step(array)
+        else:
+            self._arrays.actions[...] = array
+            with self._workers.working() as ended:
+                any_ended = self._copies.step_shared()
+            any_ended |= any(ended)
+        if self._log is not None and self._arrays.reseeded.any():
+            self._note_seedings()
         if not self._shared:
             self._show(any_ended)
         return self._result
 
-    def _advance(self, b: int, action: Any) -> bool:
-        """Step copy b; return whether its episode ended."""
-        if self._over[b]:
-            self._step_ended(b)
-            return False
-        obs, reward, terminated, truncated = self._checks.check_step(self.envs[b].step(action))
-        self._rewards[b], self._terminated[b], self._truncated[b] = reward, terminated, truncated
-        self._paid[b] += reward
-        ended = terminated or truncated
-        if ended and self._autoreset == modes.SAME_STEP:
-            self._checks.write(self._final, b, obs)
-            self._begin(b)
-        else:
-            self._over[b] = ended
-            self._checks.write(self._obs, b, obs)
-        return ended
-
-    def _step_ended(self, b: int) -> None:
-        """Step a copy whose episode is over, under "disabled" or "next_step"."""
-        self._rewards[b] = 0
-        if self._autoreset == modes.NEXT_STEP:
-            self._begin(b)
-            self._clear(b)
-
-    def _restart(self, b: int) -> None:
-        """Start an episode in copy b, whether or not the last one has ended."""
-        if not self._begin(b) and self._log is not None and not self._replaying:
-            self._log.note_reset(b)
-        self._clear(b)
-
-    def _begin(self, b: int) -> bool:
-        """Start an episode in copy b, reseeding it if that is due; return whether it was."""
-        log = self._log
-        if log is not None and not self._replaying and log.length(b) >= SEED_EVERY and not self._goes_on(b):
-            self._seedings[b] += 1
-            self._seed(b)
-            return True
-        self._checks.write(self._obs, b, self._checks.check_reset(self.envs[b].reset()))
-        return False
-
-    def _goes_on(self, b: int) -> bool:
-        """Whether the next episode continues a game, as after a lost life in Atari."""
-        lives = self._lives[b]
-        return lives is not None and lives.goes_on
-
-    def _seed(self, b: int) -> None:
-        """Start an episode in copy b from a seed, a function of its first seed, b and the number of reseedings."""
-        seed, count = self._seeds[b], self._seedings[b]
-        if count > 0:
-            seed = int(np.random.SeedSequence([seed, b, count]).generate_state(1)[0]) % 2**31
-        self._checks.write(self._obs, b, self._checks.check_reset(self.envs[b].reset(seed=seed)))
-        self._paid[b] = 0.0
-        if self._log is not None and not self._replaying:
+    def _note_seedings(self) -> None:
+        """Let the log forget the actions of copies that were seeded anew."""
+        assert self._log is not None
+        for b in np.flatnonzero(self._arrays.reseeded).tolist():
             self._log.restart(b)
+            self._arrays.reseeded[b] = False
+            if b not in self._copies.numbers:
+                self._seedings[b] += 1
 
-    def _clear(self, b: int) -> None:
-        self._rewards[b], self._terminated[b], self._truncated[b], self._over[b] = 0, False, False, False
+    def _restart(self, which: Sequence[int]) -> None:
+        """Start episodes in these copies, whether or not the last ones have ended."""
+        with self._elsewhere("restart", lambda part: ([b for b in which if b in part],)):
+            for b in which:
+                if b in self._copies.numbers:
+                    self._copies.restart(b)
+        if self._log is not None:
+            for b in which:
+                if not self._arrays.reseeded[b]:
+                    self._log.note_reset(b)
+            self._note_seedings()
+
+    def _seed(self, seeds: Mapping[int, tuple[int, int]]) -> None:
+        """Start episodes in copies from their first seeds and numbers of reseedings."""
+        with self._elsewhere("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)):
+            for b, (seed, seedings) in seeds.items():
+                self._seeds[b], self._seedings[b] = seed, seedings
+                if b in self._copies.numbers:
+                    self._copies.seed(b, seed, seedings)
+                if self._log is not None:
+                    self._log.restart(b)
+
+    def _elsewhere(
+        self, method: str, arguments: Callable[[range], Any]
+    ) -> contextlib.AbstractContextManager[list[Any]]:
+        """Other processes' work on their copies, beside this one's; their results."""
+        return contextlib.nullcontext([]) if self._workers is None else self._workers.working(method, arguments)
 
     def _array(self, actions: torch.Tensor) -> NDArray[Any]:
         if actions.shape != self._actions_shape:
             raise IllegalActionError(f"actions: got {tuple(actions.shape)}; wanted {self._actions_shape} ([B, 1, ...])")
         return (actions if self._shared else actions.cpu()).numpy()[:, 0]
-
-    def _played(self, actions: NDArray[Any]) -> Any:
-        """The arguments of ``env.step`` for N actions [N, ...], with the type and dtype of the space's samples."""
-        if self.action.kind != "continuous":
-            # astype copies, because environments may keep a row; rows of a one-axis array are NumPy scalars.
-            return list(actions.astype(self.action_space.dtype))
-        space: Any = self.action_space
-        if space.dtype == np.float32:
-            return actions.astype(np.float32)
-        if not np.issubdtype(space.dtype, np.floating):
-            actions = np.rint(actions)
-        # Float32 bounds are rounded inwards; an action on a bound becomes the space's exact bound.
-        cast = actions.astype(space.dtype)
-        cast = np.where(actions == self.action.low, space.low, cast)
-        return np.where(actions == self.action.high, space.high, cast)
 
     def sample_actions(self) -> torch.Tensor:
         """Sample actions from the action space, [B, 1] or [B, 1, k]."""
@@ -270,7 +268,7 @@ class GymnasiumBatch:
             "reset": np.array([t for own in log.resets for t in own], np.int64),
             "resets": np.array([len(own) for own in log.resets], np.int64),
             "lost": log.lost.copy(),
-            "paid": np.array(self._paid),
+            "paid": self._arrays.paid.copy(),
             "over": self._over.copy(),
         }
         state |= {_obs_name(key): part.copy() for key, part in self._obs.items()}
@@ -302,54 +300,47 @@ class GymnasiumBatch:
             raise ValueError(f"got actions {saved['action'].shape} of {len(lengths)} copies; wanted {shape} of {count}")
         actions = np.split(saved["action"].astype(log.dtype), np.cumsum(lengths)[:-1])
         reset_times = [own.tolist() for own in np.split(saved["reset"], np.cumsum(resets)[:-1])]
-        self._seeds, self._seedings = saved["seed"].tolist(), saved["seedings"].tolist()
+        self._seeds[:], self._seedings[:] = saved["seed"].tolist(), saved["seedings"].tolist()
         log.load(actions, reset_times, saved["lost"])
         wanted = {key: saved[_obs_name(key)] for key in self._obs}
         progress = _Progress(self.env_id, int(lengths.sum()), say)
         failed = dict.fromkeys(np.flatnonzero(log.lost).tolist(), "it had too many actions to keep")
-        for b in range(count):
-            if b not in failed:
-                why = self._replay(b, actions[b], reset_times[b], progress)
-                same = all(part[b].tobytes() == wanted[key][b].tobytes() for key, part in self._obs.items())
-                same = same and self._paid[b] == saved["paid"][b] and self._over[b] == saved["over"][b]
-                if why is None and not same:
-                    why = "its observation or rewards differ from the saved ones"
-                if why is not None:
-                    failed[b] = why
+        logs = {b: (actions[b], reset_times[b], self._seeds[b], self._seedings[b]) for b in range(count)}
+        for b in failed:
+            del logs[b]
+        for b, why in self._replay(logs, progress).items():
+            same = all(part[b].tobytes() == wanted[key][b].tobytes() for key, part in self._obs.items())
+            same = same and self._arrays.paid[b] == saved["paid"][b] and self._over[b] == saved["over"][b]
+            if why is None and not same:
+                why = "its observation or rewards differ from the saved ones"
+            if why is not None:
+                failed[b] = why
         for b, why in sorted(failed.items()):
-            self._seedings[b] += 1
-            self._seed(b)
-            self._clear(b)
+            self._seed({b: (self._seeds[b], self._seedings[b] + 1)})
             say(
                 f"{self.env_id}: copy {b} could not be restored ({why}); its episode is restarted. "
                 "A resumed run equals an uninterrupted one only if the environment is deterministic given its seed."
             )
-        self._rewards[:] = 0
+        self._arrays.rewards[:] = 0
         if not self._shared:
             self._show(False)
         return sorted(failed)
 
-    def _replay(self, b: int, actions: NDArray[Any], resets: list[int], progress: _Progress) -> str | None:
-        """Seed copy b and replay its actions; return an error message, or None."""
-        self._replaying, at = True, 0
-        try:
-            self._seed(b)
-            self._clear(b)
-            for t, action in enumerate(self._played(actions)):
-                while at < len(resets) and resets[at] == t:
-                    self._restart(b)
-                    at += 1
-                self._advance(b, action)
-                progress.step()
-            for _ in resets[at:]:
-                self._restart(b)
-        except Exception as error:  # any error of an environment in an unexpected state
-            return (str(error).splitlines() or [type(error).__name__])[0]
-        finally:
-            self._replaying = False
-        if not self._over[b]:
-            self._clear(b)
-        return None
+    def _replay(self, logs: Mapping[int, Any], progress: _Progress) -> dict[int, str | None]:
+        """Seed copies and replay their actions; returns an error message, or None, for each.
+
+        Args:
+            logs: for each copy its actions, when it was reset, its first seed and its number of reseedings.
+            progress: told of every step of this process's copies.
+        """
+        found: dict[int, str | None] = {}
+        with self._elsewhere("replay", lambda part: ({b: log for b, log in logs.items() if b in part},)) as others:
+            for b, (actions, resets, _, _) in logs.items():
+                if b in self._copies.numbers:
+                    found[b] = self._copies.replay(b, actions, resets, progress.step)
+        for other in others:
+            found |= other
+        return found
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:
         """The image of one copy, if made with render_mode="rgb_array"; None if the environment draws nothing.
@@ -357,6 +348,10 @@ class GymnasiumBatch:
         Raises:
             GameError: if drawing fails because a package or a display is missing.
         """
+        if copy not in self._copies.numbers:
+            raise GameError(
+                f"{self.env_id}: copy {copy} is in another process and cannot be drawn; wanted env_workers = 1"
+            )
         try:
             with _without_display():  # warnings are suppressed; errors are raised
                 frame: Any = self.envs[copy].render()  # only this copy: drawing costs far more than stepping
@@ -367,19 +362,20 @@ class GymnasiumBatch:
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self.envs:
-            env.close()
+        self._copies.close()
+        if self._workers is not None:
+            self._workers.close()
 
     def _show(self, any_ended: bool) -> None:
         """Update the tensors from the memory that the copies wrote; on the CPU once, because they share it."""
         self.obs = self._shown(self._obs)
-        self.reward = self._tensor(self._rewards)[:, None]
-        self.terminated, self.truncated = self._tensor(self._terminated), self._tensor(self._truncated)
+        self.reward = self._tensor(self._arrays.rewards)[:, None]
+        self.terminated, self.truncated = self._tensor(self._arrays.terminated), self._tensor(self._arrays.truncated)
         if any_ended:
             self.final_obs = self._shown(self._final)
         self._result = Step(self.obs, self.reward, self.terminated, self.truncated, self.final_obs)
 
-    def _shown(self, parts: _Parts) -> Any:
+    def _shown(self, parts: Parts) -> Any:
         tensors = {key: self._tensor(part)[:, None] for key, part in parts.items()}
         return tensors.get(None, tensors)
 
@@ -403,6 +399,8 @@ def open_batch(
     training: bool = False,
     start: bool = True,
     recorded: bool = False,
+    workers: int = 1,
+    steps: float = 0,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or a wrapped Gymnasium environment.
 
@@ -418,6 +416,8 @@ def open_batch(
         training: True for the rewards and episode ends of training, False for the true ones; they differ for Atari.
         start: see GameBatch; False compiles nothing. Wrapped environments always start.
         recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
+        workers: for wrapped environments, how many processes step them; 0 decides.
+        steps: for this decision, how many steps will be played.
 
     Raises:
         UnknownIdError: if there is no such id; the message names the nearest.
@@ -425,11 +425,13 @@ def open_batch(
     """
     name = check_env_id(env_id)
     if name in registered():
+        if workers > 1:
+            raise GameError(f"env_workers: got {workers}; {name} is compiled and stepped here; wanted 0 or 1")
         game = make_game(name, **dict(settings or {}))
         return GameBatch(game, num_envs, device=device, seed=seed, illegal=illegal, autoreset=autoreset, start=start)
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,
-        training=training, recorded=recorded,
+        training=training, recorded=recorded, workers=workers, steps=steps,
     )  # fmt: skip
 
 

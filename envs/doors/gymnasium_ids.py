@@ -23,6 +23,8 @@ from gymnasium import spaces
 
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.spaces import action_layout, observation_layout
+from mlbits.envs.core.stack_setting import SETTING
+from mlbits.envs.core.stacking import FrameStack
 from mlbits.envs.doors.atari import is_atari, make_atari
 from mlbits.envs.doors.outcome_checks import check_parts
 from mlbits.envs.origins import import_module_of, importable_name
@@ -107,7 +109,8 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
 
     Args:
         env_id: a Gymnasium id.
-        settings: keyword arguments of the environment; for Atari also those of
+        settings: keyword arguments of the environment, and ``frame_stack``
+            (:mod:`mlbits.envs.core.stacking`); for Atari also those of
             :class:`~mlbits.envs.doors.atari.AtariSettings`.
         training: whether it is for training: Atari games then clip rewards and end episodes when a life is lost.
 
@@ -120,9 +123,12 @@ def make_copy(env_id: str, settings: Mapping[str, Any], training: bool = False) 
 
 
 def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -> gym.Env[Any, Any]:
-    """The same with the environment's own spaces, which agents may know only in another form."""
+    """The same with the environment's own spaces, which agents may know in another form; not of stacked frames."""
     check_env_id(env_id)
-    spec = gym.spec(env_id.rpartition(":")[2])
+    spec, frames = gym.spec(env_id.rpartition(":")[2]), 1
+    if not is_atari(spec):
+        settings = dict(settings)
+        frames = settings.pop(SETTING, 1)
     try:
         made: gym.Env[Any, Any] = (
             make_atari(spec.id, settings, training) if is_atari(spec) else gym.make(spec.id, **settings)
@@ -136,7 +142,24 @@ def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -
             raise GameError(_missing(env_id, _package(error, reason), extra)) from error
         given = f" with the settings {dict(settings)}" if settings else ""
         raise GameError(f"{env_id}: cannot be made{given} ({type(error).__name__}: {reason})") from error
-    return made
+    try:
+        plain = type(frames) is int and frames == 1
+        return made if plain else FrameStack(_with_plain_actions(_with_plain_observations(made)), frames)
+    except GameError as error:
+        raise GameError(f"{env_id}: {error}") from None
+
+
+def frame_stack_of(env: gym.Env[Any, Any]) -> int:
+    """How many frames an observation stacks, by Gymnasium's ``FrameStackObservation``; 1 if the environment has none.
+
+    Wrappers around it may change the frames, but not how many there are.
+    """
+    shape = env.observation_space.shape
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.FrameStackObservation):
+            return int(env.stack_size) if shape is None or shape[:1] == (env.stack_size,) else 1
+        env = env.env
+    return 1
 
 
 def _package(error: Exception, message: str) -> str:

@@ -21,6 +21,7 @@ from mlbits.envs.core.errors import GameError
 _NUMBERS = {float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_}
 _FLAGS = {bool, np.bool_}
 _INTEGERS = {int, np.int64, np.int32}
+_MOST = float(np.finfo(np.float32).max)
 
 
 class OutcomeChecks:
@@ -126,6 +127,8 @@ class OutcomeChecks:
         obs, reward, terminated, truncated, _ = result
         if type(reward) not in _NUMBERS:
             reward = self._number(reward)
+        if not -_MOST <= reward <= _MOST:  # infinite in float32; NumPy would warn, and refuse an int beyond float64
+            reward = float("nan") if reward != reward else float("inf") if reward > 0 else float("-inf")
         if type(terminated) not in _FLAGS or type(truncated) not in _FLAGS:
             terminated, truncated = self._flag("terminated", terminated), self._flag("truncated", truncated)
         return obs, reward, terminated, truncated

@@ -23,6 +23,7 @@ from mlbits.envs.registry import make_game, registered
 from mlbits.evals.play.config import PlayError
 from mlbits.evals.play.moves import Moves
 from mlbits.selfplay.lineup import decide, positions_of
+from mlbits.selfplay.memories import Memories
 
 # Games whose text shows what the player has to find out.
 _OPEN_BOOKS = {"Bandit", "Digits", "Supervised"}
@@ -75,7 +76,8 @@ class Table:
         self._greedy = not sample and self.game.acts is not None
         self.returns = [0.0] * self.game.seats
         self.over = self.cut = False
-        self._before: list[tuple[Tensor, list[float]]] = []
+        self._memories = Memories(1, self.game.seats)
+        self._before: list[tuple[Tensor, list[float], dict[str, Tensor]]] = []
 
     @property
     def record(self) -> Any:
@@ -112,15 +114,16 @@ class Table:
 
     def play(self, action: int) -> list[tuple[int, str]]:
         """Play the person's action, with the others' where they act at once; returns seats and their moves."""
-        self._before.append((self.batch.state(), list(self.returns)))
+        self._before.append((self.batch.state(), list(self.returns), self._memories.state_dict()))
         return self._step({self.seat: action})
 
     def undo(self) -> bool:
         """Go back to the person's last decision; returns whether there was one."""
         if not self._before:
             return False
-        state, self.returns = self._before.pop()
+        state, self.returns, memories = self._before.pop()
         self.batch.set_state(state)
+        self._memories.load_state_dict(memories)
         self.over = self.cut = False
         return True
 
@@ -150,7 +153,9 @@ class Table:
         for seat in self.acting:
             if seat != self.seat:
                 agent, index = self._players[seat][1], torch.tensor([seat])
-                decision = decide(agent, self.batch, index, obs, flat, self.generator, greedy=self._greedy)
+                decision = decide(
+                    agent, self.batch, index, obs, flat, self.generator, greedy=self._greedy, memories=self._memories
+                )
                 chosen[seat] = self._legal(seat, int(decision.action[0]))
         actions = torch.zeros(1, self.game.seats, dtype=torch.int64)
         for seat, action in chosen.items():

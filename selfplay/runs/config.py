@@ -38,6 +38,13 @@ class RunConfig:
         high=1e15,
     )
     num_envs: int = setting(64, "copies of the environment stepped together", low=1, high=2**26)
+    env_workers: int = setting(
+        0,
+        "processes that step a Gymnasium environment's copies, this one included; 0 takes as many as pay, by the time "
+        "that a step takes",
+        low=0,
+        high=2**16,
+    )
     seed: int = setting(
         0, "seed of weights, copies, draws and shuffles; on a CPU it determines the run", low=0, high=2**63 - 1
     )
@@ -51,6 +58,9 @@ class RunConfig:
     eval_episodes: int = setting(20, "episodes per evaluation", low=1, high=1e6)
     eval_greedy: bool = setting(True, "evaluate with the most probable actions instead of sampled ones")
     video: bool = setting(True, "show the first episode of each evaluation in TensorBoard, as an image or animation")
+    track: Literal["none", "wandb", "mlflow"] = setting(
+        "none", "also record the curves with Weights & Biases or MLflow, which their environment variables configure"
+    )
     record_every: int = setting(
         0,
         "environment steps between records; 0 records at each update, or every 1,000 steps with a replay buffer",
@@ -172,18 +182,21 @@ def settings_from_json(data: Mapping[str, Any]) -> Settings:
         UnknownIdError: if the agent is not registered.
         GameError: if the module that registers the environment or the agent cannot be imported.
     """
+    from mlbits.agents.networks.own import find_factories
     from mlbits.agents.registry import agent_entry
 
     missing = [key for key in ("agent", "env", "preset", "run", "agent_config", "env_settings") if key not in data]
     if missing:
         raise ConfigError(f"config: the key {missing[0]!r} is missing; wanted the config.json of a run")
     agent, env = names_from(data)
+    config = make_config(agent_entry(agent).config_class(), data["agent_config"], "agent")
+    find_factories(config, [str(folder) for folder in data.get("folders", ())])
     return Settings(
         agent=agent,
         env=env,
         preset=data["preset"],
         run=make_config(RunConfig, data["run"], "run"),
-        agent_config=make_config(agent_entry(agent).config_class(), data["agent_config"], "agent"),
+        agent_config=config,
         env_settings=dict(data["env_settings"]),
     )
 
@@ -197,13 +210,20 @@ def settled(settings: Settings) -> tuple[Settings, list[str]]:
     Raises:
         DeviceError: for an unknown device.
     """
+    from mlbits.agents.networks.own import factories_of
     from mlbits.envs.engine.batch import parse_device
 
+    notes = [
+        f"warning: agent.{name} {value}: was defined in a notebook, or in a script without "
+        '`if __name__ == "__main__":`; no other process can resume this run or load its agent'
+        for name, value in factories_of(settings.agent_config).items()
+        if value.startswith("__main__:")
+    ]
     decide = getattr(settings.agent_config, "settled", None)
     if decide is None:
-        return settings, []
+        return settings, notes
     config, note = decide(parse_device(settings.run.device))
-    return dataclasses.replace(settings, agent_config=config), [note] if note else []
+    return dataclasses.replace(settings, agent_config=config), [*notes, *([note] if note else [])]
 
 
 def portable(settings: Settings) -> dict[str, Any]:
@@ -213,15 +233,18 @@ def portable(settings: Settings) -> dict[str, Any]:
         The result of :meth:`Settings.to_json`, with "env" and "agent" as "module:name" where they are neither mlbits'
         nor Gymnasium's, and then "folders", where Python found those modules.
     """
-    return settings.to_json() | names_to(settings.agent, settings.env)
+    return settings.to_json() | names_to(settings.agent, settings.env, settings.agent_config)
 
 
-def names_to(agent: str, env: str) -> dict[str, Any]:
+def names_to(agent: str, env: str, config: Any = None) -> dict[str, Any]:
     """An agent's and an environment's names, as "module:name" where needed, and the folders of those modules.
+
+    They include those of the factories that the agent's config names (:mod:`mlbits.agents.networks.own`).
 
     The folders are added to the user's own list, from which such names may be imported again
     (:mod:`mlbits.envs.origins`).
     """
+    from mlbits.agents.networks.own import factories_of
     from mlbits.agents.registry import agent_module
     from mlbits.envs.doors.gymnasium_ids import env_module
     from mlbits.envs.origins import folder_of, remember_folders
@@ -229,7 +252,8 @@ def names_to(agent: str, env: str) -> dict[str, Any]:
     modules = {"agent": agent_module(agent), "env": env_module(env)}
     names = {"agent": agent, "env": env}
     found: dict[str, Any] = {key: f"{module}:{names[key]}" if module else names[key] for key, module in modules.items()}
-    folders = {folder for module in modules.values() if module and (folder := folder_of(module)) is not None}
+    made = [name.partition(":")[0] for name in factories_of(config).values()]
+    folders = {folder for module in [*modules.values(), *made] if module and (folder := folder_of(module)) is not None}
     remember_folders(sorted(folders))
     return found | ({"folders": sorted(folders)} if folders else {})
 
@@ -255,6 +279,8 @@ def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any
     Raises:
         ConfigError: naming an unknown key and the nearest known one, or a value of the wrong type.
     """
+    from mlbits.agents.networks.own import SETTINGS, factory_name
+
     hints = typing.get_type_hints(config_class)
     arguments = {}
     for other, name in ACCEPTED.items():
@@ -265,6 +291,8 @@ def make_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any
             raise ConfigError(f"{where}.{key}: unknown setting; {_hint(key, config_class, where)}")
         value = value.item() if type(value).__module__ == "numpy" and np.ndim(value) == 0 else value
         arguments[key] = tuple(value) if isinstance(value, list) else value
+        if key in SETTINGS and callable(value):
+            arguments[key] = factory_name(key, value)
         if not _fits(arguments[key], hints[key]):
             raise ConfigError(f"{where}.{key}: got {value!r}; wanted {_type_name(hints[key])}")
     return config_class(**arguments)
@@ -348,6 +376,7 @@ def resolve(
         UnknownIdError: if the agent or environment is not known.
         ConfigError: for unknown settings or values out of range.
     """
+    from mlbits.agents.networks.own import find_factories
     from mlbits.agents.registry import agent_entry, check_agent
     from mlbits.envs.doors.gymnasium_batch import check_env_id
 
@@ -379,11 +408,13 @@ def resolve(
                 f"run.{key}: unknown setting; did you mean the agent's {agents_own[0]!r}, "
                 f"as in agent_settings={{{agents_own[0]!r}: ...}}?"
             )
+    config = make_config(config_class, agent_values, "agent")
+    find_factories(config, None)
     return Settings(
         agent=agent,
         env=env,
         preset=name,
         run=make_config(RunConfig, values | dict(run or {}), "run"),
-        agent_config=make_config(config_class, agent_values, "agent"),
+        agent_config=config,
         env_settings=env_values,
     )

@@ -67,7 +67,7 @@ class EnvFlags:
                 raise ConfigError(f"--env-json: {error}" if self._given else str(error)) from None
             self._typed, self._own = kind, {field.name: field.default for field in dataclasses.fields(kind)}
         else:
-            known = _constructor(name)
+            known = constructor_settings(name)
             values = {name: _text(value) for name, value in {**known, **self._base, **self._given}.items()}
             values |= {name: values.get(name, _UNSET) for name in _named(self.words)}
             note = tyro.conf.arg(metavar="VALUE", help="")
@@ -223,7 +223,7 @@ def _switches(words: Sequence[str], kind: Any, typed: bool) -> list[str]:
     return rest
 
 
-def _constructor(name: str) -> dict[str, Any]:
+def constructor_settings(name: str) -> dict[str, Any]:
     """A wrapped environment's default settings, as far as its id and constructor give them."""
     if name not in gym.registry:
         return {}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from mlbits.agents.networks.own import find_factories
 from mlbits.agents.registry import AGENTS, agent_entry, check_agent
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.trust import TRUST_HELP
@@ -183,6 +184,7 @@ def read_train(words: list[str]) -> TrainFlags:
     flags = read_flags(
         flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
     )
+    find_factories(flags.agent, None)
     settings = Settings(
         agent=agent,
         env=env,

@@ -30,7 +30,7 @@ CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
-    "seed", "device", "threads", "video", "eval_every", "eval_episodes", "eval_greedy", "record_every",
+    "seed", "device", "threads", "video", "track", "eval_every", "eval_episodes", "eval_greedy", "record_every",
     "checkpoint_every", "keep_checkpoints",
 )  # fmt: skip
 

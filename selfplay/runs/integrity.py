@@ -16,6 +16,7 @@ import torch
 
 from mlbits.agents.agent import content_hash
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.curves.events import PREFIX, check_records
 from mlbits.selfplay.league.opponents import POOL
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.checkpoints import MANIFEST, CheckpointError
@@ -75,6 +76,7 @@ def check_run(folder: Path) -> Report:
     for path in checkpoints.found(folder / BEST):
         _restorable(path, facts, None, report)
     _check_metrics(folder / METRICS, report)
+    _check_events(folder, report)
     _check_summary(folder / SUMMARY, report)
     _note_leftovers(folder, report)
     if not facts:
@@ -169,6 +171,27 @@ def _check_metrics(path: Path, report: Report) -> None:
     if rest:
         report.notes.append(f"{path.name}: the last line is incomplete; resuming drops it")
     report.notes.append(f"{path.name}: {len(lines) - len(bad):,} records")
+
+
+def _check_events(folder: Path, report: Report) -> None:
+    """TensorBoard's files: checksums of their records; a cut end is what a kill or a power loss leaves."""
+    found, records = sorted(folder.glob(f"{PREFIX}*")), 0
+    for path in found:
+        try:
+            file = check_records(path)
+        except OSError as error:
+            report.damages.append(f"{path}: cannot be read ({error.strerror})")
+            continue
+        records += file.whole
+        if file.damaged:
+            report.damages.append(
+                f"{path}: the checksum of record {file.whole + 1:,} is wrong; TensorBoard shows what comes before it, "
+                f"{METRICS} has the same numbers"
+            )
+        elif file.rest:
+            report.notes.append(f"{path.name}: the last record is incomplete; TensorBoard leaves it out")
+    if found:
+        report.notes.append(f"TensorBoard: {records:,} records in {len(found)} files")
 
 
 def _is_record(line: bytes) -> bool:

@@ -21,7 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, content_hash, split_optimizers
-from mlbits.agents.registry import AGENTS, agent_entry, bare_name, bot_names, make_bot
+from mlbits.agents.networks.own import find_factories
+from mlbits.agents.registry import AGENTS, AgentEntry, agent_entry, bare_name, bot_names, make_bot
 from mlbits.agents.sb3.agent import load_sb3
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.game import Game
@@ -203,7 +204,8 @@ def copy_bytes(agent: Agent, settings: Settings, facts: Mapping[str, Any]) -> by
     """
     about = {
         "format": FORMAT, "version": VERSION, "hash": content_hash(agent), "env_settings": settings.env_settings,
-        "agent_config": dataclasses.asdict(settings.agent_config), **names_to(settings.agent, settings.env), **facts,
+        "agent_config": dataclasses.asdict(settings.agent_config),
+        **names_to(settings.agent, settings.env, settings.agent_config), **facts,
     }  # fmt: skip
     weights = split_optimizers(agent.state_dict())[0]
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
@@ -221,7 +223,7 @@ def copy_settings(path: Path) -> Settings:
     _check_fields(path, about, {"format": (FORMAT,), "version": _READ})
     try:
         agent, env = names_from(about)
-        config = make_config(agent_entry(agent).config_class(), about["agent_config"], "agent")
+        config = _config_of(agent_entry(agent), about)
         settings = dict(about["env_settings"])
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, MlbitsError):
@@ -256,7 +258,7 @@ def read_copy(
         raise SavedAgentError(f"{path}: its env_settings is {theirs!r}; wanted {mine!r}")
     try:
         kind = agent_entry(names_from(about)[0])
-        config = make_config(kind.config_class(), about["agent_config"], "agent")
+        config = _config_of(kind, about)
         agent: Agent = kind.make(config, *spaces_of(env, settings), seed=0, device=device, game=game_of(env, settings))
         agent.load_state_dict(split_optimizers(agent.state_dict())[1] | tensors)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -264,6 +266,13 @@ def read_copy(
     if content_hash(agent) != about.get("hash"):
         raise SavedAgentError(f"{path}: damaged: its content does not match its hash")
     return agent
+
+
+def _config_of(kind: AgentEntry, about: Mapping[str, Any]) -> Any:
+    """The agent's settings in a copy's metadata, after importing the modules of networks that they name."""
+    config = make_config(kind.config_class(), about["agent_config"], "agent")
+    find_factories(config, [str(folder) for folder in about.get("folders", ())])
+    return config
 
 
 def _check_fields(path: Path, about: Mapping[str, Any], wanted: Mapping[str, tuple[str, ...]]) -> None:

@@ -199,6 +199,7 @@ def test_a_run_on_one_split_is_evaluated_on_the_other(tmp_path):
     assert (result["optimum"], result["random_return"]) == pytest.approx((1.0, 0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
 def test_other_agents_train_on_digits_too(agent, tmp_path):
     run = {"total_steps": 20_000, "num_envs": 64, "eval_episodes": 200, "video": False, "device": "cpu"}

@@ -400,6 +400,7 @@ def test_one_update_in_sixteen_is_measured():
     agent = make()
     seen = [once(agent, some_transitions(seed=step))[0] for step in range(33)]
     names = {"critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm", "noise", "updates"}
+    names |= {"actor_learning_rate", "critic_learning_rate"}
     assert all(set(metrics) == names for metrics in seen)
     losses = [float(metrics["critic_loss"]) for metrics in seen]
     assert losses == [losses[0]] * 16 + [losses[16]] * 16 + [losses[32]]

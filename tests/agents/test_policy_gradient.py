@@ -61,7 +61,7 @@ AGENTS = {
     "ppo": Suite([{**BOTH, "objective": "adaptive_kl"}], once=ONE_STEP),
     "trpo": Suite([{**BOTH, "fvp_fraction": 0.5, "entropy_coef": 0.01}], free={"target_kl": 10.0},
                   annealed="network.critic"),
-    "reinforce": Suite([{"normalize_obs": True, "returns": r, "baseline": b} for r, b in FORMS]),
+    "reinforce": Suite([{**BOTH, "returns": r, "baseline": b} for r, b in FORMS]),
 }  # fmt: skip
 every_agent = pytest.mark.parametrize("name", AGENTS)
 every_form = pytest.mark.parametrize(
@@ -209,12 +209,18 @@ def test_moments_are_those_of_all_observations_so_far(name):
     assert float(agent.core.moments.count) == 60
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.Box(0, 255, (8, 8, 3), np.uint8)])
 @every_agent
-def test_only_vectors_of_floats_are_standardised(name, space):
+def test_vectors_and_images_are_standardised_and_indices_refused(name):
     with pytest.raises(AgentError, match="normalize_obs: got the observation space"):
-        make_agent(name, THREE, observations=space, normalize_obs=True)
+        make_agent(name, THREE, observations=spaces.Discrete(4), normalize_obs=True)
     assert make_agent(name, THREE, observations=VECTOR, normalize_obs=True).core.moments is not None
+    image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    agent = make_agent(name, THREE, observations=image, normalize_obs=True)
+    obs = torch.randint(256, (6, 5, 1, 8, 8, 3), generator=draw(), dtype=torch.uint8)
+    rollout = made_up_rollout(make_agent(name, THREE))
+    learn(agent, dataclasses.replace(rollout, obs=obs, last_obs=obs[0], final_obs=obs))
+    assert torch.allclose(agent.core.moments.mean, obs.double().mean((0, 1, 2, 3, 4)), rtol=0.05)
+    assert float(agent.core.moments.count) == 30 * 64
 
 
 @every_agent

@@ -202,6 +202,7 @@ def test_a_decision_waits_for_the_seats_next_turn():
     assert agent.updates.sum() == 3
 
 
+@pytest.mark.slow
 def test_self_play_finds_the_winning_moves_of_nim():
     """From heaps whose exclusive or is not 0 a move to 0 wins; the table finds all of these moves."""
     game = mlbits.make_game("test/Nim-v0", largest=3)

@@ -205,16 +205,14 @@ def test_the_update_of_moments_leaves_three_quarters_of_the_kl_bound_to_the_step
     rollout = made_up_rollout(agent, (8, 6, 1), seed=1)
     rollout = dataclasses.replace(rollout, obs=2 * rollout.obs + 1)
     data, used = agent._prepare(rollout), agent.core.moments
-    mean, var = used.mean.clone(), used.var.clone()
-    seen = copy.deepcopy(agent.seen)
+    before, seen = copy.deepcopy(used), copy.deepcopy(agent.seen)
+    mean, var = before.mean, before.var
     seen.update(rows(rollout.obs, 3))
     kls = []
     for fraction in (0.5, 0.25):
-        used.mean.copy_(torch.lerp(mean, seen.mean, fraction))
-        used.var.copy_(torch.lerp(var, seen.var, fraction))
+        used.move(before, seen, fraction)
         kls.append(float(kl_by_torch(agent, rollout, (data["params"].double(), None), policy(agent, rollout))))
-    used.mean.copy_(mean)
-    used.var.copy_(var)
+    used.load_state_dict(before.state_dict())
     bound = 2 * kls[0]
     assert kls[1] < 0.25 * bound < kls[0] < bound
     agent._take_moments(data, bound)

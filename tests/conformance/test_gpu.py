@@ -37,6 +37,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
         return dict(plays)
 
 
+@pytest.mark.slow
 @every_game
 @pytest.mark.parametrize("illegal", MODES)
 def test_the_simulated_gpu_agrees_with_the_cpu(game_id: str, illegal: str, simulated: dict[str, np.ndarray]) -> None:

@@ -38,6 +38,12 @@ class State:
     def copy(self):
         return State({number: dict(names) for number, names in self.entries.items()}, dict(self.contents))
 
+    def tree(self, number=0):
+        """Names and contents, as something that can be compared and hashed."""
+        entries = sorted(self.entries.get(number, {}).items())
+        return tuple((name, self.contents[child] if child in self.contents else self.tree(child))
+                     for name, child in entries)  # fmt: skip
+
     def build(self, target, number=0):
         """Make the tree on the real disk."""
         target.mkdir(parents=True)
@@ -206,13 +212,16 @@ class Disk:
 
 
 def states(disk, kills, losses, seed=0):
-    """The states that crashes leave, each with its moment."""
-    generator = random.Random(seed)
+    """States that crashes leave, each with its first moment; the same state comes once, for what was said by then."""
+    generator, seen = random.Random(seed), set()
     for moment in disk.moments:
-        if kills:
-            yield from ((moment, state) for state in moment.kills())
-        if losses:
-            yield from ((moment, state) for state in moment.power_losses(generator))
+        found = [*moment.kills()] if kills else []
+        found += moment.power_losses(generator) if losses else []
+        for state in found:
+            key = moment.said, state.tree()
+            if key not in seen:
+                seen.add(key)
+                yield moment, state
 
 
 def each_built(disk, folder, every=1, **what):

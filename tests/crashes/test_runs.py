@@ -15,6 +15,7 @@ from tests.crashes.disk import Disk, each_built, full_disk
 from tests.selfplay.test_resume import compare
 
 EVERY = pytest.param(1, marks=pytest.mark.slow)
+ALL = [pytest.param(how, 1, marks=pytest.mark.slow) for how in ("kill", "power loss")]
 RUN = {
     "num_envs": 8,
     "total_steps": 256,
@@ -63,15 +64,12 @@ def go_on(folder, settings):
         train(settings, folder, console=False)
 
 
-@pytest.mark.parametrize("every", [EVERY, 40])
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("how", ["kill", "power loss"])
+@pytest.mark.parametrize(("how", "every"), [("kill", 12), ("power loss", 72), *ALL])
 def test_a_run_goes_on_from_every_state_that_a_crash_leaves(name, how, every, watched, tmp_path):
     alone, disk = watched(name)
     assert len(disk.moments) > 80
     what, tried = {"kills": how == "kill", "losses": how == "power loss"}, 0
-    if how == "power loss":
-        every *= 4  # of a moment there are some 20 of those states
     for moment, folder in each_built(disk, tmp_path / "states", every=every, **what):
         go_on(folder / "run", SETTINGS[name])
         try:
@@ -111,7 +109,7 @@ def hold(folder):
     return hold_tournament(WORDS, CONFIG, env="mlbits/TicTacToe-v0", out=folder)
 
 
-@pytest.mark.parametrize("every", [EVERY, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [EVERY, 24])
 def test_a_tournament_goes_on_from_every_state_that_a_crash_leaves(every, tmp_path):
     (tmp_path / "out").mkdir()
     disk = Disk(tmp_path / "out")
@@ -120,8 +118,8 @@ def test_a_tournament_goes_on_from_every_state_that_a_crash_leaves(every, tmp_pa
     wanted = {path.name: path.read_bytes() for path in (tmp_path / "out" / "t").iterdir()}
     assert {"matches.jsonl", "standings.json", "payoffs.csv", "tournament.json"} <= set(wanted)
     assert len(wanted["matches.jsonl"].splitlines()) == 1 + 2 + 6
-    for what in ({"kills": True, "losses": False}, {"kills": False, "losses": True, "every": 4 * every}):
-        for moment, folder in each_built(disk, tmp_path / "states", **{"every": every, **what}):
+    for what in ({"kills": True, "losses": False}, {"kills": False, "losses": True}):
+        for moment, folder in each_built(disk, tmp_path / "states", every=every, **what):
             hold(folder / "t")
             found = {path.name: path.read_bytes() for path in (folder / "t").iterdir()}
             assert json.loads(found["tournament.json"]) == json.loads(wanted["tournament.json"])

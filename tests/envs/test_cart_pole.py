@@ -86,3 +86,17 @@ def test_pictures_show_the_cart_and_the_pole():
     assert tuple(batch.render(copy=0)[170, 240]) == brown
     assert (batch.render(copy=1)[170] == brown).all(-1).nonzero()[0].mean() > 440
     assert batch.render("ansi", 1).endswith("x=+2.00 m, angle=+11.5 deg\n")
+
+
+def test_without_velocities_the_same_system_shows_two_numbers():
+    full, part = mlbits.make_batch(ID, 5, seed=4), mlbits.make_batch(ID, 5, seed=4, velocities=False)
+    assert part.observation_space.shape == (2,)
+    assert np.array_equal(part.observation_space.high, full.observation_space.high[[0, 2]])
+    for t in range(60):
+        actions = torch.full((5,), (t // 3) % 2)
+        one, two = full.step(actions), part.step(actions)
+        assert torch.equal(one.obs[..., [0, 2]], two.obs)
+        assert torch.equal(one.final_obs[..., [0, 2]], two.final_obs)
+        assert torch.equal(one.terminated, two.terminated)
+    with pytest.raises(GameError, match="velocities: got 1; wanted True or False"):
+        mlbits.make_game(ID, velocities=1)

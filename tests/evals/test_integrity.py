@@ -50,6 +50,7 @@ def test_a_whole_run_is_whole_and_unchanged(run, capsys):
     assert said[0] == f"{run}: run, whole"
     assert said[-1] == "  usable: evaluation and resuming from step-000000000384"
     assert "  3 frozen copies" in said
+    assert any(line.startswith("  TensorBoard: ") and line.endswith(" records in 1 files") for line in said)
     for part in ["checkpoints/step-000000000192", "pool/copy-0002.safetensors"]:
         assert main(["check", str(run / part)]) == 0
     assert contents(run) == before
@@ -115,6 +116,20 @@ def test_what_a_kill_leaves_is_no_damage(copied):
     assert ".step-000000000400.77.tmp: left by an interrupted save" in notes
     assert "the last line is incomplete; resuming drops it" in notes
     assert f"process {os.getpid()}, since" in notes
+
+
+def test_damage_of_tensorboards_file_is_named_and_a_cut_end_is_none(copied):
+    (events,) = copied.glob("events.out.tfevents.*")
+    data = events.read_bytes()
+    events.write_bytes(data[:-7])
+    report = check(copied)
+    assert report.whole
+    assert f"{events.name}: the last record is incomplete; TensorBoard leaves it out" in report.notes
+    events.write_bytes(data[:30] + bytes([data[30] ^ 4]) + data[31:])
+    report = check(copied)
+    (damage,) = report.damages
+    assert damage.startswith(f"{events}: the checksum of record 1 is wrong; ")
+    assert report.usable.endswith("step-000000000384")
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from mlbits.agents.agent import content_hash
 from mlbits.evals.evaluate import load_agent
 from mlbits.evals.exploitability.agent_exploitability import exact_exploitability
 from mlbits.evals.training_probes import during_training
+from mlbits.selfplay.curves.tracking import tensorboard_tag
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.saved_agents import read_copy
-from mlbits.selfplay.runs.tracking import tensorboard_tag
 from mlbits.selfplay.session import open_session
 
 ENV = "mlbits/MatrixGame-v0"

@@ -31,7 +31,7 @@ def main() -> int:
     if unknown := [name for name in chosen if name not in READERS]:
         parser.error(f"unknown reader {unknown[0]!r}; wanted any of {', '.join(READERS)}")
     if flags.atheris:
-        fuzz_by_coverage(chosen[0], flags.inputs, flags.seed)
+        fuzz_by_coverage(chosen[0], flags.inputs, flags.seed, flags.seconds)
         return 0
     faults = 0
     for name in chosen:

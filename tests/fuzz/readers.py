@@ -299,7 +299,7 @@ def _summary() -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def _metrics() -> Iterator[Reader]:
-    from mlbits.selfplay.runs.tracking import _drop_after
+    from mlbits.selfplay.curves.tracking import _drop_after
 
     with _file("metrics.jsonl") as path:
 
@@ -434,7 +434,7 @@ def _zip() -> Iterator[Reader]:
 
 
 _PLAYED = (
-    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea Digits MatrixGame IteratedMatrixGame Blotto "
+    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea TMaze Digits MatrixGame IteratedMatrixGame Blotto "
     "Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA Diplomacy"
 )
 READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {

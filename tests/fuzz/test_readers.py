@@ -44,7 +44,7 @@ def test_inputs_are_a_function_of_the_seed():
     ("reads", "fault"),
     [
         (lambda data: [][1], "IndexError"),
-        (lambda data: sum(range(3 * 10**8)), "CPU"),
+        pytest.param(lambda data: sum(range(3 * 10**8)), "CPU", marks=pytest.mark.slow),
         (lambda data: (_ for _ in ()).throw(MlbitsError("x" * 200_000)), "an error of 200000 characters"),
     ],
 )

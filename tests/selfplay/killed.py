@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from mlbits.cli import main
 from mlbits.selfplay import bookkeeping
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.runs import checkpoints
-from mlbits.selfplay.runs.tracking import Tracker
 from mlbits.selfplay.session import Session
 from tests.games import register_test_games
 

@@ -119,9 +119,21 @@ def finite(path):
     return all(bool(v.isfinite().all()) for k, v in found.items() if v.is_floating_point() and "range" not in k)
 
 
+def as_float32(value):
+    """As rewards and observations are kept: 1e300 is infinite."""
+    return float(torch.tensor(float(value), dtype=torch.float64).float())
+
+
 CASES = [("ppo", what, value) for what in ("reward", "observation") for value in ("nan", "inf", "-inf", "1e30")]
 CASES += [(agent, "reward", value) for agent in AGENTS if agent != "ppo" for value in ("nan", "1e30")]
 CASES += [(agent, "observation", "inf") for agent in AGENTS if agent not in ("ppo", *COUNTS)]
+CASES += [("ppo", "reward", "1e300"), ("dqn, compiled", "observation", "1e38")]
+LEARNERS, KINDS = (
+    ("ppo", "dqn, compiled", "reinforce", "trpo", "ddpg"),
+    ("nan", "inf", "-inf", "1e30", "-1e30", "1e300"),
+)
+POISONS = [(agent, "reward", value) for agent in LEARNERS for value in KINDS]  # 30; the default tests have some of them
+CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in POISONS if case not in CASES]
 
 
 @pytest.mark.parametrize(("agent", "what", "value"), CASES)
@@ -133,8 +145,8 @@ def test_a_bad_number_from_the_environment_ends_the_run_and_keeps_the_last_check
     said = capsys.readouterr().err.strip()
     kept = max((folder / "checkpoints").iterdir())
     assert said == (
-        f"error: {ENV}: {what}: got {float(value):g} at step {2 * AT}, copy 1; wanted a finite number, at most 1.8e+19 "
-        f"in size; {folder} was stopped, the last good checkpoint stays: {kept}"
+        f"error: {ENV}: {what}: got {as_float32(value):g} at step {2 * AT}, copy 1; wanted a finite number, at most "
+        f"1.8e+19 in size; {folder} was stopped, the last good checkpoint stays: {kept}"
     )
     assert 20 <= int(kept.name[5:]) <= 2 * AT  # saved every 20 steps, or once a rollout
     assert finite(kept)

@@ -125,7 +125,7 @@ def test_a_closed_pipe_ends_the_run_after_saving(left_alone, tmp_path):  # noqa:
     words = [word for word in RUNS["cartpole"].split() if word != "--quiet"]
     # A line of progress for every record, so that the second one finds the pipe closed.
     code = (
-        "import sys; from mlbits.selfplay.runs import progress; progress._PLAIN_LINE_EVERY = 0; "
+        "import sys; from mlbits.selfplay.curves import progress; progress._PLAIN_LINE_EVERY = 0; "
         "from mlbits.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
@@ -148,7 +148,7 @@ def test_a_closed_pipe_ends_the_run_after_saving(left_alone, tmp_path):  # noqa:
 
 def test_rich_text_into_a_closed_pipe_is_a_closed_pipe_too(tmp_path, monkeypatch):
     """The output goes through rich, which would end the process by itself."""
-    from mlbits.selfplay.runs.tracking import Tracker
+    from mlbits.selfplay.curves.tracking import Tracker
 
     closed = []
     read, write = os.pipe()

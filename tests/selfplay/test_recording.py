@@ -16,12 +16,15 @@ from gymnasium import spaces
 
 from mlbits.agents.agent import Decision
 from mlbits.agents.bots.random_bot import RandomAgent
+from mlbits.agents.ddpg import DDPG, DDPGConfig
 from mlbits.agents.dqn import DQN, DQNConfig
 from mlbits.agents.memory.dataset import DatasetError
 from mlbits.agents.memory.minari import dataset_folder, read_dataset
+from mlbits.agents.offline.bc import BC, BCConfig
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch, open_batch
 from mlbits.envs.registry import register, registered
+from mlbits.evals.off_policy.policies import TargetPolicy
 from mlbits.selfplay import recording
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.recording import record
@@ -230,6 +233,44 @@ def test_the_chances_of_epsilon_greedy_are_recorded():
     best = agent.values(obs).argmax(1) == data.action
     assert torch.allclose(data.log_prob.exp(), torch.where(best, 0.85, 0.15))
     assert 0.8 < float(best.float().mean()) < 0.9
+
+
+def pendulum_ddpg(noise):
+    batch = open_batch("mlbits/Pendulum-v0", 1, start=False)
+    agent = DDPG(DDPGConfig(hidden=(8,)), batch.observation_space, batch.action_space, seed=0)
+    agent.noise = noise
+    return agent
+
+
+def test_densities_of_noise_are_recorded_as_it_was_played():
+    agent = pendulum_ddpg(0.8)
+    done, data = recorded("mlbits/Pendulum-v0", "test/a-v0", agent, episodes=2)
+    obs = data.transitions(torch.arange(data.num_steps)).obs
+    at_bound = (data.action.abs() == 2).flatten()
+    mean, std = 2 * agent.actor.forward(obs).detach().flatten(), 1.6
+    normal = torch.distributions.Normal(mean, std)
+    assert done.probabilities and data.draw is None and 0.1 < float(at_bound.float().mean()) < 0.4
+    inside = normal.log_prob(data.action.flatten())
+    assert torch.allclose(data.log_prob[~at_bound], inside[~at_bound], atol=1e-4)
+    upper = data.action.flatten() == 2
+    assert torch.allclose(data.log_prob[upper], (1 - normal.cdf(data.action.flatten()))[upper].log(), atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["tanh_gaussian", "mixture"])
+def test_densities_of_offline_policies_are_recorded_and_found_again_by_off_policy_evaluation(policy):
+    batch = open_batch("mlbits/Pendulum-v0", 1, start=False)
+    agent = BC(BCConfig(hidden=(8,), policy=policy), batch.observation_space, batch.action_space, seed=0)
+    done, data = recorded("mlbits/Pendulum-v0", "test/a-v0", agent, episodes=2)
+    obs = data.transitions(torch.arange(data.num_steps)).obs
+    found = TargetPolicy(agent, batch.action_space).log_prob(data, obs, None, drawn=False)
+    assert done.probabilities and torch.allclose(found.float(), data.log_prob, atol=1e-3)
+    assert float(data.log_prob.std()) > 0.1
+
+
+@pytest.mark.parametrize("noise", [0.0, math.inf])
+def test_actions_without_a_density_are_recorded_without(noise):
+    done, data = recorded("mlbits/Pendulum-v0", "test/a-v0", pendulum_ddpg(noise), episodes=1)
+    assert not done.probabilities and data.log_prob is None
 
 
 def test_an_environment_without_a_limit_is_cut():

@@ -57,12 +57,17 @@ RUNS = {
     "turns, league": f"ppo test/Nim-v0 {SHORT} --preset none --agent.num-steps 3 --agent.hidden 8 --pool league"
     " --pool-every 96 --main-exploiters 1 --league-exploiters 1 --pool-draws 2 --agent.minibatches 2",
     "turns, replay": f"dqn test/Nim-v0 {DQN} --agent.num-steps 3 --agent.head categorical",
+    "replay, normalised": f"dqn test/Nim-v0 {DQN} --agent.num-steps 3 --agent.normalize-reward "
+    "--agent.learning-rate cosine:1e-3:1e-4 --agent.epsilon piecewise:0=1,0.3=0.5,1=0.1",
+    "whole episodes, normalised": f"reinforce mlbits/CartPole-v0 {SHORT} --preset none --agent.hidden 8 "
+    "--agent.num-steps 60 --agent.normalize-obs --agent.normalize-reward --agent.entropy-coef linear:0.1:0",
     "search": f"alphazero mlbits/TicTacToe-v0 {SHORT} --preset none --agent.num-steps 3 --agent.simulations 4 "
     "--agent.width 8 --agent.blocks 1 --agent.learning-starts 50 --agent.buffer-size 400 --agent.batch-size 8",
     "replay, continuous": f"ddpg mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 "
     "--agent.learning-starts 100 --agent.buffer-size 400 --agent.batch-size 8 "
     "--agent.num-steps 4 --agent.replay-ratio 0.1 --record-every 50"
-    " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16",
+    " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16"
+    " --agent.normalize-obs --agent.normalize-reward --agent.noise linear:0.2:0.05",
 }
 
 
@@ -152,6 +157,8 @@ def steps_of(folder):
         pytest.param("turns, table", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("turns, continuous", "learning", 40, [304, 608], marks=pytest.mark.slow),
         pytest.param("turns, replay", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        pytest.param("replay, normalised", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        pytest.param("whole episodes, normalised", "learning", 4, "some", marks=pytest.mark.slow),
         ("search", "learning", 27, [312, 600]),
     ],
 )

@@ -139,9 +139,9 @@ def learned(agent: str, settings: Mapping[str, Any], data: Dataset, steps: int, 
     return learner, steps / (time.process_time() - began)
 
 
-def returns_of(learner: Any, env: str) -> float:
-    """Its mean return over the evaluation episodes."""
-    return float(play_episodes(learner, env, EVAL_EPISODES, seed=EVAL_SEED).returns.mean())
+def return_of(learner: Any, env: str, episodes: int = EVAL_EPISODES, seed: int = EVAL_SEED) -> float:
+    """Its mean return over the evaluation episodes, or others."""
+    return float(play_episodes(learner, env, episodes, seed=seed).returns.mean())
 
 
 def compared(
@@ -153,7 +153,7 @@ def compared(
     for seed in range(seeds):
         for name, (agent, settings) in agents.items():
             learner, speed = learned(agent, settings, data, steps, seed)
-            returns[name].append(returns_of(learner, env))
+            returns[name].append(return_of(learner, env))
             speeds[name].append(speed)
             print(f"{env} seed {seed} {name}: {returns[name][-1]:.4g} ({speed:.0f} steps/CPU-s)", flush=True)
     return returns, speeds

@@ -13,10 +13,12 @@ from mlbits.cli import (
     bench,
     check,
     compare,
+    completion,
     data,
     diplomacy,
     evaluate,
     exploit,
+    export,
     listing,
     play,
     plot,
@@ -48,17 +50,20 @@ usage:
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
+  mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
   mlbits list [WHAT]               environments, agents, presets and evaluations
+  mlbits list --env ID|--agent A   all about one: spaces, settings, rewards, presets, optimum
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
   mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
   mlbits data DATASET [flags]      describe a dataset; mlbits data mix and split make new ones
   mlbits diplomacy adjudicate FILE adjudicate the Diplomacy positions of a file and compare the results
   mlbits diplomacy draw FILE       draw a saved Diplomacy game: --out game.html, .gif, .png or .svg
+  mlbits completion bash|zsh|fish  a script with which the shell completes commands, flags, names and runs
 
 Every command takes --help; "mlbits train AGENT ENV --help" shows all settings of that pair with their values.
 """
@@ -130,6 +135,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "uci": uci.command,
     "plot": plot.command,
     "compare": compare.command,
+    "export": export.command,
     "solve": solve.command,
     "check": check.command,
     "list": listing.command,
@@ -138,4 +144,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "diplomacy": diplomacy.command,
     "record": record.command,
     "data": data.command,
+    "completion": completion.command,
 }

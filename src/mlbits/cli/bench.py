@@ -37,7 +37,7 @@ def command(words: list[str]) -> int:
     check_file("json", flags.json)
     from mlbits.envs.engine.processor import describe
     from mlbits.evals.benchmarks.groups import run_benchmarks
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     with compilation_messages():
         rows = run_benchmarks(flags.group, device=flags.device, seconds=flags.seconds)

@@ -65,7 +65,7 @@ def command(words: list[str]) -> int:
     """Evaluate an agent."""
     flags, env_flags = parse(words)
     check_file("json", flags.json)
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     if flags.off_policy:
         return _off_policy(flags, env_flags.over(flags))

@@ -24,7 +24,7 @@ def command(words: list[str]) -> int:
     """Play a game in the terminal."""
     flags, env_flags = parse(words)
     from mlbits.evals.play.terminal import play
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     with trusting_files(flags.trust), compilation_messages():
         play(flags, env_flags.over(flags))

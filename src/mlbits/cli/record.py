@@ -56,8 +56,8 @@ def command(words: list[str]) -> int:
     check_file("json", flags.json)
     if not flags.episodes and not flags.steps:
         raise MlbitsError("episodes: missing; wanted --episodes N, or --steps N")
+    from mlbits.selfplay.curves.progress import compilation_messages
     from mlbits.selfplay.machine import set_up
-    from mlbits.selfplay.runs.progress import compilation_messages
 
     set_up(flags.threads)
     with compilation_messages():

@@ -54,7 +54,7 @@ def command(words: list[str]) -> int:
     flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.registry import eval_entry
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     common = {field.name for field in dataclasses.fields(ReproduceFlags)} - {"quick"}
     settings = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}

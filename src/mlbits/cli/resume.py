@@ -34,8 +34,8 @@ def command(words: list[str]) -> int:
     """Continue a run."""
     flags = parse(words)
     from mlbits.evals.headline import headlines
+    from mlbits.selfplay.curves.progress import compilation_messages
     from mlbits.selfplay.runs.folder import SUMMARY, RunError, finished_summary, read_settings, steps_done
-    from mlbits.selfplay.runs.progress import compilation_messages
     from mlbits.selfplay.runs.stopping import reached
     from mlbits.selfplay.training import resumable
     from mlbits.training import resume_folder

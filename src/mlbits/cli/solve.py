@@ -13,7 +13,7 @@ def command(words: list[str]) -> int:
     for name in ("json", "picture"):
         check_file(name, getattr(flags, name))
     from mlbits.evals.solve import describe, solve
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     with compilation_messages():
         result = solve(

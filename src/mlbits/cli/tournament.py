@@ -24,7 +24,7 @@ def command(words: list[str]) -> int:
     flags, env_flags = parse(words)
     check_file("json", flags.json)
     from mlbits.evals.tournament.command import run_command
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
 
     with trusting_files(flags.trust), compilation_messages():
         found = run_command(flags, env_flags.over(flags))

@@ -11,7 +11,7 @@ def command(words: list[str]) -> int:
     from mlbits.selfplay.runs.flags import read_train
 
     settings, out, quiet, seeds = read_train(words)
-    from mlbits.selfplay.runs.progress import compilation_messages
+    from mlbits.selfplay.curves.progress import compilation_messages
     from mlbits.training import train_resolved, train_seeds
 
     if not quiet:

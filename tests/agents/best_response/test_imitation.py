@@ -16,6 +16,7 @@ from mlbits.envs.diplomacy.report import adjudicate
 from mlbits.envs.diplomacy.vocabulary import vocabulary
 
 MINI = "mlbits/DiplomacyMini-v0"
+pytestmark = pytest.mark.slow  # the board takes half a minute to compile
 
 
 def texts(words, position, seat, slots, action, board):
@@ -57,7 +58,6 @@ def played(tmp_path_factory):
     return path, seen, batch.reward[0].tolist()
 
 
-@pytest.mark.slow
 def test_examples_equal_what_was_observed_and_played(played):
     path, seen, rewards = played
     found = read_examples(str(path), make_game(MINI))

@@ -258,6 +258,7 @@ def test_the_search_is_near_the_equilibrium_of_a_game(seats):
             assert mixtures[2][2] > 0.9
 
 
+@pytest.mark.slow
 def test_candidates_are_the_most_frequent_and_as_many_as_the_units_allow():
     game = make_game(MINI)
     batch = make_batch(MINI, 3, seed=2)

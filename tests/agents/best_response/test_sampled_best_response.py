@@ -139,6 +139,7 @@ def test_transitions_equal_the_steps_of_a_batch():
     assert int(batch.copies.states["elapsed"][0]) > 3
 
 
+@pytest.mark.slow
 def test_no_copy_changes_anothers_values():
     game = make_game(MINI)
     agent = PPO(PPOConfig(hidden=(16,)), game.observation_space, game.action_space)
@@ -153,6 +154,7 @@ def test_no_copy_changes_anothers_values():
         assert torch.allclose(found[0], together[m], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_work_is_cut_into_parts_that_fit_the_memory():
     game = make_game(MINI)
     agent = PPO(PPOConfig(hidden=(16,)), game.observation_space, game.action_space)
@@ -165,6 +167,7 @@ def test_the_work_is_cut_into_parts_that_fit_the_memory():
         uniform_search(game, 3, 4, memory=1000)(table, draw(1))
 
 
+@pytest.mark.slow
 def test_the_whole_search_makes_one_call_of_the_network():
     game = make_game(MINI)
 
@@ -269,6 +272,7 @@ def test_rollouts_add_discounted_rewards_and_the_last_value():
     assert torch.allclose(whole.values(table, profiles, candidates, draw(0))[..., 0], torch.tensor(18.0).double())
 
 
+@pytest.mark.slow
 def test_a_trained_agent_plays_legal_best_responses_in_any_seats():
     batch = make_batch(MINI, 4, seed=1, illegal="error")
     agent = PPO(PPOConfig(hidden=(8,)), batch.game.observation_space, batch.game.action_space)
@@ -315,6 +319,7 @@ def test_nothing_comes_after_the_end_and_something_after_a_time_limit():
     assert float(search(table, draw(0)).q.min()) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [False, True])
 def test_profiles_of_the_past_are_legal_in_each_position(trained):
     game = make_game(MINI)

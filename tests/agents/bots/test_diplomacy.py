@@ -17,6 +17,7 @@ from mlbits.evals.head_to_head import play_against
 from tests.agents.rollouts import VECTOR, draw
 
 MINI = "mlbits/DiplomacyMini-v0"
+pytestmark = pytest.mark.slow  # the board takes half a minute to compile
 BOARD = load_board("mini")
 WORDS = vocabulary(BOARD)
 # All units at home, by power; changed by each test.

@@ -62,3 +62,17 @@ def test_draws_have_the_density(head):
         inside = (grid >= low) & (grid < high)
         wanted = float(density[inside].sum() * (grid[1] - grid[0]))
         assert float(((drawn >= low) & (drawn < high)).float().mean()) == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize("head", [TanhGaussian(1), GaussianMixture(1, 3), GaussianMixture(1, 1)])
+def test_as_played_density_and_probabilities_of_the_bounds_are_1_in_all(head):
+    given, edge = params(1, head.size, seed=3), EDGE if isinstance(head, TanhGaussian) else 1.0
+    given[0, -1] = 1.0  # a wide spread, so that the bounds count
+    scale, grid = torch.tensor([2.0], dtype=torch.float64), torch.linspace(-edge, edge, 200_001, dtype=torch.float64)
+    found = head.played_log_prob(given.expand(len(grid), -1), grid[:, None], scale).exp()
+    of_bounds, of_others = float(found[0] + found[-1]), float(found[1:-1].sum() * (grid[1] - grid[0]) * 2)
+    assert of_bounds > 0.1
+    assert of_bounds + of_others == pytest.approx(1, abs=1e-3)
+    drawn = head.sample(given.float(), 100_000, draw(4)).flatten()
+    assert float((drawn >= edge).float().mean()) == pytest.approx(float(found[-1]), abs=0.01)
+    assert float((drawn <= -edge).float().mean()) == pytest.approx(float(found[0]), abs=0.01)

@@ -44,6 +44,21 @@ def one_seat(active, last_active, reward, terminated=(), truncated=(), final_act
     )  # fmt: skip
 
 
+def test_a_memory_goes_with_its_decision():
+    """The open decision is carried with what was remembered before it; one that a cut leaves open gives its memory to
+    the end to which the decision before it leads."""
+    memory = 100.0 * (torch.arange(4) + 1).view(4, 1, 1, 1)
+    with_memory = {"memory": memory, "last_memory": memory[0] + 450, "final_memory": memory + 50}
+    rollout = dataclasses.replace(one_seat([1, 0, 1, 0], False, [1, 2, 4, 8]), **with_memory)
+    settled, left = leave_out_open(rollout)
+    assert (left.memory.item(), settled.last_memory.item()) == (300, 300)
+    cut = dataclasses.replace(one_seat([1, 0, 1, 0], True, [1, 2, 4, 8], truncated=(3,)), **with_memory)
+    settled, left = leave_out_open(cut)
+    assert settled.final_memory.flatten().tolist() == [150, 250, 350, 300]
+    assert settled.final_obs[3].item() == 30
+    assert settled.last_memory.item() == 550
+
+
 def test_a_waiting_seats_last_decision_moves_to_the_next_rollout():
     """It decides in steps 0 and 2 and waits after step 3: the second is open, has earned 4 + 8, and the first leads to
     what it saw then."""

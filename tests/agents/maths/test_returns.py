@@ -1,5 +1,6 @@
 """Returns and advantages against sums by their definitions, and numbers worked out by hand."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from mlbits.agents.agent import Rollout
 from mlbits.agents.maths.returns import ReturnRange, RewardScale, gae, next_values, rewards_to_go, whole_returns
+from tests.agents.maths.test_open_decisions import one_seat
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (7, 5, 2), (40, 4, 3)]
 
@@ -293,6 +295,60 @@ def test_reward_scale_is_restored_from_a_saved_state():
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     following = rollout_of(randoms((9, 3, 2), 1))
     assert torch.equal(first(following), second(following))
+
+
+def test_reward_scale_settles_open_decisions_of_a_replay_worked_by_hand():
+    """gamma = 1/2. The seat acts at steps 0, 2 and 3 of 5 and at 1 of the next 3, where the game ends; then at 0.
+
+    3 by its first decision, 3 / 2 + 4 by its second; its third waits at the end: 8 + 16, then 32, and the seat acts:
+    5.5 / 2 + 56. The fourth gets 64 until the game ends. It is a new game after that: 5 by the fifth.
+    """
+    scale = RewardScale(0.5)
+    scale.update(one_seat([1, 0, 1, 1, 0], False, [1, 2, 4, 8, 16]))
+    assert (scale.count, scale.mean) == (2, pytest.approx((3 + 5.5) / 2))
+    scale.update(one_seat([0, 1, 0], False, [32, 60, 4], terminated=[2]))
+    seen = [3, 5.5, 5.5 / 2 + 56, (5.5 / 2 + 56) / 2 + 64]
+    assert (scale.count, scale.unit) == (4, pytest.approx(np.std(seen), rel=1e-6))
+    scale.update(one_seat([1, 1], True, [5, 7]))
+    assert (scale.count, scale.unit) == (5, pytest.approx(np.std([*seen, 5]), rel=1e-6))
+
+
+@pytest.mark.parametrize("acts", [False, True])
+def test_reward_scale_of_a_replay_leaves_out_what_a_limit_kept_unknown(acts):
+    """The seat waits when its game is truncated: its last decision counts only if it would have acted there."""
+    scale = RewardScale(0.5)
+    scale.update(one_seat([1, 1, 0, 1, 1], False, [1, 2, 4, 8, 0], truncated=[2], final_active=[2] if acts else []))
+    seen = [1.0, 6.5, 8.0] if acts else [1.0, 8.0]
+    assert (scale.count, scale.mean) == (len(seen), pytest.approx(np.mean(seen)))
+
+
+def test_reward_scale_of_a_replay_does_not_depend_on_where_rollouts_end():
+    whole, parts = RewardScale(0.9), RewardScale(0.9)
+    window = randoms((24, 3, 2), 5)
+    active = torch.rand(24, 3, 2, generator=torch.Generator().manual_seed(1)) < 0.5
+    final = torch.ones(24, 3, 2, dtype=torch.bool)
+
+    def part(low, high):
+        rollout = rollout_of({name: value[low:high] for name, value in window.items()}, active[low:high])
+        return dataclasses.replace(rollout, last_active=active[min(high, 23)], final_active=final[low:high])
+
+    whole.update(part(0, 24))
+    for low in range(0, 24, 4):
+        restored = RewardScale(0.9)
+        restored.load_state_dict(parts.state_dict())
+        parts = restored
+        parts.update(part(low, low + 4))
+    assert (parts.count, parts.unit) == (whole.count, pytest.approx(whole.unit, rel=1e-6))
+
+
+def test_returns_that_are_all_the_same_are_scaled_to_one_and_none_by_one():
+    one = {"reward": torch.full((4, 3, 1), 0.25), "terminated": torch.ones(4, 3).bool()}
+    one["truncated"] = ~one["terminated"]
+    scale = RewardScale(0.9)
+    assert scale(rollout_of(one)).flatten().tolist() == [1.0] * 12
+    nothing = {**one, "reward": torch.zeros(4, 3, 1)}
+    assert RewardScale(0.9)(rollout_of(nothing)).abs().max() == 0
+    assert RewardScale(0.9).unit == 1.0
 
 
 # The range of returns

@@ -196,6 +196,19 @@ def test_the_critic_weighted_policy_prefers_what_the_critic_does():
         q = agent.critics.candidates(scaled, None)[0].flatten()
         wanted = torch.softmax(torch.log_softmax(agent.policy.forward(scaled)[0], -1) + q / 0.3, -1)[1]
     assert float(drawn) == pytest.approx(float(wanted), abs=0.02)
+    chances = agent.action_probabilities(seen[:1], None)
+    assert float(chances[0, 1]) == pytest.approx(float(wanted), abs=1e-5)
+    found = agent.action_log_prob(seen[:1], None, torch.tensor([1]))
+    assert float(found.exp()) == pytest.approx(float(wanted), abs=1e-5)
+    greedy = agent.action_probabilities(seen[:1], None, greedy=True)
+    assert int(greedy.argmax()) == int(agent.act(seen[:1], None, draw(5), greedy=True).action)
+    assert float(greedy.max()) == 1
+
+
+def test_a_choice_among_draws_has_no_density():
+    agent = make(noise(), critic_weighted=True)
+    with pytest.raises(AgentError, match="critic-weighted policy of a Box; wanted critic_weighted=False"):
+        agent.action_log_prob(torch.zeros(2, 3), None, torch.zeros(2, 1))
 
 
 def test_illegal_actions_count_neither_in_values_nor_in_bootstraps():

@@ -158,10 +158,12 @@ def test_layer_normalisation():
 @pytest.mark.parametrize(
     ("agent", "config"), [(BC, BCConfig), (CRR, CRRConfig), (TD3BC, TD3BCConfig), (IQL, IQLConfig)]
 )
-def test_bfloat16_learns_nearly_the_same(agent, config):
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_bfloat16_learns_nearly_the_same(agent, config, layer_norm):
     data, found = noise(), []
     for precision in ("float32", "bfloat16"):
-        made = agent(config(**{**SMALL, "hidden": (32, 32)}, precision=precision), VECTOR, BOX)
+        settings = {**SMALL, "hidden": (32, 32), "layer_norm": layer_norm, "precision": precision}
+        made = agent(config(**settings), VECTOR, BOX)
         made.learn(data, 0.0, draw(0))
         found.append(torch.cat([optimizer.flat for optimizer, _ in made.optimizers.values()]))
     assert not torch.equal(*found)
@@ -172,5 +174,5 @@ def test_densities_are_in_the_units_of_the_environment():
     agent = BC(BCConfig(**SMALL), VECTOR, BOX)
     obs = torch.randn(1, 3).expand(4001, 3)
     grid = torch.linspace(-2, 2, 4001)[:, None]
-    density = agent.action_log_prob(obs, grid).exp()
+    density = agent.action_log_prob(obs, None, grid).exp()
     assert float(density.sum() * 1e-3) == pytest.approx(1.0, abs=0.02)

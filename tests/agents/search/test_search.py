@@ -273,6 +273,7 @@ def test_room_for_edges_grows_when_it_is_needed_and_changes_nothing(network, mon
     assert torch.equal(again.visits, roomy.visits)
 
 
+@pytest.mark.slow
 def test_trees_are_no_larger_than_what_they_hold():
     """32 simulations of 64 games as wide as chess fit in a few MiB."""
     game = wide(30)

@@ -58,6 +58,7 @@ def test_without_rescaling_a_sigma_of_one_is_very_sharp():
     assert found.policy[0].max() > 0.9995
 
 
+@pytest.mark.slow
 def test_one_node():
     settings = {"simulations": 17, "c_scale": 0.05, "c_visit": 60, "discount": 1e-6}
     game = node_game()

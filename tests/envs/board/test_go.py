@@ -34,8 +34,8 @@ def may_play(batch, name):
     ("size", "counts"),
     [
         (2, [5, 21, 68, 156, 316, 604, 1088, 2184, 4184, 8024]),
-        (3, [10, 91, 738, 5281, 33384]),
-        (5, [26, 651, 15650]),
+        pytest.param(3, [10, 91, 738, 5281, 33384], marks=pytest.mark.slow),
+        pytest.param(5, [26, 651, 15650], marks=pytest.mark.slow),
     ],
 )
 def test_games_are_counted(size, counts, suicide):

@@ -25,6 +25,7 @@ def test_the_first_player_wins_by_exactly_the_known_openings(size, openings):
     assert of_moves[0].tolist() == [[1 if won == "1" else -1 for won in openings.replace("/", "")]]
 
 
+@pytest.mark.slow
 def test_with_the_swap_the_second_player_wins():
     values, of_moves = Tree(ID, size=3, swap=True).values()
     assert values[0].tolist() == [-1]

@@ -227,6 +227,7 @@ def test_results_do_not_depend_on_the_batch_size() -> None:
             assert np.array_equal(one.states()[0][name], together[i][name]), (i, name)
 
 
+@pytest.mark.slow
 def test_the_simulated_gpu_gives_the_same_results(tmp_path: Path) -> None:
     """One thread per position, in Numba's CUDA simulator."""
     states = records(12)

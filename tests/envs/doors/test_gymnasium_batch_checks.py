@@ -313,6 +313,18 @@ def test_accepted_rewards(reward):
     assert batch.step(batch.sample_actions()).reward.tolist() == [[2.0], [2.0]]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("reward", "wanted"),
+    [(1e300, "inf"), (-1e39, "-inf"), (10**400, "inf"), (np.float64(-1e300), "-inf"), (float("nan"), "nan"),
+     (float("inf"), "inf"), (3e38, "3e+38"), (-(10**30), "-1e+30")],
+)  # fmt: skip
+def test_rewards_beyond_float32_are_infinite_without_a_warning(reward, wanted):
+    """Training then stops by name (finite.py)."""
+    batch = recorder(spaces.Discrete(2), gives={"reward": reward})
+    assert [f"{float(found):.3g}" for found in batch.step(batch.sample_actions()).reward] == [wanted, wanted]
+
+
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 @pytest.mark.parametrize("flag", [1, 0.0, None, {}, np.array([True]), "False", np.int64(0)])
 def test_flags_that_are_not_bools(name, flag):

@@ -190,6 +190,7 @@ def instances(draw):
     return weights, values, draw(st.integers(min(weights), sum(weights) + 3))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(instances())
 def test_the_optimum_of_knapsack_is_that_of_dynamic_programming(instance):

@@ -122,6 +122,7 @@ def test_undo_restores_returns_and_finished_games():
     assert not table.over and (table.returns, table.board(), table.legal()) == before
 
 
+@pytest.mark.slow
 def test_help_board_and_hint():
     said, _ = talk("help\nboard\nhint\n", against=("mcts@simulations=500",), game=C4)
     assert "a move   its name: a, b, c and 4 more" in said or "a to g" in said
@@ -181,6 +182,7 @@ def test_several_seats_and_one():
     assert ended and said.endswith("your return: " + said.rsplit("your return: ", 1)[1])
 
 
+@pytest.mark.slow
 def test_equal_players_are_told_apart():
     table = Table(GOOF, {"cards": 3, "seats": 3}, opponents={"first": First()}, seat=2)
     assert table.names == ["first (seat 0)", "first (seat 1)", "you"]
@@ -259,6 +261,7 @@ def test_a_run_is_its_own_opponent_and_helps(tmp_path, capsys, monkeypatch):
     assert "was trained on the" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_game_is_left_at_once():
     words = [sys.executable, "-m", "mlbits", "play", TTT, "--against", "random"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)

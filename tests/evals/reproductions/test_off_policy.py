@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mlbits.evals.reproductions.off_policy import Problem, estimates, reproduce
+from mlbits.evals.reproductions.off_policy import NAMES, Problem, _checks, estimates, reproduce
 from mlbits.evals.reproductions.off_policy_ranking import compare
 from mlbits.evals.reproductions.off_policy_ranking import reproduce as rank
+from mlbits.evals.reproductions.reproduction import ReproductionError
 
 
 def test_the_linear_solve_is_the_mean_return_of_the_policy():
@@ -23,11 +24,41 @@ def test_estimates_on_the_policys_own_data_are_equal():
     assert np.ptp(values[:4]) == pytest.approx(0, abs=1e-12)
 
 
+FINE = dict(zip(NAMES, (0.9, 0.6, 0.4, 0.3, 0.02, 0.05, 0.04, 0.2, 0.08, 0.06), strict=True))
+MORE = {name: error if name == "FQE wrong" else 0.3 * error for name, error in FINE.items()}  # with ten times the data
+
+
+def verdicts(ess=3.0, **changed):
+    """Whether each statement holds for two problems, in the second of which some errors with more data are others."""
+    rows = [{"rmse": FINE, "ess": ess}, {"rmse": MORE, "ess": 30.0}, {"rmse": FINE, "ess": 6.0}]
+    rows.append({"rmse": MORE | changed, "ess": 60.0})
+    means = [{name: np.sqrt(one["rmse"][name] * other["rmse"][name]) for name in NAMES}
+             for one, other in zip(rows[:2], rows[2:], strict=True)]  # fmt: skip
+    return list(_checks(rows, means).values())
+
+
+def test_what_is_checked():
+    assert verdicts() == [True] * 5
+    assert verdicts(WIS=0.2) == [True] * 5  # the wrong order in one row, not in the mean
+    assert verdicts(WIS=0.4) == [False, True, True, True, True]
+    assert verdicts(DR=0.001) == [True, False, True, True, True]
+    assert verdicts(**{"FQE wrong": 0.02}) == [True, True, False, True, True]
+    assert verdicts(**{"WDR wrong": 0.05}) == [True, True, True, False, True]
+    assert verdicts(ess=5.0) == [True, True, True, True, False]  # no row with few: nothing is shown
+
+
+@pytest.mark.parametrize("argument", [{"replications": 1}, {"problems": 0}])
+def test_errors(argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(ReproductionError, match=f"{name}: got {value}; wanted at least"):
+        reproduce(**argument)
+
+
 @pytest.mark.slow
 def test_the_quick_table_meets_its_target():
     result = reproduce(quick=True)
     assert result["met"], result["checks"]
-    assert len(result["rows"]) == 8
+    assert len(result["rows"]) == 24
 
 
 def test_the_orderings_hold_with_few_data_sets():

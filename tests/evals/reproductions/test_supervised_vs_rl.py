@@ -119,6 +119,7 @@ def test_the_law_must_hold_for_every_number_of_labels(monkeypatch, quick, factor
     assert by_label["needed"][0]["mean"] == pytest.approx(100 * 2 ** (1 / 3))
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_it_measured(monkeypatch, tmp_path, capsys):
     invented(monkeypatch, lambda n: n)
     picture, file = tmp_path / "curves.png", tmp_path / "result.json"

@@ -130,6 +130,7 @@ def test_games_of_many_seats(seats, entries):
     assert (found.matrix.meetings[~np.eye(entries, dtype=bool)] >= 14).all()
 
 
+@pytest.mark.slow
 def test_bots_on_the_small_diplomacy_board(tmp_path):
     words = ["diplomacy-hold", "diplomacy-greedy", "random"]
     _, found = hold_tournament(

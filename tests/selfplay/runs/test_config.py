@@ -110,7 +110,7 @@ def test_unknown_settings_are_refused_and_the_nearest_named(where, key, message)
     ("key", "value", "wanted"),
     [
         ("num_steps", 3.0, "int"), ("num_steps", True, "int"), ("num_steps", "3", "int"),
-        ("learning_rate", "fast", "float"), ("learning_rate", True, "float"), ("anneal_lr", 1, "bool"),
+        ("discount", "fast", "float"), ("learning_rate", True, "float"), ("anneal_lr", 1, "bool"),
         ("hidden", 64, "tuple"), ("hidden", ["64"], "tuple"), ("objective", "clipped", "Literal"),
         ("learning_rate", None, "float"),
     ],

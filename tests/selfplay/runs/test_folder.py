@@ -87,6 +87,7 @@ def test_the_metrics_have_a_row_an_iteration_and_a_row_an_evaluation(finished):
             assert sum(shares) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_solving_is_recorded_and_ends_the_run_if_asked_for(tmp_path, monkeypatch):
     arms = settings("mlbits/Bandit-v0", total_steps=20_000, solved_episodes=4, stop_when_solved=True)
     monkeypatch.setattr("mlbits.selfplay.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6

@@ -46,6 +46,7 @@ def test_gamma_of_other_commands_and_of_agents_that_have_it():
         ("ppo", "num_minibatches", "'minibatches'"), ("ppo", "ent_coef", "'entropy_coef'"),
         ("ppo", "vf_coef", "'value_coef'"), ("ppo", "clip_range", "'clip_coef'"), ("ppo", "net_arch", "'hidden'"),
         ("ppo", "kl_stop", "'target_kl'"), ("ppo", "kl_target", "'adaptive_target_kl'"),
+        ("dqn", "norm_obs", "'normalize_obs'"), ("ddpg", "normalize_rewards", "'normalize_reward'"),
         ("trpo", "kl_bound", "'target_kl'"), ("dqn", "exploration_fraction", "'epsilon_fraction'"),
         ("dqn", "exploration_initial_eps", "'epsilon_start'"), ("dqn", "exploration_final_eps", "'epsilon_end'"),
         ("dqn", "start_e", "'epsilon_start'"), ("dqn", "end_e", "'epsilon_end'"),

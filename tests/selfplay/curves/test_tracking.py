@@ -17,8 +17,8 @@ from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalar
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 
+from mlbits.selfplay.curves.tracking import TIMES, Progress, Tracker, encode_gif, tensorboard_tag
 from mlbits.selfplay.runs.config import resolve
-from mlbits.selfplay.runs.tracking import TIMES, Progress, Tracker, encode_gif, tensorboard_tag
 from mlbits.selfplay.training import train
 
 

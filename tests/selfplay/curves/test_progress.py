@@ -12,8 +12,8 @@ import termios
 import pytest
 
 from mlbits.envs.engine.compiling import logger
-from mlbits.selfplay.runs import progress
-from mlbits.selfplay.runs.progress import Pace, Progress, compilation_messages, duration, fit, say, short
+from mlbits.selfplay.curves import progress
+from mlbits.selfplay.curves.progress import Pace, Progress, compilation_messages, duration, fit, say, short
 
 CELLS = [(0, "100/300,000 steps (0%)"), (4, "2.5k steps/s"), (2, "return 1"), (1, "0:30 left"), (5, "rest 9%")]
 
@@ -87,8 +87,8 @@ def test_plain_lines_fit_given_columns(columns, capsys, monkeypatch):
 
 
 LIVE = """
-from mlbits.selfplay.runs import progress
-from mlbits.selfplay.runs.progress import Progress, say
+from mlbits.selfplay.curves import progress
+from mlbits.selfplay.curves.progress import Progress, say
 progress._LIVE_LINE_EVERY = 0
 shown = Progress(300_000)
 values = {"return/train": -0.123, "return/eval": 0.87, "time/learning": 0.6, "time/rest": 0.4}

@@ -30,14 +30,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json
+from mlbits.selfplay.curves.events import EventWriter
+from mlbits.selfplay.curves.experiment_trackers import Tracked
+from mlbits.selfplay.curves.progress import TIMES, Progress
 from mlbits.selfplay.runs.checkpoints import sync_file, sync_folder, write_file
-from mlbits.selfplay.runs.progress import TIMES, Progress
 
 
 class CurvesError(MlbitsError, RuntimeError):
@@ -98,37 +99,50 @@ class Tracker:
             records of the interrupted run are dropped.
         console: whether to show progress.
         on_closed_pipe: called when the output has no reader any more; nothing is shown after that.
+        track: "wandb" or "mlflow" to record settings and scalars there too; see
+            :mod:`~mlbits.selfplay.curves.experiment_trackers`.
+
+    Raises:
+        CurvesError: if the disk does not take the files.
     """
 
     def __init__(
         self, folder: Path, total_steps: int, resumed_at: int | None = None, console: bool = True,
-        on_closed_pipe: Callable[[], None] = lambda: None,
+        on_closed_pipe: Callable[[], None] = lambda: None, track: str = "none",
     ) -> None:  # fmt: skip
         self._metrics = folder / "metrics.jsonl"
         if resumed_at is not None:
             _drop_after(self._metrics, resumed_at)
-        purge = None if resumed_at is None else resumed_at + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=10)
-        self._events = _write_here(self.writer)
-        if resumed_at is None:
-            self.writer.add_custom_scalars(_LAYOUT)
-        self._file = self._metrics.open("a", buffering=1)
+        with self._writing():
+            self.writer = EventWriter(folder, None if resumed_at is None else resumed_at + 1)
+            if resumed_at is None:
+                self.writer.add_custom_scalars(_LAYOUT)
+            self._file = self._metrics.open("a", buffering=1)
         self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
         self._on_closed_pipe = on_closed_pipe
+        resumed = resumed_at is not None
+        self._tracked = None if track == "none" else Tracked(track, folder, resumed, self.say)
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Write the settings as text and as hyperparameters."""
-        self.writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", 0)
+        """Write the settings as text and as hyperparameters.
+
+        Raises:
+            CurvesError: if the disk does not take them.
+        """
         flat = {}
         for group in ("run", "agent_config", "env_settings"):
             for name, value in config.get(group, {}).items():
                 flat[f"{group.removesuffix('_config').removesuffix('_settings')}.{name}"] = value
         flat |= {"agent": config["agent"], "env": config["env"]}
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()}
+        if self._tracked is not None:
+            self._tracked.settings(plain)
         writer: Any = self.writer.file_writer
-        for summary in hparams(plain, {"return/eval": 0.0}):
-            writer.add_summary(summary)
+        with self._writing():
+            self.writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", 0)
+            for summary in hparams(plain, {"return/eval": 0.0}):
+                writer.add_summary(summary)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -151,6 +165,8 @@ class Tracker:
             for name, value in values.items():
                 self.writer.add_scalar(tensorboard_tag(name), value, step)
             self._file.write(json.dumps({"env_steps": step, **values}) + "\n")
+        if self._tracked is not None and values:
+            self._tracked.scalars(step, {tensorboard_tag(name): value for name, value in values.items()})
         with self._showing() as progress:
             if progress is not None:
                 progress.show(step, values)
@@ -202,7 +218,7 @@ class Tracker:
         with self._writing():
             self.writer.flush()
             self._file.flush()
-            for path in (self._metrics, self._events):
+            for path in (self._metrics, self.writer.path):
                 sync_file(path)
             sync_folder(self._metrics.parent)
 
@@ -211,38 +227,11 @@ class Tracker:
         for file in (self.writer, self._file):
             with contextlib.suppress(OSError):
                 file.close()
+        if self._tracked is not None:
+            self._tracked.close()
         with self._showing() as progress:
             if progress is not None:
                 progress.close()
-
-
-class _Direct:
-    """Writes TensorBoard's records in the thread that makes them, each at once, into a file that stays open.
-
-    TensorBoard's own writer does so in a thread that a full disk ends with a traceback, and opens the file each time.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-        self._records = RecordWriter(self._file)
-
-    def write(self, record: bytes) -> None:
-        self._records.write(record)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _write_here(writer: SummaryWriter) -> Path:
-    """Let a writer of TensorBoard write in this thread; its file."""
-    file_writer: Any = writer.file_writer
-    events = file_writer.event_writer
-    events._async_writer.close()
-    events._async_writer = _Direct(Path(events._file_name))
-    return Path(events._file_name)
 
 
 def _add_animation(

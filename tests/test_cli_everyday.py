@@ -1,4 +1,4 @@
-"""The commands about runs: plot, compare."""
+"""The everyday commands: plot, compare, list of one environment or agent."""
 
 import json
 
@@ -65,3 +65,36 @@ def test_compare_refuses_less_than_two_runs(said, tmp_path):
     assert said("compare", status=2) == "runs: got none; wanted mlbits compare RUN RUN ..., folders of runs"
     assert said("compare", run, status=2) == f"runs: got only {run}; wanted two or more to compare"
     assert "not found" in said("compare", run, tmp_path / "none", status=2)
+
+
+def test_list_tells_all_about_an_environment_and_an_agent(said, tmp_path):
+    written = ["--picture", tmp_path / "env.png", "--json", tmp_path / "out.json"]
+    text = said("list", "--env", "mlbits/GridWorld-v0", "--env.map", "S.G", "--agent", "ppo", *written)
+    assert "observation space  Discrete(3)" in text
+    assert "--agent.discount" in text
+    assert "--env.slip" in text
+    assert (tmp_path / "env.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["env"]["observation_space"], found["agent"]["name"]) == ("Discrete(3)", "ppo")
+    assert "--agent.clip" in said("list", "--agent", "ppo")
+
+
+def test_list_refuses_what_does_not_go_together(said, tmp_path):
+    assert said("list", "--env", "mlbits/GridWrld-v0", status=2).endswith("did you mean 'mlbits/GridWorld-v0'?")
+    assert said("list", "envs", "--agent", "ppo", status=2).startswith("what: got 'envs' and --env or --agent")
+    assert said("list", "--picture", tmp_path / "a.png", status=2).startswith("--picture, --json: are of one")
+    assert said("list", "--agent", "ppo", "--picture", tmp_path / "a.png", status=2).startswith(
+        "--picture: an agent has"
+    )
+
+
+def test_export_writes_a_file_and_says_how_it_compares(said, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "agent.pt"
+    tiny = "--total-steps 64 --num-envs 4 --eval-episodes 1 --agent.num-steps 16 --agent.hidden 8 --quiet".split()
+    said("train", "ppo", "mlbits/GridWorld-v0", "--env.map", "S.G", "--out", run, "--preset", "none", *tiny)
+    text = said("export", run, "--torchscript", out)
+    assert "input obs: int32 [batch]\noutputs: action, probabilities, value\n" in text
+    assert f"torchscript: {out}; equal to the agent on 100 random observations (largest difference" in text
+    assert said("export", run, status=2).endswith("wanted --onnx FILE or --torchscript FILE")
+    assert "its folder does not exist" in said("export", run, "--onnx", tmp_path / "no/a.onnx", status=2)
+    assert "no run here" in said("export", tmp_path / "none", "--torchscript", out, status=2)

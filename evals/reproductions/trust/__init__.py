@@ -1,0 +1,1 @@
+"""Reproductions of what is promised of runs: nothing that was saved is lost."""

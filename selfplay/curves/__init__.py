@@ -1,0 +1,1 @@
+"""Curves of a run under way: TensorBoard, records, other trackers, and progress on the screen."""
