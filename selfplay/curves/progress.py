@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 
 from mlbits.envs.core.printing import printable
 from mlbits.envs.engine.compiling import logger
-from mlbits.selfplay.runs.notebook import CellLine, in_notebook
+from mlbits.selfplay.curves.notebook import CellLine, in_notebook
 
 TIMES = ("environment", "network", "learning", "evaluation", "rest")
 _PLAIN_LINE_EVERY, _LIVE_LINE_EVERY = 5.0, 0.25  # seconds

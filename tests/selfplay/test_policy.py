@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from torch import Tensor
 
 import mlbits
+from mlbits.agents import agent_entry
 from mlbits.agents.agent import Decision
 from mlbits.selfplay.policy import Policy, PolicyError
 from tests.games import register_test_games
@@ -117,7 +118,7 @@ WRONG = [
     ("vector", np.zeros(4), r"obs: got shape \(4,\); wanted \(3,\), or a batch \(N, 3\)"),
     ("vector", np.zeros((2, 2, 3)), r"obs: got shape \(2, 2, 3\); wanted \(3,\)"),
     ("vector", 3.0, r"obs: got shape \(\); wanted \(3,\)"),
-    ("vector", [0.0, float("nan"), 0.0], r"obs: got .*nan.*; wanted finite numbers"),
+    ("vector", [0.0, float("nan"), 0.0], r"obs: got .*nan.*; wanted finite numbers, smaller than 1.8e19"),
     ("vector", [[1.0], [1.0, 2.0]], r"obs: got \[\[1.0\], \[1.0, 2.0\]\]; wanted Box"),
     ("vector", ["a", "b", "c"], r"obs: got dtype <U1; wanted float32, as in Box"),
     ("image", np.zeros((8, 9, 3)), r"obs: got dtype float64; wanted uint8, as in Box\(0, 255"),
@@ -251,3 +252,24 @@ def test_each_seat_remembers_for_itself() -> None:
     assert played == [0, 0, 1, 1, 2]
     with pytest.raises(PolicyError, match=r"agent: got 'player_2'; wanted one of player_0, player_1, or its number"):
         policy.predict(obs, agent="player_2")
+
+
+def test_a_recurrent_agent_remembers_as_when_it_is_trained() -> None:
+    entry = agent_entry("ppo")
+    observation_space, action_space = PLAIN["vector"], spaces.Discrete(3)
+    agent = entry.make(
+        entry.config_class()(memory="gru", hidden=(8,)), observation_space, action_space, seed=0, device="cpu"
+    )
+    policy = Policy(
+        agent, env="", env_settings={}, observation_space=observation_space, action_space=action_space
+    )  # fmt: skip
+    seen = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)  # 4 steps of 2 copies
+    memory, wanted = torch.zeros(2, agent.memory_size), []
+    for obs in seen:
+        decision = agent.act(torch.from_numpy(obs), None, torch.Generator(), greedy=True, memory=memory)
+        wanted.append(decision.log_prob.tolist())
+        memory = decision.memory
+    for _ in range(2):
+        found = [policy.predict(obs, details=True).log_prob for obs in seen]
+        assert np.allclose(found, wanted)
+        policy.reset()

@@ -41,7 +41,7 @@ def print_runs(runs: Runs) -> None:
     for row in runs.rows():
         table.add_row(*row)
     console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 100 + max(len(str(run.folder)) for run in runs))  # names are not broken
     console.print(table)
     print(runs.text())
 

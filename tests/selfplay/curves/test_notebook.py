@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mlbits.selfplay.curves import progress
+from mlbits.selfplay.curves.notebook import CellLine, in_notebook
 from mlbits.selfplay.curves.progress import Progress
-from mlbits.selfplay.runs.notebook import CellLine, in_notebook
 
 
 class Handle:
