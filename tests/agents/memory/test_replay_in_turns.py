@@ -107,6 +107,18 @@ def test_after_a_cut_of_the_stream_open_decisions_are_never_settled():
     assert rows == {(1.0, 0.5, 20.0), (24 + 32 / 2, 0.25, 40.0), (32.0, 0.5, 40.0)}
 
 
+def test_what_followed_a_decision_is_kept_when_another_start_overwrites_it():
+    """The second decision is settled by the one after the window, which is never played."""
+    replay = small(capacity=12)
+    replay.add(one_seat([1, 1], True, [1, 2]))
+    replay.cut()
+    replay.add(one_seat([1, 1, 0], False, [8, 16, 32], terminated=[2]))
+    drawn = replay.sample(300, draw())
+    rows = {(float(o), float(r), float(n)) for o, r, n in zip(drawn.obs, drawn.reward, drawn.next_obs, strict=True)}
+    assert {(10.0, 1.0, 20.0), (20.0, 2.0, 30.0), (10.0, 8.0, 20.0)} <= rows
+    assert replay.added == 4
+
+
 # Against a record of everything played
 
 
