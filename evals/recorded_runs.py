@@ -30,7 +30,7 @@ from mlbits.selfplay.runs.config import RunConfig
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 # Settings of a run in which the runs of one group may differ: no result and no curve depends on them, but for the seed.
 _ASIDE = (
-    "seed", "video", "checkpoint_every", "keep_checkpoints", "keep_best", "record_every", "track", "env_workers", "threads",
+    "seed", "video", "checkpoint_every", "keep_checkpoints", "keep_best", "record_every", "track", "env_workers",
 )  # fmt: skip
 _LABELLED, _LABEL_VALUE = 4, 24  # how many settings a label names, and how long the text of a value may be
 
