@@ -23,9 +23,10 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their marks
 def pytest_collection_modifyitems(items):
-    """Chess takes as long to compile as six other games: what is tested of every game is a slow test of chess."""
+    """Chess and Diplomacy take long to compile: what is tested of every game is a slow test of theirs."""
     for item in items:
-        if "[" in item.nodeid and "Chess-v0" in item.nodeid:
+        _, _, case = item.nodeid.partition("[")
+        if "Chess-v0" in case or ("Diplomacy" in case and "-v0" in case):
             item.add_marker(pytest.mark.slow)
 
 

@@ -121,7 +121,7 @@ def test_python_blocks_are_python(page: Path) -> None:
     "name",
     [
         "README.md",
-        "docs/environments.md",
+        pytest.param("docs/environments.md", marks=pytest.mark.slow),  # chess
         "docs/similarity.md",
         "docs/causal.md",
         "docs/off_policy.md",
@@ -312,7 +312,16 @@ def test_pictures_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert made >= {path.name for path in PICTURES.glob("*.png")}
 
 
-@pytest.mark.parametrize("agent", re.findall(r"^## ([\w-]+)$", AGENTS_PAGE.read_text(), re.M))
+PLANNING = [name for name, entry in AGENTS.items() if entry.plans]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in PLANNING else [])  # searches compile for long
+        for name in re.findall(r"^## ([\w-]+)$", AGENTS_PAGE.read_text(), re.M)
+    ],
+)
 def test_agents_have_the_documented_settings_and_curves(agent: str, tmp_path: Path) -> None:
     text, config = section(AGENTS_PAGE, agent), AGENTS[agent].config_class()()
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

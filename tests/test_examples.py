@@ -56,7 +56,13 @@ def quiet(tmp_path, monkeypatch):
     root.handlers[:] = handlers
 
 
-@pytest.mark.parametrize("module", SHOWN)
+# They compile for seconds.
+SLOW = {f"mlbits.{name}" for name in ("agents.search.search", "envs.exact.joint_states", "envs.diplomacy.random_play")}
+
+
+@pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SHOWN]
+)
 def test_examples(module, quiet):
     runner = doctest.DocTestRunner(verbose=False)
     for line, text in docstrings(SHOWN[module]):

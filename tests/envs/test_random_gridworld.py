@@ -208,6 +208,7 @@ def test_observations_show_the_map(observation):
         check_env(gym.make(ID, size=(4, 6), observation="pixels").unwrapped)
 
 
+@pytest.mark.slow
 def test_the_pictures():
     batch = mlbits.make_batch(ID, 1, size=(3, 32))
     text = batch.render("ansi")

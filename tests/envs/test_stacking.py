@@ -69,6 +69,7 @@ def test_saved_states_hold_the_stack_and_are_checked():
         batch.set_state(records)
 
 
+@pytest.mark.slow
 def test_every_door_has_the_setting():
     env = gym.make("mlbits/CartPole-v0", frame_stack=4)
     obs, _ = env.reset(seed=0)
@@ -97,6 +98,7 @@ def test_a_wrapped_environment_stacks_as_gymnasium_does():
             assert np.array_equal(ours.reset(seed=t)[0], theirs.reset(seed=t)[0])
 
 
+@pytest.mark.slow
 def test_images_are_stacked_along_their_channels():
     first, last = spaces.Box(0, 1, (2, 8, 8)), spaces.Box(0, 255, (8, 8, 3), np.uint8)
     assert stacked_space(first, 4).shape == (8, 8, 8)

@@ -107,8 +107,13 @@ def printed(capsys, *words):
     [
         ("mlbits/MatrixGame-v0", [], ["exploitability "]),
         (BLOTTO, ["--pool", "uniform", "--pool-every", "32"], ["exploitability "]),
-        (GOOFSPIEL, ["--env.cards", "9"], ["won "]),
-        (GOOFSPIEL, ["--env.cards", "9", "--pool", "uniform", "--pool-every", "32"], ["won ", "won "]),
+        pytest.param(GOOFSPIEL, ["--env.cards", "9"], ["won "], marks=pytest.mark.slow),
+        pytest.param(
+            GOOFSPIEL,
+            ["--env.cards", "9", "--pool", "uniform", "--pool-every", "32"],
+            ["won ", "won "],
+            marks=pytest.mark.slow,
+        ),
         ("mlbits/GridWorld-v0", [], ["return "]),
     ],
 )

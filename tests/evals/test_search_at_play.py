@@ -101,6 +101,7 @@ def test_whoever_searches_enough_cannot_be_exploited(runs):
     assert exploit([runs["ppo"], "random"], search={"simulations": 100})["planning"] == 1
 
 
+@pytest.mark.slow
 def test_a_mixed_policy_is_measured_as_it_is(runs):
     """Few simulations prove nothing: greedy play takes the best move, other play draws."""
     search = {"simulations": 2, "solver": False}

@@ -112,6 +112,7 @@ def test_an_interruption_before_the_run_saves_nothing(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_end_of_a_run(left_alone, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     done = signalled("finishing", 1, "SIGTERM", "train", *RUNS["gridworld"].split(), "--out", str(folder))
@@ -240,6 +241,7 @@ def test_signals_are_only_handled_in_the_main_thread(tmp_path):
 # Stable-Baselines3 and the other commands
 
 
+@pytest.mark.slow
 def test_stable_baselines3_cannot_be_resumed_but_its_model_is_saved(tmp_path, capsys):
     folder = tmp_path / "run"
     words = f"sb3-ppo mlbits/CartPole-v0 {STILL} --agent.n-steps 16 --agent.batch-size 16 --agent.hidden 8"
@@ -295,6 +297,7 @@ def test_other_commands_into_a_closed_pipe_end_quietly(words):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_an_interrupted_reproductions_run_is_saved(tmp_path):
     """From another thread, and by Ctrl-C in the main one: the child is asked once, and waited for."""
     from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process

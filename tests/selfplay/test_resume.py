@@ -159,7 +159,7 @@ def steps_of(folder):
         pytest.param("turns, replay", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("replay, normalised", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("whole episodes, normalised", "learning", 4, "some", marks=pytest.mark.slow),
-        ("search", "learning", 27, [312, 600]),
+        pytest.param("search", "learning", 27, [312, 600], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):

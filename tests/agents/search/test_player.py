@@ -84,6 +84,7 @@ def test_agents_without_a_critic_or_discrete_actions_are_refused():
         SearchPlayer(random, game, SearchConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "dqn", "alphazero"])
 def test_an_untrained_agent_sees_wins_when_it_searches(name):
     """X has a1 and b1, O a2 and b2: X wins by c1."""

@@ -51,6 +51,7 @@ def test_seats_with_different_numbers_of_actions():
     assert all(mixture[-1] > 0.99 for mixture in mixtures)
 
 
+@pytest.mark.slow
 def test_payoffs_of_a_node_are_those_of_the_game():
     settings = {"payoffs": np.random.default_rng(0).normal(size=(3, 2, 3, 2)).tolist()}
     game = make_game("mlbits/MatrixGame-v0", **settings)

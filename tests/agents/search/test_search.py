@@ -56,6 +56,7 @@ def test_trees_together_equal_each_tree_alone_bit_for_bit(method):
     assert rows == together.rows
 
 
+@pytest.mark.slow
 def test_rollouts_of_a_batch_repeat_with_the_seed():
     game = mlbits.make_game("mlbits/ConnectFour-v0")
     states = positions("mlbits/ConnectFour-v0", 8, 3)

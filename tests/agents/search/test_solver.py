@@ -196,6 +196,7 @@ def test_a_node_is_decided_by_its_edges(known, want):
     assert python_function(decided)(edges(*known), 0, 0, len(known)) == want
 
 
+@pytest.mark.slow
 def test_a_decided_root_costs_no_more_calls_and_the_other_trees_go_on():
     game, states = connect_four("ddeeff")
     _, start_states = connect_four("")
@@ -208,6 +209,7 @@ def test_a_decided_root_costs_no_more_calls_and_the_other_trees_go_on():
     assert found.nodes[1] == 41
 
 
+@pytest.mark.slow
 def test_the_mixed_value_of_mctx_s_one_node():
     """Visits 9 and 8, Q 3 and -1: prior means 0.047426 and 0.952574, -0.810297 of those visited, -1.043058 in all."""
     config = SearchConfig(simulations=17, c_scale=0.05, c_visit=60, discount=1e-6)

@@ -43,6 +43,7 @@ def test_games_are_counted(size, counts, suicide):
     assert Tree(ID, size=size, suicide=suicide, **horizon).perft(len(counts)) == counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "columns", "count"),
     [(2, 2, 57), (3, 3, 12_675), pytest.param(1, 2, 5, marks=slow), pytest.param(2, 3, 489, marks=slow)],

@@ -83,6 +83,7 @@ def test_chains_by_hand(moves, wanted):
     assert result(ID, moves, size=3) == wanted
 
 
+@pytest.mark.slow
 def test_a_chain_closes_in_its_middle():
     assert result(ID, "a1 e1 a2 e2 a4 e3 a5 d1 a3", size=5, swap=True) == [1, -1]
     assert result(ID, "a5 a1 e5 b1 d5 d1 c5 e1 a4 c1", size=5, swap=True) == [-1, 1]

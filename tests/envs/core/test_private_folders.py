@@ -78,6 +78,7 @@ def run(code, cache, **more):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_drivers_are_not_loaded_from_a_folder_of_others(tmp_path):
     """A driver that somebody else put there is not run; after a chmod it would be."""
     done = run(USE, tmp_path / "cache")

@@ -112,6 +112,7 @@ def driver_files(cache: Path) -> set[str]:
     return {path.name for path in (cache / "drivers").rglob("mlbits_driver_*")}
 
 
+@pytest.mark.slow
 def test_a_second_process_does_not_compile_and_an_edit_of_any_file_does(tmp_path: Path) -> None:
     rules, cache = tmp_path / "rules", tmp_path / "cache"
     rules.mkdir()

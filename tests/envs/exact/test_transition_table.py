@@ -199,6 +199,7 @@ def test_the_optimum_of_knapsack_is_that_of_dynamic_programming(instance):
     assert found == pytest.approx(dynamic_programming(weights, values, capacity))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(instances(), st.sampled_from([0.15, 0.5, 0.9]))
 def test_the_mean_over_all_draws_of_items(instance, availability):

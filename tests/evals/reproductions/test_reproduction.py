@@ -115,6 +115,7 @@ def test_parameters_of_a_reproduction_are_its_flags(monkeypatch, tmp_path, capsy
 FLAGS = ["--preset", "none", "--total-steps", "64", "--num-envs", "4", "--agent.num-steps", "16", "--no-video"]
 
 
+@pytest.mark.slow
 def test_training_in_a_process_returns_its_summary():
     assert train_in_process("ppo", "mlbits/GridWorld-v0", 3, *FLAGS)["env_steps"] == 64
 

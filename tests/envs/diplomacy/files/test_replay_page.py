@@ -137,6 +137,7 @@ def test_the_command(game, tmp_path, capsys):
     assert "line 2" in capsys.readouterr().err and not (tmp_path / "x.html").exists()
 
 
+@pytest.mark.slow
 def test_a_page_allows_no_script_but_its_own():
     """The policy names the script by its digest, so that a changed or added one does not run."""
     game = GameRecord.of([adjudicate(first_position(load_board("mini")), {})])
