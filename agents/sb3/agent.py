@@ -111,7 +111,6 @@ class SB3Agent:
         box = action_space if isinstance(action_space, spaces.Box) else None
         self._bounds = None if box is None else tuple(torch.as_tensor(b, device=device) for b in (box.low, box.high))
 
-    @torch.no_grad()
     def outputs(self, obs: Any, discrete: bool) -> dict[str, Tensor]:
         """What the policy says besides an action, by name: Q-values, probabilities of discrete actions, values.
 
@@ -128,6 +127,7 @@ class SB3Agent:
         found = {"probabilities": policy.get_distribution(seen).distribution.probs} if discrete else {}
         return found | {"value": policy.predict_values(seen).squeeze(-1)}
 
+    @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
         """Choose actions for N rows."""
         policy = self.policy
