@@ -374,6 +374,8 @@ class Session:
         if copies:
             self.collector.episode_return[copies] = 0
             self.collector.episode_length[copies] = 0
+            for copy in copies:
+                self.collector.memories.forget(copy, copy + 1)
             if self.replay is not None:
                 self.replay.cut()
 
@@ -493,7 +495,7 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
     dtype = torch.float32 if layout.kind == "continuous" else torch.int64
     shape = (batch.num_envs, batch.num_seats, *layout.shape)
     action = torch.zeros(1, dtype=dtype, device=batch.device).expand(shape)
-    stack = 1 if batch.active is not None else getattr(batch, "frame_stack", 1)
+    stack = 1 if batch.active is not None else batch.frame_stack
     kept = (batch.obs, action, batch.legal_mask, stack)
     size, room = replay_bytes(spec, *kept), memory_bytes(batch.device)
     if size > room:

@@ -113,6 +113,7 @@ class Game:
         reward_threshold: mean return at which the game counts as solved, or None.
         frames_per_second: frame rate of videos.
         layout: facts for tools that draw on top of the image (for example the shape of a gridworld).
+        frame_stack: k if the first axis of observations is the latest k frames, oldest first, else 1.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Game:
     reward_threshold: float | None = None
     frames_per_second: int = 8
     layout: Mapping[str, Any] = field(default_factory=dict)
+    frame_stack: int = 1
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

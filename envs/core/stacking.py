@@ -63,7 +63,13 @@ def stacked(game: Game, frames: int) -> Game:
         reset=reset,
         step=step,
         observe=observe,
+        frame_stack=axis_of_frames(space, frames),
     )
+
+
+def axis_of_frames(space: gym.Space[Any], frames: int) -> int:
+    """``frames`` if they are the first axis of their stacked space; 1 for images of several channels, which join it."""
+    return frames if (space.shape or ())[:1] == (frames,) else 1
 
 
 def stacked_space(space: gym.Space[Any], frames: int) -> gym.Space[Any]:

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from mlbits.envs.core.errors import GameError, UnknownIdError
 from mlbits.envs.core.spaces import action_layout, observation_layout
 from mlbits.envs.core.stack_setting import SETTING
-from mlbits.envs.core.stacking import FrameStack
+from mlbits.envs.core.stacking import FrameStack, axis_of_frames
 from mlbits.envs.doors.atari import is_atari, make_atari
 from mlbits.envs.doors.outcome_checks import check_parts
 from mlbits.envs.origins import import_module_of, importable_name
@@ -150,12 +150,15 @@ def make_env(env_id: str, settings: Mapping[str, Any], training: bool = False) -
 
 
 def frame_stack_of(env: gym.Env[Any, Any]) -> int:
-    """How many frames an observation stacks, by Gymnasium's ``FrameStackObservation``; 1 if the environment has none.
+    """How many frames an observation stacks along its first axis, by the setting ``frame_stack`` or Gymnasium's
+    ``FrameStackObservation``; 1 if the environment has none.
 
     Wrappers around it may change the frames, but not how many there are.
     """
     shape = env.observation_space.shape
     while isinstance(env, gym.Wrapper):
+        if isinstance(env, FrameStack):
+            return axis_of_frames(env.observation_space, env.frames)
         if isinstance(env, gym.wrappers.FrameStackObservation):
             return int(env.stack_size) if shape is None or shape[:1] == (env.stack_size,) else 1
         env = env.env

@@ -174,6 +174,8 @@ class Workers:
                 os.posix_fallocate(number, 0, size)
             return mmap.mmap(number, size)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                Path(self._path).unlink()
             raise GameError(f"env_workers: {size:,} bytes of shared memory cannot be had ({error}); wanted 1") from None
         finally:
             os.close(number)

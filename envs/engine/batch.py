@@ -131,6 +131,11 @@ class GameBatch:
             self.active, self.final_active = turns.split(game.seats, 1)
         self._result = Step(self.obs, self.reward, self.terminated, self.truncated, self.final_obs)
 
+    @property
+    def frame_stack(self) -> int:
+        """How many of the latest frames the first axis of an observation holds; 1 if none."""
+        return self.game.frame_stack
+
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self.copies, CudaCopies):
             raise TypeError("a GameBatch on a GPU cannot be copied or pickled; wanted state() and set_state()")

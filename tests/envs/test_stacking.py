@@ -1,5 +1,7 @@
 """Frame stacks: the last K observations of the same trajectory, through every door, across ends, in saved states."""
 
+from copy import deepcopy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from gymnasium import spaces
 
 import mlbits
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.core.stacking import FrameStack, stacked_arrays, stacked_space
+from mlbits.envs.core.stacking import FrameStack, axis_of_frames, stacked_arrays, stacked_space
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from tests.games import register_test_games
@@ -164,3 +166,25 @@ def test_a_wrapped_batch_ends_and_resumes_with_its_stacks():
 def test_a_wrapped_environment_names_the_setting():
     with pytest.raises(GameError, match="CartPole-v1: frame_stack: got 0; wanted an integer from 1 to 1000"):
         open_batch("CartPole-v1", 1, settings={"frame_stack": 0})
+
+
+@pytest.mark.parametrize(
+    ("space", "wanted"),
+    [
+        (spaces.Discrete(5), K),
+        (spaces.Box(-1, 1, (2,)), K),
+        (spaces.Box(0, 255, (7, 6), np.uint8), K),
+        (spaces.Box(0, 255, (1, 7, 6), np.uint8), K),
+        (spaces.Box(0, 255, (7, 6, 1), np.uint8), K),
+        (spaces.Box(0, 255, (7, 6, 3), np.uint8), 1),
+        (spaces.Box(0, 255, (2, 7, 6), np.uint8), 1),
+    ],
+)
+def test_whether_the_first_axis_is_the_frames(space, wanted):
+    assert axis_of_frames(stacked_space(space, K), K) == wanted
+
+
+def test_batches_say_how_many_frames_they_stack():
+    assert mlbits.make_batch("mlbits/CartPole-v0", 1).frame_stack == 1
+    batch = mlbits.make_batch("mlbits/CartPole-v0", 1, frame_stack=K)
+    assert batch.frame_stack == deepcopy(batch).frame_stack == K

@@ -44,6 +44,15 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_interrupted(env, memory, tmp_p
         assert torch.equal(value, second.learner.state_dict()[name]), name
 
 
+def test_a_copy_whose_episode_is_started_again_on_resuming_has_forgotten_the_old_one(tmp_path, monkeypatch):
+    checkpoint = go_on(session_of("CartPole-v1"), 1).to_checkpoint()
+    second = session_of("CartPole-v1")
+    monkeypatch.setattr(second.batch, "load_state_dict", lambda state, say: [1, 4])  # these could not be replayed
+    second.from_checkpoint(checkpoint, tmp_path)
+    remembered = second.collector.memories.of(8).abs().sum(1) > 0
+    assert remembered.tolist() == [True, False, True, True, False, True]
+
+
 def test_a_run_with_a_pool_is_evaluated_recorded_and_matched(tmp_path, capsys):
     """Frozen copies play from memories of their own; what needs a policy of one observation says no."""
     run = {

@@ -314,6 +314,21 @@ def test_a_run_on_stacked_observations_stores_frames():
     assert session.replay.sample(5, draw()).obs.shape == (5, 4, 4)
 
 
+@pytest.mark.parametrize("env", ["mlbits/CartPole-v0", "CartPole-v1"])
+def test_the_setting_frame_stack_stores_frames_too(env):
+    settings = {"num_envs": 2, "total_steps": 1000, "device": "cpu"}, {"frame_stack": 4}, {"buffer_size": 200}
+    run, env_settings, own = settings
+    session = open_session(resolve("dqn", env, preset="none", run=run, env_settings=env_settings, agent_settings=own))
+    for _ in range(30):
+        rollout, _, _ = session.collect()
+        session.replay.add(rollout)
+    assert session.replay._seen.rows["obs"].shape[1:] == (4,)
+    drawn = session.replay.sample(20, draw())
+    assert drawn.obs.shape == (20, 4, 4)
+    going_on = drawn.discount > 0
+    assert torch.equal(drawn.obs[going_on][:, 1:], drawn.next_obs[going_on][:, :-1])
+
+
 def test_a_dataclass_is_not_changed_by_adding():
     """The rollout's memory belongs to the collector."""
     play = Stacked()

@@ -260,6 +260,23 @@ def test_if_processes_cannot_be_started_a_run_that_asks_for_none_goes_on_in_one(
     assert asked == [("tests/Moody-v0", {}, True, 2, 12_345)]
 
 
+def test_where_shared_memory_is_full_no_file_stays(moody, monkeypatch):
+    made, mkstemp = [], gymnasium_workers.tempfile.mkstemp
+
+    def noted(**how):
+        made.append(mkstemp(**how))
+        return made[-1]
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gymnasium_workers.tempfile, "mkstemp", noted)
+    monkeypatch.setattr(gymnasium_workers.os, "truncate", full)
+    with pytest.raises(GameError, match=r"env_workers: .* No space left on device.*; wanted 1"):
+        open_batch(moody, 2, workers=2)
+    assert [Path(path).exists() for _, path in made] == [False]
+
+
 def test_arrays_of_every_kind_share_one_block():
     space = spaces.Dict({"a": spaces.Box(0, 1, (3, 5), np.float32), "b": spaces.Discrete(3)})
     from mlbits.envs.core.spaces import action_layout
