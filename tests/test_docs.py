@@ -27,9 +27,11 @@ from mlbits import cli
 from mlbits.agents import AGENTS
 from mlbits.envs import registry
 from mlbits.evals import EVALS
+from mlbits.selfplay import bookkeeping
 from mlbits.selfplay.runs.command_line import read_flags
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.flags import parse_solve, parse_train
+from mlbits.selfplay.runs.synonyms import suggestions
 from mlbits.selfplay.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +140,46 @@ def test_stable_baselines_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for block in blocks(SB3_PAGE, "python"):
         exec(compile(block, SB3_PAGE.name, "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("python.md", marks=pytest.mark.slow), "from_sb3.md", "bring_your_own.md"]
+)
+def test_pages_run_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader would run them: in one session; a block that begins with a file's name is that file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(bookkeeping, "_MAX_FRAMES", 1)  # drawing whole episodes would take most of the time
+    registries: list[MutableMapping[str, Any]] = [gym.registry, AGENTS]
+    before, session = [dict(entries) for entries in registries], dict[str, Any]()
+    for block in blocks(ROOT / "docs" / name, "python"):
+        if file := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / file[1]).write_text(block)
+        else:
+            exec(compile(block, name, "exec"), session)
+    for entries, kept in zip(registries, before, strict=True):
+        for added in entries.keys() - kept.keys():
+            del entries[added]
+    for module in ("my_envs", "my_agents"):
+        sys.modules.pop(module, None)
+
+
+def test_names_of_stable_baselines_settings_are_its_own_and_ours() -> None:
+    import stable_baselines3
+
+    text, checked = (ROOT / "docs" / "from_sb3.md").read_text(), 0
+    for name, known in (("ppo", "PPO"), ("dqn", "DQN"), ("ddpg", "TD3")):
+        found = re.search(rf"^### [^\n]*`{name}`\n(.*?)(?=^### |\Z)", text, re.M | re.S)
+        assert found
+        config = AGENTS[name].config_class()
+        theirs = inspect.signature(getattr(stable_baselines3, known)).parameters
+        for their, our in table(found[1], "Stable-Baselines3").items():
+            our = our.strip("`")
+            assert their in theirs, f"{known} has no {their}"
+            assert our in config.__dataclass_fields__, f"{name} has no {our}"
+            assert their == our or our in suggestions(their, config), f"{their}: our error does not suggest {our}"
+            checked += 1
+    assert checked > 30
 
 
 @every_page
