@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from safetensors.torch import load_file
 
 import mlbits
 from mlbits.cli import main
-from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.policy import Policy
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.config_files import read_config_file
@@ -191,9 +191,32 @@ def test_a_file_runs_no_module_of_the_working_folder(
     Path("mine.toml").write_text(text.replace("MODULE", module))
     assert main(["train", *words, "--config", "mine.toml"]) == 2
     assert f"the module '{module}' cannot be imported" in capsys.readouterr().err
-    with pytest.raises(MlbitsError, match=f"the module '{module}' cannot be imported"):
+    with pytest.raises(mlbits.MlbitsError, match=f"the module '{module}' cannot be imported"):
         mlbits.train(config="mine.toml")
     assert not Path("ran").exists()
+
+
+def test_what_is_no_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"env: got TimeLimit; wanted a registered name as text; one of your own"):
+        mlbits.train("ppo", gym.make(GRID))  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match=r"agent: got int; wanted a registered name as text$"):
+        mlbits.train(3, GRID)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "summary", ['{"return_mean": 3}', '{"return_mean": "x", "return_interval": 5, "env_steps": 1}', '{"measured": 3}']
+)
+def test_a_damaged_summary_is_told(summary: str, run: mlbits.Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((run.folder / "config.json").read_bytes())
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(RunError, match=r"summary.json: damaged .*; nothing needs it: delete it"):
+        mlbits.load_run(tmp_path)
+
+
+def test_a_run_is_loaded_as_its_folder_is(run: mlbits.Run) -> None:
+    obs = mlbits.load(run).make_env().reset(seed=0)[0]
+    found, same = (mlbits.load(source, checkpoint="best").predict(obs, details=True) for source in (run, run.folder))
+    assert found.value == same.value
 
 
 def test_another_agent_than_the_files_is_refused(run: mlbits.Run, tmp_path: Path) -> None:
