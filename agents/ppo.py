@@ -348,10 +348,20 @@ class PPO:
         logits, value = self.core.policy_and_value(obs)
         return logits, value if self.reward_scale is None else value * self.reward_scale.unit
 
+    def probabilities_with_memory(
+        self, obs: Any, legal_mask: Tensor | None, memory: Tensor, *, greedy: bool = False
+    ) -> Tensor:
+        """As ``action_probabilities``, with what was remembered before each observation, [N, M]."""
+        return self.core.action_probabilities(obs, legal_mask, greedy, memory)
+
     @memoryless
     def state_values(self, obs: Any) -> Tensor:
         """V of N rows of observations, [N], in the rewards' own unit."""
-        value = self.core.values(obs, 1)
+        return self.values_with_memory(obs, None)
+
+    def values_with_memory(self, obs: Any, memory: Tensor | None) -> Tensor:
+        """As ``state_values``, with what was remembered before each observation, [N, M]."""
+        value = self.core.values(obs, 1, memory)
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:

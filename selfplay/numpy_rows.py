@@ -78,6 +78,7 @@ class ObservationReader:
     def _read_tree(self, obs: Any) -> tuple[Tensor, int | None]:
         """Rows of a space that agents know flattened, by Gymnasium's own ``flatten``."""
         count = _leading(self.space, obs)
+        _check_count(self.space, obs, count)
         picked = [obs] if count is None else [_row(self.space, obs, n) for n in range(count)]
         for row in picked:
             try:
@@ -85,7 +86,10 @@ class ObservationReader:
             except GameError as error:
                 raise PolicyError(str(error)) from None
         flat = np.stack([np.asarray(spaces.flatten(self.space, row)) for row in picked])
-        return self._tensor(flat.astype(np.float32) if flat.dtype == np.float64 else flat), count
+        flat = flat.astype(np.float32) if flat.dtype == np.float64 else flat
+        if not np.isfinite(flat).all():
+            raise PolicyError(f"obs: got {_line(obs)}; wanted finite numbers")
+        return self._tensor(flat), count
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)
@@ -284,7 +288,22 @@ def _leading(space: gym.Space[Any], obs: Any) -> int | None:
         shape = np.shape(obs)
     except ValueError:
         return None
-    return shape[0] if len(shape) == len(space.shape or ()) + 1 else None
+    return shape[0] if space.shape is not None and len(shape) == len(space.shape) + 1 else None
+
+
+def _check_count(space: gym.Space[Any], obs: Any, count: int | None, place: str = "") -> None:
+    """Refuse a part of a batch with another number of rows than its first; what else is wrong is found row by row."""
+    parts: Any = ()
+    if isinstance(space, spaces.Dict) and isinstance(obs, Mapping):
+        parts = [(repr(key), part, obs[key]) for key, part in space.items() if key in obs]
+    elif isinstance(space, spaces.Tuple) and isinstance(obs, Sequence):
+        parts = [(str(k), part, value) for k, (part, value) in enumerate(zip(space, obs, strict=False))]
+    elif (found := _leading(space, obs)) is not None and count is not None and found != count:
+        raise PolicyError(
+            f"obs{place}: got {_batch(found)}, and in its first part {_batch(count)}; wanted the same in all"
+        )
+    for key, part, value in parts:
+        _check_count(part, value, count, f"{place}[{key}]")
 
 
 def _row(space: gym.Space[Any], obs: Any, n: int) -> Any:

@@ -136,7 +136,7 @@ class Policy:
         Raises:
             PolicyError: naming the argument, its shape, dtype or range, and the one wanted.
         """
-        seat = self._seat(agent) if agent != 0 else 0
+        seat = 0 if type(agent) is int and agent == 0 else self._seat(agent)
         if self._plans is not None:
             return self._planned(obs, seat, greedy, details)
         if self._unpacks and isinstance(obs, Mapping) and "action_mask" in obs and obs.keys() == _PAIR:
@@ -147,7 +147,7 @@ class Policy:
             mask = self._masks.read(action_mask, count)
         elif self._game is not None and self._game.masked:
             raise PolicyError(f"action_mask: missing; {self.env} has illegal actions: wanted info['action_mask']")
-        decision = self._decide(rows, count, mask, greedy, seat, episode_start)
+        decision, before = self._decide(rows, count, mask, greedy, seat, episode_start)
         action = decision.action if mask is None else self._masks.legal(decision.action, mask)
         played = self._actions.write(action, count is None)
         if not details:
@@ -155,19 +155,23 @@ class Policy:
         return Prediction(
             played,
             _numbers(decision.log_prob, count),
-            _numbers(self._values(rows, mask), count),
-            _numbers(self._probabilities(rows, mask, greedy), count),
+            _numbers(self._values(rows, mask, before), count),
+            _numbers(self._probabilities(rows, mask, greedy, before), count),
         )
 
     def _decide(
         self, rows: Any, count: int | None, mask: Tensor | None, greedy: bool, seat: int, episode_start: Any
-    ) -> Decision:
-        """The agent's decision; one with memory is handed what it remembers, which is kept for its seat."""
+    ) -> tuple[Decision, Tensor | None]:
+        """The agent's decision, and what it remembered before it, [N, M], or None without memory.
+
+        One with memory is handed what it remembers, which is kept for its seat.
+        """
         if not self._memory_size:
-            decided: Decision = self.agent.act(rows, mask, self.generator, greedy=greedy)
-            return decided
+            return self.agent.act(rows, mask, self.generator, greedy=greedy), None
         size = 1 if count is None else count
         memory = self._memories.get(seat)
+        if isinstance(episode_start, np.bool_):
+            episode_start = bool(episode_start)
         if memory is None or episode_start is True or (len(memory) != size and _all_start(episode_start)):
             memory = torch.zeros(size, self._memory_size, device=self.device)
         elif len(memory) != size:
@@ -183,8 +187,7 @@ class Policy:
             memory = memory * ~torch.from_numpy(starts).to(self.device)[:, None]
         decision: Any = self.agent.act(rows, mask, self.generator, greedy=greedy, memory=memory)
         self._memories[seat] = decision.memory
-        found: Decision = decision
-        return found
+        return decision, memory
 
     def _planned(self, env: Any, seat: int, greedy: bool, details: bool) -> Any:
         """The action of an agent that plans, in an environment as it is now."""
@@ -215,7 +218,14 @@ class Policy:
         self._memories.clear()
 
     def seed(self, seed: int) -> None:
-        """Seed the draws of ``predict(greedy=False)``; the same seed and observations give the same actions."""
+        """Seed the draws of ``predict(greedy=False)``; the same seed and observations give the same actions.
+
+        Raises:
+            PolicyError: for anything but a whole number from 0 to 2**63 - 1.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise PolicyError(f"seed: got {seed!r:.60}; wanted a whole number from 0 to 2**63 - 1")
+        seed = int(seed)
         self.generator.manual_seed(seed)
 
     def make_env(self, kind: str = "", **settings: Any) -> Any:
@@ -247,29 +257,31 @@ class Policy:
 
     def _seat(self, agent: str | int) -> int:
         names = [f"player_{seat}" for seat in range(self.num_seats)]
-        if agent in names:
-            return names.index(str(agent))
+        if isinstance(agent, str) and agent in names:
+            return names.index(agent)
         if isinstance(agent, (int, np.integer)) and 0 <= agent < self.num_seats:
             return int(agent)
         raise PolicyError(f"agent: got {agent!r}; wanted one of {', '.join(names)}, or its number")
 
-    def _values(self, rows: Any, mask: Tensor | None) -> Tensor | None:
+    def _values(self, rows: Any, mask: Tensor | None, before: Tensor | None) -> Tensor | None:
         """What the agent expects; None of one without a critic."""
-        values = getattr(self.agent, "state_values", None)
+        values = getattr(self.agent, "state_values" if before is None else "values_with_memory", None)
         if values is None:
             return None
         takes_masks = "legal_mask" in inspect.signature(values).parameters
+        more = (mask,) if takes_masks else () if before is None else (before,)
         with torch.no_grad():
-            found: Tensor = values(rows, mask) if takes_masks else values(rows)
+            found: Tensor = values(rows, *more)
         return found
 
-    def _probabilities(self, rows: Any, mask: Tensor | None, greedy: bool) -> Tensor | None:
-        probabilities = getattr(self.agent, "action_probabilities", None)
+    def _probabilities(self, rows: Any, mask: Tensor | None, greedy: bool, before: Tensor | None) -> Tensor | None:
+        name = "action_probabilities" if before is None else "probabilities_with_memory"
+        probabilities = getattr(self.agent, name, None)
         if probabilities is None or not isinstance(self.action_space, spaces.Discrete):
             return None
         try:
             with torch.no_grad():
-                found: Tensor = probabilities(rows, mask, greedy=greedy)
+                found: Tensor = probabilities(rows, mask, *(() if before is None else (before,)), greedy=greedy)
         except AgentError:  # of a network that gives none
             return None
         return found

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -153,6 +154,7 @@ def test_settings_from_toml(tmp_path: Path) -> None:
         ("agent = 3", r"agent: got 3; wanted a string"),
         ("agnet = 'ppo'", r"agnet: unknown key; did you mean 'agent'\?"),
         ("run = 3", r"run: got 3; wanted a table of settings"),
+        ("folders = 3", r"folders: got 3; wanted a list of folders"),
         ("agent = ", r"cannot be read .*; wanted JSON, or TOML"),
         ("env = 'CartPole-v1'", r"it names no agent; wanted one"),
         ("agent = 'ppo'\nenv = 'CartPole-v1'\n[run]\ntotal_step = 3", r"run.total_step: unknown setting; did you mean"),
@@ -166,6 +168,55 @@ def test_a_wrong_file_is_told(text: str, said: str, tmp_path: Path, capsys: pyte
         mlbits.train(config=file)
     assert main(["train", "--config", str(file)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["ppo"], 'env = "MODULE:me/Stranger-v0"'),
+        (["--env", "x"], 'agent = "MODULE:stranger"'),
+        ([], 'agent = "MODULE:stranger"\nenv = "MODULE:me/Stranger-v0"'),
+        ([], 'agent = "ppo"\nenv = "mlbits/GridWorld-v0"\nagent_settings = {encoder = "MODULE:make"}'),
+        ([], 'agent = "ppo"\nenv = "mlbits/GridWorld-v0"\nagent_config = {model = "MODULE:make"}'),
+    ],
+)
+def test_a_file_runs_no_module_of_the_working_folder(
+    words: list[str], text: str, request: pytest.FixtureRequest, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A stranger's folder may hold the file and the module that it names; a user who types the name says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    module = f"stranger_{request.node.callspec.indices['text']}"
+    Path(f"{module}.py").write_text("open('ran', 'w')\nmake = print\n")
+    Path("mine.toml").write_text(text.replace("MODULE", module))
+    assert main(["train", *words, "--config", "mine.toml"]) == 2
+    assert f"the module '{module}' cannot be imported" in capsys.readouterr().err
+    with pytest.raises(mlbits.MlbitsError, match=f"the module '{module}' cannot be imported"):
+        mlbits.train(config="mine.toml")
+    assert not Path("ran").exists()
+
+
+def test_what_is_no_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"env: got TimeLimit; wanted a registered name as text; one of your own"):
+        mlbits.train("ppo", gym.make(GRID))  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match=r"agent: got int; wanted a registered name as text$"):
+        mlbits.train(3, GRID)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "summary", ['{"return_mean": 3}', '{"return_mean": "x", "return_interval": 5, "env_steps": 1}', '{"measured": 3}']
+)
+def test_a_damaged_summary_is_told(summary: str, run: mlbits.Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((run.folder / "config.json").read_bytes())
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(RunError, match=r"summary.json: damaged .*; nothing needs it: delete it"):
+        mlbits.load_run(tmp_path)
+
+
+def test_a_run_is_loaded_as_its_folder_is(run: mlbits.Run) -> None:
+    obs = mlbits.load(run).make_env().reset(seed=0)[0]
+    found, same = (mlbits.load(source, checkpoint="best").predict(obs, details=True) for source in (run, run.folder))
+    assert found.value == same.value
 
 
 def test_another_agent_than_the_files_is_refused(run: mlbits.Run, tmp_path: Path) -> None:

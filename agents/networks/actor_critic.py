@@ -177,15 +177,19 @@ class ActorCriticCore:
         return Decision(distribution.played(sample), sample, log_prob, memory=memory)
 
     @torch.no_grad()
-    def action_probabilities(self, obs: Any, mask: Tensor | None, greedy: bool) -> Tensor:
-        """Probabilities of all actions, float64 [N, A].
+    def action_probabilities(
+        self, obs: Any, mask: Tensor | None, greedy: bool, memory: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """Probabilities of all actions, float64 [N, A]; a network with memory needs what was remembered before, [N, M].
 
         Raises:
             AgentError: if the action space is not Discrete.
         """
         if not isinstance(self.distribution, Categorical):
             raise AgentError(f"action_probabilities: got {type(self.distribution).__name__}; wanted Discrete actions")
-        return self.distribution.probabilities(self.network.policy(self.prepare(obs)), mask, greedy)
+        obs = self.prepare(obs)
+        params = self.network.policy(obs) if memory is None else self.network.step(obs, memory)[0]
+        return self.distribution.probabilities(params, mask, greedy)
 
     @torch.no_grad()
     def action_log_prob(self, obs: Any, mask: Tensor | None, action: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.memory.dataset_spaces import same_space
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
+from mlbits.envs.doors.gymnasium_ids import check_env_id
+from mlbits.envs.origins import own_folders
 from mlbits.selfplay.runs.config import ConfigError
 
 _ARRAYS = ("obs", "action", "reward", "terminated", "truncated", "starts", "mask")
@@ -36,8 +38,11 @@ def lasting_name(name: str) -> str:
 def environment_of(name: str) -> tuple[str, dict[str, Any]]:
     """The environment that a dataset was recorded in: its id and settings.
 
+    A module that a dataset names is not looked for in the working folder; see :mod:`mlbits.envs.origins`.
+
     Raises:
         DatasetError: if the dataset cannot be read.
+        GameError: if the module that registers the environment cannot be imported.
         ConfigError: if it does not name its environment.
     """
     data = read_data(name)
@@ -45,7 +50,7 @@ def environment_of(name: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"ENV missing: the dataset {name} does not name its environment; wanted its id after the agent"
         )
-    return data.env, dict(data.settings)
+    return check_env_id(data.env, own_folders()) if ":" in data.env else data.env, dict(data.settings)
 
 
 def data_hash(data: Dataset) -> str:

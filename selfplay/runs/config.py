@@ -390,6 +390,10 @@ def resolve(
         if not (run or {}).get("data"):
             raise ConfigError("env: got None; wanted an environment's id (or data, a dataset that names its own)")
         env, recorded = environment_of(str((run or {})["data"]))
+    for what, word in (("agent", agent), ("env", env)):
+        if not isinstance(word, str):
+            hint = "; one of your own is named by gym.register" if what == "env" else ""
+            raise ConfigError(f"{what}: got {type(word).__name__}; wanted a registered name as text{hint}")
     agent, env = check_agent(agent), check_env_id(plain_id(env))
     config_class = agent_entry(agent).config_class()
     name, values = find_preset(agent, env, preset)

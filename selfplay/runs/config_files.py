@@ -16,7 +16,8 @@ A TOML file says what the command line would::
     map = "maze"
 
 Whatever it leaves out is the preset's (``preset = "auto"``, "none" or another environment's id). What a user gives
-besides the file overrides it; settings of the file's environment are left out if another one is given.
+besides the file overrides it; settings of the file's environment are left out if another one is given. Modules that it
+names are not looked for in the working folder.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlbits.agents.networks.own import SETTINGS, find_factory
+from mlbits.agents.registry import check_agent
 from mlbits.envs.core.plain_json import read_json_file
+from mlbits.envs.doors.gymnasium_ids import check_env_id
+from mlbits.envs.origins import own_folders
 from mlbits.envs.registry import plain_id
-from mlbits.selfplay.runs.config import ConfigError, Settings, names_from, presets, resolve
+from mlbits.selfplay.runs.config import ConfigError, Settings, presets, resolve
 
 # What a run's config.json says besides: how it was made, and the presets' name for the agent's settings.
 _ASIDE = ("version", "git_hash", "python", "torch", "started", "folders", "agent_config")
@@ -87,7 +92,8 @@ class ConfigFile(NamedTuple):
         """
         if agent is None and self.agent is None:
             raise ConfigError(f'{self.path}: it names no agent; wanted one, as in agent = "ppo"')
-        if agent is not None and self.agent not in (None, agent) and self.agent_settings:
+        same = agent is None or self.agent in (None, agent.rpartition(":")[2])
+        if not same and self.agent_settings:
             raise ConfigError(f"agent: got {agent}; {self.path} has the settings of {self.agent}: wanted that, or none")
         return agent or str(self.agent)
 
@@ -126,10 +132,28 @@ def read_config_file(path: str | Path) -> ConfigFile:
     for name in ("agent", "env", "preset"):
         if not isinstance(data.get(name, ""), str):
             raise ConfigError(f"{path}: {name}: got {data[name]!r:.60}; wanted a string")
-    agent, env = data.get("agent"), data.get("env")
-    if agent is not None and env is not None:
-        agent, env = names_from(data)  # imports the modules that a run of custom ones names
+    agent, env = _names(path, data, tables["agent_settings"])
     return ConfigFile(path, agent, env, _preset(data, agent), **tables)
+
+
+def _names(path: Path, data: Mapping[str, Any], agent_settings: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The agent's and the environment's names without their modules.
+
+    The modules that the file names, those of networks too, are imported here: a file may be a stranger's, and so they
+    are not looked for in the working folder, as those are that a user types (:mod:`mlbits.envs.origins`).
+    """
+    folders = data.get("folders", own_folders())
+    if not isinstance(folders, list):
+        raise ConfigError(f"{path}: folders: got {folders!r:.60}; wanted a list of folders")
+    folders = [str(folder) for folder in folders]
+    agent, env = data.get("agent"), data.get("env")
+    for name in SETTINGS:
+        if isinstance(factory := agent_settings.get(name), str) and factory:
+            find_factory(name, factory, folders)
+    return (
+        None if agent is None else check_agent(agent, folders),
+        check_env_id(env, folders) if env is not None and ":" in env else env,
+    )
 
 
 def _preset(data: Mapping[str, Any], agent: str | None) -> str:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from mlbits.selfplay.runs.saved_agents import (
 
 
 def load_policy(
-    source: str | Path,
+    source: str | PathLike[str],
     env: str | None = None,
     *,
     env_settings: Mapping[str, Any] | None = None,
@@ -55,8 +56,8 @@ def load_policy(
     """Load an agent to act with.
 
     Args:
-        source: a run's folder, one of its checkpoints, a frozen copy (``.safetensors``), a model of Stable-Baselines3
-            (``.zip``), or a bot's name.
+        source: a run or its folder, one of its checkpoints, a frozen copy (``.safetensors``), a model of
+            Stable-Baselines3 (``.zip``), or a bot's name.
         env: the environment's id, for a bot; a model of Stable-Baselines3 has its own spaces, and may do without. The
             others know theirs.
         env_settings: its settings; of a run those that differ from its own.
@@ -75,6 +76,8 @@ def load_policy(
         UnknownIdError: for a name that is none of these, with the nearest bot's.
         MlbitsError: for what does not fit: an environment of other spaces, an agent that has not been trained.
     """
+    if not isinstance(source, (str, PathLike)):
+        raise ConfigError(f"source: got {source!r:.60}; wanted a run, a path, or a bot's name")
     path, place = Path(source), parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
     loader = _Loader(None if env is None else check_env_id(plain_id(env)), env_settings, search, place, seed)
@@ -132,12 +135,12 @@ class _Loader:
 
     def bot(self, name: str) -> Policy:
         check_guest(name, "source")
-        if self._env is None:
-            trained = bare_name(name) in AGENTS and not AGENTS[bare_name(name)].bot
-            wanted = (
-                "the folder of a run, as it is an agent that has to be trained" if trained else "an environment's id"
+        if bare_name(name) in AGENTS and not AGENTS[bare_name(name)].bot:
+            raise ConfigError(
+                f"source: got {name}; wanted the folder of a run, as it is an agent that has to be trained"
             )
-            raise ConfigError(f"{'source' if trained else 'env'}: got {name if trained else None}; wanted {wanted}")
+        if self._env is None:
+            raise ConfigError("env: got None; wanted an environment's id")
         game = game_of(self._env, self._settings)
         bot = make_bot(name, *spaces_of(self._env, self._settings), device=self._device, game=game)
         return self._policy(bot, self._env, self._settings)

@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlbits.envs import register_all
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.trust import trusting_files
 from mlbits.envs.registry import make_batch, make_game, make_sb3, register, registered
 from mlbits.version import __version__
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 register_all()
 
 __all__ = [
-    "Policy", "Prediction", "Run", "Runs", "__version__", "load", "load_run", "make_batch", "make_game", "make_sb3",
-    "register", "registered", "resume", "show", "train", "trusting_files",
+    "MlbitsError", "Policy", "Prediction", "Run", "Runs", "__version__", "load", "load_run", "make_batch", "make_game",
+    "make_sb3", "register", "registered", "resume", "show", "train", "trusting_files",
 ]  # fmt: skip
 
 # What trains and acts, by the module that it is in and its name there; imported when it is asked for: it brings torch.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlbits.envs.core.printing import printable
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.evals.headline import headlines
 from mlbits.evals.html_tables import html_table
@@ -26,7 +27,7 @@ from mlbits.evals.recorded_runs import Curve, read_curves
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.policy import Policy
 from mlbits.selfplay.runs.config import Settings
-from mlbits.selfplay.runs.folder import read_settings, read_summary
+from mlbits.selfplay.runs.folder import SUMMARY, RunError, read_settings, read_summary
 from mlbits.selfplay.runs.loading import load_policy
 from mlbits.selfplay.statistics import counted, interval_text, mean_interval
 
@@ -53,7 +54,7 @@ class Run(Sequence[Any]):
     def __init__(self, folder: str | Path, summary: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
         self._settings = read_settings(self.folder)
-        self.summary: dict[str, Any] = dict(read_summary(self.folder) if summary is None else summary)
+        self.summary: dict[str, Any] = dict(_checked_summary(self.folder) if summary is None else summary)
 
     @property
     def settings(self) -> Settings:
@@ -111,6 +112,10 @@ class Run(Sequence[Any]):
             raise PictureError(f"{policy.env}: {played.undrawn}; wanted an environment that can be drawn")
         return Picture(played.frames)
 
+    def __fspath__(self) -> str:
+        """Its folder: a run may be given wherever the path of one may."""
+        return str(self.folder)
+
     def __len__(self) -> int:
         return 2
 
@@ -121,7 +126,7 @@ class Run(Sequence[Any]):
         return iter((self.folder, self.summary))
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}): {self._line()}"
+        return printable(f"Run({str(self.folder)!r}): {self._line()}")
 
     def _line(self) -> str:
         settings = self._settings
@@ -199,7 +204,7 @@ class Runs(Sequence[Run]):
         return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
 
     def __repr__(self) -> str:
-        return f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.text()}"
+        return printable(f"Runs of {self[0].settings.agent} on {self[0].settings.env}: {self.text()}")
 
     def _repr_html_(self) -> str:
         return html_table(self.columns, self.rows(), self.text())
@@ -212,6 +217,16 @@ def load_run(folder: str | Path) -> Run:
         RunError: if there is no run, or its files are damaged.
     """
     return Run(folder)
+
+
+def _checked_summary(folder: Path) -> dict[str, Any]:
+    """A summary from its file, of which the result can be told."""
+    summary = read_summary(folder)
+    try:
+        result_text(summary), result_number(summary)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise RunError(f"{folder / SUMMARY}: damaged ({error!r}); nothing needs it: delete it") from None
+    return summary
 
 
 def result_text(summary: Mapping[str, Any]) -> str:

@@ -114,6 +114,16 @@ def test_spaces_that_agents_know_flattened(space: gym.Space[Any]) -> None:
         policy.predict("nothing of the kind")
 
 
+def test_tuples_are_checked_as_plain_spaces_are() -> None:
+    policy, _ = watching(spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, (2,))]))
+    with pytest.raises(PolicyError, match=r"obs: got \(0, array.*nan.*; wanted finite numbers"):
+        policy.predict((0, np.array([np.nan, 0])))
+    with pytest.raises(PolicyError, match=r"obs\[1\]: got a batch of 3, and in its first part a batch of 2; wanted"):
+        policy.predict((np.array([0, 1]), np.zeros((3, 2))))
+    with pytest.raises(PolicyError, match=r"obs: got the observation \(0,\); wanted Tuple"):
+        policy.predict((0,))
+
+
 WRONG = [
     ("vector", np.zeros(4), r"obs: got shape \(4,\); wanted \(3,\), or a batch \(N, 3\)"),
     ("vector", np.zeros((2, 2, 3)), r"obs: got shape \(2, 2, 3\); wanted \(3,\)"),
@@ -235,6 +245,7 @@ def test_what_is_remembered_is_kept_by_episode() -> None:
     assert [policy.predict(one) for _ in range(3)] == [0, 1, 2]
     assert policy.predict(one, episode_start=True) == 0
     assert policy.predict(one, episode_start=False) == 1
+    assert policy.predict(one, episode_start=np.True_) == 0
     policy.reset()
     assert policy.predict(one) == 0
     with pytest.raises(PolicyError, match=r"obs: got 3 observations, and it remembers 1; wanted as many, or reset"):
@@ -250,6 +261,11 @@ def test_each_seat_remembers_for_itself() -> None:
     policy, obs = counting(mlbits.make_game("mlbits/Blotto-v0")), np.zeros(3)
     played = [policy.predict(obs, agent=agent) for agent in ("player_0", "player_1", "player_0", 1, "player_0")]
     assert played == [0, 0, 1, 1, 2]
+    with pytest.raises(PolicyError, match=r"agent: got array\(\[0, 1\]\);"):
+        policy.predict(obs, agent=np.array([0, 1]))  # type: ignore[arg-type]
+    for seed in (-1, 2**63, "x"):
+        with pytest.raises(PolicyError, match=r"seed: got .*; wanted a whole number from 0 to"):
+            policy.seed(seed)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=r"agent: got 'player_2'; wanted one of player_0, player_1, or its number"):
         policy.predict(obs, agent="player_2")
 

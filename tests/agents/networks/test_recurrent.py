@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -14,6 +15,7 @@ from mlbits.agents.networks.recurrent import Memory, RecurrentActorCritic, Seque
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import self_play
+from mlbits.selfplay.policy import Policy
 from tests.games import register_test_games
 
 register_test_games()
@@ -206,6 +208,21 @@ def test_the_first_step_of_learning_is_at_the_policy_that_played(game_id):
     assert abs(report["policy_loss"]) < 1e-5
     assert report["value_loss"] == pytest.approx(
         0.5 * float((data["value"] - data["target"]).square().mean()), rel=1e-4
+    )
+
+
+def test_predict_tells_values_and_probabilities_from_what_is_remembered():
+    agent, rollout = played("mlbits/CartPole-v0", windows=1)
+    space = spaces.Box(-10, 10, (4,))
+    policy = Policy(agent, env="", env_settings={}, observation_space=space, action_space=spaces.Discrete(2))
+    ends = (rollout.terminated | rollout.truncated)[:, 0].nonzero()
+    length = int(ends[0]) + 1 if len(ends) else len(rollout.obs)
+    values = agent.core.values(rollout.obs, 3, rollout.memory)[:length, 0, 0]
+    found = [policy.predict(obs.numpy(), greedy=False, details=True) for obs in rollout.obs[:length, 0, 0]]
+    assert [one.value for one in found] == pytest.approx(values.tolist(), abs=1e-5)
+    assert len({float(one.value) for one in found}) == length > 2
+    assert [np.log(one.probabilities[one.action]) for one in found] == pytest.approx(
+        [one.log_prob for one in found], abs=1e-5
     )
 
 

@@ -34,6 +34,17 @@ def episodes(seed=0, env=PENDULUM, high=(1.0, 1.0, 8.0)):
     return Dataset.from_episodes(found, space, action, env=env)
 
 
+def test_a_dataset_runs_no_module_of_the_working_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stranger_of_data.py").write_text("open('ran', 'w')\n")
+    data = str(write_dataset(episodes(env="stranger_of_data:me/Game-v0"), tmp_path / "data" / "strange-v0"))
+    assert main(["train", "bc", "--data", data]) == 2
+    assert "the module 'stranger_of_data' cannot be imported" in capsys.readouterr().err
+    with pytest.raises(mlbits.MlbitsError, match=r"the module 'stranger_of_data' cannot be imported"):
+        mlbits.train("bc", data=data)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def data(tmp_path):
     return str(write_dataset(episodes(), tmp_path / "data" / "noise-v0"))

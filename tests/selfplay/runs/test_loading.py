@@ -177,7 +177,8 @@ def test_what_cannot_be_loaded_is_named(pole: Path, tmp_path: Path) -> None:
         (tmp_path, None, RunError, r"no run here"),
         ("radnom", TTT, UnknownIdError, r"source: unknown player .* 'radnom'; did you mean 'random'"),
         ("random", None, ConfigError, r"env: got None; wanted an environment's id"),
-        ("ppo", TTT, MlbitsError, r"got ppo, which has not been trained"),
+        ("ppo", TTT, MlbitsError, r"source: got ppo; wanted the folder of a run"),
+        (None, None, ConfigError, r"source: got None; wanted a run, a path, or a bot's name"),
         ("ppo", None, ConfigError, r"source: got ppo; wanted the folder of a run, as it is an agent that has to be"),
         (
             pole,
