@@ -34,7 +34,7 @@ class EvalFlags:
         "", "environment of MODEL.zip; a run knows its own"
     )
     checkpoint: str = setting(
-        "latest", "of a run: latest, best (of a run with --keep-best), or the environment steps of one that was kept"
+        "latest", "of a run: latest, best (where training kept it), or the environment steps of one that was kept"
     )
     episodes: int = setting(100, "episodes to play")
     seed: int = setting(1, "seed of the episodes")

@@ -10,9 +10,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import mlbits
+from mlbits.selfplay.curves import experiment_trackers
 from mlbits.selfplay.curves.experiment_trackers import Tracked, check_tracker
 from mlbits.selfplay.curves.tracking import Tracker
-from mlbits.selfplay.runs import experiment_trackers
 from mlbits.selfplay.runs.config import ConfigError
 
 TINY = {"total_steps": 64, "num_envs": 4, "eval_episodes": 1, "video": False, "device": "cpu"}

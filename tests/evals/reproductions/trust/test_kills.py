@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mlbits.agents import AGENTS
-from mlbits.evals.reproductions import kills
 from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.evals.reproductions.trust import kills
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.runs.flags import parse_train
