@@ -160,7 +160,7 @@ def test_pages_run_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: py
     for entries, kept in zip(registries, before, strict=True):
         for added in entries.keys() - kept.keys():
             del entries[added]
-    for module in ("my_envs", "my_agents"):
+    for module in ("my_envs", "my_networks", "my_agents"):
         sys.modules.pop(module, None)
 
 
