@@ -40,7 +40,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlbits.agents.agent import AgentError
+from mlbits.agents.agent import AgentError, memory_size
 from mlbits.agents.maths.action_distributions import masked_log_softmax
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.registry import agent_entry
@@ -186,6 +186,11 @@ def _check_exportable(settings: Settings) -> None:
 
 
 def _check_network(settings: Settings, agent: Any) -> None:
+    if memory_size(agent):
+        raise ExportError(
+            f"{settings.agent}: remembers its episode (--agent.memory), which a file that maps one observation to an "
+            "action cannot do; wanted a run without memory"
+        )
     if isinstance(getattr(getattr(agent, "core", None), "distribution", None), OrderDistribution):
         raise ExportError(
             f"{settings.agent}: its order network decides one order after another, in a loop that is not exported; "

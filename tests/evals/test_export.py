@@ -138,6 +138,11 @@ def test_the_order_network_is_refused_by_name():
         export._check_network(resolve("ppo", "mlbits/DiplomacyMini-v0"), agent)
 
 
+def test_agents_with_memory_are_refused_by_name():
+    with pytest.raises(ExportError, match=r"ppo: remembers its episode \(--agent.memory\)"):
+        export._check_network(resolve("ppo", "mlbits/TMaze-v0"), SimpleNamespace(memory_size=64))
+
+
 def test_what_is_missing_is_named(knapsack, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="onnx, torchscript: got neither"):
         export_run(knapsack)
