@@ -22,12 +22,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, overload
 
 from numba import njit, types
 from numba.core import ir
+from numba.core.errors import NumbaExperimentalFeatureWarning
+
+# The state of a game with stacked frames begins as that of the game alone does, and what was compiled for that is called.
+warnings.filterwarnings("ignore", "(?s).* has been considered a subtype of ", NumbaExperimentalFeatureWarning)
 
 
 def _layout_number(record: Any) -> tuple[str, tuple[int]]:
