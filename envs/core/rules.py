@@ -31,7 +31,7 @@ from numba import njit, types
 from numba.core import ir
 from numba.core.errors import NumbaExperimentalFeatureWarning
 
-# The state of a game with stacked frames begins as that of the game alone does, and what was compiled for that is called.
+# The state of a game with stacked frames begins as the plain one does: what was compiled for that is called.
 warnings.filterwarnings("ignore", "(?s).* has been considered a subtype of ", NumbaExperimentalFeatureWarning)
 
 
