@@ -65,7 +65,9 @@ def test_a_lock_of_a_killed_process_holds_nothing(tmp_path):
 
 
 def test_a_forked_child_does_not_keep_a_killed_parents_lock(tmp_path):
-    fork = HOLD.replace("print(", "child = os.fork(); child and print(child, ").replace("import sys", "import os, sys")
+    begun = "there, here = os.pipe(); child = os.fork(); child or os.write(here, b'1'); "  # the child forks to its end
+    fork = HOLD.replace("print(", begun + "child and os.read(there, 1) and print(child, ")
+    fork = fork.replace("import sys", "import os, sys")
     holder = subprocess.Popen(
         [sys.executable, "-c", fork, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
