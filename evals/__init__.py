@@ -99,5 +99,5 @@ EVALS["kills"] = EvalEntry(
 )
 EVALS["normalisation"] = EvalEntry(
     "mlbits.evals.reproductions.normalisation:reproduce",
-    "DQN and DDPG with normalised observations and rewards, told beside without",
+    "DQN and DDPG with normalised observations and rewards, compared with raw ones",
 )
