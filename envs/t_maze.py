@@ -2,7 +2,7 @@
 
 Description:
     The agent starts at the left end of a corridor and sees a cue: up or down. It walks ``length`` steps to the right,
-    to a junction, and turns. Corridor cells look alike, so that what is seen at the junction does not tell the way:
+    to a junction, and turns. Corridor cells look the same, so that what is seen at the junction does not tell the way:
     an agent has to remember the cue for the whole walk.
 
     Source: Bakker, "Reinforcement learning with long short-term memory" (2002). Difference: observations are numbers
@@ -22,8 +22,8 @@ Observations:
     | 3 | the junction |
 
 Rewards:
-    4 for the turn that the cue told, -0.1 for the other one, -0.1 for standing still, 0 for walking. The best return is
-    4; without memory the best mean return is 1.95, by turning the same way always.
+    4 for the turn that the cue shows, -0.1 for the other one, -0.1 for standing still, 0 for walking. The best return
+    is 4; without memory the best mean return is 1.95, by turning the same way always.
 
 Start:
     The left end; each cue with probability 1/2.
@@ -70,9 +70,9 @@ def step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     """Walk, turn at the junction, or stand still."""
     action, position = actions[0], state.position
     if position == params.length and action in (UP, DOWN):
-        told = UP if state.cue == CUE_UP else DOWN
+        right = UP if state.cue == CUE_UP else DOWN
         state.turned = 1 + action
-        rewards[0] = RIGHT_TURN if action == told else PENALTY
+        rewards[0] = RIGHT_TURN if action == right else PENALTY
         return True, False
     if action == RIGHT and position < params.length:
         state.position = position + 1

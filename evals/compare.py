@@ -18,7 +18,7 @@ from typing import Any
 from mlbits.evals.recorded_runs import Group, RecordedRun, RecordedRunError, differences, grouped, read_runs, value_text
 from mlbits.selfplay.statistics import difference_interval, mean_interval
 
-# Of config.json beside the settings: with what a run was made. A commit is told by its first digits.
+# Of config.json beside the settings: with what a run was made. A commit is shown by its first digits.
 _MADE_WITH, _COMMIT = ("version", "git_hash", "python", "torch"), 12
 _GAP = 2  # between the columns of the table
 

@@ -234,8 +234,8 @@ def grouped(runs: Sequence[RecordedRun]) -> list[Group]:
             by_seed.setdefault(run.seed, run)
         chosen = sorted(by_seed.values(), key=lambda run: str(run.seed).zfill(20))
         left = tuple(run for run in of if run not in chosen)
-        alike = sum(label == other and of[0].env == run.env for other, run in zip(labels, firsts, strict=True))
-        groups.append(Group(f"{label} ({chosen[0].folder.name})" if alike > 1 else label, tuple(chosen), left))
+        same_label = sum(label == other and of[0].env == run.env for other, run in zip(labels, firsts, strict=True))
+        groups.append(Group(f"{label} ({chosen[0].folder.name})" if same_label > 1 else label, tuple(chosen), left))
     return groups
 
 

@@ -5,7 +5,7 @@ experience, with observations standardised by their running moments, and with re
 of discounted returns too. Each number comes from whole training runs with equal seeds (``comparison``).
 
 Whether normalising helps depends on the task: entries of LunarLander's observations are of order 1 already, those of
-HalfCheetah differ by a factor of 10. The figures are told beside each other; what is asked of them is only that
+HalfCheetah differ by a factor of 10. The figures stand beside each other; what is asked of them is only that
 standardised observations do no harm: that their interval is not below that of raw ones.
 
 Example:

@@ -8,7 +8,7 @@ rollouts. "Wrong" FQE sees three states as one, and DR with wrong Q uses its val
 What should show, in the geometric mean over the problems, and is checked: PDWIS is better than WIS, PDIS and IS, in
 this order; correct FQE is best; ten times the data take most of the error of correct FQE, and of DR and WDR with wrong
 Q where weights are worth something, but leave wrong FQE its bias. Weights of less than five effective episodes are
-worth nothing. How large the bias of a wrong model is depends on the problem: in some, the three states are alike.
+worth nothing. How large the bias of a wrong model is depends on the problem: in some, the three states are similar.
 """
 
 from __future__ import annotations

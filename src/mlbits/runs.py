@@ -155,10 +155,10 @@ class Runs(Sequence[Run]):
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = tuple(runs)
-        told = [result_number(run.summary) for run in self._runs]
-        self.measure = told[0][0]
-        self.results: NDArray[np.float64] = np.array([value for _, value, _ in told])
-        self._intervals = [interval for _, _, interval in told]
+        found = [result_number(run.summary) for run in self._runs]
+        self.measure = found[0][0]
+        self.results: NDArray[np.float64] = np.array([value for _, value, _ in found])
+        self._intervals = [interval for _, _, interval in found]
 
     @property
     def mean(self) -> float:
@@ -220,7 +220,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 def _checked_summary(folder: Path) -> dict[str, Any]:
-    """A summary from its file, of which the result can be told."""
+    """A summary from its file, with the numbers that a result needs."""
     summary = read_summary(folder)
     try:
         result_text(summary), result_number(summary)

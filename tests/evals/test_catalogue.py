@@ -1,4 +1,4 @@
-"""What is told about environments and agents agrees with the registries, the configs and the docstrings."""
+"""Descriptions of environments and agents agree with the registries, the configs and the docstrings."""
 
 import dataclasses
 import inspect

@@ -28,7 +28,7 @@ class ListFlags:
     env: str = setting("", "tell all about this environment: spaces, rewards, settings, agents, optimum")
     agent: str = setting("", "tell all about this agent: spaces, settings, presets")
     picture: Path | None = setting(None, "write a picture of the environment to this file, as env.png")
-    json: Path | None = setting(None, "write what is told about the environment or agent to this file")
+    json: Path | None = setting(None, "write the description of the environment or agent to this file")
 
 
 def parse(words: list[str]) -> tuple[Any, EnvFlags]:

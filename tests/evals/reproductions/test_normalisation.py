@@ -51,7 +51,7 @@ def test_the_verdict_is_that_normalised_observations_are_not_below_raw_ones(scor
     assert (result["met"], result["seeds"], len(result["rows"])) == (True, [0, 1], 3)
     assert [row["steps"] for row in result["rows"]] == [20_000] * 3
     assert result["rows"][0]["scores"] == [100.0, 101.0]
-    scored["obs-reward"] = 0.0  # told, but nothing is asked of it
+    scored["obs-reward"] = 0.0  # reported, not checked
     assert reproduce(quick=True, select=("lunar",))["met"]
     scored["obs"] = 80.0
     assert not reproduce(quick=True, select=("lunar",))["met"]
