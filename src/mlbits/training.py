@@ -134,7 +134,9 @@ def train_seeds(settings: Settings, seeds: int, out: str | Path | None = None, *
         one = dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
         folder = None if out is None else Path(out) / f"seed-{seed}"
         there = folder is not None and (folder / CONFIG).exists() and portable(read_settings(folder)) == portable(one)
-        runs.append(_continued(folder, common) if folder is not None and there else train_resolved(one, folder, **common))
+        runs.append(
+            _continued(folder, common) if folder is not None and there else train_resolved(one, folder, **common)
+        )
         count_from_now()
     return Runs(runs)
 
