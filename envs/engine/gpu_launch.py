@@ -1,10 +1,10 @@
 """Starts kernels on torch's current stream; what is the same from one start to the next is made once.
 
-Numba makes much anew at every start: a stream, a configuration, and the arguments as the words that the device gets. The
-kernel of a game has 21 arguments and 131 words, which takes 200 us of a core: in that time a GPU could step a million
-copies of GridWorld. A :class:`Launcher` keeps the stream and the configuration for each pointer of a stream, and the words
-of an argument for as long as the argument is the same object; a start then takes about 15 us, the driver's part aside
-(``python -m tests.gpu.launching`` counts both, without a GPU).
+Numba makes much anew at every start: a stream, a configuration, and the arguments as the words that the device gets.
+The kernel of a game has 21 arguments and 131 words, which takes 150 to 200 us of a core: in that time a GPU could step
+a million copies of GridWorld. A :class:`Launcher` keeps the stream and the configuration for each pointer of a stream,
+and the words of an argument for as long as the argument is the same object; a start then takes 15 to 20 us, the
+driver's part aside (``python -m tests.gpu.launching`` measures both, without a GPU).
 
 How many threads a block has is asked of the driver: the fewest with which a multiprocessor holds the most threads, and
 fewer yet while some multiprocessor would get no block.
