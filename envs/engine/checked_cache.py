@@ -37,7 +37,8 @@ class _Checked:
     def __init__(self, py_func: Any) -> None:
         super().__init__(py_func)  # type: ignore[call-arg]
         file: Any = self._cache_file  # type: ignore[attr-defined]
-        file.__class__ = _checked_file(type(file))
+        numbas: Any = type(file)
+        file.__class__ = _checked_file(numbas)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code of a signature, or None."""
@@ -64,13 +65,13 @@ class CheckedCache(_Checked, FunctionCache):
 
 
 @functools.cache
-def checked_gpu_cache(numbas: type) -> type:
+def checked_gpu_cache(numbas: Any) -> Any:
     """The class of the disk cache of one kernel for a GPU, made from Numba's own class.
 
     Numba keys on the compute capability; this one also on the versions of the driver and of all that compiles.
     """
 
-    class CheckedGpuCache(_Checked, numbas):  # type: ignore[misc]
+    class CheckedGpuCache(_Checked, numbas):
         def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
             return (*super()._index_key(sig, codegen), *gpu_versions())
 
@@ -95,7 +96,7 @@ def gpu_versions() -> tuple[str, ...]:
 
 
 @functools.cache
-def _checked_file(numbas: type) -> type:
+def _checked_file(numbas: Any) -> Any:
     """The class of a cache's files: Numba's, of the CPU's cache or of the GPU's, with digests."""
     return type("_CheckedFileOf", (_CheckedFile, numbas), {})
 
@@ -159,10 +160,11 @@ def check_caches(module: ModuleType) -> None:
     """Put a checked cache in place of Numba's own one, for each compiled function of a module that has one."""
     for one in vars(module).values():
         cache = getattr(one, "_cache", None)
+        numbas: Any = type(cache)
         if isinstance(cache, FunctionCache):
             one._cache = CheckedCache(one.py_func)
-        elif type(cache).__name__ == "CUDACache":
-            one._cache = checked_gpu_cache(type(cache))(one.py_func)
+        elif numbas.__name__ == "CUDACache":  # of numba-cuda, which may not be installed
+            one._cache = checked_gpu_cache(numbas)(one.py_func)
 
 
 def _bytes(path: Path) -> bytes:

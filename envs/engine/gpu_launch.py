@@ -117,7 +117,7 @@ class Launcher:
             return _prepared(compiled, configured)
         except (AttributeError, ImportError, TypeError) as error:  # another version of numba-cuda
             _log.debug("each start is prepared by Numba: %r", error)
-            return configured  # type: ignore[no-any-return]
+            return configured
 
 
 def _prepared(compiled: Any, configured: Any) -> Callable[..., None]:
