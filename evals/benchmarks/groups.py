@@ -17,7 +17,7 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.errors import DeviceError, UnknownIdError
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
@@ -282,6 +282,13 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
 }
 
 
+# Groups that measure nothing on a GPU, and why.
+CPU_ONLY = {
+    "single": "one copy, a Python call for each step, runs on the CPU",
+    "sb3": "Stable-Baselines3's interface hands over NumPy arrays, of the CPU",
+}
+
+
 def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 1.0) -> list[Row]:
     """Measure one group or all; print the processor, each row as it is measured, and the names of skipped rows.
 
@@ -292,7 +299,7 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
 
     Raises:
         UnknownIdError: for an unknown group.
-        DeviceError: if the device is not available.
+        DeviceError: if the device is not available, or the group measures nothing on it.
     """
     if group != "all" and group not in GROUPS:
         raise UnknownIdError("benchmark group", group, GROUPS)
@@ -301,6 +308,8 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
 
     kind = parse_device(device).type
     if kind == "cuda":
+        if group in CPU_ONLY:
+            raise DeviceError(f"device: got 'cuda' for the group {group}: {CPU_ONLY[group]}; wanted 'cpu'")
         check_kernels()
         check_cuda(torch.device("cuda"))
     set_up(threads=1)
@@ -311,7 +320,10 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     console.print(f"{versions}; one torch thread; {kind}\n")
     console.print(f"{'measurement':<52} {'per CPU-second':>15} {'per second':>12}  library")
     for name, bench in GROUPS.items():
-        if group not in ("all", name) or (kind == "cuda" and name in ("single", "sb3")):
+        if group not in ("all", name):
+            continue
+        if kind == "cuda" and name in CPU_ONLY:
+            console.print(f"{name:<52} skipped: {CPU_ONLY[name]}")
             continue
         for row in bench(watch):
             if isinstance(row, Skipped):

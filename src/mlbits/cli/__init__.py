@@ -16,6 +16,7 @@ from mlbits.cli import (
     completion,
     data,
     diplomacy,
+    doctor,
     evaluate,
     exploit,
     export,
@@ -58,6 +59,7 @@ usage:
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits list --env ID|--agent A   all about one: spaces, settings, rewards, presets, optimum
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
+  mlbits doctor [flags]            what is installed here, whether it works, and what is slow and why
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
   mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
   mlbits data DATASET [flags]      describe a dataset; mlbits data mix and split make new ones
@@ -76,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes those of the process.
 
     Returns:
-        The exit status: 0; 1 where a reproduction missed its target, a test vector differs or a file is damaged; 2 for
-        an error or numbers that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is
-        under way), 129 (SIGHUP) or 141 (a closed pipe).
+        The exit status: 0; 1 where a reproduction missed its target, a test vector differs, a file is damaged or
+        ``doctor`` finds something broken; 2 for an error or numbers that are not finite; when stopped from outside
+        130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129 (SIGHUP) or 141 (a closed pipe).
     """
     words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
     forget_flags()
@@ -140,6 +142,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": check.command,
     "list": listing.command,
     "bench": bench.command,
+    "doctor": doctor.command,
     "reproduce": reproduce.command,
     "diplomacy": diplomacy.command,
     "record": record.command,

@@ -29,7 +29,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "train": ("agents",), "resume": ("runs",), "eval": ("runs",), "tournament": ("runs", "bots"),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
     "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
-    "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "data": ("mix", "split"),
+    "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
     "diplomacy": ("adjudicate", "draw"), "completion": ("bash", "zsh", "fish"),
 }  # fmt: skip
 _KINDS = ("agents", "envs", "bots", "lists", "evaluations")
@@ -61,7 +61,8 @@ def command(words: list[str]) -> int:
 
 def flags_of_commands() -> dict[str, list[type]]:
     """The dataclasses of each command's flags."""
-    from mlbits.cli import bench, check, compare, data, diplomacy, evaluate, export, listing, plot, record, reproduce
+    from mlbits.cli import bench, check, compare, data, diplomacy, doctor, evaluate, export, listing, plot, record
+    from mlbits.cli import reproduce as reproduce_command
     from mlbits.cli import resume as resume_command
     from mlbits.evals.exploitability.flags import ExploitFlags
     from mlbits.evals.play.config import PlayFlags, UciFlags
@@ -72,10 +73,10 @@ def flags_of_commands() -> dict[str, list[type]]:
         "train": [RunConfig], "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
-        "reproduce": [reproduce.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
+        "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
         "record": [record.RecordFlags], "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags],
         "plot": [plot.PlotFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
-        "completion": [CompletionFlags],
+        "completion": [CompletionFlags], "doctor": [doctor.DoctorFlags],
     }  # fmt: skip
 
 
