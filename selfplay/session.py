@@ -29,8 +29,8 @@ from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
-from mlbits.envs.engine.batch import GameBatch, parse_device
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.callbacks import Callbacks
@@ -152,7 +152,7 @@ class Session:
         learner: the agent that learns.
         lineup: the lineup at the start of the next rollout.
         collector: plays rollouts.
-        learning: generator for shuffling and sampling in updates, on the CPU.
+        learning: generator for shuffling and sampling in updates, on the device.
         recent: returns of the latest training episodes.
         replay: the replay buffer, for an agent that learns from one; else None.
         opponents: the opponents besides the learner itself, or None.
@@ -401,7 +401,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         from mlbits.selfplay.offline.session import open_offline
 
         return open_offline(settings)
-    device = parse_device(run.device)
+    device = device_for(run.device, settings.env)
     if device.type == "cuda":
         device = check_cuda(device)
     # Our policies mask, and never play an illegal action, so the loop need not check for them.
@@ -442,7 +442,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         if opponents is None
         else opponents.lineup,
         collector=collector,
-        learning=torch.Generator().manual_seed(run.seed + LEARNING),
+        learning=torch.Generator(batch.device).manual_seed(run.seed + LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,

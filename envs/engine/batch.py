@@ -78,6 +78,9 @@ class GameBatch:
         start: whether to begin the first episodes now. Otherwise :meth:`reset` begins them (and may compile the
             rules); until then only shapes and spaces are available.
 
+    Attributes:
+        changes: how often the copies were stepped, reset or set; where it is the same, so are they.
+
     Raises:
         GameError: if a setting is out of range or the games are incompatible.
         DeviceError: if the device is not available.
@@ -110,6 +113,7 @@ class GameBatch:
         self.observation_space, self.action_space = self.game.observation_space, self.game.action_space
         self.action, self.horizon = self.game.action, self.game.horizon
         self._generator = torch.Generator(self.device)
+        self.changes = 0
         self._bind()
         if start:
             self.reset(seed=seed)
@@ -149,6 +153,7 @@ class GameBatch:
             "action_space",
             "action",
             "horizon",
+            "changes",
         )
         return {name: getattr(self, name) for name in kept} | {"generator": self._generator.get_state()}
 
@@ -179,6 +184,7 @@ class GameBatch:
                 raise GameError(f"which: got {got}; wanted a torch.bool tensor {(self.num_envs,)}")
             which = which.to(self.device)
         copies = self.copies
+        self.changes += 1
         if isinstance(copies, CudaCopies):
             if seed is not None:
                 copies.seed(seed, which)
@@ -206,6 +212,7 @@ class GameBatch:
             IllegalActionError: for a wrong shape or dtype; under illegal="error" also for illegal values.
         """
         actions = self._actions(actions)
+        self.changes += 1
         if isinstance(self.copies, Copies):
             self.copies.step(actions.numpy())
         else:
@@ -263,6 +270,7 @@ class GameBatch:
             )
         if check:
             check_states(self.game, host_records(state, self.game.state_dtype).reshape(self.num_envs))
+        self.changes += 1
         if isinstance(self.copies, CudaCopies):
             self.copies.memory["states"].view(self.num_envs, size).copy_(state)
         else:

@@ -25,6 +25,7 @@ class BenchFlags:
     )
     device: str = setting("cpu", "cpu or cuda")
     seconds: float = setting(1.0, "duration of each measurement", low=1e-6, unit="seconds")
+    count: bool = setting(False, "count what each learner would launch on a GPU and wait for, without having one")
     json: Path | None = setting(None, "write the rows to this file")
 
 
@@ -37,6 +38,11 @@ def command(words: list[str]) -> int:
     """Measure the speed of environments and agents on this machine."""
     flags = parse(words)
     check_file("json", flags.json)
+    if flags.count:
+        from mlbits.evals.benchmarks.device_counts import run_counts
+
+        write_json(flags.json, run_counts())
+        return 0
     from mlbits.envs.engine.processor import describe
     from mlbits.evals.benchmarks.groups import run_benchmarks
     from mlbits.selfplay.curves.progress import compilation_messages
