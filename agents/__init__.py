@@ -27,7 +27,10 @@ __all__ = [
 ]  # fmt: skip
 
 AGENTS["ppo"] = AgentEntry(
-    "mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"
+    "mlbits.agents.ppo",
+    "PPO",
+    "PPOConfig",
+    "proximal policy optimisation: clipped, adaptive KL, or DPO's learned drift",
 )
 AGENTS["q-learning"] = AgentEntry(
     "mlbits.agents.tabular_q",

@@ -6,6 +6,8 @@ Physicists", 8.5. With ratio r = pi(a|s) / pi_old(a|s) and advantage A, minimise
     objective "clip" (eq. 7):         -E[min(r A, clip(r, 1 - eps, 1 + eps) A)]
     objective "adaptive_kl" (eq. 8):  -E[r A - beta KL(pi_old || pi)], beta doubled or halved after each rollout whose
                                       KL is beyond 1.5 times or below 1 / 1.5 of its target (section 4)
+    objective "dpo":                  -E[r A - drift(r, A)], the closed form of a drift that was learned by evolution
+                                      strategies (Lu et al., "Discovered Policy Optimisation", 2022): ``learned_drift``
 
 plus value_coef times half the squared error of the value, minus entropy_coef times the entropy (eq. 9).
 Advantages by GAE (``returns``).
@@ -64,13 +66,17 @@ class PPOConfig:
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
     epochs: int = setting(4, "passes over each rollout", low=1, high=1e4)
     minibatches: int = setting(4, "minibatches per pass, one gradient step each", low=1, high=1e6)
-    objective: Literal["clip", "adaptive_kl"] = setting("clip", "surrogate: clipped, or with an adaptive KL penalty")
+    objective: Literal["clip", "adaptive_kl", "dpo"] = setting(
+        "clip", "surrogate: clipped, with an adaptive KL penalty, or with the drift of discovered policy optimisation"
+    )
     clip_coef: Scheduled = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10, scheduled=True)
     anneal_clip: bool = setting(False, "decay the clip coefficient, if it is a number, linearly to 0 over the run")
     adaptive_target_kl: float = setting(
         0.01, "KL divergence per rollout that adaptive_kl aims for (2017 paper: 0.01)", low=1e-9, high=100, unit="nats"
     )
     kl_coef: float = setting(1.0, "initial penalty coefficient beta of adaptive_kl (2017 paper: 1)", low=0, high=1e6)
+    dpo_alpha: float = setting(2.0, "how far dpo lets good actions drift, alpha (2022 paper: 2)", low=1e-6, high=1e6)
+    dpo_beta: float = setting(0.6, "how far dpo lets bad actions drift, beta (2022 paper: 0.6)", low=1e-6, high=1e6)
     target_kl: float = setting(
         0.0, "KL divergence that ends a rollout's epochs early; 0 never does", low=0, high=1e6, unit="nats"
     )
@@ -308,6 +314,9 @@ class PPO:
         ratio = probability_ratio(log_ratio)
         if config.objective == "clip":
             surrogate = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+        elif config.objective == "dpo":
+            drift = learned_drift(ratio, log_ratio, advantage, config.dpo_alpha, config.dpo_beta)
+            surrogate = ratio * advantage - drift
         else:
             surrogate = ratio * advantage - self.kl_coef * distribution.kl(data["params"], params, mask)
         policy_loss, value_loss = -surrogate.mean(), 0.5 * (value - data["target"]).square().mean()
@@ -375,3 +384,33 @@ class PPO:
         self.kl_coef = float(state["kl_coef"])
         if self.reward_scale is not None:
             self.reward_scale.load_state_dict(state)
+
+
+def learned_drift(ratio: Tensor, log_ratio: Tensor, advantage: Tensor, alpha: float = 2.0, beta: float = 0.6) -> Tensor:
+    """What discovered policy optimisation (Lu et al. 2022) takes off r A, so as to stay near the old policy.
+
+    For A >= 0 it is max(0, x - alpha tanh(x / alpha)) with x = (r - 1) A, and for A < 0 the same with x = A log r and
+    beta. It is 0 where the ratio moves against the advantage, of third order near r = 1, and for x far above alpha
+    (beta) it takes back all that is gained beyond it.
+
+    Args:
+        ratio: r = pi(a|s) / pi_old(a|s), [N].
+        log_ratio: its logarithm, [N].
+        advantage: A, [N].
+        alpha: of actions that were better than expected, above 0.
+        beta: of the others, above 0.
+
+    Returns:
+        The drift, [N], never negative.
+
+    Example:
+        >>> ratio, advantage = torch.tensor([3.0, 0.5, 0.5]), torch.tensor([2.0, 2.0, -2.0])
+        >>> [round(x, 4) for x in learned_drift(ratio, ratio.log(), advantage).tolist()]
+        [2.0719, 0.0, 0.798]
+    """
+    good, bad = (ratio - 1) * advantage, log_ratio * advantage
+    return torch.where(
+        advantage >= 0,
+        torch.relu(good - alpha * torch.tanh(good / alpha)),
+        torch.relu(bad - beta * torch.tanh(bad / beta)),
+    )

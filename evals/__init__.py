@@ -101,3 +101,7 @@ EVALS["normalisation"] = EvalEntry(
     "mlbits.evals.reproductions.normalisation:reproduce",
     "DQN and DDPG with normalised observations and rewards, compared with raw ones",
 )
+EVALS["dpo"] = EvalEntry(
+    "mlbits.evals.reproductions.dpo:reproduce",
+    "PPO with the drift of discovered policy optimisation is not below PPO with its clip",
+)
