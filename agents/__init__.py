@@ -145,6 +145,13 @@ AGENTS["iql"] = AgentEntry(
     ("discrete", "continuous"),
     offline=True,
 )
+AGENTS["disco"] = AgentEntry(
+    "mlbits.agents.disco.agent",
+    "Disco",
+    "DiscoConfig",
+    "DiscoRL: learns by an update rule that was itself discovered, read from the published file",
+    ("discrete",),
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )
