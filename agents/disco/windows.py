@@ -54,16 +54,13 @@ class Windows:
         self._parts: dict[str, Tensor] = {}
 
     def add(self, rollout: Rollout) -> int:
-        """Add the windows of a rollout, one for each copy and seat; returns their number.
+        """Add the windows of a rollout; returns their number.
+
+        There is one for each copy and seat; those in which a step is not the learner's are left out.
 
         Raises:
-            AgentError: if not every decision in it is the learner's, or its notes lack the behaviour.
+            AgentError: if its notes lack the behaviour's logits.
         """
-        if rollout.active is not None:
-            raise AgentError(
-                "disco: got a rollout with steps that are not its own; wanted an environment in which every seat acts "
-                "in every step, all played by the learner"
-            )
         if rollout.notes is None:
             raise AgentError("disco: got a rollout without notes; wanted the behaviour's logits")
         seats = rollout.reward.shape[2]
@@ -74,6 +71,9 @@ class Windows:
             "reward": rollout.reward, "behaviour": rollout.notes["behaviour"], **ends,
         }  # fmt: skip
         flat = {name: part.flatten(1, 2).transpose(0, 1) for name, part in parts.items()}  # [windows, T, ...]
+        if rollout.active is not None:
+            own = rollout.active.all(0).flatten()
+            flat = {name: part[own] for name, part in flat.items()}
         fresh = len(flat["action"])
         for name, part in flat.items():
             if name not in self._parts:
