@@ -91,7 +91,7 @@ class DiscoConfig:
 class Disco:
     """A DiscoRL agent for one seat's spaces.
 
-    The rule's file is read when the agent is about to learn (:attr:`experience`); acting does without it.
+    The rule's file is read when the agent is about to learn (:meth:`prepare_to_learn`); acting does without it.
 
     Args:
         config: settings.
@@ -128,13 +128,16 @@ class Disco:
 
     @property
     def experience(self) -> RolloutSpec:
-        """Windows of ongoing play.
+        """Windows of ongoing play."""
+        return RolloutSpec(self.config.num_steps, whole_episodes=False)
+
+    def prepare_to_learn(self) -> None:
+        """Read the rule.
 
         Raises:
-            AgentError: if the rule's file is missing, or is not the published one.
+            AgentError: if its file is missing, or is not the published one.
         """
         self._the_rule()
-        return RolloutSpec(self.config.num_steps, whole_episodes=False)
 
     def _the_rule(self) -> Rule:
         if self._rule is None:

@@ -66,8 +66,13 @@ class Windows:
         seats = rollout.reward.shape[2]
         ends = {name: getattr(rollout, name)[..., None].expand(-1, -1, seats) for name in ("terminated", "truncated")}
         obs = _joined(lambda a, b: torch.cat([a, b[None]]), rollout.obs, rollout.last_obs)
+        # Where no episode was cut they are whatever was there before: zeros, so that equal runs have equal states.
+        cut = ends["truncated"] & ~ends["terminated"]
+        final = _joined(
+            lambda a, _: a * cut.view(*cut.shape, *[1] * (a.dim() - 3)), rollout.final_obs, rollout.final_obs
+        )
         parts = {
-            **_named("obs", obs), **_named("final_obs", rollout.final_obs), "action": rollout.sample,
+            **_named("obs", obs), **_named("final_obs", final), "action": rollout.sample,
             "reward": rollout.reward, "behaviour": rollout.notes["behaviour"], **ends,
         }  # fmt: skip
         flat = {name: part.flatten(1, 2).transpose(0, 1) for name, part in parts.items()}  # [windows, T, ...]

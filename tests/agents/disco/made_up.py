@@ -43,7 +43,7 @@ def draw(seed=0):
 
 def make(rule, observations, actions, seed=0, **settings):
     agent = Disco(DiscoConfig(rule=str(rule), **{**SMALL, **settings}), observations, actions, seed=seed)
-    assert agent.experience.num_steps == agent.config.num_steps
+    agent.prepare_to_learn()
     return agent
 
 

@@ -162,7 +162,7 @@ def test_acting_needs_the_network_alone(rule):
     assert torch.equal(alone.action_probabilities(obs, None), agent.action_probabilities(obs, None))
     assert torch.equal(alone.state_values(obs), agent.state_values(obs))
     with pytest.raises(AgentError, match=r"^rule: missing; wanted the path of disco_103.npz"):
-        _ = alone.experience
+        alone.prepare_to_learn()
 
 
 def test_values_are_the_policys_mean_of_action_values(rule):

@@ -51,11 +51,16 @@ def test_every_row_of_a_window_is_learned_from_in_full(rule):
     """Nothing is masked: a step after an end weighs as much as any other."""
     agent, rollout = recorded(rule, "mlbits/Catch-v0")
     said = []
+
+    def keep(module, inputs, out):
+        out.retain_grad()
+        said.append(out)
+
     for head in (agent.network.policy_head, agent.network.y):
-        head.register_forward_hook(lambda module, inputs, out: (out.retain_grad(), said.append(out)))
+        head.register_forward_hook(keep)
     agent._update(filled(rollout).batch(torch.arange(3)))
     for out in said:
-        moved = out.grad.abs().amax(1) > 1e-5
+        moved = out.grad.abs().amax(1) > 0
         assert moved.tolist() == [True] * 60 + [False] * 3  # the observations after the last steps are only looked at
 
 
