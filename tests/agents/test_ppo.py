@@ -127,7 +127,7 @@ def test_minibatches_cover_each_row_once_per_epoch():
     agent = make_agent("ppo", THREE, epochs=3, minibatches=4)
     rollout, seen = made_up_rollout(agent, shape=(7, 3, 1)), []
     original = agent._step
-    agent._step = lambda data, part, clip: seen.append(part.tolist()) or original(data, part, clip)
+    agent._step = lambda data, part, *rest: seen.append(part.tolist()) or original(data, part, *rest)
     learn(agent, rollout)
     epochs = [sorted(row for part in seen[4 * k : 4 * k + 4] for row in part) for k in range(3)]
     assert epochs == [list(range(21))] * 3
@@ -278,7 +278,7 @@ def test_in_turn_based_games_there_are_at_most_as_many_minibatches_as_decisions(
     active[[0, 2, 5], [1, 1, 4]] = True
     few, parts = made_up_rollout(agent, active=active), []
     step = agent._step
-    agent._step = lambda data, part, clip: parts.append(len(part)) or step(data, part, clip)
+    agent._step = lambda data, part, *rest: parts.append(len(part)) or step(data, part, *rest)
     metrics = learn(agent, few)
     assert parts == [1] * 3 * agent.config.epochs
     assert all(np.isfinite(value) for value in metrics.values())
