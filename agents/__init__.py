@@ -27,7 +27,10 @@ __all__ = [
 ]  # fmt: skip
 
 AGENTS["ppo"] = AgentEntry(
-    "mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"
+    "mlbits.agents.ppo",
+    "PPO",
+    "PPOConfig",
+    "proximal policy optimisation: clipped, adaptive KL, or DPO's learned drift",
 )
 AGENTS["q-learning"] = AgentEntry(
     "mlbits.agents.tabular_q",
@@ -141,6 +144,13 @@ AGENTS["iql"] = AgentEntry(
     "implicit Q-learning on a dataset, by expectiles",
     ("discrete", "continuous"),
     offline=True,
+)
+AGENTS["disco"] = AgentEntry(
+    "mlbits.agents.disco.agent",
+    "Disco",
+    "DiscoConfig",
+    "DiscoRL: learns by an update rule that was itself discovered, read from the published file",
+    ("discrete",),
 )
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True

@@ -317,6 +317,9 @@ class Agent(Protocol):
     :func:`~mlbits.selfplay.lineup.decide` uses it wherever agents act. What is a function of one observation alone
     (``action_probabilities``, ``policy_and_value``, ``state_values``) such an agent lacks: :func:`memoryless`.
 
+    An agent that learns with the help of a file has ``prepare_to_learn()``, which reads it, or raises an AgentError. A
+    run calls it before it makes its folder; acting never does.
+
     An agent whose network can guide a search has ``policy_and_value(obs, legal_mask) -> (logits [N, A], values [N])``.
 
     Exact measures of exploitability also need ``action_probabilities(obs, legal_mask, *, greedy=False)`` of an agent

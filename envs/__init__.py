@@ -46,6 +46,12 @@ def register_all() -> None:
         reward_threshold=0.9,
     )
     register(
+        "mlbits/Catch-v0",
+        "mlbits.envs.arcade.catch:catch",
+        summary="be under the ball when it lands",
+        reward_threshold=0.9,
+    )
+    register(
         "mlbits/FuzzyBear-v0",
         "mlbits.envs.fuzzy_bear:fuzzy_bear",
         summary="a bear that others saw misleads a model that omits it",

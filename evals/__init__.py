@@ -101,3 +101,11 @@ EVALS["normalisation"] = EvalEntry(
     "mlbits.evals.reproductions.normalisation:reproduce",
     "DQN and DDPG with normalised observations and rewards, compared with raw ones",
 )
+EVALS["dpo"] = EvalEntry(
+    "mlbits.evals.reproductions.dpo:reproduce",
+    "PPO with the drift of discovered policy optimisation is not below PPO with its clip",
+)
+EVALS["disco"] = EvalEntry(
+    "mlbits.evals.reproductions.disco:reproduce",
+    "DiscoRL's published rule, from your file, learns to catch 90% of balls in 1,000 updates",
+)

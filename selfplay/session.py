@@ -418,6 +418,8 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         return agent
 
     learner = make(run.seed)
+    if hasattr(learner, "prepare_to_learn"):
+        learner.prepare_to_learn()
     opponents = open_opponents(settings, make, learner, batch)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:

@@ -140,6 +140,17 @@ class FlatAdam:
         )  # fmt: skip
 
     @torch.no_grad()
+    def direction(self) -> Tensor:
+        """What the next step would subtract, divided by the learning rate, [n]; nothing is changed."""
+        _, grad, first, second, _, steps = self.vectors
+        if self.max_grad_norm != math.inf:
+            grad = grad * torch.clamp(self.max_grad_norm / (torch.linalg.vector_norm(grad) + 1e-6), max=1.0)
+        one, two = (1 - beta ** (float(steps) + 1) for beta in self.betas)
+        mean = first.lerp(grad, 1 - self.betas[0]) / one
+        square = second.lerp(grad.square(), 1 - self.betas[1]) / two
+        return mean / (square.sqrt() + self.eps)
+
+    @torch.no_grad()
     def follow(self, tau: float) -> None:
         """Move the target network a fraction ``tau`` of the way to the network; 1 makes them equal."""
         if tau == 1.0:

@@ -20,6 +20,7 @@ from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.agents.memory.replay import Replay
 from mlbits.agents.networks.features import observation_kind
 from mlbits.envs.core.spaces import action_layout
+from tests.agents.disco.made_up import made_up_rule
 from tests.agents.rollouts import draw
 
 OBSERVATIONS = {
@@ -49,8 +50,10 @@ BOARD = make_game("mlbits/DiplomacyMini-v0")
 # Small values for speed, of the settings that an agent has.
 SETTINGS = {
     "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
-    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3,
+    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3, "replay_ratio": 2.0,
 }  # fmt: skip
+REFUSES_MASKS = {"disco"}
+RULES = {}
 T, B = 6, 4
 
 
@@ -70,7 +73,16 @@ def cases():
 
 
 def uses_masks(name):
-    return not name.startswith("sb3-")  # Stable-Baselines3 does not use masks; batches replace illegal actions
+    """Stable-Baselines3 ignores masks (batches replace illegal actions), and others refuse them."""
+    return not name.startswith("sb3-") and name not in REFUSES_MASKS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def discovered_rule(tmp_path_factory):
+    """The file that disco learns by."""
+    with made_up_rule(tmp_path_factory.mktemp("rule")) as path:
+        RULES["disco"] = str(path)
+        yield
 
 
 every_case = pytest.mark.parametrize(("name", "observations", "actions"), list(cases()))
@@ -80,6 +92,7 @@ def make(name, observations, actions, seed=0):
     config = agent_entry(name).config_class()
     settings = {field.name: SETTINGS[field.name] for field in dataclasses.fields(config) if field.name in SETTINGS}
     settings = {} if agent_entry(name).plans else settings
+    settings |= {"rule": RULES[name]} if name in RULES else {}
     return agent_entry(name).make(config(**settings), observations, actions, seed=seed, device="cpu")
 
 
@@ -149,6 +162,7 @@ def rollout(agent, observations, actions, seed, masked, seats):
         legal_mask=None if mask is None else mask[:-1],
         active=None if owned is None else owned.expand(lead).clone(),
         last_mask=None if mask is None else mask[-1],
+        notes=decision.notes and {note: value.view(*lead, *value.shape[1:]) for note, value in decision.notes.items()},
     )
 
 
@@ -252,6 +266,10 @@ def test_it_learns_without_nan(name, observations, actions, masked, seats):
     lessons = Lessons(observations, actions, masked, seats)
     if agent.experience is None:
         with pytest.raises(AgentError, match="wanted"):
+            lessons(agent, [0])
+        return
+    if masked and name in REFUSES_MASKS:
+        with pytest.raises(AgentError, match="masks of legal actions"):
             lessons(agent, [0])
         return
     before = state_of(agent)
