@@ -1,8 +1,8 @@
 """A GRU that runs backwards in time over rollouts, with resets at the ends of episodes, and its gradient by hand.
 
-How: the time loop holds one product and a handful of operations on [N, 3H] a step, in memory that is allocated once; the
-gradient of the recurrent weights is one product over all steps, after the loop. Through autograd each operation of each
-step keeps a tensor and a node, and the weights' gradient is a product a step. Only the first derivative is
+How: the time loop holds one product and a handful of operations on [N, 3H] a step, in memory that is allocated once;
+the gradient of the recurrent weights is one product over all steps, after the loop. Through autograd each operation of
+each step keeps a tensor and a node, and the weights' gradient is a product a step. Only the first derivative is
 implemented: a rule is differentiated once, as what it reads is detached.
 
 Shapes: T steps of N sequences, H units. The gates' columns are reset, update, new, as in ``torch.nn.GRU``.

@@ -1,9 +1,9 @@
 """Lifetimes: agents that are born, learn by a rule in a level of their own, and make room for others.
 
 All live side by side in one batch, with E copies of its level for each. Their ages differ from the start, so that a
-window of updates sees young and old agents together. A lifetime ends when its level's number of updates is over, or when
-its policy's entropy has collapsed to almost nothing; another agent then begins in a new level, with hyperparameters
-drawn by the bandit.
+window of updates sees young and old agents together. A lifetime ends when its level's number of updates is over, or
+when its policy's entropy has collapsed to almost nothing; another agent then begins in a new level, with
+hyperparameters drawn by the bandit.
 
 :func:`live` is one whole lifetime of many agents by a rule that stays as it is: how rules are measured.
 """

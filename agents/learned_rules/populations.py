@@ -1,9 +1,9 @@
 """Many small agents at once, one per lifetime, and one update of all of them by a rule's targets.
 
 An agent ascends mean [ pi_hat log pi(a|s) - alpha_y KL(y(s) || y_hat) ] over its own steps of a rollout: by gradient
-ascent where it is a table, by Adam where it is an MLP (Oh et al. 2020, appendix). The update is a function of parameters
-and targets that makes new parameters and changes none in place, so that gradients pass through any number of updates to
-the rule that gave the targets.
+ascent where it is a table, by Adam where it is an MLP (Oh et al. 2020, appendix). The update is a function of
+parameters and targets that makes new parameters and changes none in place, so that gradients pass through any number of
+updates to the rule that gave the targets.
 
 The plain update is ``torch.func.grad`` of one agent's objective, mapped over the agents. For tables it has a closed
 form, which is what runs unless ``MLBITS_KERNELS=0``: of one step, with y the agent's own prediction,
@@ -90,7 +90,7 @@ class Population(Protocol):
         """Logits of policy [T, L, E, A] and prediction [T, L, E, m] for observations [T, L, E, ...]."""
 
     def acting(self, state: State) -> Callable[[Tensor], Tensor]:
-        """How the agents play: a function of observations [L, E, ...] giving action probabilities, summed up, [L, E, A]."""
+        """How the agents play: observations [L, E, ...] to action probabilities, summed up over actions [L, E, A]."""
 
     def update(self, state: State, lesson: Lesson, outputs: Outputs, targets: Targets, hyper: Hyper) -> State:
         """The agents after one update; gradients pass to ``state`` and to ``targets``."""

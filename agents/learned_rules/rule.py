@@ -17,7 +17,8 @@ Where we differ: a GRU in place of the LSTM, as in Jackson et al., "Discovering 
 Algorithms with Adversarial Environment Design" (2023). d_t is 1 where an episode goes on, and 0 where it terminated or
 was truncated: only a terminated one has phi(y(s_{t+1})) = 0; of a truncated one s_{t+1} is its last observation. The
 state is reset after both, so that nothing flows from an episode into the one before. What is read of the agent is
-detached: the meta-gradient flows through the agent's updates alone (Jackson et al.), and the rule is differentiated once.
+detached: the meta-gradient flows through the agent's updates alone (Jackson et al.), and the rule is differentiated
+once.
 
 Example:
     >>> import torch
@@ -76,20 +77,26 @@ class LPGRule(nn.Module):
         seed: of the initial weights.
     """
 
+    embedding: nn.Parameter
+    embedding_bias: nn.Parameter
+    embedded: nn.Parameter
+    embedded_bias: nn.Parameter
+    inputs: nn.Parameter
+    inputs_bias: nn.Parameter
+    recurrent: nn.Parameter
+    new_bias: nn.Parameter
+    heads: nn.Parameter
+    heads_bias: nn.Parameter
+
     def __init__(self, config: RuleConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        generator, width = network_generator(seed), config.hidden
-
-        def uniform(rows: int, columns: int) -> nn.Parameter:
-            bound = 1 / math.sqrt(rows)
-            return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) * bound)
-
-        self.embedding, self.embedding_bias = uniform(config.predictions, _EMBEDDING), _zeros(_EMBEDDING)
-        self.embedded, self.embedded_bias = uniform(_EMBEDDING, 1), _zeros(1)
-        self.inputs, self.inputs_bias = uniform(_INPUTS, 3 * width), _zeros(3 * width)
-        self.recurrent, self.new_bias = uniform(width, 3 * width), _zeros(width)
-        self.heads, self.heads_bias = uniform(width, 1 + config.predictions), _zeros(1 + config.predictions)
+        generator = network_generator(seed)
+        for name, shape in shapes_of(config).items():
+            weight = torch.zeros(shape)
+            if len(shape) == 2:  # not a bias: within +-1 / sqrt(fan in)
+                weight = (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(shape[0])
+            self.register_parameter(name, nn.Parameter(weight))
 
     def phi(self, y: Tensor) -> Tensor:
         """The embedding of predictions [..., m], [..., 1]."""
@@ -124,6 +131,18 @@ class LPGRule(nn.Module):
         return Targets(out[:, 0].view(shape), log_softmax(out[:, 1:]).view(*shape, -1))
 
 
+def shapes_of(config: RuleConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a rule's weights, [in, out], and biases, by name."""
+    width, outputs = config.hidden, 1 + config.predictions
+    return {
+        "embedding": (config.predictions, _EMBEDDING), "embedding_bias": (_EMBEDDING,),
+        "embedded": (_EMBEDDING, 1), "embedded_bias": (1,),
+        "inputs": (_INPUTS, 3 * width), "inputs_bias": (3 * width,),
+        "recurrent": (width, 3 * width), "new_bias": (width,),
+        "heads": (width, outputs), "heads_bias": (outputs,),
+    }  # fmt: skip
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     """Logits minus the log of the sum of their exponentials, over the last axis.
 
@@ -131,7 +150,3 @@ def log_softmax(logits: Tensor) -> Tensor:
     """
     shifted = logits - logits.detach().amax(-1, keepdim=True)
     return shifted - shifted.exp().sum(-1, keepdim=True).log()
-
-
-def _zeros(size: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(size))

@@ -6,7 +6,6 @@ Both give targets as a rule does, so that they teach the same agents in the same
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from mlbits.agents.learned_rules.populations import Lesson, Outputs, chosen
 from mlbits.agents.learned_rules.rule import Targets
@@ -26,7 +25,9 @@ class A2C:
         entropy_coef: c.
     """
 
-    def __init__(self, values: Values, *, discount: float, gae_lambda: float = 0.95, entropy_coef: float = 0.01) -> None:
+    def __init__(
+        self, values: Values, *, discount: float, gae_lambda: float = 0.95, entropy_coef: float = 0.01
+    ) -> None:
         self.values, self.discount, self.gae_lambda, self.entropy_coef = values, discount, gae_lambda, entropy_coef
 
     def __call__(self, lesson: Lesson, outputs: Outputs) -> Targets:
@@ -38,15 +39,3 @@ class A2C:
 def nothing(lesson: Lesson, outputs: Outputs) -> Targets:
     """Targets that change nothing: agents stay as they were born, and play at random."""
     return Targets(torch.zeros_like(lesson.reward), outputs.log_y)
-
-
-def state_values(lesson: Lesson, values: Tensor, *, discount: float, rate: float) -> None:
-    """One step of TD(0) of tables of values [L, S] in place, for measurements."""
-    lifetimes, states = values.shape
-    first = (torch.arange(lifetimes, device=values.device) * states)[:, None]
-    flat, places = values.view(-1), (lesson.obs + first).flatten()
-    following = flat[lesson.next_obs + first].masked_fill(lesson.terminated, 0.0)
-    error = lesson.reward + discount * following - flat[lesson.obs + first]
-    pairs = torch.stack([error.flatten(), torch.ones_like(error).flatten()], 1)
-    total, count = torch.zeros(len(flat), 2, device=values.device).index_add_(0, places, pairs).unbind(1)
-    flat += rate * total / count.clamp(min=1)

@@ -47,8 +47,6 @@ def test_gradient_by_hand_is_autograds() -> None:
 def test_second_derivative_is_refused() -> None:
     gates, keeps, weight, bias = made()
     weight.requires_grad_()
-    (first,) = torch.autograd.grad(
-        backward_gru(gates, keeps, weight, bias).square().sum(), weight, create_graph=True
-    )
+    (first,) = torch.autograd.grad(backward_gru(gates, keeps, weight, bias).square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()

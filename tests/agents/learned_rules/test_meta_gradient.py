@@ -99,7 +99,7 @@ def check(rule: LPGRule, **how: Any) -> None:
     for name, slopes in gradient(rule, **how).items():
         entries = list(range(0, slopes.numel(), max(1, slopes.numel() // 3)))[:3]
         got, wanted = slopes.view(-1)[entries], differences(frozen, name, entries, **how)
-        torch.testing.assert_close(got, got.new_tensor(wanted), rtol=1e-5, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+        assert torch.allclose(got, got.new_tensor(wanted), rtol=1e-5, atol=1e-8), f"{name}: {got}, not {wanted}"
 
 
 @pytest.mark.parametrize("kind", [tables, mlps])
@@ -134,7 +134,7 @@ class Stopped:
 
 @pytest.mark.parametrize("how", ["detached", "in place"])
 def test_a_stop_in_the_inner_graph_is_caught(how: str) -> None:
-    with pytest.raises(AssertionError, match="Mismatch|mismatch|not close|Greatest"):
+    with pytest.raises(AssertionError, match=r", not \["):
         check(rule_of(), wrap=lambda agents: Stopped(agents, how))
 
 
