@@ -59,9 +59,7 @@ class LPGConfig:
     """Settings of an agent that learns by a learned rule."""
 
     rule: str = setting("", "the rule's file, as mlbits meta-train writes it; '' for the one that comes with mlbits")
-    rule_hash: str = setting(
-        "", "digest that the rule has to have; a run keeps its own, and resumes with no other"
-    )
+    rule_hash: str = setting("", "digest that the rule has to have; a run keeps its own, and resumes with no other")
     num_steps: int = setting(20, "steps of each copy per rollout; rules are trained with 20", low=1, high=1e6)
     learning_rate: Scheduled = setting(
         "auto", "learning rate", low=0, high=1e6, scheduled=True,
