@@ -162,7 +162,7 @@ def test_another_rule_than_the_runs_own_is_refused(path: Path, tmp_path: Path) -
     save_rule(tmp_path / "other", LPGRule(RuleConfig(predictions=M, hidden=4)), learning_rate=1, alpha=1, about={})
     with pytest.raises(AgentError, match=r"rule: .*other has the digest .*; wanted"):
         dataclasses.replace(config, rule=str(tmp_path / "other")).settled(torch.device("cpu"))
-    with pytest.raises(AgentError, match="rule: .*nowhere is not there"):
+    with pytest.raises(AgentError, match=r"rule: .*nowhere is not there"):
         LPGConfig(rule=str(tmp_path / "nowhere")).settled(torch.device("cpu"))
 
 
