@@ -23,6 +23,9 @@ class MetaLPGConfig:
         "small:3,medium:1"
     )  # fmt: skip
     num_levels: int = setting(0, "train on the first so many training levels alone; 0 for all 2^32", low=0, high=2**32)
+    lifetime: int = setting(
+        0, "updates of 20 steps for which an agent lives; 0 for as many as its level is meant for", low=0, high=1e9
+    )
     copies: int = setting(
         16, "copies of its level for each agent; num_envs / copies agents live at once", low=1, high=1e6
     )
@@ -52,3 +55,8 @@ class MetaLPGConfig:
     a2c_rate: float = setting(80.0, "learning rate of A2C, the yardstick in evaluations, with a table", low=0, high=1e6)
     a2c_network_rate: float = setting(2e-3, "the same with a network", low=0, high=1)
     a2c_entropy_coef: float = setting(0.01, "weight of its entropy bonus", low=0, high=1e3)
+
+    def level_settings(self) -> dict[str, Any]:
+        """The arguments of :class:`mlbits.envs.levels.worlds.Worlds` that these settings change."""
+        given = {"num_levels": self.num_levels, "lifetime": self.lifetime}
+        return {"split": "train"} | {name: value for name, value in given.items() if value}

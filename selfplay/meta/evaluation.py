@@ -83,7 +83,7 @@ class Evaluator:
     def _live(self, kind: str, name: str, teacher: Teacher | None) -> tuple[Life, Tensor]:
         """A lifetime by a teacher, and R^2 of its predictions' read-outs, [discounts]."""
         config = self._config
-        levels = Worlds(kind, self._each, config.copies, seed=SEED, split="train", device=self._device)
+        levels = Worlds(kind, self._each, config.copies, seed=SEED, device=self._device, **config.level_settings())
         tabular, count = levels.num_states is not None, self._each
         arms = Bandit(config.table_rates if tabular else config.network_rates, config.alphas)
         everyone = torch.full((count,), len(arms.alpha) // 2)  # the middle of the grid

@@ -183,9 +183,8 @@ def open_meta_session(settings: Settings, *, start: bool = True) -> MetaSession:
         )
     device = parse_device(run.device)
     device = check_cuda(device) if device.type == "cuda" else device
-    more: dict[str, Any] = {"num_levels": config.num_levels} if config.num_levels else {}
     worlds = make_worlds(
-        config.levels, run.num_envs // config.copies, config.copies, run.seed, split="train", device=device, **more
+        config.levels, run.num_envs // config.copies, config.copies, run.seed, device=device, **config.level_settings()
     )
     learner: Any = MetaLPG(config, seed=run.seed, device=device)
     reader: Any = _Lifetimes()

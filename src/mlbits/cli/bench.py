@@ -19,7 +19,7 @@ class BenchFlags:
     """Measure steps per CPU-second and per second, beside the other libraries that are installed."""
 
     group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
-        "all", "gridworld, cartpole, single, ppo, trpo, dqn, ddpg or sb3; all by default"
+        "all", "gridworld, cartpole, single, ppo, trpo, dqn, ddpg, lpg or sb3; all by default"
     )
     device: str = setting("cpu", "cpu or cuda")
     seconds: float = setting(1.0, "duration of each measurement", low=1e-6, unit="seconds")
