@@ -35,6 +35,7 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
@@ -203,6 +204,10 @@ class Session:
     def plays_evaluations(self) -> bool:
         """Whether the agent plays evaluation episodes during the run and at its end."""
         return True
+
+    def evaluates_itself(self, tracker: Tracker) -> bool:
+        """Evaluate in a way of the session's own, if it has one; False where episodes are to be played."""
+        return False
 
     def evaluated(self, folder: Path) -> None:
         """Called after each evaluation, which is in the counters."""
@@ -417,6 +422,10 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         agent: Agent = entry.make(settings.agent_config, *spaces, seed=seed, device=batch.device, game=game)
         return agent
 
+    if batch.legal_mask is not None and not entry.masks:
+        able = "ppo, dqn or reinforce"
+        raise ConfigError(f"{settings.agent}: got {settings.env}, some of whose actions are illegal at times (action "
+                          f"masks); wanted an environment without, or an agent such as {able}")  # fmt: skip
     learner = make(run.seed)
     if hasattr(learner, "prepare_to_learn"):
         learner.prepare_to_learn()

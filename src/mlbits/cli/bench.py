@@ -20,7 +20,7 @@ class BenchFlags:
 
     group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
         "all",
-        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, sb3, pool, tournament, diplomacy, boards or "
+        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, lpg, sb3, pool, tournament, diplomacy, boards or "
         "search; all by default (single and sb3 on the CPU alone)",
     )
     device: str = setting("cpu", "cpu or cuda")
