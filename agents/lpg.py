@@ -154,21 +154,25 @@ class LPG:
         Raises:
             AgentError: if there are masks.
         """
-        if legal_mask is not None:
-            raise AgentError("legal_mask: got action masks, which rules have not met; wanted none")
-        logits, distribution = self.network(obs)[0], self.distribution
+        logits, distribution = self._logits(obs, legal_mask), self.distribution
         action = distribution.mode(logits, None) if greedy else distribution.sample(logits, None, generator)
         return Decision(action, action, distribution.log_prob(logits, None, action))
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
         """Action probabilities pi(a|s), float64 [N, A]."""
-        return self.distribution.probabilities(self.network(obs)[0], None, greedy)
+        return self.distribution.probabilities(self._logits(obs, legal_mask), None, greedy)
 
     @torch.no_grad()
     def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
         """Log probabilities of actions, [N]."""
-        return self.distribution.log_prob(self.network(obs)[0], None, action)
+        return self.distribution.log_prob(self._logits(obs, legal_mask), None, action)
+
+    def _logits(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
+        if legal_mask is not None:
+            raise AgentError("legal_mask: got action masks, which rules have not met; wanted none")
+        logits: Tensor = self.network(obs)[0]
+        return logits
 
     @torch.no_grad()
     def predictions(self, obs: Any) -> Tensor:
