@@ -231,7 +231,7 @@ class PPO:
             rollout: experience of the current policy; decisions that were carried over are of the policy before it, and
                 their ratio is to that one.
             progress: fraction of the run that is over, 0..1.
-            generator: for shuffling the minibatches; on the CPU.
+            generator: for shuffling the minibatches.
 
         Returns:
             Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm; empty for a rollout
@@ -258,7 +258,7 @@ class PPO:
         metrics: list[Metrics] = []
         count = count if sequences is None else sequences.number
         for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
+            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
             parts = order.tensor_split(min(config.minibatches, count))
             batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
             for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):

@@ -178,10 +178,7 @@ class Disco:
 
     def _logits(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
         if legal_mask is not None:
-            raise AgentError(
-                "disco: got masks of legal actions, which the rule does not know; wanted an environment in which every "
-                "action is always legal"
-            )
+            raise AgentError("legal_mask: got action masks, which the rule has not met; wanted none")
         return self.network.policy(obs)
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.envs.engine.batch import field_view
-from mlbits.envs.engine.gpu_copies import kernel_view
+from mlbits.envs.engine.gpu_launch import kernel_view
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
 

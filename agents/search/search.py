@@ -37,7 +37,8 @@ from mlbits.agents.search.trees import EDGE, NODE, OPEN, UNKNOWN
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.game import Game
 from mlbits.envs.engine.batch import parse_device
-from mlbits.envs.engine.gpu_copies import check_cuda, check_kernels, kernel_stream
+from mlbits.envs.engine.gpu_copies import check_cuda, check_kernels
+from mlbits.envs.engine.gpu_launch import kernel_stream
 from mlbits.envs.engine.memory import memory_bytes
 
 # Observations [N, ...] and masks [N, A] to logits [N, A] and values [N], float32.

@@ -421,7 +421,7 @@ apart = inlined
 """
 
 CUDA_FOOTER = '''
-@cuda.jit
+@cuda.jit(cache=True)
 def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, pending, row_of, actions,
           rewards, obs, legal, settings, keys, fault):
     """One thread a tree, and row b for tree b."""
@@ -433,7 +433,7 @@ def begin(trees, stride, nodes, edges, states, params, used, size, spare, moved,
             pending[b] = 0
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def advance(k, trees, stride, nodes, edges, states, params, used, size, spare, pending, row_of, actions, rewards, obs,
             legal, logits, values, settings, noise, keys, fault):
     b = cuda.grid(1)
@@ -446,7 +446,7 @@ def advance(k, trees, stride, nodes, edges, states, params, used, size, spare, p
                                  obs, legal, settings[0], noise, keys, fault)
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def by_rollouts(trees, stride, nodes, edges, states, params, used, size, spare, moved, shift, actions, rewards, obs,
                 legal, logits, settings, noise, keys, fault):
     b = cuda.grid(1)
@@ -455,7 +455,7 @@ def by_rollouts(trees, stride, nodes, edges, states, params, used, size, spare, 
                  legal, logits, settings[0], noise, keys, fault)
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def report(trees, nodes, edges, settings, noise, visits, q, policy, best, value, outcome):
     b = cuda.grid(1)
     if b < trees:

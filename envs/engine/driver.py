@@ -109,7 +109,7 @@ def _recompile_changed(found: Fingerprint) -> None:
 def _load_in_memory(name: str, text: str, rules: Mapping[str, Rule]) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(rules)
-    exec(compile(text.replace("cache=True, ", ""), f"<{name}>", "exec"), vars(module))
+    exec(compile(text.replace("cache=True", "cache=False"), f"<{name}>", "exec"), vars(module))
     return module
 
 

@@ -212,7 +212,7 @@ def inlined(function):
 """
 
 _CUDA_FOOTER = f'''
-@cuda.jit
+@cuda.jit(cache=True)
 def run(op, start, stop, stride, autoreset, illegal, states, params, actions, played, obs, final_obs, legal, active,
         rewards, terminated, truncated, which, low, high, fault):
     """One thread per copy; if CHECK finds an illegal action, ``fault[0]`` becomes its b * SEATS + seat."""

@@ -1,7 +1,7 @@
 """B copies of a game on a GPU, in torch memory, stepped by the driver's kernel with one thread per copy.
 
 The kernel's body has the same source as the CPU's driver (see ``driver``). Views of torch tensors are made once, so a
-step is one launch on torch's current stream, without copying and without waiting for the device; only
+step is one launch on torch's current stream (``gpu_launch``), without copying and without waiting for the device; only
 ``illegal="error"`` has to wait for the result of the check.
 
 With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba's simulator on the CPU, and
@@ -10,10 +10,8 @@ With ``NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1`` the same code runs in Numba'
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,16 +25,7 @@ from mlbits.envs.core.random import copy_keys
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.cpu_copies import illegal_action_error, stack_params
 from mlbits.envs.engine.driver import load_driver
-
-_THREADS_A_BLOCK = 128
-
-
-@functools.cache
-def simulated() -> bool:
-    """Whether Numba's CUDA simulator replaces the GPU in this process."""
-    from numba import cuda
-
-    return "simulator" in type(cuda.jit(lambda: None)).__module__
+from mlbits.envs.engine.gpu_launch import Launcher, borrowed_view, kernel_view, simulated
 
 
 def check_kernels() -> None:
@@ -94,9 +83,7 @@ class CudaCopies:
         self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
-        # Numba warns that a small batch does not fill the GPU.
-        warnings.filterwarnings("ignore", message="Grid size")
-        self._run = load_driver(game, "cuda").run
+        self._run = Launcher(load_driver(game, "cuda").run, num_envs, device)
         self.params = params  # on the host
         self._stride = int(len(params) > 1)
         states = np.zeros(num_envs, game.state_dtype)
@@ -130,16 +117,11 @@ class CudaCopies:
     def _call(self, op: int, actions: Any, which: Any) -> None:
         view = self._views
         played = view["played"] if self.illegal == modes.REPLACE else actions
-        blocks = -(-self.num_envs // _THREADS_A_BLOCK)
-        self._run[blocks, _THREADS_A_BLOCK, kernel_stream(self.device)](
+        self._run(
             op, 0, self.num_envs, self._stride, self.autoreset, self.illegal, view["states"], view["params"], actions,
             played, view["obs"], view["final_obs"], view["legal"], view["active"], view["rewards"],
             view["terminated"], view["truncated"], which, view["low"], view["high"], view["fault"],
         )  # fmt: skip
-
-    def _view_of(self, tensor: torch.Tensor, dtype: Any) -> Any:
-        """The kernel's view of a caller's contiguous tensor."""
-        return kernel_view(tensor.reshape(-1).view(torch.uint8), np.dtype(dtype), tuple(tensor.shape))
 
     def seed(self, seed: int | Sequence[int], which: torch.Tensor | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
@@ -159,12 +141,13 @@ class CudaCopies:
 
     def reset(self, which: torch.Tensor | None = None) -> None:
         """Start a new episode in all copies, or in those where ``which`` [B] is True."""
-        view = self._views["everyone"] if which is None else self._view_of(which.contiguous(), np.bool_)
+        chosen = None if which is None else which.contiguous()  # held until the kernel has been started
+        view = self._views["everyone"] if chosen is None else borrowed_view(chosen, np.dtype(np.bool_))
         self._call(modes.RESET, self._views["no_actions"], view)
 
     def step(self, actions: torch.Tensor) -> None:
         """Play one action per seat; ``actions`` [B, P, ...] is contiguous, on this device."""
-        view = self._view_of(actions, self.game.action.dtype)
+        view = borrowed_view(actions, np.dtype(self.game.action.dtype))
         if self.illegal == modes.ERROR:
             self._call(modes.CHECK, view, self._views["everyone"])
             fault = int(self.memory["fault"].view(torch.int64).item())
@@ -172,6 +155,18 @@ class CudaCopies:
                 self.memory["fault"].view(torch.int64).fill_(-1)
                 raise self._illegal_action(actions, fault)
         self._call(modes.STEP, view, self._views["everyone"])
+
+    def set_params(self, params: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Give the copies ``rows`` [n] their records of ``params`` [n]; what was shared becomes one record per copy."""
+        size = self.params.dtype.itemsize
+        if len(self.params) < self.num_envs:
+            self.params = np.repeat(self.params, self.num_envs)
+            self._stride = 1
+            self.memory["params"] = self.memory["params"].repeat(self.num_envs)
+            self._views["params"] = kernel_view(self.memory["params"], self.params.dtype, self.params.shape)
+        self.params[rows] = params
+        data = torch.from_numpy(np.ascontiguousarray(params).view(np.uint8).reshape(len(rows), size))
+        self.memory["params"].view(self.num_envs, size)[torch.from_numpy(rows).to(self.device)] = data.to(self.device)
 
     def refresh(self) -> None:
         """Rewrite observations and masks from the states."""
@@ -194,26 +189,6 @@ class CudaCopies:
 def host_records(memory: torch.Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A structured array on the host from a tensor of bytes."""
     return memory.cpu().numpy().view(dtype)
-
-
-def kernel_view(memory: torch.Tensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """A tensor of bytes as the kernel's array: Numba's on the device, NumPy's in the simulator."""
-    if simulated():
-        array = memory.numpy().view(dtype).reshape(shape)
-        return array.view(np.recarray) if dtype.names else array
-    from numba.cuda.api import from_cuda_array_interface
-
-    description = {"shape": shape, "strides": None, "typestr": dtype, "data": (memory.data_ptr(), False), "version": 3}
-    return from_cuda_array_interface(description, owner=memory)
-
-
-def kernel_stream(device: torch.device) -> Any:
-    """Torch's current stream, so that kernels and tensor operations run in order (and graphs capture both)."""
-    from numba import cuda
-
-    if simulated():
-        return 0
-    return cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
 
 
 def compile_to_ptx(game: Game, compute_capability: tuple[int, int] = (9, 0)) -> str:

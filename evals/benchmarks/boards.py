@@ -20,7 +20,7 @@ from mlbits.envs.registry import make_batch, make_game, registered
 from mlbits.evals.benchmarks import board_peers
 from mlbits.evals.benchmarks.stopwatch import Row, Stopwatch
 
-MANY, GAMES, SIMULATIONS = 4096, 1024, 32
+MANY, GPU_MANY, GAMES, SIMULATIONS = 4096, 65_536, 1024, 32
 FOUR = "mlbits/ConnectFour-v0"
 # Name, id, settings, and the names of OpenSpiel and pgx (its copies in a batch).
 BOARDS: tuple[tuple[str, str, dict[str, Any], str, str, int], ...] = (
@@ -74,9 +74,23 @@ def random_steps(watch: Stopwatch, name: str, env: str, num_envs: int, **setting
     return watch.row(name, call, 8 * num_envs)
 
 
+def gpu_steps(watch: Stopwatch, name: str, env: str, num_envs: int, **settings: Any) -> Row:
+    """Random legal steps on a GPU, drawn there from the masks; nothing waits for it."""
+    batch = make_batch(env, num_envs, watch.device, illegal="replace", **settings)
+
+    def call() -> None:
+        for _ in range(8):
+            batch.step(batch.sample_actions())
+
+    return watch.row(name, call, 8 * num_envs)
+
+
 def bench_boards(watch: Stopwatch) -> Iterator[Row]:
-    """Random legal steps of board games, drawn in compiled code, and chess's perft."""
+    """Random legal steps of board games, drawn in compiled code (on a GPU by torch), and chess's perft on the CPU."""
     if watch.device == "cuda":
+        for title, env, settings, *_ in BOARDS:
+            if env in registered():
+                yield gpu_steps(watch, f"{title}, {GPU_MANY:,} copies, random legal steps", env, GPU_MANY, **settings)
         return
     for title, env, settings, spiel, pgx, batch in BOARDS:
         if env not in registered():

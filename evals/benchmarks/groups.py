@@ -17,7 +17,7 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 
-from mlbits.envs.core.errors import UnknownIdError
+from mlbits.envs.core.errors import DeviceError, UnknownIdError
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
@@ -204,6 +204,28 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
         yield peers.ddpg(watch)
 
 
+def bench_lpg(watch: Stopwatch) -> Iterator[Row]:
+    """Meta-training of LPG's rule on small levels, everything counted: play, updates, meta-gradient, new levels.
+
+    A step is a step of one copy of a level. On the CPU 64 lifetimes x 16 copies; on a GPU 512 x 64.
+    """
+    from mlbits.selfplay.meta.session import ENV, open_meta_session
+    from mlbits.selfplay.runs.config import resolve
+
+    lifetimes, copies = (64, 16) if watch.device == "cpu" else (512, 64)
+    for hidden in (16, 32, 64):
+        run = {"num_envs": lifetimes * copies, "device": watch.device}
+        settings = {"hidden": hidden, "copies": copies}
+        session = open_meta_session(resolve("meta-lpg", ENV, preset="none", run=run, agent_settings=settings))
+
+        def call(session: Any = session) -> None:
+            steps, _, _ = session.collect()
+            session.learn(steps)
+
+        steps = session.collect()[2]
+        yield watch.row(f"LPG meta-training, GRU {hidden}, {lifetimes} x {copies} copies", call, steps)
+
+
 def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
     """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and SB3's DummyVecEnv."""
     for num_envs in (8, 64, 1024):
@@ -273,12 +295,20 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "trpo": bench_trpo,
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
+    "lpg": bench_lpg,
     "sb3": bench_sb3,
     "pool": bench_pool,
     "tournament": bench_tournament,
     "diplomacy": bench_diplomacy,
     "boards": bench_boards,
     "search": bench_search,
+}
+
+
+# Groups that measure nothing on a GPU, and why.
+CPU_ONLY = {
+    "single": "one copy, a Python call for each step, runs on the CPU",
+    "sb3": "Stable-Baselines3's interface hands over NumPy arrays, of the CPU",
 }
 
 
@@ -292,7 +322,7 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
 
     Raises:
         UnknownIdError: for an unknown group.
-        DeviceError: if the device is not available.
+        DeviceError: if the device is not available, or the group measures nothing on it.
     """
     if group != "all" and group not in GROUPS:
         raise UnknownIdError("benchmark group", group, GROUPS)
@@ -301,6 +331,8 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
 
     kind = parse_device(device).type
     if kind == "cuda":
+        if group in CPU_ONLY:
+            raise DeviceError(f"device: got 'cuda' for the group {group}: {CPU_ONLY[group]}; wanted 'cpu'")
         check_kernels()
         check_cuda(torch.device("cuda"))
     set_up(threads=1)
@@ -311,7 +343,10 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     console.print(f"{versions}; one torch thread; {kind}\n")
     console.print(f"{'measurement':<52} {'per CPU-second':>15} {'per second':>12}  library")
     for name, bench in GROUPS.items():
-        if group not in ("all", name) or (kind == "cuda" and name in ("single", "sb3")):
+        if group not in ("all", name):
+            continue
+        if kind == "cuda" and name in CPU_ONLY:
+            console.print(f"{name:<52} skipped: {CPU_ONLY[name]}")
             continue
         for row in bench(watch):
             if isinstance(row, Skipped):

@@ -85,5 +85,5 @@ class Stopwatch:
         return calls * steps / (time.process_time() - cpu), calls * steps / (self._clock() - wall)
 
     def _wait(self) -> None:
-        if self.device == "cuda":
+        if self.device == "cuda" and torch.cuda.is_available():  # else Numba's simulator, in tests
             torch.cuda.synchronize()

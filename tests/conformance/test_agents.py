@@ -52,7 +52,6 @@ SETTINGS = {
     "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
     "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3, "replay_ratio": 2.0,
 }  # fmt: skip
-REFUSES_MASKS = {"disco"}
 RULES = {}
 T, B = 6, 4
 
@@ -73,8 +72,8 @@ def cases():
 
 
 def uses_masks(name):
-    """Stable-Baselines3 ignores masks (batches replace illegal actions), and others refuse them."""
-    return not name.startswith("sb3-") and name not in REFUSES_MASKS
+    """Stable-Baselines3 ignores masks (batches replace illegal actions), and agents that learn by a rule refuse them."""
+    return agent_entry(name).masks and not name.startswith("sb3-")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -263,13 +262,13 @@ def test_it_acts_within_its_space(name, observations, actions):
 @pytest.mark.parametrize(("masked", "seats"), [(False, 1), (True, 3)])
 def test_it_learns_without_nan(name, observations, actions, masked, seats):
     agent = make(name, observations, actions)
+    if masked and not agent_entry(name).masks:
+        with pytest.raises(AgentError, match="legal_mask: got action masks"):
+            decisions(agent, observations, actions, masked)
+        masked = False
     lessons = Lessons(observations, actions, masked, seats)
     if agent.experience is None:
         with pytest.raises(AgentError, match="wanted"):
-            lessons(agent, [0])
-        return
-    if masked and name in REFUSES_MASKS:
-        with pytest.raises(AgentError, match="masks of legal actions"):
             lessons(agent, [0])
         return
     before = state_of(agent)

@@ -16,10 +16,12 @@ from mlbits.cli import (
     completion,
     data,
     diplomacy,
+    doctor,
     evaluate,
     exploit,
     export,
     listing,
+    meta_train,
     play,
     plot,
     record,
@@ -42,6 +44,7 @@ USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
 
 usage:
   mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
+  mlbits meta-train lpg [flags]    train an update rule, by which agents then learn (mlbits train lpg ENV)
   mlbits resume RUN [flags]        continue an interrupted run
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
@@ -51,6 +54,7 @@ usage:
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
+  mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
@@ -58,6 +62,7 @@ usage:
   mlbits list [WHAT]               environments, agents, presets and evaluations
   mlbits list --env ID|--agent A   all about one: spaces, settings, rewards, presets, optimum
   mlbits bench [GROUP] [flags]     speed on this machine, beside other libraries
+  mlbits doctor [flags]            what is installed here, whether it works, and what is slow and why
   mlbits reproduce NAME [flags]    repeat a published result or one of ours
   mlbits record RUN|ENV [flags]    play episodes and write them to a dataset (Minari)
   mlbits data DATASET [flags]      describe a dataset; mlbits data mix and split make new ones
@@ -76,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``mlbits``; None takes those of the process.
 
     Returns:
-        The exit status: 0; 1 where a reproduction missed its target, a test vector differs or a file is damaged; 2 for
-        an error or numbers that are not finite; when stopped from outside 130 (Ctrl-C), 143 (SIGTERM, while a run is
-        under way), 129 (SIGHUP) or 141 (a closed pipe).
+        The exit status: 0; 1 where a reproduction missed its target, a test vector differs, a file is damaged or
+        ``doctor`` finds something broken; 2 for an error or numbers that are not finite; when stopped from outside
+        130 (Ctrl-C), 143 (SIGTERM, while a run is under way), 129 (SIGHUP) or 141 (a closed pipe).
     """
     words = [plain_id(word) for word in (sys.argv[1:] if argv is None else argv)]
     forget_flags()
@@ -127,6 +132,7 @@ def _run(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train.command,
+    "meta-train": meta_train.command,
     "resume": resume.command,
     "eval": evaluate.command,
     "tournament": tournament.command,
@@ -140,6 +146,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": check.command,
     "list": listing.command,
     "bench": bench.command,
+    "doctor": doctor.command,
     "reproduce": reproduce.command,
     "diplomacy": diplomacy.command,
     "record": record.command,

@@ -87,3 +87,35 @@ def test_the_command_names_the_processor_and_what_it_skips(
         {"name": "quick work", "per_cpu_second": 2000.0, "per_second": 1000.0, "peer": None,
          "processor": "Some Old CPU", "isa": "avx2", "cores": 4}
     ]  # fmt: skip
+
+
+# Groups on a GPU
+
+
+@pytest.mark.parametrize("group", sorted(groups.CPU_ONLY))
+def test_groups_that_measure_nothing_on_a_gpu_are_refused(group, capsys):
+    assert main(["bench", group, "--device", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --device: got 'cuda' for the group {group}: ")
+    assert groups.CPU_ONLY[group] in said
+
+
+def test_all_groups_on_a_gpu_name_those_that_are_left_out(monkeypatch, capsys):
+    """On a card that is not there; the groups are given the device."""
+
+    def row(watch):
+        yield Row(f"on {watch.device}", 1.0, 2.0)
+
+    for name in ("check_kernels", "check_cuda"):
+        monkeypatch.setattr(f"mlbits.envs.engine.gpu_copies.{name}", lambda *_: None)
+    monkeypatch.setattr(groups, "GROUPS", {"gridworld": row, "single": row})
+    rows = groups.run_benchmarks(device="cuda")
+    assert [one.name for one in rows] == ["on cuda"]
+    assert f"skipped: {groups.CPU_ONLY['single']}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_names_every_group(capsys):
+    main(["bench", "--help"])
+    said = capsys.readouterr().out
+    for group in groups.GROUPS:
+        assert group in said
