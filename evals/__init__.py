@@ -113,3 +113,11 @@ EVALS["disco"] = EvalEntry(
     "mlbits.evals.reproductions.disco:reproduce",
     "DiscoRL's published rule, from your file, learns to catch 90% of balls in 1,000 updates",
 )
+EVALS["step-sizes"] = EvalEntry(
+    "mlbits.evals.reproductions.step_sizes:reproduce",
+    "a learning rate learned by amortised proximal optimisation makes up for a start that is far too small",
+)
+EVALS["hypergradients"] = EvalEntry(
+    "mlbits.evals.reproductions.hypergradients:reproduce",
+    "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
+)

@@ -11,9 +11,9 @@ step < 2 / (its largest eigenvalue); a truncated one damps the directions of sma
 step * v: the inverse is taken for a multiple of the identity.
 
 :func:`tune` alternates: some inner steps, then one of h. A "warm" start goes on from the last w; a "cold" one begins
-anew each time. They can end at different places: where the inner problem has many solutions, a warm start keeps what earlier
-settings put into w, and with few inner steps its w answers all settings so far (Vicol et al., "On implicit bias in
-overparameterized bilevel optimization", ICML 2022).
+anew each time. They can end at different places: where the inner problem has many solutions, a warm start keeps what
+earlier settings put into w, and with few inner steps its w answers all settings so far (Vicol et al., "On implicit bias
+in overparameterized bilevel optimization", ICML 2022).
 
 Example:
     >>> w, h = torch.tensor([2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
@@ -58,7 +58,7 @@ def neumann(
 def hypergradient(
     inner: Loss, outer: Loss, parameters: Sequence[Tensor], setting: Tensor, step: float, terms: int
 ) -> Tensor:
-    """d outer(w*(h), h) / dh, shaped as the setting.
+    """The slope of outer(w*(h), h) along h, shaped as the setting.
 
     Args:
         inner: what the parameters minimise; twice differentiable.
