@@ -62,15 +62,15 @@ def _results(evaluation: dict[str, Any]) -> list[str]:
     return [
         "## Results",
         "",
-        f"In the levels of its last evaluation ({evaluation['episodes']}, of the training split, drawn with another seed; "
-        "not the held-out ones): mean reward a step, in the last tenth of a lifetime and over all of it. A2C is one "
-        "setting, not tuned.",
+        f"In the levels of its last evaluation ({evaluation['episodes']}, of the training split, drawn with another "
+        "seed; not the held-out ones): mean reward a step, in the last tenth of a lifetime and over all of it. A2C is "
+        "one setting, not tuned.",
         "",
         "| teacher | last tenth | whole lifetime |",
         "|---|---|---|",
         *rows,
         "",
-        f"95% interval of the rule's last tenth over levels: {low:.4f} to {high:.4f}. One seed of meta-training; nothing "
-        "is claimed of other levels.",
+        f"95% interval of the rule's last tenth over levels: {low:.4f} to {high:.4f}. One seed of meta-training; "
+        "nothing is claimed of other levels.",
         "",
     ]

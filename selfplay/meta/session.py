@@ -136,7 +136,7 @@ class MetaSession(Session):
 
     def to_checkpoint(self) -> Checkpoint:
         """Everything needed to continue the run."""
-        arrays = {}
+        arrays: dict[str, torch.Tensor] = {}
         for number, group in enumerate(self.groups):
             arrays |= prefixed(str(number), group.state_dict())
         return Checkpoint(self.learner.state_dict(), arrays, self.counters.plain())

@@ -51,7 +51,7 @@ def test_a_card_says_what_the_file_does(path: Path) -> None:
     }  # fmt: skip
     save_rule(path, load_rule(path).rule, learning_rate=20, alpha=0.1, about=about)
     text = card("mine", load_rule(path))
-    for part in ("# mine", "GRU of 4 units, 196 weights", "0 to 999", "| this rule | 0.0340 |", "0.0200 to 0.0400",
+    for part in ("# mine", "GRU of 4 units, 279 weights", "0 to 999", "| this rule | 0.0340 |", "0.0200 to 0.0400",
                  "| `copies` | `16` |", "learning rate 20, alpha 0.1", load_rule(path).digest):  # fmt: skip
         assert part in text, part
     save_rule(path, load_rule(path).rule, learning_rate=20, alpha=0.1, about={})
