@@ -70,7 +70,8 @@ def cases():
 
 
 def uses_masks(name):
-    return agent_entry(name).masks and not name.startswith("sb3-")  # Stable-Baselines3 does not use masks; batches replace illegal actions
+    # Stable-Baselines3 does not use masks; batches replace illegal actions.
+    return agent_entry(name).masks and not name.startswith("sb3-")
 
 
 every_case = pytest.mark.parametrize(("name", "observations", "actions"), list(cases()))
