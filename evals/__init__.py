@@ -77,6 +77,10 @@ EVALS["diplomacy-search"] = EvalEntry(
     "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )
+EVALS["lpg"] = EvalEntry(
+    "mlbits.evals.reproductions.learned_rules.lpg:reproduce",
+    "a learned update rule against tuned A2C in levels it never met, and what its agents predict",
+)
 EVALS["fuzzybear"] = EvalEntry(
     "mlbits.evals.reproductions.fuzzybear:reproduce",
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",

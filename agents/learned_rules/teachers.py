@@ -1,6 +1,6 @@
-"""Teachers that are written down, to measure learned rules against: A2C, and one that teaches nothing.
+"""Teachers that are written down, to measure learned rules against: A2C, REINFORCE, and one that teaches nothing.
 
-Both give targets as a rule does, so that they teach the same agents in the same way.
+All give targets as a rule does, so that they teach the same agents in the same way.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from mlbits.agents.learned_rules.populations import Lesson, Outputs, chosen
 from mlbits.agents.learned_rules.rule import Targets
 from mlbits.agents.learned_rules.values import Values, advantages
+from mlbits.agents.maths.returns import rewards_to_go
 
 
 class A2C:
@@ -34,6 +35,26 @@ class A2C:
         """The targets of a rollout."""
         found = advantages(self.values, lesson, discount=self.discount, gae_lambda=self.gae_lambda)
         return Targets(found - self.entropy_coef * chosen(outputs.log_pi, lesson.action), outputs.log_y)
+
+
+class Reinforce:
+    """REINFORCE (Williams 1992): pi_hat is the discounted sum of the rewards that followed, without a baseline.
+
+    Sums end with the episode or the rollout, since nothing here estimates what comes after. The predictions stay as
+    they are.
+
+    Args:
+        discount: gamma, 0..1.
+    """
+
+    def __init__(self, discount: float) -> None:
+        self.discount = discount
+
+    def __call__(self, lesson: Lesson, outputs: Outputs) -> Targets:
+        """The targets of a rollout."""
+        flat = [part.flatten(1, 2) for part in (lesson.reward, lesson.terminated, lesson.truncated)]
+        sums = rewards_to_go(flat[0][..., None], flat[1], flat[2], discount=self.discount)
+        return Targets(sums.view_as(lesson.reward), outputs.log_y)
 
 
 def nothing(lesson: Lesson, outputs: Outputs) -> Targets:

@@ -1,15 +1,15 @@
 """CollectObjects: walk on a grid and collect objects that pay, cost, end the episode or come back.
 
 Description:
-    An agent walks on a grid with walls and up to eight objects. Collecting an object pays its reward (or cost), ends the
-    episode with its own probability, and takes the object away; in every step after that it comes back with another
-    probability of its own. What objects are worth, and where they are, is fixed in a level: an agent learns it over
-    episodes. The setting ``levels`` chooses the kind of level, and ``level`` the one that is played.
+    An agent walks on a grid with walls and up to eight objects. Collecting an object pays its reward (or cost), ends
+    the episode with its own probability, and takes the object away; in every step after that it comes back with
+    another probability of its own. What objects are worth, and where they are, is fixed in a level: an agent learns it
+    over episodes. The setting ``levels`` chooses the kind of level, and ``level`` the one that is played.
 
     Ten kinds are the gridworlds of Oh et al., "Discovering reinforcement learning algorithms" (2020), appendix A
-    (:mod:`mlbits.envs.levels.layouts`); in those called "scattered", objects lie elsewhere in every episode and whenever
-    they come back. Six are distributions of small random levels (:mod:`mlbits.envs.levels.distributions`). Levels with
-    numbers from 0 to 2**32 - 1 are for training, those from 2**32 to 2**33 - 1 are held out.
+    (:mod:`mlbits.envs.levels.layouts`); in those called "scattered", objects lie elsewhere in every episode and
+    whenever they come back. Six are distributions of small random levels (:mod:`mlbits.envs.levels.distributions`).
+    Levels with numbers from 0 to 2**32 - 1 are for training, those from 2**32 to 2**33 - 1 are held out.
 
     In a step the agent acts, what it collects is taken, and then absent objects may come back.
 
@@ -91,14 +91,14 @@ def collect_objects(
     choice("levels", levels, KINDS)
     number = integer("level", level, 0, NUM_LEVELS - 1)
     frame, scattered, default_moves = kind_of(levels)
-    moves = default_moves if moves is None else moves
-    if isinstance(moves, bool) or moves not in ACTION_SETS:
+    actions = default_moves if moves is None else moves
+    if isinstance(actions, bool) or actions not in ACTION_SETS:
         raise GameError(f"moves: got {moves!r}; wanted one of {', '.join(map(str, ACTION_SETS))}")
     observation = ("planes" if scattered else "index") if observation is None else observation
     choice("observation", observation, ("index", "planes"))
     if scattered and observation == "index":
         raise GameError(f"observation: got 'index', which hides where {levels!r} scatters its objects; wanted 'planes'")
-    params = records_of(levels, np.array([number], np.uint64), moves)
+    params = records_of(levels, np.array([number], np.uint64), actions)
     if horizon is not None:
         params["horizon"] = params["cut_after"] = integer("horizon", horizon, 1, 2**31 - 1)
     index, shape = spaces.Discrete(frame.num_states), (1 + frame.objects, frame.height, frame.width)
@@ -112,7 +112,7 @@ def collect_objects(
         params_ranges=frame.ranges,
         params_sound=sound,
         observation_space=index if observation == "index" else spaces.Box(0, 1, shape, np.uint8),
-        action_space=spaces.Discrete(int(moves)),
+        action_space=spaces.Discrete(int(actions)),
         reset=rules.reset,
         step=rules.step,
         observe=rules.observe_index if observation == "index" else rules.observe_planes,

@@ -36,14 +36,14 @@ def draw(state: Any, params: Any) -> NDArray[np.uint8]:
             fill = GREY if params.wall[row * width + column] else PAPER
             canvas.pen.rectangle([x, y, x + side, y + side], fill=fill, outline=GRID)
     for k, (cell, there) in enumerate(_objects(state, params)):
-        x, y = (cell % width + 0.5) * side, (cell // width + 0.5) * side
+        middle = (cell % width + 0.5) * side, (cell // width + 0.5) * side
         colour = GREEN if params.reward[k] > 0 else RED
-        canvas.disc(x, y, side * 0.42, colour if there else PAPER, outline=colour, width=2)
+        canvas.disc(*middle, side * 0.42, colour if there else PAPER, outline=colour, width=2)
         if side * 0.32 >= SMALLEST_TEXT:
             reward = f"{float(params.reward[k]):+.1f}"
-            canvas.text(x, y, reward, size=max(SMALLEST_TEXT, int(side * 0.28)), fill=PAPER if there else colour)
-    x, y = (int(state.cell) % width + 0.5) * side, (int(state.cell) // width + 0.5) * side
-    canvas.disc(x, y + side * 0.24, side * 0.2, BLUE, outline=INK)
+            canvas.text(*middle, reward, size=max(SMALLEST_TEXT, int(side * 0.28)), fill=PAPER if there else colour)
+    row, column = divmod(int(state.cell), width)
+    canvas.disc((column + 0.5) * side, (row + 0.74) * side, side * 0.2, BLUE, outline=INK)
     return canvas.array()
 
 

@@ -60,10 +60,10 @@ class Frame:
         """Least and largest value of each field."""
         cells = self.cells
         return {
-            "height": (self.height, self.height), "width": (self.width, self.width),
-            "rows": (1, self.height), "columns": (1, self.width), "num_objects": (0, self.objects), "num_starts": (1, cells), "num_floor": (1, cells),
-            "automatic": (0, 1), "scattered": (0, 1), "place": (0, cells - 1), "floor": (0, cells - 1),
-            "wall": (0, 1), "ending": (0, 1), "respawn": (0, 1),
+            "height": (self.height, self.height), "width": (self.width, self.width), "rows": (1, self.height),
+            "columns": (1, self.width), "num_objects": (0, self.objects), "num_starts": (1, cells),
+            "num_floor": (1, cells), "automatic": (0, 1), "scattered": (0, 1), "place": (0, cells - 1),
+            "floor": (0, cells - 1), "wall": (0, 1), "ending": (0, 1), "respawn": (0, 1),
         }  # fmt: skip
 
 

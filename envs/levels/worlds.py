@@ -1,8 +1,8 @@
 """Worlds: many lifetimes side by side, each in a level of its own, which is replaced when the lifetime ends.
 
 Which level a lifetime gets next is a function of (seed, lifetime, how many it has had); the level's parameters are a
-function of its number. Training levels and those held out have different numbers (chains are few, so that some of theirs
-are alike all the same).
+function of its number. Training levels and those held out have different numbers. (Chains are few, so that theirs are
+alike all the same.)
 
 Example:
     >>> worlds = Worlds("small", lifetimes=2, copies=3, seed=0)
