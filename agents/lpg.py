@@ -58,6 +58,8 @@ _NETWORK_RATE = 1e-3
 class LPGConfig:
     """Settings of an agent that learns by a learned rule."""
 
+    run_defaults = (("num_envs", 16),)  # as in meta-training
+
     rule: str = setting("", "the rule's file, as mlbits meta-train writes it; '' for the one that comes with mlbits")
     rule_hash: str = setting("", "digest that the rule has to have; a run keeps its own, and resumes with no other")
     num_steps: int = setting(20, "steps of each copy per rollout; rules are trained with 20", low=1, high=1e6)
@@ -232,7 +234,7 @@ class LPG:
         if self.optimizer is not None:
             self.optimizer.learning_rate = rate
             self.optimizer.zero_grad()
-            (-objective).backward()  # type: ignore[no-untyped-call]
+            (-objective).backward()
             return self.optimizer.step()
         (slope,) = torch.autograd.grad(objective, [self.network.table])
         with torch.no_grad():

@@ -52,7 +52,8 @@ class Evaluator:
         Args:
             rule: as it is now.
         """
-        final, whole, found = {}, {}, list[Tensor]()
+        final, whole = dict[str, list[Tensor]](), dict[str, list[Tensor]]()
+        found = list[Tensor]()
         for kind in self._kinds:
             if kind not in self._yardsticks:
                 self._yardsticks[kind] = self._yardstick(kind)
@@ -60,8 +61,8 @@ class Evaluator:
             found.append(r2)
             for name, rewards in {"rule": life.rewards, **self._yardsticks[kind]}.items():
                 last = max(1, round(_FINAL * len(rewards)))
-                final.setdefault(name, list[Tensor]()).append(rewards[-last:].mean(0))
-                whole.setdefault(name, list[Tensor]()).append(rewards.mean(0))
+                final.setdefault(name, []).append(rewards[-last:].mean(0))
+                whole.setdefault(name, []).append(rewards.mean(0))
         ends = {name: torch.cat(parts).double().cpu().numpy() for name, parts in final.items()}
         mean, (low, high) = mean_interval(ends["rule"])
         scalars = {"return/eval": mean, "return/eval_low": low, "return/eval_high": high}

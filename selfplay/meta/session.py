@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from mlbits.agents.agent import DivergedError, prefixed, unprefixed
+from mlbits.agents.learned_rules.card import card
 from mlbits.agents.learned_rules.config import MetaLPGConfig
-from mlbits.agents.learned_rules.files import save_rule
+from mlbits.agents.learned_rules.files import load_rule, save_rule
 from mlbits.agents.learned_rules.learner import MetaLPG, lifetimes_of
 from mlbits.agents.learned_rules.lifetimes import Lifetimes
 from mlbits.envs.engine.batch import parse_device
@@ -28,7 +29,7 @@ from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError, check_metrics
 from mlbits.selfplay.meta.evaluation import Evaluator
-from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
+from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError, write_file
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.session import FOREIGN, Counters, Session
 from mlbits.version import __version__
@@ -115,7 +116,7 @@ class MetaSession(Session):
         return {"rule": str(folder / RULE), "lifetimes_ended": ended, "lifetimes_collapsed": collapsed}
 
     def export(self, path: Path) -> None:
-        """Write the rule as a file, with what it was trained on and how it does."""
+        """Write the rule as a file that says what it was trained on and how it does, and its card beside it."""
         settings, config, counters = self.settings, self.settings.agent_config, self.counters
         tables = next((group for group in self.groups if group.levels.num_states is not None), self.groups[0])
         liked = int(tables.bandit.probabilities().argmax())
@@ -131,10 +132,11 @@ class MetaSession(Session):
             "num_envs": settings.run.num_envs, "evaluation": counters.evaluation,
         }  # fmt: skip
         save_rule(path, self.rule_learner.rule, learning_rate=rate, alpha=alpha, about=about)
+        write_file(path.with_suffix(".md"), card(path.stem, load_rule(path)).encode())
 
     def to_checkpoint(self) -> Checkpoint:
         """Everything needed to continue the run."""
-        arrays = {}
+        arrays: dict[str, torch.Tensor] = {}
         for number, group in enumerate(self.groups):
             arrays |= prefixed(str(number), group.state_dict())
         return Checkpoint(self.learner.state_dict(), arrays, self.counters.plain())

@@ -43,9 +43,9 @@ SUITES = (
     Suite("chain_short", 32, lifetime=500, tuning_levels=16),
     Suite("chain_long_noisy", 32, lifetime=500, tuning_levels=16),
 )
-QUICK = Suite("small", 24, lifetime=200, tuning_levels=12, rates=(40.0, 80.0), entropies=(0.01,))
+QUICK = Suite("small", 32, tuning_levels=12, rates=(40.0, 80.0), entropies=(0.0, 0.01))
 READ = Suite("small", 96)
-QUICK_READ = Suite("small", 16, lifetime=200)
+QUICK_READ = Suite("small", 16)
 BASELINES = ("a2c", "reinforce", "untrained rule", "random rule", "random play")
 MARGIN = 0.02  # of A2C's return, by which a rule may be behind it on small levels
 AUC_SHARE = 0.9  # of A2C's area under the curve that a rule keeps on levels of other kinds
@@ -63,7 +63,7 @@ def reproduce(
     """Compare learned rules with A2C and others on held-out levels, and read values off their agents' predictions.
 
     Args:
-        quick: 24 small levels and no transfer; the rule only has to beat those that learn nothing.
+        quick: 32 small levels and no transfer; the rule only has to beat those that learn nothing.
         rules: files of rules, one for each meta-seed; none for the rule that comes with mlbits.
         plot: write plots of the curves and the read-outs to this file (needs matplotlib).
         cartpole_seeds: training runs on CartPole; 0 for none.

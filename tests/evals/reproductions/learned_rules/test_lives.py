@@ -124,3 +124,20 @@ def test_a_suite_is_compared_and_printed(capsys):
     assert result["a2c"]["whole"].value == pytest.approx(whole)
     assert result["auc_ratio"].value == pytest.approx(curves["rule"].mean() / curves["a2c"].mean())
     assert np.isfinite(result["above_a2c"].value)
+
+
+def test_the_plots_are_drawn_within_levels(tmp_path):
+    pytest.importorskip("matplotlib")
+    from mlbits.evals.reproductions.learned_rules.plots import SHOWN, draw, within_levels
+
+    rng = np.random.default_rng(0)
+    level = 10 * rng.normal(size=(5, 1))
+    curves = {name: level + k + 0.01 * rng.normal(size=(5, 60)) for k, name in enumerate(SHOWN)}
+    shown = within_levels(curves)
+    for name, curve in curves.items():
+        assert shown[name].mean() == pytest.approx(curve.mean())
+        assert shown[name].mean(1).std() < 0.02
+    r2 = {name: rng.random((1, 5, 3)).tolist() for name in ("y", "td", "untrained y")}
+    path = tmp_path / "plot.png"
+    draw({"small": curves, "mazes": curves}, {"discounts": [0.5, 0.9, 0.99], "r2": r2}, path)
+    assert path.stat().st_size > 10_000
