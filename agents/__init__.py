@@ -9,6 +9,7 @@ from typing import Any
 
 from mlbits.agents.registry import (
     AGENTS,
+    RULES,
     AgentEntry,
     action_kinds,
     agent_entry,
@@ -22,12 +23,15 @@ from mlbits.agents.registry import (
 )
 
 __all__ = [
-    "AGENTS", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bare_name", "bot_names", "check_agent",
-    "make_bot", "read_bot", "register_agent",
+    "AGENTS", "RULES", "AgentEntry", "action_kinds", "agent_entry", "agent_module", "bare_name", "bot_names",
+    "check_agent", "make_bot", "read_bot", "register_agent",
 ]  # fmt: skip
 
 AGENTS["ppo"] = AgentEntry(
-    "mlbits.agents.ppo", "PPO", "PPOConfig", "proximal policy optimisation, clipped or adaptive KL"
+    "mlbits.agents.ppo",
+    "PPO",
+    "PPOConfig",
+    "proximal policy optimisation: clipped, adaptive KL, or DPO's learned drift",
 )
 AGENTS["q-learning"] = AgentEntry(
     "mlbits.agents.tabular_q",
@@ -56,6 +60,22 @@ AGENTS["reinforce"] = AgentEntry(
     "Reinforce",
     "ReinforceConfig",
     "policy gradient: returns, rewards-to-go, baselines, GAE",
+)
+AGENTS["lpg"] = AgentEntry(
+    "mlbits.agents.lpg",
+    "LPG",
+    "LPGConfig",
+    "learns by an update rule that was itself learned, from a file",
+    ("discrete",),
+    masks=False,
+)
+RULES["meta-lpg"] = AgentEntry(
+    "mlbits.agents.learned_rules.learner",
+    "NotAnAgent",
+    "MetaLPGConfig",
+    "an update rule in training, for mlbits meta-train lpg",
+    ("discrete",),
+    trainer="mlbits.selfplay.meta.training",
 )
 AGENTS["trpo"] = AgentEntry(
     "mlbits.agents.trpo",
@@ -141,6 +161,14 @@ AGENTS["iql"] = AgentEntry(
     "implicit Q-learning on a dataset, by expectiles",
     ("discrete", "continuous"),
     offline=True,
+)
+AGENTS["disco"] = AgentEntry(
+    "mlbits.agents.disco.agent",
+    "Disco",
+    "DiscoConfig",
+    "DiscoRL: learns by an update rule that was itself discovered, read from the published file",
+    ("discrete",),
+    masks=False,
 )
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True

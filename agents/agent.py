@@ -148,6 +148,27 @@ class DatasetSpec(NamedTuple):
     updates_per_iteration: int
 
 
+class OnHost(NamedTuple):
+    """What the host knows of a rollout whose tensors are on a GPU.
+
+    Attributes:
+        terminated: bool [T, B], of the steps that were played.
+        truncated: bool [T, B], likewise.
+        num_active: how many entries of the rollout's ``active`` are True; None if it has none.
+        continues: whether the first observation is known to be the last one of the previous rollout.
+    """
+
+    terminated: np.ndarray
+    truncated: np.ndarray
+    num_active: int | None = None
+    continues: bool = False
+
+    @property
+    def num_cut(self) -> int:
+        """In how many steps of copies an episode was truncated and not terminated."""
+        return int(np.count_nonzero(self.truncated & ~self.terminated))
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """T steps of B copies with P seats. Steps at which ``active`` is False are not the learner's.
@@ -173,6 +194,7 @@ class Rollout:
         memory: what the learner remembered before each step, [T, B, P, M]; None for an agent without memory.
         last_memory: what it remembers at ``last_obs``, [B, P, M], or None.
         final_memory: what it remembered at ``final_obs``, [T, B, P, M] (stale elsewhere), or None.
+        host: what the host knows of the tensors, if they are on a GPU: it spares waits for the device. None if unknown.
 
     In games in which seats wait for their turns, windows of ongoing play hold only settled decisions
     (:mod:`~mlbits.agents.maths.open_decisions`): for a seat that still waits when the window ends, its last decision is
@@ -198,6 +220,7 @@ class Rollout:
     memory: Tensor | None = None
     last_memory: Tensor | None = None
     final_memory: Tensor | None = None
+    host: OnHost | None = None
 
     def of_copies(self, first: int, last: int) -> Rollout:
         """The part of copies ``first`` to ``last`` - 1, without copying."""
@@ -237,13 +260,23 @@ class Rollout:
             >>> flat.index.tolist(), tuple(flat.obs.shape), flat.of(torch.tensor([[[3.0]], [[5.0]]])).tolist()
             ([1], (1,), [5.0])
         """
-        index = None if self.active is None else self.active.flatten().nonzero().squeeze(-1)
+        index = None if self.active is None else self._active_places()
         obs, mask = rows(self.obs, 3), None if self.legal_mask is None else self.legal_mask.flatten(0, 2)
         sample, log_prob = self.sample.flatten(0, 2), self.log_prob.flatten()
         if index is not None:
             obs, sample, log_prob = pick(obs, index), pick(sample, index), pick(log_prob, index)
             mask = None if mask is None else pick(mask, index)
         return FlatRows(obs, mask, sample, log_prob, index)
+
+    def _active_places(self) -> Tensor:
+        """Where ``active`` is True among all T * B * P, int64 [N]."""
+        assert self.active is not None
+        return true_places(self.active.flatten(), None if self.host is None else self.host.num_active)[0]
+
+    def cut_steps(self) -> tuple[Tensor, Tensor]:
+        """The steps and copies in which an episode was truncated and not terminated, int64 [n] both."""
+        step, copy = true_places(self.truncated & ~self.terminated, None if self.host is None else self.host.num_cut)
+        return step, copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +316,9 @@ class Agent(Protocol):
     zeros when the copy's episode ends. :class:`~mlbits.selfplay.memories.Memories` does this, and
     :func:`~mlbits.selfplay.lineup.decide` uses it wherever agents act. What is a function of one observation alone
     (``action_probabilities``, ``policy_and_value``, ``state_values``) such an agent lacks: :func:`memoryless`.
+
+    An agent that learns with the help of a file has ``prepare_to_learn()``, which reads it, or raises an AgentError. A
+    run calls it before it makes its folder; acting never does.
 
     An agent whose network can guide a search has ``policy_and_value(obs, legal_mask) -> (logits [N, A], values [N])``.
 
@@ -366,6 +402,28 @@ def pick(value: Any, index: Any) -> Any:
     if isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.int64:
         return value.index_select(0, index)  # three times as fast as value[index] on a CPU
     return value[index]
+
+
+def true_places(flags: Tensor, count: int | None = None) -> tuple[Tensor, ...]:
+    """Where flags are True, as ``flags.nonzero(as_tuple=True)``, in the order of the flattened flags.
+
+    Args:
+        flags: bool, of any shape.
+        count: how many are True, so that the host need not wait for the device; None if unknown.
+
+    Example:
+        >>> [part.tolist() for part in true_places(torch.tensor([[False, True], [True, False]]), count=2)]
+        [[0, 1], [1, 0]]
+    """
+    if count is None:
+        return flags.nonzero(as_tuple=True)
+    # A stable sort: torch 2.6 has no ``nonzero_static`` on GPUs.
+    place = flags.flatten().to(torch.uint8).sort(descending=True, stable=True).indices[:count]
+    places = []
+    for size in reversed(flags.shape):
+        places.append(place % size)
+        place = place // size
+    return tuple(reversed(places))
 
 
 def placed(value: Any, device: torch.device | str) -> Any:

@@ -251,7 +251,7 @@ class DDPG:
         Args:
             experience: the replay buffer, with the latest steps in it.
             progress: fraction of the run that is over, 0..1.
-            generator: for sampling from the replay buffer, and for target noise; on the CPU.
+            generator: for sampling from the replay buffer, and for target noise.
 
         Returns:
             Metrics of the last measured update (one in 16 is measured), noise, learning rates and updates so far; empty
@@ -296,7 +296,7 @@ class DDPG:
         measuring = self.updates % _MEASURE_EVERY == 0
         self.updates += 1
         due = self.updates % self.config.policy_delay == 0
-        grad_norm = self.critic_optimizer.step()
+        grad_norm = self.critic_optimizer.step() if measuring else self.critic_optimizer.step_unmeasured()
         if measuring or drawn.weight is not None:
             outs = [out.detach() for out in outs]
             error = torch.stack([self._error(out, target) for out in outs]).mean(0)
@@ -319,9 +319,10 @@ class DDPG:
             q = self._mean(self.critics.first(obs, action, self.precision)).mean()
             self.actor_optimizer.zero_grad()
             (-q).backward()
-        grad_norm = self.actor_optimizer.step()
         if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
-            self._measured |= {"actor_q": q.detach(), "actor_grad_norm": grad_norm}
+            self._measured |= {"actor_q": q.detach(), "actor_grad_norm": self.actor_optimizer.step()}
+        else:
+            self.actor_optimizer.step_unmeasured()
 
     @torch.no_grad()
     def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:
@@ -329,7 +330,8 @@ class DDPG:
         config = self.config
         action = self.target_actor.forward(drawn.next_obs, self.precision)
         if config.target_noise > 0:
-            noise = torch.empty(action.shape).normal_(0, config.target_noise, generator=generator)
+            noise = torch.empty(action.shape, device=generator.device)
+            noise = noise.normal_(0, config.target_noise, generator=generator)
             noise = noise.clamp_(-config.target_noise_clip, config.target_noise_clip).to(self.device)
             action = action.add_(noise).clamp_(-1, 1)
         outs = self.target_critics.forward(drawn.next_obs, action, self.precision)

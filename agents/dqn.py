@@ -241,7 +241,7 @@ class DQN:
         Args:
             experience: the replay buffer, with the latest steps in it.
             progress: fraction of the run that is over, 0..1.
-            generator: for sampling from the replay buffer; on the CPU.
+            generator: for sampling from the replay buffer.
 
         Returns:
             Loss, mean Q, mean absolute error and gradient norm of the last update, epsilon, learning rate, updates so

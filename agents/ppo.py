@@ -6,6 +6,8 @@ Physicists", 8.5. With ratio r = pi(a|s) / pi_old(a|s) and advantage A, minimise
     objective "clip" (eq. 7):         -E[min(r A, clip(r, 1 - eps, 1 + eps) A)]
     objective "adaptive_kl" (eq. 8):  -E[r A - beta KL(pi_old || pi)], beta doubled or halved after each rollout whose
                                       KL is beyond 1.5 times or below 1 / 1.5 of its target (section 4)
+    objective "dpo":                  -E[r A - drift(r, A)], the closed form of a drift that was learned by evolution
+                                      strategies (Lu et al., "Discovered Policy Optimisation", 2022): ``learned_drift``
 
 plus value_coef times half the squared error of the value, minus entropy_coef times the entropy (eq. 9).
 Advantages by GAE (``returns``).
@@ -19,6 +21,10 @@ action components, masks and multi-discrete actions; as settings: observation an
 by KL, recurrence; frame stacks are a setting of environments. Left out: value clipping (no gain, often harm:
 Andrychowicz et al. 2021, C.3), and the Atari wrappers, which Gymnasium has.
 
+With ``apo_every`` the learning rate is learned too (``networks/proximal_step``): every few gradient steps the step is
+tried, and the rate moves to where the loss after it, plus how far policy and values move on the next minibatch (KL, and
+value_coef times half the squared difference), is smaller.
+
 With ``memory`` the network remembers the episode (``networks/recurrent.py``). Minibatches are then of whole sequences
 of one seat's decisions, through which gradients flow back; each starts from the memory with which it was played.
 
@@ -29,7 +35,7 @@ Example:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -44,11 +50,13 @@ from mlbits.agents.networks.chunks import Chunks
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.networks.own import ENCODER_HELP
+from mlbits.agents.networks.proximal_step import StepSize
 from mlbits.agents.networks.recurrent import Sequences, sequences_of
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 Metrics = dict[str, Tensor]
+Batch = tuple[Tensor, Sequences | None]  # rows, and with memory the sequences that they are
 
 _ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
@@ -64,13 +72,26 @@ class PPOConfig:
     gae_lambda: float = setting(0.95, "lambda of generalised advantage estimation", low=0, high=1)
     epochs: int = setting(4, "passes over each rollout", low=1, high=1e4)
     minibatches: int = setting(4, "minibatches per pass, one gradient step each", low=1, high=1e6)
-    objective: Literal["clip", "adaptive_kl"] = setting("clip", "surrogate: clipped, or with an adaptive KL penalty")
+    objective: Literal["clip", "adaptive_kl", "dpo"] = setting(
+        "clip", "surrogate: clipped, with an adaptive KL penalty, or with the drift of discovered policy optimisation"
+    )
     clip_coef: Scheduled = setting(0.2, "epsilon of the clipped objective", low=1e-6, high=10, scheduled=True)
     anneal_clip: bool = setting(False, "decay the clip coefficient, if it is a number, linearly to 0 over the run")
     adaptive_target_kl: float = setting(
         0.01, "KL divergence per rollout that adaptive_kl aims for (2017 paper: 0.01)", low=1e-9, high=100, unit="nats"
     )
     kl_coef: float = setting(1.0, "initial penalty coefficient beta of adaptive_kl (2017 paper: 1)", low=0, high=1e6)
+    dpo_alpha: float = setting(2.0, "how far dpo lets good actions drift, alpha (2022 paper: 2)", low=1e-6, high=1e6)
+    dpo_beta: float = setting(0.6, "how far dpo lets bad actions drift, beta (2022 paper: 0.6)", low=1e-6, high=1e6)
+    apo_every: int = setting(
+        0, "gradient steps between two adaptations of the learning rate, which is then learned and not annealed; 0 "
+        "keeps it as set", low=0, high=1e9,
+    )  # fmt: skip
+    apo_function: float = setting(
+        1.0, "what the learned rate pays for moving policy and values on other rows", low=0, high=1e9
+    )
+    apo_weights: float = setting(0.0, "what it pays for moving weights (half the squared distance)", low=0, high=1e9)
+    apo_rate: float = setting(0.1, "how far the logarithm of the learned rate moves at a time", low=1e-6, high=10)
     target_kl: float = setting(
         0.0, "KL divergence that ends a rollout's epochs early; 0 never does", low=0, high=1e6, unit="nats"
     )
@@ -115,6 +136,9 @@ class PPOConfig:
             raise AgentError(f"model: got {self.model!r}, a whole network, with {other[0]}; wanted one of them")
         if self.shared and given["memory"]:
             raise AgentError("shared: got True with memory, which policy and value share already; wanted False")
+        if self.apo_every and isinstance(self.learning_rate, str):
+            raise AgentError(f"learning_rate: got the schedule {self.learning_rate!r} with apo_every, which learns it; "
+                             "wanted a number to start from")  # fmt: skip
 
 
 class PPO:
@@ -143,9 +167,17 @@ class PPO:
             activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
             memory=config.memory, memory_width=config.memory_width,
         )  # fmt: skip
-        if config.objective == "adaptive_kl" and isinstance(self.core.distribution, OrderDistribution):
-            raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', or "
-                             "network='mlp'")  # fmt: skip
+        if isinstance(self.core.distribution, OrderDistribution):
+            if config.objective == "adaptive_kl":
+                raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', "
+                                 "or network='mlp'")  # fmt: skip
+            if config.apo_every:
+                raise AgentError(f"apo_every: got {config.apo_every} with the order network, which has no KL; wanted "
+                                 "0, or network='mlp'")  # fmt: skip
+        self.step_size: StepSize | None = None
+        if config.apo_every:
+            self.step_size = StepSize(value_at(config.learning_rate, 0.0), config.apo_rate, config.apo_weights)
+        self._steps = 0  # gradient steps, which decide when the learning rate is adapted
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
         bounded = not getattr(self.core.distribution, "gaussian", False)
@@ -199,7 +231,7 @@ class PPO:
             rollout: experience of the current policy; decisions that were carried over are of the policy before it, and
                 their ratio is to that one.
             progress: fraction of the run that is over, 0..1.
-            generator: for shuffling the minibatches; on the CPU.
+            generator: for shuffling the minibatches.
 
         Returns:
             Losses, KL, clip fraction, entropy, explained variance, learning rate, gradient norm; empty for a rollout
@@ -210,7 +242,8 @@ class PPO:
                 decisions in it is random, and there are as many minibatches as these allow.
         """
         config = self.config
-        self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
+        if self.step_size is None:
+            self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         clip = value_at(config.clip_coef, progress, anneal=config.anneal_clip)
         self._entropy_coef = value_at(self._entropy, progress, anneal=config.anneal_entropy)
         sequences = sequences_of(rollout, config.sequence_length) if self.memory_size else None
@@ -225,13 +258,11 @@ class PPO:
         metrics: list[Metrics] = []
         count = count if sequences is None else sequences.number
         for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator).to(data["log_prob"].device)
-            for part in order.tensor_split(min(config.minibatches, count)):
-                if sequences is None:
-                    metrics.append(self._step(data, part, clip))
-                else:
-                    chosen = sequences.pick(part)
-                    metrics.append(self._step(data, chosen.rows, clip, chosen))
+            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
+            parts = order.tensor_split(min(config.minibatches, count))
+            batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
+            for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
+                metrics.append(self._step(data, part, clip, chosen, others))
             if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
                 break
         self.core.update_moments(rollout)
@@ -265,8 +296,23 @@ class PPO:
         params = self.core.network.unroll(pick(data["obs"], rows), sequences)[0]
         return torch.empty_like(params).index_copy_(0, rows, params)
 
-    def _step(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None = None) -> Metrics:
-        """One gradient step on the rows ``part``, in chunks that fit the cache; those of sequences in one go."""
+    def _step(
+        self,
+        data: dict[str, Any],
+        part: Tensor,
+        clip: float,
+        sequences: Sequences | None = None,
+        others: Batch | None = None,
+    ) -> Metrics:
+        """One gradient step on the rows ``part``; a learned rate looks ahead on ``others``, another minibatch."""
+        gradient = functools.partial(self._gradient, data, part, clip, sequences)
+        metrics = gradient()
+        if self.step_size is not None and others is not None:
+            self._adapt_step(data, gradient, *others)
+        return metrics | {"grad_norm": self.core.optimizer.step()}
+
+    def _gradient(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None) -> Metrics:
+        """The gradient on the rows ``part``, in chunks that fit the cache; on those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
         if self.config.normalize_advantage and count > 1:
@@ -288,8 +334,42 @@ class PPO:
                 break
             for name, value in metrics.items():
                 total[name] = total.get(name, 0.0) + value * share
-        total["grad_norm"] = optimizer.step()
         return total
+
+    def _adapt_step(
+        self, data: dict[str, Any], gradient: Callable[[], Metrics], rows: Tensor, sequences: Sequences | None
+    ) -> None:
+        """Adapt the learning rate, if it is time to, before the step whose gradient has been found.
+
+        Args:
+            data: the rollout's rows.
+            gradient: finds the gradient on the minibatch of the step.
+            rows: those on which policy and values should not move far.
+            sequences: with memory, the sequences that these are.
+        """
+        assert self.step_size is not None
+        if self._steps % self.config.apo_every == 0:
+            rows = rows[: self.core.chunk] if sequences is None else rows
+            with torch.no_grad():
+                before = self._outputs(data, rows, sequences)
+
+            def gradient_ahead() -> None:
+                gradient()
+                params, value = self._outputs(data, rows, sequences)
+                mask = data.get("mask")
+                kl = self.core.distribution.kl(before[0], params, None if mask is None else pick(mask, rows)).mean()
+                moved = kl + self.config.value_coef * 0.5 * (value - before[1]).square().mean()
+                (self.config.apo_function * moved).backward()
+
+            self.step_size.look_ahead(self.core.optimizer, gradient_ahead)
+            self.core.optimizer.learning_rate = self.step_size.learning_rate
+        self._steps += 1
+
+    def _outputs(self, data: dict[str, Any], rows: Tensor, sequences: Sequences | None) -> tuple[Tensor, Tensor]:
+        """The policy's parameters and the values at some rows."""
+        obs, network = pick(data["obs"], rows), self.core.network
+        found: tuple[Tensor, Tensor] = network(obs) if sequences is None else network.unroll(obs, sequences)
+        return found
 
     def _loss(
         self,
@@ -308,6 +388,9 @@ class PPO:
         ratio = probability_ratio(log_ratio)
         if config.objective == "clip":
             surrogate = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+        elif config.objective == "dpo":
+            drift = learned_drift(ratio, log_ratio, advantage, config.dpo_alpha, config.dpo_beta)
+            surrogate = ratio * advantage - drift
         else:
             surrogate = ratio * advantage - self.kl_coef * distribution.kl(data["params"], params, mask)
         policy_loss, value_loss = -surrogate.mean(), 0.5 * (value - data["target"]).square().mean()
@@ -365,13 +448,53 @@ class PPO:
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser, moments, the KL weight and the reward scale."""
+        """Network, optimiser, moments, the KL weight, the learned step size and the reward scale."""
         state = self.core.state_dict() | {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}
+        if self.step_size is not None:
+            state |= self.step_size.state_dict() | {"gradient_steps": torch.tensor(self._steps)}
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
         self.kl_coef = float(state["kl_coef"])
+        if self.step_size is not None:
+            self.step_size.load_state_dict(state)
+            self._steps = int(state["gradient_steps"])
+            self.core.optimizer.learning_rate = self.step_size.learning_rate
         if self.reward_scale is not None:
             self.reward_scale.load_state_dict(state)
+
+
+def _rows_of(sequences: Sequences) -> Batch:
+    return sequences.rows, sequences
+
+
+def learned_drift(ratio: Tensor, log_ratio: Tensor, advantage: Tensor, alpha: float = 2.0, beta: float = 0.6) -> Tensor:
+    """What discovered policy optimisation (Lu et al. 2022) takes off r A, so as to stay near the old policy.
+
+    For A >= 0 it is max(0, x - alpha tanh(x / alpha)) with x = (r - 1) A, and for A < 0 the same with x = A log r and
+    beta. It is 0 where the ratio moves against the advantage, of third order near r = 1, and for x far above alpha
+    (beta) it takes back all that is gained beyond it.
+
+    Args:
+        ratio: r = pi(a|s) / pi_old(a|s), [N].
+        log_ratio: its logarithm, [N].
+        advantage: A, [N].
+        alpha: of actions that were better than expected, above 0.
+        beta: of the others, above 0.
+
+    Returns:
+        The drift, [N], never negative.
+
+    Example:
+        >>> ratio, advantage = torch.tensor([3.0, 0.5, 0.5]), torch.tensor([2.0, 2.0, -2.0])
+        >>> [round(x, 4) for x in learned_drift(ratio, ratio.log(), advantage).tolist()]
+        [2.0719, 0.0, 0.798]
+    """
+    good, bad = (ratio - 1) * advantage, log_ratio * advantage
+    return torch.where(
+        advantage >= 0,
+        torch.relu(good - alpha * torch.tanh(good / alpha)),
+        torch.relu(bad - beta * torch.tanh(bad / beta)),
+    )

@@ -36,6 +36,7 @@ class AgentEntry:
             only.
         trainer: the module that trains it; see :mod:`mlbits.selfplay.training`.
         offline: whether it learns from a dataset (``--data``) instead of playing.
+        masks: whether it plays where some actions are illegal at times.
     """
 
     module: str
@@ -48,6 +49,7 @@ class AgentEntry:
     plans: bool = False
     trainer: str = "mlbits.selfplay.loop"
     offline: bool = False
+    masks: bool = True
 
     def config_class(self) -> Any:
         """The config dataclass."""
@@ -98,10 +100,13 @@ class AgentEntry:
         return agent_class(config, game, seed=seed, device=device)
 
     def _name(self) -> str:
-        return next((name for name, entry in AGENTS.items() if entry is self), self.agent)
+        known = {**AGENTS, **RULES}
+        return next((name for name, entry in known.items() if entry is self), self.agent)
 
 
 AGENTS: Registry[AgentEntry] = Registry("agent")
+# What runs train that is no agent: update rules (``mlbits meta-train``). They are found by their names, and not listed.
+RULES: dict[str, AgentEntry] = {}
 
 
 def action_kinds(space: gym.Space[Any]) -> tuple[str, ...]:
@@ -129,7 +134,7 @@ def agent_entry(name: str) -> AgentEntry:
         UnknownIdError: for an unknown name; the message suggests the nearest known one.
         GameError: if the module cannot be imported.
     """
-    return AGENTS[check_agent(name)]
+    return RULES[name] if name in RULES else AGENTS[check_agent(name)]
 
 
 def check_agent(name: str, folders: Sequence[str] | None = None) -> str:
@@ -146,12 +151,12 @@ def check_agent(name: str, folders: Sequence[str] | None = None) -> str:
         UnknownIdError: for an unknown name; the message suggests the nearest known one.
         GameError: if the module cannot be imported.
     """
-    return AGENTS.check(name, folders)
+    return name if name in RULES else AGENTS.check(name, folders)
 
 
 def agent_module(name: str) -> str:
     """The module that another process has to import to register an agent; "" for built-in agents."""
-    return AGENTS.module(name)
+    return "" if name in RULES else AGENTS.module(name)
 
 
 def bot_names() -> list[str]:

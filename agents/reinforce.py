@@ -220,7 +220,8 @@ class Reinforce:
         }  # fmt: skip
         if value_loss is not None:
             metrics |= {"value_loss": value_loss, "explained_variance": explained_variance(value, target)}
-        numbers = {name: float(tensor.detach()) for name, tensor in metrics.items()}
+        read = torch.stack([tensor.detach() for tensor in metrics.values()]).tolist()  # in one go: a GPU waits for each
+        numbers = dict(zip(metrics, read, strict=True))
         if changes(config.entropy_coef):
             numbers["entropy_coef"] = entropy_coef
         return numbers | {"learning_rate": core.optimizer.learning_rate}
@@ -235,9 +236,9 @@ class Reinforce:
             optimizer.zero_grad()
             loss = 0.5 * (core.network.value(obs) - target).square().mean()
             loss.backward()
-            optimizer.step()
+            optimizer.step_unmeasured()
             first = loss.detach() if first is None else first
-        return torch.zeros(()) if first is None else first
+        return target.new_zeros(()) if first is None else first
 
     def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search.

@@ -186,7 +186,7 @@ class TabularQ:
         Args:
             rollout: new experience.
             progress: fraction of the run that is over, 0..1.
-            generator: for the coin flips of double Q-learning; on the CPU.
+            generator: for the coin flips of double Q-learning.
 
         Returns:
             Mean Q and mean absolute error of the entries updated last, and epsilon.
@@ -222,10 +222,10 @@ class TabularQ:
         """Update the table by the decisions that wait ``where`` [B, P], now that their next observation is known."""
         who = where & (self._pending >= 0)
         metrics: dict[str, Any] = {}
-        if bool(who.any()):
-            metrics = self._update(
-                self._pending[who], self._earned[who], following[who], alive[who], generator=generator
-            )
+        index = who.flatten().nonzero().squeeze(-1)
+        if len(index):
+            parts = (part.flatten()[index] for part in (self._pending, self._earned, following, alive))
+            metrics = self._update(*parts, generator=generator)
         self._pending = self._pending.masked_fill(where, -1)
         self._earned = self._earned.masked_fill(where, 0.0)
         return metrics
@@ -246,20 +246,22 @@ class TabularQ:
         flat = self.tables.view(-1, actions)
         own = following
         if self.config.double:
-            coin = torch.randint(2, entry.shape, generator=generator).to(entry.device)
+            coin = torch.randint(2, entry.shape, generator=generator, device=generator.device).to(entry.device)
             entry, own, following = entry + coin * states * actions, own + coin * states, own + (1 - coin) * states
         choice = flat[own]
         if self.legal is not None:
             choice = _masked(choice, self.legal[own % states])
         bootstrap = flat[following].gather(-1, choice.argmax(-1, keepdim=True)).squeeze(-1)
         target = reward + self.config.discount * alive * bootstrap
-        entries, inverse, count = torch.unique(entry, return_inverse=True, return_counts=True)
-        mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count
+        entries, inverse, count = _groups(entry)
+        mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count.clamp(min=1)
         value, updates = self.tables.view(-1), self.updates.view(-1)
-        old = value[entries]
-        value[entries] = old + self._rate(updates[entries], count) * (mean - old)
-        updates[entries] += count
-        return {"q": old.mean(), "error": (mean - old).abs().mean()}
+        old, times = value[entries], updates[entries]
+        value[entry] = (old + self._rate(times, count) * (mean - old))[inverse]
+        updates[entry] = (times + count)[inverse]
+        some = count > 0
+        q, error = (torch.where(some, part, 0.0).sum() / some.sum() for part in (old, (mean - old).abs()))
+        return {"q": q, "error": error}
 
     def _rate(self, updates: Tensor, count: Tensor) -> Tensor:
         """The fraction of the way to their common target that ``count`` updates in a row move entries, [U]."""
@@ -283,15 +285,15 @@ class TabularQ:
             return
         mask, seen = self._joint(rollout.legal_mask.flatten(0, 2)), obs[:-1].flatten()
         if rollout.active is not None:
-            acts = rollout.active.flatten()
-            mask, seen = mask[acts], seen[acts]
+            mask = mask & rollout.active.flatten()[:, None]
         elif rollout.last_mask is not None:
             mask = torch.cat([mask, self._joint(rollout.last_mask.flatten(0, 1))])
             seen = obs.flatten()
         if self.legal is None:
             self.legal = torch.zeros(self.tables.shape[1:], dtype=torch.bool, device=self.device)
-        row, action = mask.nonzero(as_tuple=True)
-        self.legal[seen[row], action] = True
+        # The greatest of 0 and 1 at each entry: several rows may have seen the same.
+        where = seen[:, None].expand_as(mask)
+        self.legal.view(torch.uint8).scatter_reduce_(0, where, mask.to(torch.uint8), "amax")
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tables, the legal actions seen, the waiting decisions, and epsilon."""
@@ -309,6 +311,26 @@ class TabularQ:
         self._pending, self._earned = (state[name].to(self.device, copy=True) for name in ("pending", "earned"))
         self.legal = state["legal"].to(self.device, copy=True) if "legal" in state else None
         self.epsilon = float(state["epsilon"])
+
+
+def _groups(entry: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows [N] have the same entry: the entry of each group, the group of each row, and how many rows it has.
+
+    As ``torch.unique``. On a GPU, where the host would have to wait for the number of groups, there are N of them, of
+    which the last may be empty; the entry of an empty group is 0.
+    """
+    if entry.is_cpu:
+        entries, inverse, count = torch.unique(entry, return_inverse=True, return_counts=True)
+        return entries, inverse, count
+    ordered, order = entry.sort()
+    fresh = torch.cat([torch.ones_like(ordered[:1]), (ordered[1:] != ordered[:-1]).long()])
+    group = fresh.cumsum(0) - 1
+    none = torch.zeros_like(entry)
+    return (
+        none.scatter(0, group, ordered),
+        none.scatter(0, order, group),
+        none.scatter_add(0, group, torch.ones_like(group)),
+    )
 
 
 def _masked(value: Tensor, mask: Tensor | None) -> Tensor:

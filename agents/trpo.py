@@ -173,7 +173,7 @@ class TRPO:
         Args:
             rollout: experience of the current policy.
             progress: fraction of the run that is over, 0..1.
-            generator: for minibatches and the rows of Fisher-vector products; on the CPU.
+            generator: for minibatches and the rows of Fisher-vector products.
 
         Returns:
             Metrics of the step (see docs/agents.md), the value's loss, explained variance and learning rate; empty for
@@ -241,26 +241,29 @@ class TRPO:
 
     def _improve(self, data: dict[str, Any], bound: float, generator: torch.Generator) -> dict[str, float]:
         """One step of the policy; returns its metrics."""
-        config, before = self.config, self._measure(data)
+        config, before = self.config, self._measures(data)
         gradient = self._gradient(data)
-        step, residual, predicted = self._natural_step(data, gradient, bound, generator)
-        after, backtracks, scale = self._line_search(data, step, before, bound)
+        step, about = self._natural_step(data, gradient, bound, generator)
+        before, after, about, backtracks, scale = self._line_search(data, step, before, about, bound)
+        residual, predicted, grad_norm = about
         return {
             "improvement": after.objective - before.objective, "kl": after.kl, "entropy": after.entropy,
             "predicted_kl": predicted * scale**2, "step_scale": scale, "backtracks": float(backtracks),
             "accepted": float(backtracks < config.line_search_steps), "cg_residual": residual,
-            "grad_norm": float(torch.linalg.vector_norm(gradient)),
+            "grad_norm": grad_norm,
         }  # fmt: skip
 
     def _natural_step(
         self, data: dict[str, Any], gradient: Tensor, bound: float, generator: torch.Generator
-    ) -> tuple[Tensor, float, float]:
-        """The step of full length [n], CG's relative residual, and the KL that the quadratic model predicts for it."""
+    ) -> tuple[Tensor, Tensor]:
+        """The step of full length [n]; and CG's relative residual, the KL that the quadratic model predicts for the
+        step, and the gradient's norm, float64 [3].
+        """
         config, core, count = self.config, self.core, len(data["advantage"])
         obs, mask = data["obs"], data.get("mask")
         if config.fvp_fraction < 1:
             kept = math.ceil(config.fvp_fraction * count)
-            index = torch.randperm(count, generator=generator)[:kept].to(gradient.device)
+            index = torch.randperm(count, generator=generator, device=generator.device)[:kept].to(gradient.device)
             obs, mask = pick(obs, index), None if mask is None else mask[index]
         chunk = CPU_CHUNK if gradient.device.type == "cpu" else 0
         product = FisherProduct(core.network, core.distribution, self._policy, obs, mask, chunk)
@@ -272,27 +275,39 @@ class TRPO:
         curvature = direction @ (gradient - residual)  # x^T (F + damping) x, as (F + damping) x = g - residual
         full = torch.sqrt(2 * bound / curvature.clamp(min=1e-30))
         undamped = curvature - config.cg_damping * direction.square().sum()
-        share = torch.linalg.vector_norm(residual) / torch.linalg.vector_norm(gradient).clamp(min=1e-30)
-        return full * direction, float(share), float(0.5 * full**2 * undamped)
+        norm = torch.linalg.vector_norm(gradient)
+        share = torch.linalg.vector_norm(residual) / norm.clamp(min=1e-30)
+        return full * direction, torch.stack([share, 0.5 * full**2 * undamped, norm]).double()
 
     def _line_search(
-        self, data: dict[str, Any], step: Tensor, before: _Measure, bound: float
-    ) -> tuple[_Measure, int, float]:
+        self, data: dict[str, Any], step: Tensor, before: Tensor, about: Tensor, bound: float
+    ) -> tuple[_Measure, _Measure, list[float], int, float]:
         """Take the longest of the candidate steps that keeps the bound and improves the objective, or none.
 
+        The host waits once for each candidate, and learns all that it needs to know then.
+
+        Args:
+            data: the rows.
+            step: of full length, [n].
+            before: the measures of the policy as it is, float64 [3].
+            about: numbers about the step, float64 [m].
+            bound: of the KL divergence.
+
         Returns:
-            The policy's measure, how many candidates failed, and the step size taken (0 for none).
+            The policy's measures before and after; the numbers ``about`` the step; how many candidates failed; and the
+            step size taken (0 for none).
         """
         config, weights = self.config, self.core.optimizer.flat
         old = weights.clone()
         for backtracks in range(config.line_search_steps):
             scale = config.shrink**backtracks
             torch.add(old, step, alpha=scale, out=weights)
-            after = self._measure(data)
-            if after.kl <= bound and after.objective > before.objective:  # False for NaN
-                return after, backtracks, scale
+            numbers = torch.cat([before, self._measures(data), about]).tolist()
+            first, after = _Measure(*numbers[:3]), _Measure(*numbers[3:6])
+            if after.kl <= bound and after.objective > first.objective:  # False for NaN
+                return first, after, numbers[6:], backtracks, scale
         weights.copy_(old)
-        return before, config.line_search_steps, 0.0
+        return first, first, numbers[6:], config.line_search_steps, 0.0
 
     def _gradient(self, data: dict[str, Any]) -> Tensor:
         """The gradient [n] of the objective with respect to the policy's parameters."""
@@ -310,9 +325,13 @@ class TRPO:
         total = entropy.sum()
         return surrogate + self._entropy_coef * total if self._entropy_coef else surrogate, total
 
-    @torch.no_grad()
     def _measure(self, data: dict[str, Any]) -> _Measure:
         """The measures of the current policy on the rollout."""
+        return _Measure(*self._measures(data).tolist())
+
+    @torch.no_grad()
+    def _measures(self, data: dict[str, Any]) -> Tensor:
+        """The same, not yet read by the host, float64 [3]."""
         total = torch.zeros(3, dtype=torch.float64, device=data["advantage"].device)
         for part in self._chunks(data):
             params = self.core.network.policy(part["obs"])
@@ -320,7 +339,7 @@ class TRPO:
             # In float64: a KL of 1e-4 is a difference of numbers of order 1.
             kl = self.core.distribution.kl(part["params"].double(), params.double(), part.get("mask")).sum()
             total += torch.stack([objective.double(), kl, entropy.double()])
-        return _Measure(*(total / len(data["advantage"])).tolist())
+        return total / len(data["advantage"])
 
     def _fit_value(self, data: dict[str, Any], progress: float, generator: torch.Generator) -> Tensor:
         """Regress the value on its targets; returns the mean loss."""
@@ -337,7 +356,7 @@ class TRPO:
         errors: list[Tensor] = []
         tanh = config.activation == "tanh"
         for _ in range(config.critic_updates):
-            order = torch.randperm(count, generator=generator).to(target.device)
+            order = torch.randperm(count, generator=generator, device=generator.device).to(target.device)
             for index in order.tensor_split(math.ceil(count / config.batch_size)):
                 optimizer.zero_grad()
                 inputs, wanted = [pick(part, index) for part in parts], pick(target, index)
@@ -350,7 +369,7 @@ class TRPO:
                         error = core.network.critic(inputs).squeeze(-1) - wanted
                         (0.5 * error.square().mean()).backward()
                     error = error.detach()
-                optimizer.step()
+                optimizer.step_unmeasured()
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()
 

@@ -40,9 +40,20 @@ def register_all() -> None:
         reward_threshold=0.9,
     )
     register(
+        "mlbits/CollectObjects-v0",
+        "mlbits.envs.levels.collect_objects:collect_objects",
+        summary="levels by number: collect what pays, leave what costs or ends the episode",
+    )
+    register(
         "mlbits/DeepSea-v0",
         "mlbits.envs.deep_sea:deep_sea",
         summary="a treasure that only deliberate exploration finds",
+        reward_threshold=0.9,
+    )
+    register(
+        "mlbits/Catch-v0",
+        "mlbits.envs.arcade.catch:catch",
+        summary="be under the ball when it lands",
         reward_threshold=0.9,
     )
     register(

@@ -164,6 +164,7 @@ def delayed_chain(
         state_fields=[("position", "i4"), ("branch", "i4"), ("coins", "u4")],
         state_ranges={"position": (0, highest), "branch": (0, 1), "coins": (0, _COIN_SIDES - 1)},
         params=params,
+        params_ranges={"length": (1, highest), "max_length": (highest, highest), "correct_action": (0, 1)},
         observation_space=spaces.Discrete(2 * highest + 1) if observation == "index" else bits,
         action_space=spaces.Discrete(2),
         reset=reset,

@@ -77,6 +77,10 @@ EVALS["diplomacy-search"] = EvalEntry(
     "mlbits.evals.reproductions.search.diplomacy_search:reproduce",
     "agents that learn from their own search beat bots, PPO and their past selves at Diplomacy",
 )
+EVALS["lpg"] = EvalEntry(
+    "mlbits.evals.reproductions.learned_rules.lpg:reproduce",
+    "a learned update rule against tuned A2C in levels it never met, and what its agents predict",
+)
 EVALS["fuzzybear"] = EvalEntry(
     "mlbits.evals.reproductions.fuzzybear:reproduce",
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
@@ -100,4 +104,20 @@ EVALS["kills"] = EvalEntry(
 EVALS["normalisation"] = EvalEntry(
     "mlbits.evals.reproductions.normalisation:reproduce",
     "DQN and DDPG with normalised observations and rewards, compared with raw ones",
+)
+EVALS["dpo"] = EvalEntry(
+    "mlbits.evals.reproductions.dpo:reproduce",
+    "PPO with the drift of discovered policy optimisation is not below PPO with its clip",
+)
+EVALS["disco"] = EvalEntry(
+    "mlbits.evals.reproductions.disco:reproduce",
+    "DiscoRL's published rule, from your file, learns to catch 90% of balls in 1,000 updates",
+)
+EVALS["step-sizes"] = EvalEntry(
+    "mlbits.evals.reproductions.step_sizes:reproduce",
+    "a learning rate learned by amortised proximal optimisation makes up for a start that is far too small",
+)
+EVALS["hypergradients"] = EvalEntry(
+    "mlbits.evals.reproductions.hypergradients:reproduce",
+    "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
 )

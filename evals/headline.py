@@ -82,6 +82,8 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     measured = summary.get("measured") or {}
     parts = measured_lines(measured)
     tried = [tried_online.line(summary)] if "policies_tried_online" in summary else []
+    if "rule" in summary:
+        return _of_rule(summary)
     if "return_mean" not in summary:
         return ["trained on the dataset", "not evaluated online (--eval-online or mlbits eval does)", *tried]
     if not parts or not measured.get("same_return"):
@@ -89,6 +91,14 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
         episodes = counted(summary["episodes"], "episode")
         parts.append(f"return {summary['return_mean']:.4g} over {episodes} ({interval})")
     return parts + tried
+
+
+def _of_rule(summary: Mapping[str, Any]) -> list[str]:
+    """The result of meta-training: reward beside A2C's and that of random play, in the same levels."""
+    rewards, interval = summary["rewards"], interval_text(summary["return_interval"], summary["episodes"])
+    levels = counted(summary["episodes"], "training level")
+    beside = f"A2C {rewards['final_reward_a2c']:.4g}, random play {rewards['final_reward_random']:.4g}"
+    return [f"reward {summary['return_mean']:.4g} a step late in a lifetime, in {levels} ({interval}); {beside}"]
 
 
 def measured_lines(measured: Mapping[str, Any]) -> list[str]:

@@ -175,6 +175,8 @@ class Bookkeeping:
 
 def evaluate(session: Session, tracker: Tracker) -> None:
     """Play evaluation episodes with the current agent; log the results and keep them in the session."""
+    if session.evaluates_itself(tracker):
+        return
     settings, counters = session.settings, session.counters
     run = settings.run
     played = play_episodes(

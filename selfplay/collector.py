@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mlbits.agents.agent import (
+    OnHost,
     OutcomeSpec,
     ReplaySpec,
     Rollout,
@@ -25,11 +27,16 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.maths.open_decisions import OpenDecisions, leave_out_open
+from mlbits.agents.maths.open_decisions import OpenDecisions, OpenMarks, leave_out_open, open_marks
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
+from mlbits.envs.engine.on_host import on_host
+from mlbits.selfplay.finite import all_within_limit
 from mlbits.selfplay.lineup import LEARNER, Lineup, decide
 from mlbits.selfplay.memories import Memories
 from mlbits.selfplay.rollout_memory import RolloutMemory
+
+# On a GPU, steps of whole episodes between two looks at whether all are over: the host waits for each look.
+_LOOK_EVERY = 32
 
 
 @dataclass
@@ -49,6 +56,40 @@ class Episodes:
     seat_returns: np.ndarray | None = None
     seating: np.ndarray | None = None
     owner: np.ndarray | None = None
+
+
+class _Seen(NamedTuple):
+    """What the host needs to know of a rollout, read in one transfer.
+
+    Attributes:
+        reward: [T, B, P].
+        terminated: bool [T, B].
+        truncated: bool [T, B].
+        sound: whether its numbers are known to be finite; if not, they have to be checked.
+        num_active: how many settled decisions are the learner's; None on a CPU, where counting later costs no more.
+        num_open_cut: likewise, how many decisions are open where an episode was truncated.
+    """
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    sound: bool = False
+    num_active: int | None = None
+    num_open_cut: int | None = None
+
+
+def _seen_of(played: Rollout, active: Tensor | None, marks: OpenMarks | None) -> _Seen:
+    """What the host needs to know of the rollout as it was played, of which ``active`` [T, B, P] are the learner's."""
+    parts = (played.reward, played.terminated, played.truncated)
+    if played.reward.is_cpu:
+        return _Seen(*on_host(*parts))
+    flags = [all_within_limit(played)]
+    if active is not None:
+        flags.append((active if marks is None else active & ~marks.left_out).sum())
+    if marks is not None:
+        flags.append(marks.cut.sum())
+    reward, terminated, truncated, sound, *counts = on_host(*parts, *flags)
+    return _Seen(reward, terminated, truncated, bool(sound), *map(int, counts))
 
 
 # Given which copies' episodes have ended (bool [B]), returns the lineup of their next ones.
@@ -89,6 +130,7 @@ class Collector:
         self._carries = windows and batch.active is not None
         self._memory = RolloutMemory(batch, self.spec.num_steps, front=int(self._carries))
         self._open: OpenDecisions | None = None
+        self._left_at: int | None = None  # the batch's count of changes at the end of the last rollout
         self.memories = Memories(batch.num_envs, batch.num_seats, batch.device)
         self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
         self.episode_length = np.zeros(batch.num_envs, np.int64)
@@ -115,7 +157,9 @@ class Collector:
                 lineup = reseat(torch.ones(batch.num_envs, dtype=torch.bool, device=batch.device))
         seatings = [] if lineup.learner_only else [lineup]  # of each step
         over = torch.zeros(batch.num_envs, dtype=torch.bool, device=batch.device) if whole_episodes else None
+        look_every = 1 if batch.device.type == "cpu" else _LOOK_EVERY
         remembers = any(memory_size(agent) for agent in lineup.players)
+        continues = self._left_at is not None and self._left_at == getattr(batch, "changes", None)
         steps = 0
         while steps < spec.num_steps:
             memory.write_before(steps, batch)
@@ -130,34 +174,40 @@ class Collector:
                 self.memories.end(result.terminated | result.truncated)
             steps += 1
             if reseat is not None:
-                ended = result.terminated | result.truncated
+                ended = (result.terminated | result.truncated).cpu()
                 if bool(ended.any()):
                     lineup = reseat(ended)
                 seatings.append(lineup)
             if over is not None:
                 over |= result.terminated | result.truncated
-                if bool(over.all()):
+                if steps % look_every == 0 and bool(over.all()):
                     break
         memory.write_last(steps, batch, self.memories)
         if over is not None:
             memory.cut(steps - 1, ~over, batch)
         partly = whole_episodes or not lineup.learner_only or batch.active is not None
-        rollout = memory.rollout(steps, batch, partly_active=partly)
-        episodes = self._count_episodes(rollout, seatings, first_only=whole_episodes)
-        if self.check is not None:
-            self.check(rollout, len(episodes.lengths) > 0)
+        played = memory.rollout(steps, batch, partly_active=partly)
+        rollout = self._continued(played, steps)
+        marks = open_marks(rollout) if self._carries else None
+        seen = _seen_of(played, rollout.active, marks)
+        episodes = self._count_episodes(seen, seatings, first_only=whole_episodes)
+        if self.check is not None and not seen.sound:
+            self.check(played, len(episodes.lengths) > 0)
         if self._carries:
-            rollout = self._carry(rollout, steps)
+            rollout, self._open = leave_out_open(rollout, marks, seen.num_open_cut)
+        if not rollout.reward.is_cpu:
+            rollout = replace(rollout, host=OnHost(seen.terminated, seen.truncated, seen.num_active, continues))
+        self._left_at = getattr(batch, "changes", None)
         return rollout, episodes, steps * batch.num_envs
 
-    def _carry(self, rollout: Rollout, steps: int) -> Rollout:
-        """Put the open decisions of the previous rollout in front, and keep back those that are open now."""
-        before = self._open
-        if before is not None and bool(before.where.any()):
-            self._memory.write_front(before)
-            rollout = self._memory.rollout(steps, self.batch, partly_active=True, carried=before.where)
-        rollout, self._open = leave_out_open(rollout)
-        return rollout
+    def _continued(self, played: Rollout, steps: int) -> Rollout:
+        """The rollout with the open decisions of the previous one in front."""
+        before = self._open if self._carries else None
+        # A GPU is not asked whether there are any: then none of that row are active.
+        if before is None or (before.where.is_cpu and not bool(before.where.any())):
+            return played
+        self._memory.write_front(before)
+        return self._memory.rollout(steps, self.batch, partly_active=True, carried=before.where)
 
     def forget_open(self, first: int, last: int) -> None:
         """Drop what copies ``first`` to ``last`` - 1, whose learner has been replaced, have open and remember."""
@@ -192,17 +242,17 @@ class Collector:
             memory.played = played.view(batch.num_envs, batch.num_seats, *played.shape[1:])
         self.timing.network += time.perf_counter() - began
 
-    def _count_episodes(self, rollout: Rollout, lineups: list[Lineup], first_only: bool) -> Episodes:
+    def _count_episodes(self, seen: _Seen, lineups: list[Lineup], first_only: bool) -> Episodes:
         """Returns and lengths of episodes by cumulative sums, so that no Python loop runs over steps.
 
         Args:
-            rollout: what was played.
+            seen: what was played.
             lineups: none where the learner has all seats, one for all steps, or one per step.
             first_only: whether only each copy's first episode counts.
         """
         # NumPy: its calls take a third of torch's time on the few numbers between an off-policy agent's updates.
-        ended = rollout.terminated.cpu().numpy() | rollout.truncated.cpu().numpy()
-        reward = rollout.reward.cpu().numpy().astype(np.float64)
+        ended = seen.terminated | seen.truncated
+        reward = seen.reward.astype(np.float64)
         if not ended.any():  # the usual case there
             self.episode_return += reward.sum(0)
             self.episode_length += len(reward)
@@ -272,11 +322,11 @@ def _seating(lineups: list[Lineup], t: np.ndarray, copy: np.ndarray) -> np.ndarr
     if not lineups:
         return None
     if len(lineups) == 1:
-        return lineups[0].seating.cpu().numpy()[copy]
+        return lineups[0].on_host[copy]
     used, which = np.unique(t, return_inverse=True)
     of_steps = np.zeros((len(used), *lineups[0].seating.shape), np.int64)
     for row, step in enumerate(used):
-        of_steps[row] = lineups[step].seating.cpu().numpy()
+        of_steps[row] = lineups[step].on_host
     return of_steps[which, copy]
 
 

@@ -14,7 +14,8 @@ from mlbits.agents.agent import Agent, rows
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
 from mlbits.envs.engine.batch import GameBatch
-from mlbits.selfplay.finite import check_evaluation
+from mlbits.envs.engine.on_host import on_host
+from mlbits.selfplay.finite import EvaluationWatch, check_evaluation
 from mlbits.selfplay.lineup import Lineup, decide
 from mlbits.selfplay.memories import Memories
 
@@ -111,6 +112,7 @@ def _play(
     lengths = torch.zeros(count, dtype=torch.int64, device=batch.device)
     frames: list[NDArray[np.uint8]] = []
     memories = Memories(count, batch.num_seats, batch.device)  # each copy plays one episode, so that none ends here
+    watch = EvaluationWatch(env)
     for t in range(batch.horizon or max_steps):
         if undrawn is None and len(frames) < max_frames and bool(playing[0]):
             try:
@@ -121,15 +123,16 @@ def _play(
                 frames += [] if frame is None else [frame]
         action = _decide(lineup, batch, generator, greedy, memories)
         step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
-        check_evaluation(batch.obs, step.reward, env, t + 1)
         returns += step.reward.double() * playing[:, None]
         lengths += playing
         playing = playing & ~(step.terminated | step.truncated)
-        if not bool(playing.any()):
+        if not watch.goes_on(batch.obs, step.reward, playing, t + 1):
             break
+    watch.look(batch.obs, batch.reward, playing, t + 1)
     batch.close()
     undrawn = undrawn or (f"{env}: does not draw pictures" if max_frames and not frames else None)
-    return Played(returns.cpu().numpy(), lengths.cpu().numpy(), frames, undrawn, int(playing.sum()), starts)
+    total, length, going = on_host(returns, lengths, playing)
+    return Played(total, length, frames, undrawn, int(going.sum()), starts)
 
 
 def _decide(

@@ -7,7 +7,8 @@ check ends the run; its earlier checkpoints stay, and the run can be resumed fro
 A number counts as finite up to :data:`LIMIT`: beyond it its square, which losses take, overflows float32.
 
 Cost: a dot product of each block of floats with itself, once per rollout, which is finite if all numbers are; only if
-it is not are they checked one by one. On a GPU the host waits once per rollout and once for the learner's report.
+it is not are they checked one by one. On a GPU the host learns of it together with the rewards, and waits once more for
+the learner's report.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _MOST = float(np.finfo(np.float32).max)
 LIMIT = math.sqrt(_MOST)
 _FLOAT, _INT, _vdot = torch.float32, torch.int64, np.vdot
 _REPORTED = ("loss", "grad", "error")  # parts of the names of metrics that have to be finite
+_LOOK_EVERY = 32  # steps of an evaluation on a GPU between two looks
 _LOWER = "; a lower learning rate may help"
 _WANTED = f"wanted a finite number, at most {LIMIT:.2g} in size"
 
@@ -130,6 +132,12 @@ def _all_within_limit(blocks: list[Tensor]) -> bool:
     return bool((torch.stack(squares) <= _MOST).all())
 
 
+def all_within_limit(rollout: Rollout) -> Tensor:
+    """Whether all of a rollout's numbers are certainly within the limit, a tensor [] that the host has not read."""
+    squares = [block.flatten().float() @ block.flatten().float() for _, _, block in _floats(rollout, ended=True)]
+    return (torch.stack(squares) <= _MOST).all()
+
+
 def _within(array: np.ndarray) -> bool:
     return _vdot(array, array) <= _MOST  # False for NaN
 
@@ -187,6 +195,50 @@ def check_evaluation(obs: Any, reward: Tensor, env: str, steps: int) -> None:
             place = first_beyond_limit(block[None])
             if place is not None:
                 raise NotFiniteError(env, f"{quantity} in an evaluation episode", place[2], steps, place[1])
+
+
+class EvaluationWatch:
+    """Looks at the steps of an evaluation: at each on a CPU, at times on a GPU, where the host waits for every look.
+
+    Args:
+        env: id of the environment.
+    """
+
+    def __init__(self, env: str) -> None:
+        self._env = env
+        self._sound: Tensor | None = None  # on a GPU, whether all numbers since the last look are within the limit
+
+    def goes_on(self, obs: Any, reward: Tensor, playing: Tensor, steps: int) -> bool:
+        """Check a step; whether any copy still plays, as far as the host knows.
+
+        Args:
+            obs: [B, P, ...] or a dict of those.
+            reward: [B, P].
+            playing: bool [B].
+            steps: steps of the episodes, including this one.
+
+        Raises:
+            NotFiniteError: naming the first number that is not finite.
+        """
+        if playing.is_cpu:
+            check_evaluation(obs, reward, self._env, steps)
+            return bool(playing.any())
+        squares = torch.stack([block.flatten().float() @ block.flatten().float() for block in (reward, *_parts(obs))])
+        sound = (squares <= _MOST).all()
+        self._sound = sound if self._sound is None else self._sound & sound
+        return steps % _LOOK_EVERY != 0 or self.look(obs, reward, playing, steps)
+
+    def look(self, obs: Any, reward: Tensor, playing: Tensor, steps: int) -> bool:
+        """Whether any copy still plays; as :meth:`goes_on`, with a look on a GPU too."""
+        if self._sound is not None:
+            sound, going = torch.stack([self._sound, playing.any()]).tolist()
+            self._sound = None
+            if not sound:
+                check_evaluation(obs, reward, self._env, steps)
+                what = f"a number of the last {_LOOK_EVERY} steps of an evaluation episode"
+                raise NotFiniteError(self._env, what, math.nan, steps)
+            return bool(going)
+        return bool(playing.any())
 
 
 def check_metrics(metrics: Mapping[str, Any], env: str, env_steps: int) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, AgentError, Decision, Positions, memory_size, pick
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.envs.engine.on_host import to_device
 from mlbits.selfplay.memories import Memories
 
 LEARNER = 0
@@ -32,16 +35,18 @@ class Lineup:
         players: agents; players[0] is the learner.
         seating: int64 [B, P], the number of the player in each seat of each copy.
         owner: int64 [B], the number of the player that learns from each copy; None where it is player 0 everywhere.
+        known: ``seating`` as the host knows it, which spares a wait for a GPU; None where only the tensor says.
     """
 
     players: tuple[Agent, ...]
     seating: Tensor
     owner: Tensor | None = None
+    known: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.seating.dim() != 2 or self.seating.dtype != torch.int64:
             raise AgentError(f"seating: got {self.seating.dtype} {tuple(self.seating.shape)}; wanted int64 [B, P]")
-        if not 0 <= int(self.seating.min()) <= int(self.seating.max()) < len(self.players):
+        if not 0 <= int(self.on_host.min()) <= int(self.on_host.max()) < len(self.players):
             raise AgentError(f"seating: wanted numbers of players, 0 to {len(self.players) - 1}")
 
     @property
@@ -63,18 +68,24 @@ class Lineup:
         return [(player, self.players[player], index) for player, index in self._rows.items()]
 
     @cached_property
+    def on_host(self) -> NDArray[np.int64]:
+        """``seating`` as an array."""
+        return self.seating.cpu().numpy() if self.known is None else self.known
+
+    @cached_property
     def _rows(self) -> dict[int, Tensor]:
         """The rows of every player, by a single sort."""
-        flat = self.seating.flatten()
-        order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=len(self.players)).tolist()
-        parts = order.split(counts)
-        return {player: part for player, part in enumerate(parts) if len(part)}
+        flat = self.on_host.reshape(-1)
+        order = flat.argsort(kind="stable")
+        ends = np.bincount(flat, minlength=len(self.players)).cumsum()
+        parts = np.split(order, ends[:-1])
+        return {player: to_device(part, self.seating.device) for player, part in enumerate(parts) if len(part)}
 
 
 def self_play(learner: Agent, num_envs: int, num_seats: int, device: torch.device) -> Lineup:
     """The learner in every seat of every copy. With one seat this is ordinary reinforcement learning."""
-    return Lineup((learner,), torch.zeros(num_envs, num_seats, dtype=torch.int64, device=device))
+    seating = torch.zeros(num_envs, num_seats, dtype=torch.int64, device=device)
+    return Lineup((learner,), seating, known=np.zeros((num_envs, num_seats), np.int64))
 
 
 def against(

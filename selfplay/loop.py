@@ -9,6 +9,7 @@ collects nothing: it gets the run's dataset (:mod:`mlbits.selfplay.offline.sessi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def train(
     console: bool = True,
     measure: Measure | None = None,
     callbacks: Callbacks | None = None,
+    open_session: Callable[..., Session] = open_session,
 ) -> tuple[Path, dict[str, Any]]:
-    """Start a run; see :func:`mlbits.selfplay.training.train`."""
+    """Start a run; see :func:`mlbits.selfplay.training.train`. ``open_session`` builds its parts."""
     set_up(settings.run.threads)
     settings, notes = settled(settings)
     session = open_session(settings, start=False)
@@ -90,8 +92,9 @@ def resume(
     console: bool = True,
     measure: Measure | None = None,
     callbacks: Callbacks | None = None,
+    open_session: Callable[..., Session] = open_session,
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
+    """Continue a run; see :func:`mlbits.selfplay.training.resume`. ``open_session`` builds its parts."""
     if total_steps is not None:
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, total_steps=total_steps))
     set_up(settings.run.threads)

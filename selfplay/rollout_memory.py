@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Rollout, pick, rows
-from mlbits.agents.maths.open_decisions import OpenDecisions
+from mlbits.agents.maths.open_decisions import OpenDecisions, choose
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.envs.engine.memory import memory_bytes
@@ -178,7 +178,7 @@ class RolloutMemory:
         """Mark episodes that are not over by step t as truncated there."""
         self.truncated[t] |= unfinished
         for final, obs in _pairs(self.final_obs, batch.obs):
-            final[t][unfinished] = obs[unfinished]
+            final[t] = choose(unfinished, obs, final[t])
         if self.final_active is not None and batch.active is not None:
             self.final_active[t] = torch.where(unfinished[:, None], batch.active, self.final_active[t])
 

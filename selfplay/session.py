@@ -29,12 +29,13 @@ from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch, reward_threshold
-from mlbits.envs.engine.batch import GameBatch, parse_device
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
+from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
@@ -152,7 +153,7 @@ class Session:
         learner: the agent that learns.
         lineup: the lineup at the start of the next rollout.
         collector: plays rollouts.
-        learning: generator for shuffling and sampling in updates, on the CPU.
+        learning: generator for shuffling and sampling in updates, on the device.
         recent: returns of the latest training episodes.
         replay: the replay buffer, for an agent that learns from one; else None.
         opponents: the opponents besides the learner itself, or None.
@@ -203,6 +204,10 @@ class Session:
     def plays_evaluations(self) -> bool:
         """Whether the agent plays evaluation episodes during the run and at its end."""
         return True
+
+    def evaluates_itself(self, tracker: Tracker) -> bool:
+        """Evaluate in a way of the session's own, if it has one; False where episodes are to be played."""
+        return False
 
     def evaluated(self, folder: Path) -> None:
         """Called after each evaluation, which is in the counters."""
@@ -401,7 +406,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         from mlbits.selfplay.offline.session import open_offline
 
         return open_offline(settings)
-    device = parse_device(run.device)
+    device = device_for(run.device, settings.env)
     if device.type == "cuda":
         device = check_cuda(device)
     # Our policies mask, and never play an illegal action, so the loop need not check for them.
@@ -417,7 +422,13 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         agent: Agent = entry.make(settings.agent_config, *spaces, seed=seed, device=batch.device, game=game)
         return agent
 
+    if batch.legal_mask is not None and not entry.masks:
+        able = "ppo, dqn or reinforce"
+        raise ConfigError(f"{settings.agent}: got {settings.env}, some of whose actions are illegal at times (action "
+                          f"masks); wanted an environment without, or an agent such as {able}")  # fmt: skip
     learner = make(run.seed)
+    if hasattr(learner, "prepare_to_learn"):
+        learner.prepare_to_learn()
     opponents = open_opponents(settings, make, learner, batch)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
@@ -442,7 +453,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         if opponents is None
         else opponents.lineup,
         collector=collector,
-        learning=torch.Generator().manual_seed(run.seed + LEARNING),
+        learning=torch.Generator(batch.device).manual_seed(run.seed + LEARNING),
         recent=deque(maxlen=run.solved_episodes),
         replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,

@@ -128,7 +128,7 @@ def test_help_for_a_pair_shows_all_its_settings_with_their_values(printed):
         "--num-envs INT", "--seed INT", "--device STR", "--out {None}|STR", "--checkpoint-every INT",
         "--agent.learning-rate FLOAT|STR learning rate of Adam; 0 to 10, or a schedule "
         f"(default: {preset['agent']['learning_rate']})",
-        "--agent.objective {clip,adaptive_kl}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
+        "--agent.objective {clip,adaptive_kl,dpo}", "--agent.hidden [INT [INT ...]]", "--env.map STR",
         "--env.slip FLOAT probability 0..1 that a move goes in a uniformly drawn direction. (default: 0.0)",
         "--env.observation {index,one_hot,planes,pixels}",
     ):  # fmt: skip
@@ -296,7 +296,7 @@ def test_missing_words(refused):
         (["--total-steps", "many"], "--total-steps: got 'many'; wanted a whole number, as in 100000, 100_000, "),
         (["--agent.hidden", "64", "a"], "--agent.hidden: got '64', 'a'; wanted one or more whole numbers, as in 64 64"),
         (["--env.slip", "much"], "--env.slip: got 'much'; wanted a number; see"),
-        (["--agent.objective", "clop"], "--agent.objective: got 'clop'; wanted one of 'clip', 'adaptive_kl'; see"),
+        (["--agent.objective", "clop"], "--agent.objective: got 'clop'; wanted one of 'clip', 'adaptive_kl', 'dpo'"),
         (["--env.observation", "smell"], "wanted one of 'index', 'one_hot', 'planes', 'pixels'; see"),
         (["--total-steps", "0"], "--total-steps: got 0; wanted a number from 1 to "),
         (["--num-envs", "-3"], "--num-envs: got -3; wanted a number from 1 to 67,108,864"),

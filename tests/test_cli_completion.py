@@ -86,7 +86,7 @@ def test_bash_completes_commands_names_and_flags(complete):
     assert complete("train", "ppo", "mlbits/GridWorld-v0", "--env.s") == ["--env.slip", "--env.step-cost"]
     assert complete("train", "ppo", "mlbits/GridWorld-v0", "--no-v") == ["--no-video"]
     assert complete("train", "dqn", "mlbits/CartPole-v0", "--agent.clip") == []
-    assert complete("train", "ppo", "mlbits/GridWorld-v0", "--agent.objective", "") == ["adaptive_kl", "clip"]
+    assert complete("train", "ppo", "mlbits/GridWorld-v0", "--agent.objective", "") == ["adaptive_kl", "clip", "dpo"]
     assert complete("train", "ppo", "mlbits/GridWorld-v0", "--track", "w") == ["wandb"]
     assert complete("plot", "--x", "") == ["cpu", "steps", "wall"]
     assert complete("list", "--env", "mlbits/Car") == ["mlbits/CartPole-v0"]

@@ -103,6 +103,7 @@ WITHIN_AGENTS = {
     "search": {"agent", "best_response", "players"},
     "bots": {"agent", "maths", "search"},
     "sb3": {"agent", "maths"},
+    "learned_rules": {"agent", "kernels", "maths"},
 }
 
 

@@ -249,6 +249,25 @@ def test_several_seeds_are_told_together(run: mlbits.Run, tmp_path: Path, capsys
         trained(tmp_path / "none", seeds=0)
 
 
+def test_an_interrupted_group_goes_on_where_it_stopped(run: mlbits.Run, tmp_path: Path) -> None:
+    def stop(under_way: Any) -> None:
+        if under_way.settings.run.seed == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "two", seeds=2, on_checkpoint=stop)
+    summary = tmp_path / "two" / "seed-5" / "summary.json"
+    written = summary.stat().st_mtime_ns
+    assert not (tmp_path / "two" / "seed-6" / "summary.json").exists()
+    runs = trained(tmp_path / "two", seeds=2)
+    assert [one.folder.name for one in runs] == ["seed-5", "seed-6"]
+    assert same_weights(runs[0].folder, run.folder)
+    assert same_weights(runs[1].folder, trained(tmp_path / "whole", seed=6).folder)
+    assert summary.stat().st_mtime_ns == written
+    with pytest.raises(RunError, match="holds another run"):
+        trained(tmp_path / "two", seeds=2, total_steps=999)
+
+
 @pytest.fixture
 def told() -> Callable[..., mlbits.Runs]:
     def make(run: mlbits.Run, *summaries: dict[str, Any]) -> mlbits.Runs:

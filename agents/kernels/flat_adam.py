@@ -115,17 +115,40 @@ class FlatAdam:
     @torch.no_grad()
     def step(self) -> Tensor:
         """Clip and update; returns the gradient's norm before clipping, a tensor []."""
-        flat, grad, first, second, _, steps = self.vectors
+        grad = self.vectors.grad
         norm = torch.linalg.vector_norm(grad)
         if self.max_grad_norm != math.inf:
             grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
+        self._move_by_adam()
+        return norm
+
+    @torch.no_grad()
+    def step_unmeasured(self) -> None:
+        """As :meth:`step`, without computing the gradient's norm where nothing is clipped by it."""
+        if self.max_grad_norm == math.inf:
+            self._move_by_adam()
+        else:
+            self.step()
+
+    def _move_by_adam(self) -> None:
+        flat, grad, first, second, _, steps = self.vectors
         steps += 1
         torch._fused_adam_(
             [flat], [grad], [first], [second], [], [steps],
             lr=self.learning_rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
-        return norm
+
+    @torch.no_grad()
+    def direction(self) -> Tensor:
+        """What the next step would subtract, divided by the learning rate, [n]; nothing is changed."""
+        _, grad, first, second, _, steps = self.vectors
+        if self.max_grad_norm != math.inf:
+            grad = grad * torch.clamp(self.max_grad_norm / (torch.linalg.vector_norm(grad) + 1e-6), max=1.0)
+        one, two = (1 - beta ** (float(steps) + 1) for beta in self.betas)
+        mean = first.lerp(grad, 1 - self.betas[0]) / one
+        square = second.lerp(grad.square(), 1 - self.betas[1]) / two
+        return mean / (square.sqrt() + self.eps)
 
     @torch.no_grad()
     def follow(self, tau: float) -> None:

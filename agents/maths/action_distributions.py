@@ -209,6 +209,14 @@ class DiagonalGaussian:
         self.scale = torch.from_numpy(((top - bottom) / 2).astype(np.float32))
         self.center = torch.from_numpy(((top + bottom) / 2).astype(np.float32))
         self.low, self.high = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
+        self._placed: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def _box(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Scale, center, low and high on a device; copied there once."""
+        if device not in self._placed:
+            parts = (self.scale, self.center, self.low, self.high)
+            self._placed[device] = tuple(part.to(device) for part in parts)
+        return self._placed[device]
 
     def sample(self, params: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         """[N, k], in units of the scaled space."""
@@ -247,7 +255,7 @@ class DiagonalGaussian:
 
     def played(self, action: Tensor) -> Tensor:
         """The action for the environment: in its units, within its bounds."""
-        scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
+        scale, center, low, high = self._box(action.device)
         return torch.clamp(action * scale + center, low, high)
 
     def played_log_prob(self, params: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
@@ -258,7 +266,7 @@ class DiagonalGaussian:
         importance weights.
         """
         mean, log_std = params.chunk(2, -1)
-        scale, center, low, high = (t.to(action.device) for t in (self.scale, self.center, self.low, self.high))
+        scale, center, low, high = self._box(action.device)
         mean, std = mean * scale + center, log_std.exp() * scale
         z = (action - mean) / std
         inside = -(0.5 * z * z + std.log() + 0.5 * _LOG_2PI)

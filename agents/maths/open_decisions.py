@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Rollout, pick, rows
+from mlbits.agents.agent import Rollout, pick, rows, true_places
 
 
 class OpenDecisions(NamedTuple):
@@ -48,23 +48,28 @@ class OpenDecisions(NamedTuple):
     memory: Tensor | None = None
 
 
-def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
-    """Split a rollout into settled decisions and those that are open at its end.
+class OpenMarks(NamedTuple):
+    """Where a rollout's decisions are open, all [T, B, P].
 
-    Args:
-        rollout: one with ``last_active`` and ``final_active``, which show the waiting seats. Rows of its ``final_obs``
-            (and of its ``final_memory``) are overwritten: those of seats that wait at the end of a truncated episode.
-
-    Returns:
-        The rollout in which open decisions are not active and have no reward, ``last_obs`` and ``last_mask`` are those
-        of the open decisions of the seats that have one, and so is ``final_obs`` where truncated; and the decisions
-        that are open at its end, None if no seat ever waits.
+    Attributes:
+        left_out: bool, the steps from an open decision to the end at which its seat waits.
+        decision: bool, the open decisions themselves.
+        end: int64, the first step from each on that ends an episode; T if there is none.
+        cut: bool, the open decisions of episodes that were truncated.
     """
+
+    left_out: Tensor
+    decision: Tensor
+    end: Tensor
+    cut: Tensor
+
+
+def open_marks(rollout: Rollout) -> OpenMarks | None:
+    """Where decisions are open in a rollout with ``last_active`` and ``final_active``; None if no seat ever waits."""
     active = rollout.active
     if active is None or (rollout.last_active is None and rollout.final_active is None):
-        return rollout, None
+        return None
     steps = len(active)
-    time = torch.arange(steps, device=active.device).view(-1, 1, 1)
     turn, end = next_turns_and_ends(active, rollout.terminated | rollout.truncated)
     waits = torch.zeros((steps + 1, *active.shape[1:]), dtype=torch.bool, device=active.device)
     if rollout.final_active is not None:
@@ -73,7 +78,32 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
         waits[-1] = ~rollout.last_active
     left_out = waits.gather(0, end) & (turn > end)  # from an open decision to the end at which it waits
     decision = left_out & active
-    cut = (decision & (end < steps)).nonzero(as_tuple=True)
+    return OpenMarks(left_out, decision, end, decision & (end < steps))
+
+
+def leave_out_open(
+    rollout: Rollout, marks: OpenMarks | None = None, num_cut: int | None = None
+) -> tuple[Rollout, OpenDecisions | None]:
+    """Split a rollout into settled decisions and those that are open at its end.
+
+    Args:
+        rollout: one with ``last_active`` and ``final_active``, which show the waiting seats. Rows of its ``final_obs``
+            (and of its ``final_memory``) are overwritten: those of seats that wait at the end of a truncated episode.
+        marks: the rollout's :func:`open_marks`, if they are known.
+        num_cut: how many entries of ``marks.cut`` are True, if that is known.
+
+    Returns:
+        The rollout in which open decisions are not active and have no reward, ``last_obs`` and ``last_mask`` are those
+        of the open decisions of the seats that have one, and so is ``final_obs`` where truncated; and the decisions
+        that are open at its end, None if no seat ever waits.
+    """
+    marks, active = open_marks(rollout) if marks is None else marks, rollout.active
+    if marks is None or active is None:
+        return rollout, None
+    left_out, decision, end, _ = marks
+    steps = len(active)
+    time = torch.arange(steps, device=active.device).view(-1, 1, 1)
+    cut = true_places(marks.cut, num_cut)
     if len(cut[0]):
         for target, source in _pairs(rollout.final_obs, rollout.obs):
             target[(end[cut], *cut[1:])] = source[cut]
@@ -91,6 +121,7 @@ def leave_out_open(rollout: Rollout) -> tuple[Rollout, OpenDecisions | None]:
         rollout,
         reward=rollout.reward.masked_fill(left_out, 0.0),
         active=active & ~left_out,
+        host=None,
         last_obs=choose(where, open_.obs, rollout.last_obs),
         last_mask=None if open_.legal_mask is None else choose(where, open_.legal_mask, rollout.last_mask),
         last_active=None,

@@ -34,6 +34,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlbits.agents import kernels
+
+_READ_EVERY = 100  # checks of a support on a GPU between two looks at what was seen: the host waits for each
 _CONSTANT = 1e-12  # a variance below this fraction of the mean's square is that of rounding
 
 
@@ -96,6 +99,10 @@ def gae(
             f"{tuple(next_value.shape)}, terminated {tuple(terminated.shape)}, truncated {tuple(truncated.shape)}; "
             "wanted [T, B, P] three times, then [T, B] twice"
         )
+    if reward.is_cuda and reward.dtype == torch.float32 and kernels.enabled():
+        from mlbits.agents.kernels.advantages_on_gpu import advantages
+
+        return advantages(reward, value, next_value, terminated | truncated, active, discount, gae_lambda)
     ended = (terminated | truncated)[..., None]
     if active is not None:
         return _gae_with_turns(reward, value, next_value, ended, discount, gae_lambda, active)
@@ -217,8 +224,8 @@ class RewardScale:
     def update(self, rollout: Any) -> None:
         """Add the returns of a rollout's decisions to the statistics."""
         seen = self._returns(rollout).double()
-        n, mean = float(seen.numel()), float(seen.sum()) / max(seen.numel(), 1)
-        m2 = float((seen - mean).square().sum())
+        n, average = float(seen.numel()), seen.sum() / max(seen.numel(), 1)
+        mean, m2 = torch.stack([average, (seen - average).square().sum()]).tolist()  # in one go: a GPU waits for each
         total, delta = max(self.count + n, 1.0), mean - self.mean
         self.m2 += m2 + delta**2 * self.count * n / total
         self.mean += delta * n / total
@@ -306,6 +313,9 @@ class ReturnRange:
         self.low, self.high, self.warned = math.inf, -math.inf, False
         self.carry: Tensor | None = None  # [B, P]
         self.waiting: Tensor | None = None  # bool [B, P], seats with a decision that may earn more
+        # On a GPU: minus the least and the greatest sum since the range was last read, and how often it was checked.
+        self._unread: Tensor | None = None
+        self._checks = 0
 
     def check(self, rollout: Any, low: float, high: float) -> None:
         """Add a rollout's rewards, and warn, once, if sums are beyond ``low`` or ``high``."""
@@ -318,9 +328,12 @@ class ReturnRange:
         else:
             for t in range(len(reward)):
                 carry = self.discount * carry + reward[t]
-                self.low, self.high = min(self.low, float(carry.min())), max(self.high, float(carry.max()))
+                self._see(carry.min(), carry.max())
                 carry = carry.masked_fill(ended[t], 0.0)
         self.carry = carry
+        self._checks += 1
+        if self._checks % _READ_EVERY == 0:
+            self._read()
         if self.low < low or self.high > high:
             self.warned = True
             warnings.warn(
@@ -328,6 +341,18 @@ class ReturnRange:
                 f"and the support is {low:g} to {high:g}, whose ends stand for all returns beyond; wanted a wider one",
                 stacklevel=3,
             )
+
+    def _see(self, low: Tensor, high: Tensor) -> None:
+        """Widen the range; what is on a GPU is read there only at times."""
+        seen = torch.stack([-low, high])
+        self._unread = seen if self._unread is None else torch.maximum(self._unread, seen)
+        if seen.is_cpu:
+            self._read()
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            negative, high = self._unread.tolist()
+            self.low, self.high, self._unread = min(self.low, -negative), max(self.high, high), None
 
     def _check_decisions(self, rollout: Any, carry: Tensor, ended: Tensor) -> Tensor:
         """:meth:`check` if seats do not act in every step; returns the running sums [B, P]."""
@@ -343,13 +368,13 @@ class ReturnRange:
         last_active = getattr(rollout, "last_active", None)
         settled.append((carry, waiting if last_active is None else waiting & last_active))
         totals, where = torch.stack([total for total, _ in settled]), torch.stack([which for _, which in settled])
-        self.low = min(self.low, float(totals.masked_fill(~where, math.inf).min()))
-        self.high = max(self.high, float(totals.masked_fill(~where, -math.inf).max()))
+        self._see(totals.masked_fill(~where, math.inf).min(), totals.masked_fill(~where, -math.inf).max())
         self.waiting = waiting
         return carry
 
     def state_dict(self) -> dict[str, Tensor]:
         """The range, if anything was seen, and the running sums."""
+        self._read()
         values = torch.tensor([self.low, self.high, self.warned], dtype=torch.float64)
         seen = self.warned or self.low <= self.high
         parts = {"range": values if seen else None, "carry": self.carry, "waiting": self.waiting}

@@ -200,10 +200,10 @@ class Dataset:
 
         Args:
             batch_size: how many.
-            generator: on the CPU.
+            generator: for the draws.
             discount: gamma.
         """
-        index = torch.randint(self.num_steps, (batch_size,), generator=generator)
+        index = torch.randint(self.num_steps, (batch_size,), generator=generator, device=generator.device)
         return self.transitions(index.to(self.device), discount)
 
     def episode(self, number: int) -> Episode:

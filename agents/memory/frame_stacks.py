@@ -53,7 +53,17 @@ class FrameStacks(Observations):
             for name, value in self.rows.items()
         }
 
-    def add_steps(self, slot: int, obs: Parts, last: Parts, ends: Tensor | None, final: Parts) -> None:
+    def add_steps(
+        self,
+        slot: int,
+        obs: Parts,
+        last: Parts,
+        ends: Tensor | None,
+        final: Parts,
+        *,
+        known_ends: NDArray[Any] | None = None,
+        continues: bool = False,
+    ) -> None:
         """Store consecutive steps of all streams; as in :class:`Observations`."""
         streams, ring = self.streams, self.ring // self.streams
         steps = len(next(iter(obs.values())))
@@ -61,8 +71,9 @@ class FrameStacks(Observations):
         at = np.empty((steps * streams, self.stack), self.kind)
         following = np.empty_like(at)
         ended = np.zeros((steps, streams), bool)
-        if ends is not None:
-            ended.reshape(-1)[ends.cpu().numpy()] = True
+        where = ends.cpu().numpy() if ends is not None and known_ends is None else known_ends
+        if where is not None:
+            ended.reshape(-1)[where] = True
         before: Parts = {name: value[0] for name, value in obs.items()}
         row = self._first_rows(slot, before)
         # Rows that are overwritten are given up only when the new ones are known to be used.
@@ -77,9 +88,9 @@ class FrameStacks(Observations):
                 self._put(name, int(newest[0]), value[:, -1] if name in self._stacked else value)
             following[own] = row
             before = now
-        if ends is not None:
+        if ends is not None and where is not None:
             whole = {name: value.flatten(0, 1).index_select(0, ends) for name, value in obs.items()}
-            newest, where = self._take(len(ends)), ends.cpu().numpy()
+            newest = self._take(len(ends))
             following[where] = self._stacked_rows(final, newest, whole, at[where], np.ones(len(where), bool))
             self._write(newest, self._newest(final))
         self._at[part], self._next[part], self._ahead = at, following, row

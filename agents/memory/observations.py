@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError
 from mlbits.envs.engine.memory import memory_bytes
+from mlbits.envs.engine.on_host import to_device
 
 _SPARE = 16  # one spare row per so many steps at first
 _FEW = 4096  # bytes that are compared faster as strings
@@ -104,7 +105,17 @@ class Observations:
     def _taken(self, row: Tensor) -> dict[str, Tensor]:
         return {name: value.index_select(0, row) for name, value in self.rows.items()}
 
-    def add_steps(self, slot: int, obs: Parts, last: Parts, ends: Tensor | None, final: Parts) -> None:
+    def add_steps(
+        self,
+        slot: int,
+        obs: Parts,
+        last: Parts,
+        ends: Tensor | None,
+        final: Parts,
+        *,
+        known_ends: NDArray[Any] | None = None,
+        continues: bool = False,
+    ) -> None:
         """Store consecutive steps of all streams.
 
         Args:
@@ -113,11 +124,13 @@ class Observations:
             last: what followed the last of them, [N, ...].
             ends: which of the t * N steps ended an episode, int64 [n]; None for none.
             final: the last observations of those episodes, [n, ...].
+            known_ends: the same as ``ends``, if the host knows them.
+            continues: whether the first observations are known to be those that came last.
         """
         steps = len(next(iter(obs.values())))
         ring, count = self.ring // self.streams, steps * self.streams
         place, part = self._count % ring, slice(slot, slot + count)
-        if self._count:
+        if self._count and not continues:
             self._keep_if_other(slot, place * self.streams, {name: value[0] for name, value in obs.items()})
         if self._used:
             self._use(self._next[part], -1)
@@ -134,7 +147,7 @@ class Observations:
         self._at[part] = row[:count]
         self._next[part] = row[self.streams :]
         if ends is not None:
-            self._next[ends.cpu().numpy() + slot] = self._spared(final)
+            self._next[(ends.cpu().numpy() if known_ends is None else known_ends) + slot] = self._spared(final)
         self._count += steps
         self._publish(part)
 
@@ -150,7 +163,7 @@ class Observations:
     def _move(self, slot: NDArray[Any], row: NDArray[Any]) -> None:
         """Copy rows to spare ones, as the next observations of steps."""
         if len(slot):
-            index = torch.from_numpy(row).to(self.device)
+            index = to_device(row, self.device)
             self._next[slot] = self._spared({name: value.index_select(0, index) for name, value in self.rows.items()})
             self._publish(slot)
 
@@ -184,7 +197,7 @@ class Observations:
         slots, row = new.cpu().numpy(), self._row_of(new, place)
         before, of = (slots - self.streams) % len(self._at), np.flatnonzero(first.cpu().numpy())
         of = of[self._next[before[of]] == row[of]]
-        index = torch.from_numpy(of).to(self.device)
+        index = to_device(of, self.device)
         same = self._same(row[of], {name: value.index_select(0, index) for name, value in obs.items()})
         if same is not None:
             self._move(before[of[~same]], row[of[~same]])
@@ -196,7 +209,7 @@ class Observations:
         self._write(row, obs)
         self._write(following[after.cpu().numpy()], last)
         if len(ended):
-            own = torch.from_numpy(self._at[ended]).to(self.device)
+            own = to_device(self._at[ended], self.device)
             kept = {name: end[name] if name in end else value[own] for name, value in self.rows.items()}
             self._next[ended] = self._spared(kept)
         for changed in (slots, after_of, ended):
@@ -210,9 +223,9 @@ class Observations:
     def _publish(self, part: slice | NDArray[Any]) -> None:
         """Copy changed rows of the tables to the device."""
         if self.device.type != "cpu":  # else they are the same memory
-            where = part if isinstance(part, slice) else torch.from_numpy(part).to(self.device)
+            where = part if isinstance(part, slice) else to_device(part, self.device)
             for table, copy in ((self._at, self._of), (self._next, self._after)):
-                copy[where] = torch.from_numpy(table[part]).to(self.device)
+                copy[where] = to_device(table[part], self.device)
 
     def _same(self, where: slice | NDArray[Any], values: Parts) -> NDArray[np.bool_] | None:
         """Bool [n], where stored rows equal values [n, ...] in all parts; None if they all do."""
@@ -227,7 +240,7 @@ class Observations:
                     continue
                 equal = (one == other).reshape(len(value), -1).all(1)
             else:
-                index = where if isinstance(where, slice) else torch.from_numpy(where).to(self.device)
+                index = where if isinstance(where, slice) else to_device(where, self.device)
                 equal = equal_on_device(self.rows[name][index], value)
             same = equal if same is None else same & equal
         return None if same is None or same.all() else same
@@ -248,7 +261,7 @@ class Observations:
             if name in self._blocks:
                 self._blocks[name][row] = value.numpy()
             else:
-                self.rows[name][torch.from_numpy(row).to(self.device)] = value
+                self.rows[name][to_device(row, self.device)] = value
 
     def _spared(self, values: Parts) -> NDArray[Any]:
         """Store observations [n, ...] in spare rows; returns these rows, which are in use once."""

@@ -226,7 +226,7 @@ class OutcomeReplay:
 
         Args:
             count: number of positions N.
-            generator: on the CPU.
+            generator: for the draws.
 
         Raises:
             AgentError: if no episode is over yet.
@@ -234,7 +234,7 @@ class OutcomeReplay:
         ready = self._sampleable()
         if len(ready) == 0:
             raise AgentError("replay: no episode is over yet; wanted at least one")
-        index = ready[torch.randint(len(ready), (count,), generator=generator).to(self.device)]
+        index = ready[torch.randint(len(ready), (count,), generator=generator, device=generator.device).to(self.device)]
         obs = {name[4:]: self._rows[name][index] for name in self._rows if name.startswith("obs.")}
         return Outcomes(
             obs=obs.get("", obs),

@@ -29,10 +29,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, ReplaySpec, Rollout, pick, prefixed, rows, unprefixed
+from mlbits.agents.agent import (
+    AgentError,
+    OnHost,
+    ReplaySpec,
+    Rollout,
+    pick,
+    prefixed,
+    rows,
+    true_places,
+    unprefixed,
+)
 from mlbits.agents.memory.decisions import Outcomes, outcomes
 from mlbits.agents.memory.frame_stacks import FrameStacks
 from mlbits.agents.memory.observations import Observations, stored_bytes
@@ -114,7 +125,7 @@ class Replay:
         self._head, self._filled, self.added = 0, 0, 0
         self._exponent = spec.priority_exponent
         self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
-        self._top_priority = 1.0
+        self._top_priority = torch.ones((), dtype=torch.float64, device=self.device)
         # If seats wait for their turns, int64 [3, N]: each stream's next step in the buffer, how many decisions it has
         # had so far, and whether the latest of them is open.
         self._turns: Tensor | None = None
@@ -152,9 +163,10 @@ class Replay:
         shape = reward.shape  # [t, B, P]
         usable = rollout.active[part] if rollout.active is not None else None
         where, final = None, {}
-        if _any(terminated) or _any(truncated):
+        known = None if rollout.host is None else _known_ends(rollout.host, part, shape[2])
+        if len(known) if known is not None else (_any(terminated) or _any(truncated)):
             ended = (terminated | truncated).unsqueeze(-1).expand(shape)
-            where = ended.flatten().nonzero().squeeze(-1)
+            where = true_places(ended.flatten(), None if known is None else len(known))[0]
             final = pick(rows(pick(rollout.final_obs, part), 3), where)
             self._alive[place].view(shape).copy_((~terminated).unsqueeze(-1).expand(shape))
             self._last[place].view(shape).copy_(ended)
@@ -170,8 +182,8 @@ class Replay:
             following_mask = following_mask.flatten(0, 1)
             if where is not None:  # in place of the unknown legal actions at an end, those of the next episode's start
                 end_mask = torch.cat([mask[1:], following_mask.unsqueeze(0)]).flatten(0, 1).index_select(0, where)
-            known = (~(rollout.truncated[part] & ~rollout.terminated[part])).unsqueeze(-1).expand(shape)
-            usable = known if usable is None else usable & known
+            legal_known = (~(rollout.truncated[part] & ~rollout.terminated[part])).unsqueeze(-1).expand(shape)
+            usable = legal_known if usable is None else usable & legal_known
         obs = rollout.obs if whole else pick(rollout.obs, part)
         self._seen.add_steps(
             low,
@@ -179,6 +191,8 @@ class Replay:
             self._parts(_streams(following, 0), following_mask),
             where,
             {} if where is None else self._parts(final, end_mask),
+            known_ends=None if where is None else known,
+            continues=start == 0 and rollout.host is not None and rollout.host.continues,
         )
         _put(self._action, place, sample)
         _put(self._reward, place, reward)
@@ -197,7 +211,7 @@ class Replay:
             self._all_usable = False
         if self._tree is not None:
             index = torch.arange(place.start, place.stop, device=self.device)
-            self._tree.set(index, self._usable[place] * self._top_priority)
+            self._tree.set(index, self._usable[place] * self._top_priority.float())
 
     def _write_decisions(self, rollout: Rollout, start: int, count: int) -> None:
         """Store the decisions of ``count`` steps, and settle open ones whose outcome is now known."""
@@ -215,7 +229,7 @@ class Replay:
         self._alive[found.slot] = (~found.finished).float()
         self._last[found.slot], self._usable[found.slot] = found.by_end, found.known
         if self._tree is not None:
-            self._tree.set(found.slot, found.known * self._top_priority)
+            self._tree.set(found.slot, found.known * self._top_priority.float())
         counts = torch.stack([found.known.sum(), self._turns[1].max(), self._turns[2].sum()])
         settled, longest, self._num_open = counts.tolist()
         self.added += settled
@@ -274,7 +288,7 @@ class Replay:
 
         Args:
             count: transitions per minibatch.
-            generator: on the CPU.
+            generator: for the draws.
             n_step: the largest number of steps in a window, n.
             discount: gamma.
             weight_exponent: beta of the importance weights of prioritised replay.
@@ -316,20 +330,21 @@ class Replay:
         assert self._tree is not None
         priority = (error.detach().abs() + 1e-6).to(torch.float64) ** self._exponent
         self._tree.set(slot, priority)
-        self._top_priority = max(self._top_priority, float(priority.max()))
+        self._top_priority = torch.maximum(self._top_priority, priority.max())
 
     def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
         if self._tree is not None:
             # One sample from each of N equal parts of the total: lower variance than N from the whole (section 3.3).
             total = self._tree.total
-            if total == 0:
+            if total.is_cpu and total == 0:
                 raise AgentError(_NOTHING)
-            parts = torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=generator).double()
+            parts = torch.arange(count, dtype=torch.float64, device=generator.device)
+            parts += torch.rand(count, generator=generator, device=generator.device)
             index = self._tree.find(parts.to(self.device) * (total / count))
             likely = self._tree.get(index) / total
             weight = (likely * len(self)) ** -beta
             return index, (weight / weight.max()).float()
-        index = torch.randint(len(self), (count,), generator=generator).to(self.device)
+        index = torch.randint(len(self), (count,), generator=generator, device=generator.device).to(self.device)
         if not self._all_usable:
             # Sample again those that may not be used, such as the opponents' half of the seats. Searching the whole
             # buffer takes longer than the rest of an update, so that is done only if almost nothing is usable.
@@ -337,12 +352,12 @@ class Replay:
                 wrong = ~self._usable[index]
                 if not bool(wrong.any()):
                     return index, None
-                again = torch.randint(len(self), (count,), generator=generator).to(self.device)
+                again = torch.randint(len(self), (count,), generator=generator, device=generator.device).to(self.device)
                 index = torch.where(wrong, again, index)
             fit = self._usable.nonzero().squeeze(-1)
             if len(fit) == 0:
                 raise AgentError(_NOTHING)
-            again = torch.randint(len(fit), (count,), generator=generator).to(self.device)
+            again = torch.randint(len(fit), (count,), generator=generator, device=generator.device).to(self.device)
             index = torch.where(self._usable[index], index, fit[again])
         return index, None
 
@@ -376,7 +391,7 @@ class Replay:
             state["turns"] = self._turns.clone()
         if self._tree is not None:
             state["priority"] = self._tree.get(torch.arange(held, device=self.device))
-            state["top_priority"] = torch.tensor(self._top_priority, dtype=torch.float64)
+            state["top_priority"] = self._top_priority
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -405,7 +420,7 @@ class Replay:
         if self._tree is not None:
             self._tree.nodes.zero_()
             self._tree.set(torch.arange(held, device=self.device), state["priority"].to(self.device))
-            self._top_priority = float(state["top_priority"])
+            self._top_priority = state["top_priority"].to(self.device, copy=True)
 
     def _arrays(self) -> dict[str, Tensor]:
         return {
@@ -458,6 +473,11 @@ def _put(array: Tensor, place: slice, value: Tensor) -> None:
         target[...] = value.numpy().reshape(target.shape)
     else:
         array[place] = value.reshape(-1, *array.shape[1:])
+
+
+def _known_ends(host: OnHost, part: slice, seats: int) -> np.ndarray:
+    """Which of the steps of all streams in a part of a rollout ended an episode, int64 [n], as the host knows it."""
+    return np.flatnonzero(np.repeat((host.terminated[part] | host.truncated[part]).reshape(-1), seats))
 
 
 def _any(flags: Tensor) -> bool:

@@ -5,7 +5,8 @@ priorities; each inner node is the sum of its two children, so the root is the t
 a leaf: to the left child if the target is below that child's sum, else to the right, less that sum.
 
 On the CPU the searches are compiled by Numba: 64 changes and 64 searches among a million leaves take some 30
-microseconds. On a GPU they are torch operations over all targets at once, a few per level.
+microseconds. On a GPU they are torch operations over all targets at once, for several levels in one go: the descendants
+of a node some levels below lie side by side. Nodes of the levels in between are not kept there.
 
 Example:
     >>> import torch
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from mlbits.agents.agent import DivergedError
 from mlbits.envs.engine.kernel_cache import njit
+
+_LEVELS = 7  # levels of the tree that a GPU goes down in one go
 
 
 class SumTree:
@@ -61,16 +64,16 @@ class SumTree:
             value: [N], finite and not negative.
 
         Raises:
-            DivergedError: for any other value, since the total would be wrong from then on; no leaf is changed.
+            DivergedError: for any other value, since the total would be wrong from then on; no leaf is changed. On a
+                GPU nothing is raised, and the leaf becomes 0: the error that it comes from is in the learner's report.
         """
         value = value.to(torch.float64)
         if self.nodes.device.type == "cpu":
             wrong = _set(self.nodes.numpy(), self.size, index.numpy(), value.numpy())
         else:
-            unfit = ~((value >= 0) & (value < torch.inf))
-            wrong = int(unfit.to(torch.uint8).argmax()) if bool(unfit.any()) else -1
-            if wrong < 0:
-                set_by_level(self.nodes, index, value)
+            # The host does not wait to see them: such a value counts as 0, and so does no harm to the sums.
+            set_by_level(self.nodes, index, torch.where((value >= 0) & (value < torch.inf), value, 0.0))
+            wrong = -1
         if wrong >= 0:
             raise DivergedError("priority", float(value[wrong]), f"for leaf {int(index[wrong])}")
 
@@ -90,26 +93,47 @@ class SumTree:
 
 
 def set_by_level(nodes: Tensor, index: Tensor, value: Tensor) -> None:
-    """Set leaves of a tree by torch operations, level by level, on any device."""
+    """Set leaves of a tree by torch operations, several levels at a time, on any device."""
     size = len(nodes) // 2
     node = index + size
     nodes[node] = value
-    for _ in range(size.bit_length() - 1):
-        node = node >> 1
-        nodes[node] = nodes[2 * node] + nodes[2 * node + 1]
+    for levels in reversed(_strides(size)):
+        node = node >> levels
+        nodes[node] = nodes[_descendants(node, levels)].sum(-1)
 
 
 def find_by_level(nodes: Tensor, target: Tensor) -> Tensor:
-    """Find leaves of a tree by torch operations, level by level, on any device."""
+    """Find leaves of a tree of :func:`set_by_level` by torch operations, several levels at a time, on any device."""
     size = len(nodes) // 2
     node = torch.ones(target.shape, dtype=torch.int64, device=target.device)
-    for _ in range(size.bit_length() - 1):
-        left = 2 * node
-        below = nodes[left]
-        right = (target >= below) & (nodes[left + 1] > 0)  # rounding may leave a target just past the last leaf
-        target = torch.where(right, target - below, target)
-        node = left + right
+    for levels in _strides(size):
+        children = _descendants(node, levels)
+        weight = nodes[children]
+        sums = weight.cumsum(-1)
+        # The first whose cumulative sum is above the target; rounding may leave a target just past the last of them.
+        above = (sums > target[:, None]) & (weight > 0)
+        some = torch.where(above.any(-1), above.long().argmax(-1), ((weight > 0) * _order(children)).argmax(-1))
+        chosen = some[:, None]
+        target = target - (sums.gather(-1, chosen) - weight.gather(-1, chosen)).squeeze(-1)
+        node = children.gather(-1, chosen).squeeze(-1)
     return node - size
+
+
+def _strides(size: int) -> list[int]:
+    """How many levels to go down at a time, from the root to the leaves."""
+    depth = size.bit_length() - 1
+    steps = -(-depth // _LEVELS)
+    return [depth // steps + (k < depth % steps) for k in range(steps)]
+
+
+def _descendants(node: Tensor, levels: int) -> Tensor:
+    """The numbers of the nodes that lie ``levels`` below nodes [N], [N, 2 ** levels]."""
+    return (node << levels)[:, None] + torch.arange(1 << levels, device=node.device)
+
+
+def _order(children: Tensor) -> Tensor:
+    """1, 2, ... along the last axis."""
+    return torch.arange(1, children.shape[-1] + 1, device=children.device)
 
 
 @njit(cache=True)

@@ -242,7 +242,7 @@ class ActorCriticCore:
         last = self.values(rollout.last_obs, 2, rollout.last_memory)
         final = torch.zeros_like(value)
         # Only truncated episodes need the value of their final observation; computing all would double the work.
-        cut = (rollout.truncated & ~rollout.terminated).nonzero(as_tuple=True)
+        cut = rollout.cut_steps()
         if len(cut[0]):
             remembered = None if rollout.final_memory is None else rollout.final_memory[cut]
             final[cut] = self.values(pick(rollout.final_obs, cut), 2, remembered)

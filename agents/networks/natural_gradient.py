@@ -166,12 +166,13 @@ def conjugate_gradient(
     direction, square = residual.clone(), residual @ residual
     enough = tolerance**2 * square
     for _ in range(iterations):
-        if square <= enough:
+        solved = square <= enough
+        if solved.is_cpu and solved:  # a GPU goes on with steps of 0: waiting for the answer takes longer
             break
         image = product(direction)
-        step = square / (direction @ image)
+        step = torch.where(solved, 0.0, square / (direction @ image))
         solution.addcmul_(direction, step)
         residual.addcmul_(image, step, value=-1)
         before, square = square, residual @ residual
-        direction = torch.addcmul(residual, direction, square / before)
+        direction = torch.addcmul(residual, direction, torch.where(solved, 0.0, square / before))
     return solution, residual

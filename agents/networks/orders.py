@@ -46,7 +46,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from mlbits.agents.agent import AgentError
+from mlbits.agents.agent import AgentError, true_places
 from mlbits.agents.maths.action_distributions import sharpened
 from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.envs.core.order_space import OrderSpace
@@ -156,7 +156,7 @@ class OrderDecoder(nn.Module):
 
     def choices(
         self, params: OrderParams, looks: tuple[Tensor, Tensor], words: Tensor,
-        row: Tensor, lists: Tensor, mask: Tensor, given: Tensor, acted: Tensor,
+        row: Tensor, lists: Tensor, mask: Tensor, given: Tensor, acted: Tensor, sizes: _Sizes | None = None,
     ) -> _Choices:  # fmt: skip
         """The legal orders of S slots with their log probabilities.
 
@@ -169,6 +169,7 @@ class OrderDecoder(nn.Module):
             mask: legal choices, bool [S, W].
             given: sum of the embeddings of the orders given before, [S, d].
             acted: areas that have acted in those orders, bool [S, areas + 1].
+            sizes: how much is legal, if the host knows it.
         """
         areas, board = looks
         count, row_length = len(row), self.areas + 1
@@ -182,7 +183,7 @@ class OrderDecoder(nn.Module):
         look = (hidden @ self.to_look).view(count, self.to_look.shape[1] // _LOOK, _LOOK)  # also works for 0 slots
         look = F.pad(torch.bmm(look, areas.index_select(0, row).transpose(1, 2)), (0, 1)).flatten()
 
-        slot, index = mask.nonzero(as_tuple=True)
+        slot, index = true_places(mask, None if sizes is None else sizes.legal)
         entry = self.entry(lists[slot], index)
         score = (query.index_select(0, slot) * words.index_select(0, entry)).sum(1) + self.bias[entry]
         base = slot * (2 * row_length * (len(self.words[0])))
@@ -193,11 +194,27 @@ class OrderDecoder(nn.Module):
 
         counts = mask.sum(1)
         place = torch.arange(len(slot), device=slot.device) - (counts.cumsum(0) - counts)[slot]
-        longest = int(counts.max()) if count else 1
+        longest = sizes.longest if sizes is not None else int(counts.max()) if count else 1
         place = slot * longest + place
         padded = score.new_full((count * longest,), _FORBIDDEN).index_put((place,), score).view(count, longest)
         numbers = index.new_full((count * longest,), -1).index_put((place,), index).view(count, longest)
         return _Choices(torch.log_softmax(padded, 1), numbers)
+
+
+class _Sizes(NamedTuple):
+    """How much there is to choose from in a slot of all rows: slots to fill, legal orders in all, most in one."""
+
+    slots: int
+    legal: int
+    longest: int
+
+
+def _sizes(slots: Tensor, legal: Tensor) -> list[_Sizes]:
+    """The sizes of every slot k, in one transfer; of slots [N, K] and legal choices [N, K, W]."""
+    acts = slots != 0
+    count = (legal & acts[..., None]).sum(2)
+    table = torch.stack([acts.sum(0), count.sum(0), count.amax(0).clamp(min=1)], 1)
+    return [_Sizes(*row) for row in table.tolist()]
 
 
 class OrderDistribution:
@@ -240,19 +257,20 @@ class OrderDistribution:
         decoder, slots = self.decoder, params.slots
         legal = self._legal(slots, mask)
         action = torch.zeros_like(slots)
+        sizes = None if slots.is_cpu else _sizes(slots, legal)
         shut = (slots == 0) & ~legal[:, :, 0]
-        if bool(shut.any()):
-            action[shut] = legal[shut].to(torch.uint8).argmax(1)
+        if sizes is not None or bool(shut.any()):
+            action = torch.where(shut, legal.to(torch.uint8).argmax(2), action)
         words, looks = decoder.vocabulary(), decoder.looks(params)
         given = words.new_zeros(len(slots), words.shape[1])
         acted = torch.zeros(len(slots), decoder.areas + 1, dtype=torch.bool, device=slots.device)
         for k in range(decoder.slots):
-            row = slots[:, k].nonzero().squeeze(1)
+            row = true_places(slots[:, k] != 0, None if sizes is None else sizes[k].slots)[0]
             if len(row) == 0:
                 continue
             lists = slots[row, k]
             now = (params, looks, words, row, lists, legal[row, k], given[row], acted[row])
-            choices = decoder.choices(*now)
+            choices = decoder.choices(*now, sizes=None if sizes is None else sizes[k])
             index = choices.choice.gather(1, choose(choices).unsqueeze(1)).squeeze(1)
             action[row, k] = index
             entry = decoder.entry(lists, index)

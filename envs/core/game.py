@@ -101,6 +101,10 @@ class Game:
             are checked before rules read them (:mod:`mlbits.envs.engine.state_checks`).
         sound: where ranges are not enough, whether each of the states [B] holds together, bool [B].
         params: the parameters, from :func:`make_params`, shape [1].
+        params_ranges: least and largest value of each parameter with which rules index, count or loop. With it a
+            batch takes other parameters while it runs (``GameBatch.set_params``); None: it does not.
+        params_sound: where ranges are not enough, whether each of the records of parameters [N] holds together,
+            bool [N].
         observation_space: one seat's observations.
         action_space: one seat's actions.
         reset: rule, see the module's docstring.
@@ -122,6 +126,8 @@ class Game:
     state_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sound: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None
     params: NDArray[Any]
+    params_ranges: Mapping[str, tuple[float, float]] | None = None
+    params_sound: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     reset: Rule
@@ -144,6 +150,8 @@ class Game:
         _check_names("state_fields", self.state_fields, STATE_HEADER)
         if unknown := sorted(self.state_ranges.keys() - {str(entry[0]) for entry in self.state_fields}):
             raise GameError(f"state_ranges: got {unknown[0]!r}; wanted names of state_fields")
+        if unknown := sorted((self.params_ranges or {}).keys() - set(self.params.dtype.names or ())):
+            raise GameError(f"params_ranges: got {unknown[0]!r}; wanted names of parameters")
         if self.params.shape != (1,) or "horizon" not in (self.params.dtype.names or ()):
             raise GameError("params: wanted one record made by make_params")
         action_layout(self.action_space)

@@ -41,6 +41,7 @@ from mlbits.envs.doors.gymnasium_workers import Workers, choose
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.batch import GameBatch, Step, parse_device
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
+from mlbits.envs.engine.on_host import to_device
 from mlbits.envs.registry import make_game, registered
 
 # A copy is reseeded at the first end of an episode after this many steps, which bounds what resuming has to replay.
@@ -380,7 +381,7 @@ class GymnasiumBatch:
         return tensors.get(None, tensors)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+        return to_device(array, self.device)
 
 
 AnyBatch = GameBatch | GymnasiumBatch
@@ -433,6 +434,20 @@ def open_batch(
         env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,
         training=training, recorded=recorded, workers=workers, steps=steps,
     )  # fmt: skip
+
+
+def device_for(device: str, env_id: str) -> torch.device:
+    """The device for training in an environment: "auto" is the GPU for games whose rules run there.
+
+    Every step of a wrapped environment comes from the CPU, to which its agent would have to wait for a GPU: "auto" is
+    the CPU for these.
+
+    Raises:
+        DeviceError: for anything but "auto", "cpu" and "cuda".
+        UnknownIdError: if there is no such environment.
+    """
+    wrapped = device == "auto" and check_env_id(env_id) not in registered()
+    return parse_device("cpu" if wrapped else device)
 
 
 class _Progress:

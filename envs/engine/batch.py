@@ -29,7 +29,7 @@ from mlbits.envs.core.spaces import ActionLayout
 from mlbits.envs.engine.cpu_copies import Copies
 from mlbits.envs.engine.gpu_copies import CudaCopies, check_cuda, check_kernels, host_records
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
-from mlbits.envs.engine.state_checks import check_states
+from mlbits.envs.engine.state_checks import check_params, check_states
 
 Observation = torch.Tensor | dict[str, torch.Tensor]
 
@@ -78,6 +78,9 @@ class GameBatch:
         start: whether to begin the first episodes now. Otherwise :meth:`reset` begins them (and may compile the
             rules); until then only shapes and spaces are available.
 
+    Attributes:
+        changes: how often the copies were stepped, reset or set; where it is the same, so are they.
+
     Raises:
         GameError: if a setting is out of range or the games are incompatible.
         DeviceError: if the device is not available.
@@ -108,8 +111,9 @@ class GameBatch:
         self.game = self.copies.game
         self.num_envs, self.num_seats = num_envs, self.game.seats
         self.observation_space, self.action_space = self.game.observation_space, self.game.action_space
-        self.action, self.horizon = self.game.action, self.game.horizon
+        self.action, self.horizon = self.game.action, _longest(self.copies.params)
         self._generator = torch.Generator(self.device)
+        self.changes = 0
         self._bind()
         if start:
             self.reset(seed=seed)
@@ -149,6 +153,7 @@ class GameBatch:
             "action_space",
             "action",
             "horizon",
+            "changes",
         )
         return {name: getattr(self, name) for name in kept} | {"generator": self._generator.get_state()}
 
@@ -179,6 +184,7 @@ class GameBatch:
                 raise GameError(f"which: got {got}; wanted a torch.bool tensor {(self.num_envs,)}")
             which = which.to(self.device)
         copies = self.copies
+        self.changes += 1
         if isinstance(copies, CudaCopies):
             if seed is not None:
                 copies.seed(seed, which)
@@ -206,6 +212,7 @@ class GameBatch:
             IllegalActionError: for a wrong shape or dtype; under illegal="error" also for illegal values.
         """
         actions = self._actions(actions)
+        self.changes += 1
         if isinstance(self.copies, Copies):
             self.copies.step(actions.numpy())
         else:
@@ -263,6 +270,7 @@ class GameBatch:
             )
         if check:
             check_states(self.game, host_records(state, self.game.state_dtype).reshape(self.num_envs))
+        self.changes += 1
         if isinstance(self.copies, CudaCopies):
             self.copies.memory["states"].view(self.num_envs, size).copy_(state)
         else:
@@ -271,6 +279,34 @@ class GameBatch:
             tensor.zero_()
         self.copies.refresh()
         return self.obs
+
+    def set_params(self, params: NDArray[Any], copies: torch.Tensor | None = None) -> Any:
+        """Give copies other parameters (another level, say) and start new episodes in them, while the others go on.
+
+        The copies' random streams continue. To bring back a saved batch, set its parameters first and then its state.
+
+        Args:
+            params: records [n] of the dtype of ``game.params``, one for each of the copies.
+            copies: int64 [n], each copy at most once; None means all of them.
+
+        Returns:
+            The observations [B, P, ...].
+
+        Raises:
+            GameError: if the game does not say what its parameters may be (``Game.params_ranges``), shape or dtype do
+                not fit, or a field is out of range; the batch is unchanged then.
+        """
+        rows = np.arange(self.num_envs) if copies is None else _rows(copies, self.num_envs)
+        dtype = self.game.params.dtype
+        if getattr(params, "dtype", None) != dtype or params.shape != rows.shape:
+            got = f"{getattr(params, 'dtype', type(params).__name__)} {np.shape(params)}"
+            raise GameError(f"params: got {got}; wanted records {rows.shape} of {self.game.name}'s params.dtype")
+        check_params(self.game, params)
+        self.copies.set_params(params, rows)
+        self.horizon = _longest(self.copies.params)
+        which = torch.zeros(self.num_envs, dtype=torch.bool)
+        which[torch.from_numpy(rows)] = True
+        return self.reset(which=which)
 
     def records(self) -> NDArray[Any]:
         """The states as a NumPy structured array [B] on the host (a copy), for reading fields by name."""
@@ -331,6 +367,21 @@ class GameBatch:
         else:
             memory = torch.from_numpy(getattr(self.copies, name).view(np.uint8).reshape(-1))
         return {key: field_view(memory, layout.dtype, key, lead) for key in layout.keys}
+
+
+def _longest(params: NDArray[Any]) -> int | None:
+    """The horizon that no copy exceeds, or None if some copy has no limit."""
+    limits = params["cut_after"]
+    return int(limits.max()) if (limits > 0).all() else None
+
+
+def _rows(copies: Any, num_envs: int) -> NDArray[np.int64]:
+    """Numbers of copies as NumPy int64 [n]."""
+    fits = isinstance(copies, torch.Tensor) and copies.dtype == torch.int64 and copies.ndim == 1
+    rows: NDArray[np.int64] = copies.cpu().numpy() if fits else np.full(1, -1)
+    if not fits or ((rows < 0) | (rows >= num_envs)).any() or len(np.unique(rows)) < len(rows):
+        raise GameError(f"copies: got {copies!r}; wanted a torch.int64 tensor of different numbers below {num_envs}")
+    return rows
 
 
 def _rounded_into(actions: torch.Tensor, space: Any, layout: ActionLayout) -> torch.Tensor:

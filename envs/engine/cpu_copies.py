@@ -198,6 +198,13 @@ class Copies:
         """The first illegal action as b * P + seat, or -1; nothing is stepped."""
         return self.call(modes.CHECK, actions, self._everyone)
 
+    def set_params(self, params: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Give the copies ``rows`` [n] their records of ``params`` [n]; what was shared becomes one record per copy."""
+        if len(self.params) < self.num_envs:
+            self.params = np.repeat(self.params, self.num_envs)
+        self.params[rows] = params
+        self._bind()
+
     def refresh(self) -> None:
         """Rewrite observations and masks from the states, after these were set from outside."""
         self.call(modes.REFRESH, self._no_actions, self._everyone)

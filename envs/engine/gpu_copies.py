@@ -156,6 +156,18 @@ class CudaCopies:
                 raise self._illegal_action(actions, fault)
         self._call(modes.STEP, view, self._views["everyone"])
 
+    def set_params(self, params: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Give the copies ``rows`` [n] their records of ``params`` [n]; what was shared becomes one record per copy."""
+        size = self.params.dtype.itemsize
+        if len(self.params) < self.num_envs:
+            self.params = np.repeat(self.params, self.num_envs)
+            self._stride = 1
+            self.memory["params"] = self.memory["params"].repeat(self.num_envs)
+            self._views["params"] = kernel_view(self.memory["params"], self.params.dtype, self.params.shape)
+        self.params[rows] = params
+        data = torch.from_numpy(np.ascontiguousarray(params).view(np.uint8).reshape(len(rows), size))
+        self.memory["params"].view(self.num_envs, size)[torch.from_numpy(rows).to(self.device)] = data.to(self.device)
+
     def refresh(self) -> None:
         """Rewrite observations and masks from the states."""
         self._call(modes.REFRESH, self._views["no_actions"], self._views["everyone"])

@@ -204,6 +204,28 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
         yield peers.ddpg(watch)
 
 
+def bench_lpg(watch: Stopwatch) -> Iterator[Row]:
+    """Meta-training of LPG's rule on small levels, everything counted: play, updates, meta-gradient, new levels.
+
+    A step is a step of one copy of a level. On the CPU 64 lifetimes x 16 copies; on a GPU 512 x 64.
+    """
+    from mlbits.selfplay.meta.session import ENV, open_meta_session
+    from mlbits.selfplay.runs.config import resolve
+
+    lifetimes, copies = (64, 16) if watch.device == "cpu" else (512, 64)
+    for hidden in (16, 32, 64):
+        run = {"num_envs": lifetimes * copies, "device": watch.device}
+        settings = {"hidden": hidden, "copies": copies}
+        session = open_meta_session(resolve("meta-lpg", ENV, preset="none", run=run, agent_settings=settings))
+
+        def call(session: Any = session) -> None:
+            steps, _, _ = session.collect()
+            session.learn(steps)
+
+        steps = session.collect()[2]
+        yield watch.row(f"LPG meta-training, GRU {hidden}, {lifetimes} x {copies} copies", call, steps)
+
+
 def bench_sb3(watch: Stopwatch) -> Iterator[Row]:
     """CartPole through Stable-Baselines3's VecEnv interface, with random actions: our door, and SB3's DummyVecEnv."""
     for num_envs in (8, 64, 1024):
@@ -273,6 +295,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "trpo": bench_trpo,
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
+    "lpg": bench_lpg,
     "sb3": bench_sb3,
     "pool": bench_pool,
     "tournament": bench_tournament,

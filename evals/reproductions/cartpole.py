@@ -15,18 +15,20 @@ ENV = "mlbits/CartPole-v0"
 TARGET_STEPS, TARGET_CPU_SECONDS = 30_000, 6.0
 
 
-def reproduce(quick: bool = False) -> dict[str, Any]:
+def reproduce(quick: bool = False, *, seeds: int = 5, first_seed: int = 0) -> dict[str, Any]:
     """Train with the shipped preset until solved.
 
     Args:
-        quick: two seeds instead of five.
+        quick: at most two seeds.
+        seeds: number of runs.
+        first_seed: their seeds are this and those after it.
 
     Returns:
         "rows" (seed, env_steps, cpu_seconds, wall_seconds; None where unsolved), the medians and "met".
     """
     train_in_process("ppo", ENV, 0, "--total-steps", "1000")  # compiles once for all later processes
     rows = []
-    for seed in range(2 if quick else 5):
+    for seed in range(first_seed, first_seed + (min(seeds, 2) if quick else seeds)):
         summary = train_in_process("ppo", ENV, seed, "--stop-when-solved", "--no-video", "--eval-every", "0")
         solved = summary["solved_at"] or {"env_steps": None, "cpu_seconds": None, "wall_seconds": None}
         rows.append({"seed": seed, **solved})

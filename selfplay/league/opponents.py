@@ -44,6 +44,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, split_optimizers, unprefixed
+from mlbits.envs.engine.on_host import to_device
 from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.finite import Guard
 from mlbits.selfplay.league.matchmaking import Player, Role, is_ripe, league_match, pfsp
@@ -215,8 +216,8 @@ class Opponents:
 
     def _new_lineup(self) -> Lineup:
         place = self._device
-        owner = torch.from_numpy(self._owner).to(place) if len(self.learners) > 1 else None
-        return Lineup(tuple(self.agents), torch.from_numpy(self._seating).to(place), owner)
+        owner = to_device(self._owner, place) if len(self.learners) > 1 else None
+        return Lineup(tuple(self.agents), to_device(self._seating, place), owner, self._seating)
 
     def note(self, episodes: Episodes, env_steps: int) -> None:
         """Add the results of a rollout, and freeze the learners that are due.

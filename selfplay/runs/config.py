@@ -48,7 +48,9 @@ class RunConfig:
     seed: int = setting(
         0, "seed of weights, copies, draws and shuffles; on a CPU it determines the run", low=0, high=2**63 - 1
     )
-    device: str = setting("auto", "cpu, cuda, or auto for a GPU where there is one")
+    device: str = setting(
+        "auto", "cpu, cuda, or auto for a GPU where there is one and it can run the environment's rules"
+    )
     threads: int = setting(
         1, "CPU threads of torch; 1 is fastest for small networks, more help convolutions", low=1, high=1024
     )

@@ -31,7 +31,7 @@ CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
     "seed", "device", "threads", "video", "track", "eval_every", "eval_episodes", "eval_greedy", "record_every",
-    "checkpoint_every", "keep_checkpoints",
+    "checkpoint_every", "keep_checkpoints", "rule_hash",
 )  # fmt: skip
 
 

@@ -21,8 +21,9 @@ from mlbits.runs import Run, Runs
 from mlbits.selfplay import training
 from mlbits.selfplay.callbacks import Callback, Callbacks, callbacks_of
 from mlbits.selfplay.machine import count_from_now
-from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
+from mlbits.selfplay.runs.config import ConfigError, Settings, portable, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
+from mlbits.selfplay.runs.folder import CONFIG, finished_summary, read_settings
 from mlbits.selfplay.session import Measure
 
 _MOST_SEEDS = 10_000
@@ -113,6 +114,9 @@ def train_resolved(
 def train_seeds(settings: Settings, seeds: int, out: str | Path | None = None, **common: Any) -> Runs:
     """Train the same with several seeds, one after another.
 
+    With ``out``, runs of the same settings that are there already are kept if they are finished and resumed if not: the
+    same call after an interruption goes on where it stopped.
+
     Args:
         settings: of the first run.
         seeds: how many.
@@ -121,15 +125,26 @@ def train_seeds(settings: Settings, seeds: int, out: str | Path | None = None, *
 
     Raises:
         ConfigError: for no seeds, or too many.
+        RunError: if a folder holds a run of other settings.
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigError(f"seeds: got {seeds!r}; wanted a whole number from 1 to {_MOST_SEEDS:,}")
     runs = []
     for seed in range(settings.run.seed, settings.run.seed + seeds):
         one = dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
-        runs.append(train_resolved(one, None if out is None else Path(out) / f"seed-{seed}", **common))
+        folder = None if out is None else Path(out) / f"seed-{seed}"
+        there = folder is not None and (folder / CONFIG).exists() and portable(read_settings(folder)) == portable(one)
+        runs.append(
+            _continued(folder, common) if folder is not None and there else train_resolved(one, folder, **common)
+        )
         count_from_now()
     return Runs(runs)
+
+
+def _continued(folder: Path, common: dict[str, Any]) -> Run:
+    """A run that was begun before: as it is if it is finished, else resumed."""
+    done = finished_summary(folder, None)
+    return resume_folder(folder, **common) if done is None else Run(folder, done)
 
 
 def resume(

@@ -271,7 +271,7 @@ PROBLEMS = {
     "continuous": ("test/Point-v0", None),  # untrained: -15; straight to the middle: -0.64
     "masks": ("test/Signs-v0", None),  # several choices under a mask; untrained: -0.9 to 1.3; learnt: 2.9 to 4.2
 }
-OBJECTIVES = ("clip", "adaptive_kl")
+OBJECTIVES = ("clip", "adaptive_kl", "dpo")
 # Agent, problem, the threshold that the mean return of greedy play must exceed, iterations, settings.
 LEARNING = [
     *(("ppo", "gridworld", 0.95, 15, {"num_steps": 32, "learning_rate": 5e-3, "objective": o}) for o in OBJECTIVES),

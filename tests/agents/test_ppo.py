@@ -15,7 +15,7 @@ from gymnasium import spaces
 from mlbits.agents.agent import AgentError, rows
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import gae, next_values
-from mlbits.agents.ppo import PPOConfig
+from mlbits.agents.ppo import PPOConfig, learned_drift
 from tests.agents.rollouts import (
     equal,
     learn,
@@ -92,6 +92,10 @@ def reference_update(agent, rollout, clip):
         ratio = (new.log_prob(action) - rollout.log_prob.flatten()).exp()
         if config.objective == "clip":
             gain = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+        elif config.objective == "dpo":  # equations of the 2022 paper's section 6, with its constants
+            good, bad = (ratio - 1) * advantage, ratio.log() * advantage
+            good, bad = torch.relu(good - 2 * torch.tanh(good / 2)), torch.relu(bad - 0.6 * torch.tanh(bad / 0.6))
+            gain = ratio * advantage - torch.where(advantage >= 0, good, bad)
         else:
             gain = ratio * advantage - config.kl_coef * torch.distributions.kl_divergence(old, new)
         value_loss = 0.5 * torch.nn.functional.mse_loss(net.value(obs), target)
@@ -104,7 +108,7 @@ def reference_update(agent, rollout, clip):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("objective", ["clip", "adaptive_kl"])
+@pytest.mark.parametrize("objective", ["clip", "adaptive_kl", "dpo"])
 def test_an_update_matches_the_equations(objective, masked):
     agent = make_agent(
         "ppo", THREE, epochs=4, minibatches=1, objective=objective, kl_coef=3.0, entropy_coef=0.05,
@@ -123,7 +127,7 @@ def test_minibatches_cover_each_row_once_per_epoch():
     agent = make_agent("ppo", THREE, epochs=3, minibatches=4)
     rollout, seen = made_up_rollout(agent, shape=(7, 3, 1)), []
     original = agent._step
-    agent._step = lambda data, part, clip: seen.append(part.tolist()) or original(data, part, clip)
+    agent._step = lambda data, part, *rest: seen.append(part.tolist()) or original(data, part, *rest)
     learn(agent, rollout)
     epochs = [sorted(row for part in seen[4 * k : 4 * k + 4] for row in part) for k in range(3)]
     assert epochs == [list(range(21))] * 3
@@ -131,9 +135,10 @@ def test_minibatches_cover_each_row_once_per_epoch():
     assert seen[0] != seen[4]  # reshuffled
 
 
+@pytest.mark.parametrize("objective", ["clip", "dpo"])
 @pytest.mark.parametrize("chunk", [7, 64])
-def test_processing_rows_in_chunks_gives_the_same_update(chunk):
-    shape, settings = (30, 5, 1), {"epochs": 2, "minibatches": 2, "learning_rate": 0.01}
+def test_processing_rows_in_chunks_gives_the_same_update(chunk, objective):
+    shape, settings = (30, 5, 1), {"epochs": 2, "minibatches": 2, "learning_rate": 0.01, "objective": objective}
     whole, parts = make_agent("ppo", THREE, **settings), make_agent("ppo", THREE, **settings)
     rollout = made_up_rollout(whole, shape)
     one = learn(whole, rollout)
@@ -202,7 +207,7 @@ def test_metrics_of_a_first_step_by_hand():
 
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
 @pytest.mark.parametrize("log_ratio", [-95.0, -30.0, 30.0, 95.0, 1e6])
-@pytest.mark.parametrize("objective", ["clip", "adaptive_kl"])
+@pytest.mark.parametrize("objective", ["clip", "adaptive_kl", "dpo"])
 def test_any_finite_log_ratio_has_a_finite_gradient(objective, log_ratio, advantage):
     agent = make_agent("ppo", THREE, objective=objective)
     rollout = made_up_rollout(agent)
@@ -216,8 +221,39 @@ def test_any_finite_log_ratio_has_a_finite_gradient(objective, log_ratio, advant
     assert norm.isfinite()
     assert agent.core.optimizer.flat.isfinite().all()
     assert all(bool(value.isfinite()) for value in metrics.values())
-    if objective == "clip" and log_ratio > 0:  # no gradient that moves further away from the old policy
+    if objective != "adaptive_kl" and log_ratio > 0:  # no gradient that moves further away from the old policy
         assert (float(norm) > 1e6) == (advantage < 0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "drift"),
+    [
+        (3.0, 2.0, 2.071945),  # x = 4: 4 - 2 tanh 2
+        (0.5, 2.0, 0.0),  # x = -1: against the advantage
+        (1.1, 1.0, 8.325e-5),  # x = 0.1: about x^3 / 12
+        (0.5, -2.0, 0.797990),  # x = 2 ln 2 = 1.386294: x - 0.6 tanh(x / 0.6)
+        (2.0, -2.0, 0.0),
+        (1.0, 1.0, 0.0),
+        (1.0, -1.0, 0.0),
+    ],
+)  # fmt: skip
+def test_the_learned_drift_by_hand(ratio, advantage, drift):
+    ratio, advantage = torch.tensor([ratio], dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64)
+    assert float(learned_drift(ratio, ratio.log(), advantage)) == pytest.approx(drift, rel=1e-3, abs=1e-9)
+
+
+def test_the_learned_drift_widens_with_its_constants():
+    """By hand: 4 - 3 tanh(4 / 3), and 2 ln 2 - tanh(2 ln 2)."""
+    ratio, advantage = torch.tensor([3.0, 0.5]), torch.tensor([2.0, -2.0])
+    drift = learned_drift(ratio, ratio.log(), advantage, alpha=3.0, beta=1.0)
+    assert drift.tolist() == pytest.approx([1.389815, 0.503941], rel=1e-4)
+    agent = make_agent("ppo", THREE, objective="dpo", dpo_alpha=3.0, dpo_beta=1.0)
+    rollout = made_up_rollout(agent)
+    data = agent._prepare(rollout)
+    data["log_prob"] = data["log_prob"] - torch.tensor(3.0).log()
+    index = torch.arange(len(data["log_prob"]))
+    _, metrics = agent._loss(data, index, torch.full((len(index),), 2.0), clip=0.2)
+    assert float(metrics["policy_loss"]) == pytest.approx(-(6 - 1.389815), rel=1e-4)
 
 
 def test_a_ratio_is_exact_up_to_its_bound_and_keeps_its_gradient_beyond():
@@ -242,7 +278,7 @@ def test_in_turn_based_games_there_are_at_most_as_many_minibatches_as_decisions(
     active[[0, 2, 5], [1, 1, 4]] = True
     few, parts = made_up_rollout(agent, active=active), []
     step = agent._step
-    agent._step = lambda data, part, clip: parts.append(len(part)) or step(data, part, clip)
+    agent._step = lambda data, part, *rest: parts.append(len(part)) or step(data, part, *rest)
     metrics = learn(agent, few)
     assert parts == [1] * 3 * agent.config.epochs
     assert all(np.isfinite(value) for value in metrics.values())
@@ -254,7 +290,7 @@ def test_in_turn_based_games_there_are_at_most_as_many_minibatches_as_decisions(
     ("name", "value"),
     [
         ("gae_lambda", -0.1), ("epochs", 0), ("minibatches", 0), ("clip_coef", 0.0), ("adaptive_target_kl", 0.0),
-        ("value_coef", -1.0), ("objective", "clipped"),
+        ("value_coef", -1.0), ("objective", "clipped"), ("dpo_alpha", 0.0), ("dpo_beta", -1.0),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_rejected_by_name(name, value):

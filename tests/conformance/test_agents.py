@@ -20,6 +20,7 @@ from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.agents.memory.replay import Replay
 from mlbits.agents.networks.features import observation_kind
 from mlbits.envs.core.spaces import action_layout
+from tests.agents.disco.made_up import made_up_rule
 from tests.agents.rollouts import draw
 
 OBSERVATIONS = {
@@ -49,8 +50,9 @@ BOARD = make_game("mlbits/DiplomacyMini-v0")
 # Small values for speed, of the settings that an agent has.
 SETTINGS = {
     "num_steps": 6, "hidden": (8,), "learning_starts": 0, "buffer_size": 400, "batch_size": 8, "minibatches": 2,
-    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3,
+    "epochs": 2, "n_steps": 8, "epsilon_start": 0.5, "updates_per_iteration": 3, "replay_ratio": 2.0,
 }  # fmt: skip
+RULES = {}
 T, B = 6, 4
 
 
@@ -70,7 +72,16 @@ def cases():
 
 
 def uses_masks(name):
-    return not name.startswith("sb3-")  # Stable-Baselines3 does not use masks; batches replace illegal actions
+    """Stable-Baselines3 ignores masks (batches replace illegal actions), learned rules refuse them."""
+    return agent_entry(name).masks and not name.startswith("sb3-")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def discovered_rule(tmp_path_factory):
+    """The file that disco learns by."""
+    with made_up_rule(tmp_path_factory.mktemp("rule")) as path:
+        RULES["disco"] = str(path)
+        yield
 
 
 every_case = pytest.mark.parametrize(("name", "observations", "actions"), list(cases()))
@@ -80,6 +91,7 @@ def make(name, observations, actions, seed=0):
     config = agent_entry(name).config_class()
     settings = {field.name: SETTINGS[field.name] for field in dataclasses.fields(config) if field.name in SETTINGS}
     settings = {} if agent_entry(name).plans else settings
+    settings |= {"rule": RULES[name]} if name in RULES else {}
     return agent_entry(name).make(config(**settings), observations, actions, seed=seed, device="cpu")
 
 
@@ -149,6 +161,7 @@ def rollout(agent, observations, actions, seed, masked, seats):
         legal_mask=None if mask is None else mask[:-1],
         active=None if owned is None else owned.expand(lead).clone(),
         last_mask=None if mask is None else mask[-1],
+        notes=decision.notes and {note: value.view(*lead, *value.shape[1:]) for note, value in decision.notes.items()},
     )
 
 
@@ -249,6 +262,10 @@ def test_it_acts_within_its_space(name, observations, actions):
 @pytest.mark.parametrize(("masked", "seats"), [(False, 1), (True, 3)])
 def test_it_learns_without_nan(name, observations, actions, masked, seats):
     agent = make(name, observations, actions)
+    if masked and not agent_entry(name).masks:
+        with pytest.raises(AgentError, match="legal_mask: got action masks"):
+            decisions(agent, observations, actions, masked)
+        masked = False
     lessons = Lessons(observations, actions, masked, seats)
     if agent.experience is None:
         with pytest.raises(AgentError, match="wanted"):

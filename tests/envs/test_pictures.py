@@ -18,7 +18,8 @@ from mlbits.envs.policy_similarity import SimilarityGame
 SLOW = [  # each needs a compilation of its own, and others show a picture of the same kind
     ("mlbits/RandomGridWorld-v0", {"size": 32}), ("mlbits/Knapsack-v0", {"items": 50}),
     ("mlbits/Bandit-v0", {"arms": 40}), ("mlbits/Bandit-v0", {"arms": 40, "kind": "bernoulli"}),
-    ("mlbits/DeepSea-v0", {"size": 30}), ("mlbits/DeepSea-v0", {"size": 60}), ("mlbits/Bandit-v0", {"arms": 2}),
+    ("mlbits/DeepSea-v0", {"size": 30}), ("mlbits/DeepSea-v0", {"size": 60}),
+    ("mlbits/CollectObjects-v0", {"levels": "mazes", "level": 3}), ("mlbits/Bandit-v0", {"arms": 2}),
     ("mlbits/Goofspiel-v0", {"seats": 3, "cards": 5}), ("mlbits/Hex-v0", {"size": 1}), ("mlbits/Hex-v0", {"size": 26}),
     ("mlbits/Go-v0", {"size": 1}), ("mlbits/Go-v0", {"size": 19}),
     ("mlbits/Blotto-v0", {"seats": 6, "fields": 4}), ("mlbits/Blotto-v0", {"seats": 10, "fields": 4}),
@@ -33,6 +34,7 @@ SHOWN: list[tuple[str, dict[str, Any]]] = [
     ("mlbits/Bandit-v0", {"means": [-30.0, 400.0]}),
     *(("mlbits/Knapsack-v0", {"items": items}) for items in (1, 50, 200)),
     *(("mlbits/DelayedChain-v0", {"length": length}) for length in (1, 5, 500)),
+    *(("mlbits/CollectObjects-v0", {"levels": levels, "level": 3}) for levels in ("mazes", "longer_horizon")),
     *(("mlbits/DeepSea-v0", {"size": size}) for size in (5, 14, 20, 30, 60)),
     *(("mlbits/Blotto-v0", {"seats": seats, "fields": 4}) for seats in (3, 6, 10)),
     *(("mlbits/Goofspiel-v0", {"seats": seats, "cards": 5}) for seats in (3, 10)),

@@ -434,8 +434,9 @@ def _zip() -> Iterator[Reader]:
 
 
 _PLAYED = (
-    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain DeepSea TMaze Digits MatrixGame IteratedMatrixGame Blotto "
-    "Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA Diplomacy"
+    "GridWorld RandomGridWorld Bandit Knapsack DelayedChain CollectObjects DeepSea Catch TMaze Digits MatrixGame "
+    "IteratedMatrixGame Blotto Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA "
+    "Diplomacy"
 )
 READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "fen": _fen,

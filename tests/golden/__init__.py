@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Blotto-v0-three-seats": ("mlbits/Blotto-v0", {"seats": 3, "fields": 4}),
     "Goofspiel-v0-three-seats": ("mlbits/Goofspiel-v0", {"seats": 3, "cards": 5}),
     "Go-v0-small": ("mlbits/Go-v0", {"size": 3, "komi": 1, "suicide": True}),
+    "CollectObjects-v0-scattered": ("mlbits/CollectObjects-v0", {"levels": "scattered_small", "moves": 18}),
     "SimilarityPD-v0-gaussian": ("mlbits/SimilarityPD-v0", {"noise": "gaussian"}),
 }
 

@@ -21,6 +21,7 @@ from mlbits.cli import (
     exploit,
     export,
     listing,
+    meta_train,
     play,
     plot,
     record,
@@ -43,6 +44,7 @@ USAGE = f"""mlbits {__version__}: reinforcement-learning environments and agents
 
 usage:
   mlbits train AGENT ENV [flags]   train an agent (mlbits train ppo mlbits/GridWorld-v0)
+  mlbits meta-train lpg [flags]    train an update rule, by which agents then learn (mlbits train lpg ENV)
   mlbits resume RUN [flags]        continue an interrupted run
   mlbits eval RUN [flags]          play episodes with a trained agent: mean, 95% interval, a GIF
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
@@ -52,6 +54,7 @@ usage:
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
+  mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
   mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
@@ -129,6 +132,7 @@ def _run(words: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train.command,
+    "meta-train": meta_train.command,
     "resume": resume.command,
     "eval": evaluate.command,
     "tournament": tournament.command,

@@ -20,11 +20,12 @@ class BenchFlags:
 
     group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
         "all",
-        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, sb3, pool, tournament, diplomacy, boards or "
-        "search; all by default (single and sb3 on the CPU alone)",
+        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, lpg, sb3, pool, tournament, diplomacy, boards "
+        "or search; all by default (single and sb3 on the CPU alone)",
     )
     device: str = setting("cpu", "cpu or cuda")
     seconds: float = setting(1.0, "duration of each measurement", low=1e-6, unit="seconds")
+    count: bool = setting(False, "count what each learner would launch on a GPU and wait for, without having one")
     json: Path | None = setting(None, "write the rows to this file")
 
 
@@ -37,6 +38,11 @@ def command(words: list[str]) -> int:
     """Measure the speed of environments and agents on this machine."""
     flags = parse(words)
     check_file("json", flags.json)
+    if flags.count:
+        from mlbits.evals.benchmarks.device_counts import run_counts
+
+        write_json(flags.json, run_counts())
+        return 0
     from mlbits.envs.engine.processor import describe
     from mlbits.evals.benchmarks.groups import run_benchmarks
     from mlbits.selfplay.curves.progress import compilation_messages

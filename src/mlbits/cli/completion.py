@@ -26,7 +26,8 @@ _HOW = {
 _TRAIN = ("--out", "--preset", "--quiet", "--trust", "--help")
 # What the words after a command are: kinds, or the words themselves.
 _WORDS: dict[str, tuple[str, ...]] = {
-    "train": ("agents",), "resume": ("runs",), "eval": ("runs",), "tournament": ("runs", "bots"),
+    "train": ("agents",), "meta-train": ("lpg",), "resume": ("runs",), "eval": ("runs",),
+    "tournament": ("runs", "bots"),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
     "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
     "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
@@ -61,7 +62,21 @@ def command(words: list[str]) -> int:
 
 def flags_of_commands() -> dict[str, list[type]]:
     """The dataclasses of each command's flags."""
-    from mlbits.cli import bench, check, compare, data, diplomacy, doctor, evaluate, export, listing, plot, record
+    from mlbits.agents.learned_rules.config import MetaLPGConfig
+    from mlbits.cli import (
+        bench,
+        check,
+        compare,
+        data,
+        diplomacy,
+        doctor,
+        evaluate,
+        export,
+        listing,
+        meta_train,
+        plot,
+        record,
+    )
     from mlbits.cli import reproduce as reproduce_command
     from mlbits.cli import resume as resume_command
     from mlbits.evals.exploitability.flags import ExploitFlags
@@ -70,7 +85,8 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.selfplay.runs.flags import SolveFlags
 
     return {
-        "train": [RunConfig], "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
+        "train": [RunConfig], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
+        "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
         "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
@@ -263,7 +279,8 @@ def _fish_values(tables: dict[str, dict[str, list[str]]], command: str, flag: st
         some = tables["names"][kind]
     if some:
         return f" -x -a '{' '.join(some)}'"
-    return " -r -F" if flag in ("--out", "--json", "--picture", "--gif", "--onnx", "--torchscript", "--plot") else ""
+    files = ("--out", "--json", "--picture", "--gif", "--onnx", "--torchscript", "--rule", "--plot")
+    return " -r -F" if flag in files else ""
 
 
 _FISH = r"""function __mlbits_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import tyro
@@ -17,11 +18,15 @@ from mlbits.selfplay.runs.config import ConfigError
 
 @configuration(ConfigError)
 class ExportFlags:
-    """Write a run's agent as a model that plays without mlbits, and check that it computes what the agent does."""
+    """Write a run's agent as a model that plays without mlbits, and check that it computes what the agent does.
+
+    Of a run of meta-training, write its rule.
+    """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = setting(REQUIRED, "the run's folder")
     onnx: Path | None = setting(None, "the ONNX file to write, as agent.onnx")
     torchscript: Path | None = setting(None, "the TorchScript file to write, as agent.pt")
+    rule: Path | None = setting(None, "the file to write an update rule to, as rule.safetensors")
 
 
 def parse(words: list[str]) -> Any:
@@ -32,10 +37,19 @@ def parse(words: list[str]) -> Any:
 def command(words: list[str]) -> int:
     """Export an agent."""
     flags = parse(words)
-    for name in ("onnx", "torchscript"):
+    for name in ("onnx", "torchscript", "rule"):
         check_file(name, getattr(flags, name))
+    if flags.rule is not None:
+        if flags.onnx is not None or flags.torchscript is not None:
+            raise MlbitsError("export: got --rule with another file; a run has either a rule or an agent: wanted one")
+        from mlbits.selfplay.meta.training import export_rule
+
+        session = export_rule(flags.run, flags.rule)
+        print(printable(f"rule: {flags.rule}, after {session.counters.env_steps:,} steps of meta-training"))
+        print(printable(f"use: mlbits train lpg ENV --agent.rule {quote(str(flags.rule))}"))
+        return 0
     if flags.onnx is None and flags.torchscript is None:
-        raise MlbitsError("export: got no file to write; wanted --onnx FILE or --torchscript FILE")
+        raise MlbitsError("export: got no file to write; wanted --onnx FILE, --torchscript FILE or --rule FILE")
     from mlbits.evals.export import TOLERANCE, export_run
 
     report = export_run(flags.run, onnx=flags.onnx, torchscript=flags.torchscript)

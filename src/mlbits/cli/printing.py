@@ -27,7 +27,10 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     if solved := summary.get("solved_at"):
         print(f"solved at {solved['env_steps']:,} steps, {solved['cpu_seconds']:.1f} CPU-s after the process started")
     curves, run = quote(str(folder.parent)), quote(str(folder))
-    print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\nevaluate: mlbits eval {run}")
+    use = f"evaluate: mlbits eval {run}"
+    if "rule" in summary:
+        use = f"use: mlbits train lpg ENV --agent.rule {quote(str(summary['rule']))}"
+    print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\n{use}")
 
 
 def print_runs(runs: Runs) -> None:

@@ -189,7 +189,10 @@ def test_a_cut_episode_leads_to_the_value_of_its_last_observation_with_what_was_
     torch.testing.assert_close(following[3], agent.core.values(rollout.obs[4], 2, rollout.memory[4]))
 
 
-@pytest.mark.parametrize("settings", [{}, {"objective": "adaptive_kl"}, {"sequence_length": 4, "normalize_obs": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"objective": "adaptive_kl"}, {"objective": "dpo"}, {"sequence_length": 4, "normalize_obs": True}],
+)
 def test_learning_moves_the_memory_and_reports_what_ppo_reports(settings):
     agent, rollout = played("mlbits/CartPole-v0", **settings)
     before = agent.core.network.memory.weight.clone()

@@ -1,0 +1,1 @@
+"""Arcade: small games of skill, seen as a picture of cells."""

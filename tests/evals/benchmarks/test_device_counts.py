@@ -1,0 +1,82 @@
+"""What each learner would wait for on a GPU, held to numbers; and that it computes there what it does on a CPU."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlbits.evals.benchmarks.device_counts import CASES, count, play, table
+from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
+
+# Waits of one iteration: when its steps are played, and when it learns. One wait of the first is the look at a whole
+# rollout's rewards and ends; what is above that is waited for in its steps.
+WAITS = {
+    "PPO": (1, 1),
+    "PPO, continuous actions": (1, 1),
+    "PPO, seats in turn": (1, 1),
+    "PPO, a pool of opponents": (1 + 8, 1),  # who plays the next episode is decided by the host, at every step
+    "TRPO": (1, 2),
+    "REINFORCE": (1, 1),
+    "DQN": (1, 1),
+    "DQN, prioritised, categorical": (1, 1),
+    "DQN, seats in turn": (1, 24),  # the replay of seats in turn is kept by the host
+    "DDPG": (1, 1),
+    "Q-learning": (1, 1),
+}
+BY_NAME = {case.name: case for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def counted():
+    """Counts by name, each taken once."""
+    found = {}
+
+    def of(name):
+        if name not in found:
+            found[name] = count(BY_NAME[name])
+        return found[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_learner_waits_no_more_than_this_for_a_gpu(counted, name):
+    row = counted(name)
+    assert (row.collecting.waits, row.learning.waits) == WAITS[name], row.waits
+
+
+def test_no_step_of_a_rollout_waits_or_copies(counted):
+    """A single transfer, after the steps, is all that collecting needs; and learning waits at most twice."""
+    for name in ("PPO", "PPO, continuous actions", "PPO, seats in turn", "TRPO", "REINFORCE", "DQN", "DDPG"):
+        row = counted(name)
+        assert row.collecting.copies == row.collecting.waits == 1
+        assert row.learning.waits <= 2
+
+
+def test_every_case_has_its_numbers():
+    assert WAITS.keys() == BY_NAME.keys()
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_run_on_the_stand_in_is_that_of_the_cpu(name):
+    """The same draws and steps; weights equal up to rounding, because a CPU has kernels of its own."""
+    case = BY_NAME[name]
+    wanted = play(case, "cpu").learner.state_dict()
+    with stand_in_gpu():
+        found = {key: value.cpu() for key, value in play(case, "cuda").learner.state_dict().items()}
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_docs_show_the_counts(counted):
+    """Waits and copies as they are; numbers of operations within a fifth, as they differ between versions of torch."""
+    page = (Path(__file__).parents[3] / "docs" / "gpu.md").read_text()
+    for line in table([counted(name) for name in WAITS])[2:]:
+        name, *numbers = [cell.strip() for cell in line.strip("|").split("|")]
+        shown = re.search(rf"^\| {re.escape(name)} \|(.*)\|$", page, re.MULTILINE)
+        assert shown is not None, f"docs/gpu.md has no row {name!r}"
+        cells = [int(cell) for cell in shown[1].split("|")]
+        for place, (cell, number) in enumerate(zip(cells, map(int, numbers), strict=True)):
+            assert cell == pytest.approx(number, rel=0.2 if place in (3, 6) else 0), (name, line)
