@@ -126,6 +126,7 @@ def test_python_blocks_are_python(page: Path) -> None:
         "docs/causal.md",
         "docs/off_policy.md",
         "docs/networks.md",
+        "docs/disco.md",
     ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,7 @@ WITHIN_AGENTS = {
     "bots": {"agent", "maths", "search"},
     "sb3": {"agent", "maths"},
     "learned_rules": {"agent", "kernels", "maths"},
+    "disco": {"agent", "maths", "networks"},
 }
 
 

@@ -91,7 +91,7 @@ class DiscoNetwork(nn.Module):
         return Predictions(policy=self.policy_head(torso), y=self.y(torso), **parts)
 
     def _torso(self, obs: Any) -> Tensor:
-        x = self.first_bias
+        x: Tensor = self.first_bias
         for part, table, is_index in zip(self.features(obs), self.first, self.features.is_index, strict=True):
             x = x + (nn.functional.embedding(part, table).sum(1) if is_index else part @ table)
         for layer in self.layers:

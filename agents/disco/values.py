@@ -16,6 +16,7 @@ from mlbits.agents.maths.return_distributions import project
 
 BINS, LIMIT = 601, 300.0
 _EPS = 1e-3
+DECAY = 0.99  # of the moments of advantages
 
 
 def squashed(value: Tensor) -> Tensor:
@@ -83,8 +84,6 @@ class Scale(NamedTuple):
     second: Tensor
     rest: Tensor
 
-    DECAY = 0.99
-
     @classmethod
     def new(cls, device: torch.device | str) -> Scale:
         """Before the first batch."""
@@ -94,7 +93,7 @@ class Scale(NamedTuple):
     def updated(self, advantage: Tensor) -> Scale:
         """With one more batch."""
         new = (advantage.mean(), advantage.square().mean(), torch.zeros_like(self.rest))
-        moved = (self.DECAY * old + (1 - self.DECAY) * mean for old, mean in zip(self, new, strict=True))
+        moved = (DECAY * old + (1 - DECAY) * mean for old, mean in zip(self, new, strict=True))
         return Scale(*moved)
 
     def normalised(self, advantage: Tensor) -> Tensor:

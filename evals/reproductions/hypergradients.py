@@ -62,7 +62,7 @@ def reproduce(quick: bool = False, seeds: int = 20) -> dict[str, Any]:
         raise ReproductionError(f"seeds: got {seeds}; wanted at least 2")
     cells, exact = exact_values()
     found = [_one(seed, cells, exact) for seed in range(5 if quick else seeds)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for way in found[0]:
         errors, logs = np.array([one[way] for one in found]).T
         mean, (low, high) = mean_interval(torch.tensor(errors))
@@ -95,7 +95,7 @@ def play(seed: int) -> list[tuple[Tensor, Tensor]]:
     while going.any():  # ended copies go on with another episode, which is not used
         cells.append(batch.obs.flatten().clone())
         lengths += going
-        step = batch.step(torch.randint(batch.action_space.n, (EPISODES,), generator=generator))
+        step = batch.step(torch.randint(batch.action.nvec[0], (EPISODES,), generator=generator))
         rewards.append(step.reward.flatten().double())
         going &= ~(step.terminated | step.truncated)
     found = []

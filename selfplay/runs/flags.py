@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -143,6 +144,8 @@ def read_train(words: list[str]) -> TrainFlags:
         env, recorded = environment_of(str(data))
     env = check_env_id(env if from_data else names[1])
     config_class = agent_entry(agent).config_class()
+    if "rule" in config_class.__dataclass_fields__:  # the one file that these agents are told; --agent.rule in full
+        words = [re.sub(r"^--rule(?==|$)", "--agent.rule", word) for word in words]
     choice = _preset_choice(words, "auto" if file is None else file.preset)
     forget_flags("preset")
     preset, values = find_preset(agent, env, choice)
