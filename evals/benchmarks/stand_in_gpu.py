@@ -282,21 +282,20 @@ def _replacements(counts: DeviceCounts) -> list[tuple[Any, str, Any]]:
         (torch.cuda, "synchronize", lambda device=None: counts.wait()),
         (gpu_copies, "kernel_stream", lambda device: 0),
         (gpu_copies, "kernel_view", _kernel_view),
+        (gpu_copies, "borrowed_view", lambda tensor, dtype: tensor.held.numpy().view(dtype)),
+        (gpu_copies, "Launcher", lambda kernel, rows, device: kernel),
         (advantages_on_gpu, "kernel", lambda: _Kernel(advantages_on_gpu.of_seat, counts)),
         (gpu_copies, "load_driver", lambda game, target: _Driver(load_driver(game), counts)),
     ]
 
 
 class _Driver:
-    """A game's driver on a card, by that of the CPU: ``run[blocks, threads, stream](*arguments)``."""
+    """A game's driver on a card, by that of the CPU: ``run(*arguments)`` as its launcher is called."""
 
     def __init__(self, driver: Any, counts: DeviceCounts) -> None:
         self.run, self._driver, self._counts = self, driver, counts
 
-    def __getitem__(self, launch: Any) -> Callable[..., None]:
-        return self._launched
-
-    def _launched(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> None:
         self._counts.launch("rules")
         fault = self._driver.run(*arguments[:-1])
         if fault >= 0:

@@ -15,7 +15,9 @@ import mlbits
 from mlbits.agents import AGENTS
 from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.agents.memory.minari import write_dataset
+from tests.games import register_test_games
 
+register_test_games()
 pytestmark = pytest.mark.gpu
 GRID = {"map": "S..#/.#../...G", "horizon": 20}  # five moves: the best return is 0.96; untrained: -0.2
 ARMS = {"means": [0.0, 1.0, 0.5], "reward_std": 0.5, "horizon": 10}  # the best arm pays 10, the next 5
@@ -32,6 +34,7 @@ TASKS = {
     "classifier": ("mlbits/Digits-v0", {"feedback": "full", "classes": 3}, 0.9, 8_000, 16,
                    {"loss": "cross_entropy", "learning_rate": 1e-2}),
     "sb3-ppo": ("mlbits/Bandit-v0", ARMS, 9, 8_000, 8, {"n_steps": 64, "learning_rate": 1e-2}),
+    "sb3-a2c": ("mlbits/Bandit-v0", ARMS, 9, 8_000, 8, {"learning_rate": 1e-2}),
 }  # fmt: skip
 PLANNERS = ("ibr", "fppi1", "fppi2", "equilibrium")
 OFFLINE = ("bc", "crr", "td3-bc", "iql")
@@ -52,7 +55,7 @@ def test_a_learner_solves_its_small_task(agent, card, tmp_path):
             pytest.skip("Stable-Baselines3 would see the simulator's CPU")
         steps, copies = 2 * 4 * learning.get("num_steps", 1), 4
         learning = {**learning, **({"learning_starts": 0, "batch_size": 8} if "learning_starts" in learning else {})}
-    if agent not in ("q-learning", "classifier", "ddpg", "sb3-ppo"):
+    if agent not in ("q-learning", "classifier", "ddpg") and not agent.startswith("sb3-"):
         learning = {"hidden": (32,), **learning}
     _, summary = mlbits.train(
         agent, env, out=tmp_path / "run", env_settings=settings, agent_settings=learning, total_steps=steps,

@@ -1,8 +1,8 @@
 """What a step moves between a GPU's memory and its cores, without a GPU.
 
 ``python -m tests.gpu.traffic [GAME...] [--ptx]`` prints, on paper, bytes a step: the state (read and written), actions,
-observations, masks, rewards and flags. With ``--ptx`` also how many loads and stores the kernel has, and how many if the
-state lay as words of all copies beside each other (a struct of arrays), each thread taking its words into registers
+observations, masks, rewards and flags. With ``--ptx`` also how many loads and stores the kernel has, and how many if
+the state lay as words of all copies beside each other (a struct of arrays), each thread taking its words into registers
 first and putting them back last.
 """
 
