@@ -106,18 +106,18 @@ EVALS["normalisation"] = EvalEntry(
     "DQN and DDPG with normalised observations and rewards, compared with raw ones",
 )
 EVALS["dpo"] = EvalEntry(
-    "mlbits.evals.reproductions.dpo:reproduce",
+    "mlbits.evals.reproductions.learned_rules.dpo:reproduce",
     "PPO with the drift of discovered policy optimisation is not below PPO with its clip",
 )
 EVALS["disco"] = EvalEntry(
-    "mlbits.evals.reproductions.disco:reproduce",
+    "mlbits.evals.reproductions.learned_rules.disco:reproduce",
     "DiscoRL's published rule, from your file, learns to catch 90% of balls in 1,000 updates",
 )
 EVALS["step-sizes"] = EvalEntry(
-    "mlbits.evals.reproductions.step_sizes:reproduce",
+    "mlbits.evals.reproductions.learned_rules.step_sizes:reproduce",
     "a learning rate learned by amortised proximal optimisation makes up for a start that is far too small",
 )
 EVALS["hypergradients"] = EvalEntry(
-    "mlbits.evals.reproductions.hypergradients:reproduce",
+    "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
 )

@@ -118,7 +118,8 @@ def _text(state: Any, params: Any) -> str:
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     rows, columns = int(params.rows), int(params.columns)
     side = max(4, min(36, 360 // max(rows, columns)))
-    canvas = Canvas(columns * side + 1, rows * side + 1)
+    canvas = Canvas(max(columns * side + 1, 120), rows * side + 25)
+    canvas.text(6, rows * side + 13, f"{rows - 1 - int(state.row)} rows to fall", anchor="lm")
     for row in range(rows):
         for column in range(columns):
             x, y = column * side, row * side

@@ -1,1 +1,1 @@
-"""Reproductions about learned update rules: what a rule is worth in levels it never met, and what it predicts."""
+"""Reproductions about what is learned of learning: update rules, discovered drifts, step sizes and regularisers."""

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.evals.reproductions import comparison, hypergradients, step_sizes
-from mlbits.evals.reproductions.hypergradients import Data, exact_values, play, solve
+from mlbits.evals.reproductions import comparison
+from mlbits.evals.reproductions.learned_rules import hypergradients, step_sizes
+from mlbits.evals.reproductions.learned_rules.hypergradients import Data, exact_values, play, solve
+from mlbits.evals.reproductions.learned_rules.step_sizes import RATES, training
 from mlbits.evals.reproductions.reproduction import ReproductionError
-from mlbits.evals.reproductions.step_sizes import RATES, training
 from mlbits.selfplay.runs.flags import parse_train
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlbits.evals.reproductions import comparison, dpo
-from mlbits.evals.reproductions.dpo import TASKS, reproduce, training
+from mlbits.evals.reproductions import comparison
+from mlbits.evals.reproductions.learned_rules import dpo
+from mlbits.evals.reproductions.learned_rules.dpo import TASKS, reproduce, training
 from mlbits.evals.reproductions.reproduction import ReproductionError
 from mlbits.selfplay.runs.flags import parse_train
 

@@ -7,7 +7,7 @@ import pytest
 from mlbits.agents.agent import AgentError
 from mlbits.cli import main
 from mlbits.evals.reproductions import comparison
-from mlbits.evals.reproductions.disco import reproduce, training
+from mlbits.evals.reproductions.learned_rules.disco import reproduce, training
 from mlbits.evals.reproductions.reproduction import ReproductionError
 from mlbits.selfplay.runs.flags import parse_train
 from tests.agents.disco.made_up import made_up_rule
