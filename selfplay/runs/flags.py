@@ -143,6 +143,8 @@ def read_train(words: list[str]) -> TrainFlags:
         env, recorded = environment_of(str(data))
     env = check_env_id(env if from_data else names[1])
     config_class = agent_entry(agent).config_class()
+    if "rule" in config_class.__dataclass_fields__:  # of agents that learn by a rule from a file
+        words = [f"--agent.{word[2:]}" if word.partition("=")[0] == "--rule" else word for word in words]
     choice = _preset_choice(words, "auto" if file is None else file.preset)
     forget_flags("preset")
     preset, values = find_preset(agent, env, choice)

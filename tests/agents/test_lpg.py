@@ -19,6 +19,7 @@ from mlbits.agents.learned_rules.rule import LPGRule, RuleConfig
 from mlbits.agents.lpg import LPG, LPGConfig
 from mlbits.cli import main
 from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.runs.flags import parse_train
 from mlbits.selfplay.session import open_session
 
 T, B, S, A, M = 5, 4, 6, 3, 5
@@ -170,6 +171,13 @@ def test_weights_of_a_rule_with_other_predictions_are_refused(path: Path, tmp_pa
     save_rule(tmp_path / "other", LPGRule(RuleConfig(predictions=M + 1, hidden=4)), learning_rate=1, alpha=1, about={})
     with pytest.raises(AgentError, match="weights do not fit this agent's network"):
         agent(tmp_path / "other").load_state_dict(agent(path).state_dict())
+
+
+def test_the_rule_has_a_short_flag_too(path: Path) -> None:
+    for words in (["--rule", str(path)], [f"--rule={path}"], ["--agent.rule", str(path)]):
+        assert parse_train(["lpg", "mlbits/GridWorld-v0", *words])[0].agent_config.rule == str(path)
+    with pytest.raises(ConfigError, match="--rule"):
+        parse_train(["ppo", "mlbits/GridWorld-v0", "--rule", str(path)])
 
 
 def test_masks_are_refused_by_name(path: Path) -> None:
