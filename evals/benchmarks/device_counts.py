@@ -83,6 +83,8 @@ CASES = (
     Case("PPO, normalised", "ppo", _CARTPOLE, _ROLLOUT | {"normalize_obs": True, "normalize_reward": True}),
     Case("PPO, a GRU, 4 updates", "ppo", _CARTPOLE, _ROLLOUT | {"memory": "gru", "memory_width": 8}),
     Case("PPO, wrapped CartPole", "ppo", "CartPole-v1", _ROLLOUT),
+    Case("PPO, orders, 2 updates", "ppo", "mlbits/DiplomacyMini-v0",
+         {"num_steps": _STEPS, "epochs": 1, "minibatches": 2, "hidden": (8, 8)}, before=1),
     Case("PPO, a pool of opponents", "ppo", _TURNS, _ROLLOUT, {"pool": "uniform"}),
     Case("TRPO", "trpo", _CARTPOLE, {"num_steps": _STEPS, "critic_updates": 1}),
     Case("REINFORCE", "reinforce", _CARTPOLE, {"num_steps": _STEPS}),

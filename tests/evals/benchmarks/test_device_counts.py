@@ -17,6 +17,7 @@ WAITS = {
     "PPO, seats in turn": (1, 1),
     "PPO, normalised": (1, 2),
     "PPO, a GRU, 4 updates": (1, 1 + 4),  # which sequences are the longest of a minibatch
+    "PPO, orders, 2 updates": (1 + 2 * 8, 1 + 2),  # how many orders are legal
     "PPO, wrapped CartPole": (1 + 8, 1),  # its actions go to the CPU
     "PPO, a pool of opponents": (1 + 8, 1),  # who plays the next episode is decided by the host, at every step
     "TRPO": (1, 2),
@@ -55,7 +56,7 @@ def test_a_learner_waits_no_more_than_this_for_a_gpu(counted, name):
 
 def test_no_step_of_a_rollout_waits_or_copies(counted):
     """A single transfer, after the steps, is all that collecting needs; and learning waits at most twice."""
-    several = {"PPO, a GRU, 4 updates", "PPO, wrapped CartPole", "PPO, a pool of opponents"}
+    several = {"PPO, orders, 2 updates", "PPO, a GRU, 4 updates", "PPO, wrapped CartPole", "PPO, a pool of opponents"}
     for name in (case.name for case in CASES if case.env and case.name not in several):
         row = counted(name)
         assert row.collecting.copies == row.collecting.waits == 1
