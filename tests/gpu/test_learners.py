@@ -81,21 +81,19 @@ def test_a_planner_learns_to_defect(agent, card, tmp_path):
 
 def test_alphazero_takes_a_win(card, tmp_path):
     """The bare network, after some games of self-play; random weights do not."""
-    env = "mlbits/TicTacToe-v0"
-    small = {"simulations": 16, "num_steps": 4, "learning_starts": 1000, "batch_size": 128, "replay_ratio": 8.0}
     if not card.train:
-        small |= {"simulations": 2, "learning_starts": 4, "batch_size": 4}
+        pytest.skip("searches in the simulator are in tests/agents/search")
+    env = "mlbits/TicTacToe-v0"
     folder, _ = mlbits.train(
-        "alphazero", env, out=tmp_path / "run", total_steps=40_000 if card.train else 40,
-        num_envs=128 if card.train else 2, device=card.device, eval_episodes=1,
-        agent_settings={"width": 32, "blocks": 1, "learning_rate": 3e-3, **small}, **QUIET,
+        "alphazero", env, out=tmp_path / "run", total_steps=40_000, num_envs=128, device=card.device, eval_episodes=1,
+        agent_settings={"width": 32, "blocks": 1, "learning_rate": 3e-3, "simulations": 16, "num_steps": 4,
+                        "learning_starts": 1000, "batch_size": 128, "replay_ratio": 8.0},
+        **QUIET,
     )  # fmt: skip
     agent, batch = mlbits.load(folder).agent, mlbits.make_batch(env, 1)
     for move in (0, 3, 1, 4):  # X: a1 b1, O: a2 b2; X wins by c1
         batch.step(torch.tensor([[move, move]]))
-    chance = float(agent.action_probabilities(batch.obs[:, 0], batch.legal_mask[:, 0])[0, 2])
-    assert 0 <= chance <= 1
-    assert not card.train or chance > 0.4
+    assert agent.action_probabilities(batch.obs[:, 0], batch.legal_mask[:, 0])[0, 2] > 0.4
 
 
 def one_step_episodes(optimal: bool) -> Dataset:
