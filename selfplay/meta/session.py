@@ -99,7 +99,8 @@ class MetaSession(Session):
 
     def evaluates_itself(self, tracker: Tracker) -> bool:
         """Measure the rule, and record how it does beside A2C and random play; True."""
-        scalars, evaluation = self.evaluator.measure(self.rule_learner.rule)
+        arms = [group.bandit.best() for group in self.groups]
+        scalars, evaluation = self.evaluator.measure(self.rule_learner.rule, arms)
         counters = self.counters
         tracker.record(counters.env_steps, scalars)
         best = counters.best_return_mean
@@ -119,7 +120,7 @@ class MetaSession(Session):
         """Write the rule as a file that says what it was trained on and how it does, and its card beside it."""
         settings, config, counters = self.settings, self.settings.agent_config, self.counters
         tables = next((group for group in self.groups if group.levels.num_states is not None), self.groups[0])
-        liked = int(tables.bandit.probabilities().argmax())
+        liked = tables.bandit.best()
         rate, alpha = float(tables.bandit.learning_rate[liked]), float(tables.bandit.alpha[liked])
         levels = {
             "levels": config.levels, "split": "train", "numbers": [0, config.num_levels or 2**32],

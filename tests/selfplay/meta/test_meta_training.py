@@ -206,10 +206,10 @@ def test_evaluations_are_repeatable_and_a_rule_that_does_nothing_is_random_play(
     session = open_meta_session(settings())
     rule: Any = session.learner
     rule = rule.rule
-    first, again = evaluator.measure(rule), evaluator.measure(rule)
+    first, again = evaluator.measure(rule, [0]), evaluator.measure(rule, [0])
     assert first == again
     with torch.no_grad():
         rule.heads[:, 0], rule.heads_bias[0] = 0, 0  # pi_hat is 0
-    scalars, evaluation = evaluator.measure(rule)
+    scalars, evaluation = evaluator.measure(rule, [0])
     assert scalars["rule/lifetime_reward"] == pytest.approx(scalars["rule/lifetime_reward_random"])
     assert evaluation["episodes"] == 6 and scalars["rule/lifetime_reward_a2c"] > scalars["rule/lifetime_reward_random"]
