@@ -22,6 +22,7 @@ from mlbits.selfplay.callbacks import Callbacks, callbacks_of
 from mlbits.selfplay.meta.evaluation import Evaluator
 from mlbits.selfplay.meta.session import ENV, open_meta_session
 from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
+from mlbits.selfplay.runs.folder import new_folder
 from mlbits.selfplay.runs.one_writer import InUseError, one_writer
 from mlbits.selfplay.training import resume, train
 
@@ -186,12 +187,7 @@ def test_another_environment_is_refused() -> None:
 
 
 def test_a_run_of_an_agent_has_no_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import mlbits
-
-    mlbits.train(
-        "ppo", "mlbits/GridWorld-v0", out=tmp_path / "run", total_steps=100, num_envs=4, console=False, measure=None,
-        agent_settings={"num_steps": 8}, eval_episodes=1,
-    )  # fmt: skip
+    new_folder(resolve("ppo", "mlbits/GridWorld-v0"), tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--rule", str(tmp_path / "rule")]) == 2
     assert "is a run of ppo; wanted one of mlbits meta-train lpg" in capsys.readouterr().err
 
