@@ -11,7 +11,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,13 +26,15 @@ from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.levels.worlds import make_worlds, read_mixture
 from mlbits.selfplay.collector import Episodes, Timing
-from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError, check_metrics
 from mlbits.selfplay.meta.evaluation import Evaluator
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError, write_file
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.session import FOREIGN, Counters, Session
 from mlbits.version import __version__
+
+if TYPE_CHECKING:
+    from mlbits.selfplay.curves.tracking import Tracker
 
 ENV = "mlbits/CollectObjects-v0"  # the game of the levels; chains have another
 RULE = "rule.safetensors"
