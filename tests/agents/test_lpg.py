@@ -195,11 +195,11 @@ def test_continuous_actions_are_refused_by_name(capsys: pytest.CaptureFixture[st
 
 
 def test_it_learns_a_gridworld_with_the_rule_that_is_shipped(tmp_path: Path) -> None:
-    """From -0.5 at random to nearly the best; the same words as on the command line."""
+    """The best return is 0.96; an agent that stays as it was born has -0.6."""
     import mlbits
 
     run = mlbits.train(
-        "lpg", "mlbits/GridWorld-v0", env_settings={"map": "empty_8x8"}, out=tmp_path / "run", total_steps=200_000,
+        "lpg", "mlbits/GridWorld-v0", env_settings={"map": "russell_norvig"}, out=tmp_path / "run", total_steps=20_000,
         seed=0, eval_every=0, checkpoint_every=0, console=False, measure=None, device="cpu",
     )  # fmt: skip
-    assert run.summary["return_mean"] > 0.5
+    assert run.summary["return_mean"] > 0.9

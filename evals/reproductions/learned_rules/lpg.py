@@ -9,7 +9,8 @@ rules where several are given (one for each meta-seed).
 - small: the distribution that the shipped rule was trained on, other levels.
 - medium, mazes, chains: never trained on. Targets are for the area under the learning curve.
 - CartPole: neural agents, by ``mlbits train lpg``; reported.
-- predictions: whether true values at discounts other than the rule's own can be read off y(s).
+- predictions: whether true values at discounts far from the rule's own (0.99) can be read off y(s), where TD(lambda)'s
+  value does not tell them; the target is for 0.5 and 0.7.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ MARGIN = 0.02  # of A2C's return, by which a rule may be behind it on small leve
 AUC_SHARE = 0.9  # of A2C's area under the curve that a rule keeps on levels of other kinds
 LEAST_GAIN = 1e-3  # reward a step; levels where A2C gains less over random play are not normalised
 OWN = 0.99  # the discount at which rules are trained
+NAMED = (0.5, 0.7)  # discounts at which more has to be read off y(s) than off TD(lambda)'s value
 CARTPOLE, CARTPOLE_STEPS = "mlbits/CartPole-v0", 500_000
 
 
@@ -187,9 +189,9 @@ def read_out(suite: Suite, saved: list[SavedRule], quick: bool) -> dict[str, Any
         f"R^2 of linear read-outs of true values, {int(known.sum())} levels; td: the value of TD(lambda) at {OWN}",
         ["feature", *(f"discount {discount:g}" for discount in predictions.DISCOUNTS)],
         rows,
-        width=110,
+        width=140,
     )
-    others = [less[f"{discount:g}"].low > 0 for discount in predictions.DISCOUNTS if discount != OWN]
+    others = [less[f"{discount:g}"].low > 0 for discount in NAMED]
     return {
         "discounts": list(predictions.DISCOUNTS), "r2": {name: r2[name][:, known].tolist() for name in names},
         "less_td": less, "met": quick or all(others),

@@ -28,7 +28,7 @@ from mlbits.envs.levels.catalogue import level_kind
 from mlbits.envs.levels.collect_objects import HELD_OUT
 from mlbits.evals.reproductions.learned_rules.lives import Suite, by_saved_rule
 
-DISCOUNTS = (0.5, 0.9, 0.99)
+DISCOUNTS = (0.0, 0.5, 0.7, 0.9, 0.99)
 _LAMBDA, _RATE = 0.95, 0.1
 _FOLDS, _RIDGE = 5, 1e-6
 _LEAST_STATES = 2 * _FOLDS

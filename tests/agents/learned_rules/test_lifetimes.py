@@ -139,8 +139,9 @@ def test_the_bandit_prefers_what_served_lifetimes_well() -> None:
     # The mean of all is .8 / 3, and counts as ten lifetimes of each arm; bonuses are .2 / sqrt(2), .2, .2, .2.
     of_all = 0.8 / 3
     means = [(0.4 + 10 * of_all) / 12, (0.4 + 10 * of_all) / 11, of_all, of_all]
-    scores = (torch.tensor(means) + torch.tensor([0.2 / 2**0.5, 0.2, 0.2, 0.2])) / 0.1
+    scores = (torch.tensor(means) + torch.tensor([0.2 / 2**0.5, 0.2, 0.2, 0.2])) / 0.3
     torch.testing.assert_close(bandit.probabilities(), torch.softmax(scores, 0))
+    assert bandit.best() == int(scores.argmax()) == 1
     drawn = torch.bincount(bandit.draw(20_000, torch.Generator().manual_seed(0)), minlength=4) / 20_000
     torch.testing.assert_close(drawn, bandit.probabilities(), atol=0.015, rtol=0)
 
