@@ -16,6 +16,7 @@ from mlbits.agents.disco.clipped_adam import ClippedAdam
 from mlbits.agents.disco.values import expected, squashed
 from mlbits.cli import main
 from mlbits.evals.evaluate import load_agent
+from mlbits.selfplay.runs.flags import parse_train
 from tests.agents.disco.made_up import SMALL, draw, made_up_rollout, make
 
 VECTOR, THREE = spaces.Box(-5, 5, (4,), np.float32), spaces.Discrete(3)
@@ -206,6 +207,16 @@ def test_training_without_the_file_is_one_line_and_leaves_no_folder(tmp_path, ca
         assert "disco_103.npz" in said
         assert "google-deepmind/disco_rl" in said
         assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [["--rule", "mine.npz"], ["--rule=mine.npz"], ["--agent.rule", "mine.npz"]])
+def test_the_file_is_named_by_a_short_flag_too(words):
+    assert parse_train(["disco", "mlbits/Catch-v0", *words])[0].agent_config.rule == "mine.npz"
+
+
+def test_other_agents_have_no_such_flag(capsys):
+    assert main(["train", "ppo", "mlbits/Catch-v0", "--rule", "mine.npz"]) == 2
+    assert "unknown flag --rule" in capsys.readouterr().err
 
 
 def test_a_run_resumes_as_if_uninterrupted_and_acts_without_the_file(rule, tmp_path, capsys):
