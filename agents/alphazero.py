@@ -154,6 +154,10 @@ class AlphaZero:
         self._acting = self._playing.in_bfloat16() if self._fast else self._playing
         self._acting_since = 0
         self.symmetries = game.layout.get("symmetries") if config.symmetries and planes else None
+        self._turns: tuple[Tensor, ...] = ()  # where cells and actions go in each symmetry, on the device
+        if self.symmetries is not None:
+            tables = (self.symmetries.cells, self.symmetries.actions)
+            self._turns = tuple(torch.from_numpy(table).to(self.device) for table in tables)
         self.updates = 0
         self._last_plan: tuple[torch.Generator, bool, Tensor] | None = None
 
@@ -324,10 +328,8 @@ class AlphaZero:
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Positions under random symmetries of the board."""
         assert self.symmetries is not None
-        g = torch.randint(len(self.symmetries), (len(obs),), generator=generator)
-        cells, actions = (
-            torch.from_numpy(part)[g].to(obs.device) for part in (self.symmetries.cells, self.symmetries.actions)
-        )
+        g = torch.randint(len(self.symmetries), (len(obs),), generator=generator, device=generator.device)
+        cells, actions = (part[g.to(part.device)] for part in self._turns)
         flat = obs.flatten(2)
         turned = flat.gather(2, cells[:, None, :].expand(-1, flat.shape[1], -1)).view_as(obs)
         return turned, None if mask is None else mask.gather(1, actions), policy.gather(1, actions)

@@ -296,7 +296,7 @@ class DDPG:
         measuring = self.updates % _MEASURE_EVERY == 0
         self.updates += 1
         due = self.updates % self.config.policy_delay == 0
-        grad_norm = self.critic_optimizer.step() if measuring else self.critic_optimizer.step_unmeasured()
+        grad_norm = self.critic_optimizer.step(measured=measuring)
         if measuring or drawn.weight is not None:
             outs = [out.detach() for out in outs]
             error = torch.stack([self._error(out, target) for out in outs]).mean(0)
@@ -319,10 +319,10 @@ class DDPG:
             q = self._mean(self.critics.first(obs, action, self.precision)).mean()
             self.actor_optimizer.zero_grad()
             (-q).backward()
-        if self.updates // self.config.policy_delay % _MEASURE_EVERY == 1:
-            self._measured |= {"actor_q": q.detach(), "actor_grad_norm": self.actor_optimizer.step()}
-        else:
-            self.actor_optimizer.step_unmeasured()
+        measuring = self.updates // self.config.policy_delay % _MEASURE_EVERY == 1
+        grad_norm = self.actor_optimizer.step(measured=measuring)
+        if measuring:
+            self._measured |= {"actor_q": q.detach(), "actor_grad_norm": grad_norm}
 
     @torch.no_grad()
     def _target(self, drawn: Transitions, generator: torch.Generator) -> Tensor:

@@ -58,6 +58,8 @@ _NETWORK_RATE = 1e-3
 class LPGConfig:
     """Settings of an agent that learns by a learned rule."""
 
+    run_defaults = (("num_envs", 16),)  # as in meta-training
+
     rule: str = setting("", "the rule's file, as mlbits meta-train writes it; '' for the one that comes with mlbits")
     rule_hash: str = setting("", "digest that the rule has to have; a run keeps its own, and resumes with no other")
     num_steps: int = setting(20, "steps of each copy per rollout; rules are trained with 20", low=1, high=1e6)
@@ -154,21 +156,25 @@ class LPG:
         Raises:
             AgentError: if there are masks.
         """
-        if legal_mask is not None:
-            raise AgentError("legal_mask: got action masks, which rules have not met; wanted none")
-        logits, distribution = self.network(obs)[0], self.distribution
+        logits, distribution = self._logits(obs, legal_mask), self.distribution
         action = distribution.mode(logits, None) if greedy else distribution.sample(logits, None, generator)
         return Decision(action, action, distribution.log_prob(logits, None, action))
 
     @torch.no_grad()
     def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
         """Action probabilities pi(a|s), float64 [N, A]."""
-        return self.distribution.probabilities(self.network(obs)[0], None, greedy)
+        return self.distribution.probabilities(self._logits(obs, legal_mask), None, greedy)
 
     @torch.no_grad()
     def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
         """Log probabilities of actions, [N]."""
-        return self.distribution.log_prob(self.network(obs)[0], None, action)
+        return self.distribution.log_prob(self._logits(obs, legal_mask), None, action)
+
+    def _logits(self, obs: Any, legal_mask: Tensor | None) -> Tensor:
+        if legal_mask is not None:
+            raise AgentError("legal_mask: got action masks, which rules have not met; wanted none")
+        logits: Tensor = self.network(obs)[0]
+        return logits
 
     @torch.no_grad()
     def predictions(self, obs: Any) -> Tensor:
@@ -228,7 +234,7 @@ class LPG:
         if self.optimizer is not None:
             self.optimizer.learning_rate = rate
             self.optimizer.zero_grad()
-            (-objective).backward()  # type: ignore[no-untyped-call]
+            (-objective).backward()
             return self.optimizer.step()
         (slope,) = torch.autograd.grad(objective, [self.network.table])
         with torch.no_grad():

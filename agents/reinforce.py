@@ -236,7 +236,7 @@ class Reinforce:
             optimizer.zero_grad()
             loss = 0.5 * (core.network.value(obs) - target).square().mean()
             loss.backward()
-            optimizer.step_unmeasured()
+            optimizer.step(measured=False)
             first = loss.detach() if first is None else first
         return target.new_zeros(()) if first is None else first
 

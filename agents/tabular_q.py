@@ -254,14 +254,13 @@ class TabularQ:
         bootstrap = flat[following].gather(-1, choice.argmax(-1, keepdim=True)).squeeze(-1)
         target = reward + self.config.discount * alive * bootstrap
         entries, inverse, count = _groups(entry)
-        mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count.clamp(min=1)
+        mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count
         value, updates = self.tables.view(-1), self.updates.view(-1)
         old, times = value[entries], updates[entries]
         value[entry] = (old + self._rate(times, count) * (mean - old))[inverse]
         updates[entry] = (times + count)[inverse]
-        some = count > 0
-        q, error = (torch.where(some, part, 0.0).sum() / some.sum() for part in (old, (mean - old).abs()))
-        return {"q": q, "error": error}
+        error = (mean - old).abs()
+        return {"q": _mean_of_groups(old, count), "error": _mean_of_groups(error, count)}
 
     def _rate(self, updates: Tensor, count: Tensor) -> Tensor:
         """The fraction of the way to their common target that ``count`` updates in a row move entries, [U]."""
@@ -331,6 +330,14 @@ def _groups(entry: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         none.scatter(0, order, group),
         none.scatter_add(0, group, torch.ones_like(group)),
     )
+
+
+def _mean_of_groups(values: Tensor, count: Tensor) -> Tensor:
+    """The mean of the groups that have rows; a tensor []."""
+    if values.is_cpu:  # all have
+        return values.mean()
+    some = count > 0
+    return torch.where(some, values, 0.0).sum() / some.sum()
 
 
 def _masked(value: Tensor, mask: Tensor | None) -> Tensor:

@@ -244,10 +244,11 @@ class TRPO:
         config, before = self.config, self._measures(data)
         gradient = self._gradient(data)
         step, about = self._natural_step(data, gradient, bound, generator)
-        before, after, about, backtracks, scale = self._line_search(data, step, before, about, bound)
-        residual, predicted, grad_norm = about
+        old, after, (residual, predicted, grad_norm), backtracks, scale = self._line_search(
+            data, step, before, about, bound
+        )
         return {
-            "improvement": after.objective - before.objective, "kl": after.kl, "entropy": after.entropy,
+            "improvement": after.objective - old.objective, "kl": after.kl, "entropy": after.entropy,
             "predicted_kl": predicted * scale**2, "step_scale": scale, "backtracks": float(backtracks),
             "accepted": float(backtracks < config.line_search_steps), "cg_residual": residual,
             "grad_norm": grad_norm,
@@ -369,7 +370,7 @@ class TRPO:
                         error = core.network.critic(inputs).squeeze(-1) - wanted
                         (0.5 * error.square().mean()).backward()
                     error = error.detach()
-                optimizer.step_unmeasured()
+                optimizer.step(measured=False)
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()
 

@@ -82,7 +82,8 @@ def _seen_of(played: Rollout, active: Tensor | None, marks: OpenMarks | None) ->
     """What the host needs to know of the rollout as it was played, of which ``active`` [T, B, P] are the learner's."""
     parts = (played.reward, played.terminated, played.truncated)
     if played.reward.is_cpu:
-        return _Seen(*on_host(*parts))
+        reward, terminated, truncated = on_host(*parts)
+        return _Seen(reward, terminated, truncated)
     flags = [all_within_limit(played)]
     if active is not None:
         flags.append((active if marks is None else active & ~marks.left_out).sum())

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
-from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import Lineup, self_play
@@ -43,6 +42,9 @@ from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import open_guest
 from mlbits.selfplay.runs.stopping import reached
+
+if TYPE_CHECKING:
+    from mlbits.selfplay.curves.tracking import Tracker
 
 # Separate random streams of one seed, so that more draws in one do not change another.
 _ACTING, LEARNING = 1_000_003, 2_000_003

@@ -340,7 +340,10 @@ def test_invalid_settings(refused, tmp_path, flags, message):
 
 def test_cuda_where_there_is_none(refused, run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for words in (["train", "ppo", GRID, "--out", tmp_path / "run"], ["eval", run], ["bench", "gridworld"]):
+    train = [
+        ["train", agent, env, "--out", tmp_path / "run"] for agent, env in (("ppo", GRID), ("ddpg", "Pendulum-v1"))
+    ]
+    for words in (*train, ["eval", run], ["bench", "gridworld"]):
         said = refused(*words, "--device", "cuda")
         assert said.startswith("--device: got 'cuda', and 0 usable CUDA devices; wanted 'cpu', or a machine")
     assert not (tmp_path / "run").exists()

@@ -241,7 +241,7 @@ def parse(name: str, words: list[str]) -> None:
         kind = {"adjudicate": cli.diplomacy.AdjudicateFlags, "draw": cli.diplomacy.DrawFlags}[words[0]]
         read_flags(kind, f"mlbits diplomacy {words[0]}", words[1:])
     else:
-        module = {"eval": "evaluate", "list": "listing"}.get(name, name)
+        module = {"eval": "evaluate", "list": "listing", "meta-train": "meta_train"}.get(name, name)
         getattr(cli, module).parse(words)
 
 

@@ -190,7 +190,7 @@ def imitate(core: ActorCriticCore, game: Game, config: Any, generator: torch.Gen
     device = next(core.network.parameters()).device
     found: dict[str, float] = {}
     for _ in range(config.imitation_steps):
-        index = torch.randint(len(data.outcome), (config.batch_size,), generator=generator)
+        index = torch.randint(len(data.outcome), (config.batch_size,), generator=generator, device=generator.device)
         obs = {name: value.to(device) for name, value in pick(data.obs, index).items()}
         params, value = core.network(core.prepare(obs))
         policy_loss = -core.distribution.log_prob(params, data.mask[index].to(device), data.action[index].to(device))

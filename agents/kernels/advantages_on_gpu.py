@@ -78,7 +78,7 @@ def kernel() -> Any:
 
     @cuda.jit
     def run(count, turns, discount, decay, reward, value, next_value, ended, active, advantage):  # type: ignore[no-untyped-def]
-        k = cuda.grid(1)
+        k = cuda.grid(1)  # type: ignore[attr-defined]
         if k < count:
             inner(k, turns, discount, decay, reward, value, next_value, ended, active, advantage)
 

@@ -54,7 +54,7 @@ def plain_backward_gru(gates: Tensor, keeps: Tensor, weight: Tensor, new_bias: T
 
 def backward_gru(gates: Tensor, keeps: Tensor, weight: Tensor, new_bias: Tensor) -> Tensor:
     """What :func:`plain_backward_gru` gives, faster."""
-    states: Tensor = _BackwardGRU.apply(gates, keeps, weight, new_bias)
+    states: Tensor = _BackwardGRU.apply(gates, keeps, weight, new_bias)  # type: ignore[no-untyped-call]
     return states
 
 

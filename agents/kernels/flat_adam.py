@@ -79,6 +79,7 @@ class FlatAdam:
             parameter.grad = part.view_as(parameter)
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.eps, self.betas = eps, betas
+        self._unmeasured = torch.full((), math.nan, device=some.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlatAdam:
         # Copied one by one, parameters and gradients would not be views of the vectors: steps would have no effect.
@@ -113,31 +114,27 @@ class FlatAdam:
                 parameter.requires_grad_(True)
 
     @torch.no_grad()
-    def step(self) -> Tensor:
-        """Clip and update; returns the gradient's norm before clipping, a tensor []."""
-        grad = self.vectors.grad
-        norm = torch.linalg.vector_norm(grad)
-        if self.max_grad_norm != math.inf:
-            grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
-        self._move_by_adam()
-        return norm
+    def step(self, *, measured: bool = True) -> Tensor:
+        """Clip and update.
 
-    @torch.no_grad()
-    def step_unmeasured(self) -> None:
-        """As :meth:`step`, without computing the gradient's norm where nothing is clipped by it."""
-        if self.max_grad_norm == math.inf:
-            self._move_by_adam()
-        else:
-            self.step()
+        Args:
+            measured: whether the gradient's norm is wanted.
 
-    def _move_by_adam(self) -> None:
+        Returns:
+            The norm before clipping, a tensor []; NaN where nothing is clipped by it and it is not wanted.
+        """
         flat, grad, first, second, _, steps = self.vectors
+        clips = self.max_grad_norm != math.inf
+        norm = torch.linalg.vector_norm(grad) if clips or measured else self._unmeasured
+        if clips:
+            grad.mul_(torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
         steps += 1
         torch._fused_adam_(
             [flat], [grad], [first], [second], [], [steps],
             lr=self.learning_rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
+        return norm
 
     @torch.no_grad()
     def direction(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from mlbits.agents.agent import AgentError
 from mlbits.envs.core.config_fields import configuration, setting
@@ -13,10 +13,10 @@ from mlbits.envs.core.schedules import Scheduled
 class MetaLPGConfig:
     """Settings of LPG's meta-training. The sizes are for one core; regularisers are those of Oh et al. (2020)."""
 
-    run_defaults: ClassVar[dict[str, Any]] = {
-        "num_envs": 1024, "total_steps": 200_000_000, "eval_every": 20_000_000, "checkpoint_every": 20_000_000,
-        "record_every": 1_000_000, "eval_episodes": 64,
-    }  # fmt: skip
+    run_defaults = (
+        ("num_envs", 1024), ("total_steps", 200_000_000), ("eval_every", 20_000_000), ("checkpoint_every", 20_000_000),
+        ("record_every", 1_000_000), ("eval_episodes", 64),
+    )  # fmt: skip
 
     levels: str = setting(
         "small", "levels to train on: small, medium, large, a layout or a chain, or several with weights, as "

@@ -127,6 +127,8 @@ def load_rule(path: str | Path) -> SavedRule:
         about = read_json(metadata["about"])
     except (ValueError, RecursionError) as error:
         raise AgentError(f"rule: {path}: its description is damaged ({error})") from None
+    if not isinstance(about, dict):
+        raise AgentError(f"rule: {path}: its description is {about!r:.60}; wanted a table")
     return SavedRule(rule, *numbers, about, metadata["digest"])
 
 

@@ -66,7 +66,7 @@ class MetaLPG:
                 updates=config.inner_updates, coefficients=self._coefficients,
             )  # fmt: skip
             share = len(group.ages) / total
-            (-share * found.objective).backward()  # type: ignore[no-untyped-call]
+            (-share * found.objective).backward()
             group.go_on(found)
             measured = {"reward": found.reward.mean(), "objective": found.objective.detach()} | found.metrics
             for name, value in measured.items():

@@ -163,7 +163,7 @@ class TabularAgents:
         y = outputs.log_y.exp()
         of_prediction = y * (ratio - (y * ratio).sum(-1, keepdim=True)) * -hyper.alpha[:, None, None]
         rows = torch.cat([of_policy, of_prediction], -1).flatten(0, 2)
-        total = _AddRows.apply(rows, self._places(lesson.obs).flatten(), lifetimes * self.num_states)
+        total: Any = _AddRows.apply(rows, self._places(lesson.obs).flatten(), lifetimes * self.num_states)  # type: ignore[no-untyped-call]
         found: Tensor = total.view(lifetimes, self.num_states, -1) / (steps * copies)
         return found
 
@@ -200,7 +200,7 @@ class MLPAgents:
 
     def logits(self, state: State, obs: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Population`; ``obs`` are [T, L, E, d]."""
-        return vmap(self.logits_of_one, in_dims=(0, 1), out_dims=1)(self.params(state), obs)  # type: ignore[no-any-return]
+        return vmap(self.logits_of_one, in_dims=(0, 1), out_dims=1)(self.params(state), obs)
 
     def acting(self, state: State) -> Callable[[Tensor], Tensor]:
         """See :class:`Population`."""

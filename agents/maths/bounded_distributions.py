@@ -47,7 +47,9 @@ class TanhGaussian:
     def sample(self, params: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """[count, N, k]."""
         mean, raw = params.chunk(2, -1)
-        noise = torch.empty((count, *mean.shape)).normal_(generator=generator).to(params.device)
+        noise = (
+            torch.empty((count, *mean.shape), device=generator.device).normal_(generator=generator).to(params.device)
+        )
         return torch.tanh(mean + spread(raw).exp() * noise)
 
     def mode(self, params: Tensor) -> Tensor:
@@ -122,11 +124,12 @@ class GaussianMixture:
     def sample(self, params: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """[count, N, k]."""
         logits, mean, log_std = self._parts(params)
-        rows = len(params)
-        noise = torch.empty(count, rows, self.k).normal_(generator=generator).to(params.device)
+        rows, place = len(params), generator.device
+        noise = torch.empty(count, rows, self.k, device=place).normal_(generator=generator).to(params.device)
         if self.components == 1:
             return (mean[:, 0] + log_std[:, 0].exp() * noise).clamp_(-1, 1)
-        gumbel = torch.empty(count, rows, self.components).exponential_(generator=generator).log_().to(params.device)
+        gumbel = torch.empty(count, rows, self.components, device=place).exponential_(generator=generator).log_()
+        gumbel = gumbel.to(params.device)
         which = (logits - gumbel).argmax(-1)  # [count, N]
         chosen = torch.arange(rows, device=params.device).expand(count, rows), which
         return (mean[chosen] + log_std[chosen].exp() * noise).clamp_(-1, 1)

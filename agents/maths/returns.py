@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents import kernels
+from mlbits.agents.agent import true_places
 
 _READ_EVERY = 100  # checks of a support on a GPU between two looks at what was seen: the host waits for each
 _CONSTANT = 1e-12  # a variance below this fraction of the mean's square is that of rounding
@@ -251,7 +252,10 @@ class RewardScale:
             running[t] = carry = following if active is None else torch.where(active[t], following, carry)
             carry = carry.masked_fill(ended[t], 0.0)
         self.carry = carry
-        return running.flatten() if active is None else running[active]
+        if active is None:
+            return running.flatten()
+        host = getattr(rollout, "host", None)
+        return running.flatten()[true_places(active.flatten(), None if host is None else host.num_active)]
 
     def _settled_returns(self, rollout: Any, carry: Tensor, ended: Tensor) -> Tensor:
         """The same where decisions may be open at the rollout's ends, for those that this rollout settles."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Rollout
+from mlbits.agents.agent import Rollout, true_places
 from mlbits.agents.maths.open_decisions import next_turns_and_ends
 from mlbits.agents.maths.returns import decision_rewards
 
@@ -42,7 +42,9 @@ class Outcomes(NamedTuple):
     earned: Tensor
 
 
-def outcomes(turns: Tensor, rollout: Rollout, part: slice, steps: int, masked: bool) -> tuple[Outcomes, Tensor]:
+def outcomes(
+    turns: Tensor, rollout: Rollout, part: slice, steps: int, masked: bool, number: int | None = None
+) -> tuple[Outcomes, Tensor]:
     """The outcomes of the open decisions and of those of a part of a rollout.
 
     Along the time axis, index 0 holds the open decisions, index t step t - 1 of the part, and ``count`` + 1 the
@@ -55,6 +57,7 @@ def outcomes(turns: Tensor, rollout: Rollout, part: slice, steps: int, masked: b
         part: the steps of the part.
         steps: capacity of the buffer, in steps per stream.
         masked: whether actions are masked.
+        number: how many decisions there are, open ones included, if it is known.
 
     Returns:
         The outcomes, and the new ``turns``.
@@ -76,7 +79,7 @@ def outcomes(turns: Tensor, rollout: Rollout, part: slice, steps: int, masked: b
     order = acts.flatten(1).cumsum(0) - open_  # of each stream's new decisions, from 1
     places = (head - 1 + order) % steps * streams + torch.arange(streams, device=turns.device)
     turns = torch.stack([(head + order[-1]) % steps, had + order[-1], still_open.long()])
-    index = acts.flatten().nonzero().squeeze(-1)
+    index = true_places(acts.flatten(), number)[0]
     stream = index % streams
     slot, turn, stop, earned, order = (
         value.flatten().index_select(0, index) for value in (places, turn, stop.contiguous(), earned, order)

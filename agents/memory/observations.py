@@ -169,16 +169,18 @@ class Observations:
 
     def add_decisions(
         self,
-        new: Tensor,
-        place: Tensor,
-        first: Tensor,
+        new: NDArray[Any],
+        place: NDArray[Any],
+        first: NDArray[np.bool_],
         obs: Parts,
-        settled: Tensor,
-        follows: Tensor,
-        by_end: Tensor,
+        settled: NDArray[Any],
+        follows: NDArray[Any],
+        by_end: NDArray[Any],
         end: Parts,
-        after: Tensor,
+        after: NDArray[Any],
         last: Parts,
+        *,
+        continues: bool = False,
     ) -> None:
         """Store decisions of streams that advance at their own pace, and what followed those whose outcome is known.
 
@@ -193,32 +195,37 @@ class Observations:
             end: the last observations of these episodes, [e, ...]; parts that it lacks are the decisions' own.
             after: positions among the m of those whose next decision is not among the new ones, int64.
             last: the observations of these next decisions.
-        """  # fmt: skip
-        slots, row = new.cpu().numpy(), self._row_of(new, place)
-        before, of = (slots - self.streams) % len(self._at), np.flatnonzero(first.cpu().numpy())
+            continues: whether the first observations are known to be those that came last.
+        """
+        row, following = self._row_of(new, place), self._row_of(settled, follows)
+        if not continues:
+            self._move_if_other(new, row, np.flatnonzero(first), obs)
+        if self._used:
+            self._use(self._next[new], -1)
+        self._at[new], self._next[new] = row, _NONE
+        self._next[settled] = following
+        self._write(row, obs)
+        self._write(following[after], last)
+        if len(by_end):
+            own = to_device(self._at[by_end], self.device)
+            kept = {name: end[name] if name in end else value[own] for name, value in self.rows.items()}
+            self._next[by_end] = self._spared(kept)
+        for changed in (new, settled, by_end):
+            self._publish(changed)
+
+    def _move_if_other(self, new: NDArray[Any], row: NDArray[Any], of: NDArray[Any], obs: Parts) -> None:
+        """Move what followed streams' newest decisions to spare rows where their first new observations are others."""
+        before = (new - self.streams) % len(self._at)
         of = of[self._next[before[of]] == row[of]]
         index = to_device(of, self.device)
         same = self._same(row[of], {name: value.index_select(0, index) for name, value in obs.items()})
         if same is not None:
             self._move(before[of[~same]], row[of[~same]])
-        if self._used:
-            self._use(self._next[slots], -1)
-        self._at[slots], self._next[slots] = row, _NONE
-        after_of, ended, following = settled.cpu().numpy(), by_end.cpu().numpy(), self._row_of(settled, follows)
-        self._next[after_of] = following
-        self._write(row, obs)
-        self._write(following[after.cpu().numpy()], last)
-        if len(ended):
-            own = to_device(self._at[ended], self.device)
-            kept = {name: end[name] if name in end else value[own] for name, value in self.rows.items()}
-            self._next[ended] = self._spared(kept)
-        for changed in (slots, after_of, ended):
-            self._publish(changed)
 
-    def _row_of(self, slot: Tensor, place: Tensor) -> NDArray[Any]:
+    def _row_of(self, slot: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
         """The rows in the ring of decisions by their slots, and how many their streams had before them."""
         row = place % (self.ring // self.streams) * self.streams + slot % self.streams
-        return row.cpu().numpy().astype(self.kind)
+        return row.astype(self.kind)
 
     def _publish(self, part: slice | NDArray[Any]) -> None:
         """Copy changed rows of the tables to the device."""

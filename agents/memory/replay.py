@@ -48,9 +48,10 @@ from mlbits.agents.memory.decisions import Outcomes, outcomes
 from mlbits.agents.memory.frame_stacks import FrameStacks
 from mlbits.agents.memory.observations import Observations, stored_bytes
 from mlbits.agents.memory.sum_tree import SumTree
+from mlbits.agents.memory.usable_draws import draw_usable
+from mlbits.envs.engine.on_host import on_host, to_device
 
 _NOTHING = "replay: holds no transition that may be sampled; wanted some of the learner's own added before"
-_REDRAWS = 20
 _OBS, _MASK = "obs", "mask"  # names of what is stored with a step: parts of the observation, legal actions
 
 
@@ -125,7 +126,8 @@ class Replay:
         self._head, self._filled, self.added = 0, 0, 0
         self._exponent = spec.priority_exponent
         self._tree = SumTree(total, self.device) if spec.priority_exponent > 0 else None
-        self._top_priority = torch.ones((), dtype=torch.float64, device=self.device)
+        if self._tree is not None:
+            self._top.fill_(1.0)
         # If seats wait for their turns, int64 [3, N]: each stream's next step in the buffer, how many decisions it has
         # had so far, and whether the latest of them is open.
         self._turns: Tensor | None = None
@@ -211,7 +213,7 @@ class Replay:
             self._all_usable = False
         if self._tree is not None:
             index = torch.arange(place.start, place.stop, device=self.device)
-            self._tree.set(index, self._usable[place] * self._top_priority.float())
+            self._tree.set(index, self._usable[place] * self._top.float())
 
     def _write_decisions(self, rollout: Rollout, start: int, count: int) -> None:
         """Store the decisions of ``count`` steps, and settle open ones whose outcome is now known."""
@@ -220,29 +222,36 @@ class Replay:
         if self._turns is None:
             self._turns = torch.zeros(3, streams, dtype=torch.int64, device=self.device)
             self._all_usable = False
-        found, self._turns = outcomes(self._turns, rollout, part, self.steps, self._masked)
+        number = None  # of decisions, those that were open included
+        if rollout.host is not None and rollout.host.num_active is not None and count == len(rollout.reward):
+            number = self._num_open + rollout.host.num_active
+        found, self._turns = outcomes(self._turns, rollout, part, self.steps, self._masked, number)
+        counts = torch.stack([self._turns[1].max(), self._turns[2].sum()])
+        parts = (found.slot, found.place, found.first, found.known, found.by_end, found.after, counts)
+        *known, (longest, num_open) = on_host(*parts)
         slot, new = found.slot[fresh], found.row[fresh] - streams
-        self._write_seen(rollout, part, found, fresh, new)
+        self._write_seen(rollout, part, found, fresh, new, *known)
         self._action[slot] = rollout.sample[part].flatten(0, 2).index_select(0, new)
         self._reward[slot] = 0.0
         self._reward[found.slot] += found.earned
         self._alive[found.slot] = (~found.finished).float()
         self._last[found.slot], self._usable[found.slot] = found.by_end, found.known
         if self._tree is not None:
-            self._tree.set(found.slot, found.known * self._top_priority.float())
-        counts = torch.stack([found.known.sum(), self._turns[1].max(), self._turns[2].sum()])
-        settled, longest, self._num_open = counts.tolist()
-        self.added += settled
-        self._filled = min(longest, self.steps)
+            self._tree.set(found.slot, found.known * self._top.float())
+        self.added += int(np.count_nonzero(known[3]))
+        self._filled, self._num_open = min(int(longest), self.steps), int(num_open)
 
-    def _write_seen(self, rollout: Rollout, part: slice, found: Outcomes, fresh: slice, new: Tensor) -> None:
-        """Store what new decisions saw, and what came after those whose outcome is now known."""
+    def _write_seen(
+        self, rollout: Rollout, part: slice, found: Outcomes, fresh: slice, new: Tensor, slot: np.ndarray,
+        place: np.ndarray, first: np.ndarray, known: np.ndarray, by_end: np.ndarray, follows: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Store what new decisions saw, and what followed those whose outcome is now known; by arrays of ``found``."""
         newest = part.stop == len(rollout.reward)
         following = rollout.last_obs if newest else pick(rollout.obs, part.stop)
-        settled = (found.known & ~found.by_end).nonzero().squeeze(-1)
-        ends = (found.known & found.by_end).nonzero().squeeze(-1)
-        after = found.after.index_select(0, settled).nonzero().squeeze(-1)
-        stream = found.stream.index_select(0, settled.index_select(0, after))
+        settled, ends = np.flatnonzero(known & ~by_end), np.flatnonzero(known & by_end)
+        after = np.flatnonzero(follows[settled])
+        stream = found.stream.index_select(0, to_device(settled[after], self.device))
+        ended = found.end.index_select(0, to_device(ends, self.device))
         mask = last_mask = None
         if rollout.legal_mask is not None:
             assert rollout.last_mask is not None
@@ -251,16 +260,17 @@ class Replay:
             last_mask = last_mask.index_select(0, stream)
             mask = mask.index_select(0, new)
         self._seen.add_decisions(
-            found.slot[fresh],
-            found.place[fresh],
-            found.first[fresh],
+            slot[fresh],
+            place[fresh],
+            first[fresh],
             self._parts(pick(rows(pick(rollout.obs, part), 3), new), mask),
-            found.slot.index_select(0, settled),
-            found.place.index_select(0, settled) + 1,
-            found.slot.index_select(0, ends),
-            self._parts(pick(rows(pick(rollout.final_obs, part), 3), found.end.index_select(0, ends)), None),
+            slot[settled],
+            place[settled] + 1,
+            slot[ends],
+            self._parts(pick(rows(pick(rollout.final_obs, part), 3), ended), None),
             after,
             self._parts(pick(rows(following, 2), stream), last_mask),
+            continues=part.start == 0 and rollout.host is not None and rollout.host.continues,
         )
 
     def cut(self) -> None:
@@ -321,6 +331,12 @@ class Replay:
             slot=index,
         )
 
+    @property
+    def _top(self) -> Tensor:
+        """The highest priority so far, a tensor []."""
+        assert self._tree is not None
+        return self._tree.nodes[0]
+
     def set_priority(self, slot: Tensor, error: Tensor) -> None:
         """Set priorities to (|error| + a small constant) ** exponent (Schaul et al., section 3.3).
 
@@ -330,7 +346,7 @@ class Replay:
         assert self._tree is not None
         priority = (error.detach().abs() + 1e-6).to(torch.float64) ** self._exponent
         self._tree.set(slot, priority)
-        self._top_priority = torch.maximum(self._top_priority, priority.max())
+        self._top.copy_(torch.maximum(self._top, priority.max()))
 
     def _draw(self, count: int, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor | None]:
         if self._tree is not None:
@@ -344,22 +360,14 @@ class Replay:
             likely = self._tree.get(index) / total
             weight = (likely * len(self)) ** -beta
             return index, (weight / weight.max()).float()
-        index = torch.randint(len(self), (count,), generator=generator, device=generator.device).to(self.device)
-        if not self._all_usable:
-            # Sample again those that may not be used, such as the opponents' half of the seats. Searching the whole
-            # buffer takes longer than the rest of an update, so that is done only if almost nothing is usable.
-            for _ in range(_REDRAWS):
-                wrong = ~self._usable[index]
-                if not bool(wrong.any()):
-                    return index, None
-                again = torch.randint(len(self), (count,), generator=generator, device=generator.device).to(self.device)
-                index = torch.where(wrong, again, index)
-            fit = self._usable.nonzero().squeeze(-1)
-            if len(fit) == 0:
-                raise AgentError(_NOTHING)
-            again = torch.randint(len(fit), (count,), generator=generator, device=generator.device).to(self.device)
-            index = torch.where(self._usable[index], index, fit[again])
-        return index, None
+        held = len(self)
+        if self._all_usable:
+            drawn = torch.randint(held, (count,), generator=generator, device=generator.device)
+            return drawn.to(self.device), None
+        found = draw_usable(self._usable[:held], count, generator)
+        if found is None:
+            raise AgentError(_NOTHING)
+        return found, None
 
     def _window(self, index: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:
         """For windows that begin at ``index``: last steps, discounted rewards, and discounts of the bootstrap."""
@@ -391,7 +399,7 @@ class Replay:
             state["turns"] = self._turns.clone()
         if self._tree is not None:
             state["priority"] = self._tree.get(torch.arange(held, device=self.device))
-            state["top_priority"] = self._top_priority
+            state["top_priority"] = self._top
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -420,7 +428,7 @@ class Replay:
         if self._tree is not None:
             self._tree.nodes.zero_()
             self._tree.set(torch.arange(held, device=self.device), state["priority"].to(self.device))
-            self._top_priority = state["top_priority"].to(self.device, copy=True)
+            self._top.copy_(state["top_priority"])
 
     def _arrays(self) -> dict[str, Tensor]:
         return {

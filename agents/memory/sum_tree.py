@@ -38,7 +38,7 @@ class SumTree:
         device: where the tree is kept.
 
     Attributes:
-        nodes: float64 [2 * size]; node 1 is the root, node ``size + k`` is leaf k.
+        nodes: float64 [2 * size]; node 1 is the root, node ``size + k`` is leaf k, and node 0 is free for the caller.
     """
 
     def __init__(self, capacity: int, device: torch.device | str = "cpu") -> None:
@@ -110,10 +110,9 @@ def find_by_level(nodes: Tensor, target: Tensor) -> Tensor:
         children = _descendants(node, levels)
         weight = nodes[children]
         sums = weight.cumsum(-1)
-        # The first whose cumulative sum is above the target; rounding may leave a target just past the last of them.
-        above = (sums > target[:, None]) & (weight > 0)
-        some = torch.where(above.any(-1), above.long().argmax(-1), ((weight > 0) * _order(children)).argmax(-1))
-        chosen = some[:, None]
+        # The first whose cumulative sum is above the target; rounding may leave a target past the last that weighs.
+        above = torch.searchsorted(sums, target[:, None], right=True)
+        chosen = torch.minimum(above, torch.searchsorted(sums, sums[:, -1:].contiguous()))
         target = target - (sums.gather(-1, chosen) - weight.gather(-1, chosen)).squeeze(-1)
         node = children.gather(-1, chosen).squeeze(-1)
     return node - size
@@ -129,11 +128,6 @@ def _strides(size: int) -> list[int]:
 def _descendants(node: Tensor, levels: int) -> Tensor:
     """The numbers of the nodes that lie ``levels`` below nodes [N], [N, 2 ** levels]."""
     return (node << levels)[:, None] + torch.arange(1 << levels, device=node.device)
-
-
-def _order(children: Tensor) -> Tensor:
-    """1, 2, ... along the last axis."""
-    return torch.arange(1, children.shape[-1] + 1, device=children.device)
 
 
 @njit(cache=True)

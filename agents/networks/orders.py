@@ -217,6 +217,13 @@ def _sizes(slots: Tensor, legal: Tensor) -> list[_Sizes]:
     return [_Sizes(*row) for row in table.tolist()]
 
 
+def _sizes_in_all(slots: Tensor, legal: Tensor) -> _Sizes:
+    """The sizes of all slots together."""
+    acts = slots != 0
+    count = (legal & acts[..., None]).sum(2)
+    return _Sizes(*torch.stack([acts.sum(), count.sum(), count.max().clamp(min=1)]).tolist())
+
+
 class OrderDistribution:
     """A distribution over orders for K slots, autoregressive; params are :class:`OrderParams`, actions int64 [N, K].
 
@@ -323,7 +330,9 @@ class OrderDistribution:
             a function for the choices if no orders were given before.
         """
         decoder, slots = self.decoder, params.slots
-        row, k = slots.nonzero(as_tuple=True)
+        legal = self._legal(slots, mask)
+        sizes = None if slots.is_cpu else _sizes_in_all(slots, legal)
+        row, k = true_places(slots != 0, None if sizes is None else sizes.slots)
         lists, index = slots[row, k], action[row, k]
         entry = decoder.entry(lists, index)
         words = decoder.vocabulary()
@@ -334,14 +343,13 @@ class OrderDistribution:
             acts[row, k, decoder.actor[entry]] = 1
             acts[..., -1] = 0
             acted = (acts.cumsum(1) > acts)[row, k]
-        legal = self._legal(slots, mask)[row, k]
-        looks = decoder.looks(params)
-        choices = decoder.choices(params, looks, words, row, lists, legal, given, acted)
+        legal, looks = legal[row, k], decoder.looks(params)
+        choices = decoder.choices(params, looks, words, row, lists, legal, given, acted, sizes)
         chosen = torch.where(choices.choice == index.unsqueeze(1), choices.log_prob, 0.0).sum(1)
 
         def alone() -> _Choices:
             nothing = (torch.zeros_like(given), torch.zeros_like(acted))
-            return decoder.choices(params, looks, words, row, lists, legal, *nothing)
+            return decoder.choices(params, looks, words, row, lists, legal, *nothing, sizes)
 
         return row, k, chosen, choices.log_prob, alone
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from mlbits.agents.networks.mlp import Precision
+from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.processor import describe, has_fast_bfloat16
 
 
@@ -16,8 +17,14 @@ def settled_precision(
     """A precision with "auto" resolved for a device, and a line that explains the choice, or "".
 
     An explicit precision is kept; if it is slow on the device, the line is a warning.
+
+    Raises:
+        DeviceError: if there is no such device.
     """
-    on_gpu = torch.device(device).type == "cuda"
+    device = torch.device(device)
+    if device.type == "cuda":
+        device = check_cuda(device)
+    on_gpu = device.type == "cuda"
     here = f"this processor ({describe().name})"
     if on_gpu:
         fast, here = torch.cuda.get_device_capability(device) >= (8, 0), "this GPU"

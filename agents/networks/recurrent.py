@@ -25,18 +25,32 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlbits.agents.agent import Rollout
+from mlbits.agents.agent import Rollout, true_places
 from mlbits.agents.maths.action_distributions import ActionDistribution
 from mlbits.agents.networks.initial_weights import orthogonal
 from mlbits.agents.networks.mlp import MLP, Activation
 from mlbits.agents.networks.own import features_of
 from mlbits.agents.networks.policy_value import outputs_of, with_log_std
+from mlbits.envs.engine.on_host import on_host
 
 Kind = Literal["gru", "lstm"]
+
+
+class Known(NamedTuple):
+    """What the host knows of sequences.
+
+    Attributes:
+        decisions: how many there are; None on a CPU, where the grid says as fast.
+        resets: for each place from the first to the last of the longest sequence, whether an episode begins in any.
+    """
+
+    decisions: int | None
+    resets: list[bool]
 
 
 class Sequences(NamedTuple):
@@ -46,11 +60,13 @@ class Sequences(NamedTuple):
         grid: the decisions as rows of a rollout's flat data, int64 [L, S]; short sequences are filled with -1.
         resets: bool [L, S], where an episode begins inside a sequence.
         memory: what was remembered before the first, [S, M].
+        known: what the host knows of them; None if nothing yet.
     """
 
     grid: Tensor
     resets: Tensor
     memory: Tensor
+    known: Known | None = None
 
     @property
     def number(self) -> int:
@@ -60,13 +76,26 @@ class Sequences(NamedTuple):
     def pick(self, part: Tensor) -> Sequences:
         """The sequences ``part`` [s] alone."""
         grid, resets = self.grid[:, part], self.resets[:, part]
-        longest = int((grid >= 0).sum(0).max()) if len(part) else 0
-        return Sequences(grid[:longest], resets[:longest], self.memory[part])
+        known = _known(grid, resets)
+        longest = len(known.resets)
+        return Sequences(grid[:longest], resets[:longest], self.memory[part], known)
+
+    @property
+    def places(self) -> Tensor:
+        """Where the grid, flattened, holds decisions, int64 [n]."""
+        return true_places((self.grid >= 0).flatten(), None if self.known is None else self.known.decisions)[0]
 
     @property
     def rows(self) -> Tensor:
         """The rows of all decisions, int64 [n], in the order in which a network unrolls them."""
-        return self.grid[self.grid >= 0]
+        return self.grid.flatten()[self.places]
+
+
+def _known(grid: Tensor, resets: Tensor) -> Known:
+    """What the host needs to know of sequences, read at once."""
+    there = grid >= 0
+    begun, each, again = on_host(there.any(1), there.sum(), resets.any(1))
+    return Known(None if grid.is_cpu else int(each), again[: np.count_nonzero(begun)].tolist())
 
 
 def sequences_of(rollout: Rollout, length: int = 0) -> Sequences:
@@ -86,21 +115,30 @@ def sequences_of(rollout: Rollout, length: int = 0) -> Sequences:
     ended = rollout.terminated | rollout.truncated
     episode = (ended.cumsum(0) - ended.long())[..., None].expand(active.shape)
     # Decisions by seat of a copy, then by time.
-    stream, time = active.permute(1, 2, 0).flatten(0, 1).nonzero(as_tuple=True)
+    host = rollout.host
+    total = None if host is None else active.numel() if rollout.active is None else host.num_active
+    stream, time = true_places(active.permute(1, 2, 0).flatten(0, 1), total)
     copy, seat = stream // seats, stream % seats
     first = torch.searchsorted(stream, torch.arange(copies * seats, device=device))
     place = torch.arange(len(stream), device=device) - first[stream]
-    longest = int(place.max()) + 1 if len(place) else 0
+    if rollout.active is None:
+        each = np.full(copies * seats, steps)
+    else:
+        (each,) = on_host(active.sum(0).flatten())  # decisions of each seat of a copy
+    longest = int(each.max(initial=0))
     length = min(length, longest) if length else longest
     slot = place % length if length else place
     begins = slot == 0
     column = begins.cumsum(0) - 1
-    grid = torch.full((length, int(begins.sum())), -1, dtype=torch.int64, device=device)
+    number_of = int((-(-each // length)).sum()) if length else 0
+    grid = torch.full((length, number_of), -1, dtype=torch.int64, device=device)
     resets = torch.zeros(grid.shape, dtype=torch.bool, device=device)
     grid[slot, column] = number[time, copy, seat]
     now = episode[time, copy, seat]
     resets[slot[1:], column[1:]] = (now[1:] != now[:-1]) & ~begins[1:]
-    return Sequences(grid, resets, rollout.memory[time, copy, seat][begins])
+    first_of = true_places(begins, None if host is None else number_of)[0]
+    memory = rollout.memory[time[first_of], copy[first_of], seat[first_of]]
+    return Sequences(grid, resets, memory)
 
 
 class _InputLayer(nn.Module):
@@ -171,13 +209,13 @@ class Memory(nn.Module):
         place = (there.flatten().cumsum(0) - 1).clamp(min=0).view(there.shape)
         apart = inputs.index_select(0, place.flatten()).view(*there.shape, -1)
         memory, outputs = sequences.memory, []
-        resets = sequences.resets.any(1).tolist()
+        resets = (sequences.known or _known(sequences.grid, sequences.resets)).resets
         for t in range(len(apart)):
             if resets[t]:
                 memory = memory.masked_fill(sequences.resets[t][:, None], 0.0)
             memory = self.step(apart[t], memory)
             outputs.append(memory[:, : self.width])
-        return torch.stack(outputs).flatten(0, 1).index_select(0, there.flatten().nonzero().squeeze(1))
+        return torch.stack(outputs).flatten(0, 1).index_select(0, sequences.places)
 
 
 class _Output:

@@ -79,16 +79,20 @@ class RunningMoments(nn.Module):
 
     def _merge(self, rows: Tensor) -> None:
         """Merge the moments of float64 rows [M, d] into those so far."""
-        mean, var = rows.mean(0), rows.var(0, unbiased=False)
-        if not bool((mean + var).isfinite().all()):
-            rows = rows[rows.isfinite().all(1)]
-            if len(rows) == 0:
-                return
+        n: float | Tensor
+        if rows.is_cpu:
             mean, var = rows.mean(0), rows.var(0, unbiased=False)
-        n = float(len(rows))
-        total = self.count + n
+            if not bool((mean + var).isfinite().all()):
+                rows = rows[rows.isfinite().all(1)]
+                if len(rows) == 0:
+                    return
+                mean, var = rows.mean(0), rows.var(0, unbiased=False)
+            n = float(len(rows))
+        else:
+            mean, var, n = _moments_of_finite(rows)
+        total = (self.count + n).clamp_(min=1)
         delta = mean - self.mean
-        old = self.var * self.count if self.count > 0 else torch.zeros_like(self.var)
+        old = self.var * self.count
         self.var.copy_((old + var * n + delta**2 * self.count * n / total) / total)
         self.mean.add_(delta * n / total)
         self.count.copy_(total)
@@ -118,6 +122,15 @@ class RunningMoments(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._float = None  # the buffers move to another device
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _moments_of_finite(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and number of the rows [M, d] that are finite, without asking a GPU whether all are."""
+    fit = rows.isfinite().all(1, keepdim=True)
+    n = fit.sum().double()
+    mean = torch.where(fit, rows, 0.0).sum(0) / n.clamp(min=1)
+    var = torch.where(fit, rows - mean, 0.0).square().sum(0) / n.clamp(min=1)
+    return mean, var, n
 
 
 class DictMoments(nn.Module):

@@ -83,5 +83,5 @@ class BC(PolicyAgent):
         loss = -log_prob.mean()
         self.policy_optimizer.zero_grad()
         loss.backward()
-        grad_norm = self.policy_optimizer.step()
+        grad_norm = self.policy_optimizer.step(measured=measure)
         return {"policy_loss": loss.detach(), "policy_grad_norm": grad_norm} if measure else {}

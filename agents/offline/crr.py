@@ -185,7 +185,7 @@ class CRR(PolicyAgent):
         self.critic_optimizer.zero_grad()
         self.policy_optimizer.zero_grad()
         (critic_loss + policy_loss).backward()  # the two share no parameter
-        norms = self.critic_optimizer.step(), self.policy_optimizer.step()
+        norms = [optimizer.step(measured=measure) for optimizer in (self.critic_optimizer, self.policy_optimizer)]
         if (self.updates + 1) % config.target_every == 0:
             for optimizer in (self.critic_optimizer, self.policy_optimizer):
                 optimizer.follow(config.tau)

@@ -123,7 +123,7 @@ class IQL(PolicyAgent):
         for optimizer in optimizers:
             optimizer.zero_grad()
         (value_loss + critic_loss + policy_loss).backward()  # they share no parameter
-        norms = [optimizer.step() for optimizer in optimizers]
+        norms = [optimizer.step(measured=measure) for optimizer in optimizers]
         self.critic_optimizer.follow(config.tau)
         if not measure:
             return {}

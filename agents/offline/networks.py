@@ -158,6 +158,8 @@ class Scaling(nn.Module):
 
     def __init__(self, space: gym.Space[Any]) -> None:
         super().__init__()
+        self._fitted = False  # the same, as far as the host knows: reading it from a GPU takes a wait
+        self.register_load_state_dict_post_hook(_forget_fitted)  # type: ignore[no-untyped-call]
         parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
         self._keys = [key for key, part in parts.items() if observation_kind(part) == "vector"]
         self._is_dict = isinstance(space, spaces.Dict)
@@ -180,7 +182,8 @@ class Scaling(nn.Module):
         Raises:
             AgentError: if rewards or returns that do not vary are to be scaled by how they vary.
         """
-        if bool(self.fitted):
+        self._fitted = self._fitted or bool(self.fitted)
+        if self._fitted:
             return
         for key in self._keys if observations == "standard" else ():
             seen = (data.obs[key] if self._is_dict else data.obs).double()
@@ -215,3 +218,7 @@ class Scaling(nn.Module):
 
     def _scaled(self, obs: Tensor, key: str) -> Tensor:
         return (obs.float() - self.get_buffer(f"mean_{key}")) * self.get_buffer(f"scale_{key}")
+
+
+def _forget_fitted(scaling: Any, keys: Any) -> None:
+    scaling._fitted = False

@@ -115,7 +115,7 @@ class TD3BC(OfflineAgent):
         critic_loss = torch.stack([F.mse_loss(out, target) for out in outs]).sum()
         self.critic_optimizer.zero_grad()
         critic_loss.backward()
-        norm = self.critic_optimizer.step()
+        norm = self.critic_optimizer.step(measured=measure)
         if (self.updates + 1) % self.config.policy_delay == 0:
             self._update_actor(drawn)
             for optimizer in (self.critic_optimizer, self.actor_optimizer):
@@ -144,7 +144,9 @@ class TD3BC(OfflineAgent):
         """Targets for the critics' outputs, [N, 1]."""
         config = self.config
         action = torch.tanh(self.target_actor.forward(drawn.next_obs))
-        noise = torch.empty(action.shape).normal_(0, config.target_noise or 1.0, generator=generator)
+        noise = torch.empty(action.shape, device=generator.device).normal_(
+            0, config.target_noise or 1.0, generator=generator
+        )
         if config.target_noise > 0:
             clip = config.target_noise_clip
             action = action.add_(noise.clamp_(-clip, clip).to(self.device)).clamp_(-1, 1)

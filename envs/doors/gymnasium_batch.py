@@ -128,6 +128,7 @@ class GymnasiumBatch:
         self._allocate()
         self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
         self._generator = torch.Generator().manual_seed(seed)
+        self.changes = 0  # how often the copies were stepped or started again
         self._sampled = copy.deepcopy(self.action_space)  # the copies may sample from their own
         self.reset(seed=seed)
 
@@ -174,6 +175,7 @@ class GymnasiumBatch:
         Raises:
             GameError: if an observation does not have the shape of its space.
         """
+        self.changes += 1
         chosen = range(self.num_envs) if which is None else np.flatnonzero(which.cpu().numpy()).tolist()
         if seed is None:
             self._restart(chosen)
@@ -192,6 +194,7 @@ class GymnasiumBatch:
                 copy that another process steps.
         """
         array = self._array(actions)
+        self.changes += 1
         if self._log is not None:
             self._log.add(array)
         if self._workers is None:

@@ -23,6 +23,8 @@ from typing import Any
 
 from numba.core.caching import FunctionCache
 
+from mlbits.envs.engine import compiling
+
 _log = logging.getLogger(__name__)
 _MARK = b"mlbits 1\n"
 _HEAD = len(_MARK) + hashlib.sha256().digest_size
@@ -72,6 +74,14 @@ def checked_gpu_cache(numbas: Any) -> Any:
     """
 
     class CheckedGpuCache(_Checked, numbas):
+        dispatcher: Any
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            found = super().load_overload(sig, target_context)
+            if found is None:
+                compiling.announce(self.dispatcher)
+            return found
+
         def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
             return (*super()._index_key(sig, codegen), *gpu_versions())
 
@@ -165,6 +175,7 @@ def check_caches(module: ModuleType) -> None:
             one._cache = CheckedCache(one.py_func)
         elif numbas.__name__ == "CUDACache":  # of numba-cuda, which may not be installed
             one._cache = checked_gpu_cache(numbas)(one.py_func)
+            one._cache.dispatcher = one
 
 
 def _bytes(path: Path) -> bytes:

@@ -88,11 +88,13 @@ def message(dispatcher: Any) -> str:
         functions = {id(part): part for part in vars(sys.modules[module]).values() if hasattr(part, "py_func")}
         size = sum(len(part.py_func.__code__.co_code) for part in functions.values())
         return f"compiling {module}, {_often(dispatcher)}, about {_round(seconds_for(size, slowness))} s"
-    name = module.removeprefix(DRIVER).rpartition("_")[0].removesuffix("_cpu").removesuffix("_cuda")
+    driver = module.removeprefix(DRIVER).rpartition("_")[0]
+    name = driver.removesuffix("_cpu").removesuffix("_cuda")
     if plain.__name__ == "run_parallel":
         seconds, what = _SEVERAL_CORES * slowness, f"the rules of {name} for several cores"
     else:
-        seconds, what = seconds_for(code_size(dispatcher), slowness), f"the rules of {name}"
+        where = " for a GPU" if driver.endswith("_cuda") else ""
+        seconds, what = seconds_for(code_size(dispatcher), slowness), f"the rules of {name}{where}"
     return f"compiling {what}, {_often(dispatcher)}, about {_round(seconds)} s"
 
 
@@ -106,25 +108,32 @@ def _round(seconds: float) -> int:
     return max(1, round(seconds)) if seconds < 10 else 5 * round(seconds / 5)
 
 
+_said: set[str] = set()
+
+
+def announce(dispatcher: Any) -> None:
+    """Say, once, that a function of ours is about to be compiled; of kernels for a GPU Numba does not report it."""
+    module = str(dispatcher.py_func.__module__)
+    if not module.startswith(("mlbits.", DRIVER)) or not logger.isEnabledFor(logging.INFO):
+        return
+    key = module if not module.startswith(DRIVER) else f"{module}.{dispatcher.py_func.__name__}"
+    if key not in _said:
+        _said.add(key)
+        logger.info(message(dispatcher))
+
+
 class _Listener(event.Listener):
     """Announces every compilation except those nested in another one."""
 
     def __init__(self) -> None:
         self._local = threading.local()
-        self._said: set[str] = set()
 
     def on_start(self, event: Any) -> None:
         """Announce a function that is about to be compiled."""
         depth = getattr(self._local, "depth", 0)
         self._local.depth = depth + 1
-        dispatcher = event.data["dispatcher"]
-        module = str(dispatcher.py_func.__module__)
-        if depth or not module.startswith(("mlbits.", DRIVER)) or not logger.isEnabledFor(logging.INFO):
-            return
-        key = module if not module.startswith(DRIVER) else f"{module}.{dispatcher.py_func.__name__}"
-        if key not in self._said:
-            self._said.add(key)
-            logger.info(message(dispatcher))
+        if not depth:
+            announce(event.data["dispatcher"])
 
     def on_end(self, event: Any) -> None:
         """Leave one level of nested compilations."""

@@ -25,7 +25,9 @@ from mlbits.envs.core.random import copy_keys
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.cpu_copies import illegal_action_error, stack_params
 from mlbits.envs.engine.driver import load_driver
-from mlbits.envs.engine.gpu_launch import Launcher, borrowed_view, kernel_view, simulated
+from mlbits.envs.engine.gpu_launch import Launcher, borrowed_view, simulated
+from mlbits.envs.engine.gpu_launch import kernel_stream as kernel_stream  # for kernels that are no copies of a game
+from mlbits.envs.engine.gpu_launch import kernel_view as kernel_view
 
 
 def check_kernels() -> None:

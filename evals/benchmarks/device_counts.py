@@ -13,8 +13,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from gymnasium import spaces
 from rich.console import Console
 
+from mlbits.agents.memory.dataset import Dataset, Episode
+from mlbits.agents.registry import agent_entry
 from mlbits.evals.benchmarks.stand_in_gpu import Counts, DeviceCounts, stand_in_gpu
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import Session, open_session
@@ -28,7 +33,7 @@ class Case(NamedTuple):
     Attributes:
         name: of the row.
         agent: the learner.
-        env: the environment.
+        env: the environment; "" for an agent that learns from a dataset.
         settings: of the agent.
         run: of the run.
         before: iterations before the one that is counted.
@@ -61,13 +66,25 @@ class Counted(NamedTuple):
 
 
 _ROLLOUT = {"num_steps": _STEPS, "epochs": 2, "minibatches": 2}
-_REPLAY = {"num_steps": 4, "buffer_size": 512, "learning_starts": 16, "batch_size": 8, "replay_ratio": 0.25}
+_REPLAY: dict[str, Any] = {
+    "num_steps": 4,
+    "buffer_size": 512,
+    "learning_starts": 16,
+    "batch_size": 8,
+    "replay_ratio": 0.25,
+}
 _REPLAY |= {"hidden": (8, 8)}
+_OFFLINE = {"hidden": (8, 8), "batch_size": 8, "updates_per_iteration": 4}
 _CARTPOLE, _PENDULUM, _TURNS = "mlbits/CartPole-v0", "mlbits/Pendulum-v0", "mlbits/TicTacToe-v0"
 CASES = (
     Case("PPO", "ppo", _CARTPOLE, _ROLLOUT),
     Case("PPO, continuous actions", "ppo", _PENDULUM, _ROLLOUT),
     Case("PPO, seats in turn", "ppo", _TURNS, _ROLLOUT),
+    Case("PPO, normalised", "ppo", _CARTPOLE, _ROLLOUT | {"normalize_obs": True, "normalize_reward": True}),
+    Case("PPO, a GRU, 4 updates", "ppo", _CARTPOLE, _ROLLOUT | {"memory": "gru", "memory_width": 8}),
+    Case("PPO, wrapped CartPole", "ppo", "CartPole-v1", _ROLLOUT),
+    Case("PPO, orders, 2 updates", "ppo", "mlbits/DiplomacyMini-v0",
+         {"num_steps": _STEPS, "epochs": 1, "minibatches": 2, "hidden": (8, 8)}, before=1),
     Case("PPO, a pool of opponents", "ppo", _TURNS, _ROLLOUT, {"pool": "uniform"}),
     Case("TRPO", "trpo", _CARTPOLE, {"num_steps": _STEPS, "critic_updates": 1}),
     Case("REINFORCE", "reinforce", _CARTPOLE, {"num_steps": _STEPS}),
@@ -77,11 +94,17 @@ CASES = (
     Case("DQN, seats in turn", "dqn", _TURNS, _REPLAY, before=4),
     Case("DDPG", "ddpg", _PENDULUM, _REPLAY, before=4),
     Case("Q-learning", "q-learning", "mlbits/GridWorld-v0", {}),
+    Case("BC, 4 updates", "bc", "", _OFFLINE),
+    Case("CRR, 4 updates", "crr", "", _OFFLINE),
+    Case("TD3+BC, 4 updates", "td3-bc", "", _OFFLINE),
+    Case("IQL, 4 updates", "iql", "", _OFFLINE),
 )  # fmt: skip
 
 
 def count(case: Case, num_envs: int = 4) -> Counted:
     """The counts of one iteration of a learner."""
+    if not case.env:
+        return _count_offline(case)
     with stand_in_gpu() as counts:
         session = play(case, "cuda", num_envs)
         counts.waits.clear()
@@ -89,6 +112,25 @@ def count(case: Case, num_envs: int = 4) -> Counted:
         rollout, _, steps, collecting = _counted(counts, session.collect)
         learning = _counted(counts, lambda: (session.learn(rollout),))[-1]
     return Counted(case, steps // num_envs, collecting, learning, dict(counts.waits))
+
+
+def _count_offline(case: Case) -> Counted:
+    """The counts of one iteration on a small dataset, which is on the device."""
+    box, source = spaces.Box(-1, 1, (3,), np.float32), np.random.default_rng(0)
+    episodes = []
+    for _ in range(4):
+        seen = source.uniform(-1, 1, (9, 3)).astype(np.float32)
+        episodes.append(Episode(seen, seen[:8], source.standard_normal(8)))
+    entry: Any = agent_entry(case.agent)
+    with stand_in_gpu() as counts:
+        learner: Any = entry.make(entry.config_class()(**case.settings), box, box, seed=0, device="cuda")
+        data, generator = Dataset.from_episodes(episodes, box, box).to("cuda"), torch.Generator("cuda").manual_seed(0)
+        for _ in range(case.before):
+            learner.learn(data, 0.0, generator)
+        counts.waits.clear()
+        counts.launches.clear()
+        learning = _counted(counts, lambda: (learner.learn(data, 0.0, generator),))[-1]
+    return Counted(case, 0, Counts(), learning, dict(counts.waits))
 
 
 def play(case: Case, device: str, num_envs: int = 4) -> Session:
@@ -115,7 +157,7 @@ def table(rows: Sequence[Counted]) -> list[str]:
     ]
     for row in rows:
         played, learned = row.collecting, row.learning
-        cells = (row.case.name, row.steps, played.waits, played.copies, round(played.launches / row.steps),
+        cells = (row.case.name, row.steps, played.waits, played.copies, round(played.launches / max(row.steps, 1)),
                  learned.waits, learned.copies, learned.launches)  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines

@@ -39,7 +39,7 @@ from mlbits.envs.engine.driver import load_driver
 
 _DEVICE, _INSIDE = torch.device("cuda", 0), torch.device("meta")
 _MEMORY = 64 << 30  # bytes of device memory that the stand-in claims to have
-_OPS = torch.ops.aten
+_OPS, _SET_DATA = torch.ops.aten, Tensor.data.__set__  # type: ignore[attr-defined]
 # Operations that hand a number, or a size that depends on the data, to the host.
 _READS = {_OPS._local_scalar_dense.default, _OPS.equal.default, _OPS.is_nonzero.default}
 _DATA_SIZED = {
@@ -119,13 +119,15 @@ class DeviceTensor(Tensor):
         made.held = held
         return made
 
-    device = property(lambda self: _DEVICE)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
-    is_meta = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: _DEVICE)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+    is_meta = property(lambda self: False)
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{function}: got a tensor of the stand-in GPU after its end; wanted one made afterwards")
 
 
@@ -133,7 +135,7 @@ class _Generator(torch.Generator):
     """A generator that says on which device it was made; it draws on the CPU."""
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
-        made = super().__new__(cls, "cpu")
+        made = super().__new__(cls, "cpu")  # type: ignore[call-arg]
         made.place = torch.device(device)
         return made
 
@@ -141,7 +143,7 @@ class _Generator(torch.Generator):
         super().__init__()
 
     place: torch.device
-    device = property(lambda self: _DEVICE if self.place.type == "cuda" else self.place)  # type: ignore[assignment]
+    device = property(lambda self: _DEVICE if self.place.type == "cuda" else self.place)
 
 
 class _Calls(TorchFunctionMode):
@@ -168,7 +170,7 @@ class _Calls(TorchFunctionMode):
             return function(*args, **{**kwargs, "device": "cpu"}).to(_INSIDE)
         if name == "tolist" and isinstance(args[0], DeviceTensor):
             return args[0].detach().to("cpu").tolist()
-        if function == Tensor.data.__set__ and isinstance(args[0], DeviceTensor):
+        if function == _SET_DATA and isinstance(args[0], DeviceTensor):
             args[0].held = args[1].held  # torch does the same to the shells
         args, kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
         return function(*args, **kwargs)
@@ -178,7 +180,7 @@ class _Operations(TorchDispatchMode):
     """Torch's operations: done on the CPU, and counted where a card would do them."""
 
     def __init__(self, counts: DeviceCounts) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = counts
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -280,21 +282,20 @@ def _replacements(counts: DeviceCounts) -> list[tuple[Any, str, Any]]:
         (torch.cuda, "synchronize", lambda device=None: counts.wait()),
         (gpu_copies, "kernel_stream", lambda device: 0),
         (gpu_copies, "kernel_view", _kernel_view),
+        (gpu_copies, "borrowed_view", lambda tensor, dtype: tensor.held.numpy().view(dtype)),
+        (gpu_copies, "Launcher", lambda kernel, rows, device: kernel),
         (advantages_on_gpu, "kernel", lambda: _Kernel(advantages_on_gpu.of_seat, counts)),
         (gpu_copies, "load_driver", lambda game, target: _Driver(load_driver(game), counts)),
     ]
 
 
 class _Driver:
-    """A game's driver on a card, by that of the CPU: ``run[blocks, threads, stream](*arguments)``."""
+    """A game's driver on a card, by that of the CPU: ``run(*arguments)`` as its launcher is called."""
 
     def __init__(self, driver: Any, counts: DeviceCounts) -> None:
         self.run, self._driver, self._counts = self, driver, counts
 
-    def __getitem__(self, launch: Any) -> Callable[..., None]:
-        return self._launched
-
-    def _launched(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> None:
         self._counts.launch("rules")
         fault = self._driver.run(*arguments[:-1])
         if fault >= 0:

@@ -46,22 +46,24 @@ class Evaluator:
         self._each = max(2, agents // len(kinds))
         self._yardsticks: dict[str, dict[str, Tensor]] = {}
 
-    def measure(self, rule: LPGRule) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, rule: LPGRule, arms: Sequence[int]) -> tuple[dict[str, float], dict[str, Any]]:
         """The scalars to record, and the evaluation as plain data.
 
         Args:
             rule: as it is now.
+            arms: the agents' hyperparameters in each kind of levels, as numbers of the bandit's arms.
         """
-        final, whole, found = {}, {}, list[Tensor]()
-        for kind in self._kinds:
+        final, whole = dict[str, list[Tensor]](), dict[str, list[Tensor]]()
+        found = list[Tensor]()
+        for kind, arm in zip(self._kinds, arms, strict=True):
             if kind not in self._yardsticks:
                 self._yardsticks[kind] = self._yardstick(kind)
-            life, r2 = self._live(kind, "rule", by_rule(rule))
+            life, r2 = self._live(kind, "rule", by_rule(rule), arm)
             found.append(r2)
             for name, rewards in {"rule": life.rewards, **self._yardsticks[kind]}.items():
                 last = max(1, round(_FINAL * len(rewards)))
-                final.setdefault(name, list[Tensor]()).append(rewards[-last:].mean(0))
-                whole.setdefault(name, list[Tensor]()).append(rewards.mean(0))
+                final.setdefault(name, []).append(rewards[-last:].mean(0))
+                whole.setdefault(name, []).append(rewards.mean(0))
         ends = {name: torch.cat(parts).double().cpu().numpy() for name, parts in final.items()}
         mean, (low, high) = mean_interval(ends["rule"])
         scalars = {"return/eval": mean, "return/eval_low": low, "return/eval_high": high}
@@ -78,16 +80,15 @@ class Evaluator:
 
     def _yardstick(self, kind: str) -> dict[str, Tensor]:
         """The rewards of A2C and of random play, [updates, L] each."""
-        return {name: self._live(kind, name, None)[0].rewards for name in ("a2c", "random")}
+        return {name: self._live(kind, name, None, 0)[0].rewards for name in ("a2c", "random")}
 
-    def _live(self, kind: str, name: str, teacher: Teacher | None) -> tuple[Life, Tensor]:
+    def _live(self, kind: str, name: str, teacher: Teacher | None, arm: int) -> tuple[Life, Tensor]:
         """A lifetime by a teacher, and R^2 of its predictions' read-outs, [discounts]."""
         config = self._config
         levels = Worlds(kind, self._each, config.copies, seed=SEED, device=self._device, **config.level_settings())
         tabular, count = levels.num_states is not None, self._each
         arms = Bandit(config.table_rates if tabular else config.network_rates, config.alphas)
-        everyone = torch.full((count,), len(arms.alpha) // 2)  # the middle of the grid
-        hyper = arms.hyper(everyone, self._device)
+        hyper = arms.hyper(torch.full((count,), arm), self._device)
         if teacher is None:
             values = values_of(levels, count, torch.Generator(self._device).manual_seed(SEED))
             rate = config.a2c_rate if tabular else config.a2c_network_rate

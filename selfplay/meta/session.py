@@ -11,27 +11,30 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mlbits.agents.agent import DivergedError, prefixed, unprefixed
+from mlbits.agents.learned_rules.card import card
 from mlbits.agents.learned_rules.config import MetaLPGConfig
-from mlbits.agents.learned_rules.files import save_rule
+from mlbits.agents.learned_rules.files import load_rule, save_rule
 from mlbits.agents.learned_rules.learner import MetaLPG, lifetimes_of
 from mlbits.agents.learned_rules.lifetimes import Lifetimes
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.levels.worlds import make_worlds, read_mixture
 from mlbits.selfplay.collector import Episodes, Timing
-from mlbits.selfplay.curves.tracking import Tracker
 from mlbits.selfplay.finite import NotFiniteError, check_metrics
 from mlbits.selfplay.meta.evaluation import Evaluator
-from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
+from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError, write_file
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.session import FOREIGN, Counters, Session
 from mlbits.version import __version__
+
+if TYPE_CHECKING:
+    from mlbits.selfplay.curves.tracking import Tracker
 
 ENV = "mlbits/CollectObjects-v0"  # the game of the levels; chains have another
 RULE = "rule.safetensors"
@@ -98,7 +101,8 @@ class MetaSession(Session):
 
     def evaluates_itself(self, tracker: Tracker) -> bool:
         """Measure the rule, and record how it does beside A2C and random play; True."""
-        scalars, evaluation = self.evaluator.measure(self.rule_learner.rule)
+        arms = [group.bandit.best() for group in self.groups]
+        scalars, evaluation = self.evaluator.measure(self.rule_learner.rule, arms)
         counters = self.counters
         tracker.record(counters.env_steps, scalars)
         best = counters.best_return_mean
@@ -115,10 +119,10 @@ class MetaSession(Session):
         return {"rule": str(folder / RULE), "lifetimes_ended": ended, "lifetimes_collapsed": collapsed}
 
     def export(self, path: Path) -> None:
-        """Write the rule as a file, with what it was trained on and how it does."""
+        """Write the rule as a file that says what it was trained on and how it does, and its card beside it."""
         settings, config, counters = self.settings, self.settings.agent_config, self.counters
         tables = next((group for group in self.groups if group.levels.num_states is not None), self.groups[0])
-        liked = int(tables.bandit.probabilities().argmax())
+        liked = tables.bandit.best()
         rate, alpha = float(tables.bandit.learning_rate[liked]), float(tables.bandit.alpha[liked])
         levels = {
             "levels": config.levels, "split": "train", "numbers": [0, config.num_levels or 2**32],
@@ -131,10 +135,11 @@ class MetaSession(Session):
             "num_envs": settings.run.num_envs, "evaluation": counters.evaluation,
         }  # fmt: skip
         save_rule(path, self.rule_learner.rule, learning_rate=rate, alpha=alpha, about=about)
+        write_file(path.with_suffix(".md"), card(path.stem, load_rule(path)).encode())
 
     def to_checkpoint(self) -> Checkpoint:
         """Everything needed to continue the run."""
-        arrays = {}
+        arrays: dict[str, torch.Tensor] = {}
         for number, group in enumerate(self.groups):
             arrays |= prefixed(str(number), group.state_dict())
         return Checkpoint(self.learner.state_dict(), arrays, self.counters.plain())

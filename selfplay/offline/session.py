@@ -162,6 +162,6 @@ def open_offline(settings: Settings) -> OfflineSession:
         learner=learner,
         lineup=self_play(learner, 1, 1, device),
         collector=reader,
-        learning=torch.Generator().manual_seed(run.seed + LEARNING),
+        learning=torch.Generator(device).manual_seed(run.seed + LEARNING),
         recent=deque(maxlen=run.solved_episodes),
     )

@@ -19,6 +19,7 @@ from mlbits.agents.learned_rules.rule import LPGRule, RuleConfig
 from mlbits.agents.lpg import LPG, LPGConfig
 from mlbits.cli import main
 from mlbits.selfplay.runs.config import ConfigError, resolve
+from mlbits.selfplay.runs.flags import parse_train
 from mlbits.selfplay.session import open_session
 
 T, B, S, A, M = 5, 4, 6, 3, 5
@@ -172,6 +173,13 @@ def test_weights_of_a_rule_with_other_predictions_are_refused(path: Path, tmp_pa
         agent(tmp_path / "other").load_state_dict(agent(path).state_dict())
 
 
+def test_the_rule_has_a_short_flag_too(path: Path) -> None:
+    for words in (["--rule", str(path)], [f"--rule={path}"], ["--agent.rule", str(path)]):
+        assert parse_train(["lpg", "mlbits/GridWorld-v0", *words])[0].agent_config.rule == str(path)
+    with pytest.raises(ConfigError, match="--rule"):
+        parse_train(["ppo", "mlbits/GridWorld-v0", "--rule", str(path)])
+
+
 def test_masks_are_refused_by_name(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"lpg: got mlbits/TicTacToe-v0, some of whose actions are illegal at times"):
         open_session(resolve("lpg", "mlbits/TicTacToe-v0"))
@@ -187,11 +195,11 @@ def test_continuous_actions_are_refused_by_name(capsys: pytest.CaptureFixture[st
 
 
 def test_it_learns_a_gridworld_with_the_rule_that_is_shipped(tmp_path: Path) -> None:
-    """From -0.5 at random to nearly the best; the same words as on the command line."""
+    """The best return is 0.96; an agent that stays as it was born has -0.6."""
     import mlbits
 
     run = mlbits.train(
-        "lpg", "mlbits/GridWorld-v0", env_settings={"map": "empty_8x8"}, out=tmp_path / "run", total_steps=200_000,
+        "lpg", "mlbits/GridWorld-v0", env_settings={"map": "russell_norvig"}, out=tmp_path / "run", total_steps=20_000,
         seed=0, eval_every=0, checkpoint_every=0, console=False, measure=None, device="cpu",
     )  # fmt: skip
-    assert run.summary["return_mean"] > 0.5
+    assert run.summary["return_mean"] > 0.9

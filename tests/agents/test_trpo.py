@@ -250,18 +250,17 @@ def test_with_images_the_kl_is_within_the_bound_and_fitting_the_value_does_not_c
 def test_a_rejected_step_leaves_the_weights_bit_for_bit(why, monkeypatch):
     agent, tried = make_agent("trpo", ACTIONS["continuous"], line_search_steps=4), []
     rollout, before = made_up_rollout(agent), weights(agent, *POLICY)
-    measure = agent._measure
+    measures = agent._measures
 
     def worse(data):
         """The true result for the policy that played; for others a result to reject for the given reason."""
-        result = measure(data)
-        tried.append(result.kl)
-        if result.kl == 0:
-            return result
-        changes = {"beyond the bound": {"kl": 0.011}, "no better": {"objective": -1.0}}
-        return result._replace(**changes.get(why, {"objective": math.nan}))
+        objective, kl, entropy = measures(data).tolist()
+        tried.append(kl)
+        if kl != 0:
+            objective, kl = {"beyond the bound": (objective, 0.011), "no better": (-1.0, kl)}.get(why, (math.nan, kl))
+        return torch.tensor([objective, kl, entropy], dtype=torch.float64)
 
-    monkeypatch.setattr(agent, "_measure", worse)
+    monkeypatch.setattr(agent, "_measures", worse)
     metrics = learn(agent, rollout)
     assert [metrics[name] for name in ("accepted", "backtracks", "step_scale", "kl", "improvement")] == [0, 4, 0, 0, 0]
     assert equal(before, weights(agent, *POLICY))

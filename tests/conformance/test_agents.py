@@ -72,7 +72,7 @@ def cases():
 
 
 def uses_masks(name):
-    """Stable-Baselines3 ignores masks (batches replace illegal actions), and agents that learn by a rule refuse them."""
+    """Stable-Baselines3 ignores masks (batches replace illegal actions), learned rules refuse them."""
     return agent_entry(name).masks and not name.startswith("sb3-")
 
 

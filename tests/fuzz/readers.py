@@ -433,6 +433,45 @@ def _zip() -> Iterator[Reader]:
         yield Reader([path.read_bytes()], read)
 
 
+@contextlib.contextmanager
+def _rule(metadata_alone: bool) -> Iterator[Reader]:
+    """A rule's file; or its metadata alone, with the digest that belongs to them, in a file whose tensors are sound."""
+    from safetensors.torch import save_file
+
+    from mlbits.agents.learned_rules import files
+    from mlbits.agents.learned_rules.rule import LPGRule, RuleConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rule.safetensors"
+        rule = LPGRule(RuleConfig(predictions=2, hidden=1))
+        files.save_rule(path, rule, learning_rate=40, alpha=0.5, about={"levels": {"levels": "small"}})
+        digest, tensors = files.load_rule(path).digest, rule.state_dict()
+        metadata = {"format": files.FORMAT, "predictions": "2", "hidden": "1", "discount": "0.99", "sign": "ascent",
+                    "learning_rate": "40.0", "alpha": "0.5", "about": '{"levels": [1, 2.5, null]}'}  # fmt: skip
+
+        def read(data: bytes) -> None:
+            path.write_bytes(data)
+            assert files.load_rule(path).digest == digest
+
+        def read_metadata(data: bytes) -> None:
+            try:
+                found = read_json(_text(data))
+                json.dumps(found, ensure_ascii=False).encode()
+            except (ValueError, RecursionError):
+                found = None
+            if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+                raise GameError("no metadata, which are texts by name")
+            save_file(tensors, path, found | {"digest": files._digest(found, tensors)})
+            saved = files.load_rule(path)
+            assert saved.rule.config.predictions == 2 and saved.learning_rate >= 0
+
+        yield (
+            Reader([json.dumps(metadata).encode()], read_metadata)
+            if metadata_alone
+            else Reader([path.read_bytes()], read)
+        )
+
+
 _PLAYED = (
     "GridWorld RandomGridWorld Bandit Knapsack DelayedChain CollectObjects DeepSea Catch TMaze Digits MatrixGame "
     "IteratedMatrixGame Blotto Goofspiel TicTacToe ConnectFour Othello Hex Go Chess DiplomacyMini DiplomacyFvA "
@@ -461,6 +500,8 @@ READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "copy-metadata": _copy_about,
     "table": _table,
     "tournament": _facts,
+    "rule": partial(_rule, False),
+    "rule-metadata": partial(_rule, True),
     "sb3-data": partial(_model, "data"),
     "sb3-weights": partial(_model, "policy.pth"),
     "sb3-zip": _zip,

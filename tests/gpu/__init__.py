@@ -1,0 +1,1 @@
+"""Tests of a card: ``pytest -m gpu``. See ``conftest`` for how they run where there is none."""

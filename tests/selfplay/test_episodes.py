@@ -1,12 +1,15 @@
 """Playing whole episodes with fixed agents: one per copy, to its end, as a function of the seed."""
 
 import numpy as np
+import pytest
 import torch
 
 import mlbits
 from mlbits.agents.agent import Decision
 from mlbits.agents.bots.random_bot import RandomAgent
+from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 from mlbits.selfplay.episodes import play_episodes
+from mlbits.selfplay.finite import EvaluationWatch, NotFiniteError
 from tests.games import register_test_games
 
 register_test_games()
@@ -99,3 +102,33 @@ def test_an_endless_episode_is_cut_and_counted():
     played = play_episodes(Always(3), "mlbits/GridWorld-v0", 2, seed=0, settings=settings, max_steps=50)
     assert (played.cut, played.lengths.tolist(), played.returns.tolist()) == (2, [50, 50], [[-25.0]] * 2)
     assert play_episodes(Always(1), "mlbits/GridWorld-v0", 2, seed=0, settings=settings, max_steps=50).cut == 0
+
+
+class Balances:
+    """Pushes CartPole's cart towards where the pole falls, on any device."""
+
+    def act(self, obs, legal_mask, generator, *, greedy=False):
+        action = (obs[:, 2] + obs[:, 3] > 0).long()
+        return Decision(action, action, None)
+
+
+def test_a_gpu_is_looked_at_every_32_steps_and_plays_the_cpu_s_episodes():
+    wanted = play_episodes(Balances(), "mlbits/CartPole-v0", 3, seed=3, settings={"horizon": 70})
+    with stand_in_gpu() as counts:
+        counts.waits.clear()
+        found = play_episodes(Balances(), "mlbits/CartPole-v0", 3, seed=3, settings={"horizon": 70}, device="cuda")
+        looks = sum(number for place, number in counts.waits.items() if place.startswith("selfplay/finite"))
+    assert wanted.lengths.max() > 64
+    np.testing.assert_array_equal(found.lengths, wanted.lengths)
+    np.testing.assert_array_equal(found.returns, wanted.returns)
+    assert looks <= 1 + 2 + 1  # the first observations, after 32 and 64 steps, and at the end
+
+
+def test_a_bad_number_between_two_looks_is_found_at_the_next():
+    with stand_in_gpu():
+        watch, playing = EvaluationWatch("Env-v0"), torch.ones(2, dtype=torch.bool, device="cuda")
+        good, bad = torch.ones(2, 1, device="cuda"), torch.tensor([[1.0], [torch.nan]], device="cuda")
+        for step in range(1, 32):
+            assert watch.goes_on(good, bad if step == 5 else good, playing, step)
+        with pytest.raises(NotFiniteError, match="last 32 steps"):
+            watch.goes_on(good, good, playing, 32)

@@ -1,11 +1,13 @@
 """Lives of agents in held-out levels: taught by a rule, by A2C or REINFORCE, at random, or by nothing.
 
 All of them live in the same levels with the same random streams of the environment, and the same number of steps. What
-A2C and REINFORCE need to be told (learning rate, entropy bonus) is tuned on training levels of the same kind.
+A2C and REINFORCE need to be told (learning rate, entropy bonus, discount, lambda) is tuned on training levels of the
+same kind.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +22,22 @@ from mlbits.agents.learned_rules.lifetimes import LEVEL_STEPS, Life, Teacher, by
 from mlbits.agents.learned_rules.populations import Hyper, Lesson, Outputs
 from mlbits.agents.learned_rules.rule import LPGRule, Targets
 from mlbits.agents.learned_rules.teachers import A2C, Reinforce, nothing
+from mlbits.agents.learned_rules.values import TabularValues
 from mlbits.envs.levels.collect_objects import HELD_OUT
 from mlbits.envs.levels.worlds import Worlds
 
 NUM_STEPS = 20
 FINAL = 0.1  # the last fraction of a lifetime
-DISCOUNT = 0.99
-TABLE_RATES, NETWORK_RATES = (20.0, 40.0, 80.0, 160.0), (5e-4, 1e-3, 2e-3, 4e-3)
-ENTROPIES = (0.0, 0.01, 0.03)
+TABLE_RATES, NETWORK_RATES = (40.0, 80.0, 160.0, 320.0), (5e-4, 1e-3, 2e-3, 4e-3)
+# What is tried with each learning rate; the first alone where tuning is quick.
+GRIDS: dict[str, list[dict[str, float]]] = {
+    "a2c": [
+        {"discount": discount, "gae_lambda": gae_lambda, "entropy_coef": entropy_coef}
+        for discount, gae_lambda, entropy_coef in itertools.product((0.95, 0.99), (0.8, 0.95), (0.0, 0.01))
+    ],
+    "reinforce": [{"discount": 0.95}, {"discount": 0.99}],
+}
+_VALUE_RATE = 0.05  # of A2C's table; a faster one, as meta-training has, is worse by some percent
 NETWORK_RATE = 1e-3  # of agents with a network that a rule teaches
 _TUNING_SEED, _SEED = 500_000_003, 900_000_011
 
@@ -43,7 +53,7 @@ class Suite:
         lifetime: updates of 20 steps; None for as many as the levels are meant for.
         tuning_levels: training levels on which the yardsticks are tuned.
         rates: learning rates that are tried; () for the usual ones.
-        entropies: entropy bonuses of A2C that are tried.
+        thorough: whether to try all settings of the yardsticks.
     """
 
     kind: str
@@ -52,7 +62,7 @@ class Suite:
     lifetime: int | None = None
     tuning_levels: int = 64
     rates: tuple[float, ...] = ()
-    entropies: tuple[float, ...] = ENTROPIES
+    thorough: bool = True
 
     def worlds(self, split: str, repeats: int = 1) -> Worlds:
         """The suite's levels ``repeats`` times over; of the training levels as many as are for tuning."""
@@ -71,12 +81,12 @@ class Tuned:
 
     Attributes:
         rate: learning rate.
-        entropy: weight of the entropy bonus; 0 for REINFORCE.
+        settings: the others.
         tried: each combination and its score on the training levels.
     """
 
     rate: float
-    entropy: float
+    settings: dict[str, float]
     tried: list[dict[str, float]]
 
 
@@ -98,7 +108,7 @@ def final_and_whole(rewards: Tensor) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def tune(suite: Suite, yardstick: str) -> Tuned:
-    """The learning rate and entropy bonus with the best sum of final and whole reward on training levels.
+    """The settings with the best sum of final and whole reward on training levels.
 
     Args:
         suite: whose training levels are used.
@@ -106,15 +116,15 @@ def tune(suite: Suite, yardstick: str) -> Tuned:
     """
     tabular = suite.worlds("train").num_states is not None
     rates = suite.rates or (TABLE_RATES if tabular else NETWORK_RATES)
-    tried = []
-    for entropy in suite.entropies if yardstick == "a2c" else (0.0,):
+    tried: list[dict[str, float]] = []
+    for settings in GRIDS[yardstick] if suite.thorough else GRIDS[yardstick][:1]:
         worlds = suite.worlds("train", len(rates))
         each = torch.tensor(rates).repeat_interleave(suite.tuning_levels)
-        life = _live(worlds, _yardstick(yardstick, worlds, entropy), each, torch.zeros_like(each), predictions=1)
+        life = _live(worlds, _yardstick(yardstick, worlds, settings), each, torch.zeros_like(each), predictions=1)
         score = np.add(*final_and_whole(life.rewards)).reshape(len(rates), -1).mean(1)
-        tried += [{"rate": r, "entropy": entropy, "score": float(s)} for r, s in zip(rates, score, strict=True)]
+        tried += [{"rate": r, **settings, "score": float(s)} for r, s in zip(rates, score, strict=True)]
     best = max(tried, key=lambda one: one["score"])
-    return Tuned(best["rate"], best["entropy"], tried)
+    return Tuned(best["rate"], {k: v for k, v in best.items() if k not in ("rate", "score")}, tried)
 
 
 def lives(
@@ -139,10 +149,10 @@ def lives(
             found[name].append(by_saved_rule(suite, one, by_rule(rule), watching))
     found["random rule"] = [by_saved_rule(suite, saved[0], random_targets(0))]
     found["random play"] = [by_saved_rule(suite, saved[0], nothing)]
-    for name, settings in tuned.items():
+    for name, chosen in tuned.items():
         worlds = suite.worlds("held-out")
-        rate = torch.full((worlds.lifetimes,), settings.rate)
-        teacher = _yardstick(name, worlds, settings.entropy)
+        rate = torch.full((worlds.lifetimes,), chosen.rate)
+        teacher = _yardstick(name, worlds, chosen.settings)
         found[name] = [_live(worlds, teacher, rate, torch.zeros_like(rate), predictions=1)]
     return found
 
@@ -157,11 +167,12 @@ def by_saved_rule(
     return _live(worlds, teacher, rate, alpha, predictions=saved.rule.config.predictions, watch=watch)
 
 
-def _yardstick(name: str, worlds: Worlds, entropy: float) -> Teacher:
+def _yardstick(name: str, worlds: Worlds, settings: dict[str, float]) -> Teacher:
     if name == "reinforce":
-        return Reinforce(DISCOUNT)
-    values = values_of(worlds, worlds.lifetimes, torch.Generator().manual_seed(_SEED))
-    return A2C(values, discount=DISCOUNT, entropy_coef=entropy)
+        return Reinforce(**settings)
+    if worlds.num_states is not None:
+        return A2C(TabularValues(worlds.lifetimes, worlds.num_states, _VALUE_RATE), **settings)
+    return A2C(values_of(worlds, worlds.lifetimes, torch.Generator().manual_seed(_SEED)), **settings)
 
 
 def _live(

@@ -36,17 +36,30 @@ def draw(
     rows = 1 if panels <= 3 else 2
     canvas, drawn = figure(-(-panels // rows), rows=rows)
     for panel, (kind, teachers) in zip(drawn, curves.items(), strict=False):
-        for name, (label, colour) in SHOWN.items():
-            x, y = thinned(teachers[name])
+        for name, curve in within_levels({name: teachers[name] for name in SHOWN}).items():
+            label, colour = SHOWN[name]
+            x, y = thinned(curve)
             mean_band(panel, x, y, label, colour)
-        panel.set_title(f"{kind}: {len(teachers['rule'])} held-out levels")
+        panel.set_title(f"{kind}: {len(teachers['rule'])} held-out levels (bands within levels)")
         panel.set_xlabel("updates of 20 steps")
         panel.set_ylabel("reward a step")
-        panel.legend()
+        panel.legend(loc="lower right", fontsize="small")
     _bars(drawn[len(curves)], predictions)
     for panel in drawn[panels:]:
         panel.set_visible(False)
     save(canvas, path)
+
+
+def within_levels(teachers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Curves without the differences between levels, so that their bands show what paired comparisons see.
+
+    Of each level its mean over all teachers and updates is taken away, and the mean over levels added (Cousineau 2005).
+
+    Args:
+        teachers: curves [levels, updates] by teacher, in the same levels.
+    """
+    level = np.mean([curve.mean(1) for curve in teachers.values()], axis=0)
+    return {name: curve - (level - level.mean())[:, None] for name, curve in teachers.items()}
 
 
 def _bars(panel: Any, predictions: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ discount that the rule was trained with, and the predictions of an untrained rul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from mlbits.envs.levels.catalogue import level_kind
 from mlbits.envs.levels.collect_objects import HELD_OUT
 from mlbits.evals.reproductions.learned_rules.lives import Suite, by_saved_rule
 
-DISCOUNTS = (0.5, 0.9, 0.99)
+DISCOUNTS = (0.0, 0.5, 0.7, 0.9, 0.99)
 _LAMBDA, _RATE = 0.95, 0.1
 _FOLDS, _RIDGE = 5, 1e-6
 _LEAST_STATES = 2 * _FOLDS
@@ -76,7 +76,7 @@ def measure(suite: Suite, saved: SavedRule) -> dict[str, NDArray[np.float64]]:
     worlds = suite.worlds("held-out")
     assert worlds.num_states is not None
     updates = int(worlds.lifetime_updates.max())
-    found = {}
+    found: dict[str, NDArray[np.float64]] = {}
     for name, rule in (("y", saved.rule), ("untrained y", LPGRule(saved.rule.config, seed=0))):
         follower = Follower(worlds.lifetimes, worlds.num_states, saved.rule.config.discount, updates * 4 // 5)
         life = by_saved_rule(suite, saved, by_rule(rule), follower)
@@ -93,7 +93,8 @@ def measure(suite: Suite, saved: SavedRule) -> dict[str, NDArray[np.float64]]:
 
 def _predictions(life: Life, num_actions: int) -> NDArray[np.float64]:
     """The predictions of every state, [L, S, m]."""
-    return life.state["table"][..., num_actions:].double().softmax(-1).numpy()  # type: ignore[no-any-return]
+    y: NDArray[np.float64] = life.state["table"][..., num_actions:].double().softmax(-1).numpy()
+    return y
 
 
 def _of_level(
@@ -150,9 +151,3 @@ def held_out_r2(features: NDArray[np.float64], values: NDArray[np.float64], weig
         weight = np.linalg.solve(gram, scaled.T @ v[fitted])
         error += float(share[judged] @ (v[judged] - x[judged] @ weight) ** 2)
     return max(0.0, 1.0 - error / variance)
-
-
-def means(r2: Mapping[str, NDArray[np.float64]], names: Sequence[str] = ("y", "td", "untrained y")) -> list[list[Any]]:
-    """Rows of a table: each feature's mean R^2 at each discount, over levels where all are known."""
-    known = np.isfinite(np.stack([r2[name] for name in names])).all((0, 2))
-    return [[name, *r2[name][known].mean(0).tolist(), int(known.sum())] for name in names]

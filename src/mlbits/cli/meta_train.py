@@ -15,8 +15,8 @@ from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, resolv
 
 NAMES = ("lpg",)
 _DESCRIPTION = """Train an update rule: a network that teaches agents, by the meta-gradient of LPG. The run's folder
-holds its settings, curves and checkpoints, and at its end rule.safetensors, by which agents learn anywhere (mlbits train lpg
-ENV --agent.rule FILE). As in: mlbits meta-train lpg --levels small:3,medium:1 --total-steps 1e9 --out runs/rule"""
+holds its settings, curves and checkpoints, and at its end rule.safetensors, by which agents learn anywhere (mlbits
+train lpg ENV --agent.rule FILE). As in: mlbits meta-train lpg --levels small:3,medium:1 --total-steps 1e9"""
 
 
 @configuration(ConfigError)

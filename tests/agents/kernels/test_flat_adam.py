@@ -1,6 +1,7 @@
 """FlatAdam against torch's own Adam and gradient clipping."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -104,3 +105,14 @@ def test_a_deep_copy_updates_its_own_parameters_and_continues_bit_for_bit():
         assert int(pair[1].state_dict()["steps"]) == 5
     steps(*pair, range(5, 10))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), kept.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("most", [math.inf, 1e-3])
+def test_an_unmeasured_step_is_the_same_step(most):
+    nets = make(), make()
+    for net, measured in zip(nets, (True, False), strict=True):
+        adam = FlatAdam(net.parameters(), 1e-2, most)
+        loss_of(net, 3).backward()
+        norm = adam.step(measured=measured)
+        assert norm.isfinite() == (measured or most < math.inf)  # clipping needs the norm
+    assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in nets), strict=True))

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from mlbits.agents.agent import AgentError
 from mlbits.agents.learned_rules import files
+from mlbits.agents.learned_rules.card import card
 from mlbits.agents.learned_rules.files import load_rule, save_rule
 from mlbits.agents.learned_rules.rule import LPGRule, RuleConfig
 
@@ -38,6 +39,23 @@ def test_the_shipped_rule_is_small_and_says_where_it_comes_from() -> None:
     assert files.SHIPPED.stat().st_size < 1_000_000
     assert found.about["levels"]["levels"] == "small" and found.about["levels"]["split"] == "train"
     assert found.about["env_steps"] > 0 and found.about["evaluation"]["rewards"]
+    assert files.SHIPPED.with_suffix(".md").read_text() == card("lpg-small", found)
+
+
+def test_a_card_says_what_the_file_does(path: Path) -> None:
+    rewards = {f"{part}_reward{who}": 0.01 for part in ("final", "lifetime") for who in ("", "_a2c", "_random")}
+    about = {
+        "levels": {"levels": "medium", "split": "train", "numbers": [0, 1000], "lifetimes_ended": 12}, "seed": 3,
+        "env_steps": 4000, "settings": {"copies": 16},
+        "evaluation": {"rewards": rewards | {"final_reward": 0.034}, "return_interval": [0.02, 0.04], "episodes": 32},
+    }  # fmt: skip
+    save_rule(path, load_rule(path).rule, learning_rate=20, alpha=0.1, about=about)
+    text = card("mine", load_rule(path))
+    for part in ("# mine", "GRU of 4 units, 279 weights", "0 to 999", "| this rule | 0.0340 |", "0.0200 to 0.0400",
+                 "| `copies` | `16` |", "learning rate 20, alpha 0.1", load_rule(path).digest):  # fmt: skip
+        assert part in text, part
+    save_rule(path, load_rule(path).rule, learning_rate=20, alpha=0.1, about={})
+    assert "Results" not in card("mine", load_rule(path))
 
 
 def changed(path: Path, tensors: dict[str, Any] | None = None, signed: bool = False, **metadata: str | None) -> Path:

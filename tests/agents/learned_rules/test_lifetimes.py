@@ -136,17 +136,20 @@ def test_the_bandit_prefers_what_served_lifetimes_well() -> None:
     bandit = Bandit((10.0, 20.0), (0.1, 0.5))
     assert bandit.learning_rate.tolist() == [10, 10, 20, 20] and bandit.probabilities().tolist() == [0.25] * 4
     bandit.note(torch.tensor([0, 0, 1]), torch.tensor([0.1, 0.3, 0.4]))
-    # Means .2, .4 and, of those without a lifetime, .3; bonuses .2 / sqrt(2), .2, .2, .2.
-    scores = torch.tensor([0.2 + 0.2 / 2**0.5, 0.6, 0.5, 0.5]) / 0.1
+    # The mean of all is .8 / 3, and counts as ten lifetimes of each arm; bonuses are .2 / sqrt(2), .2, .2, .2.
+    of_all = 0.8 / 3
+    means = [(0.4 + 10 * of_all) / 12, (0.4 + 10 * of_all) / 11, of_all, of_all]
+    scores = (torch.tensor(means) + torch.tensor([0.2 / 2**0.5, 0.2, 0.2, 0.2])) / 0.3
     torch.testing.assert_close(bandit.probabilities(), torch.softmax(scores, 0))
+    assert bandit.best() == int(scores.argmax()) == 1
     drawn = torch.bincount(bandit.draw(20_000, torch.Generator().manual_seed(0)), minlength=4) / 20_000
     torch.testing.assert_close(drawn, bandit.probabilities(), atol=0.015, rtol=0)
 
 
 def test_the_bandit_forgets_all_but_the_latest_lifetimes() -> None:
     bandit = Bandit((10.0,), (0.1,))
-    bandit.note(torch.zeros(12, dtype=torch.int64), torch.arange(12.0))
-    assert sorted(bandit.state["latest"][0].tolist()) == list(range(2, 12)) and float(bandit.state["count"]) == 12
+    bandit.note(torch.zeros(120, dtype=torch.int64), torch.arange(120.0))
+    assert sorted(bandit.state["latest"][0].tolist()) == list(range(20, 120)) and float(bandit.state["count"]) == 120
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from mlbits.agents.networks.policy_value import ActorCritic
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.agents.reinforce import Reinforce, ReinforceConfig
 from mlbits.envs.core.order_space import OrderSpace
+from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 from tests.agents.rollouts import draw
 
 # Four areas in a circle. A unit's list: hold, two moves, two supports of moves; the list of builds: waive, three areas.
@@ -467,3 +468,28 @@ def test_rows_that_have_nothing_to_order_are_certain():
     log_prob, entropy = distribution.log_prob_and_entropy(params, mask, action)
     assert not log_prob.any()
     assert not entropy.any()
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_on_a_gpu_orders_are_the_cpu_s_and_are_waited_for_once(greedy):
+    """How much is legal in each slot is read at once, before the first is filled."""
+    obs = seen(8)
+    mask = legal(obs)
+    mask[3] = False
+    mask[3, [2, WIDTH + 1, 2 * WIDTH + 4]] = True  # nothing to order, and the first choice is not legal
+
+    def orders(network, obs, mask, generator):
+        distribution = OrderDistribution(network.decoder)
+        with torch.no_grad():
+            params = network.policy(obs)
+            return distribution.mode(params, mask) if greedy else distribution.sample(params, mask, generator)
+
+    wanted = orders(made()[0], obs, mask, draw(5))
+    assert wanted[3].tolist() == [2, 1, 4]
+    with stand_in_gpu() as counts:
+        network, there = made()[0].to("cuda"), {name: value.to("cuda") for name, value in obs.items()}
+        allowed, generator = mask.to("cuda"), torch.Generator("cuda").manual_seed(5)
+        before = counts.snapshot()
+        found = orders(network, there, allowed, generator)
+        assert counts.since(before).waits == 1
+        assert found.tolist() == wanted.tolist()

@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode
 from mlbits.agents.agent import Decision
 from mlbits.agents.bots.random_bot import RandomAgent
 from mlbits.envs.core.errors import GameError, IllegalActionError, UnknownIdError
-from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch, check_env_id, open_batch, reward_threshold
+from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch, check_env_id, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 from mlbits.evals.evaluate import evaluate_run
 from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.runs.config import resolve
@@ -323,3 +324,26 @@ def test_environments_that_cannot_be_drawn_are_still_played(env, settings, why, 
     said = capsys.readouterr().out
     assert re.search(f"no pictures: .*{why}", said)
     assert said.count("no pictures: ") == 1
+
+
+def test_auto_is_the_gpu_only_where_the_rules_run_on_it():
+    assert device_for("auto", "mlbits/GridWorld-v0").type == "cpu"
+    with stand_in_gpu():
+        assert device_for("auto", "mlbits/GridWorld-v0").type == "cuda"
+        assert device_for("auto", "CartPole-v1").type == "cpu"  # every step comes from the CPU
+        assert device_for("cuda", "CartPole-v1").type == "cuda"  # asked for
+
+
+def test_a_step_waits_for_a_gpu_only_to_read_the_actions():
+    wanted = open_batch("CartPole-v1", 2, seed=3)
+    actions = torch.tensor([[0], [1]])
+    with stand_in_gpu() as counts:
+        batch, there = open_batch("CartPole-v1", 2, seed=3, device="cuda"), actions.to("cuda")
+        for _ in range(12):
+            wanted.step(actions)
+            before, changes = counts.snapshot(), batch.changes
+            batch.step(there)
+            assert counts.since(before).waits == 1
+            assert batch.changes == changes + 1
+        for one, two in zip(batch._result, wanted._result, strict=True):
+            assert torch.equal(one.cpu(), two)

@@ -5,6 +5,7 @@ The driver is stood in for (``tests.gpu.stand_in``): kernels are compiled to mac
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import mlbits
-from mlbits.envs.engine import checked_cache, driver
+from mlbits.envs.engine import checked_cache, compiling, driver
 from mlbits.envs.engine.gpu_copies import CudaCopies
 
 pytest.importorskip("numba_cuda")
@@ -93,6 +94,16 @@ def test_a_damaged_file_is_compiled_anew_and_is_whole_again(damage, cache, monke
         path.write_bytes(spoil(path.read_bytes()))
     assert used(cache, monkeypatch) == (1, 0, 1)
     assert used(cache, monkeypatch) == (0, 1, 0)
+
+
+def test_compiling_is_announced_and_loading_is_not(cache, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="mlbits.compiling")
+    monkeypatch.setattr(compiling, "_said", set())
+    assert used(cache, monkeypatch) == (0, 1, 0)
+    assert caplog.messages == []
+    assert used(cache, monkeypatch, (8, 0)) == (1, 0, 1)
+    (said,) = caplog.messages
+    assert said.startswith("compiling the rules of Bandit for a GPU, once, about ")
 
 
 def test_versions_name_what_compiles():

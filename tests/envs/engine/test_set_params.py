@@ -179,3 +179,23 @@ def test_a_simulated_gpu_plays_the_same_levels(tmp_path):
         step = worlds.batch.step(torch.from_numpy((np.arange(6) * 7 + t * 3) % 5))
         got = np.concatenate([step.obs.reshape(-1).numpy(), step.reward.reshape(-1).numpy()])
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("observation", ["index", "planes"])
+def test_damaged_records_are_refused_or_harmless(observation):
+    batch = mlbits.make_batch("mlbits/CollectObjects-v0", 4, observation=observation)
+    rng, space = np.random.default_rng(0), batch.observation_space
+    good, accepted = np.repeat(batch.game.params, 4), 0
+    for _ in range(150):
+        records = good.copy()
+        raw = records.view(np.uint8).reshape(4, -1)
+        raw[rng.integers(4), rng.integers(raw.shape[1])] = rng.integers(256)
+        try:
+            batch.set_params(records)
+        except GameError:
+            continue
+        accepted += 1
+        for _ in range(5):
+            step = batch.step(torch.from_numpy(rng.integers(5, size=4)))
+            assert all(space.contains(obs[0].numpy() if obs.ndim > 1 else int(obs[0])) for obs in step.obs)
+    assert 15 < accepted < 135

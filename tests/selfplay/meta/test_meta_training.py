@@ -22,6 +22,7 @@ from mlbits.selfplay.callbacks import Callbacks, callbacks_of
 from mlbits.selfplay.meta.evaluation import Evaluator
 from mlbits.selfplay.meta.session import ENV, open_meta_session
 from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
+from mlbits.selfplay.runs.folder import new_folder
 from mlbits.selfplay.runs.one_writer import InUseError, one_writer
 from mlbits.selfplay.training import resume, train
 
@@ -186,12 +187,7 @@ def test_another_environment_is_refused() -> None:
 
 
 def test_a_run_of_an_agent_has_no_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import mlbits
-
-    mlbits.train(
-        "ppo", "mlbits/GridWorld-v0", out=tmp_path / "run", total_steps=100, num_envs=4, console=False, measure=None,
-        agent_settings={"num_steps": 8}, eval_episodes=1,
-    )  # fmt: skip
+    new_folder(resolve("ppo", "mlbits/GridWorld-v0"), tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--rule", str(tmp_path / "rule")]) == 2
     assert "is a run of ppo; wanted one of mlbits meta-train lpg" in capsys.readouterr().err
 
@@ -206,10 +202,10 @@ def test_evaluations_are_repeatable_and_a_rule_that_does_nothing_is_random_play(
     session = open_meta_session(settings())
     rule: Any = session.learner
     rule = rule.rule
-    first, again = evaluator.measure(rule), evaluator.measure(rule)
+    first, again = evaluator.measure(rule, [0]), evaluator.measure(rule, [0])
     assert first == again
     with torch.no_grad():
         rule.heads[:, 0], rule.heads_bias[0] = 0, 0  # pi_hat is 0
-    scalars, evaluation = evaluator.measure(rule)
+    scalars, evaluation = evaluator.measure(rule, [0])
     assert scalars["rule/lifetime_reward"] == pytest.approx(scalars["rule/lifetime_reward_random"])
     assert evaluation["episodes"] == 6 and scalars["rule/lifetime_reward_a2c"] > scalars["rule/lifetime_reward_random"]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlbits.agents.learned_rules.files import SavedRule
+from mlbits.agents.learned_rules.files import SavedRule, save_rule
 from mlbits.agents.learned_rules.populations import Lesson, Outputs
 from mlbits.agents.learned_rules.rule import LPGRule, RuleConfig
 from mlbits.agents.learned_rules.teachers import Reinforce
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.levels.collect_objects import HELD_OUT
 from mlbits.evals.reproductions.learned_rules import lpg
 from mlbits.evals.reproductions.learned_rules.lives import (
@@ -21,7 +22,7 @@ from mlbits.evals.reproductions.learned_rules.lives import (
 )
 from mlbits.evals.reproductions.learned_rules.paired import Interval
 
-TINY = Suite("small", 4, copies=4, lifetime=20, tuning_levels=3, rates=(40.0, 80.0), entropies=(0.0, 0.01))
+TINY = Suite("small", 4, copies=4, lifetime=20, tuning_levels=3, rates=(40.0, 80.0))
 
 
 def saved(seed=0):
@@ -49,11 +50,12 @@ def test_the_levels_that_are_lived_in_are_held_out_and_those_for_tuning_are_not(
 
 def test_all_kinds_of_teachers_live_in_the_same_levels():
     tuned = {name: tune(TINY, name) for name in ("a2c", "reinforce")}
-    assert len(tuned["a2c"].tried) == 4
-    assert {(one["rate"], one["entropy"]) for one in tuned["reinforce"].tried} == {(40.0, 0.0), (80.0, 0.0)}
+    assert len(tuned["a2c"].tried) == 16
+    tried = {(one["rate"], one["discount"]) for one in tuned["reinforce"].tried}
+    assert tried == {(40.0, 0.95), (80.0, 0.95), (40.0, 0.99), (80.0, 0.99)}
     for found in tuned.values():
         best = max(found.tried, key=lambda one: one["score"])
-        assert (found.rate, found.entropy) == (best["rate"], best["entropy"])
+        assert {"rate": found.rate, **found.settings, "score": best["score"]} == best
     lived = lives(TINY, [saved(0), saved(5)], tuned)
     assert {name: len(found) for name, found in lived.items()} == {
         "rule": 2, "untrained rule": 2, "random rule": 1, "random play": 1, "a2c": 1, "reinforce": 1,
@@ -114,7 +116,7 @@ def test_other_kinds_have_to_keep_nine_tenths_of_the_area():
 
 
 def test_a_suite_is_compared_and_printed(capsys):
-    suite = dataclasses.replace(TINY, rates=(40.0,), entropies=(0.0,))
+    suite = dataclasses.replace(TINY, rates=(40.0,), thorough=False)
     result, curves = lpg.compare(suite, [saved()])
     printed = capsys.readouterr().out
     assert "4 held-out levels" in printed
@@ -124,3 +126,34 @@ def test_a_suite_is_compared_and_printed(capsys):
     assert result["a2c"]["whole"].value == pytest.approx(whole)
     assert result["auc_ratio"].value == pytest.approx(curves["rule"].mean() / curves["a2c"].mean())
     assert np.isfinite(result["above_a2c"].value)
+
+
+def test_the_plots_are_drawn_within_levels(tmp_path):
+    pytest.importorskip("matplotlib")
+    from mlbits.evals.reproductions.learned_rules.plots import SHOWN, draw, within_levels
+
+    rng = np.random.default_rng(0)
+    level = 10 * rng.normal(size=(5, 1))
+    curves = {name: level + k + 0.01 * rng.normal(size=(5, 60)) for k, name in enumerate(SHOWN)}
+    shown = within_levels(curves)
+    for name, curve in curves.items():
+        assert shown[name].mean() == pytest.approx(curve.mean())
+        assert shown[name].mean(1).std() < 0.02
+    r2 = {name: rng.random((1, 5, 3)).tolist() for name in ("y", "td", "untrained y")}
+    path = tmp_path / "plot.png"
+    draw({"small": curves, "mazes": curves}, {"discounts": [0.5, 0.9, 0.99], "r2": r2}, path)
+    assert path.stat().st_size > 10_000
+
+
+def test_bad_arguments_are_refused_by_name(tmp_path):
+    for arguments, message in [
+        ({"levels": ("smal",)}, "levels: got 'smal'; wanted any of small, medium"),
+        ({"cartpole_seeds": -1}, "cartpole_seeds: got -1; wanted 0 or more"),
+        ({"rules": (tmp_path / "none.safetensors",)}, "is not there"),
+    ]:
+        with pytest.raises(MlbitsError, match=message):
+            lpg.reproduce(quick=True, **arguments)
+    path = tmp_path / "rule.safetensors"
+    save_rule(path, LPGRule(RuleConfig(hidden=4, discount=0.9)), learning_rate=40.0, alpha=0.5, about={})
+    with pytest.raises(MlbitsError, match=r"has discount 0.9; wanted 0.99"):
+        lpg.reproduce(quick=True, rules=(path,))
