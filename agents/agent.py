@@ -346,8 +346,8 @@ class Agent(Protocol):
         """Learn from a :class:`Rollout`, after a ReplaySpec from the run's replay buffer, after a DatasetSpec from its
         dataset.
 
-        ``progress`` 0..1 is the fraction of the run (in a league, of the learner's lifetime) that is over. Returns
-        metrics by name, numbers or tensors [].
+        ``generator`` is on the agent's device; draw with ``device=generator.device``. ``progress`` 0..1 is the fraction
+        of the run (in a league, of the learner's lifetime) that is over. Returns metrics by name, numbers or tensors.
         """
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -279,7 +279,7 @@ class AlphaZero:
         Args:
             experience: the replay buffer.
             progress: fraction of the run that is over, 0..1.
-            generator: for sampling, on the CPU.
+            generator: for sampling.
 
         Returns:
             Losses and gradient norm of the last update, learning rate and updates so far; empty before learning starts.

@@ -143,7 +143,7 @@ class OfflineAgent:
         Args:
             experience: the dataset.
             progress: fraction of the run that is over, 0..1.
-            generator: for minibatches and for draws of actions, on the CPU.
+            generator: for minibatches and for draws of actions.
 
         Returns:
             Metrics of the last of these steps.

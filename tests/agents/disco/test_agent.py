@@ -16,6 +16,7 @@ from mlbits.agents.disco.clipped_adam import ClippedAdam
 from mlbits.agents.disco.values import expected, squashed
 from mlbits.cli import main
 from mlbits.evals.evaluate import load_agent
+from mlbits.selfplay.runs.flags import parse_train
 from tests.agents.disco.made_up import SMALL, draw, made_up_rollout, make
 
 VECTOR, THREE = spaces.Box(-5, 5, (4,), np.float32), spaces.Discrete(3)
@@ -111,19 +112,18 @@ def test_an_update_moves_the_slow_copy_first_and_weights_by_the_learning_rate_at
 def test_the_optimiser_is_adam_with_a_clipped_update():
     """Two weights: a gradient that rises steeply makes Adam's update larger than 1, which alone is clipped."""
     gradients = [torch.tensor([0.0, 1.0])] * 50 + [torch.tensor([9.0, 1.0])] * 4
-    mine, theirs = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
-    clipped, adam = ClippedAdam([mine], max_update=1.0), torch.optim.Adam([theirs], 0.1, eps=1e-8)
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    clipped = ClippedAdam([weight], max_update=1.0)
     clipped.learning_rate = 0.1
-    largest = 0.0
-    for gradient in gradients:
-        mine.grad, theirs.grad = gradient.clone(), gradient.clone()
-        start, ours = theirs.detach().clone(), mine.detach().clone()
-        clipped.step()
-        adam.step()
-        update = theirs.detach() - start
+    first, second, largest = torch.zeros(2), torch.zeros(2), 0.0
+    for count, gradient in enumerate(gradients, 1):
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        update = first / (1 - 0.9**count) / ((second / (1 - 0.999**count)).sqrt() + 1e-8)
+        weight.grad, before = gradient.clone(), weight.detach().clone()
+        assert float(clipped.step()) == pytest.approx(float(gradient.norm()))
+        assert torch.allclose(before - weight.detach(), 0.1 * update.clamp(-1, 1), atol=1e-6)
         largest = max(largest, float(update.abs().max()))
-        assert torch.allclose(mine.detach() - ours, update.clamp(-0.1, 0.1), atol=1e-6)
-    assert largest > 0.11
+    assert largest > 1.1
 
 
 def test_updates_are_due_by_the_replay_ratio(rule):
@@ -206,6 +206,16 @@ def test_training_without_the_file_is_one_line_and_leaves_no_folder(tmp_path, ca
         assert "disco_103.npz" in said
         assert "google-deepmind/disco_rl" in said
         assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [["--rule", "mine.npz"], ["--rule=mine.npz"], ["--agent.rule", "mine.npz"]])
+def test_the_file_is_named_by_a_short_flag_too(words):
+    assert parse_train(["disco", "mlbits/Catch-v0", *words])[0].agent_config.rule == "mine.npz"
+
+
+def test_other_agents_have_no_such_flag(capsys):
+    assert main(["train", "ppo", "mlbits/Catch-v0", "--rule", "mine.npz"]) == 2
+    assert "unknown flag --rule" in capsys.readouterr().err
 
 
 def test_a_run_resumes_as_if_uninterrupted_and_acts_without_the_file(rule, tmp_path, capsys):
