@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def _described(name: str, folder: Path, consequence: str, group: bool) -> Findin
     """A folder: place, size, whether it can be written, and by whom."""
     files, size = _content(folder)
     facts = {"folder": str(folder), "files": files, "bytes": size, "writable": _writable(folder)}
-    text = f"{name}: {folder}, {files:,} files, {size / MIB:,.1f} MiB"
+    text = f"{name}: {folder}, {files:,} file{'s' * (files != 1)}, {size / MIB:,.1f} MiB"
     if not facts["writable"]:
         return Finding("caches", name, "slow", f"{text}: cannot be written, {consequence}", facts)
     why = others_may_write(folder, group) if folder.exists() else ""
@@ -51,11 +52,15 @@ def _described(name: str, folder: Path, consequence: str, group: bool) -> Findin
 
 
 def _writable(folder: Path) -> bool:
-    """Whether this user may write into a folder, or make it."""
+    """Whether this user can write into a folder, or make it: found by making a folder there, and removing it."""
     there = folder
     while not there.exists() and there.parent != there:
         there = there.parent
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    try:
+        with tempfile.TemporaryDirectory(prefix="mlbits-doctor-", dir=there):
+            return True
+    except OSError:
+        return False
 
 
 def _content(folder: Path) -> tuple[int, int]:

@@ -39,6 +39,9 @@ def on_a_gpu() -> Iterator[Finding]:
         )
         return
     text = "rules on a GPU: "
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        yield Finding("kernels", "gpu", "missing", f"{text}not tried with NUMBA_ENABLE_CUDASIM=1")
+        return
     if not torch.cuda.is_available():
         found = _tried("ptx")
         if "error" in found or not found["whole"]:

@@ -33,7 +33,10 @@ def command(words: list[str]) -> int:
     check_file("json", flags.json)
     from mlbits.evals.doctor.examine import conclusion, examine, to_json
 
-    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    lines = textwrap.TextWrapper(
+        max(60, shutil.get_terminal_size((120, 24)).columns), subsequent_indent=" " * 10, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
     found, section = [], ""
     for one in examine(flags.quick):
         if one.section != section:
@@ -41,7 +44,7 @@ def command(words: list[str]) -> int:
             print(section)
         found.append(one)
         mark = "" if one.state == "fine" else one.state
-        print(textwrap.fill(f"  {mark:<8}{printable(one.text)}", width, subsequent_indent=" " * 10), flush=True)
+        print(lines.fill(f"  {mark:<8}{printable(one.text)}"), flush=True)
     print(f"\n{conclusion(found)}")
     write_json(flags.json, to_json(found))
     return 1 if any(one.state == "broken" for one in found) else 0

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +98,14 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     assert not one.facts["writable"]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+def test_a_cache_of_a_file_system_that_takes_no_files(monkeypatch):
+    """Of root too, whom os.access would not tell."""
+    monkeypatch.setenv("MLBITS_CACHE_DIR", "/proc/mlbits")
+    one = only(caches.rules_cache)
+    assert (one.state, one.facts["writable"]) == ("slow", False)
+
+
 def test_a_cache_into_which_others_may_write(monkeypatch, tmp_path):
     folder = tmp_path / "drivers"
     folder.mkdir()
@@ -106,7 +115,7 @@ def test_a_cache_into_which_others_may_write(monkeypatch, tmp_path):
     one = only(caches.rules_cache)
     assert one.state == "slow"
     assert f"others may write into {folder}" in one.text
-    assert "1 files, 3.0 MiB" in one.text
+    assert "1 file, 3.0 MiB" in one.text
     folder.chmod(0o700)
     assert only(caches.rules_cache).state == "fine"
 
@@ -186,11 +195,19 @@ def test_without_numba_cuda(gpu, state, monkeypatch):
 def test_rules_on_a_gpu(gpu, tried, state, words, monkeypatch):
     pytest.importorskip("numba_cuda")
     asked = []
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(trials, "_tried", lambda what: asked.append(what) or tried)
     one = only(trials.on_a_gpu)
     assert (one.state, asked) == (state, ["cuda" if gpu else "ptx"])
     assert words in one.text
+
+
+def test_the_simulator_is_not_tried(monkeypatch):
+    pytest.importorskip("numba_cuda")
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    monkeypatch.setattr(trials, "_tried", lambda what: pytest.fail("tried"))
+    assert only(trials.on_a_gpu).state == "missing"
 
 
 @pytest.mark.parametrize(("core", "state"), [(0.97, "fine"), (0.1, "slow")])
