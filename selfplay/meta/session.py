@@ -123,7 +123,8 @@ class MetaSession(Session):
         settings, config, counters = self.settings, self.settings.agent_config, self.counters
         tables = next((group for group in self.groups if group.levels.num_states is not None), self.groups[0])
         liked = tables.bandit.best()
-        rate, alpha = float(tables.bandit.learning_rate[liked]), float(tables.bandit.alpha[liked])
+        of_arms = tables.bandit.learning_rate, tables.bandit.alpha
+        rate, alpha = (float(f"{float(values[liked]):.6g}") for values in of_arms)  # 0.1, not float32's nearest
         levels = {
             "levels": config.levels, "split": "train", "numbers": [0, config.num_levels or 2**32],
             "lifetimes_ended": sum(int(group.ended[0]) for group in self.groups),

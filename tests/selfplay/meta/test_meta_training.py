@@ -75,6 +75,7 @@ def test_a_run_has_its_curves_and_its_rule(run: Path) -> None:
     summary, rule = json.loads((run / "summary.json").read_text()), load_rule(run / "rule.safetensors")
     assert summary["rule"] == str(run / "rule.safetensors") and summary["env_steps"] == 6 * STEPS
     assert torch.equal(rule.rule.heads, weights(run)["rule.heads"])
+    assert rule.learning_rate in (20, 40, 80) and rule.alpha in (0.1, 0.5, 1)
     assert rule.about["env_steps"] == 6 * STEPS and rule.about["levels"]["numbers"] == [0, 2**32]
     assert rule.about["evaluation"]["rewards"]["final_reward"] == summary["return_mean"]
 
