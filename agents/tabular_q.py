@@ -257,8 +257,11 @@ class TabularQ:
         mean = torch.zeros_like(entries, dtype=target.dtype).index_add_(0, inverse, target) / count
         value, updates = self.tables.view(-1), self.updates.view(-1)
         old, times = value[entries], updates[entries]
-        value[entry] = (old + self._rate(times, count) * (mean - old))[inverse]
-        updates[entry] = (times + count)[inverse]
+        new, times = old + self._rate(times, count) * (mean - old), times + count
+        if entry.is_cpu:
+            value[entries], updates[entries] = new, times
+        else:  # by rows, so that empty groups write nothing
+            value[entry], updates[entry] = new[inverse], times[inverse]
         error = (mean - old).abs()
         return {"q": _mean_of_groups(old, count), "error": _mean_of_groups(error, count)}
 
