@@ -112,9 +112,7 @@ class GymnasiumBatch:
             "seed_every": SEED_EVERY if recorded else 0,
         }  # fmt: skip
         self.note, self._workers = "", self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
-        numbers = range(self.num_envs) if self._workers is None else self._workers.own
-        self._copies = GymnasiumCopies(env_id, numbers=numbers, **making)
-        self.envs = self._copies.envs
+        self._make_copies(making)
         first = self.envs[0]
         self.observation_space, self.action_space = single_precision(first.observation_space), first.action_space
         self.action: ActionLayout = action_layout(self.action_space)
@@ -125,7 +123,15 @@ class GymnasiumBatch:
         self.frame_stack = frame_stack_of(first)
         self._actions_shape = (num_envs, 1, *self.action.shape)
         self._shared = self.device.type == "cpu"
-        self._allocate()
+        try:
+            self._allocate()
+        except GameError:
+            if self._workers is None or workers != 0:
+                raise
+            self._workers.close()  # nobody asked for them: one process needs no shared memory
+            self.note, self._workers = "", None
+            self._make_copies(making)
+            self._allocate()
         self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
         self._generator = torch.Generator().manual_seed(seed)
         self.changes = 0  # how often the copies were stepped or started again
@@ -149,6 +155,12 @@ class GymnasiumBatch:
                 raise
             self.note = ""
             return None
+
+    def _make_copies(self, making: Mapping[str, Any]) -> None:
+        """Make the copies that this process steps."""
+        numbers = range(self.num_envs) if self._workers is None else self._workers.own
+        self._copies = GymnasiumCopies(self.env_id, numbers=numbers, **making)
+        self.envs = self._copies.envs
 
     def _allocate(self) -> None:
         """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""

@@ -275,6 +275,11 @@ def test_where_shared_memory_is_full_no_file_stays(moody, monkeypatch):
     with pytest.raises(GameError, match=r"env_workers: .* No space left on device.*; wanted 1"):
         open_batch(moody, 2, workers=2)
     assert [Path(path).exists() for _, path in made] == [False]
+    monkeypatch.setattr(gymnasium_batch, "choose", lambda *given: (2, "two processes"))
+    batch = open_batch(moody, 2, workers=0, steps=1e9)  # nobody asked for workers: it goes on in one process
+    assert (len(batch.envs), batch.note) == (2, "")
+    assert batch.step(batch.sample_actions()).obs.shape[0] == 2
+    assert not any(Path(path).exists() for _, path in made)
 
 
 def test_arrays_of_every_kind_share_one_block():
