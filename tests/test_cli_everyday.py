@@ -95,6 +95,6 @@ def test_export_writes_a_file_and_says_how_it_compares(said, tmp_path):
     text = said("export", run, "--torchscript", out)
     assert "input obs: int32 [batch]\noutputs: action, probabilities, value\n" in text
     assert f"torchscript: {out}; equal to the agent on 100 random observations (largest difference" in text
-    assert said("export", run, status=2).endswith("wanted --onnx FILE or --torchscript FILE")
+    assert said("export", run, status=2).endswith("wanted --onnx FILE, --torchscript FILE or --rule FILE")
     assert "its folder does not exist" in said("export", run, "--onnx", tmp_path / "no/a.onnx", status=2)
     assert "no run here" in said("export", tmp_path / "none", "--torchscript", out, status=2)

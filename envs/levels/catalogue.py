@@ -3,8 +3,8 @@
 Example:
     >>> kind = level_kind("small")
     >>> records = kind.records(np.arange(3, dtype=np.uint64))  # the parameters of levels 0, 1 and 2
-    >>> records["rows"].tolist(), kind.game.action_space.n, kind.lifetime
-    ([5, 4, 6], 5, 250)
+    >>> records["rows"].tolist(), int(kind.game.action_space.n), kind.lifetime
+    ([5, 5, 4], 5, 250)
 """
 
 from __future__ import annotations
