@@ -31,6 +31,7 @@ def outcomes(*words: str, simulated: bool = True) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_game_in_the_simulator():
     pytest.importorskip("numba_cuda")
     test = "tests/gpu/test_games.py::test_a_game_plays_as_on_the_cpu[mlbits/GridWorld-v0-default stream]"

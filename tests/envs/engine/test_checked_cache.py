@@ -48,7 +48,12 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+SLOW = ("cut code", "flipped index")
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in DAMAGES]
+)
 def test_a_damaged_file_is_compiled_anew_and_is_whole_again(damage: str, compiled: Path) -> None:
     ending, spoil = DAMAGES[damage]
     for path in files(compiled, ending):

@@ -81,7 +81,9 @@ def test_training_and_held_out_numbers_are_disjoint():
         Worlds("small", 1, 1, split="held-out", numbers=[7])
 
 
-@pytest.mark.parametrize("levels", ["small", "chain_short_noisy", "scattered_small"])
+@pytest.mark.parametrize(
+    "levels", ["small", "chain_short_noisy", pytest.param("scattered_small", marks=pytest.mark.slow)]
+)
 def test_a_saved_state_continues_exactly(levels):
     worlds = Worlds(levels, 3, 2, seed=4)
     played(worlds)

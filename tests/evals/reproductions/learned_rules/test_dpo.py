@@ -40,6 +40,7 @@ def test_the_objectives_differ_in_nothing_else():
         assert found[0]["run"]["total_steps"] == task.steps
 
 
+@pytest.mark.slow
 def test_the_verdict_is_that_dpo_is_not_below_the_clip(scored, capsys):
     result = reproduce(quick=True)
     assert (result["met"], result["seeds"], len(result["rows"])) == (True, [0, 1, 2], 4)
