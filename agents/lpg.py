@@ -236,10 +236,10 @@ class LPG:
             self.optimizer.zero_grad()
             (-objective).backward()
             return self.optimizer.step()
-        (slope,) = torch.autograd.grad(objective, [self.network.table])
+        (gradient,) = torch.autograd.grad(objective, [self.network.table])
         with torch.no_grad():
-            self.network.table += rate * slope
-        return torch.linalg.vector_norm(slope)
+            self.network.table += rate * gradient
+        return torch.linalg.vector_norm(gradient)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network and its optimiser; the rule stays in its file, which the settings name."""

@@ -86,17 +86,17 @@ class _BackwardGRU(torch.autograd.Function):
         of_product = both.new_empty(steps, count, 3 * width)
         back = weight.t().contiguous()
         # Outside the loop, all at once: the derivatives of the sigmoids and of the tanh.
-        slopes, slope = both * (1 - both), 1 - new * new
+        derivatives, derivative = both * (1 - both), 1 - new * new
         grad = grad_states.new_zeros(count, width)
         for t in range(steps):
             grad = grad + grad_states[t]
             reset, update = both[t, :, :width], both[t, :, width:]
             of_both, of_new = of_gates[t, :, : 2 * width], of_gates[t, :, 2 * width :]
             kept = grad * update
-            torch.mul(grad - kept, slope[t], out=of_new)
+            torch.mul(grad - kept, derivative[t], out=of_new)
             torch.mul(of_new, inner[t], out=of_both[:, :width])
             torch.mul(grad, before[t] - new[t], out=of_both[:, width:])
-            of_both.mul_(slopes[t])
+            of_both.mul_(derivatives[t])
             of_product[t, :, : 2 * width] = of_both
             torch.mul(of_new, reset, out=of_product[t, :, 2 * width :])
             grad = torch.addmm(kept, of_product[t], back).mul_(keeps[t])

@@ -30,7 +30,7 @@ from mlbits.agents.learned_rules.rule import Targets, log_softmax
 State = dict[str, Tensor]  # everything that an agent is, stacked over lifetimes: [L, ...]
 
 _EPS = 1e-5  # of Adam, as in the agents of mlbits
-_EPS_ROOT = 1e-12  # under its root, whose slope at 0 is infinite
+_EPS_ROOT = 1e-12  # under its root, whose derivative at 0 is infinite
 _BETAS = (0.9, 0.999)
 
 
@@ -208,17 +208,17 @@ class MLPAgents:
 
     def update(self, state: State, lesson: Lesson, outputs: Outputs, targets: Targets, hyper: Hyper) -> State:
         """See :class:`Population`. Gradients pass through Adam's moments too."""
-        slopes = gradients(self.logits_of_one, self.params(state), lesson, targets, hyper)
-        return self.adam(state, slopes, hyper.learning_rate)
+        grads = gradients(self.logits_of_one, self.params(state), lesson, targets, hyper)
+        return self.adam(state, grads, hyper.learning_rate)
 
-    def adam(self, state: State, slopes: State, learning_rate: Tensor) -> State:
-        """The agents after one step of Adam up the slopes of their parameters, with a learning rate each, [L]."""
+    def adam(self, state: State, grads: State, learning_rate: Tensor) -> State:
+        """The agents after one step of Adam up the gradients of their parameters, with a learning rate each, [L]."""
         updates, (a, b) = state["updates"] + 1, _BETAS
         new = {"updates": updates}
-        for name, slope in slopes.items():
-            new[f"m.{name}"] = first = a * state[f"m.{name}"] + (1 - a) * slope
-            new[f"v.{name}"] = second = b * state[f"v.{name}"] + (1 - b) * slope**2
-            lead = (-1, *[1] * (slope.dim() - 1))
+        for name, gradient in grads.items():
+            new[f"m.{name}"] = first = a * state[f"m.{name}"] + (1 - a) * gradient
+            new[f"v.{name}"] = second = b * state[f"v.{name}"] + (1 - b) * gradient**2
+            lead = (-1, *[1] * (gradient.dim() - 1))
             mean, square = first / (1 - a**updates).view(lead), second / (1 - b**updates).view(lead)
             step = mean / ((square + _EPS_ROOT).sqrt() + _EPS)
             new[name] = state[name] + learning_rate.view(lead) * step

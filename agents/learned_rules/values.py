@@ -92,9 +92,9 @@ class MLPValues:
             return -0.5 * (self._network.logits_of_one(params, obs)[0][..., 0] - target).square().mean()
 
         params = self._network.params(self.state)
-        slopes = torch.func.vmap(torch.func.grad(objective), in_dims=(0, 1, 1))(params, obs, target)
+        grads = torch.func.vmap(torch.func.grad(objective), in_dims=(0, 1, 1))(params, obs, target)
         rate = torch.full((obs.shape[1],), self.learning_rate, device=obs.device)
-        self.state = self._network.adam(self.state, slopes, rate)
+        self.state = self._network.adam(self.state, grads, rate)
 
     def forget(self, which: Tensor) -> None:
         """See :class:`Values`."""

@@ -58,7 +58,7 @@ def neumann(
 def hypergradient(
     inner: Loss, outer: Loss, parameters: Sequence[Tensor], setting: Tensor, step: float, terms: int
 ) -> Tensor:
-    """The slope of outer(w*(h), h) along h, shaped as the setting.
+    """The gradient of outer(w*(h), h) along h, shaped as the setting.
 
     Args:
         inner: what the parameters minimise; twice differentiable.
@@ -74,13 +74,13 @@ def hypergradient(
     loss = outer(parameters, setting)
     *by_parameter, direct = torch.autograd.grad(loss, [*parameters, setting], allow_unused=True)
     vector = [torch.zeros_like(w) if part is None else part for w, part in zip(parameters, by_parameter, strict=True)]
-    slope = torch.autograd.grad(inner(parameters, setting), list(parameters), create_graph=True)
+    gradient = torch.autograd.grad(inner(parameters, setting), list(parameters), create_graph=True)
 
     def product(along: Sequence[Tensor]) -> Sequence[Tensor]:
-        return torch.autograd.grad(slope, list(parameters), list(along), retain_graph=True)
+        return torch.autograd.grad(gradient, list(parameters), list(along), retain_graph=True)
 
     solved = neumann(product, vector, step, terms)
-    (mixed,) = torch.autograd.grad(slope, [setting], solved, allow_unused=True)
+    (mixed,) = torch.autograd.grad(gradient, [setting], solved, allow_unused=True)
     zero = torch.zeros_like(setting)
     found = (zero if direct is None else direct) - (zero if mixed is None else mixed)
     if not bool(found.isfinite().all()):
@@ -143,10 +143,10 @@ def tune(
         if begin == "cold":
             parameters = [part.detach().clone().requires_grad_() for part in start]
         _descend(inner, parameters, setting, inner_steps, inner_rate)
-        slope = hypergradient(inner, outer, parameters, setting, inner_rate, terms)
+        gradient = hypergradient(inner, outer, parameters, setting, inner_rate, terms)
         with torch.no_grad():
-            first.lerp_(slope, 0.1)
-            second.lerp_(slope.square(), 0.001)
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient.square(), 0.001)
             setting -= outer_rate * (first / (1 - 0.9**count)) / ((second / (1 - 0.999**count)).sqrt() + 1e-12)
         history.append(setting.detach().clone())
     if begin == "cold":
@@ -159,7 +159,7 @@ def _descend(inner: Loss, parameters: Sequence[Tensor], setting: Tensor, steps: 
     """Gradient descent on the parameters, in place."""
     constant = setting.detach()
     for _ in range(steps):
-        slopes = torch.autograd.grad(inner(parameters, constant), list(parameters))
+        gradients = torch.autograd.grad(inner(parameters, constant), list(parameters))
         with torch.no_grad():
-            for part, slope in zip(parameters, slopes, strict=True):
-                part -= rate * slope
+            for part, gradient in zip(parameters, gradients, strict=True):
+                part -= rate * gradient

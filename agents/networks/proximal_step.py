@@ -1,7 +1,7 @@
 """A learning rate that is learned as training goes on: amortised proximal optimisation.
 
 Bae et al., "Amortized proximal optimization" (NeurIPS 2022). Now and then, before a gradient step along d (Adam's
-direction, say), the step is tried: theta' = theta - eta d. The logarithm of eta then moves down the slope of
+direction, say), the step is tried: theta' = theta - eta d. The logarithm of eta then moves down the derivative of
 
     Q(eta) = loss(theta') + function_weight D(theta', theta) + weight_weight / 2 |theta' - theta|^2
 
@@ -17,7 +17,7 @@ Adam's is), without which the first move would be ten times as long as later one
 
 Example:
     >>> size = StepSize(0.1, rate=0.5)
-    >>> size.follow(slope=2.0)
+    >>> size.follow(derivative=2.0)
     >>> round(size.learning_rate, 4)  # a factor of e^-0.5
     0.0607
 """
@@ -55,8 +55,8 @@ class StepSize:
         """The learning rate now."""
         return math.exp(self._log)
 
-    def slope(self, direction: Tensor, ahead: Tensor) -> float:
-        """The slope of Q along log eta.
+    def derivative(self, direction: Tensor, ahead: Tensor) -> float:
+        """The derivative of Q along log eta.
 
         Args:
             direction: d, [n].
@@ -66,20 +66,20 @@ class StepSize:
             DivergedError: if it is not finite.
         """
         eta = self.learning_rate
-        slope = -eta * torch.dot(direction, ahead) + self.weight_weight * eta**2 * torch.dot(direction, direction)
-        if not math.isfinite(found := float(slope)):
-            raise DivergedError("slope of the learning rate", found)
+        derivative = -eta * torch.dot(direction, ahead) + self.weight_weight * eta**2 * torch.dot(direction, direction)
+        if not math.isfinite(found := float(derivative)):
+            raise DivergedError("derivative of the learning rate", found)
         return found
 
-    def follow(self, slope: float) -> None:
-        """Move down a slope."""
+    def follow(self, derivative: float) -> None:
+        """Move down a derivative."""
         self._moves += 1
-        self._square = DECAY * self._square + (1 - DECAY) * slope**2
+        self._square = DECAY * self._square + (1 - DECAY) * derivative**2
         scale = math.sqrt(self._square / (1 - DECAY**self._moves)) + EPS
-        self._log = min(max(self._log - self.rate * slope / scale, math.log(LEAST)), math.log(MOST))
+        self._log = min(max(self._log - self.rate * derivative / scale, math.log(LEAST)), math.log(MOST))
 
     def look_ahead(self, optimizer: FlatAdam, gradient_ahead: Callable[[], None]) -> None:
-        """Adapt before a step: try it, follow the slope there, and put parameters and gradient back.
+        """Adapt before a step: try it, follow the derivative there, and put parameters and gradient back.
 
         Args:
             optimizer: with the gradient of the step that is about to be made.
@@ -91,10 +91,10 @@ class StepSize:
         direction = optimizer.direction()
         flat.sub_(direction, alpha=self.learning_rate)
         gradient_ahead()
-        slope = self.slope(direction, grad)
+        derivative = self.derivative(direction, grad)
         flat.copy_(here)
         grad.copy_(step)
-        self.follow(slope)
+        self.follow(derivative)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The logarithm of the learning rate, the moving average and the number of moves."""

@@ -96,9 +96,9 @@ def differences(rule: Frozen, name: str, entries: list[int], step: float = 1e-5,
 def check(rule: LPGRule, **how: Any) -> None:
     frozen = Frozen(rule)
     objective(frozen, **how)
-    for name, slopes in gradient(rule, **how).items():
-        entries = list(range(0, slopes.numel(), max(1, slopes.numel() // 3)))[:3]
-        got, wanted = slopes.view(-1)[entries], differences(frozen, name, entries, **how)
+    for name, gradients in gradient(rule, **how).items():
+        entries = list(range(0, gradients.numel(), max(1, gradients.numel() // 3)))[:3]
+        got, wanted = gradients.view(-1)[entries], differences(frozen, name, entries, **how)
         assert torch.allclose(got, got.new_tensor(wanted), rtol=1e-5, atol=1e-8), f"{name}: {got}, not {wanted}"
 
 

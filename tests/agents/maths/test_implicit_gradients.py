@@ -49,7 +49,7 @@ def test_the_hypergradient_of_a_quadratic_is_exact(h):
     assert float(found) == pytest.approx(float(wanted), abs=1e-9)
 
 
-def test_it_is_the_slope_of_the_outer_loss():
+def test_it_is_the_gradient_of_the_outer_loss():
     def value(h):
         w, _ = solved(at(h))
         return float(outer([w], at(h)))
@@ -73,7 +73,7 @@ def test_a_step_that_is_too_large_is_told():
         hypergradient(inner, outer, parts(B), at(0.0), 50.0, 3000)
 
 
-def test_a_setting_that_the_inner_loss_does_not_see_has_its_own_slope_alone():
+def test_a_setting_that_the_inner_loss_does_not_see_has_its_own_gradient_alone():
     found = hypergradient(lambda w, h: (w[0] ** 2).sum(), lambda w, h: (h * w[0]).sum(), [at(3.0)], at(1.0), 0.1, 5)
     assert float(found) == 3.0
 

@@ -1,4 +1,4 @@
-"""The learned step size: the exact answer on a quadratic, its slope in PPO by differences, what it leaves alone."""
+"""The learned step size: the exact answer on a quadratic, its derivative by differences, what it leaves alone."""
 
 import math
 
@@ -58,30 +58,30 @@ def test_the_direction_is_the_next_step():
         assert torch.allclose(theta.detach(), before - 0.1 * direction, atol=1e-6)
 
 
-def test_moves_are_of_equal_length_for_slopes_of_any_scale():
+def test_moves_are_of_equal_length_for_derivatives_of_any_scale():
     for scale in (1e-6, 1.0, 1e6):
         size = StepSize(0.1, rate=0.1)
         found = []
-        for slope in (1.0, 1.0, -1.0):
-            size.follow(scale * slope)
+        for derivative in (1.0, 1.0, -1.0):
+            size.follow(scale * derivative)
             found.append(math.log(size.learning_rate / 0.1))
         assert found == pytest.approx([-0.1, -0.2, -0.1], abs=1e-3)
 
 
-def test_the_rate_stays_in_its_range_and_a_wild_slope_is_told():
+def test_the_rate_stays_in_its_range_and_a_wild_derivative_is_told():
     size = StepSize(1e-8, rate=1.0)
     size.follow(1.0)
     assert size.learning_rate == pytest.approx(1e-8)
     for _ in range(60):
         size.follow(-1.0)
     assert size.learning_rate == pytest.approx(10.0)
-    with pytest.raises(DivergedError, match="slope of the learning rate: got nan"):
-        size.slope(torch.tensor([float("nan")]), torch.ones(1))
+    with pytest.raises(DivergedError, match="derivative of the learning rate: got nan"):
+        size.derivative(torch.tensor([float("nan")]), torch.ones(1))
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
 @pytest.mark.parametrize("objective", ["clip", "dpo"])
-def test_the_slope_in_ppo_is_that_of_its_loss_after_the_step(monkeypatch, objective, memory):
+def test_the_derivative_in_ppo_is_that_of_its_loss_after_the_step(monkeypatch, objective, memory):
     """Against differences of loss + 0.5 (KL + value_coef / 2 moved values^2) + 0.1 / 2 moved weights^2."""
     if memory == "gru":
         from tests.agents.networks.test_recurrent import played
@@ -100,8 +100,8 @@ def test_the_slope_in_ppo_is_that_of_its_loss_after_the_step(monkeypatch, object
     def look_ahead(optimizer, gradient_ahead):
         flat, start = optimizer.vectors.flat, optimizer.vectors.flat.clone()
         direction, rate = optimizer.direction().clone(), agent.step_size.learning_rate
-        slopes = []
-        monkeypatch.setattr(agent.step_size, "follow", slopes.append)
+        derivatives = []
+        monkeypatch.setattr(agent.step_size, "follow", derivatives.append)
         original(optimizer, gradient_ahead)
 
         def q(log_rate):
@@ -117,7 +117,7 @@ def test_the_slope_in_ppo_is_that_of_its_loss_after_the_step(monkeypatch, object
             return float(loss + 0.5 * near + 0.05 * moved.square().sum())
 
         log_rate = math.log(rate)
-        found.append((slopes[0], (q(log_rate + 0.05) - q(log_rate - 0.05)) / 0.1))
+        found.append((derivatives[0], (q(log_rate + 0.05) - q(log_rate - 0.05)) / 0.1))
 
     monkeypatch.setattr(agent.step_size, "look_ahead", look_ahead)
     plain = agent._adapt_step
@@ -132,9 +132,9 @@ def test_the_slope_in_ppo_is_that_of_its_loss_after_the_step(monkeypatch, object
     place = advantage = None
     monkeypatch.setattr(agent, "_adapt_step", adapt)
     learn(agent, rollout)
-    ((slope, wanted),) = found
+    ((derivative, wanted),) = found
     assert abs(wanted) > 1e-4
-    assert slope == pytest.approx(wanted, rel=0.05)
+    assert derivative == pytest.approx(wanted, rel=0.05)
 
 
 def test_ppo_learns_its_rate_every_few_steps_and_goes_on_from_a_saved_state():
