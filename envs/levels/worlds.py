@@ -2,7 +2,7 @@
 
 Which level a lifetime gets next is a function of (seed, lifetime, how many it has had); the level's parameters are a
 function of its number. Training levels and those held out have different numbers. (Chains are few, so that theirs are
-alike all the same.)
+the same ones.)
 
 Example:
     >>> worlds = Worlds("small", lifetimes=2, copies=3, seed=0)

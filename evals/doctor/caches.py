@@ -27,7 +27,7 @@ def rules_cache() -> Iterator[Finding]:
 
 
 def kernels_cache() -> Iterator[Finding]:
-    """The cache of the agents' kernels: beside their source, or where Numba is told to keep it."""
+    """The cache of the agents' kernels: beside their source, or where NUMBA_CACHE_DIR says."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     folder = Path(chosen) if chosen else Path(kernels.__path__[0]).resolve() / "__pycache__"
     if not chosen and not _writable(folder):  # Numba's next choice

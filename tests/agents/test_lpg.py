@@ -105,15 +105,15 @@ def test_a_network_learns_by_the_same_targets(path: Path, observations: Any) -> 
 
 
 def test_the_rule_is_told_where_episodes_end_and_what_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, told = agent(path, reward_scale=0.5), list[tuple[torch.Tensor, ...]]()
+    learner, seen = agent(path, reward_scale=0.5), list[tuple[torch.Tensor, ...]]()
     learn(learner, rollout(seed=7), rollout(seed=8))
     forward = learner.rule.forward
-    monkeypatch.setattr(learner.rule, "forward", lambda *read: told.append(read) or forward(*read))
+    monkeypatch.setattr(learner.rule, "forward", lambda *read: seen.append(read) or forward(*read))
     one = rollout()
     y = {name: learner.predictions(part.flatten()).view(*part.shape, M)
          for name, part in (("obs", one.obs), ("last", one.last_obs), ("final", one.final_obs))}  # fmt: skip
     learn(learner, one)
-    reward, terminated, truncated, _, here, following = told[0]
+    reward, terminated, truncated, _, here, following = seen[0]
     assert torch.equal(reward, 0.5 * one.reward) and torch.equal(terminated[..., 0], one.terminated)
     assert torch.equal(truncated[..., 0], one.truncated & ~one.terminated) and torch.equal(here, y["obs"])
     for t in range(T):

@@ -1,7 +1,7 @@
 """Lives of agents in held-out levels: taught by a rule, by A2C or REINFORCE, at random, or by nothing.
 
-All of them live in the same levels with the same random streams of the environment, and the same number of steps. What
-A2C and REINFORCE need to be told (learning rate, entropy bonus, discount, lambda) is tuned on training levels of the
+All of them live in the same levels with the same random streams of the environment, and the same number of steps. The
+settings of A2C and REINFORCE (learning rate, entropy bonus, discount, lambda) are tuned on training levels of the
 same kind.
 """
 
