@@ -38,6 +38,8 @@ from mlbits.envs.core.plain_json import read_json_file
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.evals.replays.page import check_page_file, write_page
+from mlbits.evals.replays.playing import record_replay
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import Entries, open_entries
 from mlbits.evals.tournament.match_table import MatchTable, MatchWriter, open_matches, read_matches
@@ -132,6 +134,7 @@ def hold_tournament(
     device: torch.device | str = "cpu",
     report: Report | None = None,
     search: Mapping[str, Any] | None = None,
+    replay: Path | None = None,
 ) -> tuple[Path, Standings]:
     """Play a tournament of runs, models and bots in a folder, or continue one, and compute its standings.
 
@@ -148,6 +151,7 @@ def hold_tournament(
         device: where to play.
         report: called with the number of games played and the total number of games.
         search: how trained agents that can search are to look ahead, as in {"simulations": 100}.
+        replay: a file for a page that shows one more game, of the best entries; None for none.
 
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
@@ -156,6 +160,7 @@ def hold_tournament(
         DeviceError: if the device is not available.
         MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` raise.
     """
+    check_page_file(replay)
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
@@ -172,6 +177,11 @@ def hold_tournament(
         )  # fmt: skip
         found = standings(table)
         write_standings(found, folder)
+    if replay is not None:
+        best = [found.table.names[k] for k in found.order[: found.table.seats]]
+        players = {name: entries.agents[name] for name in best}
+        game = record_replay(players, entries.env, entries.env_settings, seed=config.seed, greedy=config.greedy)
+        write_page(game, replay)
     return folder, found
 
 
