@@ -70,7 +70,11 @@ def check_replay(path: Path) -> tuple[Replay, list[str]]:
         found = _play_again(replay, batch)
     finally:
         batch.close()
-    if page(replay) != text:
+    try:
+        same = page(replay) == text
+    except ValueError:
+        raise ReplayError(f"{path}: it holds a number that is not finite; wanted what mlbits replay writes") from None
+    if not same:
         found.append(f"the page around the game is not what this version writes (the file says {replay.made_by[:40]})")
     return replay, found
 

@@ -169,7 +169,7 @@ def _pictures(data: Mapping[str, Any]) -> Pictures:
 
 def _step(data: Any, number: int, seats: int) -> Step:
     where = f"step {number}: "
-    actions = _entry(data, "actions", list, lambda v: len(v) == seats, where)
+    actions = _entry(data, "actions", list, lambda v: len(v) == seats and all(_is_action(a) for a in v), where)
     rewards = _entry(data, "rewards", list, lambda v: len(v) == seats and all(_number(r) for r in v), where)
     said = _entry(data, "said", dict, lambda v: all(key.isdecimal() and int(key) < seats for key in v), where)
     return Step(actions, rewards, {int(seat): _said(one, where) for seat, one in said.items()})
@@ -181,6 +181,10 @@ def _said(data: Any, where: str) -> Said:
     if value is not None and not _number(value):
         raise ReplayError(f"{where}value: got {str(value)[:40]!r}; wanted a number")
     return Said(_entry(data, "name", str, where=where), [(name, chance) for name, chance in chances], value)
+
+
+def _is_action(value: Any) -> bool:
+    return all(_number(part) for part in value) if isinstance(value, list) else _number(value)
 
 
 def _is_chance(value: Any) -> bool:

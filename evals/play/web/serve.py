@@ -96,7 +96,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PlayError(
-            f"port: {host} port {port} cannot be used ({error.strerror or error}); wanted another --port, or 0 to choose"
+            f"port: {host} port {port} cannot be used ({error.strerror or error}); wanted another --port, or 0 for any"
         ) from None
     return listening
 
