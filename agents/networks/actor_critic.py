@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,7 @@ from mlbits.envs.core.schedules import Scheduled, value_at
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
 _AREAS_A_CHUNK = 4096
+_COMPILERS = ("g++", "clang++", "c++", "cl")  # that torch.compile uses on a CPU
 
 
 class NetworkConfig(Protocol):
@@ -78,6 +80,8 @@ class ActorCriticCore:
         shared: whether one MLP gives policy and value.
         memory: "gru" or "lstm" for a :class:`RecurrentActorCritic`.
         memory_width: of its output.
+        bfloat16: whether products of its passes are of bfloat16 numbers (autocast); weights and outputs stay float32.
+        compiled: whether passes of an update are compiled by ``torch.compile``.
 
     Attributes:
         distribution: the distribution over actions that the policy's outputs parametrise.
@@ -107,6 +111,8 @@ class ActorCriticCore:
         shared: bool = False,
         memory: Literal["none", "gru", "lstm"] = "none",
         memory_width: int = 0,
+        bfloat16: bool = False,
+        compiled: bool = False,
     ) -> None:
         # Each network comes with the distribution that interprets its outputs: rows of numbers, or OrderParams.
         self.network: Any
@@ -138,6 +144,16 @@ class ActorCriticCore:
             )  # fmt: skip
             self.chunk = CPU_CHUNK
         self.network.to(device)
+        if bfloat16:
+            if not isinstance(self.network, ActorCritic | OwnActorCritic):
+                raise AgentError(f"precision: got 'bfloat16' with {'memory' if self.memory_size else 'the order network'}; "
+                                 "wanted 'float32'")  # fmt: skip
+            self.network.bfloat16 = True
+        if compiled:
+            if torch.device(device).type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+                raise AgentError(f"compile: got True, and torch.compile finds none of {', '.join(_COMPILERS)}; wanted a "
+                                 "C++ compiler, or False")  # fmt: skip
+            self.network.compile()
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]

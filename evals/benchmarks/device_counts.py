@@ -79,6 +79,8 @@ _CARTPOLE, _PENDULUM, _TURNS = "mlbits/CartPole-v0", "mlbits/Pendulum-v0", "mlbi
 CASES = (
     Case("PPO", "ppo", _CARTPOLE, _ROLLOUT),
     Case("PPO, continuous actions", "ppo", _PENDULUM, _ROLLOUT),
+    Case("PPO, CUDA graphs", "ppo", _CARTPOLE, _ROLLOUT | {"graphs": True}),
+    Case("PPO, CUDA graphs, seats in turn", "ppo", _TURNS, _ROLLOUT | {"graphs": True}),
     Case("PPO, seats in turn", "ppo", _TURNS, _ROLLOUT),
     Case("PPO, normalised", "ppo", _CARTPOLE, _ROLLOUT | {"normalize_obs": True, "normalize_reward": True}),
     Case("PPO, a GRU, 4 updates", "ppo", _CARTPOLE, _ROLLOUT | {"memory": "gru", "memory_width": 8}),
