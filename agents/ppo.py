@@ -154,7 +154,9 @@ class PPOConfig:
             "apo_every": self.apo_every, "memory": given["memory"], "normalize_obs": self.normalize_obs,
         }  # fmt: skip
         if self.graphs and (other := [name for name, value in decided.items() if value]):
-            raise AgentError(f"graphs: got True with {other[0]}, by which the host decides in between; wanted one of them")
+            raise AgentError(
+                f"graphs: got True with {other[0]}, by which the host decides in between; wanted one of them"
+            )
 
 
 class PPO:
@@ -350,12 +352,12 @@ class PPO:
         return metrics | {"grad_norm": self.core.optimizer.step()}
 
     def _gradient(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None) -> Metrics:
-        """The gradient on the rows ``part``, in chunks that fit the cache; on those of sequences in one go."""
+        """The gradient on the rows ``part``, in chunks that fit cache or memory; on those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
         if self.config.normalize_advantage and count > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chunk = self.core.chunk if part.device.type == "cpu" and sequences is None else count
+        chunk = count if sequences is not None else self.core.rows_a_pass(data["obs"], count)
         optimizer.zero_grad()
 
         def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:

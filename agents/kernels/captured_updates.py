@@ -7,6 +7,7 @@ say) are learned from without a graph.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +25,7 @@ class CapturedUpdates:
     """The gradient steps of one learner.
 
     Args:
-        update: makes them: called with rows (tensors, or dicts of tensors, by name), numbers by name, and the generator.
+        update: makes them: called with rows (tensors or dicts of tensors by name), numbers by name and the generator.
     """
 
     def __init__(self, update: Update) -> None:
@@ -33,6 +34,9 @@ class CapturedUpdates:
         self._numbers: dict[str, Tensor] = {}
         self._call: CapturedCall[Any] | None = None
         self._generator: torch.Generator | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CapturedUpdates:
+        return CapturedUpdates(copy.deepcopy(self._update, memo))  # a graph is of its own learner's memory
 
     def __call__(self, data: dict[str, Any], numbers: Mapping[str, float], generator: torch.Generator) -> Any:
         """Learn from rows.

@@ -28,6 +28,7 @@ from mlbits.agents.maths.action_distributions import Categorical, distribution_f
 from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
+from mlbits.agents.networks.pass_memory import PassMemory
 from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
 from mlbits.agents.networks.recurrent import RecurrentActorCritic
 from mlbits.agents.networks.running_moments import Moments, moments_of
@@ -146,13 +147,13 @@ class ActorCriticCore:
         self.network.to(device)
         if bfloat16:
             if not isinstance(self.network, ActorCritic | OwnActorCritic):
-                raise AgentError(f"precision: got 'bfloat16' with {'memory' if self.memory_size else 'the order network'}; "
-                                 "wanted 'float32'")  # fmt: skip
-            self.network.bfloat16 = True
+                kind = "memory" if self.memory_size else "the order network"
+                raise AgentError(f"precision: got 'bfloat16' with {kind}; wanted 'float32'")
+            self.network.in_bfloat16 = True
         if compiled:
             if torch.device(device).type == "cpu" and not any(map(shutil.which, _COMPILERS)):
-                raise AgentError(f"compile: got True, and torch.compile finds none of {', '.join(_COMPILERS)}; wanted a "
-                                 "C++ compiler, or False")  # fmt: skip
+                raise AgentError(f"compile: got True, and torch.compile finds none of {', '.join(_COMPILERS)}; "
+                                 "wanted a C++ compiler, or False")  # fmt: skip
             self.network.compile()
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
@@ -160,6 +161,7 @@ class ActorCriticCore:
         rate = value_at(config.learning_rate, 0.0)
         self.optimizer = FlatAdam(rest, rate, config.max_grad_norm)
         self.value_optimizer = FlatAdam(critic, rate, config.max_grad_norm) if value_apart else None
+        self._pass_memory = PassMemory()
         self.moments: Moments | None = None
         if config.normalize_obs:
             if isinstance(self.network, OrderNetwork):
@@ -171,6 +173,15 @@ class ActorCriticCore:
     def prepare(self, obs: Any) -> Any:
         """Observations in the form that the network takes: standardised if the config asks for it."""
         return obs if self.moments is None else self.moments.standardise(obs)
+
+    def rows_a_pass(self, obs: Any, count: int) -> int:
+        """How many of ``count`` rows of observations go through the network at once."""
+        some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        if some.device.type == "cpu":
+            return self.chunk
+        # What keeps order networks and memories small is their own.
+        plain = isinstance(self.network, ActorCritic | OwnActorCritic)
+        return self._pass_memory.rows(self.network, obs, count) if plain else count
 
     @torch.no_grad()
     def act(
@@ -245,7 +256,7 @@ class ActorCriticCore:
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         flat = rows(obs, lead)
         count = int(np.prod(some.shape[:lead]))
-        chunk = self.chunk if some.device.type == "cpu" else max(count, 1)
+        chunk = self.rows_a_pass(self.prepare(pick(flat, slice(0, 8))), max(count, 1))
         out = torch.empty(count, device=some.device)
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)

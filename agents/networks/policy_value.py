@@ -23,7 +23,7 @@ def _in_its_precision(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any],
 
     @functools.wraps(method)
     def run(self: Any, obs: Any) -> Any:
-        if not self.bfloat16 or torch.is_autocast_enabled(self.device_type):
+        if not self.in_bfloat16 or torch.is_autocast_enabled(self.device_type):
             return method(self, obs)
         with torch.autocast(self.device_type, torch.bfloat16):
             found = method(self, obs)
@@ -36,10 +36,10 @@ class _Precise(nn.Module):
     """A module whose passes may be of bfloat16 numbers.
 
     Attributes:
-        bfloat16: whether they are.
+        in_bfloat16: whether they are.
     """
 
-    bfloat16 = False
+    in_bfloat16 = False
 
     @property
     def device_type(self) -> str:

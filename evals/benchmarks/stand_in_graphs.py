@@ -32,7 +32,7 @@ class Recording:
     def operation(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Do one of torch's operations on tensors that are held, and note it down."""
         generator = kwargs.get("generator")
-        if generator is not None and all(generator._cdata != known._cdata for known, _ in self._states):
+        if generator is not None and not any(_same(generator, known) for known, _ in self._states):
             raise RuntimeError("got a generator that the graph does not know; wanted it registered")
         for argument, value in _arguments(function, args, kwargs):
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -129,6 +129,11 @@ def replacements(counts: Any) -> list[tuple[Any, str, Any]]:
         (torch.cuda, "current_stream", StandInStream),
         (torch.cuda, "stream", lambda stream: nullcontext()),
     ]
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether two Python objects are the same generator."""
+    return bool(one._cdata == two._cdata)
 
 
 def _arguments(function: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:

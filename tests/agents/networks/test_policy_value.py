@@ -268,7 +268,7 @@ def test_bfloat16_rounds_products_and_nothing_else():
     found = {}
     for rounded in (False, True):
         network = ActorCritic(box, distribution_for(spaces.Discrete(3)), (32, 32), torch.Generator().manual_seed(1))
-        network.bfloat16 = rounded
+        network.in_bfloat16 = rounded
         params, value = network(obs)
         assert params.dtype == value.dtype == network.policy(obs).dtype == network.value(obs).dtype == torch.float32
         (params.square().sum() + value.square().sum()).backward()

@@ -104,7 +104,9 @@ def test_graphs_follow_schedules():
     with stand_in_gpu():
         found = after_schedules("cuda", graphs=True)
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_docs_show_the_counts(counted):
