@@ -88,6 +88,14 @@ def test_a_graph_is_one_launch(counted):
     assert graphs.learning.launches <= plain.learning.launches / 8
 
 
+def test_a_graph_of_steps_counts_as_changes_of_the_batch():
+    with stand_in_gpu():
+        session = play(BY_NAME["PPO, CUDA graphs"], "cuda")
+        before = session.batch.changes
+        session.collect()
+        assert session.batch.changes == before + 8
+
+
 def after_schedules(device, **settings):
     """Weights after a short run in which learning rate, clip and entropy coefficients all fall to a third."""
     case = BY_NAME["PPO"]
