@@ -96,6 +96,8 @@ CASES = (
     Case("DQN, seats in turn", "dqn", _TURNS, _REPLAY, before=4),
     Case("DDPG", "ddpg", _PENDULUM, _REPLAY, before=4),
     Case("Q-learning", "q-learning", "mlbits/GridWorld-v0", {}),
+    Case("LPG, a table", "lpg", "mlbits/GridWorld-v0", {"num_steps": _STEPS}),
+    Case("LPG, a network", "lpg", _CARTPOLE, {"num_steps": _STEPS}),
     Case("BC, 4 updates", "bc", "", _OFFLINE),
     Case("CRR, 4 updates", "crr", "", _OFFLINE),
     Case("TD3+BC, 4 updates", "td3-bc", "", _OFFLINE),

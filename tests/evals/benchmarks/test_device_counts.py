@@ -29,6 +29,8 @@ WAITS = {
     "DQN, seats in turn": (1, 2),  # and once to see which decisions are settled
     "DDPG": (1, 1),
     "Q-learning": (1, 1),
+    "LPG, a table": (1, 1),
+    "LPG, a network": (1, 1),
     "BC, 4 updates": (0, 0),
     "CRR, 4 updates": (0, 0),
     "TD3+BC, 4 updates": (0, 0),
