@@ -500,6 +500,7 @@ READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "san": partial(_moves, action_of_san, san),
     "uci-moves": partial(_moves, action_of_uci, uci_of_action),
     "uci": _uci,
+    "replay": _replay,
     "orders": _orders,
     "positions": _position_line,
     "games": _games,
