@@ -89,7 +89,7 @@ class Discrete(Continuous):
     [
         (("left", "right"), ["ArrowRight"], None, 1), (("left", "right"), [], [1], 1), (("left", "right"), [], None, 0),
         (("left", "stay", "right"), [], [2], 1), (("left", "stay", "right"), ["ArrowLeft", "ArrowRight"], [1], 2),
-        (("0", "1", "2"), ["2"], None, 2), (("0", "1", "2"), ["z"], [2], 0), 
+        (("0", "1", "2"), ["2"], None, 2), (("0", "1", "2"), ["z"], [2], 0),
         (("up", "down"), ["ArrowDown", "q"], None, 1),
     ],
 )  # fmt: skip
