@@ -49,6 +49,7 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
@@ -166,6 +167,8 @@ class DDPG:
         AgentError: if the action space has no bounds.
     """
 
+    in_shards = True  # it sums over shards what decides
+
     def __init__(
         self,
         config: DDPGConfig,
@@ -263,7 +266,8 @@ class DDPG:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
-        if experience.added < config.learning_starts:
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
         rates = [
@@ -272,10 +276,14 @@ class DDPG:
         ]
         self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
+                config.batch_size // shards.number(),
+                generator,
+                n_step=config.n_step,
+                discount=config.discount,
+                weight_exponent=beta,
             )
             self._update(self.normaliser.drawn(drawn), experience, generator)
         numbers = {

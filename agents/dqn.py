@@ -51,6 +51,7 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.kernels import compiled_q_learning
 from mlbits.agents.kernels.flat_adam import FlatAdam
+from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
@@ -140,6 +141,8 @@ class DQN:
         epsilon: current fraction of random actions.
         updates: gradient steps so far.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -253,23 +256,26 @@ class DQN:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
-        if experience.added < config.learning_starts:
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.epsilon = exploration(config, progress)
         self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         metrics: dict[str, Any] = {}
+        compiled = self._compiled is not None and shards.number() == 1
+        at_once = self._updates_at_once if compiled else 1
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
-                minibatches=min(due - self.updates, self._updates_at_once),
+                config.batch_size // shards.number(), generator, n_step=config.n_step, discount=config.discount,
+                weight_exponent=beta, minibatches=min(due - self.updates, at_once),
             )  # fmt: skip
             drawn = self.normaliser.drawn(drawn)
-            if self._compiled is None or drawn.weight is not None:
-                metrics = self._update(drawn, experience)
-            else:
+            if compiled and drawn.weight is None:
                 metrics = self._compiled_updates(drawn)
+            else:
+                metrics = self._update(drawn, experience)
         if metrics:
             rate = self.optimizer.learning_rate
             metrics |= {"epsilon": self.epsilon, "learning_rate": rate, "updates": self.updates}

@@ -44,6 +44,7 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
 from mlbits.agents.kernels.captured_updates import CapturedUpdates
+from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -170,6 +171,8 @@ class PPO:
         device: the networks' device.
     """
 
+    in_shards = True  # it sums over shards what decides
+
     def __init__(
         self,
         config: PPOConfig,
@@ -276,10 +279,12 @@ class PPO:
             raise AgentError(
                 f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
             )
-        if count == 0:
+        units = count if sequences is None else sequences.number
+        minibatches = shards.least(min(config.minibatches, units))
+        if minibatches == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
         if self.graph is None:
-            metrics = self._epochs(data, sequences, clip, generator)
+            metrics = self._epochs(data, sequences, clip, minibatches, generator)
         else:
             rate, entropy_coef = self.core.optimizer.learning_rate, self._entropy_coef
             metrics = self.graph(data, {"clip": clip, "rate": rate, "entropy_coef": entropy_coef}, generator)
@@ -296,25 +301,27 @@ class PPO:
         return result
 
     def _epochs(
-        self, data: dict[str, Any], sequences: Sequences | None, clip: float, generator: torch.Generator
-    ) -> list[Metrics]:
+        self, data: dict[str, Any], sequences: Sequences | None, clip: float, minibatches: int,
+        generator: torch.Generator,
+    ) -> list[Metrics]:  # fmt: skip
         """Epochs of minibatches, until the policy is ``target_kl`` away; what each gradient step measured."""
         config, metrics = self.config, []
-        count = len(data["log_prob"]) if sequences is None else sequences.number
+        units = len(data["log_prob"]) if sequences is None else sequences.number
         for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
-            parts = order.tensor_split(min(config.minibatches, count))
+            order = torch.randperm(units, generator=generator, device=generator.device).to(data["log_prob"].device)
+            parts = order.tensor_split(minibatches)
             batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
             for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
                 metrics.append(self._step(data, part, clip, chosen, others))
-            if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
+            if config.target_kl and float(shards.mean(metrics[-1]["approx_kl"])) > config.target_kl:
                 break
         return metrics
 
     def _epochs_by(self, data: dict[str, Any], numbers: Mapping[str, Any], generator: torch.Generator) -> list[Metrics]:
         """The same by numbers that are tensors in a graph."""
         self.core.optimizer.learning_rate, self._entropy_coef = numbers["rate"], numbers["entropy_coef"]
-        return self._epochs(data, None, numbers["clip"], generator)
+        minibatches = min(self.config.minibatches, len(data["log_prob"]))
+        return self._epochs(data, None, numbers["clip"], minibatches, generator)
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout, sequences: Sequences | None = None) -> dict[str, Any]:
@@ -355,16 +362,18 @@ class PPO:
         """The gradient on the rows ``part``, in chunks that fit cache or memory; on those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
-        if self.config.normalize_advantage and count > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        if self.config.normalize_advantage and count * shards.number() > 1:
+            mean, deviation = shards.mean_and_deviation(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-8)
+        weight = shards.weight(count)
         chunk = count if sequences is not None else self.core.rows_a_pass(data["obs"], count)
         optimizer.zero_grad()
 
         def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
-            share = len(index) / count
-            return (loss * share if share < 1 else loss), (share, metrics)
+            share = weight * len(index) / count
+            return (loss * share if share != 1 else loss), (share, metrics)
 
         losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
         total: Metrics = {}
@@ -459,7 +468,8 @@ class PPO:
     @torch.no_grad()
     def _adapt_kl(self, data: dict[str, Any], sequences: Sequences | None) -> None:
         new = self._policy(data, sequences)
-        kl = float(self.core.distribution.kl(data["params"], new, data.get("mask")).mean())
+        kls = self.core.distribution.kl(data["params"], new, data.get("mask"))
+        kl = float(shards.mean(kls.mean(), shards.weight(len(kls))))
         if kl > 1.5 * self.config.adaptive_target_kl:
             self.kl_coef = min(2 * self.kl_coef, 1e4)
         elif kl < self.config.adaptive_target_kl / 1.5:

@@ -81,12 +81,14 @@ class Interrupts:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def at_once(self, status: int | None = None) -> RunInterrupted:
+        """The exception for a run that ends without another checkpoint."""
+        text = f"stopped at once; to continue from the newest checkpoint: {resume_command(self._folder)}"
+        return RunInterrupted(text, self.status if status is None else status, self._folder, None)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name and (number == self._number or time.monotonic() - self._since > _ONE_REQUEST):
-            raise RunInterrupted(
-                f"stopped at once; to continue from the newest checkpoint: {resume_command(self._folder)}",
-                128 + number, self._folder, None,
-            )  # fmt: skip
+            raise self.at_once(128 + number)
         if not self.name:
             self._number, self._since = number, time.monotonic()
             self.name, self.status = signal.Signals(number).name, 128 + number

@@ -93,6 +93,13 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     raise ConfigError(message + see)
 
 
+def automatic_workers(words: list[str]) -> list[str]:
+    """The words with ``--workers auto`` as ``--workers 0``."""
+    words = ["--workers=0" if word == "--workers=auto" else word for word in words]
+    after = zip(["", *words], words, strict=False)
+    return ["0" if (before, word) == ("--workers", "auto") else word for before, word in after]
+
+
 def signature_fields(
     function: Callable[..., Any], *, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
 ) -> list[tuple[str, Any, Any]]:

@@ -16,7 +16,7 @@ from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
-from mlbits.selfplay.runs.command_line import forget_flags, read_flags
+from mlbits.selfplay.runs.command_line import automatic_workers, forget_flags, read_flags
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, find_preset, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
 from mlbits.selfplay.runs.env_flags import EnvFlags
@@ -97,12 +97,14 @@ class TrainFlags(NamedTuple):
         out: the folder asked for, or None.
         quiet: whether to show no progress.
         seeds: how many runs to train, with one seed after another; None for one run.
+        dry_run: whether to say only which process would have which shards.
     """
 
     settings: Settings
     out: str | None
     quiet: bool
     seeds: int | None
+    dry_run: bool = False
 
 
 def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
@@ -118,7 +120,7 @@ def read_train(words: list[str]) -> TrainFlags:
         UnknownIdError: for an unknown agent or environment.
         SystemExit: after --help.
     """
-    words, data = _without(words, "--data")
+    words, data = _without(automatic_workers(words), "--data")
     words, config = _without(words, "--config")
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[:2]))
     given = len(names)
@@ -173,6 +175,11 @@ def read_train(words: list[str]) -> TrainFlags:
                 Annotated[str | None, tyro.conf.arg(help="a run's config.json to repeat, or a TOML file of settings")],
                 None,  # read above; here for the help
             ),
+            (
+                "dry_run",
+                Annotated[bool, tyro.conf.arg(help="train nothing: print which process would have which shards")],
+                False,
+            ),
             ("quiet", Annotated[bool, tyro.conf.arg(help="show no progress")], False),
             ("trust", Annotated[bool, tyro.conf.arg(help=TRUST_HELP)], False),  # read by the command itself
             ("run", tyro.conf.OmitArgPrefixes[RunConfig], dataclasses.replace(start.run, data=data or start.run.data)),
@@ -196,7 +203,7 @@ def read_train(words: list[str]) -> TrainFlags:
         agent_config=flags.agent,
         env_settings=env_flags.settings(flags),
     )
-    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds)
+    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds, flags.dry_run)
 
 
 def _without(words: list[str], flag: str) -> tuple[list[str], str | None]:

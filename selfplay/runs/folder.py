@@ -30,7 +30,8 @@ CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
-    "seed", "device", "threads", "video", "track", "eval_every", "eval_episodes", "eval_greedy", "record_every",
+    "seed", "device", "threads", "workers", "worker_timeout", "video", "track", "eval_every", "eval_episodes",
+    "eval_greedy", "record_every",
     "checkpoint_every", "keep_checkpoints", "rule_hash",
 )  # fmt: skip
 

@@ -152,6 +152,7 @@ def resume(
     *,
     total_steps: int | None = None,
     data: str | None = None,
+    workers: int | None = None,
     on_iteration: Callback | None = None,
     on_evaluation: Callback | None = None,
     on_checkpoint: Callback | None = None,
@@ -164,7 +165,11 @@ def resume(
     Args:
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
+        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
+            before.
         data: where the run's dataset is now, if it has been moved; another one is refused.
+        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
+            before.
         on_iteration: as for :func:`train`.
         on_evaluation: as for :func:`train`.
         on_checkpoint: as for :func:`train`.
@@ -184,7 +189,9 @@ def resume(
         callbacks, on_iteration=on_iteration, on_evaluation=on_evaluation, on_checkpoint=on_checkpoint
     )  # fmt: skip
     count_from_now()
-    return resume_folder(folder, total_steps=total_steps, data=data, console=console, measure=measure, callbacks=called)
+    return resume_folder(
+        folder, total_steps=total_steps, data=data, workers=workers, console=console, measure=measure, callbacks=called
+    )
 
 
 def resume_folder(folder: str | Path, **settings: Any) -> Run:
