@@ -20,6 +20,7 @@ from mlbits.selfplay.runs.command_line import forget_flags, read_flags
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, find_preset, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
 from mlbits.selfplay.runs.env_flags import EnvFlags
+from mlbits.selfplay.runs.job_flags import JobFlags
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
 
@@ -97,12 +98,14 @@ class TrainFlags(NamedTuple):
         out: the folder asked for, or None.
         quiet: whether to show no progress.
         seeds: how many runs to train, with one seed after another; None for one run.
+        where: how many of them at once, and on which cluster.
     """
 
     settings: Settings
     out: str | None
     quiet: bool
     seeds: int | None
+    where: JobFlags
 
 
 def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
@@ -168,6 +171,7 @@ def read_train(words: list[str]) -> TrainFlags:
                 ],
                 None,
             ),
+            ("where", tyro.conf.OmitArgPrefixes[JobFlags], JobFlags()),
             (
                 "config",
                 Annotated[str | None, tyro.conf.arg(help="a run's config.json to repeat, or a TOML file of settings")],
@@ -187,6 +191,9 @@ def read_train(words: list[str]) -> TrainFlags:
     flags = read_flags(
         flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
     )
+    if flags.seeds is None and flags.where != JobFlags():
+        name = "jobs" if flags.where.jobs is not None else "cluster"
+        raise ConfigError(f"{name}: got {getattr(flags.where, name)} for one run; wanted --seeds N with it")
     find_factories(flags.agent, None)
     settings = Settings(
         agent=agent,
@@ -196,7 +203,7 @@ def read_train(words: list[str]) -> TrainFlags:
         agent_config=flags.agent,
         env_settings=env_flags.settings(flags),
     )
-    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds)
+    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds, flags.where)
 
 
 def _without(words: list[str], flag: str) -> tuple[list[str], str | None]:

@@ -10,7 +10,7 @@ def command(words: list[str]) -> int:
     """Train an agent on an environment."""
     from mlbits.selfplay.runs.flags import read_train
 
-    settings, out, quiet, seeds = read_train(words)
+    settings, out, quiet, seeds, where = read_train(words)
     from mlbits.selfplay.curves.progress import compilation_messages
     from mlbits.training import train_resolved, train_seeds
 
@@ -20,7 +20,7 @@ def command(words: list[str]) -> int:
         print(f"training {settings.agent} on {settings.env} ({preset}){times}", flush=True)
     with trusting_files("--trust" in words), compilation_messages(not quiet):
         if seeds is not None:
-            print_runs(train_seeds(settings, seeds, out, console=not quiet))
+            print_runs(train_seeds(settings, seeds, out, jobs=where.jobs, cluster=where.cluster, console=not quiet))
             return 0
         run = train_resolved(settings, out, console=not quiet)
     print_run(run.folder, run.summary)

@@ -17,7 +17,7 @@ from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.benchmarks import groups
-from mlbits.evals.tournament import tournament
+from mlbits.evals.tournament import batches
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import open_entries
 from mlbits.evals.tournament.match_table import MatchTableError, read_matches
@@ -426,7 +426,7 @@ def test_an_interruption_prints_how_to_continue(runs, tmp_path, monkeypatch, cap
     def interrupted(*words, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tournament, "play_episodes", interrupted)
+    monkeypatch.setattr(batches, "play_episodes", interrupted)
     assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
     assert "the games played so far are kept, and the same command continues" in capsys.readouterr().err
 
