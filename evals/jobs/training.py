@@ -11,10 +11,12 @@ from mlbits.envs.core.trust import trusted, trusting_files
 from mlbits.evals.jobs.job import Job
 from mlbits.evals.training_probes import during_training
 from mlbits.selfplay import training
+from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.machine import count_from_now
 from mlbits.selfplay.runs.config import Settings, portable, settings_from_json
 from mlbits.selfplay.runs.folder import CONFIG, RunError, finished_summary, read_settings
 from mlbits.selfplay.runs.one_writer import InUseError
+from mlbits.selfplay.session import Measure
 
 ORPHANS = 90.0
 """Seconds in which a run that lost its driver has to have saved and ended."""
@@ -58,18 +60,36 @@ def train_run(*, settings: Mapping[str, Any], folder: str, trust: bool = False) 
         InUseError: if another process still trains it after a while.
         MlbitsError: as :func:`mlbits.selfplay.training.train` and its ``resume`` raise.
     """
-    path, until = Path(folder), time.monotonic() + ORPHANS
     with trusting_files(trust):
-        wanted = settings_from_json(settings)
-        while True:
-            count_from_now()
-            try:
-                if not check_run(wanted, path):
-                    training.train(wanted, path, console=False, measure=during_training)
-                elif finished_summary(path) is None:
-                    training.resume(path, console=False, measure=during_training)
-                return
-            except InUseError:  # by a process whose driver was killed, and which is saving
-                if time.monotonic() > until:
-                    raise
-                time.sleep(1.0)
+        train_to_end(settings_from_json(settings), Path(folder))
+
+
+def train_to_end(
+    settings: Settings, folder: Path, *, measure: Measure | None = during_training, callbacks: Callbacks | None = None
+) -> None:
+    """Train a run in this process, quietly: from the start, or from where it is.
+
+    Args:
+        settings: of the run.
+        folder: its folder.
+        measure: as for :func:`mlbits.selfplay.training.train`.
+        callbacks: as there.
+
+    Raises:
+        InUseError: if another process still trains it after a while.
+        MlbitsError: as :func:`mlbits.selfplay.training.train` and its ``resume`` raise.
+    """
+    until = time.monotonic() + ORPHANS
+    common: dict[str, Any] = {"console": False, "measure": measure, "callbacks": callbacks}
+    while True:
+        count_from_now()
+        try:
+            if not check_run(settings, folder):
+                training.train(settings, folder, **common)
+            elif finished_summary(folder) is None:
+                training.resume(folder, **common)
+            return
+        except InUseError:  # by a process whose driver was killed, and which is saving
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)

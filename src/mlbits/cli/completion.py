@@ -27,7 +27,7 @@ _TRAIN = ("--out", "--preset", "--quiet", "--trust", "--help")
 # What the words after a command are: kinds, or the words themselves.
 _WORDS: dict[str, tuple[str, ...]] = {
     "train": ("agents",), "meta-train": ("lpg",), "resume": ("runs",), "eval": ("runs",),
-    "tournament": ("runs", "bots"),
+    "tournament": ("runs", "bots"), "sweep": ("agents",),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
     "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
     "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
@@ -81,12 +81,15 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.cli import resume as resume_command
     from mlbits.evals.exploitability.flags import ExploitFlags
     from mlbits.evals.play.config import PlayFlags, UciFlags
+    from mlbits.evals.sweep.config import SweepFlags
     from mlbits.evals.tournament.config import TournamentFlags
     from mlbits.selfplay.runs.flags import SolveFlags
+    from mlbits.selfplay.runs.job_flags import JobFlags
 
     return {
-        "train": [RunConfig], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
+        "train": [RunConfig, JobFlags], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
         "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
+        "sweep": [SweepFlags, RunConfig],
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
         "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
