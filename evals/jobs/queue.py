@@ -155,6 +155,21 @@ def outcomes(jobs: Sequence[Job], queue: JobQueue) -> Iterator[Outcome]:
         yield queue.next()
 
 
+def in_order(jobs: Sequence[Job], queue: JobQueue) -> Iterator[Outcome]:
+    """Run jobs; their outcomes in the order of the jobs, each as soon as it and all before it are there.
+
+    Args:
+        jobs: the jobs, no two of which are equal.
+        queue: an empty queue.
+    """
+    found, given = dict[str, Outcome](), 0
+    for outcome in outcomes(jobs, queue):
+        found[outcome.job.key] = outcome
+        while given < len(jobs) and jobs[given].key in found:
+            yield found.pop(jobs[given].key)
+            given += 1
+
+
 def run_jobs(
     jobs: Sequence[Job], executor: Executor, *, store: Store | None = None, tries: int = TRIES, say: Say | None = None
 ) -> list[Outcome]:

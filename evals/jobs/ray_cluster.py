@@ -19,6 +19,7 @@ import os
 import platform
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ ANSWER = 20.0
 """Seconds in which the head node has to answer."""
 PATIENCE = 300.0
 """Seconds in which a cluster has to have a CPU for the jobs, and each node to say what it is."""
+SAVING = 30.0
+"""Seconds that runs have to save when the command is stopped."""
 _STORE_BYTES = 100 * 2**20  # of a Ray that is started here: jobs exchange little
 _AHEAD = 2  # tasks that Ray has beyond its CPUs, so that none of them waits for us
 
@@ -101,9 +104,11 @@ class RayCluster:
         ray = self._ray
         if not ray.is_initialized():
             return
-        for ref in self._refs:
-            with contextlib.suppress(Exception):  # whatever state the cluster is in
-                ray.cancel(ref, force=False)
+        with contextlib.suppress(Exception):  # whatever state the cluster is in
+            for ref in self._refs:
+                ray.cancel(ref, force=False)  # a KeyboardInterrupt there
+            if self._refs:
+                ray.wait(list(self._refs), num_returns=len(self._refs), timeout=SAVING)
         self._refs.clear()
         if self._mine:
             ray.shutdown()
@@ -113,6 +118,8 @@ def _run(text: str) -> str:
     """A task: a job as JSON, its value or error as JSON."""
     try:
         return json.dumps({"value": job_from(text).compute()})
+    except KeyboardInterrupt:
+        return json.dumps({"error": "stopped"})
     except Exception as error:  # what the function raises is its own
         return json.dumps(failure(error))
 
@@ -164,6 +171,25 @@ def node_facts(folder: str = "") -> dict[str, str]:
     return facts | {"processor": describe().name}
 
 
+def check_facts(host: str, found: Mapping[str, str], wanted: Mapping[str, str], folder: str = "") -> None:
+    """Refuse a node that differs in anything but its processor.
+
+    Args:
+        host: the node's address.
+        found: its :func:`node_facts`.
+        wanted: those of this process.
+        folder: the folder that it should see.
+
+    Raises:
+        ClusterError: naming the node and what differs.
+    """
+    for name, value in wanted.items():
+        if name == "folder" and found.get(name) != value:
+            raise ClusterError(f"out: {host} does not see {folder}; wanted a folder that all nodes of a cluster see")
+        if name != "processor" and found.get(name) != value:
+            raise ClusterError(f"cluster: {host} has {name} {found.get(name)}; wanted {name} {value}, as here")
+
+
 def _check_nodes(ray: Any, folder: Path | None) -> None:
     """Compare each node with this process, before anything starts."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -185,14 +211,8 @@ def _check_nodes(ray: Any, folder: Path | None) -> None:
             raise ClusterError(
                 f"cluster: {host} cannot run mlbits ({_first_line(error)}); wanted mlbits {wanted['mlbits']} there"
             ) from None
-        for name in wanted:
-            if name == "processor":
-                others |= {found[name]} - {wanted[name]}
-            elif name == "folder" and found[name] != wanted[name]:
-                raise ClusterError(f"out: {host} does not see {where}; wanted a folder that all nodes of a cluster see")
-            elif found.get(name) != wanted[name]:
-                got = f"{name} {found.get(name)}"
-                raise ClusterError(f"cluster: {host} has {got}; wanted {name} {wanted[name]}, as here")
+        check_facts(host, found, wanted, where)
+        others |= {found["processor"]} - {wanted["processor"]}
     if others:
         print(
             f"cluster: nodes have other processors ({', '.join(sorted(others))}) than this one "

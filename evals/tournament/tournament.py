@@ -41,7 +41,7 @@ from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.evals.jobs.executors import Executor, check_jobs, open_executor
 from mlbits.evals.jobs.job import Job
-from mlbits.evals.jobs.queue import JobQueue, outcomes
+from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.evals.jobs.store import Store
 from mlbits.evals.tournament.batches import PLAY_BATCH, described, play_games
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
@@ -133,30 +133,20 @@ def _play(
             jobs.append(Job(name, PLAY_BATCH, common | more, here=partial(here, **more)))
         if report is not None:
             report(len(games), total)
-        for job, (start, part), value in zip(jobs, batches, _in_order(jobs, queue), strict=True):
+        for ended, (start, part) in zip(in_order(jobs, queue), batches, strict=True):
             had = len(games) - start
-            returns = np.array(value, float).reshape(-1, seats)
+            returns = np.array(ended.result(), float).reshape(-1, seats)
             if writer is not None:
                 writer.add_games(part[had:], returns[had:])
             games.add(part[had:], returns[had:])
             if queue.store is not None:
-                queue.store.forget(job)
+                queue.store.forget(ended.job)
             if report is not None and len(games) < total:
                 report(len(games), total)
     if report is not None:
         report(len(games), total)
     plain = json.loads(json.dumps(dict(settings or {})))
     return MatchTable(env, plain, seats, hashes, games.seating, games.returns)
-
-
-def _in_order(jobs: Sequence[Job], queue: JobQueue) -> Iterator[Any]:
-    """The jobs' values in their order, each as soon as it and all before it are there."""
-    found, given = dict[str, Any](), 0
-    for outcome in outcomes(jobs, queue):
-        found[outcome.job.key] = outcome.result()
-        while given < len(jobs) and jobs[given].key in found:
-            yield found.pop(jobs[given].key)
-            given += 1
 
 
 def hold_tournament(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlbits.envs.core.trust import trusting_files
 from mlbits.evals.sweep.config import SweepFlags
 
 
-def command(words: list[str]) -> int:
-    """Search for good settings of an agent on an environment."""
+def parse(words: list[str]) -> Any:
+    """The settings of the trials, the folder asked for, whether to be quiet, and the sweep's own flags."""
     from mlbits.selfplay.runs.flags import read_sweep
 
-    settings, out, quiet, flags = read_sweep(words, SweepFlags)
+    return read_sweep(words, SweepFlags)
+
+
+def command(words: list[str]) -> int:
+    """Search for good settings of an agent on an environment."""
+    settings, out, quiet, flags = parse(words)
     from mlbits.evals.sweep.command import run_command
     from mlbits.selfplay.curves.progress import compilation_messages
 
