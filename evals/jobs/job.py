@@ -48,16 +48,17 @@ class Job:
     @functools.cached_property
     def key(self) -> str:
         """SHA-256 of the function's name, the arguments and the versions of what computes it, 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps([self.text(), versions()], sort_keys=True).encode()).hexdigest()
+        what = [json.loads(self.text()), versions()]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def text(self) -> str:
-        """The function and its arguments as JSON, from which :func:`job_from` makes the job again.
+        """The function and its arguments as JSON, in their order, from which :func:`job_from` makes the job again.
 
         Raises:
             JobError: for arguments that are not plain data.
         """
         try:
-            return json.dumps({"function": self.function, "arguments": dict(self.arguments)}, sort_keys=True)
+            return json.dumps({"function": self.function, "arguments": dict(self.arguments)})
         except (TypeError, ValueError) as error:
             raise JobError(f"{self.name}: its arguments are not plain data ({error})") from None
 

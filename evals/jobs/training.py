@@ -22,16 +22,18 @@ ORPHANS = 90.0
 """Seconds in which a run that lost its driver has to have saved and ended."""
 
 
-def run_job(name: str, settings: Settings, folder: Path, **more: Any) -> Job:
+def run_job(name: str, settings: Settings, folder: Path, *, measured: bool = True, **more: Any) -> Job:
     """The job of a run.
 
     Args:
         name: for people.
         settings: of the run.
         folder: its folder.
+        measured: whether evaluations record more than the returns.
         **more: see :class:`~mlbits.evals.jobs.job.Job`.
     """
-    arguments = {"settings": portable(settings), "folder": str(folder.resolve()), "trust": trusted()}
+    arguments: dict[str, Any] = {"settings": portable(settings), "folder": str(folder.resolve()), "measured": measured}
+    arguments["trust"] = trusted()
     return Job(name, f"{__name__}:train_run", arguments, **more)
 
 
@@ -48,12 +50,13 @@ def check_run(settings: Settings, folder: Path) -> bool:
     return True
 
 
-def train_run(*, settings: Mapping[str, Any], folder: str, trust: bool = False) -> None:
+def train_run(*, settings: Mapping[str, Any], folder: str, measured: bool = True, trust: bool = False) -> None:
     """Train a run to its end: from the start, or from where it is.
 
     Args:
         settings: from :func:`mlbits.selfplay.runs.config.portable`.
         folder: the run's folder.
+        measured: whether evaluations record more than the returns.
         trust: whether files may run code of their authors.
 
     Raises:
@@ -61,7 +64,7 @@ def train_run(*, settings: Mapping[str, Any], folder: str, trust: bool = False) 
         MlbitsError: as :func:`mlbits.selfplay.training.train` and its ``resume`` raise.
     """
     with trusting_files(trust):
-        train_to_end(settings_from_json(settings), Path(folder))
+        train_to_end(settings_from_json(settings), Path(folder), measure=during_training if measured else None)
 
 
 def train_to_end(

@@ -165,8 +165,8 @@ def read_sweep(words: list[str], own: Any) -> tuple[Settings, str | None, bool, 
     Raises:
         ConfigError: as :func:`read_train` raises, like the other errors.
     """
-    bare: Any = tyro.conf.OmitArgPrefixes[own]
-    settings, flags = _read(words, "sweep", _SWEEP_USAGE, [("sweep", bare, own())])
+    bare: Any = tyro.conf.OmitArgPrefixes
+    settings, flags = _read(words, "sweep", _SWEEP_USAGE, [("sweep", bare[own], own())])
     return settings, flags.out, flags.quiet, flags.sweep
 
 

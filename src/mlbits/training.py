@@ -153,8 +153,10 @@ def train_seeds(
         raise ConfigError(f"seeds: got {seeds!r}; wanted a whole number from 1 to {_MOST_SEEDS:,}")
     check_jobs(jobs)
     apart = bool(cluster) or (jobs or 1) > 1
-    if apart and common.get("callbacks") is not None:
-        raise ConfigError("callbacks: cannot be called from other processes; wanted jobs=1 and no cluster")
+    measure = common.get("measure", during_training)
+    for name, function in (("callbacks", common.get("callbacks")), ("measure", measure)):
+        if apart and function not in (None, during_training):
+            raise ConfigError(f"{name}: cannot be called in other processes; wanted jobs=1 and no cluster, or none")
     wanted = [
         dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
         for seed in range(settings.run.seed, settings.run.seed + seeds)
@@ -169,7 +171,10 @@ def train_seeds(
         executor = held.enter_context(open_executor(jobs, cluster, folder=None if out is None else Path(out)))
         folders = folders if out is not None else [named_folder(one) for one in wanted]
         made = [
-            run_job(f"seed {one.run.seed}", one, folder, here=partial(_here, one, folder, common))
+            run_job(
+                f"seed {one.run.seed}", one, folder, measured=measure is not None,
+                here=partial(_here, one, folder, common),
+            )
             for one, folder in zip(wanted, folders, strict=True)
         ]  # fmt: skip
         failed = {}

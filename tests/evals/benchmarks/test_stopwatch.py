@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 
@@ -13,8 +12,7 @@ from mlbits.cli import main
 from mlbits.envs.engine.processor import Processor
 from mlbits.evals.benchmarks import groups
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
-from mlbits.evals.jobs.executors import Report
-from mlbits.evals.jobs.job import job_from
+from tests.evals.jobs.elsewhere import everywhere
 
 
 class Clock:
@@ -95,30 +93,17 @@ def test_the_command_names_the_processor_and_what_it_skips(
 
 def test_groups_are_jobs(monkeypatch, capsys):
     """Other processes measure a group whole; it is printed when it is there, in the order of the groups."""
-    first = [Row("first", 2000.0, 1000.0, "them"), Skipped("wide", "too narrow")]
+    first = [Row("alpha", 2000.0, 1000.0, "them"), Skipped("wide", "too narrow")]
     monkeypatch.setattr(
-        groups, "GROUPS", {"one": lambda watch: iter(first), "two": lambda watch: iter([Row("second", 1.0, 2.0)])}
+        groups, "GROUPS", {"one": lambda watch: iter(first), "two": lambda watch: iter([Row("beta", 1.0, 2.0)])}
     )
-    asked, threads = [], torch.get_num_threads()
-
-    class Elsewhere:
-        """An executor that keeps a job as text, as another process gets it, and returns the last one first."""
-
-        slots = 2
-
-        def submit(self, ticket, job):
-            asked.append((ticket, job.text()))
-
-        def next(self):
-            ticket, text = asked.pop()
-            return Report(ticket, job_from(text).compute())
-
-    monkeypatch.setattr(groups, "open_executor", lambda *given: contextlib.nullcontext(Elsewhere()))
+    threads, executor = torch.get_num_threads(), everywhere(monkeypatch, groups)
     rows = groups.run_benchmarks(jobs=2)
     torch.set_num_threads(threads)
-    assert rows == [first[0], Row("second", 1.0, 2.0)]
+    assert rows == [first[0], Row("beta", 1.0, 2.0)]
+    assert executor.ran == 2
     said = capsys.readouterr().out
-    assert said.index("first") < said.index("wide") < said.index("skipped: too narrow") < said.index("second")
+    assert said.index("alpha") < said.index("wide") < said.index("skipped: too narrow") < said.index("beta")
 
 
 # Groups on a GPU

@@ -112,6 +112,7 @@ def test_a_key_says_what_is_computed(monkeypatch):
     ]  # fmt: skip
     assert len({job.key, *(other.key for other in others)}) == 4
     assert job_from(job.text()).key == job.key
+    assert list(job_from(job.text()).arguments) == ["b", "a"]  # an order may mean something
     monkeypatch.setattr(job_module, "versions", lambda: {"mlbits": "another"})
     assert Job("a", "module:function", job.arguments).key != job.key
 

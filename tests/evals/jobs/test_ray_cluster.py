@@ -1,6 +1,7 @@
 """What a Ray cluster has to be: an address that answers, the same versions and folder on every node."""
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_node_that_differs_is_named(monkeypatch, tmp_path):
     check_facts("10.0.0.2", here, here)
     check_facts("10.0.0.2", here | {"processor": "another"}, here)
     for name in ("mlbits", "torch", "numpy", "numba", "python", "ray", "machine"):
-        wanted = rf"^cluster: 10.0.0.2 has {name} 1.0; wanted {name} {here[name]}, as here"
+        wanted = rf"^cluster: 10.0.0.2 has {name} 1.0; wanted {name} {re.escape(here[name])}, as here"
         with pytest.raises(ClusterError, match=wanted):
             check_facts("10.0.0.2", here | {name: "1.0"}, here)
     away = {key: value for key, value in here.items() if key != "folder"} | {"folder": "missing"}
