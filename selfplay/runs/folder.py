@@ -74,6 +74,19 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     return folder
 
 
+def named_folder(settings: Settings) -> Path:
+    """Make the empty folder of a run that is begun later, with the name that :func:`new_folder` would give it.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    folder = Path("runs") / default_name(settings)
+    try:
+        return _take(folder)
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be made ({error.strerror}); wanted a writable folder") from None
+
+
 def default_name(settings: Settings) -> str:
     """The default name of a run's folder: agent, environment, seed, settings that are not the preset's, time."""
     plain = resolve(settings.agent, settings.env, preset=settings.preset.partition("/")[2] or "none")

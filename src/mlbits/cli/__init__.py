@@ -28,6 +28,7 @@ from mlbits.cli import (
     reproduce,
     resume,
     solve,
+    sweep,
     tournament,
     train,
     uci,
@@ -50,6 +51,7 @@ usage:
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits sweep AGENT ENV [flags]   search for good settings: --space FILE.toml --trials N
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
@@ -136,6 +138,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume.command,
     "eval": evaluate.command,
     "tournament": tournament.command,
+    "sweep": sweep.command,
     "exploit": exploit.command,
     "play": play.command,
     "uci": uci.command,
