@@ -143,6 +143,7 @@ def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500, v
         text=_text,
         draw=_draw,
         frames_per_second=50,
+        layout={"moves": (("left", "right"),)},
     )
 
 

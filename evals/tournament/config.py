@@ -66,5 +66,8 @@ class TournamentFlags:
     table: Path | None = setting(
         None, "stored match table, or folder of a tournament: compute the ratings again, play nothing"
     )
+    replay: Path | None = setting(
+        None, "write one more game, of the best entries, as a page to step through to this file, game.html"
+    )
     json: Path | None = setting(None, "also write the standings to this file")
     trust: bool = setting(False, TRUST_HELP)

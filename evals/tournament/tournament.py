@@ -44,6 +44,8 @@ from mlbits.evals.jobs.job import Job
 from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.evals.jobs.store import Store
 from mlbits.evals.tournament.batches import PLAY_BATCH, described, play_games
+from mlbits.evals.replays.page import check_page_file, write_page
+from mlbits.evals.replays.playing import record_replay
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import Entries, open_entries
 from mlbits.evals.tournament.match_table import MatchTable, MatchWriter, open_matches, read_matches
@@ -161,6 +163,7 @@ def hold_tournament(
     search: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     cluster: str = "",
+    replay: Path | None = None,
 ) -> tuple[Path, Standings]:
     """Play a tournament of runs, models and bots in a folder, or continue one, and compute its standings.
 
@@ -180,6 +183,7 @@ def hold_tournament(
         jobs: batches of games played at once, each in a process of its own; None is 1, or as many as a cluster has
             CPUs.
         cluster: address of a Ray cluster to play on; "" plays here.
+        replay: a file for a page that shows one more game, of the best entries; None for none.
 
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
@@ -189,6 +193,7 @@ def hold_tournament(
         MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` raise.
     """
     check_jobs(jobs)
+    check_page_file(replay)
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
@@ -206,6 +211,11 @@ def hold_tournament(
         )  # fmt: skip
         found = standings(table)
         write_standings(found, folder)
+    if replay is not None:
+        best = [found.table.names[k] for k in found.order[: found.table.seats]]
+        players = {name: entries.agents[name] for name in best}
+        game = record_replay(players, entries.env, entries.env_settings, seed=config.seed, greedy=config.greedy)
+        write_page(game, replay)
     return folder, found
 
 

@@ -25,6 +25,7 @@ from mlbits.cli import (
     play,
     plot,
     record,
+    replay,
     reproduce,
     resume,
     solve,
@@ -57,7 +58,8 @@ usage:
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
-  mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
+  mlbits play GAME|RUN [flags]     play against a bot or a trained agent, with undo and hints; --web in a page
+  mlbits replay RUN|ENV --out PAGE a game as one page to step through; --check PAGE plays it again by the rules
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
@@ -153,6 +155,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "reproduce": reproduce.command,
     "diplomacy": diplomacy.command,
     "record": record.command,
+    "replay": replay.command,
     "data": data.command,
     "completion": completion.command,
 }

@@ -30,10 +30,12 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "tournament": ("runs", "bots"), "sweep": ("agents",),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
     "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
+    "replay": ("runs", "envs"),
     "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
     "diplomacy": ("adjudicate", "draw"), "completion": ("bash", "zsh", "fish"),
 }  # fmt: skip
 _KINDS = ("agents", "envs", "bots", "lists", "evaluations")
+_FILES = "--out --json --picture --gif --onnx --torchscript --rule --plot --space --replay --check".split()
 # What the values of flags are, where they are no choices.
 _VALUES = {"--env": "envs", "--agent": "agents", "--opponents": "bots", "--preset": "envs", "--policy": "bots"}
 
@@ -81,6 +83,7 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.cli import resume as resume_command
     from mlbits.evals.exploitability.flags import ExploitFlags
     from mlbits.evals.play.config import PlayFlags, UciFlags
+    from mlbits.evals.replays.config import ReplayFlags
     from mlbits.evals.sweep.config import SweepFlags
     from mlbits.evals.tournament.config import TournamentFlags
     from mlbits.selfplay.runs.flags import SolveFlags
@@ -93,7 +96,8 @@ def flags_of_commands() -> dict[str, list[type]]:
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
         "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
-        "record": [record.RecordFlags], "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags],
+        "record": [record.RecordFlags], "replay": [ReplayFlags],
+        "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags],
         "plot": [plot.PlotFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
         "completion": [CompletionFlags], "doctor": [doctor.DoctorFlags],
     }  # fmt: skip
@@ -218,7 +222,7 @@ _mlbits() {
     found="$(_mlbits_flags "$command")"
     if [ "$command" = train ] || [ "$command" = sweep ]; then
       found="$found $(_mlbits_agent_flags "${COMP_WORDS[2]}") $(_mlbits_env_flags "${COMP_WORDS[3]}")"
-    elif [ "$command" = solve ] || [ "$command" = play ] || [ "$command" = record ]; then
+    elif [ "$command" = solve ] || [ "$command" = play ] || [ "$command" = record ] || [ "$command" = replay ]; then
       found="$found $(_mlbits_env_flags "${COMP_WORDS[2]}")"
     fi
     found="$(compgen -W "$found" -- "$cur")"
@@ -284,8 +288,7 @@ def _fish_values(tables: dict[str, dict[str, list[str]]], command: str, flag: st
         some = tables["names"][kind]
     if some:
         return f" -x -a '{' '.join(some)}'"
-    files = ("--out", "--json", "--picture", "--gif", "--onnx", "--torchscript", "--rule", "--plot", "--space")
-    return " -r -F" if flag in files else ""
+    return " -r -F" if flag in _FILES else ""
 
 
 _FISH = r"""function __mlbits_at
