@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import (
     bench,
+    board,
     check,
     compare,
     completion,
@@ -55,6 +56,7 @@ usage:
   mlbits sweep AGENT ENV [flags]   search for good settings: --space FILE.toml --trials N
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
+  mlbits board [RUN ...]           TensorBoard, opened on the returns: runs by name, means over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
@@ -145,6 +147,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "play": play.command,
     "uci": uci.command,
     "plot": plot.command,
+    "board": board.command,
     "compare": compare.command,
     "export": export.command,
     "solve": solve.command,

@@ -29,8 +29,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "train": ("agents",), "meta-train": ("lpg",), "resume": ("runs",), "eval": ("runs",),
     "tournament": ("runs", "bots"), "sweep": ("agents",),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
-    "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
-    "replay": ("runs", "envs"),
+    "check": ("runs",), "plot": ("runs",), "board": ("runs",), "compare": ("runs",), "export": ("runs",),
+    "record": ("runs", "envs"), "replay": ("runs", "envs"),
     "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
     "diplomacy": ("adjudicate", "draw"), "completion": ("bash", "zsh", "fish"),
 }  # fmt: skip
@@ -67,6 +67,7 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.agents.learned_rules.config import MetaLPGConfig
     from mlbits.cli import (
         bench,
+        board,
         check,
         compare,
         data,
@@ -97,8 +98,8 @@ def flags_of_commands() -> dict[str, list[type]]:
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
         "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
         "record": [record.RecordFlags], "replay": [ReplayFlags],
-        "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags],
-        "plot": [plot.PlotFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
+        "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags], "plot": [plot.PlotFlags],
+        "board": [board.BoardFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
         "completion": [CompletionFlags], "doctor": [doctor.DoctorFlags],
     }  # fmt: skip
 
