@@ -25,6 +25,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import refuse_turns
 from mlbits.agents.memory.hindsight import HindsightReplay
 from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
@@ -449,6 +450,7 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
         workers=run.env_workers, steps=run.total_steps, first_copy=shard * run.num_envs,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
+    refuse_turns(settings.agent_config, settings.env, batch.active)
 
     def make(seed: int) -> Agent:
         spaces, game = (batch.observation_space, batch.action_space), getattr(batch, "game", None)
