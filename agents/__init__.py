@@ -55,6 +55,13 @@ AGENTS["ddpg"] = AgentEntry(
     "deterministic policy gradient; D4PG and TD3 as settings",
     ("continuous",),
 )
+AGENTS["sac"] = AgentEntry(
+    "mlbits.agents.sac",
+    "SAC",
+    "SACConfig",
+    "soft actor-critic: twin critics, entropy by a learned temperature",
+    ("discrete", "continuous"),
+)
 AGENTS["reinforce"] = AgentEntry(
     "mlbits.agents.reinforce",
     "Reinforce",

@@ -18,6 +18,9 @@ EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
+EVALS["sac"] = EvalEntry(
+    "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+)
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
     "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",

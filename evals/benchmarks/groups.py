@@ -204,6 +204,27 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
         yield peers.ddpg(watch)
 
 
+def bench_sac(watch: Stopwatch) -> Iterator[Row | Skipped]:
+    """SAC on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions per step.
+
+    As for DDPG, ours is also measured with products in bfloat16, where those are fast.
+    """
+    settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [256, 256]}
+    native = "mlbits/Pendulum-v0"
+    shapes = (("Pendulum-v1", 1), (native, 1)) if watch.device == "cpu" else ((native, 1024),)
+    for precision in ("float32", "bfloat16"):
+        for env, num_envs in shapes:
+            words = f"{env.removeprefix('mlbits/')} x {num_envs}, {precision}"
+            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
+                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
+                yield Skipped(f"SAC on {words}", reason)
+                continue
+            own = settings | {"precision": precision, "num_steps": 1}
+            yield _replay_row(watch, f"SAC on {words}", "sac", env, num_envs, **own)
+    if watch.device == "cpu":
+        yield peers.sac(watch)
+
+
 def bench_lpg(watch: Stopwatch) -> Iterator[Row]:
     """Meta-training of LPG's rule on small levels, everything counted: play, updates, meta-gradient, new levels.
 
@@ -295,6 +316,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "trpo": bench_trpo,
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
+    "sac": bench_sac,
     "lpg": bench_lpg,
     "sb3": bench_sb3,
     "pool": bench_pool,

@@ -26,6 +26,8 @@ WAITS = {
     "DQN, prioritised, categorical": (1, 1),
     "DQN, seats in turn": (1, 2),  # and once to see which decisions are settled
     "DDPG": (1, 1),
+    "SAC": (1, 1),
+    "SAC, discrete": (1, 1),
     "Q-learning": (1, 1),
     "BC, 4 updates": (0, 0),
     "CRR, 4 updates": (0, 0),
