@@ -102,6 +102,11 @@ def register_all() -> None:
         summary="a U-shaped wall traps policies that head straight for the goal",
         reward_threshold=-475.0,
     )
+    register(
+        "mlbits/PushBlocks-v0",
+        "mlbits.envs.push_blocks:push_blocks",
+        summary="push blocks to a goal, from numbers or from pictures in changing light",
+    )
     register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled dataset: classify one image")
     register(
         "mlbits/MatrixGame-v0",

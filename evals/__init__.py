@@ -124,3 +124,7 @@ EVALS["hypergradients"] = EvalEntry(
     "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
 )
+EVALS["wsc-encoder"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
+    "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
+)
