@@ -251,7 +251,9 @@ def evaluate_copy(
         _check_spaces(trained.env, trained.env_settings, played)
     agent = read_copy(Path(path), trained.env, trained.env_settings, place)
     player = searched(agent, game_of(trained.env, played), search)
-    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif)
+    figures = _play(
+        player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem
+    )
     return figures | {"passed_over": []}
 
 

@@ -43,9 +43,9 @@ from mlbits.evals.jobs.executors import Executor, check_jobs, open_executor
 from mlbits.evals.jobs.job import Job
 from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.evals.jobs.store import Store
-from mlbits.evals.tournament.batches import PLAY_BATCH, described, play_games
 from mlbits.evals.replays.page import check_page_file, write_page
 from mlbits.evals.replays.playing import record_replay
+from mlbits.evals.tournament.batches import PLAY_BATCH, described, play_games
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import Entries, open_entries
 from mlbits.evals.tournament.match_table import MatchTable, MatchWriter, open_matches, read_matches

@@ -82,7 +82,9 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
         for seed in range(1 if quick else 3):
             found, seconds = measured(kind, seed, ITERATIONS[kind])
             each = {name: float(r) for name, r in zip(names, found, strict=True)}
-            rows.append({"encoder": kind, "seed": seed, **each, "worst": float(found[:-1].min()), "cpu_seconds": seconds})
+            rows.append(
+                {"encoder": kind, "seed": seed, **each, "worst": float(found[:-1].min()), "cpu_seconds": seconds}
+            )
     print_table(
         f"correlation of {NEW} new pictures' factors with their latents; {PICTURES} pictures, {PAIRS} pairs, "
         f"{NOISE:.0%} noise; target of rank: worst position {TARGET} in {CPU_SECONDS:.0f} CPU seconds",
