@@ -43,9 +43,9 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
+from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings
-from mlbits.agents.kernels.captured_updates import CapturedUpdates
 from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift

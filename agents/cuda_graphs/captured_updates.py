@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlbits.agents.kernels.captured_call import CapturedCall
+from mlbits.agents.cuda_graphs.captured_call import CapturedCall
 
 # Learns from rows by numbers that are floats or, in a graph, tensors [], and by draws; returns tensors.
 Update = Callable[[dict[str, Any], Mapping[str, Any], torch.Generator], Any]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.kernels.captured_call import CapturedCall
+from mlbits.agents.cuda_graphs.captured_call import CapturedCall
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 
