@@ -48,6 +48,7 @@ from mlbits.selfplay.shards.places import (
     shared_out,
 )
 
+_WORKER = "mlbits.selfplay.shards.worker"
 LOST = 3  # exit status of a worker whose group is lost
 _START_SECONDS = 300.0  # for all workers to come
 _END_SECONDS = 5.0  # for them to leave
@@ -129,7 +130,7 @@ class Crew:
             environment["GLOO_SOCKET_IFNAME"] = "lo"
         if gpu := _gpu_of(rank, self._settings.run.device):
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        words = ["-m", "mlbits.selfplay.shards.worker", str(self._folder), str(rank), str(world)]
+        words = ["-m", _WORKER, str(self._folder), str(rank), str(world)]
         with (self._folder / f"stderr-{rank}").open("wb") as said:
             return subprocess.Popen(
                 [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
@@ -248,9 +249,11 @@ def meet(by: Launched, seconds: float) -> Any:
                         "RANK 0"
                     ) from None
                 time.sleep(0.2)
-    os.environ |= {"RANK": str(by.rank), "WORLD_SIZE": str(by.world)}
+    place = f"tcp://{by.address}?rank={by.rank}&world_size={by.world}"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun itself listens there
+        place = "env://"
     try:
-        return next(iter(distributed.rendezvous("env://", timeout=timedelta(seconds=seconds))))[0]
+        return next(iter(distributed.rendezvous(place, timeout=timedelta(seconds=seconds))))[0]
     except RuntimeError as error:
         raise ConfigError(
             f"workers: not all {by.world} came to {by.address} within {seconds:g} seconds "

@@ -242,7 +242,9 @@ class Group:
             self._lost = True
             why = str(error).splitlines()[0].rpartition("] ")[2]
             late = time.perf_counter() - began >= 0.9 * self._timeout
-            what = f"did not answer for {self._timeout:g} seconds" if late else f"is gone ({why:.120})"
+            what = (
+                f"did not answer for {self._timeout:g} seconds" if late else f"is gone ({why.partition('. ')[0]:.120})"
+            )
             raise GroupLostError(f"workers: one of {len(self.places)} {what}") from None
         finally:
             self.communicating += time.perf_counter() - began

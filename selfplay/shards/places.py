@@ -10,7 +10,7 @@ import torch
 
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.engine.multicore import usable_cores
-from mlbits.envs.engine.processor import describe
+from mlbits.envs.engine.processor import describe, described
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.version import __version__
@@ -87,19 +87,13 @@ def plan(run: RunConfig, places: Sequence[range], by: Launched | None = None) ->
     return "\n".join(lines)
 
 
-def described_processor() -> str:
-    """The model of this machine's processor, and the instructions that are used of it."""
-    found = describe()
-    return f"{found.name} ({found.isa})"
-
-
 def about_this_process() -> dict[str, str]:
     """What has to be the same in all processes of a run for them to compute equal bits."""
     return {
         "mlbits": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "processor": described_processor(),
+        "processor": described(describe()),
     }
 
 

@@ -1,8 +1,8 @@
 """A worker: a process that has some shards of a run and does what the driver orders; it writes nothing of the run.
 
 The driver (:mod:`~mlbits.selfplay.shards.crew`) starts it as ``python -m mlbits.selfplay.shards.worker FOLDER RANK
-WORLD``, or a launcher does. It ends with the driver, when its standard input is closed. Ctrl-C and a closed terminal are
-the driver's business; SIGTERM is passed on to it.
+WORLD``, or a launcher does. It ends with the driver, when its standard input is closed. Ctrl-C and a closed terminal
+are the driver's business; SIGTERM is passed on to it.
 """
 
 from __future__ import annotations
