@@ -185,15 +185,15 @@ class Group:
 
     def order(self, orders: Orders | None) -> Orders:
         """See :meth:`Links.order`."""
-        told = torch.zeros(3, dtype=torch.float64)
+        numbers = torch.zeros(3, dtype=torch.float64)
         if orders is not None:
-            told = torch.tensor([float(orders.order), float(orders.env_steps), orders.progress], dtype=torch.float64)
+            numbers = torch.tensor([float(orders.order), float(orders.env_steps), orders.progress], dtype=torch.float64)
         began = self.communicating
         with self._watched():
-            self._distributed.broadcast(told, 0, group=self._waiting)
+            self._distributed.broadcast(numbers, 0, group=self._waiting)
         if orders is None:
             self.communicating = began  # waiting for the driver
-        order, steps, progress = told.tolist()
+        order, steps, progress = numbers.tolist()
         return Orders(Order(int(order)), int(steps), progress)
 
     def bring(self, message: bytes) -> list[bytes]:

@@ -19,7 +19,7 @@ _LOOP = "mlbits.selfplay.loop"
 
 
 def number_of_workers(run: RunConfig, by: Launched | None) -> int:
-    """How many processes share out the shards of a run.
+    """Among how many processes the shards of a run are divided.
 
     Args:
         run: its settings.
@@ -60,11 +60,11 @@ def check_sharded(settings: Settings) -> None:
         raise ConfigError(f"shards: got {number} with a league, whose learners share the copies out; wanted 1")
 
 
-def shared_out(shards: int, workers: int) -> list[range]:
+def divided(shards: int, workers: int) -> list[range]:
     """The numbers of each worker's shards, as even as possible.
 
     Example:
-        >>> shared_out(4, 3)
+        >>> divided(4, 3)
         [range(0, 2), range(2, 3), range(3, 4)]
     """
     least, more = divmod(shards, workers)
@@ -97,7 +97,7 @@ def about_this_process() -> dict[str, str]:
     }
 
 
-def check_alike(facts: Sequence[Mapping[str, str]]) -> None:
+def check_same(facts: Sequence[Mapping[str, str]]) -> None:
     """Refuse processes that would not compute equal bits.
 
     Args:

@@ -7,7 +7,7 @@ from mlbits.selfplay.runs.config import ConfigError, RunConfig
 from mlbits.selfplay.shards import places
 from mlbits.selfplay.shards.crew import meet
 from mlbits.selfplay.shards.launcher import Launched, launched
-from mlbits.selfplay.shards.places import check_alike, number_of_workers, plan, shared_out
+from mlbits.selfplay.shards.places import check_same, divided, number_of_workers, plan
 
 CARTPOLE = ["train", "ppo", "mlbits/CartPole-v0", "--num-envs", "8"]
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
@@ -15,7 +15,7 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT
 
 @pytest.mark.parametrize(("shards", "workers"), [(1, 1), (4, 1), (4, 2), (4, 3), (4, 4), (7, 3)])
 def test_every_shard_has_one_place(shards, workers):
-    found = shared_out(shards, workers)
+    found = divided(shards, workers)
     assert [k for part in found for k in part] == list(range(shards))
     sizes = [len(part) for part in found]
     assert len(found) == workers
@@ -59,7 +59,7 @@ def test_as_many_workers_as_cores_or_shards(monkeypatch):
 
 
 def test_a_plan_names_all_copies():
-    text = plan(RunConfig(num_envs=12, shards=4), shared_out(4, 3), None)
+    text = plan(RunConfig(num_envs=12, shards=4), divided(4, 3), None)
     assert text.splitlines() == [
         "12 copies in 4 shards of 3; 3 workers",
         "worker 0: shards 0 to 1, copies 0 to 5 (this process, the driver)",
@@ -79,9 +79,9 @@ def test_a_dry_run_trains_nothing(capsys, tmp_path):
 @pytest.mark.parametrize("name", ["mlbits", "torch", "numpy", "processor"])
 def test_processes_that_would_compute_other_bits_are_refused(name):
     facts = places.about_this_process()
-    check_alike([facts, facts])
+    check_same([facts, facts])
     with pytest.raises(ConfigError, match=f"^workers: worker 1 has the {name} other, the driver "):
-        check_alike([facts, {**facts, name: "other"}])
+        check_same([facts, {**facts, name: "other"}])
 
 
 @pytest.mark.parametrize(
