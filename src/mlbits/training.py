@@ -227,11 +227,9 @@ def resume(
     Args:
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
-        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
-            before.
         data: where the run's dataset is now, if it has been moved; another one is refused.
-        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
-            before.
+        workers: processes among which the run's shards are divided from now on; 0 takes one a core or
+            GPU, None as many as before.
         on_iteration: as for :func:`train`.
         on_evaluation: as for :func:`train`.
         on_checkpoint: as for :func:`train`.
