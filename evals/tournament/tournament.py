@@ -40,6 +40,7 @@ from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.evals.jobs.executors import Executor, check_jobs, open_executor
+from mlbits.evals.jobs.in_process import InProcess
 from mlbits.evals.jobs.job import Job
 from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.evals.jobs.store import Store
@@ -105,7 +106,8 @@ def play_tournament(
             lock.enter_context(one_writer(path.parent, f".{path.name}.lock"))
         if executor is None:
             executor = lock.enter_context(open_executor())
-        store = None if path is None else Store(path.with_name(f".{path.name}.jobs"))
+        at_once = path is None or isinstance(executor, InProcess)  # results come in order, and go into the table
+        store = None if at_once or path is None else Store(path.with_name(f".{path.name}.jobs"))
         queue = JobQueue(executor, store, say=print)
         here = partial(
             play_games, list(agents.values()), env, settings=settings, device=device, greedy=config.greedy
