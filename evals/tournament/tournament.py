@@ -106,14 +106,17 @@ def play_tournament(
             lock.enter_context(one_writer(path.parent, f".{path.name}.lock"))
         if executor is None:
             executor = lock.enter_context(open_executor())
-        at_once = path is None or isinstance(executor, InProcess)  # results come in order, and go into the table
-        store = None if at_once or path is None else Store(path.with_name(f".{path.name}.jobs"))
-        queue = JobQueue(executor, store, say=print)
+        store = None if path is None else Store(path.with_name(f".{path.name}.jobs"))
+        # In this process results come in order, and go into the table at once.
+        queue = JobQueue(executor, None if isinstance(executor, InProcess) else store, say=print)
         here = partial(
             play_games, list(agents.values()), env, settings=settings, device=device, greedy=config.greedy
         )  # fmt: skip
         common = {**(elsewhere or {}), "settings": dict(settings or {}), "greedy": config.greedy}
-        return _play(agents, env, config, settings, path, report, seats, queue, here, common)
+        table = _play(agents, env, config, settings, path, report, seats, queue, here, common)
+        if store is not None:
+            store.clear()
+        return table
 
 
 def _play(
