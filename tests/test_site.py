@@ -121,7 +121,7 @@ def test_links_of_files_above_lead_to_pages_of_the_site(monkeypatch: pytest.Monk
 def test_every_page_is_in_the_tree() -> None:
     inside = "".join(re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.S)).split("\n")
     assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= set(inside)
-    for folder in ("reference",):
+    for folder in ("tutorials", "reference"):
         tree = "".join(re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / folder / "index.md").read_text(), re.S))
         assert {page.stem for page in (DOCS / folder).glob("*.md")} - {"index"} <= set(tree.split("\n"))
 
