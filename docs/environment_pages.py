@@ -105,7 +105,7 @@ def facts(found: Mapping[str, Any]) -> list[list[str]]:
     rows += [["agents that play it", ", ".join(f"`{agent}`" for agent in found["agents"])]]
     if found["presets"]:
         rows += [["tuned settings for", ", ".join(f"`{agent}`" for agent in found["presets"])]]
-    return [*rows, ["rules", code(source(found["source"]))]]
+    return [*rows, ["rules", f"`{source(found['source'])}`"]]
 
 
 def commands(found: Mapping[str, Any]) -> list[str]:
@@ -119,14 +119,11 @@ def commands(found: Mapping[str, Any]) -> list[str]:
 
 
 def source(place: str) -> str:
-    """The file of "file:line", from the project's folder on; of an installed package, the module's path."""
-    file = Path(place.rpartition(":")[0])
-    for above in (ROOT, *file.parents):
-        if above == ROOT and file.is_relative_to(ROOT):
-            return file.relative_to(ROOT).as_posix()
-        if above.name == "mlbits":
-            return file.relative_to(above).as_posix()
-    return file.name
+    """The file of "file:line", from the project's folder on, or of an installed package from its own."""
+    file = Path(place.rpartition(":")[0]).resolve()
+    if file.is_relative_to(ROOT):
+        return file.relative_to(ROOT).as_posix()
+    return file.as_posix().rpartition("site-packages/")[2]
 
 
 def prose(text: str) -> str:
