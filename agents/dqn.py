@@ -50,7 +50,7 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import BonusSettings
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
 from mlbits.agents.kernels import compiled_q_learning
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths import shards
@@ -72,6 +72,7 @@ _SEARCH_LOGIT = 4.0  # a logit for a search per unit of Q
 _ROWS_AT_ONCE = 8192  # transitions sampled together for several compiled updates
 
 
+@bonus_last
 @configuration(AgentError)
 class DQNConfig(BonusSettings):
     """Settings of DQN; defaults are those of common practice for small problems unless said otherwise."""

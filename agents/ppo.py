@@ -45,7 +45,7 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
 from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import OwnValueSettings
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
 from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
@@ -66,6 +66,7 @@ Batch = tuple[Tensor, Sequences | None]  # rows, and with memory the sequences t
 _ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
 
+@bonus_last
 @configuration(AgentError)
 class PPOConfig(OwnValueSettings):
     """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""

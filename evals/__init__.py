@@ -45,6 +45,14 @@ EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
 )
+EVALS["noisy-tv"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.noisy_tv:reproduce",
+    "which bonus is caught by a television that shows noise: a model of pixels is, RND and ICM are not",
+)
+EVALS["labyrinth"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
+    "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
+)
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
