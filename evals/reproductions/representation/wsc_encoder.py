@@ -2,8 +2,8 @@
 
 Lee et al. (2020) measure an encoder by Pearson's correlation r between each factor and the latent that is to be it. A
 variational autoencoder has no such latent, and is given the best one of all for each factor. Pictures of 24 x 24 show
-three blocks, a hand and light that changes; 512 pictures are compared in 1,024 pairs, with 5% of noise, and r is that of
-1,000 new pictures.
+three blocks, a hand and light that changes; 512 pictures are compared in 1,024 pairs, with 5% of noise, and r is that
+of 1,000 new pictures.
 
 Example:
     mlbits reproduce wsc-encoder --quick
@@ -82,12 +82,17 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
         for seed in range(1 if quick else 3):
             found, seconds = measured(kind, seed, ITERATIONS[kind])
             each = {name: float(r) for name, r in zip(names, found, strict=True)}
-            rows.append({"encoder": kind, "seed": seed, **each, "worst": float(found[:-1].min()), "cpu_seconds": seconds})
+            rows.append(
+                {"encoder": kind, "seed": seed, **each, "worst": float(found[:-1].min()), "cpu_seconds": seconds}
+            )
     print_table(
         f"correlation of {NEW} new pictures' factors with their latents; {PICTURES} pictures, {PAIRS} pairs, "
         f"{NOISE:.0%} noise; target of rank: worst position {TARGET} in {CPU_SECONDS:.0f} CPU seconds",
         ["encoder", "seed", *names, "worst", "CPU s"],
-        [[row["encoder"], row["seed"], *(f"{row[name]:.2f}" for name in [*names, "worst"]), row["cpu_seconds"]] for row in rows],
+        [
+            [row["encoder"], row["seed"], *(f"{row[name]:.2f}" for name in [*names, "worst"]), row["cpu_seconds"]]
+            for row in rows
+        ],
         width=140,
     )  # fmt: skip
     ranked = [row for row in rows if row["encoder"] == "rank"]
