@@ -48,7 +48,7 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
-from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.own import ENCODER_HELP
@@ -220,9 +220,9 @@ class TRPO:
         return data
 
     def _chunks(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows in parts that fit the cache."""
+        """The rows in parts that fit the cache, or the GPU's memory."""
         count = len(data["advantage"])
-        chunk = CPU_CHUNK if data["advantage"].device.type == "cpu" else count
+        chunk = self.core.rows_a_pass(data["obs"], max(count, 1))
         for start in range(0, count, chunk):
             yield data if chunk >= count else pick(data, slice(start, start + chunk))
 
@@ -266,7 +266,7 @@ class TRPO:
             kept = math.ceil(config.fvp_fraction * count)
             index = torch.randperm(count, generator=generator, device=generator.device)[:kept].to(gradient.device)
             obs, mask = pick(obs, index), None if mask is None else mask[index]
-        chunk = CPU_CHUNK if gradient.device.type == "cpu" else 0
+        chunk = core.rows_a_pass(obs, max(count, 1))
         product = FisherProduct(core.network, core.distribution, self._policy, obs, mask, chunk)
 
         def damped(vector: Tensor) -> Tensor:

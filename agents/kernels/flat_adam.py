@@ -53,7 +53,8 @@ class FlatAdam:
         target: the parameters of a target network, in the same order; they become views too.
 
     Attributes:
-        learning_rate: may be changed before any step.
+        learning_rate: may be changed before any step; in a graph it is a tensor [], of which the graph reads what is in
+            it at the time.
         vectors: the tensors that a step reads and writes.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
@@ -77,7 +78,8 @@ class FlatAdam:
         _move(self._target, follower)
         for parameter, part in zip(self._parameters, grad.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
-        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.learning_rate: Any = learning_rate
+        self.max_grad_norm = max_grad_norm
         self.eps, self.betas = eps, betas
         self._unmeasured = torch.full((), math.nan, device=some.device)
 

@@ -79,6 +79,8 @@ _CARTPOLE, _PENDULUM, _TURNS = "mlbits/CartPole-v0", "mlbits/Pendulum-v0", "mlbi
 CASES = (
     Case("PPO", "ppo", _CARTPOLE, _ROLLOUT),
     Case("PPO, continuous actions", "ppo", _PENDULUM, _ROLLOUT),
+    Case("PPO, CUDA graphs", "ppo", _CARTPOLE, _ROLLOUT | {"graphs": True}),
+    Case("PPO, CUDA graphs, seats in turn", "ppo", _TURNS, _ROLLOUT | {"graphs": True}),
     Case("PPO, seats in turn", "ppo", _TURNS, _ROLLOUT),
     Case("PPO, normalised", "ppo", _CARTPOLE, _ROLLOUT | {"normalize_obs": True, "normalize_reward": True}),
     Case("PPO, a GRU, 4 updates", "ppo", _CARTPOLE, _ROLLOUT | {"memory": "gru", "memory_width": 8}),
@@ -96,6 +98,8 @@ CASES = (
     Case("SAC", "sac", _PENDULUM, _REPLAY, before=4),
     Case("SAC, discrete", "sac", _CARTPOLE, _REPLAY, before=4),
     Case("Q-learning", "q-learning", "mlbits/GridWorld-v0", {}),
+    Case("LPG, a table", "lpg", "mlbits/GridWorld-v0", {"num_steps": _STEPS}),
+    Case("LPG, a network", "lpg", _CARTPOLE, {"num_steps": _STEPS}),
     Case("BC, 4 updates", "bc", "", _OFFLINE),
     Case("CRR, 4 updates", "crr", "", _OFFLINE),
     Case("TD3+BC, 4 updates", "td3-bc", "", _OFFLINE),
