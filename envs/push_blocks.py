@@ -281,6 +281,7 @@ def push_blocks(
     return Game(
         name="PushBlocks",
         state_fields=[*places, ("light", "f8"), ("goal_light", "f8"), *goals],
+        state_ranges={str(field[0]): (0, 1) for field in [*places, ("light",), ("goal_light",), *goals]},
         params=make_params(
             [("blocks", "i4"), ("first", "i4"), ("sparse", "i4"), ("dimmest", "f8")],
             {"blocks": count, "first": first, "sparse": sparse, "dimmest": DIMMEST if flag("light", light) else 1.0},

@@ -182,6 +182,15 @@ def test_every_form_of_observation_is_of_the_same_play(form):
             assert torch.equal(one["observation"], two["factors"])
 
 
+def test_places_and_goals_outside_the_table_are_named():
+    batch = mlbits.make_batch(ID, 2, seed=2, blocks=2)
+    for name, wanted in (("goal_x", r"goal_x\[2\]: got 1.5; wanted 0 to 1"), ("y", r"y\[2\]: got 1.5; wanted 0 to 1")):
+        records = batch.records()
+        records[name][1, 2] = 1.5
+        with pytest.raises(GameError, match=wanted):
+            batch.set_state(records)
+
+
 def test_gymnasium_sees_the_convention_and_fixed_light():
     env = gym.make(ID, blocks=2, light=False)
     obs, _ = env.reset(seed=0)
