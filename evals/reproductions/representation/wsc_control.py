@@ -98,7 +98,7 @@ def reproduce(
     arms, steps, seeds = (QUICK_ARMS, 4000, 1) if quick else (tuple(ARMS), steps, seeds)
     settings: dict[str, Any] = {"observation": "both", "blocks": blocks, "light": light}
     nothing = float(final_distances(None, settings, seed=10_000).mean())
-    found = []
+    found: list[dict[str, Any]] = []
     for arm in arms:
         distances, successes, seconds = [], [], []
         for seed in range(seeds):
@@ -126,7 +126,7 @@ def reproduce(
             mean, (low, high) = mean_interval(distances)
         else:  # of its episodes: one seed says nothing about others
             mean, (low, high) = mean_interval(far)
-        row = {"arm": arm, "distances": distances, "distance_mean": mean, "low": low, "high": high}
+        row: dict[str, Any] = {"arm": arm, "distances": distances, "distance_mean": mean, "low": low, "high": high}
         found.append({**row, "success": float(np.mean(successes)), "cpu_seconds": float(np.mean(seconds))})
     print_table(
         f"final distance of block 1 from its goal, {blocks} block(s), light {'changes' if light else 'fixed'}, "

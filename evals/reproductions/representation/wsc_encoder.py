@@ -77,7 +77,7 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
         ranker's worst position reaches 0.8 in 30 CPU seconds with every seed.
     """
     set_up(1)
-    names, rows = factor_names(BLOCKS), []
+    names, rows = factor_names(BLOCKS), list[dict[str, Any]]()
     for kind in ("rank",) if quick else ("rank", "gan", "vae"):
         for seed in range(1 if quick else 3):
             found, seconds = measured(kind, seed, ITERATIONS[kind])
