@@ -69,7 +69,7 @@ POOL, SEEN = 256, 1024  # skewed goals drawn at once, and the latents that they 
 
 @configuration(AgentError)
 class WSCConfig:
-    """Settings of WSC; those of phase 2 are the paper's where it gives them and a small run can have them."""
+    """Settings of WSC; networks, batches and iterations are smaller than the paper's."""
 
     representation: Literal["rank", "gan", "vae", "factors"] = setting(
         "rank", "what encodes pictures: rankers, the paper's network, an autoencoder; or the exact factors"

@@ -82,7 +82,7 @@ def reproduce(
     """Train every arm and measure where the block ends.
 
     Args:
-        quick: the arms factors, rank and rig alone, one seed of 4,000 steps; no claim is tested but that factors brings
+        quick: the arms factors, rank and rig alone, one seed of 3,000 steps; no claim is tested but that factors brings
             the block nearer than doing nothing does.
         blocks: number of blocks.
         light: whether the light changes.
@@ -95,7 +95,7 @@ def reproduce(
         and skew-fit.
     """
     steps, seeds = integer("steps", steps, 1000, 10**9), integer("seeds", seeds, 1, 1000)
-    arms, steps, seeds = (QUICK_ARMS, 4000, 1) if quick else (tuple(ARMS), steps, seeds)
+    arms, steps, seeds = (QUICK_ARMS, 3000, 1) if quick else (tuple(ARMS), steps, seeds)
     settings: dict[str, Any] = {"observation": "both", "blocks": blocks, "light": light}
     nothing = float(final_distances(None, settings, seed=10_000).mean())
     found: list[dict[str, Any]] = []
@@ -105,19 +105,10 @@ def reproduce(
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "run"
                 flags = [f"--agent.{name.replace('_', '-')}={value}" for name, value in ARMS[arm].items()]
-                run = [
-                    "--total-steps",
-                    str(steps),
-                    "--num-envs",
-                    "8",
-                    "--threads",
-                    "1",
-                    "--device",
-                    "cpu",
-                    "--no-video",
-                ]
+                run = f"--total-steps {steps} --num-envs 8 --threads 1 --device cpu --no-video --quiet".split()
+                run += ["--agent.look-iterations", "300"] if quick else []
                 run += ["--env-json", json.dumps(settings), "--eval-every", str(steps), "--eval-episodes", "8"]
-                seconds.append(train_in_process("wsc", ENV, seed, *flags, *run, "--quiet", out=out)["cpu_seconds"])
+                seconds.append(train_in_process("wsc", ENV, seed, *flags, *run, out=out)["cpu_seconds"])
                 agent, _, _ = load_agent(out)
             far = final_distances(agent, settings, seed=10_000 + seed)
             distances.append(float(far.mean()))
