@@ -62,6 +62,16 @@ AGENTS["sac"] = AgentEntry(
     "soft actor-critic: twin critics, entropy by a learned temperature",
     ("discrete", "continuous"),
 )
+AGENTS["wsc"] = AgentEntry(
+    "mlbits.agents.representation.wsc",
+    "WSC",
+    "WSCConfig",
+    "weakly supervised control: goals among factors of pictures that compared pairs have taught",
+    ("continuous",),
+    ("dict",),
+    trainer="mlbits.selfplay.representation",
+    masks=False,
+)
 AGENTS["reinforce"] = AgentEntry(
     "mlbits.agents.reinforce",
     "Reinforce",
