@@ -25,10 +25,18 @@ from mlbits.selfplay.curves.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.runs.config import ConfigError
-from mlbits.selfplay.runs.saved_agents import check_guest, game_of, load_agent, load_agent_and_problems, open_guest
+from mlbits.selfplay.runs.saved_agents import (
+    check_guest,
+    copy_settings,
+    game_of,
+    load_agent,
+    load_agent_and_problems,
+    open_guest,
+    read_copy,
+)
 from mlbits.selfplay.statistics import mean_interval
 
-__all__ = ["evaluate_against", "evaluate_model", "evaluate_run", "load_agent"]
+__all__ = ["evaluate_against", "evaluate_copy", "evaluate_model", "evaluate_run", "load_agent"]
 
 _MAX_FRAMES = 1000
 
@@ -204,6 +212,47 @@ def evaluate_model(
     name = Path(path).name
     figures = _play(agent, env, env_settings, episodes, seed, greedy, device, gif, replay, name)
     return figures | {"env_steps": agent.trained_steps, "passed_over": []}
+
+
+def evaluate_copy(
+    path: str | Path,
+    episodes: int = 100,
+    *,
+    seed: int = 1,
+    greedy: bool = True,
+    device: str = "cpu",
+    gif: Path | None = None,
+    env_settings: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Play episodes with a member of a population, or a frozen copy of a pool, in every seat.
+
+    Args:
+        path: its file, ``.safetensors``.
+        episodes: number of episodes.
+        seed: seed of the episodes.
+        greedy: whether to take the most probable action instead of a draw.
+        device: where to play.
+        gif: a file for an animation of the first episode, or None.
+        env_settings: settings of the environment, which override those of training.
+        search: how the agent is to look ahead, as in {"simulations": 100}.
+
+    Returns:
+        As :func:`evaluate_run`, without what a run alone has.
+
+    Raises:
+        SavedAgentError: if the file cannot be read, is damaged, or is of another version.
+        ConfigError: as :func:`evaluate_run` does.
+    """
+    _check(episodes, gif)
+    trained, place = copy_settings(Path(path)), _place(device)
+    played = {**trained.env_settings, **(env_settings or {})}
+    if played != trained.env_settings:
+        _check_spaces(trained.env, trained.env_settings, played)
+    agent = read_copy(Path(path), trained.env, trained.env_settings, place)
+    player = searched(agent, game_of(trained.env, played), search)
+    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem)
+    return figures | {"passed_over": []}
 
 
 def _check(episodes: int, gif: Path | None = None) -> None:

@@ -40,7 +40,8 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
     else:
         folder, found = hold_tournament(
             flags.entries, flags.how, env=flags.env, env_settings=settings, out=flags.out, device=flags.device,
-            report=_say_games(), search=flags.search.changes(), replay=flags.replay,
+            report=_say_games(), search=flags.search.changes(), jobs=flags.where.jobs, cluster=flags.where.cluster,
+            replay=flags.replay,
         )  # fmt: skip
     print(f"{printable(found.table.env)}: {len(found.table.seating):,} games of {found.table.seats} seats")
     _console().print(standings_table(found))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import (
     bench,
+    board,
     check,
     compare,
     completion,
@@ -29,6 +30,7 @@ from mlbits.cli import (
     reproduce,
     resume,
     solve,
+    sweep,
     tournament,
     train,
     uci,
@@ -51,8 +53,10 @@ usage:
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits sweep AGENT ENV [flags]   search for good settings: --space FILE.toml --trials N
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
+  mlbits board [RUN ...]           TensorBoard, opened on the returns: runs by name, means over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
@@ -138,10 +142,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume.command,
     "eval": evaluate.command,
     "tournament": tournament.command,
+    "sweep": sweep.command,
     "exploit": exploit.command,
     "play": play.command,
     "uci": uci.command,
     "plot": plot.command,
+    "board": board.command,
     "compare": compare.command,
     "export": export.command,
     "solve": solve.command,
