@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlbits.envs.diplomacy.board import load_board
-from mlbits.envs.diplomacy.choices import decisions
 from mlbits.envs.diplomacy.codes import HOLD, MOVE
 from mlbits.envs.diplomacy.drawing.board_page import board_layers, province_shapes
+from mlbits.envs.diplomacy.drawing.choices import decisions
 from mlbits.envs.diplomacy.game import game_on
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.records import write_position
