@@ -213,6 +213,7 @@ def test_orders_of_diplomacy_by_clicks_on_the_board(open_page, tmp_path):
     games = Hall(
         env, {"last_year": 1901}, people=(0,), opponents={"random": open_guest("random", env)}, folder=tmp_path
     )
+    games.prepare()
     with serving(games) as url:
         page = open_page(url)
         says(page, "your move")
