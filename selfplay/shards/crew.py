@@ -83,6 +83,11 @@ class Crew:
         self.restarts, self.generation, self.leaving = 0, 0, list[int]()
         self._lost_at, self._losses = -1, 0
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the workers that this process has started, by rank from 1."""
+        return [process.pid for process in self._processes]
+
     def gathered(self) -> Links:
         """Start the workers, if there are any, and meet them.
 

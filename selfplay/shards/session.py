@@ -125,6 +125,16 @@ class ShardedSession(Session):
         self.lineup = self.parts.sessions[0].lineup
 
     @property
+    def worker_processes(self) -> list[int]:
+        """The ids of the workers on this machine."""
+        return self.crew.processes
+
+    @property
+    def restarts(self) -> int:
+        """How often they were started again."""
+        return self.crew.restarts
+
+    @property
     def losing(self) -> str:
         """Which workers were asked to stop, "" if none was: the group is about to lose them."""
         ranks = " and ".join(map(str, self.crew.leaving))
@@ -140,7 +150,7 @@ class ShardedSession(Session):
         now = time.perf_counter()
         spent, self._communicated = self.links.communicating - self._communicated, self.links.communicating
         wall, self._recorded = max(now - self._recorded, 1e-9), now
-        workers = {"workers/number": float(len(self.links.places)), "workers/restarts": float(self.crew.restarts)}
+        workers = {"workers/number": float(len(self.links.places)), "workers/restarts": float(self.restarts)}
         return {"time/communication": min(spent / wall, 1.0), **workers} if len(self.links.places) > 1 else {}
 
     def again(self, lost: MlbitsError) -> ShardedSession:
