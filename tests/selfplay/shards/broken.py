@@ -1,4 +1,4 @@
-"""An environment for Gymnasium whose copies with seeds from 6 on return a reward that is not a number after 20 steps."""
+"""An environment for Gymnasium whose copies with seeds from 6 on return rewards of NaN after 20 steps."""
 
 import gymnasium as gym
 import numpy as np
