@@ -241,8 +241,10 @@ class Group:
             missing = list(range(len(self.places)))
             deadline = time.monotonic() + seconds
             while missing := [rank for rank in missing if not self._store.check([f"{what}-{rank}"])]:
-                if time.monotonic() > deadline or not self._alive():
-                    raise RuntimeError(f"waiting for {what}")
+                late = time.monotonic() > deadline
+                if late or not self._alive():
+                    how = f"has not {what.partition('-')[0]} after {seconds:g} seconds" if late else "is gone"
+                    raise GroupLostError(f"workers: one of {len(self.places)} {how}")
                 time.sleep(0.02)
 
     def close(self) -> None:
@@ -258,6 +260,9 @@ class Group:
             raise GroupLostError(f"workers: the group of {len(self.places)} is lost")
         try:
             yield
+        except GroupLostError:
+            self._lost = True
+            raise
         except RuntimeError as error:
             self._lost = True
             why = str(error).splitlines()[0].rpartition("] ")[2]
