@@ -11,6 +11,10 @@ __all__ = ["EVALS", "EvalEntry", "eval_entry", "register_eval"]
 EVALS["gridworld"] = EvalEntry(
     "mlbits.evals.reproductions.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
 )
+EVALS["workers"] = EvalEntry(
+    "mlbits.evals.reproductions.workers:reproduce",
+    "runs on several processes, killed and stopped at random moments, have the bits of a run on one",
+)
 EVALS["cartpole"] = EvalEntry(
     "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
 )
