@@ -50,8 +50,8 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange

@@ -51,9 +51,8 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import BonusSettings, bonus_last
-from mlbits.agents.kernels import compiled_q_learning
+from mlbits.agents.kernels import compiled_q_learning, shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss

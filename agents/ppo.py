@@ -46,7 +46,7 @@ from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memo
 from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
 from mlbits.agents.maths.returns import RewardScale

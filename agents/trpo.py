@@ -47,8 +47,8 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance

@@ -97,11 +97,11 @@ EVALS["fuzzybear"] = EvalEntry(
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
 )
 EVALS["off-policy"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy:reproduce",
     "estimates of a policy's value from others' data, against the exact value of a tabular problem",
 )
 EVALS["off-policy-ranking"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy_ranking:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy_ranking:reproduce",
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(
