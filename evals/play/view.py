@@ -15,7 +15,7 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.play.match import Match
 from mlbits.evals.replays.decisions import opinion, path_of
-from mlbits.evals.replays.recording import frame_rate, picture, picture_kind, webp_text
+from mlbits.evals.replays.recording import MOST_PICTURES, frame_rate, picture, webp_text
 
 REAL_TIME = 10  # frames a second from which on a game of one seat is played in real time
 _MOST_LINES = 200  # of the log
@@ -64,8 +64,10 @@ def view(match: Match, seat: int) -> dict[str, Any]:
 
 def drawn(match: Match) -> dict[str, Any] | None:
     """The drawing: its kind and its parts; None for an environment that draws nothing."""
-    kind = picture_kind(match.batch)
-    parts = picture(match.batch, kind)
+    seen = match.replay.pictures
+    # The replay has drawn it already, unless it is too long.
+    kept = seen.kind != "none" and len(seen.list) < MOST_PICTURES
+    kind, parts = seen.kind, seen.of(match.replay.frames[-1]) if kept else picture(match.batch, seen.kind)
     return None if parts is None else {"kind": kind, "parts": list(parts)}
 
 

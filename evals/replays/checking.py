@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.core.plain_json import read_bytes, read_json
+from mlbits.envs.core.plain_json import read_bytes
 from mlbits.envs.core.trust import needs_trust, trusted
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
-from mlbits.evals.replays.page import content_of, page
+from mlbits.evals.replays.page import page, read_page
 from mlbits.evals.replays.recording import Recorder
-from mlbits.evals.replays.replay import Replay, ReplayError, from_json
+from mlbits.evals.replays.replay import Replay, ReplayError
 from mlbits.selfplay.episodes import open_to_draw
 
 _MOST_SHOWN = 5  # differences
@@ -40,7 +40,7 @@ def read_replay(path: Path) -> tuple[Replay, str]:
     """
     try:
         text = read_bytes(path).decode("utf-8")
-        return from_json(read_json(content_of(text))), text
+        return read_page(text), text
     except FileNotFoundError:
         raise ReplayError(f"{path}: not found; wanted a page that mlbits replay wrote") from None
     except (OSError, ValueError) as error:

@@ -9,7 +9,8 @@ from hashlib import sha256
 from html import escape
 from pathlib import Path
 
-from mlbits.evals.replays.replay import Replay, ReplayError
+from mlbits.envs.core.plain_json import read_json
+from mlbits.evals.replays.replay import Replay, ReplayError, from_json
 
 _OPEN, _CLOSE = '<script type="application/json" id="replay">', "</script>"
 
@@ -71,12 +72,22 @@ def page(replay: Replay) -> str:
     )
 
 
-def content_of(text: str) -> str:
-    """The data in a page.
+def read_page(text: str) -> Replay:
+    """The replay in a page.
 
     Raises:
-        ReplayError: if there is none.
+        ReplayError: if there is none, or a damaged one.
     """
+    try:
+        return from_json(read_json(_content(text)))
+    except ReplayError:
+        raise
+    except ValueError as error:
+        raise ReplayError(f"damaged: {str(error)[:200]}") from None
+
+
+def _content(text: str) -> str:
+    """The data in a page, as it is written."""
     before, found, rest = text.partition(_OPEN)
     content, ended, _ = rest.partition(_CLOSE)
     if not (before and found and ended):

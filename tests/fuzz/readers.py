@@ -125,17 +125,16 @@ def _uci() -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def _replay() -> Iterator[Reader]:
-    from mlbits.evals.replays.page import content_of, page
+    from mlbits.evals.replays.page import page, read_page
     from mlbits.evals.replays.playing import record_replay
-    from mlbits.evals.replays.replay import from_json
     from mlbits.selfplay.runs.saved_agents import open_guest
 
     random = {"random": open_guest("random", MATRIX)}
 
     def read(data: bytes) -> None:
-        replay = from_json(read_json(content_of(_text(data))))
+        replay = read_page(_text(data))
         with contextlib.suppress(ValueError):  # numbers that are not finite, which are no JSON
-            assert from_json(read_json(content_of(page(replay)))) == replay
+            assert read_page(page(replay)) == replay
 
     yield Reader([page(record_replay(random, MATRIX)).encode()], read)
 

@@ -28,7 +28,7 @@ def decisions(
         legal: its mask, bool [K W].
     """
     position, words = read_position(state, board), vocabulary(board)
-    masks = legal.reshape(int(params.slots), int(params.width))
+    masks = legal.reshape(int(params["slots"]), int(params["width"]))
     found: list[tuple[str, dict[int, str]]] = []
     for heading, context, province in _slots(position, state, params, seat):
         names = {}
@@ -50,15 +50,17 @@ def _slots(position: Position, state: Any, params: Any, seat: int) -> list[tuple
     """Heading, index of the vocabulary's list and province of each slot, in the order of the action's slots."""
     words = vocabulary(position.board)
     if position.phase == ADJUSTMENTS:
-        due = int(state.due[seat])
+        due = int(state["due"][seat])
         what, context = ("build", words.building(seat)) if due >= 0 else ("disband", words.disbanding)
         slots = [(f"{what} {k + 1}", context, -1) for k in range(abs(due))]
-        if int(params.welfare) and due >= 0:
+        if int(params["welfare"]) and due >= 0:
             units = [unit for unit in sorted(position.units) if position.units[unit].power == seat]
             slots += [(position.unit_name(position.units[unit]), words.disbanding, unit) for unit in units]
-        return slots[: int(params.slots)]
+        return slots[: int(params["slots"])]
     if position.phase in (SPRING_RETREATS, FALL_RETREATS):
         out = {p: d.unit for p, d in sorted(position.dislodged.items()) if d.unit.power == seat}
         return [(position.unit_name(u), words.retreating(u.kind, u.location), p) for p, u in out.items()]
     own = {p: unit for p, unit in sorted(position.units.items()) if unit.power == seat}
-    return [(position.unit_name(u), words.moving(u.kind, u.location), p) for p, u in own.items()][: int(params.slots)]
+    return [(position.unit_name(u), words.moving(u.kind, u.location), p) for p, u in own.items()][
+        : int(params["slots"])
+    ]

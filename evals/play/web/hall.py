@@ -112,6 +112,10 @@ class Hall:
         self.games: dict[str, Open] = {}
         self._seed = seed
 
+    def prepare(self) -> None:
+        """Compile what a game needs, before the first page waits for it."""
+        self._match(self.people).close()
+
     def begin(self, seat: int | None = None) -> Open:
         """Open a game.
 
@@ -123,9 +127,7 @@ class Hall:
         """
         self._make_room()
         people = self.people if seat is None or len(self.people) > 1 else (seat,)
-        match = Match(
-            self.env, self.settings, people=people, opponents=self.opponents, seed=self._seed, sample=self.sample
-        )
+        match = self._match(people)
         name = self.env.partition(":")[2] or self.env
         stem = f"{name.rpartition('/')[2]}-{time.strftime('%Y%m%d-%H%M%S')}-{self._seed}"
         self._seed = (self._seed + 1) % 2**62
@@ -154,6 +156,11 @@ class Hall:
         """Save and close all games."""
         for game in list(self.games.values()):
             self._drop(game)
+
+    def _match(self, people: tuple[int, ...]) -> Match:
+        return Match(
+            self.env, self.settings, people=people, opponents=self.opponents, seed=self._seed, sample=self.sample
+        )
 
     def _make_room(self) -> None:
         """Close games that nobody looks at: those that are over, then those left long ago.

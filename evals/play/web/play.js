@@ -34,6 +34,7 @@ function connect() {
     wait = 500;
     trouble("");
     const place = address();
+    one("status").textContent = "opening the game";
     send(place ? { join: place } : { new: {} });
   };
   socket.onmessage = event => {

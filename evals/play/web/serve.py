@@ -43,6 +43,7 @@ def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], No
     try:
         gate = Gate(flags.host, "" if is_loopback(flags.host) else secrets.token_urlsafe(16))
         hall = open_hall(flags, settings)
+        hall.prepare()
         config = uvicorn.Config(
             application(hall, gate),
             log_level="warning",

@@ -206,3 +206,30 @@ def test_a_replay_opens_from_disk_and_is_stepped_through(open_page, tmp_path):
     page.get_by_text("the game is over").wait_for()
     page.get_by_role("button", name="random: c3").or_(page.locator("#moves button").first).first.click()
     page.get_by_role("slider", name="step").wait_for()
+
+
+def test_orders_of_diplomacy_by_clicks_on_the_board(open_page, tmp_path):
+    env = "mlbits/DiplomacyMini-v0"
+    games = Hall(
+        env, {"last_year": 1901}, people=(0,), opponents={"random": open_guest("random", env)}, folder=tmp_path
+    )
+    games.prepare()
+    with serving(games) as url:
+        page = open_page(url)
+        says(page, "your move")
+        page.get_by_role("button", name="A ALT: A ALT H (unless you choose)").wait_for()
+        place(page, "ALT")
+        place(page, "ALT")  # holds
+        page.get_by_role("button", name="A ALT: A ALT H", exact=True).wait_for()
+        place(page, "AVE")
+        page.locator("#choices button", has_text="F AVE S A ALT").first.click()
+        page.get_by_role("button", name="F AVE: F AVE S A ALT", exact=True).wait_for()
+        page.get_by_role("button", name="send all 2").click()
+        page.get_by_text("person plays A ALT H, F AVE S A ALT").wait_for()
+        while "over" not in page.locator("#status").text_content():
+            step = page.locator("#board").get_attribute("data-turn")
+            page.get_by_role("button", name="send all").or_(page.locator("#choices button")).first.click()
+            page.wait_for_function("step => board.dataset.turn !== step", arg=step)
+        page.close()
+    (file,) = tmp_path.glob("*.html")
+    assert not check_replay(file)[1] and file.stat().st_size < 500_000
