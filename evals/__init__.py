@@ -18,6 +18,9 @@ EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
+EVALS["sac"] = EvalEntry(
+    "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+)
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
     "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",
@@ -120,4 +123,8 @@ EVALS["step-sizes"] = EvalEntry(
 EVALS["hypergradients"] = EvalEntry(
     "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
+)
+EVALS["wsc-encoder"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
+    "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
 )

@@ -30,7 +30,8 @@ CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
-    "seed", "device", "threads", "video", "track", "eval_every", "eval_episodes", "eval_greedy", "record_every",
+    "seed", "device", "threads", "workers", "worker_timeout", "video", "track", "eval_every", "eval_episodes",
+    "eval_greedy", "record_every",
     "checkpoint_every", "keep_checkpoints", "rule_hash",
 )  # fmt: skip
 
@@ -71,6 +72,19 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     except OSError as error:
         raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a writable folder") from None
     return folder
+
+
+def named_folder(settings: Settings) -> Path:
+    """Make the empty folder of a run that is begun later, with the name that :func:`new_folder` would give it.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    folder = Path("runs") / default_name(settings)
+    try:
+        return _take(folder)
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be made ({error.strerror}); wanted a writable folder") from None
 
 
 def default_name(settings: Settings) -> str:

@@ -68,6 +68,9 @@ RUNS = {
     "--agent.num-steps 4 --agent.replay-ratio 0.1 --record-every 50"
     " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16"
     " --agent.normalize-obs --agent.normalize-reward --agent.noise linear:0.2:0.05",
+    "replay, entropy": f"sac mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 "
+    "--agent.learning-starts 100 --agent.buffer-size 400 --agent.batch-size 8 --agent.num-steps 4 "
+    "--agent.replay-ratio 0.1 --record-every 50 --agent.normalize-obs --agent.policy-delay 2",
 }
 
 

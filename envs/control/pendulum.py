@@ -20,6 +20,9 @@ Observations:
     | 1 | sine of the angle | -1 to 1 |
     | 2 | angular velocity, rad/s | -8 to 8 |
 
+    With ``observation="pixels"`` a picture, Box(0, 255, [size, size], uint8): the rod in white on black, seen on a
+    square of 2.6 m around the hinge. ``frame_stack=2`` shows how fast it turns.
+
 Rewards:
     ``-(angle^2 + 0.1 velocity^2 + 0.001 torque^2)``, angle (from -pi to pi) and velocity before the step: 0 at rest
     upright, -16.27 at worst.
@@ -37,7 +40,7 @@ Version history:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -45,13 +48,15 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.drawing import BLUE, GREY, GRID, INK, RED, Canvas
 from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.pixels import byte, picture_space, rod
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.settings import number
+from mlbits.envs.core.settings import choice, number
 
 MAX_TORQUE = 2.0  # N m
 MAX_SPEED = 8.0  # rad/s
 TAU = 0.05  # s per step
+VIEW, ROD = 2.6, 0.1  # m: side of the pictures, half the rod's thickness in them
 TORQUE_GAIN = np.float32(3.0)  # 3 / (m l^2); in Gymnasium a Python number times a float32, which is a float32
 TORQUE_COST = np.float32(0.001)
 TWO_PI = 2 * math.pi
@@ -111,27 +116,47 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[2] = state.theta_dot
 
 
-def pendulum(*, gravity: float = 10.0, horizon: int | None = 200) -> Game:
+@rule(inline=False)
+def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
+    cos, sin = _cos_sin(state.theta)
+    pixel = VIEW / out.shape[0]
+    for row in range(out.shape[0]):
+        y = 0.5 * VIEW - (row + 0.5) * pixel
+        for column in range(out.shape[1]):
+            x = (column + 0.5) * pixel - 0.5 * VIEW
+            out[row, column] = byte(rod(x, y, 0.0, 0.0, -sin, cos, 1.0, ROD, pixel))
+
+
+def pendulum(
+    *,
+    gravity: float = 10.0,
+    horizon: int | None = 200,
+    observation: Literal["vector", "pixels"] = "vector",
+    size: int = 48,
+) -> Game:
     """A pendulum game.
 
     Args:
         gravity: gravity in m/s^2, 0 to 1000 (Gymnasium's ``g``).
         horizon: steps after which the episode is truncated, or None.
+        observation: "vector", or "pixels" for a picture.
+        size: sides of the picture in pixels, 24 to 84.
 
     Raises:
         GameError: for a setting out of range.
     """
+    seen, picture = choice("observation", observation, ("vector", "pixels")), picture_space(size)
     bound = np.array([1.0, 1.0, MAX_SPEED], np.float32)
     return Game(
         name="Pendulum",
         state_fields=[("theta", "f8"), ("theta_dot", "f8"), ("torque", "f4")],
         # 3 g / (2 m l)
         params=make_params([("pull", "f8")], {"pull": 3 * number("gravity", gravity, 0, 1000) / 2}, horizon),
-        observation_space=spaces.Box(-bound, bound, dtype=np.float32),
+        observation_space=picture if seen == "pixels" else spaces.Box(-bound, bound, dtype=np.float32),
         action_space=spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32),
         reset=_reset,
         step=_step,
-        observe=_observe,
+        observe=_observe_pixels if seen == "pixels" else _observe,
         text=_text,
         draw=_draw,
         frames_per_second=20,

@@ -29,6 +29,10 @@ Observations:
     | 0, 1 | position x and y, m | unbounded (the goal is at 25, 0) |
     | 2, 3 | velocity along x and y, m/s | -25 to 25 |
 
+    With ``observation="pixels"`` a picture, Box(0, 255, [size, size], uint8), of the square from (-3, -16) to (29, 16):
+    the mass as a white disc of 1 m, the goal as one of two thirds of its brightness, the wall in dark grey. A mass
+    outside is drawn at the edge. ``frame_stack=2`` shows its velocity.
+
 Rewards:
     Minus the distance to the goal after the step, in m.
 
@@ -45,7 +49,7 @@ Version history:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -53,9 +57,10 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.drawing import BLUE, GREEN, GREY, GRID, INK, Canvas
 from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.pixels import box, byte, disc, picture_space
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.settings import flag
+from mlbits.envs.core.settings import choice, flag
 
 TAU = 0.04  # s per step
 TOP_SPEED = 25.0  # m/s
@@ -72,6 +77,9 @@ _MARGIN = REACH + THICKNESS / 2
 _LEFT, _BOTTOM, _RIGHT, _TOP = (
     tuple(plate[side] + sign * _MARGIN for plate in PLATES) for side, sign in ((0, -1), (1, -1), (2, 1), (3, 1))
 )
+VIEW, VIEW_LEFT, VIEW_TOP = 32.0, -3.0, 16.0  # m: side of the pictures, and their top left corner
+DISC = 1.0  # m: radius of mass and goal in the pictures
+WALL_GREY, GOAL_GREY = 0.4, 0.67  # brightness, where the mass has 1
 _TOUCH = 1e-9  # m: closer than this counts as touching, so that rounding never puts the mass inside
 
 
@@ -153,26 +161,53 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[3] = state.y_dot
 
 
-def point_mass(*, wall: bool = True, horizon: int | None = 50) -> Game:
+@rule(inline=False)
+def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
+    pixel, half = VIEW / out.shape[0], 0.5 * THICKNESS
+    mass_x = min(max(state.x, VIEW_LEFT), VIEW_LEFT + VIEW)
+    mass_y = min(max(state.y, VIEW_TOP - VIEW), VIEW_TOP)
+    for row in range(out.shape[0]):
+        y = VIEW_TOP - (row + 0.5) * pixel
+        for column in range(out.shape[1]):
+            x = VIEW_LEFT + (column + 0.5) * pixel
+            shown = max(disc(x, y, mass_x, mass_y, DISC, pixel), GOAL_GREY * disc(x, y, GOAL_X, GOAL_Y, DISC, pixel))
+            if params.wall != 0:
+                for k in range(3):
+                    left, bottom, right, top = PLATES[k]
+                    covered = box(x, y, left - half, bottom - half, right + half, top + half, pixel)
+                    shown = max(shown, WALL_GREY * covered)
+            out[row, column] = byte(shown)
+
+
+def point_mass(
+    *,
+    wall: bool = True,
+    horizon: int | None = 50,
+    observation: Literal["vector", "pixels"] = "vector",
+    size: int = 48,
+) -> Game:
     """A point mass game.
 
     Args:
         wall: whether there is a wall.
         horizon: steps after which the episode is truncated, or None.
+        observation: "vector", or "pixels" for a picture.
+        size: sides of the picture in pixels, 24 to 84.
 
     Raises:
         GameError: for a setting of the wrong type or out of range.
     """
+    seen, picture = choice("observation", observation, ("vector", "pixels")), picture_space(size)
     bound = np.array([np.inf, np.inf, TOP_SPEED, TOP_SPEED], np.float32)
     return Game(
         name="PointMass",
         state_fields=[("x", "f8"), ("y", "f8"), ("x_dot", "f8"), ("y_dot", "f8")],
         params=make_params([("wall", "u1")], {"wall": flag("wall", wall)}, horizon),
-        observation_space=spaces.Box(-bound, bound, dtype=np.float32),
+        observation_space=picture if seen == "pixels" else spaces.Box(-bound, bound, dtype=np.float32),
         action_space=spaces.Box(-1, 1, (2,), np.float32),
         reset=_reset,
         step=_step,
-        observe=_observe,
+        observe=_observe_pixels if seen == "pixels" else _observe,
         text=_text,
         draw=_draw,
         frames_per_second=12,

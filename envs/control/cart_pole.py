@@ -20,6 +20,10 @@ Observations:
 
     With ``velocities=False`` Box float32 [2], entries 0 and 2 alone: how the pole moves shows only over time.
 
+    With ``observation="pixels"`` a picture, Box(0, 255, [size, size], uint8), of a square 5.2 m wide: the cart in grey
+    and the pole in white, twice as long as it is, so that small pictures show its angle. ``frame_stack=2`` shows
+    how they move.
+
 Rewards:
     1 for every step, the last included. With ``sutton_barto_reward``, 0, and -1 for the step that ends the episode.
 
@@ -36,7 +40,7 @@ Version history:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -44,9 +48,10 @@ from numpy.typing import NDArray
 
 from mlbits.envs.core.drawing import BROWN, GREY, INK, Canvas
 from mlbits.envs.core.game import Game, make_params
+from mlbits.envs.core.pixels import box, byte, picture_space, rod
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.settings import flag
+from mlbits.envs.core.settings import choice, flag
 
 GRAVITY = 9.8  # m/s^2
 MASS_POLE = 0.1  # kg
@@ -58,6 +63,9 @@ TAU = 0.02  # s per step
 X_LIMIT = 2.4  # m
 ANGLE_LIMIT = 12 * 2 * math.pi / 360  # rad
 START_RANGE = 0.05
+VIEW, VIEW_TOP = 5.2, 3.6  # m: side of the pictures, and the height of their top above the hinge
+CART_HALF, CART_HEIGHT, CART_GREY = 0.4, 0.3, 0.5  # m, and its brightness, where the pole has 1
+POLE_SHOWN, POLE_HALF = 2.0, 0.1  # m: the pole's length and half its thickness in the pictures
 
 
 @rule
@@ -113,17 +121,40 @@ def _observe_positions(state: Any, params: Any, seat: Any, out: Any) -> None:
     out[1] = state.theta
 
 
-def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500, velocities: bool = True) -> Game:
+@rule(inline=False)
+def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
+    cos, sin = _cos_sin(state.theta)
+    left, right, pixel = state.x - CART_HALF, state.x + CART_HALF, VIEW / out.shape[0]
+    for row in range(out.shape[0]):
+        y = VIEW_TOP - (row + 0.5) * pixel
+        for column in range(out.shape[1]):
+            x = (column + 0.5) * pixel - 0.5 * VIEW
+            pole = rod(x, y, state.x, 0.0, sin, cos, POLE_SHOWN, POLE_HALF, pixel)
+            cart = box(x, y, left, -CART_HEIGHT, right, 0.0, pixel)
+            out[row, column] = byte(max(pole, CART_GREY * cart))
+
+
+def cart_pole(
+    *,
+    sutton_barto_reward: bool = False,
+    horizon: int | None = 500,
+    velocities: bool = True,
+    observation: Literal["vector", "pixels"] = "vector",
+    size: int = 48,
+) -> Game:
     """A CartPole game.
 
     Args:
         sutton_barto_reward: reward 0 per step and -1 for falling, instead of 1 per step.
         horizon: steps after which the episode is truncated, or None.
-        velocities: whether the velocities are part of the observation.
+        velocities: whether the velocities are part of the vector; pictures do not show them.
+        observation: "vector", or "pixels" for a picture.
+        size: sides of the picture in pixels, 24 to 84.
 
     Raises:
         GameError: for a setting out of range.
     """
+    seen, picture = choice("observation", observation, ("vector", "pixels")), picture_space(size)
     upright, fallen = (0.0, -1.0) if sutton_barto_reward else (1.0, 1.0)
     bound = np.array([2 * X_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
     bound = bound if flag("velocities", velocities) else bound[::2]
@@ -135,14 +166,15 @@ def cart_pole(*, sutton_barto_reward: bool = False, horizon: int | None = 500, v
             {"reward_upright": upright, "reward_fallen": fallen},
             horizon,
         ),
-        observation_space=spaces.Box(-bound, bound, dtype=np.float32),
+        observation_space=picture if seen == "pixels" else spaces.Box(-bound, bound, dtype=np.float32),
         action_space=spaces.Discrete(2),
         reset=_reset,
         step=_step,
-        observe=_observe if velocities else _observe_positions,
+        observe=_observe_pixels if seen == "pixels" else _observe if velocities else _observe_positions,
         text=_text,
         draw=_draw,
         frames_per_second=50,
+        layout={"moves": (("left", "right"),)},
     )
 
 
