@@ -29,7 +29,7 @@ project, author, copyright = "mlbits", "The mlbits authors", "The mlbits authors
 version = release = mlbits.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
-exclude_patterns = ["examples", "pictures"]
+exclude_patterns = ["examples", "pictures", "site"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 suppress_warnings = ["myst.xref_missing"]  # links are checked in what was built: those to headings of the reference too
@@ -38,7 +38,7 @@ html_theme = "furo"
 html_title = f"mlbits {release}"
 html_copy_source = False
 html_show_sphinx = False
-html_extra_path = ["replays"] if (DOCS / "replays").is_dir() else []
+html_extra_path = ["site"] if (DOCS / "site").is_dir() else []  # replays of environments, where they were made
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
