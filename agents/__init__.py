@@ -62,6 +62,16 @@ AGENTS["sac"] = AgentEntry(
     "soft actor-critic: twin critics, entropy by a learned temperature",
     ("discrete", "continuous"),
 )
+AGENTS["wsc"] = AgentEntry(
+    "mlbits.agents.representation.wsc",
+    "WSC",
+    "WSCConfig",
+    "weakly supervised control: goals among factors of pictures that compared pairs have taught",
+    ("continuous",),
+    ("dict",),
+    trainer="mlbits.selfplay.representation",
+    masks=False,
+)
 AGENTS["reinforce"] = AgentEntry(
     "mlbits.agents.reinforce",
     "Reinforce",
@@ -183,6 +193,15 @@ AGENTS["es"] = AgentEntry(
     "ESConfig",
     "evolution strategies; with a population, members rewarded for differing (DvD)",
     observations=("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
+AGENTS["dvd"] = AgentEntry(
+    "mlbits.agents.population.dvd",
+    "DvD",
+    "DvDConfig",
+    "a population of TD3 agents, rewarded for differing (DvD)",
+    ("continuous",),
+    ("index", "indices", "vector", "dict"),
     trainer="mlbits.selfplay.population.training",
 )
 AGENTS["random"] = AgentEntry(

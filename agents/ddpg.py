@@ -49,9 +49,9 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import BonusSettings
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
@@ -71,6 +71,7 @@ _AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all number
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
+@bonus_last
 @configuration(AgentError)
 class DDPGConfig(BonusSettings):
     """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""

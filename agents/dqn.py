@@ -50,10 +50,9 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import BonusSettings
-from mlbits.agents.kernels import compiled_q_learning
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import compiled_q_learning, shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
@@ -72,6 +71,7 @@ _SEARCH_LOGIT = 4.0  # a logit for a search per unit of Q
 _ROWS_AT_ONCE = 8192  # transitions sampled together for several compiled updates
 
 
+@bonus_last
 @configuration(AgentError)
 class DQNConfig(BonusSettings):
     """Settings of DQN; defaults are those of common practice for small problems unless said otherwise."""

@@ -45,8 +45,8 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
 from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import OwnValueSettings
-from mlbits.agents.maths import shards
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
 from mlbits.agents.maths.returns import RewardScale
@@ -66,6 +66,7 @@ Batch = tuple[Tensor, Sequences | None]  # rows, and with memory the sequences t
 _ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
 
+@bonus_last
 @configuration(AgentError)
 class PPOConfig(OwnValueSettings):
     """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""
@@ -288,12 +289,10 @@ class PPO:
             raise AgentError(
                 f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
             )
-        units = count if sequences is None else sequences.number
-        minibatches = shards.least(min(config.minibatches, units))
-        if minibatches == 0:  # in one of the shards, if there are several: all learn, or none
+        if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
-        if self.graph is None:
-            metrics = self._epochs(data, sequences, clip, minibatches, generator)
+        if self.graph is None or shards.number() > 1:  # exchanges cannot be part of a graph
+            metrics = self._epochs(data, sequences, clip, generator)
         else:
             rate, entropy_coef = self.core.optimizer.learning_rate, self._entropy_coef
             metrics = self.graph(data, {"clip": clip, "rate": rate, "entropy_coef": entropy_coef}, generator)
@@ -312,14 +311,14 @@ class PPO:
         return result
 
     def _epochs(
-        self, data: dict[str, Any], sequences: Sequences | None, clip: float, minibatches: int,
-        generator: torch.Generator,
-    ) -> list[Metrics]:  # fmt: skip
+        self, data: dict[str, Any], sequences: Sequences | None, clip: float, generator: torch.Generator
+    ) -> list[Metrics]:
         """Epochs of minibatches, until the policy is ``target_kl`` away; what each gradient step measured."""
         config, metrics = self.config, []
-        units = len(data["log_prob"]) if sequences is None else sequences.number
+        count = len(data["log_prob"]) if sequences is None else sequences.number
+        minibatches = shards.least(min(config.minibatches, count))
         for _ in range(config.epochs):
-            order = torch.randperm(units, generator=generator, device=generator.device).to(data["log_prob"].device)
+            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
             parts = order.tensor_split(minibatches)
             batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
             for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
@@ -331,8 +330,7 @@ class PPO:
     def _epochs_by(self, data: dict[str, Any], numbers: Mapping[str, Any], generator: torch.Generator) -> list[Metrics]:
         """The same by numbers that are tensors in a graph."""
         self.core.optimizer.learning_rate, self._entropy_coef = numbers["rate"], numbers["entropy_coef"]
-        minibatches = min(self.config.minibatches, len(data["log_prob"]))
-        return self._epochs(data, None, numbers["clip"], minibatches, generator)
+        return self._epochs(data, None, numbers["clip"], generator)
 
     @torch.no_grad()
     def _prepare(
@@ -393,7 +391,7 @@ class PPO:
         losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
         total: Metrics = {}
         for share, metrics in self.chunks.backward(optimizer.parameters, losses):
-            if share == 1:
+            if share == 1 and len(losses) == 1:
                 total = metrics
                 break
             for name, value in metrics.items():

@@ -41,8 +41,8 @@ from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import OwnValueSettings
-from mlbits.agents.maths import shards
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -54,6 +54,7 @@ from mlbits.envs.core.schedules import Scheduled, changes, value_at
 _MOST_WEIGHT = 2.0  # maximum weight of a decision that was carried over; larger ratios are unreliable
 
 
+@bonus_last
 @configuration(AgentError)
 class ReinforceConfig(OwnValueSettings):
     """Settings of the policy gradient."""

@@ -46,9 +46,9 @@ from mlbits.agents.agent import (
     unprefixed,
 )
 from mlbits.agents.exploration.explorer import explorer_of
-from mlbits.agents.exploration.settings import OwnValueSettings
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -62,6 +62,7 @@ from mlbits.envs.core.schedules import Scheduled, changes, value_at
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
 
 
+@bonus_last
 @configuration(AgentError)
 class TRPOConfig(OwnValueSettings):
     """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said otherwise."""

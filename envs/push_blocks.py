@@ -81,15 +81,15 @@ COLOURS = ((1.0, 1.0, 1.0), (0.95, 0.20, 0.15), (0.20, 0.85, 0.25), (0.25, 0.35,
 
 
 @rule
-def compute_reward(achieved: Any, desired: Any, params: Any) -> Any:
-    """The reward for a goal achieved [k] where another is desired [k]."""
+def goal_rule(params: Any, achieved: Any, desired: Any) -> Any:
+    """(reward, terminated) for a goal achieved [k] where another is desired [k]; no goal ends an episode."""
     square = 0.0
     for k in range(achieved.shape[0]):
         square += (achieved[k] - desired[k]) * (achieved[k] - desired[k])
-    distance = math.sqrt(square)
+    reward = -math.sqrt(square)
     if params.sparse != 0:
-        return 0.0 if distance < NEAR else -1.0
-    return -distance
+        reward = 0.0 if -reward < NEAR else -1.0
+    return reward, False
 
 
 @rule
@@ -183,8 +183,9 @@ def _move(state: Any, params: Any, dx: Any, dy: Any) -> None:
 def _step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     _move(state, params, STRIDE * np.float64(actions[0, 0]), STRIDE * np.float64(actions[0, 1]))
     _write_goal(params, state.x, state.y, state.achieved)
-    rewards[0] = compute_reward(state.achieved, state.desired, params)
-    return False, False
+    reward, reached = goal_rule(params, state.achieved, state.desired)
+    rewards[0] = reward
+    return reached, False
 
 
 @rule
@@ -280,6 +281,7 @@ def push_blocks(
     return Game(
         name="PushBlocks",
         state_fields=[*places, ("light", "f8"), ("goal_light", "f8"), *goals],
+        state_ranges={str(field[0]): (0, 1) for field in [*places, ("light",), ("goal_light",), *goals]},
         params=make_params(
             [("blocks", "i4"), ("first", "i4"), ("sparse", "i4"), ("dimmest", "f8")],
             {"blocks": count, "first": first, "sparse": sparse, "dimmest": DIMMEST if flag("light", light) else 1.0},

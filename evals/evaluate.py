@@ -251,9 +251,7 @@ def evaluate_copy(
         _check_spaces(trained.env, trained.env_settings, played)
     agent = read_copy(Path(path), trained.env, trained.env_settings, place)
     player = searched(agent, game_of(trained.env, played), search)
-    figures = _play(
-        player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem
-    )
+    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem)
     return figures | {"passed_over": []}
 
 

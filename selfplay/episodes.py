@@ -136,12 +136,12 @@ def _play(
                 frames += [] if frame is None else [frame]
         action = _decide(lineup, batch, generator, greedy, memories)
         actions = action.view(count, batch.num_seats, *action.shape[1:])
-        watched = watcher is not None and bool(playing[0])
-        if watched:
-            watcher.before(batch, players, seats[0], actions[0].cpu())
+        watched = watcher if watcher is not None and bool(playing[0]) else None
+        if watched is not None:
+            watched.before(batch, players, seats[0], actions[0].cpu())
         step = batch.step(actions)
-        if watched:
-            watcher.after(batch)
+        if watched is not None:
+            watched.after(batch)
         returns += step.reward.double() * playing[:, None]
         lengths += playing
         playing = playing & ~(step.terminated | step.truncated)

@@ -23,7 +23,7 @@ from mlbits.selfplay.machine import count_from_now, set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.best_checkpoint import drop_later
 from mlbits.selfplay.runs.config import Settings, settled
-from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, read_settings
+from mlbits.selfplay.runs.folder import CHECKPOINTS, change_settings, new_folder, other_processor, read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure, Session
 from mlbits.selfplay.shards.links import GroupLostError
@@ -101,6 +101,7 @@ def resume(
     session.measure, session.callbacks = measure, callbacks
     with _closed_on_error(session):
         more = _restored(session, folder, print if console else lambda text: None)
+        more += [note] if (note := other_processor(folder)) else []
         if session.settings.run != read_settings(folder).run:
             change_settings(folder, session.settings)  # so that a run interrupted again resumes to the same end
     with Interrupts(folder).watched() as interrupts:

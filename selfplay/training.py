@@ -128,8 +128,8 @@ def resume(
         folder: the run's folder.
         total_steps: a new total number of steps; None keeps the run's own.
         data: where the dataset of a run that learns from one is now, if it has been moved.
-        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
-            before.
+        workers: processes among which the run's shards are divided from now on; 0 takes one a core or GPU, None as
+            many as before.
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
         callbacks: functions called while it is under way, or None.

@@ -128,6 +128,7 @@ def test_python_blocks_are_python(page: Path) -> None:
         "docs/off_policy.md",
         "docs/networks.md",
         "docs/disco.md",
+        "docs/weak_labels.md",
     ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

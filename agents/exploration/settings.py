@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal, TypeVar
 
 from mlbits.agents.agent import AgentError
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled
+
+C = TypeVar("C")
 
 
 @configuration(AgentError)
@@ -48,3 +51,12 @@ class OwnValueSettings(BonusSettings):
         low=0,
         high=1,
     )
+
+
+def bonus_last(config: type[C]) -> type[C]:
+    """A decorator for configs that inherit these settings: lists show the agent's own first."""
+    fields: dict[str, Any] = config.__dataclass_fields__  # type: ignore[attr-defined]
+    inherited = {field.name for field in dataclasses.fields(OwnValueSettings)}
+    own = {name: field for name, field in fields.items() if name not in inherited}
+    config.__dataclass_fields__ = own | {name: field for name, field in fields.items() if name in inherited}  # type: ignore[attr-defined]
+    return config

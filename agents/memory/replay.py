@@ -404,8 +404,8 @@ class Replay:
             if self._turns is not None:
                 newest = ((self._turns[0] - 1) % self.steps).index_select(0, final % self.streams)
             going = going & (final // self.streams != newest) & self._usable.index_select(0, following)
-            reward = reward + torch.where(going, gamma * self._rewards(following, bonus), 0.0)
             final = torch.where(going, following, final)
+            reward = reward + torch.where(going, gamma * self._rewards(final, bonus), 0.0)
             gamma = torch.where(going, gamma * discount, gamma)
             going = going & ~self._last.index_select(0, following)
         return final, reward, gamma * self._alive.index_select(0, final)

@@ -64,7 +64,7 @@ class ESConfig:
     arms: tuple[float, ...] = setting((0.0, 0.5), "weights that the bandit chooses from", low=0, high=1)
     states: int = setting(20, "states in which the members' actions are compared", low=1, high=1e6)
     length: float = setting(
-        0.5, "distance at which members count as different, root mean square over the states", low=1e-6, high=1e6,
+        1.0, "distance at which members count as different, root mean square over the states", low=1e-6, high=1e6,
         unit="half ranges of the action, or probability",
     )  # fmt: skip
 

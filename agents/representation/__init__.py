@@ -1,1 +1,1 @@
-"""Representations of pictures that are learned before acting: from compared pairs, from pictures alone, and goals in them."""
+"""Representations of pictures, learned before acting from compared pairs or from pictures alone, and goals in them."""

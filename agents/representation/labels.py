@@ -57,7 +57,7 @@ def ask(
     if not 1 <= pairs <= most:
         raise AgentError(f"pairs: got {pairs:,}; wanted 1 to {most:,}, the pairs of {count:,} pictures")
     low, high = factors.min(0), factors.max(0)
-    for k in np.flatnonzero(low == high):
+    for k in np.flatnonzero(low == high).tolist():
         raise AgentError(f"{names[k]}: is {low[k]:g} in all {count:,} pictures; wanted a factor that varies")
     number = rng.choice(most, pairs, replace=False)
     first = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
@@ -99,7 +99,7 @@ def check_labels(labels: Labels, pictures: int, names: Sequence[str] | None = No
     larger = answers == (first < second)[:, None]  # whether the picture with the lower number has more
     order = np.lexsort((high, low))
     same = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
-    for where, k in np.argwhere(same[:, None] & (larger[order][1:] != larger[order][:-1])):
+    for where, k in np.argwhere(same[:, None] & (larger[order][1:] != larger[order][:-1])).tolist():
         one, two = sorted((int(order[where]), int(order[where + 1])))
         raise AgentError(
             f"labels: pairs {one} and {two} are of pictures {low[one]} and {high[one]} and contradict each other "

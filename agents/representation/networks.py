@@ -1,8 +1,8 @@
 """Networks of encoders: convolutions from pictures to numbers, and back.
 
-Three convolutions with stride 2 halve each side, so that pictures of 24 pixels end as 3 x 3 places. Two channels with each
-pixel's coordinates are added in front (Liu et al. 2018, "An intriguing failing of convolutional neural networks"): a
-position is then nearly linear in what the first layer sees.
+Three convolutions with stride 2 halve each side, so that pictures of 24 pixels end as 3 x 3 places. Two channels with
+each pixel's coordinates are added in front (Liu et al. 2018, "An intriguing failing of convolutional neural
+networks"): a position is then nearly linear in what the first layer sees.
 """
 
 from __future__ import annotations
@@ -120,4 +120,4 @@ def draw_weights(layer: nn.Module, generator: torch.Generator) -> None:
     fan_in = weight.shape[0] * 4 if isinstance(layer, nn.ConvTranspose2d) else weight[0].numel()
     with torch.no_grad():
         weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
-        layer.bias.zero_()  # type: ignore[union-attr, operator]
+        layer.bias.zero_()  # type: ignore[operator]

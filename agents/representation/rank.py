@@ -1,9 +1,10 @@
 """An encoder of chosen factors by ranking: numbers whose order in two pictures is the one that labels say.
 
-For each factor k a network's output d_k is trained by logistic regression on compared pairs: the probability that factor
-k is larger in x1 than in x2 is sigmoid(d_k(x1) - d_k(x2)) (Bradley and Terry 1952; Burges et al. 2005, "Learning to rank
-using gradient descent"). This is the term for pairs in the discriminator of Shu et al.'s rank-pairing network
-(:mod:`~mlbits.agents.representation.rank_gan`) alone, and learns in seconds what that learns in hours.
+For each factor k a network's output d_k is trained by logistic regression on compared pairs: the probability that
+factor k is larger in x1 than in x2 is sigmoid(d_k(x1) - d_k(x2)) (Bradley and Terry 1952; Burges et al. 2005,
+"Learning to rank using gradient descent"). This is the term for pairs in the discriminator of Shu et al.'s
+rank-pairing network (:mod:`~mlbits.agents.representation.rank_gan`) alone, and learns in seconds what that learns in
+hours.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """An encoder of chosen factors by the rank-pairing network of Shu et al. (2020, arXiv 1910.09772), as in the WSC paper.
 
 A generator G makes pictures from z ~ N(0, I), one number for each factor that labels are about. A pair is made from z1
-and z2 together with the answers that they stand for, y_k = [z1_k > z2_k]. A discriminator tells such pairs from labelled
-ones, by the score
+and z2 together with the answers that they stand for, y_k = [z1_k > z2_k]. A discriminator tells such pairs from
+labelled ones, by the score
 
     D(x1, x2, y) = o(x1) + o(x2) + sum_k (2 y_k - 1) (d_k(x1) - d_k(x2))
 
-so that G has to make pictures whose factors are in the order of z. An encoder E maximises log N(z; E(G(z))) on generated
-pictures alone, and then reads real ones. Cross-entropy, non-saturating; a step of D and E, then one of G, by Adam with
-betas 0.5 and 0.999.
+so that G has to make pictures whose factors are in the order of z. An encoder E maximises log N(z; E(G(z))) on
+generated pictures alone, and then reads real ones. Cross-entropy, non-saturating; a step of D and E, then one of G, by
+Adam with betas 0.5 and 0.999.
 
-Differences: three convolutions with coordinates (:mod:`~mlbits.agents.representation.networks`) in place of four without,
-and no batch normalisation in G. The paper takes 100,000 iterations, which are hours on a CPU.
+Differences: three convolutions with coordinates (:mod:`~mlbits.agents.representation.networks`) in place of four
+without, and no batch normalisation in G. The paper takes 100,000 iterations, which are hours on a CPU.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ Description:
       ``25 a 0.04 + (v - 25 a) (1 - e^-0.2) / 5``: 1 m per step at full speed.
     - Contact. The wall's plates are 1 m thick around the lines from (12, 2) to (14, 2) to (14, -2) to (12, -2), and the
       body extends 0.5 m from its centre along both axes. So the centre stays out of three rectangles: 13 to 15 by
-      -3 to 3 (the back), 11 to 15 by 1 to 3 and by -3 to -1 (the arms).
+      -3 to 3 (the back), 11 to 15 by 1 to 3 and by -3 to -1 (the arms). ``half_width`` and ``arm_length`` make the
+      wall wider and its arms longer.
     - The path of a step is a straight line up to the first side of a rectangle that it meets, at any speed. There the
       velocity across that side becomes zero, and the rest of the path slides along it (to the next side, if it meets
       one).
@@ -60,7 +61,7 @@ from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.pixels import box, byte, disc, picture_space
 from mlbits.envs.core.random import uniform
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.settings import choice, flag
+from mlbits.envs.core.settings import choice, flag, number
 
 TAU = 0.04  # s per step
 TOP_SPEED = 25.0  # m/s
@@ -71,12 +72,8 @@ GOAL_X, GOAL_Y = 25.0, 0.0  # m
 START_RANGE = 0.1  # m
 REACH = 0.5  # m, from the body's centre to its edge
 THICKNESS = 1.0  # m, of the wall
-PLATES = ((14.0, -2.0, 14.0, 2.0), (12.0, 2.0, 14.0, 2.0), (12.0, -2.0, 14.0, -2.0))  # left, bottom, right, top
-_MARGIN = REACH + THICKNESS / 2
-# Rectangles that the body's centre may not enter.
-_LEFT, _BOTTOM, _RIGHT, _TOP = (
-    tuple(plate[side] + sign * _MARGIN for plate in PLATES) for side, sign in ((0, -1), (1, -1), (2, 1), (3, 1))
-)
+BACK_X = 14.0  # m, of the back plate
+_MARGIN = REACH + THICKNESS / 2  # of the rectangles that the body's centre may not enter, around the plates
 VIEW, VIEW_LEFT, VIEW_TOP = 32.0, -3.0, 16.0  # m: side of the pictures, and their top left corner
 DISC = 1.0  # m: radius of mass and goal in the pictures
 WALL_GREY, GOAL_GREY = 0.4, 0.67  # brightness, where the mass has 1
@@ -96,21 +93,31 @@ def _entering(position: Any, move: Any, low: Any, high: Any) -> Any:
 
 
 @rule
-def _slide(x: Any, y: Any, dx: Any, dy: Any) -> Any:
+def _kept_out(k: Any, params: Any) -> Any:
+    """Rectangle k that the body's centre may not enter, the back and the arms: left, bottom, right, top."""
+    if k == 0:
+        return BACK_X - _MARGIN, -params.half_width - _MARGIN, BACK_X + _MARGIN, params.half_width + _MARGIN
+    y = params.half_width if k == 1 else -params.half_width
+    return BACK_X - params.arm_length - _MARGIN, y - _MARGIN, BACK_X + _MARGIN, y + _MARGIN
+
+
+@rule
+def _slide(x: Any, y: Any, dx: Any, dy: Any, params: Any) -> Any:
     """Move by (dx, dy) as far as the wall allows: the new position, and whether each axis was blocked."""
     blocked_x, blocked_y = False, False
     for _ in range(2):  # with both axes blocked no movement is left
         first, side, along_x = 2.0, 0.0, True
         for k in range(3):
-            enter_x, leave_x, gap_x = _entering(x, dx, _LEFT[k], _RIGHT[k])
-            enter_y, leave_y, gap_y = _entering(y, dy, _BOTTOM[k], _TOP[k])
+            left, bottom, right, top = _kept_out(k, params)
+            enter_x, leave_x, gap_x = _entering(x, dx, left, right)
+            enter_y, leave_y, gap_y = _entering(y, dy, bottom, top)
             enter, gap = (enter_x, gap_x) if enter_x >= enter_y else (enter_y, gap_y)
             if gap >= -_TOUCH and enter <= 1 and enter < first and enter < min(leave_x, leave_y):
                 first, along_x = enter, enter_x >= enter_y
                 if along_x:
-                    side = _LEFT[k] if dx > 0 else _RIGHT[k]
+                    side = left if dx > 0 else right
                 else:
-                    side = _BOTTOM[k] if dy > 0 else _TOP[k]
+                    side = bottom if dy > 0 else top
         if first > 1:
             break
         first = max(first, 0.0)
@@ -139,7 +146,7 @@ def _step(state: Any, params: Any, actions: Any, rewards: Any) -> Any:
     state.x_dot = power_x + (state.x_dot - power_x) * DECAY
     state.y_dot = power_y + (state.y_dot - power_y) * DECAY
     if params.wall != 0:
-        x, y, blocked_x, blocked_y = _slide(state.x, state.y, dx, dy)
+        x, y, blocked_x, blocked_y = _slide(state.x, state.y, dx, dy, params)
         state.x = x
         state.y = y
         if blocked_x:
@@ -163,7 +170,7 @@ def _observe(state: Any, params: Any, seat: Any, out: Any) -> None:
 
 @rule(inline=False)
 def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
-    pixel, half = VIEW / out.shape[0], 0.5 * THICKNESS
+    pixel = VIEW / out.shape[0]
     mass_x = min(max(state.x, VIEW_LEFT), VIEW_LEFT + VIEW)
     mass_y = min(max(state.y, VIEW_TOP - VIEW), VIEW_TOP)
     for row in range(out.shape[0]):
@@ -173,8 +180,8 @@ def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
             shown = max(disc(x, y, mass_x, mass_y, DISC, pixel), GOAL_GREY * disc(x, y, GOAL_X, GOAL_Y, DISC, pixel))
             if params.wall != 0:
                 for k in range(3):
-                    left, bottom, right, top = PLATES[k]
-                    covered = box(x, y, left - half, bottom - half, right + half, top + half, pixel)
+                    left, bottom, right, top = _kept_out(k, params)
+                    covered = box(x, y, left + REACH, bottom + REACH, right - REACH, top - REACH, pixel)
                     shown = max(shown, WALL_GREY * covered)
             out[row, column] = byte(shown)
 
@@ -182,6 +189,8 @@ def _observe_pixels(state: Any, params: Any, seat: Any, out: Any) -> None:
 def point_mass(
     *,
     wall: bool = True,
+    half_width: float = 2.0,
+    arm_length: float = 2.0,
     horizon: int | None = 50,
     observation: Literal["vector", "pixels"] = "vector",
     size: int = 48,
@@ -190,6 +199,8 @@ def point_mass(
 
     Args:
         wall: whether there is a wall.
+        half_width: half the width of the U, m: the way round it passes the middle line at ``half_width`` + 1.
+        arm_length: length of the arms, from the back towards the start, m.
         horizon: steps after which the episode is truncated, or None.
         observation: "vector", or "pixels" for a picture.
         size: sides of the picture in pixels, 24 to 84.
@@ -202,7 +213,15 @@ def point_mass(
     return Game(
         name="PointMass",
         state_fields=[("x", "f8"), ("y", "f8"), ("x_dot", "f8"), ("y_dot", "f8")],
-        params=make_params([("wall", "u1")], {"wall": flag("wall", wall)}, horizon),
+        params=make_params(
+            [("wall", "u1"), ("half_width", "f8"), ("arm_length", "f8")],
+            {
+                "wall": flag("wall", wall),
+                "half_width": number("half_width", half_width, 1, 100),
+                "arm_length": number("arm_length", arm_length, 0, 12),
+            },
+            horizon,
+        ),
         observation_space=picture if seen == "pixels" else spaces.Box(-bound, bound, dtype=np.float32),
         action_space=spaces.Box(-1, 1, (2,), np.float32),
         reset=_reset,
@@ -214,14 +233,20 @@ def point_mass(
     )
 
 
+def _plates(params: Any) -> list[tuple[float, float, float, float]]:
+    """The middle lines of the wall's plates, m: left, bottom, right, top."""
+    x, y = BACK_X - float(params.arm_length), float(params.half_width)
+    return [(BACK_X, -y, BACK_X, y), (x, y, BACK_X, y), (x, -y, BACK_X, -y)]
+
+
 def _text(state: Any, params: Any) -> str:
     """One character per metre: ``A`` the mass, ``G`` the goal, ``#`` the wall."""
     left, top, width, height = -2, 4, 30, 9
     rows = [["."] * width for _ in range(height)]
     if params.wall:
-        for x_low, y_low, x_high, y_high in PLATES:
-            for y in range(int(y_low), int(y_high) + 1):
-                for x in range(int(x_low), int(x_high) + 1):
+        for x_low, y_low, x_high, y_high in _plates(params):
+            for y in range(max(round(y_low), top - height + 1), min(round(y_high), top) + 1):
+                for x in range(round(x_low), round(x_high) + 1):
                     rows[top - y][x - left] = "#"
     rows[top - int(GOAL_Y)][int(GOAL_X) - left] = "G"
     column, row = round(float(state.x)) - left, top - round(float(state.y))
@@ -250,7 +275,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         canvas.pen.line([at(x, -0.15), at(x, 0.15)], fill=GRID, width=1)
     if params.wall:
         half = THICKNESS / 2
-        for x_low, y_low, x_high, y_high in PLATES:
+        for x_low, y_low, x_high, y_high in _plates(params):
             canvas.pen.rectangle([at(x_low - half, y_high + half), at(x_high + half, y_low - half)], fill=GREY)
     disc(GOAL_X, GOAL_Y, 0.7, GREEN)
     middle_x = max(left + REACH, min(left + width - REACH, float(state.x)))

@@ -315,7 +315,7 @@ def _shapes(board: Board, state: Any, params: Any, seat: int) -> dict[str, str]:
 def _decisions(
     board: Board, state: Any, params: Any, seat: int, mask: NDArray[np.bool_]
 ) -> list[tuple[str, dict[int, str]]]:
-    from mlbits.envs.diplomacy.choices import decisions
+    from mlbits.envs.diplomacy.drawing.choices import decisions
 
     return decisions(board, state, params, seat, mask)
 

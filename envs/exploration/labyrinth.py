@@ -41,7 +41,7 @@ from mlbits.envs.core.drawing import BLUE, GRID, INK, PAPER, YELLOW, Canvas
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import rule
-from mlbits.envs.core.settings import capacity, integer
+from mlbits.envs.core.settings import integer
 
 UP, RIGHT, DOWN, LEFT = range(4)
 MAX_SIZE = 16
@@ -128,7 +128,7 @@ def labyrinth(size: int = 4, *, horizon: int | None = 1000) -> Game:
         GameError: for a setting out of range.
     """
     size = integer("size", size, 2, MAX_SIZE)
-    cells, room = size * size, capacity(size * size)
+    cells, room = size * size, MAX_SIZE * MAX_SIZE  # one room for all, so that all sizes share compiled code
     return Game(
         name="Labyrinth",
         state_fields=[

@@ -35,6 +35,8 @@ PATIENCE = 300.0
 SAVING = 30.0
 """Seconds that runs have to save when the command is stopped."""
 _STORE_BYTES = 100 * 2**20  # of a Ray that is started here: jobs exchange little
+# How a client of gRPC begins (RFC 9113, 3.4): the preface and an empty frame of settings; the server sends its own.
+_HTTP_2, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), 4
 _AHEAD = 2  # tasks that Ray has beyond its CPUs, so that none of them waits for us
 
 
@@ -155,12 +157,17 @@ def _check_port(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in address:
         raise ClusterError(f"cluster: got {address!r}; wanted HOST:PORT of the head node, auto or local")
+    wanted = "wanted the head node of a Ray cluster"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return  # what is said there is not for us
+            connection.sendall(_HTTP_2)  # Ray itself waits for ever for a port that says nothing
+            said = connection.recv(9)
     except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"cluster: {address} does not answer within {ANSWER:.0f} s ({error}); wanted the head node of a Ray cluster"
-        ) from None
+        raise ClusterError(f"cluster: {address} does not answer within {ANSWER:g} s ({error}); {wanted}") from None
+    if len(said) < 4 or said[3] != _SETTINGS:
+        raise ClusterError(f"cluster: {address} answers, but not as Ray does; {wanted}")
 
 
 def node_facts(folder: str = "") -> dict[str, str]:

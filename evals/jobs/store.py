@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ class Store:
         self.path(job).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds others
             self.folder.rmdir()
+
+    def clear(self) -> None:
+        """Delete the folder, with what a process that was killed left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _digest(value: Any) -> str:

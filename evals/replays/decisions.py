@@ -52,7 +52,8 @@ class Words:
             names = {int(a): self._moves.name(state, seat, int(a)) for a in np.flatnonzero(legal)}
             return [Slot("", names)]
         if self.game is not None and self.game.decisions is not None:
-            return [Slot(*found) for found in self.game.decisions(*self._record(copy), seat, legal)]
+            decided = self.game.decisions(*self._record(copy), seat, legal)
+            return [Slot(heading, dict(names)) for heading, names in decided]
         parts = np.split(legal, np.cumsum(self.batch.action.nvec)[:-1])
         several = len(parts) > 1
         return [

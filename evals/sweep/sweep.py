@@ -31,6 +31,7 @@ from mlbits.evals.sweep.config import SweepConfig, SweepError
 from mlbits.evals.sweep.space import Dimension, with_values
 from mlbits.evals.sweep.study import JOURNAL, import_optuna, open_study, trial_of, values_of
 from mlbits.evals.sweep.trial import train_trial
+from mlbits.selfplay.interrupts import RunInterrupted
 from mlbits.selfplay.runs.checkpoints import make_folder, write_file
 from mlbits.selfplay.runs.config import Settings, portable
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -136,7 +137,11 @@ def run_sweep(
                 begin(count)
             if not len(queue):
                 break
-            ended = queue.next()
+            try:
+                ended = queue.next()
+            except RunInterrupted as stop:
+                text = f"interrupted; the same command goes on with the sweep in {folder}"
+                raise RunInterrupted(text, stop.status, folder, None) from None
             if ended.final and not any(trial.state == "complete" for trial in _ended(folder, study, space)):
                 ended.result()  # raises: the same would be wrong with every trial
             _tell(study, numbers[ended.job.key], ended)

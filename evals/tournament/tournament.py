@@ -40,6 +40,7 @@ from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.evals.jobs.executors import Executor, check_jobs, open_executor
+from mlbits.evals.jobs.in_process import InProcess
 from mlbits.evals.jobs.job import Job
 from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.evals.jobs.store import Store
@@ -108,12 +109,16 @@ def play_tournament(
         if executor is None:
             executor = lock.enter_context(open_executor())
         store = None if path is None else Store(path.with_name(f".{path.name}.jobs"))
-        queue = JobQueue(executor, store, say=print)
+        # In this process results come in order, and go into the table at once.
+        queue = JobQueue(executor, None if isinstance(executor, InProcess) else store, say=print)
         here = partial(
             play_games, list(agents.values()), env, settings=settings, device=device, greedy=config.greedy
         )  # fmt: skip
         common = {**(elsewhere or {}), "settings": dict(settings or {}), "greedy": config.greedy}
-        return _play(agents, env, config, settings, path, report, seats, queue, here, common)
+        table = _play(agents, env, config, settings, path, report, seats, queue, here, common)
+        if store is not None:
+            store.clear()
+        return table
 
 
 def _play(

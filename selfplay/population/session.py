@@ -26,7 +26,7 @@ from mlbits.selfplay.memories import Memories
 from mlbits.selfplay.population.members import policy_agent, write_members
 from mlbits.selfplay.population.playing import play
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
-from mlbits.selfplay.session import _ACTING, LEARNING, Session
+from mlbits.selfplay.session import _ACTING, LEARNING, Session, open_session
 
 _UNUSED: dict[str, Any] = {"opponents": (), "pool": "none", "data": ""}
 
@@ -73,7 +73,32 @@ class Players:
         """Nothing to restore."""
 
 
-class PopulationSession(Session):
+class MembersSession(Session):
+    """A session whose learner is a population; each member is written as an agent of its own."""
+
+    def evaluated(self, folder: Path) -> None:
+        """Write the members."""
+        self.write_members(folder)
+
+    def about(self, folder: Path) -> dict[str, Any]:
+        """The members' files, the best one, and their returns when last played."""
+        learner: Any = self.learner
+        paths = [str(path) for path in self.write_members(folder)]
+        return {"members": paths, "best_member": learner.best, "member_returns": self._returns()}
+
+    def write_members(self, folder: Path) -> list[Path]:
+        """Write a file for each member."""
+        learner: Any = self.learner
+        spaces = self.batch.observation_space, self.batch.action_space
+        agents = [policy_agent(learner.policies, row, *spaces) for row in learner.member_weights().cpu()]
+        return write_members(folder, self.settings, agents, self._returns())
+
+    def _returns(self) -> list[float]:
+        learner: Any = self.learner
+        return [value if math.isfinite(value) else 0.0 for value in learner.returns.tolist()]
+
+
+class PopulationSession(MembersSession):
     """A session whose learner is a population that learns from whole episodes."""
 
     @property
@@ -85,34 +110,6 @@ class PopulationSession(Session):
     def steps_of(self, rollout: Any) -> int:
         """Steps of all episodes."""
         return int(rollout.lengths.sum())
-
-    def evaluated(self, folder: Path) -> None:
-        """Write each member as an agent of its own."""
-        write_members_of(self, folder)
-
-    def about(self, folder: Path) -> dict[str, Any]:
-        """The members' files, the best one, and their returns when last played."""
-        return about_members(self, folder)
-
-
-def write_members_of(session: Session, folder: Path) -> list[Path]:
-    """Write a file for each member of a session's learner."""
-    learner: Any = session.learner
-    spaces = session.batch.observation_space, session.batch.action_space
-    weights = learner.member_weights().cpu()
-    agents = [policy_agent(learner.policies, row, *spaces) for row in weights]
-    return write_members(folder, session.settings, agents, _returns(learner))
-
-
-def about_members(session: Session, folder: Path) -> dict[str, Any]:
-    """What a run's summary says of its members."""
-    learner: Any = session.learner
-    paths = write_members_of(session, folder)
-    return {"members": [str(path) for path in paths], "best_member": learner.best, "member_returns": _returns(learner)}
-
-
-def _returns(learner: Any) -> list[float]:
-    return [value if math.isfinite(value) else 0.0 for value in learner.returns.tolist()]
 
 
 def check_unused(settings: Settings) -> None:
@@ -129,7 +126,30 @@ def check_unused(settings: Settings) -> None:
             )
 
 
-def open_population_session(settings: Settings, *, start: bool = True) -> PopulationSession:
+def _of_steps(settings: Settings, start: bool) -> MembersSession:
+    """The session of a population whose members play their shares of the copies, and learn from a replay buffer."""
+    members, copies = settings.agent_config.population, settings.run.num_envs
+    if copies < members:
+        raise ConfigError(f"num_envs: got {copies}; wanted at least a copy for each of {members} members")
+    session = open_session(settings, start=start)
+    check_seats(session)
+    return MembersSession(**{field.name: getattr(session, field.name) for field in dataclasses.fields(session)})
+
+
+def check_seats(session: Session) -> None:
+    """Refuse a game of several seats.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    settings, seats = session.settings, session.batch.num_seats
+    if seats > 1:
+        raise ConfigError(
+            f"env: got {settings.env} with {seats} seats; {settings.agent} learns in environments with one"
+        )
+
+
+def open_population_session(settings: Settings, *, start: bool = True) -> Session:
     """Build everything that a run of a population needs.
 
     Args:
@@ -139,8 +159,10 @@ def open_population_session(settings: Settings, *, start: bool = True) -> Popula
     Raises:
         MlbitsError: naming the setting, space or device that does not fit.
     """
-    run = settings.run
     check_unused(settings)
+    if not hasattr(settings.agent_config, "num_envs"):
+        return _of_steps(settings, start)
+    run = settings.run
     needed = int(settings.agent_config.num_envs)
     if run.num_envs not in (needed, RunConfig().num_envs):
         raise ConfigError(
@@ -156,10 +178,6 @@ def open_population_session(settings: Settings, *, start: bool = True) -> Popula
         settings.env, run.num_envs, device=device, seed=run.seed, settings=settings.env_settings, illegal="replace",
         training=True, recorded=True, start=start, workers=run.env_workers, steps=run.total_steps,
     )  # fmt: skip
-    if batch.num_seats > 1:
-        raise ConfigError(
-            f"env: got {settings.env} with {batch.num_seats} seats; {settings.agent} learns in environments with one"
-        )
     learner: Any = agent_entry(settings.agent).make(
         settings.agent_config, batch.observation_space, batch.action_space, seed=run.seed, device=batch.device
     )
@@ -167,7 +185,7 @@ def open_population_session(settings: Settings, *, start: bool = True) -> Popula
     assert spec.policies * spec.episodes == needed
     acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
     players: Any = Players(batch, learner, settings.env, acting)
-    return PopulationSession(
+    session = PopulationSession(
         settings=settings,
         device=batch.device,
         batch=batch,
@@ -177,3 +195,5 @@ def open_population_session(settings: Settings, *, start: bool = True) -> Popula
         learning=torch.Generator(batch.device).manual_seed(run.seed + LEARNING),
         recent=deque(maxlen=run.solved_episodes),
     )
+    check_seats(session)
+    return session

@@ -54,8 +54,8 @@ class RunConfig:
     )
     workers: int = setting(
         1,
-        "processes that share the shards out among them, this one included; 0 (on the command line also auto) takes "
-        "one a core or GPU; the run is the same with any number",
+        "processes that the shards are divided among, this one included; 0 (on the command line also auto) takes one "
+        "a core or GPU; the run is the same with any number",
         low=0,
         high=2**16,
     )

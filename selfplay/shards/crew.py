@@ -43,11 +43,12 @@ from mlbits.selfplay.shards.links import (
 )
 from mlbits.selfplay.shards.places import (
     about_this_process,
-    check_alike,
+    check_same,
+    divided,
     number_of_workers,
-    shared_out,
 )
 
+_WORKER = "mlbits.selfplay.shards.worker"
 LOST = 3  # exit status of a worker whose group is lost
 _START_SECONDS = 300.0  # for all workers to come
 _END_SECONDS = 5.0  # for them to leave
@@ -76,7 +77,7 @@ class Crew:
             raise ConfigError(
                 f"RANK: got {self._by.rank}; wanted 0 here: launchers start mlbits train or mlbits resume"
             )
-        self._places = shared_out(settings.run.shards, number_of_workers(settings.run, self._by))
+        self._places = divided(settings.run.shards, number_of_workers(settings.run, self._by))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder: Path | None = None
         self.restarts, self.generation, self.leaving = 0, 0, list[int]()
@@ -97,11 +98,11 @@ class Crew:
             store.set("settings", json.dumps(portable(self._settings)))
             with _interface(self._by):
                 group = Group(store, 0, self._places, self._settings.run.worker_timeout)
-            told = group.exchange(packed(about_this_process()))
+            found = group.exchange(packed(about_this_process()))
         except GroupLostError as error:
-            told_by = self._told()
-            raise told_by or ConfigError(f"{error}{self._why()} as they met; wanted all {world}") from None
-        check_alike([unpacked(one)[0] for one in told])
+            written = self._written_error()
+            raise written or ConfigError(f"{error}{self._why()} as they met; wanted all {world}") from None
+        check_same([unpacked(one)[0] for one in found])
         return group
 
     def _started(self, world: int) -> Any:
@@ -129,7 +130,7 @@ class Crew:
             environment["GLOO_SOCKET_IFNAME"] = "lo"
         if gpu := _gpu_of(rank, self._settings.run.device):
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        words = ["-m", "mlbits.selfplay.shards.worker", str(self._folder), str(rank), str(world)]
+        words = ["-m", _WORKER, str(self._folder), str(rank), str(world)]
         with (self._folder / f"stderr-{rank}").open("wb") as said:
             return subprocess.Popen(
                 [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
@@ -147,10 +148,10 @@ class Crew:
         try:
             yield
         except GroupLostError as lost:
-            told = self._told()
-            raise told or GroupLostError(f"{lost}{self._why()}") from None
+            found = self._written_error()
+            raise found or GroupLostError(f"{lost}{self._why()}") from None
 
-    def _told(self) -> MlbitsError | None:
+    def _written_error(self) -> MlbitsError | None:
         """The error that a worker wrote down before it ended."""
         for rank in range(1, len(self._places) if self._folder is not None else 1):
             with contextlib.suppress(OSError, ValueError):
@@ -248,9 +249,11 @@ def meet(by: Launched, seconds: float) -> Any:
                         "RANK 0"
                     ) from None
                 time.sleep(0.2)
-    os.environ |= {"RANK": str(by.rank), "WORLD_SIZE": str(by.world)}
+    place = f"tcp://{by.address}?rank={by.rank}&world_size={by.world}"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun itself listens there
+        place = "env://"
     try:
-        return next(iter(distributed.rendezvous("env://", timeout=timedelta(seconds=seconds))))[0]
+        return next(iter(distributed.rendezvous(place, timeout=timedelta(seconds=seconds))))[0]
     except RuntimeError as error:
         raise ConfigError(
             f"workers: not all {by.world} came to {by.address} within {seconds:g} seconds "

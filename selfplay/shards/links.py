@@ -1,7 +1,7 @@
 """What joins the processes of a run in shards: gathering tensors, orders of the driver, reports to it.
 
 A run of one process is :class:`Alone`. Several use torch.distributed with gloo, which only carries the tensors: every
-process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.maths.shards`), because gloo's own
+process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.kernels.shards`), because gloo's own
 sums depend on the number of processes.
 
 A process that dies is noticed at the next exchange; one that hangs after ``timeout`` seconds. Then the group is lost
@@ -185,15 +185,15 @@ class Group:
 
     def order(self, orders: Orders | None) -> Orders:
         """See :meth:`Links.order`."""
-        told = torch.zeros(3, dtype=torch.float64)
+        numbers = torch.zeros(3, dtype=torch.float64)
         if orders is not None:
-            told = torch.tensor([float(orders.order), float(orders.env_steps), orders.progress], dtype=torch.float64)
+            numbers = torch.tensor([float(orders.order), float(orders.env_steps), orders.progress], dtype=torch.float64)
         began = self.communicating
         with self._watched():
-            self._distributed.broadcast(told, 0, group=self._waiting)
+            self._distributed.broadcast(numbers, 0, group=self._waiting)
         if orders is None:
             self.communicating = began  # waiting for the driver
-        order, steps, progress = told.tolist()
+        order, steps, progress = numbers.tolist()
         return Orders(Order(int(order)), int(steps), progress)
 
     def bring(self, message: bytes) -> list[bytes]:
@@ -242,7 +242,9 @@ class Group:
             self._lost = True
             why = str(error).splitlines()[0].rpartition("] ")[2]
             late = time.perf_counter() - began >= 0.9 * self._timeout
-            what = f"did not answer for {self._timeout:g} seconds" if late else f"is gone ({why:.120})"
+            what = (
+                f"did not answer for {self._timeout:g} seconds" if late else f"is gone ({why.partition('. ')[0]:.120})"
+            )
             raise GroupLostError(f"workers: one of {len(self.places)} {what}") from None
         finally:
             self.communicating += time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The shards that a process has: what the driver and the workers do alike in an iteration.
+"""The shards that a process has: what driver and workers both do in an iteration.
 
 Each shard is a session of its own (:mod:`mlbits.selfplay.session`), with a range of the run's copies, its generators,
 its episodes under way, its replay buffer and its opponents. Its learner starts from the same weights as all others and
@@ -128,7 +128,7 @@ class Parts:
         )
 
     def note(self, without_first: bool) -> None:
-        """Tell the shards' opponents how the last episodes ended; the driver's first shard is told by its loop."""
+        """Tell the shards' opponents how the last episodes ended; for the driver's first shard its loop does it."""
         for session in self.sessions[without_first:]:
             if session.opponents is not None:
                 session.opponents.note(self._episodes, self._now.env_steps + self._steps)
@@ -159,7 +159,7 @@ class Parts:
         return ""
 
     def check_weights(self) -> None:
-        """Check that every learner's state is finite; they are all alike."""
+        """Check that every learner's state is finite; they are all equal."""
         self.sessions[0].check_weights()
 
     def close(self) -> None:

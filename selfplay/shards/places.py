@@ -10,7 +10,7 @@ import torch
 
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.engine.multicore import usable_cores
-from mlbits.envs.engine.processor import describe
+from mlbits.envs.engine.processor import describe, described
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.version import __version__
@@ -19,7 +19,7 @@ _LOOP = "mlbits.selfplay.loop"
 
 
 def number_of_workers(run: RunConfig, by: Launched | None) -> int:
-    """How many processes share out the shards of a run.
+    """Among how many processes the shards of a run are divided.
 
     Args:
         run: its settings.
@@ -60,11 +60,11 @@ def check_sharded(settings: Settings) -> None:
         raise ConfigError(f"shards: got {number} with a league, whose learners share the copies out; wanted 1")
 
 
-def shared_out(shards: int, workers: int) -> list[range]:
+def divided(shards: int, workers: int) -> list[range]:
     """The numbers of each worker's shards, as even as possible.
 
     Example:
-        >>> shared_out(4, 3)
+        >>> divided(4, 3)
         [range(0, 2), range(2, 3), range(3, 4)]
     """
     least, more = divmod(shards, workers)
@@ -87,23 +87,17 @@ def plan(run: RunConfig, places: Sequence[range], by: Launched | None = None) ->
     return "\n".join(lines)
 
 
-def described_processor() -> str:
-    """The model of this machine's processor, and the instructions that are used of it."""
-    found = describe()
-    return f"{found.name} ({found.isa})"
-
-
 def about_this_process() -> dict[str, str]:
     """What has to be the same in all processes of a run for them to compute equal bits."""
     return {
         "mlbits": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "processor": described_processor(),
+        "processor": described(describe()),
     }
 
 
-def check_alike(facts: Sequence[Mapping[str, str]]) -> None:
+def check_same(facts: Sequence[Mapping[str, str]]) -> None:
     """Refuse processes that would not compute equal bits.
 
     Args:

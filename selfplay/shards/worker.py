@@ -1,8 +1,8 @@
 """A worker: a process that has some shards of a run and does what the driver orders; it writes nothing of the run.
 
 The driver (:mod:`~mlbits.selfplay.shards.crew`) starts it as ``python -m mlbits.selfplay.shards.worker FOLDER RANK
-WORLD``, or a launcher does. It ends with the driver, when its standard input is closed. Ctrl-C and a closed terminal are
-the driver's business; SIGTERM is passed on to it.
+WORLD``, or a launcher does. It ends with the driver, when its standard input is closed. Ctrl-C and a closed terminal
+are the driver's business; SIGTERM is passed on to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlbits.selfplay.shards.crew import LOST, meet
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.selfplay.shards.links import Group, GroupLostError, Order, packed, unpacked
 from mlbits.selfplay.shards.parts import Parts
-from mlbits.selfplay.shards.places import about_this_process, check_alike, shared_out
+from mlbits.selfplay.shards.places import about_this_process, check_same, divided
 
 _START_SECONDS = 300.0
 
@@ -58,8 +58,8 @@ def serve(store: Any, rank: int, world: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     settings = settings_from_json(json.loads(store.get("settings")))
     set_up(settings.run.threads)
-    group = Group(store, rank, shared_out(settings.run.shards, world), settings.run.worker_timeout)
-    check_alike([unpacked(one)[0] for one in group.exchange(packed(about_this_process()))])
+    group = Group(store, rank, divided(settings.run.shards, world), settings.run.worker_timeout)
+    check_same([unpacked(one)[0] for one in group.exchange(packed(about_this_process()))])
     parts = Parts(settings, group)
     while True:
         now = group.order(None)

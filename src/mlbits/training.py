@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -26,6 +27,7 @@ from mlbits.evals.training_probes import during_training
 from mlbits.runs import Run, Runs
 from mlbits.selfplay import training
 from mlbits.selfplay.callbacks import Callback, Callbacks, callbacks_of
+from mlbits.selfplay.interrupts import RunInterrupted
 from mlbits.selfplay.machine import count_from_now
 from mlbits.selfplay.runs.checkpoints import make_folder
 from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
@@ -161,44 +163,62 @@ def train_seeds(
         dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
         for seed in range(settings.run.seed, settings.run.seed + seeds)
     ]
+    folders: list[Path | None] = [None if out is None else Path(out) / f"seed-{one.run.seed}" for one in wanted]
+    runs, failed = dict[str, Run](), dict[str, str]()
     with contextlib.ExitStack() as held:
         if out is not None:
-            folders = [Path(out) / f"seed-{one.run.seed}" for one in wanted]
             for one, folder in zip(wanted, folders, strict=True):
-                check_run(one, folder)
+                check_run(one, Path(str(folder)))
             make_folder(Path(out))
             held.enter_context(one_writer(Path(out)))
         executor = held.enter_context(open_executor(jobs, cluster, folder=None if out is None else Path(out)))
-        folders = folders if out is not None else [named_folder(one) for one in wanted]
-        made = [
-            run_job(
-                f"seed {one.run.seed}", one, folder, measured=measure is not None,
-                here=partial(_here, one, folder, common),
-            )
-            for one, folder in zip(wanted, folders, strict=True)
-        ]  # fmt: skip
-        failed = {}
-        for count, ended in enumerate(outcomes(made, JobQueue(executor, tries=_TRIES, say=print)), 1):
-            if ended.final:
-                ended.result()  # raises what would be wrong with the others too
-            if ended.error:
-                failed[ended.job.name] = ended.error
-            elif apart and common.get("console", True):
-                print(f"[{count}/{seeds}] {ended.job.name} is trained", flush=True)
+        if apart and out is None:
+            folders = [held.enter_context(_reserved(one)) for one in wanted]
+        made = []
+        for one, folder in zip(wanted, folders, strict=True):
+            name = f"seed {one.run.seed}"
+            here = partial(_here, one, folder, common)
+            made.append(run_job(name, one, folder or Path(name), measured=measure is not None, here=here))
+        places = dict(zip((job.name for job in made), folders, strict=True))
+        try:
+            for count, ended in enumerate(outcomes(made, JobQueue(executor, tries=_TRIES, say=print)), 1):
+                if ended.final:
+                    ended.result()  # raises what would be wrong with the others too
+                elif ended.error:
+                    failed[ended.job.name] = ended.error
+                else:
+                    runs[ended.job.name] = Run(places[ended.job.name] or ended.value)
+                    if apart and common.get("console", True):
+                        print(f"[{count}/{seeds}] {ended.job.name} is trained", flush=True)
+        except KeyboardInterrupt:
+            if not apart:  # the run in this process says how to continue
+                raise
+            again = "with --out the same command goes on" if out is None else "the same command goes on"
+            raise RunInterrupted(f"interrupted; {again}", 128 + signal.SIGINT, Path(out or "runs"), None) from None
     if failed:
         name, why = next(iter(failed.items()))
         rest = f"; so did {', '.join(list(failed)[1:])}" if len(failed) > 1 else ""
         raise JobError(f"{name} failed: {why}{rest}; the others are trained")
-    return Runs([Run(folder) for folder in folders])
+    return Runs([runs[job.name] for job in made])
 
 
-def _here(settings: Settings, folder: Path, common: dict[str, Any]) -> None:
-    """Train a run in this process, or the rest of it."""
+@contextlib.contextmanager
+def _reserved(settings: Settings) -> Iterator[Path]:
+    """A folder for a run of another process; it is deleted if the run never began."""
+    folder = named_folder(settings)
     try:
-        if check_run(settings, folder):
-            _continued(folder, common)
-        else:
-            train_resolved(settings, folder, **common)
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it holds the run
+            folder.rmdir()
+
+
+def _here(settings: Settings, folder: Path | None, common: dict[str, Any]) -> Path:
+    """Train a run in this process, or the rest of it; returns its folder."""
+    try:
+        if folder is not None and check_run(settings, folder):
+            return _continued(folder, common).folder
+        return train_resolved(settings, folder, **common).folder
     finally:
         count_from_now()
 
@@ -227,11 +247,9 @@ def resume(
     Args:
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
-        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
-            before.
         data: where the run's dataset is now, if it has been moved; another one is refused.
-        workers: processes that share out the run's shards from now on; 0 takes one a core or GPU, None as many as
-            before.
+        workers: processes among which the run's shards are divided from now on; 0 takes one a core or
+            GPU, None as many as before.
         on_iteration: as for :func:`train`.
         on_evaluation: as for :func:`train`.
         on_checkpoint: as for :func:`train`.

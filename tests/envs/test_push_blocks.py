@@ -14,7 +14,7 @@ from gymnasium import spaces
 import mlbits
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.engine.gpu_copies import compile_to_ptx
-from mlbits.envs.push_blocks import compute_reward, factor_names, push_blocks
+from mlbits.envs.push_blocks import factor_names, goal_rule, push_blocks
 from mlbits.envs.registry import make_game
 
 ID = "mlbits/PushBlocks-v0"
@@ -141,7 +141,7 @@ def test_the_reward_is_the_rule_that_relabelled_goals_are_judged_by():
             assert batch.reward[:, 0].numpy() == pytest.approx(wanted, abs=1e-6)
             params = batch.game.params.view(np.recarray)[0]
             pair = [obs[key][3, 0].numpy() for key in ("achieved_goal", "desired_goal")]
-            assert compute_reward(*pair, params) == pytest.approx(float(batch.reward[3, 0]), abs=1e-6)
+            assert goal_rule(params, *pair) == (pytest.approx(float(batch.reward[3, 0]), abs=1e-6), False)
 
 
 def test_pictures_show_hand_and_blocks_in_the_light_and_the_exact_factors_stand_beside_them():
@@ -180,6 +180,15 @@ def test_every_form_of_observation_is_of_the_same_play(form):
         assert two["observation"].shape == (3, 1, 3, 24, 24)
         if form == "both":
             assert torch.equal(one["observation"], two["factors"])
+
+
+def test_places_and_goals_outside_the_table_are_named():
+    batch = mlbits.make_batch(ID, 2, seed=2, blocks=2)
+    for name, wanted in (("goal_x", r"goal_x\[2\]: got 1.5; wanted 0 to 1"), ("y", r"y\[2\]: got 1.5; wanted 0 to 1")):
+        records = batch.records()
+        records[name][1, 2] = 1.5
+        with pytest.raises(GameError, match=wanted):
+            batch.set_state(records)
 
 
 def test_gymnasium_sees_the_convention_and_fixed_light():

@@ -46,7 +46,7 @@ def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], No
         config = uvicorn.Config(
             application(hall, gate),
             log_level="warning",
-            ws="websockets",
+            ws="auto",
             ws_max_size=LONGEST,
             timeout_graceful_shutdown=2,
         )

@@ -70,6 +70,13 @@ class _Page:
         self.game: Open | None = None
         self.seat = 0
 
+    async def receive(self) -> str | None:
+        """The next message, or None when the page has gone (or sends bytes)."""
+        try:
+            return await self.socket.receive_text()
+        except (WebSocketDisconnect, RuntimeError, KeyError):
+            return None
+
     async def send(self, message: Any) -> None:
         """Send a message, unless the page has gone."""
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
@@ -118,14 +125,11 @@ class _Service:
         page = _Page(socket)
         self.pages.add(page)
         try:
-            while True:
-                text = await socket.receive_text()
+            while (text := await page.receive()) is not None:
                 try:
                     await self.answer(page, _message(text))
                 except (MlbitsError, OSError) as error:
                     await page.send({"error": str(error)})
-        except (WebSocketDisconnect, KeyError):  # KeyError: a message of bytes
-            pass
         finally:
             self.pages.discard(page)
             await self.leave(page)

@@ -2,8 +2,8 @@
 
 Lee et al. (2020) measure an encoder by Pearson's correlation r between each factor and the latent that is to be it. A
 variational autoencoder has no such latent, and is given the best one of all for each factor. Pictures of 24 x 24 show
-three blocks, a hand and light that changes; 512 pictures are compared in 1,024 pairs, with 5% of noise, and r is that of
-1,000 new pictures.
+three blocks, a hand and light that changes; 512 pictures are compared in 1,024 pairs, with 5% of noise, and r is that
+of 1,000 new pictures.
 
 Example:
     mlbits reproduce wsc-encoder --quick
@@ -77,7 +77,7 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
         ranker's worst position reaches 0.8 in 30 CPU seconds with every seed.
     """
     set_up(1)
-    names, rows = factor_names(BLOCKS), []
+    names, rows = factor_names(BLOCKS), list[dict[str, Any]]()
     for kind in ("rank",) if quick else ("rank", "gan", "vae"):
         for seed in range(1 if quick else 3):
             found, seconds = measured(kind, seed, ITERATIONS[kind])
@@ -89,7 +89,10 @@ def reproduce(quick: bool = False) -> dict[str, Any]:
         f"correlation of {NEW} new pictures' factors with their latents; {PICTURES} pictures, {PAIRS} pairs, "
         f"{NOISE:.0%} noise; target of rank: worst position {TARGET} in {CPU_SECONDS:.0f} CPU seconds",
         ["encoder", "seed", *names, "worst", "CPU s"],
-        [[row["encoder"], row["seed"], *(f"{row[name]:.2f}" for name in [*names, "worst"]), row["cpu_seconds"]] for row in rows],
+        [
+            [row["encoder"], row["seed"], *(f"{row[name]:.2f}" for name in [*names, "worst"]), row["cpu_seconds"]]
+            for row in rows
+        ],
         width=140,
     )  # fmt: skip
     ranked = [row for row in rows if row["encoder"] == "rank"]

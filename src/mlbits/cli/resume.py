@@ -24,7 +24,7 @@ class ResumeFlags:
     total_steps: int | None = setting(None, "new number of environment steps (or gradient steps) to end at")
     data: str | None = setting(None, "where the run's dataset is now, if it has been moved")
     workers: int | None = setting(
-        None, "processes that share out the run's shards from now on; 0 or auto takes one a core or GPU", low=0
+        None, "processes that the run's shards are divided among from now on; 0 or auto takes one a core or GPU", low=0
     )
     trust: bool = setting(False, TRUST_HELP)
 

@@ -17,10 +17,10 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
-        from mlbits.selfplay.shards.places import check_sharded, number_of_workers, plan, shared_out
+        from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
 
         check_sharded(settings)
-        places = shared_out(settings.run.shards, number_of_workers(settings.run, by))
+        places = divided(settings.run.shards, number_of_workers(settings.run, by))
         print(plan(settings.run, places, by))
         return 0
     from mlbits.selfplay.curves.progress import compilation_messages

@@ -239,3 +239,21 @@ def test_pictures_show_the_mass_the_wall_and_the_goal():
     assert tuple(image[6 * 18, 17 * 18]) == grey
     assert tuple(placed([[0, 0]], wall=False).render()[6 * 18, 17 * 18]) != grey
     assert (batch.render(copy=2) == blue).all(-1).any()  # at the edge
+
+
+def test_a_wider_wall_with_longer_arms_keeps_out_of_its_own_rectangles():
+    wide = {"half_width": 4.0, "arm_length": 6.0}  # the back 13..15 by -5..5, the arms 7..15 by 3..5 and -5..-3
+    ends, _ = moved([[6.5, 4.0], [6.5, 2.5], [10.0, 6.0], [12.5, 0.0]], [[2, 0], [2, 0], [0, -2], [2, 0]], **wide)
+    assert np.allclose(ends, [[7, 4], [8.5, 2.5], [10, 5], [13, 0]])
+
+
+def test_the_narrow_gap_of_the_widest_picture_is_drawn():
+    batch = mlbits.make_batch(ID, 1, half_width=9.0, arm_length=4.0)
+    assert "#" in batch.render("ansi")
+    assert batch.render("rgb_array").shape[2] == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("half_width", 0.5), ("half_width", math.inf), ("arm_length", 13)])
+def test_walls_that_do_not_fit_are_named(name, value):
+    with pytest.raises(GameError, match=f"{name}: got {value}"):
+        mlbits.make_batch(ID, 1, **{name: value})

@@ -39,7 +39,8 @@ def cluster():
 @pytest.mark.slow
 def test_processes_play_the_same_tournament(tmp_path, whole):
     assert held(tmp_path / "out", jobs=2) == whole
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "payoffs.png", "tournament.json"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {*FILES, "standings.csv", "payoffs.png", "tournament.json"}
 
 
 @pytest.mark.slow

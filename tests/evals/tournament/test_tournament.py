@@ -212,9 +212,11 @@ def test_batches_that_were_played_are_not_played_again(runs, tmp_path, monkeypat
     assert len(kept) == 2  # batches 3 and 4; the first is not there yet
     assert len(read_matches(tmp_path / "out" / MATCHES).seating) == 0
     executor.waiting.clear()
+    kept[0].with_name(".left.json.17.tmp").touch()  # by a process that was killed while it wrote
     executor.next, before = working, executor.ran
     hold_tournament(words, config, out=tmp_path / "out", jobs=2)
     assert executor.ran == before + 3
+    assert not (tmp_path / "out" / ".matches.jsonl.jobs").exists()
     assert (tmp_path / "out" / MATCHES).read_bytes() == (whole / MATCHES).read_bytes()
 
 

@@ -17,6 +17,10 @@ from tests.agents.rollouts import draw
 POINT = "mlbits/PointMass-v0"
 QUIET = "--eval-episodes 3 --no-video --quiet --preset none"
 ES = f"es {POINT} --agent.population 2 --agent.diversity bandit --agent.pairs 2 --agent.hidden 4 {QUIET}"
+DVD = (
+    f"dvd {POINT} --agent.population 2 --agent.hidden 4 --agent.batch-size 4 --agent.learning-starts 100 --num-envs 4 "
+    f"--agent.replay-ratio 0.1 --agent.bandit-every 10 --record-every 100 {QUIET}"
+)
 STEPS = 2 * 5 * 50  # of an iteration
 
 
@@ -91,14 +95,37 @@ def test_a_run_is_like_all_others(run):
     assert agent.returns.tolist() == pytest.approx(summary["member_returns"])
 
 
-def test_a_killed_run_resumes_exactly(run, tmp_path):
+def same_weights(one, other, steps):
+    name = f"checkpoints/step-{steps:012d}"
+    files = ("weights.safetensors", "arrays.safetensors")
+    return all((one / name / file).read_bytes() == (other / name / file).read_bytes() for file in files)
+
+
+def test_a_run_that_was_stopped_resumes_exactly(run, tmp_path):
     flags = ("--eval-every", 2 * STEPS, "--checkpoint-every", STEPS, "--keep-checkpoints", 9)
-    again = tmp_path / "again"
-    assert main(["train", *words(ES, again, "--total-steps", 2 * STEPS, *flags)]) == 0
-    assert main(["resume", str(again), "--total-steps", str(4 * STEPS)]) == 0
-    name = f"checkpoints/step-{4 * STEPS:012d}"
-    for file in ("weights.safetensors", "arrays.safetensors"):
-        assert (again / name / file).read_bytes() == (run / name / file).read_bytes()
+    assert main(["train", *words(ES, tmp_path / "again", "--total-steps", 2 * STEPS, *flags)]) == 0
+    assert main(["resume", str(tmp_path / "again"), "--total-steps", str(4 * STEPS)]) == 0
+    assert same_weights(tmp_path / "again", run, 4 * STEPS)
+
+
+def test_a_run_of_td3_members_resumes_exactly_and_writes_them(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    flags = ("--eval-every", 240, "--checkpoint-every", 240)
+    assert main(["train", *words(DVD, one, "--total-steps", 480, *flags)]) == 0
+    assert main(["train", *words(DVD, other, "--total-steps", 240, *flags)]) == 0
+    assert main(["resume", str(other), "--total-steps", "480"]) == 0
+    assert same_weights(one, other, 480)
+    agent, _, state = load_agent(one)
+    assert state["env_steps"] == 480
+    assert agent.updates > 30
+    obs = np.array([3.0, 1.0, 2.0, -1.0], np.float32)
+    best = load_policy(one / "members" / f"member-{agent.best:02d}.safetensors")
+    assert np.allclose(load_policy(one).predict(obs), best.predict(obs), atol=1e-6)
+
+
+def test_fewer_copies_than_members_are_named(tmp_path, capsys):
+    assert main(["train", *words(DVD, tmp_path / "run", "--num-envs", 1)]) == 2
+    assert "num-envs: got 1; wanted at least a copy for each of 2 members" in capsys.readouterr().err
 
 
 def test_each_member_is_an_agent_of_its_own(run, capsys):

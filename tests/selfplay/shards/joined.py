@@ -9,7 +9,7 @@ import torch
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.shards.links import Alone, Order, Orders
 from mlbits.selfplay.shards.parts import Parts, joined, part_of
-from mlbits.selfplay.shards.places import shared_out
+from mlbits.selfplay.shards.places import divided
 
 
 class Table:
@@ -59,7 +59,7 @@ def iterate(parts, settings, count, steps=0):
 
 def run(settings, workers, count, checkpoint=None, steps=0, folder=None):
     """A run's checkpoint, its steps and last report, after ``count`` iterations on so many workers."""
-    places = shared_out(settings.run.shards, workers)
+    places = divided(settings.run.shards, workers)
     table = Table(workers)
 
     def work(rank):

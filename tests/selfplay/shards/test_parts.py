@@ -1,4 +1,4 @@
-"""A run in shards has the same bits however its shards are shared out."""
+"""A run in shards has the same bits however its shards are divided."""
 
 import numpy as np
 import pytest

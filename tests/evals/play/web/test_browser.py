@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
+pytest.importorskip("uvicorn", reason="the extra web is not installed")
+import uvicorn
 
 from mlbits.evals.play.web.hall import Hall
 from mlbits.evals.play.web.safety import Gate
@@ -32,6 +32,7 @@ PATIENCE = 60_000  # milliseconds, for a busy machine
 
 @pytest.fixture(scope="module")
 def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
         # As root, as in containers, chromium starts without its sandbox only; pages here are our own.
         made = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -119,6 +120,7 @@ def test_a_whole_game_by_clicks_on_the_board_and_on_buttons(open_page, tmp_path)
         says(page, "your move")
         page.keyboard.press("5")  # the fifth legal move
         page.get_by_text("you plays b2").or_(page.get_by_text("person plays b2")).wait_for()
+        page.close()
     pages = list(tmp_path.glob("*.html"))
     assert len(pages) == 2 and not any(check_replay(file)[1] for file in pages)
 
@@ -147,8 +149,8 @@ def test_reload_two_tabs_and_a_server_that_stops(open_page, tmp_path):
         page.get_by_role("button", name="new game").click()
         says(page, "your move")
         assert page.get_by_role("alert").count() == 0
-    open_page.wrong.clear()
-    page.close()
+        open_page.wrong.clear()
+        page.close()
     assert len(list(tmp_path.glob("*.html"))) == 1
 
 
@@ -166,6 +168,7 @@ def test_two_people_by_links_and_in_the_dark(open_page, tmp_path):
         place(other, "2")
         for each in (page, other):
             each.get_by_text("person (seat 0) plays 3, person (seat 1) plays 2").wait_for()
+            each.close()
 
 
 def test_a_game_in_real_time_by_keys(open_page, tmp_path):
@@ -176,6 +179,7 @@ def test_a_game_in_real_time_by_keys(open_page, tmp_path):
         page.keyboard.down("ArrowRight")
         says(page, "the game is over: return")
         page.keyboard.up("ArrowRight")
+        page.close()
     (file,) = tmp_path.glob("*.html")
     replay, differences = check_replay(file)
     assert not differences and {step.said[0].name for step in replay.steps[5:]} == {"right"}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mlbits.evals.reproductions.off_policy import NAMES, Problem, _checks, estimates, reproduce
-from mlbits.evals.reproductions.off_policy_ranking import compare
-from mlbits.evals.reproductions.off_policy_ranking import reproduce as rank
+from mlbits.evals.reproductions.offline.off_policy import NAMES, Problem, _checks, estimates, reproduce
+from mlbits.evals.reproductions.offline.off_policy_ranking import compare
+from mlbits.evals.reproductions.offline.off_policy_ranking import reproduce as rank
 from mlbits.evals.reproductions.reproduction import ReproductionError
 
 
