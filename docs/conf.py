@@ -60,6 +60,14 @@ def as_page(app: Sphinx, page: str, text: list[str]) -> None:
     parts = re.split(r"(^```.*?^```$)", text[0], flags=re.M | re.S)  # code stays as it is
     parts[::2] = [LINK.sub(lambda link: linked(link, source, own), part) for part in parts[::2]]
     text[0] = "".join(parts)
+    if page == root_doc and (more := unlisted(text[0])):
+        text[0] += "\n".join(["", "```{toctree}", ":caption: More", ":maxdepth: 1", "", *more, "```", ""])
+
+
+def unlisted(index: str) -> list[str]:
+    """The pages of this folder that the index does not list yet, as those that are new."""
+    listed = {root_doc, *re.findall(r"^[\w/]+$", index, re.M)}
+    return sorted({page.stem for page in DOCS.glob("*.md")} - listed)
 
 
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
