@@ -121,3 +121,11 @@ EVALS["hypergradients"] = EvalEntry(
     "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
 )
+EVALS["dvd"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.dvd:reproduce",
+    "populations rewarded for diversity find both ways round a wall, independent ones one way or none",
+)
+EVALS["map-elites"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.map_elites:reproduce",
+    "MAP-Elites on 100 x 100 cells has pyribs' QD-score in less CPU time",
+)

@@ -23,6 +23,7 @@ from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
 from mlbits.evals.benchmarks.boards import bench_boards, bench_search
 from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
+from mlbits.evals.benchmarks.populations import bench_population
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 from mlbits.selfplay.machine import set_up
 
@@ -296,6 +297,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
     "lpg": bench_lpg,
+    "population": bench_population,
     "sb3": bench_sb3,
     "pool": bench_pool,
     "tournament": bench_tournament,
