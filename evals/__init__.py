@@ -123,7 +123,7 @@ EVALS["hypergradients"] = EvalEntry(
 )
 EVALS["dvd"] = EvalEntry(
     "mlbits.evals.reproductions.diversity.dvd:reproduce",
-    "populations rewarded for diversity find both ways round a wall, independent ones one way or none",
+    "more members of populations rewarded for diversity get round a wall than independent policies",
 )
 EVALS["map-elites"] = EvalEntry(
     "mlbits.evals.reproductions.diversity.map_elites:reproduce",

@@ -45,15 +45,17 @@ def test_nobody_is_round_in_the_u():
 
 def test_targets_of_diversity():
     def rows(alone, diverse):
-        names = ("independent", "diverse, bandit")
+        names = ("independent", "diverse, fixed")
         return [
-            {"arm": name, "both_ways": both, "populations_round": ways}
-            for name, (both, ways) in zip(names, (alone, diverse), strict=True)
+            {"arm": name, "members": 30, "members_round": members, "populations_round": ways}
+            for name, (members, ways) in zip(names, (alone, diverse), strict=True)
         ]
 
-    assert dvd.met(rows((1, 5), (3, 5)))
-    assert not dvd.met(rows((3, 5), (3, 5)))
-    assert not dvd.met(rows((1, 5), (3, 4)))
+    assert dvd.met(rows((10, 8), (20, 8)))
+    assert not dvd.met(rows((10, 8), (10, 9)))
+    assert not dvd.met(rows((10, 8), (20, 7)))
+    assert dvd._p_value(rows((0, 0), (30, 10))) < 1e-10
+    assert dvd._p_value(rows((10, 8), (10, 8))) == pytest.approx(1.0)
 
 
 def test_peers_play_as_the_population_does():
