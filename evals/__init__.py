@@ -144,3 +144,11 @@ EVALS["wsc-control"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_control:reproduce",
     "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
 )
+EVALS["dvd"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.dvd:reproduce",
+    "more members of populations rewarded for diversity get round a wall than independent policies",
+)
+EVALS["map-elites"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.map_elites:reproduce",
+    "MAP-Elites on 100 x 100 cells has pyribs' QD-score in less CPU time",
+)
