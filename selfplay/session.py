@@ -30,8 +30,8 @@ from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
-from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.doors.goals import goal_rule
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
