@@ -303,7 +303,7 @@ class DQN:
         chosen = chosen.detach()
         error = self._error(chosen, target)
         if drawn.weight is not None:
-            replay.set_priority(self.augmentation.first(drawn).slot, self.augmentation.mean(error.abs()))
+            replay.set_priority(self.augmentation.first(drawn).slot, self.augmentation.mean(error))
         q = self._mean(chosen).mean()
         return {"loss": loss.detach(), "q": q, "error": error.abs().mean(), "grad_norm": grad_norm}
 

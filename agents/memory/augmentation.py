@@ -100,8 +100,8 @@ class Augmentation:
         return target if self.views == 1 else target.repeat(self.views, *[1] * (target.dim() - 1))
 
     def mean(self, error: Tensor) -> Tensor:
-        """Numbers [M N] averaged over the shifts, [N]."""
-        return error if self.views == 1 else error.view(self.views, -1).mean(0)
+        """The sizes of errors [M N] averaged over the shifts, [N]; one shift's errors as they are."""
+        return error if self.views == 1 else error.abs().view(self.views, -1).mean(0)
 
     def first(self, views: Transitions) -> Transitions:
         """The first of M shifts of each transition."""

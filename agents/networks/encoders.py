@@ -76,7 +76,8 @@ class Pictures(nn.Module):
         channels, axis = image_channels(space) if isinstance(space, spaces.Box) else (0, None)
         if channels == 0:
             raise AgentError(f"encoder: {name} reads pictures; got the observation space {space}")
-        shape = (1, *space.shape) if axis is None else space.shape
+        own: tuple[int, ...] = space.shape or ()
+        shape = (1, *own) if axis is None else own
         self.last = axis == 2
         height, width = shape[:2] if self.last else shape[1:]
         sides, self._scale = (height, width), 1 / 255
