@@ -50,6 +50,7 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, masked_log_softmax
 from mlbits.agents.maths.squashed_gaussian import SquashedGaussian
+from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Critics
@@ -113,6 +114,9 @@ class SACConfig:
     )
     hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
     hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
+    shift: int = setting(0, SHIFT_HELP, low=0, high=1000)
+    target_shifts: int = setting(1, TARGET_SHIFTS_HELP, low=1, high=1000)
+    critic_shifts: int = setting(1, CRITIC_SHIFTS_HELP, low=1, high=1000)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of actor and critics", low=1)
@@ -206,6 +210,7 @@ class SAC:
             [self.log_alpha], value_at(config.temperature_learning_rate, 0.0), math.inf, eps
         )  # fmt: skip
         self.normaliser = Normaliser(config, observation_space, device)
+        self.augmentation = Augmentation(config, observation_space)
         self.at_random, self.updates, self._progress = config.learning_starts > 0, 0, 0.0
         self._measured: dict[str, Tensor] = {}
 
@@ -295,10 +300,12 @@ class SAC:
 
     def _update(self, drawn: Transitions, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of actor and temperature; then the targets follow."""
-        alpha = self._alpha()
+        alpha, (drawn, following) = self._alpha(), self.augmentation.both(drawn, generator)
         with torch.no_grad():
-            following, _ = self._soft_value(self.target_critics, drawn.next_obs, drawn.next_mask, alpha, generator)
-            target = torch.addcmul(drawn.reward, drawn.discount, following)
+            value, _ = self._soft_value(
+                self.target_critics, following.next_obs, following.next_mask, alpha, generator
+            )  # fmt: skip
+            target = self.augmentation.target(torch.addcmul(following.reward, following.discount, value))
         first, second = (self._taken(out, drawn.action) for out in self._critics(drawn))
         loss = F.mse_loss(first, target) + F.mse_loss(second, target)
         self.critic_optimizer.zero_grad()
@@ -313,7 +320,7 @@ class SAC:
                 "temperature": torch.as_tensor(alpha),
             }  # fmt: skip
         if self.updates % self.config.policy_delay == 0:
-            self._update_actor(drawn, alpha, generator)
+            self._update_actor(self.augmentation.first(drawn), alpha, generator)
         self.critic_optimizer.follow(self.config.tau)
 
     def _update_actor(self, drawn: Transitions, alpha: Tensor | float, generator: torch.Generator) -> None:
