@@ -2,7 +2,7 @@
 
 DeepSea of 20 rows (Osband et al. 2019): with the preset, which has a bonus for pairs of state and action that were
 seldom tried, and the same settings without it. Solved is a mean return of at least 0.9 of greedy episodes, in which the
-bonus does not count.
+bonus does not count; a run that is solved ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
 AGENT, ENV, SIZE, SOLVED = "ppo", "mlbits/DeepSea-v0", 20, 0.9
-EVAL = f"--env.size {SIZE} --eval-episodes 20 --no-video --quiet --device cpu".split()
+EVAL = f"--env.size {SIZE} --eval-episodes 20 --stop-at-return {SOLVED} --no-video --quiet --device cpu".split()
 ARMS = {"count": "", "none": "--agent.bonus none"}
 
 
