@@ -50,10 +50,12 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Activation, Precision
@@ -121,6 +123,8 @@ class DDPGConfig(BonusSettings):
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
@@ -133,7 +137,8 @@ class DDPGConfig(BonusSettings):
     )
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -168,6 +173,8 @@ class DDPG:
     Raises:
         AgentError: if the action space has no bounds.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -219,7 +226,10 @@ class DDPG:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -271,7 +281,8 @@ class DDPG:
         if self.explorer is not None:
             self.explorer.arrived(experience, progress, generator)
             bonus = self.explorer.of_sampled
-        if experience.added < config.learning_starts:
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
         rates = [
@@ -280,12 +291,16 @@ class DDPG:
         ]
         self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
+                config.batch_size // shards.number(),
+                generator,
+                n_step=config.n_step,
+                discount=config.discount,
+                weight_exponent=beta,
                 bonus=bonus,
-            )  # fmt: skip
+            )
             self._update(self.normaliser.drawn(drawn), experience, generator)
         numbers = {
             "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],

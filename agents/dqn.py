@@ -51,12 +51,13 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import BonusSettings, bonus_last
-from mlbits.agents.kernels import compiled_q_learning
+from mlbits.agents.kernels import compiled_q_learning, shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.normaliser import Normaliser
@@ -113,6 +114,8 @@ class DQNConfig(BonusSettings):
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
@@ -121,7 +124,8 @@ class DQNConfig(BonusSettings):
     model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
         given = {"dueling": self.dueling, "encoder": self.encoder}
@@ -143,6 +147,8 @@ class DQN:
         epsilon: current fraction of random actions.
         updates: gradient steps so far.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -182,7 +188,10 @@ class DQN:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -261,23 +270,26 @@ class DQN:
         if self.explorer is not None:
             self.explorer.arrived(experience, progress, generator)
             bonus = self.explorer.of_sampled
-        if experience.added < config.learning_starts:
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.epsilon = exploration(config, progress)
         self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         metrics: dict[str, Any] = {}
+        compiled = self._compiled is not None and shards.number() == 1
+        at_once = self._updates_at_once if compiled else 1
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
-                minibatches=min(due - self.updates, self._updates_at_once), bonus=bonus,
+                config.batch_size // shards.number(), generator, n_step=config.n_step, discount=config.discount,
+                weight_exponent=beta, minibatches=min(due - self.updates, at_once), bonus=bonus,
             )  # fmt: skip
             drawn = self.normaliser.drawn(drawn)
-            if self._compiled is None or drawn.weight is not None:
-                metrics = self._update(drawn, experience)
-            else:
+            if compiled and drawn.weight is None:
                 metrics = self._compiled_updates(drawn)
+            else:
+                metrics = self._update(drawn, experience)
         if metrics:
             rate = self.optimizer.learning_rate
             metrics |= {"epsilon": self.epsilon, "learning_rate": rate, "updates": self.updates}

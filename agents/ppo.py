@@ -43,8 +43,10 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
+from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
 from mlbits.agents.maths.returns import RewardScale
@@ -127,6 +129,15 @@ class PPOConfig(OwnValueSettings):
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
     )
+    graphs: bool = setting(
+        False, "on a GPU, start all steps of a rollout, and all updates of an iteration, as one CUDA graph each"
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "numbers in the products of forward and backward passes; weights and optimiser stay float32"
+    )
+    compile: bool = setting(
+        False, "compile the network's passes in updates with torch.compile: half a minute at the start, then faster"
+    )
     memory: Literal["none", "gru", "lstm"] = setting("none", "what remembers the episode under actor and critic")
     memory_width: int = setting(64, "width of that GRU or LSTM", low=1, high=1e5)
     sequence_length: int = setting(
@@ -143,6 +154,14 @@ class PPOConfig(OwnValueSettings):
         if self.apo_every and isinstance(self.learning_rate, str):
             raise AgentError(f"learning_rate: got the schedule {self.learning_rate!r} with apo_every, which learns it; "
                              "wanted a number to start from")  # fmt: skip
+        decided = {
+            "target_kl": self.target_kl, "objective adaptive_kl": self.objective == "adaptive_kl",
+            "apo_every": self.apo_every, "memory": given["memory"], "normalize_obs": self.normalize_obs,
+        }  # fmt: skip
+        if self.graphs and (other := [name for name, value in decided.items() if value]):
+            raise AgentError(
+                f"graphs: got True with {other[0]}, by which the host decides in between; wanted one of them"
+            )
 
 
 class PPO:
@@ -155,6 +174,8 @@ class PPO:
         seed: seed of the initial weights.
         device: the networks' device.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -169,7 +190,8 @@ class PPO:
         self.core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, network=config.network,
             activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
-            memory=config.memory, memory_width=config.memory_width,
+            memory=config.memory, memory_width=config.memory_width, bfloat16=config.precision == "bfloat16",
+            compiled=config.compile,
         )  # fmt: skip
         if isinstance(self.core.distribution, OrderDistribution):
             if config.objective == "adaptive_kl":
@@ -193,6 +215,10 @@ class PPO:
             self._entropy = _ENTROPY_COEF if bounded else 0.0
         self._entropy_coef = value_at(self._entropy, 0.0)
         self.chunks = Chunks()
+        if config.graphs and isinstance(self.core.distribution, OrderDistribution):
+            raise AgentError("graphs: got True with the order network, which waits for numbers of legal orders; wanted "
+                             "False, or network='mlp'")  # fmt: skip
+        self.graph = CapturedUpdates(self._epochs_by) if config.graphs else None
 
     @property
     def experience(self) -> RolloutSpec:
@@ -263,18 +289,14 @@ class PPO:
             raise AgentError(
                 f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
             )
-        if count == 0:
+        if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
-        metrics: list[Metrics] = []
-        count = count if sequences is None else sequences.number
-        for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
-            parts = order.tensor_split(min(config.minibatches, count))
-            batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
-            for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
-                metrics.append(self._step(data, part, clip, chosen, others))
-            if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
-                break
+        if self.graph is None or shards.number() > 1:  # exchanges cannot be part of a graph
+            metrics = self._epochs(data, sequences, clip, generator)
+        else:
+            rate, entropy_coef = self.core.optimizer.learning_rate, self._entropy_coef
+            metrics = self.graph(data, {"clip": clip, "rate": rate, "entropy_coef": entropy_coef}, generator)
+            self.core.optimizer.learning_rate, self._entropy_coef = rate, entropy_coef
         self.core.update_moments(rollout)
         result = self._summary(metrics, data)
         if self.explorer is not None:
@@ -287,6 +309,28 @@ class PPO:
             self._adapt_kl(data, sequences)
             result["kl_coef"] = self.kl_coef
         return result
+
+    def _epochs(
+        self, data: dict[str, Any], sequences: Sequences | None, clip: float, generator: torch.Generator
+    ) -> list[Metrics]:
+        """Epochs of minibatches, until the policy is ``target_kl`` away; what each gradient step measured."""
+        config, metrics = self.config, []
+        count = len(data["log_prob"]) if sequences is None else sequences.number
+        minibatches = shards.least(min(config.minibatches, count))
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
+            parts = order.tensor_split(minibatches)
+            batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
+            for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
+                metrics.append(self._step(data, part, clip, chosen, others))
+            if config.target_kl and float(shards.mean(metrics[-1]["approx_kl"])) > config.target_kl:
+                break
+        return metrics
+
+    def _epochs_by(self, data: dict[str, Any], numbers: Mapping[str, Any], generator: torch.Generator) -> list[Metrics]:
+        """The same by numbers that are tensors in a graph."""
+        self.core.optimizer.learning_rate, self._entropy_coef = numbers["rate"], numbers["entropy_coef"]
+        return self._epochs(data, None, numbers["clip"], generator)
 
     @torch.no_grad()
     def _prepare(
@@ -328,24 +372,26 @@ class PPO:
         return metrics | {"grad_norm": self.core.optimizer.step()}
 
     def _gradient(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None) -> Metrics:
-        """The gradient on the rows ``part``, in chunks that fit the cache; on those of sequences in one go."""
+        """The gradient on the rows ``part``, in chunks that fit cache or memory; on those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
-        if self.config.normalize_advantage and count > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chunk = self.core.chunk if part.device.type == "cpu" and sequences is None else count
+        if self.config.normalize_advantage and count * shards.number() > 1:
+            mean, deviation = shards.mean_and_deviation(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-8)
+        weight = shards.weight(count)
+        chunk = count if sequences is not None else self.core.rows_a_pass(data["obs"], count)
         optimizer.zero_grad()
 
         def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
-            share = len(index) / count
-            return (loss * share if share < 1 else loss), (share, metrics)
+            share = weight * len(index) / count
+            return (loss * share if share != 1 else loss), (share, metrics)
 
         losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
         total: Metrics = {}
         for share, metrics in self.chunks.backward(optimizer.parameters, losses):
-            if share == 1:
+            if share == 1 and len(losses) == 1:
                 total = metrics
                 break
             for name, value in metrics.items():
@@ -435,7 +481,8 @@ class PPO:
     @torch.no_grad()
     def _adapt_kl(self, data: dict[str, Any], sequences: Sequences | None) -> None:
         new = self._policy(data, sequences)
-        kl = float(self.core.distribution.kl(data["params"], new, data.get("mask")).mean())
+        kls = self.core.distribution.kl(data["params"], new, data.get("mask"))
+        kl = float(shards.mean(kls.mean(), shards.weight(len(kls))))
         if kl > 1.5 * self.config.adaptive_target_kl:
             self.kl_coef = min(2 * self.kl_coef, 1e4)
         elif kl < self.config.adaptive_target_kl / 1.5:

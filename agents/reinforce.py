@@ -42,6 +42,7 @@ from torch import Tensor
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -111,6 +112,8 @@ class Reinforce:
         seed: seed of the initial weights.
         device: the networks' device.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -207,14 +210,15 @@ class Reinforce:
                 self.reward_scale.forget_episodes()
             scaled = replace(rollout, reward=self.reward_scale(rollout))
         psi, target, value = (flat.of(tensor) for tensor in self.weights(scaled))
-        if len(psi) == 0:
+        if shards.least(len(psi)) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
+        share = shards.weight(len(psi))
         if bonus_advantage is not None:
             psi = psi + flat.of(bonus_advantage)
         obs = core.prepare(flat.obs)
-        if config.normalize_advantage and len(psi) > 1:
+        if config.normalize_advantage and len(psi) * shards.number() > 1:
             # Divided but not centred: centring would be another baseline besides that of the setting.
-            psi = psi / (psi.square().mean().sqrt() + 1e-8)
+            psi = psi / (shards.mean(psi.square().mean(), share).sqrt() + 1e-8)
         core.optimizer.zero_grad()
         params = core.network.policy(obs)
         log_prob, entropy = core.distribution.log_prob_and_entropy(params, flat.mask, flat.sample)
@@ -223,9 +227,9 @@ class Reinforce:
             ratio = (log_prob.detach() - flat.log_prob).exp().clamp(max=_MOST_WEIGHT)
             weight = torch.where(flat.index < rollout.carried.numel(), ratio * psi, psi)
         policy_loss, entropy = -(log_prob * weight).mean(), entropy.mean()
-        (policy_loss - entropy_coef * entropy).backward()
+        (share * (policy_loss - entropy_coef * entropy)).backward()
         grad_norm = core.optimizer.step()
-        value_loss = self._fit_value(obs, target) if config.baseline == "value" else None
+        value_loss = self._fit_value(obs, target, share) if config.baseline == "value" else None
         core.update_moments(rollout)
         metrics = {
             "policy_loss": policy_loss, "entropy": entropy, "grad_norm": grad_norm,
@@ -241,8 +245,8 @@ class Reinforce:
             numbers |= {name: float(value) for name, value in self.explorer.metrics.items()}
         return numbers | {"learning_rate": core.optimizer.learning_rate}
 
-    def _fit_value(self, obs: Any, target: Tensor) -> Tensor:
-        """Regress the value on its targets; returns the loss before the first step."""
+    def _fit_value(self, obs: Any, target: Tensor, share: float) -> Tensor:
+        """Regress the value on its targets, these rows with a weight; returns the loss before the first step."""
         core, optimizer = self.core, self.core.value_optimizer
         assert optimizer is not None
         optimizer.learning_rate = core.optimizer.learning_rate
@@ -250,7 +254,7 @@ class Reinforce:
         for _ in range(self.config.value_steps):
             optimizer.zero_grad()
             loss = 0.5 * (core.network.value(obs) - target).square().mean()
-            loss.backward()
+            (share * loss).backward()
             optimizer.step(measured=False)
             first = loss.detach() if first is None else first
         return target.new_zeros(()) if first is None else first

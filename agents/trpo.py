@@ -47,10 +47,11 @@ from mlbits.agents.agent import (
 )
 from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
-from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.own import ENCODER_HELP
@@ -128,6 +129,8 @@ class TRPO:
         seed: seed of the initial weights.
         device: the networks' device.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -222,20 +225,20 @@ class TRPO:
             rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda, bonus_advantage=bonus_advantage
         )
         count = len(data["advantage"])
-        if count == 0:
+        if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
-        if config.normalize_advantage and count > 1:
-            advantage = data["advantage"]
-            data["advantage"] = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        if config.normalize_advantage and count * shards.number() > 1:
+            mean, deviation = shards.mean_and_deviation(data["advantage"])
+            data["advantage"] = (data["advantage"] - mean) / (deviation + 1e-8)
         data["raw"] = data["obs"]
         data["obs"] = self.core.prepare(data["raw"])
         data["params"] = torch.cat([self.core.network.policy(part["obs"]) for part in self._chunks(data)])
         return data
 
     def _chunks(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows in parts that fit the cache."""
+        """The rows in parts that fit the cache, or the GPU's memory."""
         count = len(data["advantage"])
-        chunk = CPU_CHUNK if data["advantage"].device.type == "cpu" else count
+        chunk = self.core.rows_a_pass(data["obs"], max(count, 1))
         for start in range(0, count, chunk):
             yield data if chunk >= count else pick(data, slice(start, start + chunk))
 
@@ -279,11 +282,13 @@ class TRPO:
             kept = math.ceil(config.fvp_fraction * count)
             index = torch.randperm(count, generator=generator, device=generator.device)[:kept].to(gradient.device)
             obs, mask = pick(obs, index), None if mask is None else mask[index]
-        chunk = CPU_CHUNK if gradient.device.type == "cpu" else 0
+        chunk = core.rows_a_pass(obs, max(count, 1))
         product = FisherProduct(core.network, core.distribution, self._policy, obs, mask, chunk)
 
+        share = shards.weight(product.count)
+
         def damped(vector: Tensor) -> Tensor:
-            return product(vector).add_(vector, alpha=config.cg_damping)
+            return shards.mean(product(vector), share).add_(vector, alpha=config.cg_damping)
 
         direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
         curvature = direction @ (gradient - residual)  # x^T (F + damping) x, as (F + damping) x = g - residual
@@ -313,6 +318,7 @@ class TRPO:
         """
         config, weights = self.config, self.core.optimizer.flat
         old = weights.clone()
+        shards.moved(weights)
         for backtracks in range(config.line_search_steps):
             scale = config.shrink**backtracks
             torch.add(old, step, alpha=scale, out=weights)
@@ -330,7 +336,7 @@ class TRPO:
             objective, _ = self._objective(part, self.core.network.policy(part["obs"]))
             gradients = torch.autograd.grad(objective / count, self._policy)
             total += torch.cat([gradient.reshape(-1) for gradient in gradients])
-        return total
+        return shards.mean(total, shards.weight(count))
 
     def _objective(self, part: dict[str, Any], params: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the rows of the objective and the entropy."""
@@ -353,7 +359,8 @@ class TRPO:
             # In float64: a KL of 1e-4 is a difference of numbers of order 1.
             kl = self.core.distribution.kl(part["params"].double(), params.double(), part.get("mask")).sum()
             total += torch.stack([objective.double(), kl, entropy.double()])
-        return total / len(data["advantage"])
+        count = len(data["advantage"])
+        return shards.mean(total / count, shards.weight(count))
 
     def _fit_value(self, data: dict[str, Any], progress: float, generator: torch.Generator) -> Tensor:
         """Regress the value on its targets; returns the mean loss."""
@@ -369,19 +376,21 @@ class TRPO:
         gradients = {parameter: parameter.grad for parameter in weights if parameter.grad is not None}
         errors: list[Tensor] = []
         tanh = config.activation == "tanh"
+        minibatches = min(math.ceil(shards.total_count(count) / config.batch_size), shards.least(count))
         for _ in range(config.critic_updates):
             order = torch.randperm(count, generator=generator, device=generator.device).to(target.device)
-            for index in order.tensor_split(math.ceil(count / config.batch_size)):
+            for index in order.tensor_split(minibatches):
                 optimizer.zero_grad()
+                share = shards.weight(len(index))
                 inputs, wanted = [pick(part, index) for part in parts], pick(target, index)
                 if tanh:
                     critic = TanhMLPPasses(core.network.critic.layers, inputs)
                     error = critic.out.squeeze(-1) - wanted
-                    critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                    critic.vjp((share * error / len(index))[:, None], gradients)  # of half the mean squared error
                 else:
                     with torch.enable_grad():
                         error = core.network.critic(inputs).squeeze(-1) - wanted
-                        (0.5 * error.square().mean()).backward()
+                        (share * 0.5 * error.square().mean()).backward()
                     error = error.detach()
                 optimizer.step(measured=False)
                 errors.append(error)
