@@ -142,7 +142,7 @@ class DDPGConfig(BonusSettings):
 
     def check(self) -> None:
         """Reject an empty support, and hindsight over several steps."""
-        check_hindsight(self.hindsight, self.n_step)
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 

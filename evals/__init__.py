@@ -61,6 +61,10 @@ EVALS["labyrinth"] = EvalEntry(
     "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
     "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
 )
+EVALS["deep-sea"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.deep_sea:reproduce",
+    "counting finds a treasure that chance finds once in a million episodes",
+)
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",

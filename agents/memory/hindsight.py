@@ -35,7 +35,7 @@ HINDSIGHT_HELP = "replay with goals that were achieved later in the same episode
 HINDSIGHT_GOALS_HELP = "transitions with such a goal for each with its own, k"
 
 
-def check_hindsight(hindsight: str, n_step: int) -> None:
+def check_hindsight(hindsight: str, n_step: int, bonus: str = "none") -> None:
     """Reject windows of several steps, whose rewards for another goal are not recomputed.
 
     Raises:
@@ -43,6 +43,9 @@ def check_hindsight(hindsight: str, n_step: int) -> None:
     """
     if hindsight != "none" and n_step > 1:
         raise AgentError(f"hindsight, n_step: got {hindsight!r} with windows of {n_step} steps; wanted n_step 1")
+    if hindsight != "none" and bonus != "none":
+        raise AgentError(f"bonus: got {bonus!r} with hindsight {hindsight!r}, whose rewards are those of goals; wanted "
+                         "'none'")  # fmt: skip
 
 
 class HindsightReplay(Replay):
