@@ -115,11 +115,15 @@ class ReplaySpec(NamedTuple):
         num_steps: steps of each copy between two calls of ``learn``.
         capacity: number of transitions kept, over copies and seats.
         priority_exponent: alpha of prioritised replay; 0 samples uniformly.
+        hindsight: which achieved goals stand in for desired ones (:mod:`mlbits.agents.memory.hindsight`), or "none".
+        hindsight_goals: for one transition with its own goal, how many with another.
     """
 
     num_steps: int
     capacity: int
     priority_exponent: float = 0.0
+    hindsight: str = "none"
+    hindsight_goals: float = 4.0
 
 
 class OutcomeSpec(NamedTuple):

@@ -52,6 +52,7 @@ from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Activation, Precision
@@ -118,6 +119,8 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
@@ -130,7 +133,8 @@ class DDPGConfig:
     )
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -215,7 +219,10 @@ class DDPG:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:

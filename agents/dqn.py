@@ -55,6 +55,7 @@ from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.normaliser import Normaliser
@@ -110,6 +111,8 @@ class DQNConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
@@ -118,7 +121,8 @@ class DQNConfig:
     model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
         given = {"dueling": self.dueling, "encoder": self.encoder}
@@ -178,7 +182,10 @@ class DQN:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:

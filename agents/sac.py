@@ -50,6 +50,7 @@ from mlbits.agents.agent import (
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, masked_log_softmax
 from mlbits.agents.maths.squashed_gaussian import SquashedGaussian
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Critics
 from mlbits.agents.networks.mlp import Activation, Precision
@@ -110,6 +111,8 @@ class SACConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of actor and critics", low=1)
@@ -120,6 +123,10 @@ class SACConfig:
         "number format of the products between hidden layers; bfloat16 is twice as fast on GPUs and on CPUs with "
         "AVX512-BF16 or AMX, and ten times slower on other CPUs; auto takes bfloat16 where it is fast",
     )
+
+    def check(self) -> None:
+        """Reject hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
 
     def settled(self, device: torch.device | str) -> tuple[SACConfig, str]:
         """This config with the precision "auto" resolved for a device, and a line that explains the choice, or "".
@@ -205,7 +212,10 @@ class SAC:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, hindsight=config.hindsight, hindsight_goals=config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:

@@ -51,6 +51,12 @@ def register_all() -> None:
         reward_threshold=0.9,
     )
     register(
+        "mlbits/BitFlipping-v0",
+        "mlbits.envs.bit_flipping:bit_flipping",
+        summary="flip bits until they are the goal's, which only other goals teach",
+        reward_threshold=-6.0,
+    )
+    register(
         "mlbits/Catch-v0",
         "mlbits.envs.arcade.catch:catch",
         summary="be under the ball when it lands",

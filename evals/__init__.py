@@ -21,6 +21,10 @@ EVALS["classic"] = EvalEntry(
 EVALS["sac"] = EvalEntry(
     "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
 )
+EVALS["her"] = EvalEntry(
+    "mlbits.evals.reproductions.her:reproduce",
+    "goals in hindsight teach what nothing is learned of without: bit flipping, a robot's arm",
+)
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
     "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",

@@ -25,10 +25,12 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.memory.hindsight import HindsightReplay
 from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.doors.goals import goal_rule
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -521,6 +523,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
             f"wanted at most {most:,}, with room for the rest"
         )
     try:
+        if spec.hindsight != "none":
+            return HindsightReplay(spec, *kept, goals=goal_rule(batch))
         return Replay(spec, *kept)
     except (MemoryError, RuntimeError) as error:
         raise ConfigError(

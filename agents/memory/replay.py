@@ -462,7 +462,8 @@ def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None
     streams = action.shape[0] * action.shape[1]
     steps = spec.capacity // streams
     tree = 32 if spec.priority_exponent > 0 else 0  # two float64 per leaf, and up to twice as many leaves
-    each = action.numel() * action.element_size() // streams + 2 * 4 + 2 + tree
+    goals = 24 if spec.hindsight != "none" else 0  # each step's episode, and as many episodes' first and last steps
+    each = action.numel() * action.element_size() // streams + 2 * 4 + 2 + tree + goals
     seen = [*obs.values()] if isinstance(obs, dict) else [obs]
     return steps * streams * each + stored_bytes([*seen, *([] if mask is None else [mask])], steps, frame_stack)
 

@@ -9,6 +9,7 @@ A game consists of three to five small functions ("rules") written for ONE copy 
 | ``observe(state, params, seat, out)`` | write all of ``out``, the observation of one seat |
 | ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
 | ``acts(state, params, seat)`` | optional: whether the seat acts now (otherwise it passes); default: always |
+| ``goal(params, achieved, desired)`` | optional: reward and end by goals alone, see :mod:`mlbits.envs.core.goals` |
 
 ``step`` returns ``(terminated, truncated)``; rewards are zero when it is called. ``out`` is an array of the
 observation's shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with one field per key.
@@ -112,6 +113,7 @@ class Game:
         observe: rule.
         legal: rule, or None where every action is always legal.
         acts: rule, or None where every seat always acts.
+        goal: rule, or None where observations have no goals.
         text: draws a copy as text, ``text(state, params) -> str``.
         draw: draws a copy as an image, ``draw(state, params) -> uint8 [H, W, 3]``.
         reward_threshold: mean return at which the game counts as solved, or None.
@@ -135,6 +137,7 @@ class Game:
     observe: Rule
     legal: Rule | None = None
     acts: Rule | None = None
+    goal: Rule | None = None
     text: Callable[[Any, Any], str]
     draw: Callable[[Any, Any], NDArray[np.uint8]]
     reward_threshold: float | None = None
