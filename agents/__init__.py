@@ -187,6 +187,23 @@ AGENTS["disco"] = AgentEntry(
     ("discrete",),
     masks=False,
 )
+AGENTS["es"] = AgentEntry(
+    "mlbits.agents.population.es",
+    "ES",
+    "ESConfig",
+    "evolution strategies; with a population, members rewarded for differing (DvD)",
+    observations=("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
+AGENTS["dvd"] = AgentEntry(
+    "mlbits.agents.population.dvd",
+    "DvD",
+    "DvDConfig",
+    "a population of TD3 agents, rewarded for differing (DvD)",
+    ("continuous",),
+    ("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -49,6 +49,14 @@ EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
 )
+EVALS["noisy-tv"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.noisy_tv:reproduce",
+    "which bonus is caught by a television that shows noise: a model of pixels is, RND and ICM are not",
+)
+EVALS["labyrinth"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
+    "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
+)
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
     "CRR beats behavioural cloning and the best behaviour in mixed data, d3rlpy beside it",
@@ -93,11 +101,11 @@ EVALS["fuzzybear"] = EvalEntry(
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
 )
 EVALS["off-policy"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy:reproduce",
     "estimates of a policy's value from others' data, against the exact value of a tabular problem",
 )
 EVALS["off-policy-ranking"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy_ranking:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy_ranking:reproduce",
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(

@@ -105,7 +105,7 @@ def newest(folder):
 
 def untimed(values):
     """Values without times, which differ between runs."""
-    clocked = ("speed/", "time/", "wall_seconds", "cpu_seconds")
+    clocked = ("speed/", "time/", "workers/", "wall_seconds", "cpu_seconds")
     return {name: value for name, value in values.items() if not name.startswith(clocked)}
 
 

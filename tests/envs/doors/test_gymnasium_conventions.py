@@ -18,8 +18,8 @@ from gymnasium.wrappers import HumanRendering, RenderCollection, TimeAwareObserv
 
 import mlbits
 from mlbits.envs import registry
+from mlbits.envs.control.pendulum import pendulum
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.pendulum import pendulum
 from mlbits.envs.registry import entry, make_game, registered
 from tests.games import register_test_games
 
