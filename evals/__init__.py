@@ -148,6 +148,10 @@ EVALS["wsc-encoder"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
     "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
 )
+EVALS["drq"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.drq:reproduce",
+    "random shifts of pictures make SAC learn Pendulum from pixels",
+)
 EVALS["wsc-control"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_control:reproduce",
     "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
