@@ -204,6 +204,14 @@ AGENTS["dvd"] = AgentEntry(
     ("index", "indices", "vector", "dict"),
     trainer="mlbits.selfplay.population.training",
 )
+AGENTS["map-elites"] = AgentEntry(
+    "mlbits.agents.population.map_elites",
+    "MapElites",
+    "MapElitesConfig",
+    "MAP-Elites: an archive of the best policy for each kind of behaviour (extra diversity)",
+    observations=("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True
 )

@@ -55,6 +55,7 @@ from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
@@ -125,6 +126,9 @@ class DDPGConfig(BonusSettings):
     )
     hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
     hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
+    shift: int = setting(0, SHIFT_HELP, low=0, high=1000)
+    target_shifts: int = setting(1, TARGET_SHIFTS_HELP, low=1, high=1000)
+    critic_shifts: int = setting(1, CRITIC_SHIFTS_HELP, low=1, high=1000)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
@@ -138,7 +142,7 @@ class DDPGConfig(BonusSettings):
 
     def check(self) -> None:
         """Reject an empty support, and hindsight over several steps."""
-        check_hindsight(self.hindsight, self.n_step)
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -220,6 +224,7 @@ class DDPG:
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
         self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
+        self.augmentation = Augmentation(config, observation_space)
         self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
 
@@ -311,7 +316,8 @@ class DDPG:
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
-        target = self._target(drawn, generator)
+        drawn, following = self.augmentation.both(drawn, generator)
+        target = self.augmentation.target(self._target(following, generator))
         outs = self.critics.forward(drawn.obs, drawn.action, self.precision)
         loss = self._loss(outs[0], target, drawn.weight)
         for out in outs[1:]:
@@ -324,16 +330,16 @@ class DDPG:
         grad_norm = self.critic_optimizer.step(measured=measuring)
         if measuring or drawn.weight is not None:
             outs = [out.detach() for out in outs]
-            error = torch.stack([self._error(out, target) for out in outs]).mean(0)
+            error = self.augmentation.mean(torch.stack([self._error(out, target) for out in outs]).mean(0))
             if drawn.weight is not None:
-                replay.set_priority(drawn.slot, error)
+                replay.set_priority(self.augmentation.first(drawn).slot, error)
             if measuring:
                 q = self._mean(outs[0]).mean()
                 self._measured |= {
                     "critic_loss": loss.detach(), "q": q, "error": error.mean(), "critic_grad_norm": grad_norm,
                 }  # fmt: skip
         if due:
-            self._update_actor(drawn.obs)
+            self._update_actor(self.augmentation.first(drawn).obs)
             for optimizer in (self.critic_optimizer, self.actor_optimizer):
                 optimizer.follow(self.config.tau)
 

@@ -57,6 +57,7 @@ from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.mlp import Activation
@@ -116,6 +117,9 @@ class DQNConfig(BonusSettings):
     )
     hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
     hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
+    shift: int = setting(0, SHIFT_HELP, low=0, high=1000)
+    target_shifts: int = setting(1, TARGET_SHIFTS_HELP, low=1, high=1000)
+    critic_shifts: int = setting(1, CRITIC_SHIFTS_HELP, low=1, high=1000)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
@@ -125,7 +129,7 @@ class DQNConfig(BonusSettings):
 
     def check(self) -> None:
         """Reject an empty support, and hindsight over several steps."""
-        check_hindsight(self.hindsight, self.n_step)
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
         given = {"dueling": self.dueling, "encoder": self.encoder}
@@ -176,6 +180,7 @@ class DQN:
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
         self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
+        self.augmentation = Augmentation(config, observation_space)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
         plain = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
@@ -289,16 +294,17 @@ class DQN:
             if compiled and drawn.weight is None:
                 metrics = self._compiled_updates(drawn)
             else:
-                metrics = self._update(drawn, experience)
+                metrics = self._update(drawn, experience, generator)
         if metrics:
             rate = self.optimizer.learning_rate
             metrics |= {"epsilon": self.epsilon, "learning_rate": rate, "updates": self.updates}
             metrics |= {} if self.explorer is None else self.explorer.metrics
         return metrics
 
-    def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
+    def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step on a minibatch; its metrics."""
-        config, target = self.config, self._target(drawn)
+        config, (drawn, following) = self.config, self.augmentation.both(drawn, generator)
+        target = self.augmentation.target(self._target(following))
         chosen = _of_action(self.network.forward(drawn.obs), drawn.action)  # [N] or [N, K]
         losses = self._loss(chosen, target)
         loss = (losses if drawn.weight is None else drawn.weight * losses).mean()
@@ -311,7 +317,7 @@ class DQN:
         chosen = chosen.detach()
         error = self._error(chosen, target)
         if drawn.weight is not None:
-            replay.set_priority(drawn.slot, error)
+            replay.set_priority(self.augmentation.first(drawn).slot, self.augmentation.mean(error))
         q = self._mean(chosen).mean()
         return {"loss": loss.detach(), "q": q, "error": error.abs().mean(), "grad_norm": grad_norm}
 

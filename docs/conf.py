@@ -29,7 +29,7 @@ project, author, copyright = "mlbits", "The mlbits authors", "The mlbits authors
 version = release = mlbits.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
-exclude_patterns = ["examples", "pictures"]
+exclude_patterns = ["examples", "pictures", "site"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 suppress_warnings = ["myst.xref_missing"]  # links are checked in what was built: those to headings of the reference too
@@ -38,7 +38,7 @@ html_theme = "furo"
 html_title = f"mlbits {release}"
 html_copy_source = False
 html_show_sphinx = False
-html_extra_path = ["replays"] if (DOCS / "replays").is_dir() else []
+html_extra_path = ["site"] if (DOCS / "site").is_dir() else []  # replays of environments, where they were made
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -60,6 +60,14 @@ def as_page(app: Sphinx, page: str, text: list[str]) -> None:
     parts = re.split(r"(^```.*?^```$)", text[0], flags=re.M | re.S)  # code stays as it is
     parts[::2] = [LINK.sub(lambda link: linked(link, source, own), part) for part in parts[::2]]
     text[0] = "".join(parts)
+    if page == root_doc and (more := unlisted(text[0])):
+        text[0] += "\n".join(["", "```{toctree}", ":caption: More", ":maxdepth: 1", "", *more, "```", ""])
+
+
+def unlisted(index: str) -> list[str]:
+    """The pages of this folder that the index does not list yet, as those that are new."""
+    listed = {root_doc, *re.findall(r"^[\w/]+$", index, re.M)}
+    return sorted({page.stem for page in DOCS.glob("*.md")} - listed)
 
 
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")

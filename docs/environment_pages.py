@@ -3,7 +3,7 @@
 The site's build writes them into ``docs/environments``, which is not kept. A page has the environment's picture, its
 spaces, seats and masks, the exact optimum where it is known, who can play it, what its docstring says (rewards, start,
 end, source), and its settings with their defaults: what ``mlbits list --env ID`` prints. It links to a replay if
-``docs/replays`` has one of the environment's name.
+``docs/site/replays`` has one (:mod:`environment_replays` makes them).
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def page(found: Mapping[str, Any]) -> str:
     """The page of an environment, from what :func:`describe_env` says of it."""
     env, name = found["id"], name_of(found["id"])
     lines = [f"# {name}", "", f"`{env}`: {escaped(found['summary'])}.", "", f"![{name}](../pictures/{name}.png)", ""]
-    if (DOCS / "replays" / f"{name}.html").is_file():
-        lines += [f'<a href="../{name}.html">Step through an episode</a>', ""]
+    if (DOCS / "site" / "replays" / f"{name}.html").is_file():
+        lines += [f'<a href="../replays/{name}.html">Step through an episode</a>', ""]
     lines += [*table(["", ""], facts(found)), ""]
     for title, text in found["about"].items():
         lines += [f"## {title}", "", prose(text), ""]
@@ -86,7 +86,11 @@ def page(found: Mapping[str, Any]) -> str:
     ]
     lines += [*table(["setting", "default", "type", "meaning"], rows), ""]
     lines += ["## Try it", "", "```sh", *commands(found), "```", ""]
-    lines += [f"In [environments.md](../environments.md#{name.lower()}): the same in context.", ""]
+    if re.search(rf"^## {name}$", (ROOT / "docs" / "environments.md").read_text(encoding="utf-8"), re.M):
+        lines += [
+            f"[The same in context](../environments.md#{name.lower()}), with what it is for and how it was tuned.",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -291,6 +291,7 @@ def push_blocks(
         action_space=spaces.Box(-1, 1, (2,), np.float32),
         reset=_reset,
         step=_step,
+        goal=goal_rule,
         observe={"vector": _observe_vector, "pixels": _observe_pixels, "both": _observe_both}[seen],
         text=_text,
         draw=_draw,

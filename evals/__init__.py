@@ -11,6 +11,10 @@ __all__ = ["EVALS", "EvalEntry", "eval_entry", "register_eval"]
 EVALS["gridworld"] = EvalEntry(
     "mlbits.evals.reproductions.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
 )
+EVALS["workers"] = EvalEntry(
+    "mlbits.evals.reproductions.workers:reproduce",
+    "runs on several processes, killed and stopped at random moments, have the bits of a run on one",
+)
 EVALS["cartpole"] = EvalEntry(
     "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
 )
@@ -20,6 +24,10 @@ EVALS["classic"] = EvalEntry(
 )
 EVALS["sac"] = EvalEntry(
     "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+)
+EVALS["her"] = EvalEntry(
+    "mlbits.evals.reproductions.her:reproduce",
+    "goals in hindsight teach what nothing is learned of without: bit flipping, a robot's arm",
 )
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
@@ -52,6 +60,10 @@ EVALS["noisy-tv"] = EvalEntry(
 EVALS["labyrinth"] = EvalEntry(
     "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
     "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
+)
+EVALS["deep-sea"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.deep_sea:reproduce",
+    "counting finds a treasure that chance finds once in a million episodes",
 )
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
@@ -136,7 +148,19 @@ EVALS["wsc-encoder"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
     "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
 )
+EVALS["drq"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.drq:reproduce",
+    "random shifts of pictures make SAC learn Pendulum from pixels",
+)
 EVALS["wsc-control"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_control:reproduce",
     "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
+)
+EVALS["dvd"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.dvd:reproduce",
+    "more members of populations rewarded for diversity get round a wall than independent policies",
+)
+EVALS["map-elites"] = EvalEntry(
+    "mlbits.evals.reproductions.diversity.map_elites:reproduce",
+    "MAP-Elites on 100 x 100 cells has pyribs' QD-score in less CPU time",
 )

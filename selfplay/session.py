@@ -219,6 +219,16 @@ class Session:
         return False
 
     @property
+    def worker_processes(self) -> list[int]:
+        """The ids of the other processes of this run on this machine."""
+        return []
+
+    @property
+    def restarts(self) -> int:
+        """How often they were started again."""
+        return 0
+
+    @property
     def losing(self) -> str:
         """Which of the other processes are about to leave, in words; "" if none is."""
         return ""

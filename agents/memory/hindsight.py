@@ -8,9 +8,9 @@ what was achieved after a step of the same episode, which is
     final    the episode's last one so far
     episode  any one so far
 
-Rewards *and* ends are then those of the environment's own rule (:mod:`mlbits.envs.core.goals`) for the new goal and what
-was achieved after the transition's step. Where the goal ends the episode, an implementation that recomputes rewards
-alone bootstraps beyond the end, and values grow without bound. An end for another reason than the goal stays.
+Rewards *and* ends are then those of the environment's own rule (:mod:`mlbits.envs.core.goals`) for the new goal and
+what was achieved after the transition's step. Where the goal ends the episode, an implementation that recomputes
+rewards alone bootstraps beyond the end, and values grow without bound. An end for another reason than the goal stays.
 
 Episodes that have not ended yet are relabelled with what they have achieved so far.
 
@@ -35,7 +35,7 @@ HINDSIGHT_HELP = "replay with goals that were achieved later in the same episode
 HINDSIGHT_GOALS_HELP = "transitions with such a goal for each with its own, k"
 
 
-def check_hindsight(hindsight: str, n_step: int) -> None:
+def check_hindsight(hindsight: str, n_step: int, bonus: str = "none") -> None:
     """Reject windows of several steps, whose rewards for another goal are not recomputed.
 
     Raises:
@@ -43,6 +43,9 @@ def check_hindsight(hindsight: str, n_step: int) -> None:
     """
     if hindsight != "none" and n_step > 1:
         raise AgentError(f"hindsight, n_step: got {hindsight!r} with windows of {n_step} steps; wanted n_step 1")
+    if hindsight != "none" and bonus != "none":
+        raise AgentError(f"bonus: got {bonus!r} with hindsight {hindsight!r}, whose rewards are those of goals; wanted "
+                         "'none'")  # fmt: skip
 
 
 class HindsightReplay(Replay):
@@ -70,8 +73,8 @@ class HindsightReplay(Replay):
         super().__init__(spec, obs, action, mask, frame_stack)
         self.goals, self._strategy = goals, spec.hindsight
         self._share = spec.hindsight_goals / (1 + spec.hindsight_goals)
-        # Steps are counted from the first ever added, and episodes in each stream. A stream's episodes in the buffer are
-        # consecutive, and no more than its steps there and the one that goes on: their rows in the tables are their own.
+        # Steps are counted from the first ever added, and episodes in each stream. A stream's episodes in the buffer
+        # are consecutive, and no more than its steps there and the one that goes on: each has a row of its own.
         self._rows = self.steps + 2
         self._episode = torch.zeros(self.steps * self.streams, dtype=torch.int64, device=self.device)
         self._first = torch.zeros(self._rows * self.streams, dtype=torch.int64, device=self.device)

@@ -63,7 +63,7 @@ class Policies:
             if not (np.isfinite(layout.low).all() and np.isfinite(layout.high).all()):
                 raise AgentError(f"action space: got {action_space}; wanted one with bounds, to which tanh is scaled")
             box = DiagonalGaussian(layout.low, layout.high)
-            self._center, self._scale, self._low, self._high = box.center, box.scale, box.low, box.high
+            self._bounds: tuple[Tensor, ...] = box.center, box.scale, box.low, box.high
         outputs = len(layout.low) if self.continuous else sum(layout.nvec)
         self._nvec = layout.nvec
         self._distribution = distribution_for(action_space)
@@ -106,9 +106,9 @@ class Policies:
         """
         if not self.continuous:
             return self._distribution.mode(outputs, legal_mask)
-        center, scale, low, high = (
-            bound.to(outputs.device) for bound in (self._center, self._scale, self._low, self._high)
-        )
+        if self._bounds[0].device != outputs.device:
+            self._bounds = tuple(bound.to(outputs.device) for bound in self._bounds)
+        center, scale, low, high = self._bounds
         return torch.addcmul(center, outputs, scale).clamp_(low, high)
 
     def action_probabilities(self, weights: Tensor, obs: Any, legal_mask: Tensor | None) -> Tensor:

@@ -60,8 +60,8 @@ def ask(
     for k in np.flatnonzero(low == high).tolist():
         raise AgentError(f"{names[k]}: is {low[k]:g} in all {count:,} pictures; wanted a factor that varies")
     number = rng.choice(most, pairs, replace=False)
+    # Pair f (f - 1) / 2 + s is of pictures f and s < f; the root is exact enough for 10 million pictures.
     first = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
-    first -= first * (first - 1) // 2 > number  # where the root was rounded up
     second = number - first * (first - 1) // 2
     swapped = rng.random(pairs) < 0.5
     first, second = np.where(swapped, second, first), np.where(swapped, first, second)

@@ -9,7 +9,7 @@ A game consists of three to five small functions ("rules") written for ONE copy 
 | ``observe(state, params, seat, out)`` | write all of ``out``, the observation of one seat |
 | ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
 | ``acts(state, params, seat)`` | optional: whether the seat acts now (otherwise it passes); default: always |
-| ``goal(params, achieved, desired)`` | optional: (reward, terminated) by goals alone, see :mod:`mlbits.envs.core.goals` |
+| ``goal(params, achieved, desired)`` | optional: reward and end by goals alone, see :mod:`mlbits.envs.core.goals` |
 
 ``step`` returns ``(terminated, truncated)``; rewards are zero when it is called. ``out`` is an array of the
 observation's shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with one field per key.

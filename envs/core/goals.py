@@ -5,9 +5,9 @@ The convention is that of Gymnasium-Robotics (Plappert et al. 2018): an observat
 episode is a function of both goals as they are after it. So an agent can ask what a step would have paid on the way to
 another goal (:mod:`mlbits.agents.memory.hindsight`).
 
-A game declares that function as its rule ``goal(params, achieved, desired) -> (reward, terminated)``, in which goals are
-arrays as ``observe`` writes them, and calls it in its own ``step``. Environments of others have ``compute_reward`` and
-``compute_terminated`` (:mod:`mlbits.envs.doors.goals`).
+A game declares that function as its rule ``goal(params, achieved, desired) -> (reward, terminated)``, in which goals
+are arrays as ``observe`` writes them, and calls it in its own ``step``. Environments of others have ``compute_reward``
+and ``compute_terminated`` (:mod:`mlbits.envs.doors.goals`).
 
 Example:
     >>> from mlbits.envs.bit_flipping import bit_flipping

@@ -25,6 +25,7 @@ from mlbits.envs.registry import make_batch, make_game, make_sb3
 from mlbits.evals.benchmarks import peers
 from mlbits.evals.benchmarks.boards import bench_boards, bench_search
 from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
+from mlbits.evals.benchmarks.populations import bench_population
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
 from mlbits.evals.jobs.executors import open_executor
 from mlbits.evals.jobs.in_process import InProcess
@@ -324,6 +325,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "ddpg": bench_ddpg,
     "sac": bench_sac,
     "lpg": bench_lpg,
+    "population": bench_population,
     "sb3": bench_sb3,
     "pool": bench_pool,
     "tournament": bench_tournament,

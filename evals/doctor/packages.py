@@ -16,6 +16,7 @@ EXTRAS = {
     "gpu": "rules and searches compiled for a GPU",
     "box2d": 'Gymnasium\'s LunarLander, BipedalWalker, CarRacing, and windows of render_mode="human"',
     "mujoco": "Gymnasium's MuJoCo environments",
+    "robotics": "Gymnasium-Robotics' environments, with goals",
     "atari": "Atari games (ALE) with the usual preprocessing",
     "plot": "mlbits plot",
     "data": "datasets of Minari: mlbits record, mlbits data, offline agents",

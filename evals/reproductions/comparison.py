@@ -394,4 +394,6 @@ def _comparable(settings: Settings) -> dict[str, Any]:
     values = {"agent": data["agent"], "env": data["env"]}
     for group, prefix in (("run", ""), ("agent_config", "agent."), ("env_settings", "env.")):
         values |= {f"{prefix}{key}": value for key, value in data[group].items()}
-    return {key: value for key, value in values.items() if key not in ("device", "threads")}
+    return {
+        key: value for key, value in values.items() if key not in ("device", "threads", "workers", "worker_timeout")
+    }

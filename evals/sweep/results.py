@@ -22,7 +22,10 @@ from mlbits.selfplay.runs.config import Settings, resolve
 TABLE, PLOT, PRESET = "trials.csv", "sweep.png", "preset.toml"
 _SHOWN = 10  # trials in the printed table
 # Settings of a run that belong to a machine or a person rather than to a pair of agent and environment.
-_ASIDE = ("seed", "device", "threads", "env_workers", "track", "data", "data_hash", "video", "keep_best")
+_ASIDE = (
+    "seed", "device", "threads", "env_workers", "workers", "worker_timeout", "track", "data", "data_hash", "video",
+    "keep_best",
+)  # fmt: skip
 
 
 def write_results(sweep: Sweep) -> list[str]:

@@ -208,7 +208,8 @@ def hold_tournament(
     batch.close()
     facts = _facts(entries, config)
     folder = _default_folder(facts) if out is None else out
-    with _written_by_us_alone(folder, facts), open_executor(jobs, cluster) as executor:
+    _check_folder(folder, facts)
+    with open_executor(jobs, cluster) as executor, _written_by_us_alone(folder, facts):
         table = play_tournament(
             entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
             report=report, executor=executor,

@@ -46,6 +46,7 @@ def play(
     total = torch.zeros(copies, dtype=torch.float64, device=device)
     lengths = torch.zeros(copies, dtype=torch.int64, device=device)
     playing = torch.ones(copies, dtype=torch.bool, device=device)
+    all_play = True
     final = torch.zeros(copies, inputs.shape[1], device=device)
     of_copy = torch.randint(copies, (states,), generator=generator, device=device)
     kept = inputs[of_copy]
@@ -59,17 +60,18 @@ def play(
         action = decide(obs, mask)
         step = batch.step(action.view(copies, 1, *action.shape[1:]))
         reward = step.reward[:, 0]
-        total += torch.where(playing, reward, 0.0)
-        lengths += playing
+        total += reward if all_play else torch.where(playing, reward, 0.0)
         ended = playing & (step.terminated | step.truncated)
         if bool(ended.any()):
             place = ended.nonzero().squeeze(1)
             final[place] = policies.inputs(rows(step.final_obs, 2))[place]
-            playing = playing & ~ended
+            lengths[place] = t + 1
+            playing, all_play = playing & ~ended, False
         if not watch.goes_on(batch.obs, step.reward, playing, t + 1):
             break
         obs = rows(batch.obs, 2)
     cut = playing.nonzero().squeeze(1)
+    lengths[cut] = t + 1
     final[cut] = policies.inputs(rows(batch.obs, 2))[cut]
     each = total.view(count, episodes)
     return Outcomes(each.mean(1), final.view(count, episodes, -1).mean(1), kept, lengths.view(count, episodes), each)

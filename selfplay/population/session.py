@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +23,14 @@ from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.selfplay.collector import Episodes, Timing
 from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.memories import Memories
+from mlbits.selfplay.population.heat_map import heat_map
 from mlbits.selfplay.population.members import policy_agent, write_members
 from mlbits.selfplay.population.playing import play
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
 from mlbits.selfplay.session import _ACTING, LEARNING, Session, open_session
+
+if TYPE_CHECKING:
+    from mlbits.selfplay.curves.tracking import Tracker
 
 _UNUSED: dict[str, Any] = {"opponents": (), "pool": "none", "data": ""}
 
@@ -106,6 +110,13 @@ class PopulationSession(MembersSession):
         """The learner."""
         learner: Any = self.learner
         return learner
+
+    def evaluates_itself(self, tracker: Tracker) -> bool:
+        """Show the archive, if the learner has one; False, as episodes of the best member are played too."""
+        archive = getattr(self.learner, "heat_map", None)
+        if archive is not None and self.settings.run.video:
+            tracker.picture(self.counters.env_steps, [heat_map(archive())], name="archive")
+        return False
 
     def steps_of(self, rollout: Any) -> int:
         """Steps of all episodes."""

@@ -50,7 +50,8 @@ from mlbits.selfplay.shards.places import (
 
 _WORKER = "mlbits.selfplay.shards.worker"
 LOST = 3  # exit status of a worker whose group is lost
-_START_SECONDS = 300.0  # for all workers to come
+START_SECONDS = 300.0  # for all workers to come, and to begin
+LOAD_SECONDS = 7200.0  # to restore a checkpoint, for which wrapped environments play their episodes again
 _END_SECONDS = 5.0  # for them to leave
 _MOST_LOSSES = 3  # of the group without a step further
 
@@ -71,7 +72,7 @@ class Crew:
         ConfigError: if there are more workers than shards.
     """
 
-    def __init__(self, settings: Settings, start_seconds: float = _START_SECONDS) -> None:
+    def __init__(self, settings: Settings, start_seconds: float = START_SECONDS) -> None:
         self._settings, self._by, self._start_seconds = settings, launched(), start_seconds
         if self._by is not None and self._by.rank:
             raise ConfigError(
@@ -82,6 +83,11 @@ class Crew:
         self._folder: Path | None = None
         self.restarts, self.generation, self.leaving = 0, 0, list[int]()
         self._lost_at, self._losses = -1, 0
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the workers that this process has started, by rank from 1."""
+        return [process.pid for process in self._processes]
 
     def gathered(self) -> Links:
         """Start the workers, if there are any, and meet them.
@@ -97,13 +103,17 @@ class Crew:
             store = self._started(world) if self._by is None else meet(self._by, self._start_seconds)
             store.set("settings", json.dumps(portable(self._settings)))
             with _interface(self._by):
-                group = Group(store, 0, self._places, self._settings.run.worker_timeout)
+                group = Group(store, 0, self._places, self._settings.run.worker_timeout, self._alive)
             found = group.exchange(packed(about_this_process()))
         except GroupLostError as error:
             written = self._written_error()
             raise written or ConfigError(f"{error}{self._why()} as they met; wanted all {world}") from None
         check_same([unpacked(one)[0] for one in found])
         return group
+
+    def _alive(self) -> bool:
+        """Whether all workers that this process has started run."""
+        return all(process.poll() is None for process in self._processes)
 
     def _started(self, world: int) -> Any:
         """The meeting place of new workers on this machine, once all are there."""

@@ -1,8 +1,8 @@
 """What joins the processes of a run in shards: gathering tensors, orders of the driver, reports to it.
 
 A run of one process is :class:`Alone`. Several use torch.distributed with gloo, which only carries the tensors: every
-process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.kernels.shards`), because gloo's own
-sums depend on the number of processes.
+process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.kernels.shards`), because gloo's
+own sums depend on the number of processes.
 
 A process that dies is noticed at the next exchange; one that hangs after ``timeout`` seconds. Then the group is lost
 (:class:`GroupLostError`), as it cannot go on without a member.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -89,6 +89,9 @@ class Links(Protocol):
     def hand_out(self, messages: Sequence[bytes]) -> bytes:
         """This process's part of the long messages that the driver has for each."""
 
+    def wait_for_all(self, what: str, seconds: float) -> None:
+        """Wait until all processes have come this far, for longer than between exchanges; each ``what`` once."""
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -121,6 +124,9 @@ class Alone:
         """See :meth:`Links.hand_out`."""
         return messages[0]
 
+    def wait_for_all(self, what: str, seconds: float) -> None:
+        """See :meth:`Links.wait_for_all`."""
+
     def close(self) -> None:
         """See :meth:`Links.close`."""
 
@@ -133,16 +139,19 @@ class Group:
         rank: this one's number.
         places: for each process the numbers of its shards.
         timeout: seconds after which a process that is waited for counts as lost.
+        alive: whether the other processes are still there, as far as this one knows.
 
     Raises:
         GroupLostError: if they do not meet.
     """
 
-    def __init__(self, store: Any, rank: int, places: Sequence[range], timeout: float) -> None:
+    def __init__(
+        self, store: Any, rank: int, places: Sequence[range], timeout: float, alive: Callable[[], bool] = lambda: True
+    ) -> None:
         import torch.distributed as distributed
 
         self.rank, self.places, self.communicating = rank, places, 0.0
-        self._distributed, self._timeout = distributed, timeout
+        self._distributed, self._timeout, self._store, self._alive = distributed, timeout, store, alive
         self._most, self._lost = max(map(len, places)), False
         with self._watched():
             limit, world = timedelta(seconds=timeout), len(places)
@@ -225,6 +234,19 @@ class Group:
             self._distributed.recv(message, rank)
         return message.numpy().tobytes()
 
+    def wait_for_all(self, what: str, seconds: float) -> None:
+        """See :meth:`Links.wait_for_all`."""
+        with self._watched():
+            self._store.set(f"{what}-{self.rank}", "1")
+            missing = list(range(len(self.places)))
+            deadline = time.monotonic() + seconds
+            while missing := [rank for rank in missing if not self._store.check([f"{what}-{rank}"])]:
+                late = time.monotonic() > deadline
+                if late or not self._alive():
+                    how = f"has not {what.partition('-')[0]} after {seconds:g} seconds" if late else "is gone"
+                    raise GroupLostError(f"workers: one of {len(self.places)} {how}")
+                time.sleep(0.02)
+
     def close(self) -> None:
         """See :meth:`Links.close`."""
         self._lost = True
@@ -238,6 +260,9 @@ class Group:
             raise GroupLostError(f"workers: the group of {len(self.places)} is lost")
         try:
             yield
+        except GroupLostError:
+            self._lost = True
+            raise
         except RuntimeError as error:
             self._lost = True
             why = str(error).splitlines()[0].rpartition("] ")[2]

@@ -18,7 +18,7 @@ from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.session import FOREIGN, Counters, Session, open_session
-from mlbits.selfplay.shards.crew import Crew
+from mlbits.selfplay.shards.crew import LOAD_SECONDS, START_SECONDS, Crew
 from mlbits.selfplay.shards.launcher import launched
 from mlbits.selfplay.shards.links import Links, Order, Orders
 from mlbits.selfplay.shards.parts import Parts, joined, part_of
@@ -41,6 +41,7 @@ class ShardedSession(Session):
     _cpu_seconds: float = 0.0
     _communicated: float = 0.0
     _recorded: float = 0.0
+    _restorings: int = 0
 
     def start(self) -> None:
         """Begin the first episodes in all shards; this process first, so that it alone compiles rules."""
@@ -48,7 +49,7 @@ class ShardedSession(Session):
         self._communicated, self._recorded = self.links.communicating, time.perf_counter()
         with self.crew.explaining():
             self.links.order(Orders(Order.START))
-            self.links.exchange(b"")
+            self.links.wait_for_all("begun", START_SECONDS)
 
     def collect(self) -> tuple[Any, Episodes, int]:
         """Play a rollout in every shard.
@@ -119,10 +120,22 @@ class ShardedSession(Session):
             self.links.order(Orders(Order.LOAD))
             self.links.exchange(str(folder.resolve()).encode())
             found = self.parts.restore(self.links.hand_out(messages), folder, say)
+            self._restorings += 1
+            self.links.wait_for_all(f"restored-{self._restorings}", LOAD_SECONDS)
             faults = [fault.decode() for fault in self.links.exchange(found.encode())]
         if fault := next(filter(None, faults), ""):
             raise CheckpointError(fault)
         self.lineup = self.parts.sessions[0].lineup
+
+    @property
+    def worker_processes(self) -> list[int]:
+        """The ids of the workers on this machine."""
+        return self.crew.processes
+
+    @property
+    def restarts(self) -> int:
+        """How often they were started again."""
+        return self.crew.restarts
 
     @property
     def losing(self) -> str:
@@ -140,7 +153,7 @@ class ShardedSession(Session):
         now = time.perf_counter()
         spent, self._communicated = self.links.communicating - self._communicated, self.links.communicating
         wall, self._recorded = max(now - self._recorded, 1e-9), now
-        workers = {"workers/number": float(len(self.links.places)), "workers/restarts": float(self.crew.restarts)}
+        workers = {"workers/number": float(len(self.links.places)), "workers/restarts": float(self.restarts)}
         return {"time/communication": min(spent / wall, 1.0), **workers} if len(self.links.places) > 1 else {}
 
     def again(self, lost: MlbitsError) -> ShardedSession:

@@ -21,13 +21,11 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.finite import NotFiniteError
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs.config import settings_from_json
-from mlbits.selfplay.shards.crew import LOST, meet
+from mlbits.selfplay.shards.crew import LOAD_SECONDS, LOST, START_SECONDS, meet
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.selfplay.shards.links import Group, GroupLostError, Order, packed, unpacked
 from mlbits.selfplay.shards.parts import Parts
 from mlbits.selfplay.shards.places import about_this_process, check_same, divided
-
-_START_SECONDS = 300.0
 
 
 class _Leaving:
@@ -60,12 +58,12 @@ def serve(store: Any, rank: int, world: int) -> None:
     set_up(settings.run.threads)
     group = Group(store, rank, divided(settings.run.shards, world), settings.run.worker_timeout)
     check_same([unpacked(one)[0] for one in group.exchange(packed(about_this_process()))])
-    parts = Parts(settings, group)
+    parts, restorings = Parts(settings, group), 0
     while True:
         now = group.order(None)
         if now.order == Order.START:
             parts.start()
-            group.exchange(b"")
+            group.wait_for_all("begun", START_SECONDS)
         elif now.order == Order.ITERATE:
             rollouts, _, _ = parts.collect(now)
             parts.learn(rollouts, leaving.asked)
@@ -74,7 +72,10 @@ def serve(store: Any, rank: int, world: int) -> None:
             group.bring(parts.saved())
         elif now.order == Order.LOAD:
             folder = Path(group.exchange(b"")[0].decode())
-            group.exchange(parts.restore(group.hand_out([]), folder, lambda text: None).encode())
+            fault = parts.restore(group.hand_out([]), folder, lambda text: None)
+            restorings += 1
+            group.wait_for_all(f"restored-{restorings}", LOAD_SECONDS)
+            group.exchange(fault.encode())
         else:
             return
 
@@ -82,7 +83,7 @@ def serve(store: Any, rank: int, world: int) -> None:
 def serve_launched(by: Launched) -> int:
     """Be a worker that a launcher started; returns the exit status."""
     try:
-        serve(meet(by, _START_SECONDS), by.rank, by.world)
+        serve(meet(by, START_SECONDS), by.rank, by.world)
     except GroupLostError as error:
         print(f"worker {by.rank}: {error}", file=sys.stderr)
         return LOST

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import mlbits
 from mlbits.envs.core.errors import GameError
+from mlbits.envs.core.goals import GameGoals
 from mlbits.envs.engine.gpu_copies import compile_to_ptx
 from mlbits.envs.push_blocks import factor_names, goal_rule, push_blocks
 from mlbits.envs.registry import make_game
@@ -180,6 +181,16 @@ def test_every_form_of_observation_is_of_the_same_play(form):
         assert two["observation"].shape == (3, 1, 3, 24, 24)
         if form == "both":
             assert torch.equal(one["observation"], two["factors"])
+
+
+def test_relabelled_goals_are_judged_by_the_compiled_rule():
+    batch = mlbits.make_batch(ID, 6, seed=2, blocks=2, reward="sparse")
+    goals = GameGoals(batch.game)
+    achieved = batch.obs["achieved_goal"][:, 0]
+    reward, terminated = goals(achieved, achieved + torch.tensor([0.0, 0.05]))
+    assert reward.tolist() == [0] * 6
+    assert not terminated.any()
+    assert goals(achieved, achieved + torch.tensor([0.1, 0.05]))[0].tolist() == [-1] * 6
 
 
 def test_places_and_goals_outside_the_table_are_named():

@@ -2,7 +2,7 @@
 
 DeepSea of 20 rows (Osband et al. 2019): with the preset, which has a bonus for pairs of state and action that were
 seldom tried, and the same settings without it. Solved is a mean return of at least 0.9 of greedy episodes, in which the
-bonus does not count.
+bonus does not count; a run that is solved ends.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from mlbits.evals.reproductions.reproduction import print_table, train_in_process
 
-AGENT, ENV, SIZE, SOLVED = "dqn", "mlbits/DeepSea-v0", 20, 0.9
-EVAL = f"--env.size {SIZE} --eval-episodes 20 --no-video --quiet --device cpu".split()
+AGENT, ENV, SIZE, SOLVED = "ppo", "mlbits/DeepSea-v0", 20, 0.9
+EVAL = f"--env.size {SIZE} --eval-episodes 20 --stop-at-return {SOLVED} --no-video --quiet --device cpu".split()
 ARMS = {"count": "", "none": "--agent.bonus none"}
 
 
@@ -27,7 +27,7 @@ def reproduce(quick: bool = False, seeds: int = 0) -> dict[str, Any]:
         "rows" (arm, returns, solved, steps and CPU-seconds of each seed) and "met": whether all seeds with the bonus
         solve it, and none without.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for arm, flags in ARMS.items():
         numbers = range((seeds or 5) if arm == "count" or not quick else 1)
         found = [train_in_process(AGENT, ENV, seed, *EVAL, *flags.split()) for seed in numbers]

@@ -161,7 +161,7 @@ def trained(name: str, tv: str, seed: int, updates: int = UPDATES) -> Bonus:
     """
     known = walk(tv, STEPS, torch.Generator().manual_seed(seed), seed)
     batch = mlbits.make_batch(ENV, 1, size=SIZE, tv=tv)
-    kind = PixelModel if name == "pixels" else BONUSES[name]
+    kind: Any = PixelModel if name == "pixels" else BONUSES[name]
     draw = torch.Generator().manual_seed(1_000 + seed)
     passes = max(1, updates // (STEPS * COPIES // BATCH + 1))
     settings = BonusSettings(bonus_epochs=passes, bonus_batch_size=BATCH)

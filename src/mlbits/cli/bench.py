@@ -21,8 +21,8 @@ class BenchFlags:
 
     group: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = setting(
         "all",
-        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, sac, lpg, sb3, pool, tournament, diplomacy, "
-        "boards or search; all by default (single and sb3 on the CPU alone)",
+        "gridworld, cartpole, similarity, single, ppo, trpo, dqn, ddpg, sac, lpg, population, sb3, pool, tournament, "
+        "diplomacy, boards or search; all by default (single and sb3 on the CPU alone)",
     )
     device: str = setting("cpu", "cpu or cuda")
     seconds: float = setting(1.0, "duration of each measurement", low=1e-6, unit="seconds")

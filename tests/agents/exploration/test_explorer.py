@@ -160,7 +160,9 @@ def test_an_agent_with_a_bonus_resumes_bit_for_bit(name, bonus):
     assert equal(one.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize(("name", "bonus"), [("dqn", "count"), ("dqn", "lwm"), ("ddpg", "rnd"), ("ddpg", "icm")])
+@pytest.mark.parametrize(
+    ("name", "bonus"), [("dqn", "count"), ("dqn", "lwm"), ("ddpg", "rnd"), ("ddpg", "icm"), ("sac", "rnd")]
+)
 def test_an_agent_with_a_replay_buffer_resumes_bit_for_bit(name, bonus):
     actions = THREE if name == "dqn" else BOX
     settings = {"bonus": bonus, "num_steps": 10, "learning_starts": 0, "buffer_size": 400, "batch_size": 8,
@@ -243,6 +245,7 @@ def test_learning_with_a_bonus_draws_nothing_from_the_global_generator():
         ("dqn", {"bonus": "novelty"}, "bonus: got 'novelty'; wanted 'none', 'count', 'rnd', 'icm' or 'lwm'"),
         ("ppo", {"bonus_discount": 1.5}, "bonus_discount: got 1.5; wanted a number from 0 to 1"),
         ("reinforce", {"bonus_discount": 0.9}, "bonus_discount: got 0.9 with returns='to_go'"),
+        ("sac", {"bonus": "lwm", "hindsight": "future"}, "bonus: got 'lwm' with hindsight 'future'"),
         ("ddpg", {"bonus_features": 0}, "bonus_features: got 0; wanted a number from 1 to 10,000"),
     ],
 )

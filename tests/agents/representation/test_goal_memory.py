@@ -39,6 +39,11 @@ def test_a_goal_of_the_future_is_one_that_the_same_episode_reached_at_that_step_
         assert after == number + 0.5
         assert number + 0.5 <= goal <= end - 0.5
         seen.add((copy, number, goal))
+    first = [
+        goal - number for copy, number, goal in drawn.obs.tolist() if copy == 0 and number % 4 == 0 and number < 20
+    ]
+    for later in (0.5, 1.5, 2.5, 3.5):  # all equally likely
+        assert first.count(later) / len(first) == pytest.approx(0.25, abs=0.07)
     every = sum(min((t // length + 1) * length, 21) - t for length in lengths for t in range(21))
     assert len(seen) == every
 

@@ -9,6 +9,7 @@ from mlbits.evals.board.links import address, tags_to_pin
 def test_the_pinned_curves_are_a_list_of_cards_in_json():
     parts = urlsplit(address(6007, ["return/eval", "selfplay/exploitability_agent"]))
     assert (parts.netloc, parts.path, parts.fragment) == ("localhost:6007", "/", "timeseries")
+    assert not set(parts.query) & set('"[]{} /'), "an address as terminals and browsers take it"
     query = parse_qs(parts.query)
     assert query["smoothing"] == ["0"]
     assert json.loads(query["pinnedCards"][0]) == [

@@ -112,6 +112,13 @@ def test_values_are_a_function_of_seed_number_and_setting(tmp_path, space):
     assert values_of(study, study.ask(), space, RANDOM, seed=4) != values_of(again, again.ask(), space, RANDOM, seed=3)
 
 
+def test_settings_and_trials_are_drawn_apart(tmp_path):
+    study = open_study(tmp_path / "journal.log", RANDOM)
+    space = [Dimension(name, "float", 0, 1) for name in ("a", "b")]
+    found = [value for _ in range(3) for value in values_of(study, study.ask(), space, RANDOM, seed=0).values()]
+    assert len(set(found)) == 6
+
+
 # What a sweep finds
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +18,7 @@ from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.benchmarks import groups
+from mlbits.evals.jobs import ray_cluster
 from mlbits.evals.jobs.job import JobError
 from mlbits.evals.tournament import batches, tournament
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
@@ -190,6 +192,13 @@ def test_other_processes_play_the_same_tournament(runs, tmp_path, monkeypatch):
     for name in (MATCHES, "standings.json", "payoffs.csv"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
     assert not [path for path in (tmp_path / "there").iterdir() if path.name.startswith(".")]
+
+
+def test_a_cluster_that_does_not_answer_leaves_nothing(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_import_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(MlbitsError, match=r"cluster: got 'nowhere'; wanted HOST:PORT"):
+        hold_tournament([str(runs / "one"), "random"], CONFIG, out=tmp_path / "out", cluster="nowhere")
+    assert not (tmp_path / "out").exists()
 
 
 def test_batches_that_were_played_are_not_played_again(runs, tmp_path, monkeypatch):

@@ -123,6 +123,22 @@ def test_a_run_of_td3_members_resumes_exactly_and_writes_them(tmp_path):
     assert np.allclose(load_policy(one).predict(obs), best.predict(obs), atol=1e-6)
 
 
+def test_a_run_of_map_elites_resumes_exactly_and_shows_its_archive(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    text = f"map-elites {POINT} --agent.policies 6 --agent.hidden 4 --agent.low -25 -25 --agent.high 25 25 {QUIET}"
+    flags = ("--eval-every", 600, "--checkpoint-every", 300)
+    text = text.replace("--no-video", "")
+    assert main(["train", *words(text, one, "--total-steps", 1200, *flags)]) == 0
+    assert main(["train", *words(text, other, "--total-steps", 600, *flags)]) == 0
+    assert main(["resume", str(other), "--total-steps", "1200"]) == 0
+    assert same_weights(one, other, 1200)
+    assert b"view/archive" in b"".join(path.read_bytes() for path in one.glob("events*"))
+    summary = json.loads((one / "summary.json").read_text())
+    best = load_policy(summary["members"][summary["best_member"]])
+    obs = np.array([3.0, 1.0, 2.0, -1.0], np.float32)
+    assert np.allclose(load_policy(one).predict(obs), best.predict(obs), atol=1e-6)
+
+
 def test_fewer_copies_than_members_are_named(tmp_path, capsys):
     assert main(["train", *words(DVD, tmp_path / "run", "--num-envs", 1)]) == 2
     assert "num-envs: got 1; wanted at least a copy for each of 2 members" in capsys.readouterr().err

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.shards.links import Alone, Order, Orders
 from mlbits.selfplay.shards.lockstep import OutOfStepError
+from mlbits.selfplay.shards.parts import Parts, differing
 from tests.games import register_test_games
 from tests.selfplay.shards.joined import digest, iterate, run, settings_of
 
@@ -62,6 +64,21 @@ def test_a_checkpoint_of_some_workers_goes_on_with_others(name):
     assert digest(run(settings, 1, 2, begun, steps)[0]) == digest(whole)
 
 
+@pytest.mark.parametrize("name", [name for name in EACH if name.values[0] not in ("pool", "wrapped")])
+def test_the_learners_of_all_shards_stay_equal(name):
+    """Weights, optimisers and moments; only the running returns of its copies are a shard's own."""
+    settings = settings_for(name)
+    parts = Parts(settings, Alone(4))
+    parts.start()
+    iterate(parts, settings, ITERATIONS.get(name, 2))
+    parts.close()
+    first, *others = [session.learner.state_dict() for session in parts.sessions]
+    own = ("reward_scale.carry", "reward_scale.earned", "reward_scale.open", "returns_seen.")
+    for other in others:
+        apart = differing(other, first)
+        assert [entry for entry in apart if not entry.startswith(own)] == []
+
+
 def test_copies_play_by_their_number_in_the_run():
     """The observations of shard 1 are those of the second half of the copies of a run without shards."""
     whole = open_session(settings_of("ppo", "mlbits/CartPole-v0", shards=1, agent_settings=SMALL))
@@ -85,9 +102,6 @@ def test_a_replay_buffer_is_cut_like_the_copies():
 
 
 def test_weights_that_differ_stop_the_run():
-    from mlbits.selfplay.shards.links import Alone
-    from mlbits.selfplay.shards.parts import Parts
-
     settings = settings_of("ppo", "mlbits/CartPole-v0", agent_settings=SMALL)
     parts = Parts(settings, Alone(4))
     parts.start()
@@ -102,9 +116,6 @@ def test_weights_that_differ_stop_the_run():
 
 def test_gradients_are_those_of_all_rows():
     """One step of four shards is one step on all their rows: the same up to rounding as by hand on the joined rows."""
-    from mlbits.selfplay.shards.links import Alone, Order, Orders
-    from mlbits.selfplay.shards.parts import Parts
-
     plain = {**SMALL, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "learning_rate": 0.0, "anneal_lr": False}
     settings = settings_of("ppo", "mlbits/CartPole-v0", agent_settings=plain)
     parts = Parts(settings, Alone(4))
