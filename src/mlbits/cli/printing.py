@@ -33,7 +33,7 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     if "rule" in summary:
         use = f"use: mlbits train lpg ENV --agent.rule {quote(str(summary['rule']))}"
     page = address(PORT, tags_to_pin(read_curves(folder)))
-    print(f"run: {folder}\ncurves: mlbits board {curves} opens {page}\n{use}")
+    print(f"run: {folder}\ncurves: mlbits board {curves}\n  which opens {page}\n{use}")
 
 
 def print_runs(runs: Runs) -> None:
