@@ -48,11 +48,14 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Activation, Precision
@@ -68,8 +71,9 @@ _AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all number
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
+@bonus_last
 @configuration(AgentError)
-class DDPGConfig:
+class DDPGConfig(BonusSettings):
     """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""
 
     num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
@@ -119,6 +123,8 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
@@ -131,7 +137,8 @@ class DDPGConfig:
     )
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -212,13 +219,17 @@ class DDPG:
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
+        self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
         self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
 
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -266,6 +277,10 @@ class DDPG:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
+        bonus = None
+        if self.explorer is not None:
+            self.explorer.arrived(experience, progress, generator)
+            bonus = self.explorer.of_sampled
         added = shards.total_count(experience.added)
         if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
@@ -284,13 +299,15 @@ class DDPG:
                 n_step=config.n_step,
                 discount=config.discount,
                 weight_exponent=beta,
+                bonus=bonus,
             )
             self._update(self.normaliser.drawn(drawn), experience, generator)
         numbers = {
             "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],
             "updates": self.updates,
         }  # fmt: skip
-        return {**self._measured, **numbers} if self.updates else {}
+        bonuses = {} if self.explorer is None else self.explorer.metrics
+        return {**self._measured, **numbers, **bonuses} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
@@ -371,13 +388,14 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimisers, exploration, moments and the range of returns seen."""
+        """A copy of weights, target weights, optimisers, exploration, moments, bonus and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
+        state |= {} if self.explorer is None else self.explorer.state_dict()
         noise = _AT_RANDOM if self.noise == math.inf else self.noise
         state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
@@ -395,6 +413,8 @@ class DDPG:
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         self.normaliser.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         noise, updates = state["progress"].tolist()
         self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
         measured = state["measured"]

@@ -45,8 +45,10 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
-from mlbits.agents.maths import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -60,8 +62,9 @@ from mlbits.envs.core.schedules import Scheduled, changes, value_at
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
 
 
+@bonus_last
 @configuration(AgentError)
-class TRPOConfig:
+class TRPOConfig(OwnValueSettings):
     """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said otherwise."""
 
     num_steps: int = setting(64, "steps of each copy per rollout (with 64 copies: 4,096 in all)", low=1, high=1e6)
@@ -144,6 +147,9 @@ class TRPO:
             activation=config.activation, encoder=config.encoder,
         )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
+        self.explorer = explorer_of(
+            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
+        )
         self._entropy_coef = value_at(config.entropy_coef, 0.0)
         self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
         critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
@@ -182,7 +188,10 @@ class TRPO:
             Metrics of the step (see docs/agents.md), the value's loss, explained variance and learning rate; empty for
             a rollout without a decision of the learner's, from which nothing can be learned.
         """
-        config, data = self.config, self._prepare(rollout)
+        config, bonus_advantage = self.config, None
+        if self.explorer is not None:
+            rollout, bonus_advantage = self.explorer.rewarded(rollout, progress, generator)
+        data = self._prepare(rollout, bonus_advantage)
         bound = value_at(config.target_kl, progress, anneal=config.anneal_kl)
         self._entropy_coef = value_at(config.entropy_coef, progress)
         if not data:
@@ -197,20 +206,24 @@ class TRPO:
             metrics["target_kl"] = bound
         if changes(config.entropy_coef):
             metrics["entropy_coef"] = self._entropy_coef
+        if self.explorer is not None:
+            metrics |= {name: float(value) for name, value in self.explorer.metrics.items()}
         return metrics | {
             "value_loss": fit[0], "explained_variance": fit[1],
             "learning_rate": self.core.value_optimizer.learning_rate,
         }  # fmt: skip
 
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout) -> dict[str, Any]:
+    def _prepare(self, rollout: Rollout, bonus_advantage: Tensor | None = None) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy.
 
         Empty if there are none.
         """
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
-        data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
+        data = self.core.rows_with_advantages(
+            rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda, bonus_advantage=bonus_advantage
+        )
         count = len(data["advantage"])
         if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
@@ -395,8 +408,8 @@ class TRPO:
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimisers, moments and the reward scale."""
-        state = self.core.state_dict()
+        """Network, optimisers, moments, the bonus and the reward scale."""
+        state = self.core.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
         if self.seen is not None:
             state |= {name: value.clone() for name, value in prefixed("seen", self.seen.state_dict()).items()}
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
@@ -404,6 +417,8 @@ class TRPO:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         if self.seen is not None:
             self.seen.load_state_dict(unprefixed("seen", state))
         if self.reward_scale is not None:

@@ -3,9 +3,9 @@
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
 ``diplomacy_orders.png`` is a made-up second phase of Diplomacy with every kind of order to move.
-``supervised_vs_rl.png``, ``overestimation.png``, ``fictitious_play.png`` and ``similarity.png`` draw the results that
-lie beside them, which ``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like
-measured in some minutes; ``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
+``supervised_vs_rl.png``, ``overestimation.png``, ``fictitious_play.png`` and ``similarity.png`` draw
+the results that lie beside them, which ``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json``
+and the like measured in some minutes; ``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
 """
 
 from __future__ import annotations

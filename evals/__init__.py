@@ -22,6 +22,9 @@ EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
+EVALS["sac"] = EvalEntry(
+    "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+)
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
     "recurrent PPO solves what PPO without memory cannot, sb3-contrib's RecurrentPPO beside it",
@@ -45,6 +48,14 @@ EVALS["fictitious-play"] = EvalEntry(
 EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
+)
+EVALS["noisy-tv"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.noisy_tv:reproduce",
+    "which bonus is caught by a television that shows noise: a model of pixels is, RND and ICM are not",
+)
+EVALS["labyrinth"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
+    "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
 )
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
@@ -90,11 +101,11 @@ EVALS["fuzzybear"] = EvalEntry(
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
 )
 EVALS["off-policy"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy:reproduce",
     "estimates of a policy's value from others' data, against the exact value of a tabular problem",
 )
 EVALS["off-policy-ranking"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy_ranking:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy_ranking:reproduce",
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(
@@ -124,4 +135,12 @@ EVALS["step-sizes"] = EvalEntry(
 EVALS["hypergradients"] = EvalEntry(
     "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
+)
+EVALS["wsc-encoder"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
+    "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
+)
+EVALS["wsc-control"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_control:reproduce",
+    "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
 )

@@ -124,6 +124,7 @@ _HOW_TO_CONTINUE = {
     "train": " before the run began",
     "resume": " before the run continued; nothing has changed, and the same command resumes it",
     "tournament": "; the games played so far are kept, and the same command continues",
+    "sweep": "; what is trained so far is kept, and the same command continues",
     "reproduce": "; with --out the same command continues from what is saved, without it nothing is kept",
 }
 

@@ -25,10 +25,13 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import refuse_turns
+from mlbits.agents.memory.hindsight import HindsightReplay
 from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.doors.goals import goal_rule
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -457,6 +460,7 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
         workers=run.env_workers, steps=run.total_steps, first_copy=shard * run.num_envs,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
+    refuse_turns(settings.agent_config, settings.env, batch.active)
 
     def make(seed: int) -> Agent:
         spaces, game = (batch.observation_space, batch.action_space), getattr(batch, "game", None)
@@ -568,6 +572,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
             f"wanted at most {most:,}, with room for the rest"
         )
     try:
+        if spec.hindsight != "none":
+            return HindsightReplay(spec, *kept, goals=goal_rule(batch))
         return Replay(spec, *kept)
     except (MemoryError, RuntimeError) as error:
         raise ConfigError(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 
 _PAGE = 4096  # bytes
 
@@ -119,7 +119,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, *, measured: bool = True) -> Tensor:
-        """Clip and update; of a learner in shards (:mod:`~mlbits.agents.maths.shards`), by their mean gradient.
+        """Clip and update; of a learner in shards (:mod:`~mlbits.agents.kernels.shards`), by their mean gradient.
 
         Args:
             measured: whether the gradient's norm is wanted.

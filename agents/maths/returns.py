@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mlbits.agents import kernels
 from mlbits.agents.agent import true_places
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 
 _READ_EVERY = 100  # checks of a support on a GPU between two looks at what was seen: the host waits for each
 _CONSTANT = 1e-12  # a variance below this fraction of the mean's square is that of rounding

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import DivergedError
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
-from mlbits.agents.maths import shards
 
 DECAY, EPS = 0.99, 1e-12  # of RMSprop
 LEAST, MOST = 1e-8, 10.0  # of the learning rate

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 from mlbits.agents.networks.features import image_channels
 
 CLIP = 10.0

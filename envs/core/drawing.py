@@ -93,6 +93,24 @@ class Canvas:
         return np.asarray(self.image, np.uint8).copy()
 
 
+def box(left: float, top: float, width: float, height: float) -> str:
+    """A rectangle as SVG path data, for places that are clicked.
+
+    >>> box(10, 20, 30, 40)
+    'M10 20h30v40h-30z'
+    """
+    return f"M{left:g} {top:g}h{width:g}v{height:g}h{-width:g}z"
+
+
+def ring(points: Sequence[_Point]) -> str:
+    """A polygon as SVG path data.
+
+    >>> ring([(0, 0), (2.04, 0), (1, 3)])
+    'M0 0L2 0L1 3z'
+    """
+    return "M" + "L".join(f"{round(x, 1):g} {round(y, 1):g}" for x, y in points) + "z"
+
+
 @cache
 def font(size: int) -> Any:
     """Pillow's built-in scalable font."""

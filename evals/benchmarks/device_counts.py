@@ -95,6 +95,8 @@ CASES = (
          _REPLAY | {"priority_exponent": 0.6, "head": "categorical", "v_min": 0.0, "v_max": 200.0}, before=4),
     Case("DQN, seats in turn", "dqn", _TURNS, _REPLAY, before=4),
     Case("DDPG", "ddpg", _PENDULUM, _REPLAY, before=4),
+    Case("SAC", "sac", _PENDULUM, _REPLAY, before=4),
+    Case("SAC, discrete", "sac", _CARTPOLE, _REPLAY, before=4),
     Case("Q-learning", "q-learning", "mlbits/GridWorld-v0", {}),
     Case("LPG, a table", "lpg", "mlbits/GridWorld-v0", {"num_steps": _STEPS}),
     Case("LPG, a network", "lpg", _CARTPOLE, {"num_steps": _STEPS}),

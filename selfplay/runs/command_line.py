@@ -327,7 +327,7 @@ def _one_line(box: str, words: Sequence[str]) -> str:
         unknown = message.partition(": ")[2].split(", ")
         message, meant = _unrecognised(unknown, words), _meant(unknown)
         hint = f"did you mean {meant}?" if meant else hint
-    message = re.sub(r"^Error parsing (run|how|[A-Z]\w*): ", "", message)
+    message = re.sub(r"^Error parsing (run|sweep|(?:sweep\.)?(?:how|where)|[A-Z]\w*): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
     message = f"{message}; {hint}" if hint else message

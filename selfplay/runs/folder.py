@@ -76,6 +76,19 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     return folder
 
 
+def named_folder(settings: Settings) -> Path:
+    """Make the empty folder of a run that is begun later, with the name that :func:`new_folder` would give it.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    folder = Path("runs") / default_name(settings)
+    try:
+        return _take(folder)
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be made ({error.strerror}); wanted a writable folder") from None
+
+
 def other_processor(folder: Path) -> str:
     """A line for the user where a run was begun on another processor, which may give other bits; else ""."""
     begun, here = read_json_file(folder / CONFIG).get("processor"), described(describe())

@@ -1,7 +1,7 @@
 """The shards of one process, each of which learns as if it were alone, taking turns where they exchange something.
 
 Each shard's work runs in a thread of its own, and only one runs at a time. Where a shard asks for the tensors of all
-(:func:`mlbits.agents.maths.shards.gather`), it leaves its own and hands over to the next; the last to come exchanges
+(:func:`mlbits.agents.kernels.shards.gather`), it leaves its own and hands over to the next; the last to come exchanges
 them with the other processes and goes on. Algorithms so read as those of one learner, and it makes no difference to a
 shard whether the others are in its process.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlbits.agents.maths.shards import learning_with
+from mlbits.agents.kernels.shards import learning_with
 from mlbits.envs.core.errors import MlbitsError
 
 # Given the tensors of this process's shards [K, ...], returns those of all shards [S, ...].
@@ -118,7 +118,7 @@ class Lockstep:
 
 
 class _Shard:
-    """One shard's turns; see :class:`~mlbits.agents.maths.shards.Together`."""
+    """One shard's turns; see :class:`~mlbits.agents.kernels.shards.Together`."""
 
     def __init__(self, lockstep: Lockstep, place: int, number: int) -> None:
         self._lockstep, self.place, self.number = lockstep, place, number

@@ -15,7 +15,7 @@ def command(words: list[str]) -> int:
         return serve_launched(by)
     from mlbits.selfplay.runs.flags import read_train
 
-    settings, out, quiet, seeds, dry_run = read_train(words)
+    settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
         from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
 
@@ -32,7 +32,7 @@ def command(words: list[str]) -> int:
         print(f"training {settings.agent} on {settings.env} ({preset}){times}", flush=True)
     with trusting_files("--trust" in words), compilation_messages(not quiet):
         if seeds is not None:
-            print_runs(train_seeds(settings, seeds, out, console=not quiet))
+            print_runs(train_seeds(settings, seeds, out, jobs=where.jobs, cluster=where.cluster, console=not quiet))
             return 0
         run = train_resolved(settings, out, console=not quiet)
     print_run(run.folder, run.summary)

@@ -28,6 +28,8 @@ WAITS = {
     "DQN, prioritised, categorical": (1, 1),
     "DQN, seats in turn": (1, 2),  # and once to see which decisions are settled
     "DDPG": (1, 1),
+    "SAC": (1, 1),
+    "SAC, discrete": (1, 1),
     "Q-learning": (1, 1),
     "LPG, a table": (1, 1),
     "LPG, a network": (1, 1),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 from mlbits.selfplay.shards.lockstep import Lockstep, OutOfStepError
 
 
