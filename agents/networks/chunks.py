@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents.maths import shards
+from mlbits.agents.kernels import shards
 from mlbits.envs.engine.multicore import CoreChoice, usable_cores
 
 # The loss of a chunk, and something else that is known about it.

@@ -1,8 +1,8 @@
 """What joins the processes of a run in shards: gathering tensors, orders of the driver, reports to it.
 
 A run of one process is :class:`Alone`. Several use torch.distributed with gloo, which only carries the tensors: every
-process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.kernels.shards`), because gloo's own
-sums depend on the number of processes.
+process gathers those of all shards and sums them in their order (:mod:`mlbits.agents.kernels.shards`), because gloo's
+own sums depend on the number of processes.
 
 A process that dies is noticed at the next exchange; one that hangs after ``timeout`` seconds. Then the group is lost
 (:class:`GroupLostError`), as it cannot go on without a member.
