@@ -386,7 +386,8 @@ class TRPO:
                 if tanh:
                     critic = TanhMLPPasses(core.network.critic.layers, inputs)
                     error = critic.out.squeeze(-1) - wanted
-                    critic.vjp((share * error / len(index))[:, None], gradients)  # of half the mean squared error
+                    slope = error / len(index) if share == 1 else share * error / len(index)
+                    critic.vjp(slope[:, None], gradients)  # of half the mean squared error
                 else:
                     with torch.enable_grad():
                         error = core.network.critic(inputs).squeeze(-1) - wanted
