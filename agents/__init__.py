@@ -62,6 +62,16 @@ AGENTS["sac"] = AgentEntry(
     "soft actor-critic: twin critics, entropy by a learned temperature",
     ("discrete", "continuous"),
 )
+AGENTS["wsc"] = AgentEntry(
+    "mlbits.agents.representation.wsc",
+    "WSC",
+    "WSCConfig",
+    "weakly supervised control: goals among factors of pictures that compared pairs have taught",
+    ("continuous",),
+    ("dict",),
+    trainer="mlbits.selfplay.representation",
+    masks=False,
+)
 AGENTS["reinforce"] = AgentEntry(
     "mlbits.agents.reinforce",
     "Reinforce",
@@ -176,6 +186,31 @@ AGENTS["disco"] = AgentEntry(
     "DiscoRL: learns by an update rule that was itself discovered, read from the published file",
     ("discrete",),
     masks=False,
+)
+AGENTS["es"] = AgentEntry(
+    "mlbits.agents.population.es",
+    "ES",
+    "ESConfig",
+    "evolution strategies; with a population, members rewarded for differing (DvD)",
+    observations=("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
+AGENTS["dvd"] = AgentEntry(
+    "mlbits.agents.population.dvd",
+    "DvD",
+    "DvDConfig",
+    "a population of TD3 agents, rewarded for differing (DvD)",
+    ("continuous",),
+    ("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
+)
+AGENTS["map-elites"] = AgentEntry(
+    "mlbits.agents.population.map_elites",
+    "MapElites",
+    "MapElitesConfig",
+    "MAP-Elites: an archive of the best policy for each kind of behaviour (extra diversity)",
+    observations=("index", "indices", "vector", "dict"),
+    trainer="mlbits.selfplay.population.training",
 )
 AGENTS["random"] = AgentEntry(
     "mlbits.agents.bots.random_bot", "random_agent", "RandomConfig", "uniform over legal actions", bot=True

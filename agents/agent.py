@@ -335,6 +335,9 @@ class Agent(Protocol):
     ``draw_log_prob(obs, legal_mask, draw) -> [N]`` is that of draws (:attr:`Decision.sample`), for data that recorded
     them with their ``log_prob``.
 
+    An agent that can learn in shards (:mod:`mlbits.agents.kernels.shards`) has ``in_shards = True``: it takes over all
+    of them the figures that its decisions hang on. Gradients are summed by its FlatAdam.
+
     Attributes:
         experience: what it learns from, or None for an agent that does not learn.
     """

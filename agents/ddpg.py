@@ -48,6 +48,9 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
@@ -69,8 +72,9 @@ _AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all number
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
+@bonus_last
 @configuration(AgentError)
-class DDPGConfig:
+class DDPGConfig(BonusSettings):
     """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""
 
     num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
@@ -138,7 +142,7 @@ class DDPGConfig:
 
     def check(self) -> None:
         """Reject an empty support, and hindsight over several steps."""
-        check_hindsight(self.hindsight, self.n_step)
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -173,6 +177,8 @@ class DDPG:
     Raises:
         AgentError: if the action space has no bounds.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -217,6 +223,7 @@ class DDPG:
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
+        self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
         self.augmentation = Augmentation(config, observation_space)
         self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
@@ -275,7 +282,12 @@ class DDPG:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
-        if experience.added < config.learning_starts:
+        bonus = None
+        if self.explorer is not None:
+            self.explorer.arrived(experience, progress, generator)
+            bonus = self.explorer.of_sampled
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
         rates = [
@@ -284,17 +296,23 @@ class DDPG:
         ]
         self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
+                config.batch_size // shards.number(),
+                generator,
+                n_step=config.n_step,
+                discount=config.discount,
+                weight_exponent=beta,
+                bonus=bonus,
             )
             self._update(self.normaliser.drawn(drawn), experience, generator)
         numbers = {
             "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],
             "updates": self.updates,
         }  # fmt: skip
-        return {**self._measured, **numbers} if self.updates else {}
+        bonuses = {} if self.explorer is None else self.explorer.metrics
+        return {**self._measured, **numbers, **bonuses} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
@@ -376,13 +394,14 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimisers, exploration, moments and the range of returns seen."""
+        """A copy of weights, target weights, optimisers, exploration, moments, bonus and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
+        state |= {} if self.explorer is None else self.explorer.state_dict()
         noise = _AT_RANDOM if self.noise == math.inf else self.noise
         state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
@@ -400,6 +419,8 @@ class DDPG:
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         self.normaliser.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         noise, updates = state["progress"].tolist()
         self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
         measured = state["measured"]

@@ -47,6 +47,8 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, masked_log_softmax
 from mlbits.agents.maths.squashed_gaussian import SquashedGaussian
@@ -69,8 +71,9 @@ _MEASURED = (
 )  # fmt: skip
 
 
+@bonus_last
 @configuration(AgentError)
-class SACConfig:
+class SACConfig(BonusSettings):
     """Settings of SAC; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""
 
     num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
@@ -130,7 +133,7 @@ class SACConfig:
 
     def check(self) -> None:
         """Reject hindsight over several steps."""
-        check_hindsight(self.hindsight, self.n_step)
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
 
     def settled(self, device: torch.device | str) -> tuple[SACConfig, str]:
         """This config with the precision "auto" resolved for a device, and a line that explains the choice, or "".
@@ -211,6 +214,7 @@ class SAC:
         )  # fmt: skip
         self.normaliser = Normaliser(config, observation_space, device)
         self.augmentation = Augmentation(config, observation_space)
+        self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
         self.at_random, self.updates, self._progress = config.learning_starts > 0, 0, 0.0
         self._measured: dict[str, Tensor] = {}
 
@@ -285,6 +289,10 @@ class SAC:
         config, latest = self.config, experience.latest
         if latest is not None:
             self.normaliser.update(latest)
+        bonus = None
+        if self.explorer is not None:
+            self.explorer.arrived(experience, progress, generator)
+            bonus = self.explorer.of_sampled
         if experience.added < config.learning_starts:
             return {}
         self.at_random, self._progress = False, progress
@@ -294,9 +302,12 @@ class SAC:
             optimizer.learning_rate = rates[f"{name}_learning_rate"] = rate
         due = int((experience.added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
-            drawn = experience.sample(config.batch_size, generator, n_step=config.n_step, discount=config.discount)
+            drawn = experience.sample(
+                config.batch_size, generator, n_step=config.n_step, discount=config.discount, bonus=bonus
+            )
             self._update(self.normaliser.drawn(drawn), generator)
-        return {**self._measured, **rates, "updates": self.updates} if self.updates else {}
+        bonuses = {} if self.explorer is None else self.explorer.metrics
+        return {**self._measured, **rates, "updates": self.updates, **bonuses} if self.updates else {}
 
     def _update(self, drawn: Transitions, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of actor and temperature; then the targets follow."""
@@ -389,13 +400,13 @@ class SAC:
         return torch.empty(shape, device=generator.device).normal_(generator=generator).to(params.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, temperature, optimisers, moments, and how far the agent is."""
+        """A copy of weights, target weights, temperature, optimisers, moments, bonus, and how far the agent is."""
         state: dict[str, Tensor] = {"log_alpha": self.log_alpha}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         for name, optimizer in self._optimizers().items():
             state |= prefixed(f"{name}_optimizer", optimizer.state_dict())
-        state |= self.normaliser.state_dict()
+        state |= self.normaliser.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
         state["progress"] = torch.tensor([float(self.at_random), self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
         state["is_measured"] = torch.tensor([name in self._measured for name in _MEASURED])
@@ -413,6 +424,8 @@ class SAC:
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.normaliser.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         at_random, updates = state["progress"].tolist()
         self.at_random, self.updates = bool(at_random), int(updates)
         known = state["is_measured"]

@@ -28,7 +28,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.kernels.captured_call import CapturedCall
+from mlbits.agents.cuda_graphs.captured_call import CapturedCall
 from mlbits.agents.maths.open_decisions import OpenDecisions, OpenMarks, leave_out_open, open_marks
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
 from mlbits.envs.engine.batch import GameBatch

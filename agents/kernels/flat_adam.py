@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mlbits.agents.kernels import shards
+
 _PAGE = 4096  # bytes
 
 
@@ -117,7 +119,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, *, measured: bool = True) -> Tensor:
-        """Clip and update.
+        """Clip and update; of a learner in shards (:mod:`~mlbits.agents.kernels.shards`), by their mean gradient.
 
         Args:
             measured: whether the gradient's norm is wanted.
@@ -126,6 +128,7 @@ class FlatAdam:
             The norm before clipping, a tensor []; NaN where nothing is clipped by it and it is not wanted.
         """
         flat, grad, first, second, _, steps = self.vectors
+        shards.mean_gradient(grad, flat)
         clips = self.max_grad_norm != math.inf
         norm = torch.linalg.vector_norm(grad) if clips or measured else self._unmeasured
         if clips:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, ReplaySpec, Rollout
-from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.memory.replay import Bonus, Replay, Transitions
 from mlbits.envs.core.goals import ACHIEVED, DESIRED, GoalRule
 
 Hindsight = Literal["none", "future", "final", "episode"]
@@ -35,7 +35,7 @@ HINDSIGHT_HELP = "replay with goals that were achieved later in the same episode
 HINDSIGHT_GOALS_HELP = "transitions with such a goal for each with its own, k"
 
 
-def check_hindsight(hindsight: str, n_step: int) -> None:
+def check_hindsight(hindsight: str, n_step: int, bonus: str = "none") -> None:
     """Reject windows of several steps, whose rewards for another goal are not recomputed.
 
     Raises:
@@ -43,6 +43,9 @@ def check_hindsight(hindsight: str, n_step: int) -> None:
     """
     if hindsight != "none" and n_step > 1:
         raise AgentError(f"hindsight, n_step: got {hindsight!r} with windows of {n_step} steps; wanted n_step 1")
+    if hindsight != "none" and bonus != "none":
+        raise AgentError(f"bonus: got {bonus!r} with hindsight {hindsight!r}, whose rewards are those of goals; wanted "
+                         "'none'")  # fmt: skip
 
 
 class HindsightReplay(Replay):
@@ -113,6 +116,7 @@ class HindsightReplay(Replay):
         discount: float = 0.99,
         weight_exponent: float = 0.0,
         minibatches: int = 1,
+        bonus: Bonus | None = None,
     ) -> Transitions:
         """Sample transitions, of which the first in each minibatch are relabelled.
 
@@ -123,11 +127,15 @@ class HindsightReplay(Replay):
             discount: gamma.
             weight_exponent: beta of the importance weights of prioritised replay.
             minibatches: how many minibatches, concatenated in the result.
+            bonus: None; rewards are those of goals.
 
         Raises:
-            AgentError: if the buffer holds no transition that may be sampled.
+            AgentError: for a bonus, or if the buffer holds no transition that may be sampled.
         """
         check_hindsight(self._strategy, n_step)
+        if bonus is not None:
+            raise AgentError(f"bonus: got one with hindsight {self._strategy!r}, whose rewards are those of goals; "
+                             "wanted one of them")  # fmt: skip
         drawn = super().sample(
             count, generator, discount=discount, weight_exponent=weight_exponent, minibatches=minibatches
         )

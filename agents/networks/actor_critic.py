@@ -277,7 +277,13 @@ class ActorCriticCore:
 
     @torch.no_grad()
     def rows_with_advantages(
-        self, rollout: Rollout, reward: Tensor, *, discount: float, gae_lambda: float
+        self,
+        rollout: Rollout,
+        reward: Tensor,
+        *,
+        discount: float,
+        gae_lambda: float,
+        bonus_advantage: Tensor | None = None,
     ) -> dict[str, Any]:
         """The N rows at which the learner acted, with GAE advantages and value targets.
 
@@ -286,10 +292,11 @@ class ActorCriticCore:
             reward: the rollout's rewards, possibly scaled, [T, B, P].
             discount: gamma, 0..1.
             gae_lambda: lambda, 0..1.
+            bonus_advantage: of a bonus with a value of its own, [T, B, P], which the policy follows too; or None.
 
         Returns:
             "obs" [N, ...], not standardised, or a dict of such tensors; "sample" [N, ...]; "log_prob", "advantage",
-            "target" (advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
+            "target" (the reward's advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
         """
         value, next_value = self.rollout_values(rollout)
         advantage = gae(
@@ -298,7 +305,8 @@ class ActorCriticCore:
         )  # fmt: skip
         flat = rollout.flatten()
         data = {"obs": flat.obs, "sample": flat.sample, "log_prob": flat.log_prob}
-        data |= {"advantage": flat.of(advantage), "target": flat.of(advantage + value), "value": flat.of(value)}
+        data |= {"target": flat.of(advantage + value), "value": flat.of(value)}
+        data["advantage"] = flat.of(advantage if bonus_advantage is None else advantage + bonus_advantage)
         return data if flat.mask is None else data | {"mask": flat.mask}
 
     def update_moments(self, rollout: Rollout) -> None:

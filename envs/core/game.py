@@ -23,7 +23,7 @@ two records, module constants, other rules. They may not allocate memory, raise 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -116,6 +116,17 @@ class Game:
         goal: rule, or None where observations have no goals.
         text: draws a copy as text, ``text(state, params) -> str``.
         draw: draws a copy as an image, ``draw(state, params) -> uint8 [H, W, 3]``.
+        layers: draws a copy as SVG, in parts that make one document when joined: ``layers(state, params) -> [str]``.
+            What stays the same between positions is best a part of its own, which replays store once. None: pages
+            show what ``draw`` draws.
+        shapes: where on the drawing one may click to move, ``shapes(state, params, seat) -> {name: path}``: SVG path
+            data (:func:`~mlbits.envs.core.drawing.box`, :func:`~mlbits.envs.core.drawing.ring`) in the drawing's
+            coordinates. An action is played by clicking the shapes that its name names, in their order: "d", or "e2"
+            and "e4" for "e2e4". None: by buttons alone.
+        decisions: for MultiDiscrete actions, what a seat decides now, ``decisions(state, params, seat, legal) ->
+            [(heading, {index: name})]``, one for each slot, with the names of the legal indices; ``legal`` is the
+            seat's mask bool [A]. None: numbers.
+        reveals: whether ``text`` and drawing show what a player has to find out; who plays then sees the observation.
         reward_threshold: mean return at which the game counts as solved, or None.
         frames_per_second: frame rate of videos.
         layout: facts for tools that draw on top of the image (for example the shape of a gridworld).
@@ -140,6 +151,10 @@ class Game:
     goal: Rule | None = None
     text: Callable[[Any, Any], str]
     draw: Callable[[Any, Any], NDArray[np.uint8]]
+    layers: Callable[[Any, Any], Sequence[str]] | None = None
+    shapes: Callable[[Any, Any, int], Mapping[str, str]] | None = None
+    decisions: Callable[[Any, Any, int, NDArray[np.bool_]], Sequence[tuple[str, Mapping[int, str]]]] | None = None
+    reveals: bool = False
     reward_threshold: float | None = None
     frames_per_second: int = 8
     layout: Mapping[str, Any] = field(default_factory=dict)

@@ -24,6 +24,8 @@ EXTRAS = {
     "wandb": "mlbits train --track wandb",
     "mlflow": "mlbits train --track mlflow",
     "video": "Gymnasium's RecordVideo",
+    "cluster": "--cluster: jobs on the machines of a Ray cluster",
+    "sweep": "mlbits sweep: settings by Optuna",
     "peers": "the libraries that mlbits bench compares with",
 }
 _FOR_CONTRIBUTORS = ("test", "dev")

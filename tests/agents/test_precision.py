@@ -8,8 +8,8 @@ import pytest
 
 from mlbits.agents.ddpg import DDPG, DDPGConfig
 from mlbits.agents.networks import precision as networks_precision
+from mlbits.envs.control.pendulum import pendulum
 from mlbits.envs.engine import processor
-from mlbits.envs.pendulum import pendulum
 from mlbits.selfplay.runs.config import presets, resolve
 from mlbits.selfplay.training import resume, train
 

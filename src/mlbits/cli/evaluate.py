@@ -28,7 +28,8 @@ class EvalFlags:
     """Play episodes with a trained agent; print the mean return, its 95% interval and the number of episodes."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL.zip")] = setting(
-        REQUIRED, "the run's folder, or a model that Stable-Baselines3 saved, MODEL.zip"
+        REQUIRED,
+        "the run's folder, a member of a population (.safetensors), or a model that Stable-Baselines3 saved, MODEL.zip",
     )
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = setting(
         "", "environment of MODEL.zip; a run knows its own"
@@ -43,6 +44,7 @@ class EvalFlags:
     gif: Path | None = setting(
         None, "write an animation of the first episode to this file: .gif, .webp or .png (animated)"
     )
+    replay: Path | None = setting(None, "write the first episode as a page to step through to this file, game.html")
     json: Path | None = setting(None, "write the result to this file")
     opponents: str = setting(
         "", "bot (mlbits list agents; mcts@simulations=100) or folder of another run, which plays all seats but one"
@@ -76,6 +78,8 @@ def command(words: list[str]) -> int:
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
+    if flags.replay is not None:
+        print(f"replay: {flags.replay}")
     write_json(flags.json, result)
     return 0
 
@@ -86,7 +90,8 @@ def _off_policy(flags: Any, settings: Mapping[str, Any]) -> int:
 
     _check_is_no_name(flags.run)
     given = {
-        "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--vec-normalize": flags.vec_normalize,
+        "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--replay": flags.replay,
+        "--vec-normalize": flags.vec_normalize,
         "--search": flags.search.changes(), "--env": settings, "--checkpoint": flags.checkpoint != "latest",
     }  # fmt: skip
     for name, value in given.items():
@@ -103,11 +108,13 @@ def _off_policy(flags: Any, settings: Mapping[str, Any]) -> int:
 
 
 def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    from mlbits.evals.evaluate import evaluate_against, evaluate_model, evaluate_run
+    from mlbits.evals.evaluate import evaluate_against, evaluate_copy, evaluate_model, evaluate_run
+    from mlbits.selfplay.runs.saved_agents import SUFFIX
 
     _check_is_no_name(flags.run)
     common: dict[str, Any] = {
-        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
+        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif,
+        "replay": flags.replay,
     }  # fmt: skip
     if flags.opponents:
         if flags.gif is not None or flags.env:
@@ -115,6 +122,10 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         del common["gif"]
         common |= {"env_settings": settings, "search": flags.search.changes(), "checkpoint": flags.checkpoint}
         return evaluate_against(flags.run, flags.opponents, flags.episodes, **common)
+    if Path(flags.run).suffix == SUFFIX:
+        if flags.env or flags.vec_normalize is not None or flags.checkpoint != "latest":
+            raise MlbitsError(f"ENV, --vec-normalize and --checkpoint: {flags.run} is one agent and has its own")
+        return evaluate_copy(flags.run, flags.episodes, env_settings=settings, search=flags.search.changes(), **common)
     if not Path(flags.run).is_dir() and (flags.run.endswith(".zip") or Path(flags.run).exists()):
         if not flags.env:
             raise MlbitsError(f"eval: ENV missing; wanted mlbits eval {quote(flags.run)} ENV, the environment to play")
@@ -155,9 +166,10 @@ def _print_result(flags: Any, result: Mapping[str, Any]) -> None:
     measured = result.get("measured", {})
     same = "the same in every game" if measured.get("same_return") else None
     interval = same or interval_text(result["return_interval"], result["episodes"])
+    at = f"checkpoint at {result['env_steps']:,} steps, " if "env_steps" in result else ""
     print(
         f"return {result['return_mean']:.4g} over {counted(result['episodes'], 'episode')} ({interval}); "
-        f"checkpoint at {result['env_steps']:,} steps, mean length {result['length_mean']:.1f}"
+        f"{at}mean length {result['length_mean']:.1f}"
     )
     for line in measured_lines(measured):
         print(line)

@@ -1,0 +1,1 @@
+"""Reproductions of diversity: populations that go round a wall both ways, and archives of elites."""
