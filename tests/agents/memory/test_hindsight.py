@@ -99,6 +99,14 @@ def test_an_episode_longer_than_the_buffer_keeps_its_own_steps(monkeypatch):
         assert (goal >= newest - 5).all()
 
 
+def test_as_many_episodes_as_steps_have_rows_of_their_own(monkeypatch):
+    monkeypatch.setattr("tests.agents.memory.test_hindsight.LENGTHS", (1, 1, 2))
+    for pieces in range(8, 16):
+        replay, _ = replay_of("final", steps=4, pieces=(1,) * pieces)
+        step, stream, goal, _ = told(replay.sample(100, draw()), 80)
+        assert torch.equal(step[stream < 2], goal[stream < 2])
+
+
 def test_rewards_and_ends_are_those_of_the_new_goal():
     replay, _ = replay_of()
     drawn = replay.sample(1000, draw(), discount=0.9)
