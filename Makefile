@@ -1,7 +1,7 @@
-# The two commands of README.md; make.py does the work. PYTHON=python3.12 names another Python, ARGS adds words.
+# The commands of README.md, and the documentation site; make.py does the work. PYTHON=python3.12 names another Python, ARGS adds words.
 PYTHON ?= python3
 
-train test:
+train test docs:
 	@$(PYTHON) make.py $@ $(ARGS)
 
-.PHONY: train test
+.PHONY: train test docs

@@ -1,4 +1,4 @@
-"""``make train`` and ``make test``, also where there is no make: ``python3 make.py train``, ``python3 make.py test``.
+"""``make train``, ``make test`` and ``make docs``, also where there is no make: ``python3 make.py train`` and so on.
 
 Makes the environment ``.venv``, installs into it what the command needs, at the versions of constraints.txt, and runs
 the command there. What is installed already, from the same files, is not installed again. Further words go to the
@@ -21,8 +21,9 @@ STAMP = ENVIRONMENT / "mlbits-installed.json"  # what was installed: a hash a ta
 COMMANDS = {
     "train": (".", ["mlbits", "train", "ppo", "mlbits/GridWorld-v0"]),
     "test": (".[test]", ["pytest", "-n", "auto", "--dist", "loadfile"]),
+    "docs": (".[docs]", ["sphinx", "-W", "--keep-going", "docs", "build/docs"]),
 }
-USAGE = "usage: make.py train|test [WORDS...], or make.py show train|test"
+USAGE = "usage: make.py train|test|docs [WORDS...], or make.py show train|test|docs"
 
 
 def shown(name):

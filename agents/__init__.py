@@ -55,6 +55,23 @@ AGENTS["ddpg"] = AgentEntry(
     "deterministic policy gradient; D4PG and TD3 as settings",
     ("continuous",),
 )
+AGENTS["sac"] = AgentEntry(
+    "mlbits.agents.sac",
+    "SAC",
+    "SACConfig",
+    "soft actor-critic: twin critics, entropy by a learned temperature",
+    ("discrete", "continuous"),
+)
+AGENTS["wsc"] = AgentEntry(
+    "mlbits.agents.representation.wsc",
+    "WSC",
+    "WSCConfig",
+    "weakly supervised control: goals among factors of pictures that compared pairs have taught",
+    ("continuous",),
+    ("dict",),
+    trainer="mlbits.selfplay.representation",
+    masks=False,
+)
 AGENTS["reinforce"] = AgentEntry(
     "mlbits.agents.reinforce",
     "Reinforce",

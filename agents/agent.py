@@ -115,11 +115,15 @@ class ReplaySpec(NamedTuple):
         num_steps: steps of each copy between two calls of ``learn``.
         capacity: number of transitions kept, over copies and seats.
         priority_exponent: alpha of prioritised replay; 0 samples uniformly.
+        hindsight: which achieved goals stand in for desired ones (:mod:`mlbits.agents.memory.hindsight`), or "none".
+        hindsight_goals: for one transition with its own goal, how many with another.
     """
 
     num_steps: int
     capacity: int
     priority_exponent: float = 0.0
+    hindsight: str = "none"
+    hindsight_goals: float = 4.0
 
 
 class OutcomeSpec(NamedTuple):
@@ -330,6 +334,9 @@ class Agent(Protocol):
     units; where clipping puts probability on a bound, the log of that probability.
     ``draw_log_prob(obs, legal_mask, draw) -> [N]`` is that of draws (:attr:`Decision.sample`), for data that recorded
     them with their ``log_prob``.
+
+    An agent that can learn in shards (:mod:`mlbits.agents.kernels.shards`) has ``in_shards = True``: it takes over all
+    of them the figures that its decisions hang on. Gradients are summed by its FlatAdam.
 
     Attributes:
         experience: what it learns from, or None for an agent that does not learn.

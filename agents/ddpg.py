@@ -48,10 +48,15 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Activation, Precision
@@ -67,8 +72,9 @@ _AT_RANDOM = -1.0  # stands for infinite noise in saved states, where all number
 _MEASURED = ("critic_loss", "q", "error", "critic_grad_norm", "actor_q", "actor_grad_norm")
 
 
+@bonus_last
 @configuration(AgentError)
-class DDPGConfig:
+class DDPGConfig(BonusSettings):
     """Settings of DDPG; defaults are those of common practice (Stable-Baselines3's) unless said otherwise."""
 
     num_steps: int = setting(1, "steps of each copy between two rounds of updates", low=1, high=1e6)
@@ -118,6 +124,11 @@ class DDPGConfig:
     max_grad_norm: float = setting(
         math.inf, "largest L2 norm of each network's gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
+    shift: int = setting(0, SHIFT_HELP, low=0, high=1000)
+    target_shifts: int = setting(1, TARGET_SHIFTS_HELP, low=1, high=1000)
+    critic_shifts: int = setting(1, CRITIC_SHIFTS_HELP, low=1, high=1000)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((400, 300), "widths of the hidden layers of actor and critics", low=1)
@@ -130,7 +141,8 @@ class DDPGConfig:
     )
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
 
@@ -165,6 +177,8 @@ class DDPG:
     Raises:
         AgentError: if the action space has no bounds.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -209,13 +223,18 @@ class DDPG:
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
+        self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
+        self.augmentation = Augmentation(config, observation_space)
         self.noise, self.updates = math.inf if config.learning_starts else value_at(config.noise, 0.0), 0
         self._measured: dict[str, Tensor] = {}
 
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -263,7 +282,12 @@ class DDPG:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
-        if experience.added < config.learning_starts:
+        bonus = None
+        if self.explorer is not None:
+            self.explorer.arrived(experience, progress, generator)
+            bonus = self.explorer.of_sampled
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.noise = value_at(config.noise, progress, anneal=config.anneal_noise)
         rates = [
@@ -272,21 +296,28 @@ class DDPG:
         ]
         self.actor_optimizer.learning_rate, self.critic_optimizer.learning_rate = rates
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta
+                config.batch_size // shards.number(),
+                generator,
+                n_step=config.n_step,
+                discount=config.discount,
+                weight_exponent=beta,
+                bonus=bonus,
             )
             self._update(self.normaliser.drawn(drawn), experience, generator)
         numbers = {
             "noise": self.noise, "actor_learning_rate": rates[0], "critic_learning_rate": rates[1],
             "updates": self.updates,
         }  # fmt: skip
-        return {**self._measured, **numbers} if self.updates else {}
+        bonuses = {} if self.explorer is None else self.explorer.metrics
+        return {**self._measured, **numbers, **bonuses} if self.updates else {}
 
     def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> None:
         """One gradient step of the critics and, if due, one of the actor and an update of all target networks."""
-        target = self._target(drawn, generator)
+        drawn, following = self.augmentation.both(drawn, generator)
+        target = self.augmentation.target(self._target(following, generator))
         outs = self.critics.forward(drawn.obs, drawn.action, self.precision)
         loss = self._loss(outs[0], target, drawn.weight)
         for out in outs[1:]:
@@ -299,16 +330,16 @@ class DDPG:
         grad_norm = self.critic_optimizer.step(measured=measuring)
         if measuring or drawn.weight is not None:
             outs = [out.detach() for out in outs]
-            error = torch.stack([self._error(out, target) for out in outs]).mean(0)
+            error = self.augmentation.mean(torch.stack([self._error(out, target) for out in outs]).mean(0))
             if drawn.weight is not None:
-                replay.set_priority(drawn.slot, error)
+                replay.set_priority(self.augmentation.first(drawn).slot, error)
             if measuring:
                 q = self._mean(outs[0]).mean()
                 self._measured |= {
                     "critic_loss": loss.detach(), "q": q, "error": error.mean(), "critic_grad_norm": grad_norm,
                 }  # fmt: skip
         if due:
-            self._update_actor(drawn.obs)
+            self._update_actor(self.augmentation.first(drawn).obs)
             for optimizer in (self.critic_optimizer, self.actor_optimizer):
                 optimizer.follow(self.config.tau)
 
@@ -363,13 +394,14 @@ class DDPG:
         return out if self.config.head == "value" else torch.softmax(out, -1) @ self.support.unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimisers, exploration, moments and the range of returns seen."""
+        """A copy of weights, target weights, optimisers, exploration, moments, bonus and the range of returns seen."""
         state: dict[str, Tensor] = {}
         for name, network in self._networks().items():
             state |= prefixed(name, network.state_dict())
         state |= prefixed("actor_optimizer", self.actor_optimizer.state_dict())
         state |= prefixed("critic_optimizer", self.critic_optimizer.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
+        state |= {} if self.explorer is None else self.explorer.state_dict()
         noise = _AT_RANDOM if self.noise == math.inf else self.noise
         state["progress"] = torch.tensor([noise, self.updates], dtype=torch.float64)
         state["measured"] = torch.tensor([float(self._measured.get(name, 0.0)) for name in _MEASURED])
@@ -387,6 +419,8 @@ class DDPG:
             optimizer.load_state_dict(unprefixed(f"{name}_optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         self.normaliser.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         noise, updates = state["progress"].tolist()
         self.noise, self.updates = math.inf if noise == _AT_RANDOM else noise, int(updates)
         measured = state["measured"]

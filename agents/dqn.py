@@ -49,12 +49,16 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
-from mlbits.agents.kernels import compiled_q_learning
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import BonusSettings, bonus_last
+from mlbits.agents.kernels import compiled_q_learning, shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
+from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
+from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.normaliser import Normaliser
@@ -68,8 +72,9 @@ _SEARCH_LOGIT = 4.0  # a logit for a search per unit of Q
 _ROWS_AT_ONCE = 8192  # transitions sampled together for several compiled updates
 
 
+@bonus_last
 @configuration(AgentError)
-class DQNConfig:
+class DQNConfig(BonusSettings):
     """Settings of DQN; defaults are those of common practice for small problems unless said otherwise."""
 
     num_steps: int = setting(4, "steps of each copy between two rounds of updates", low=1, high=1e6)
@@ -110,6 +115,11 @@ class DQNConfig:
     max_grad_norm: float = setting(
         10.0, "largest L2 norm of the gradient; larger ones are clipped", low=1e-9, high=math.inf
     )
+    hindsight: Hindsight = setting("none", HINDSIGHT_HELP)
+    hindsight_goals: float = setting(4.0, HINDSIGHT_GOALS_HELP, low=1e-6, high=1e6)
+    shift: int = setting(0, SHIFT_HELP, low=0, high=1000)
+    target_shifts: int = setting(1, TARGET_SHIFTS_HELP, low=1, high=1000)
+    critic_shifts: int = setting(1, CRITIC_SHIFTS_HELP, low=1, high=1000)
     normalize_obs: bool = setting(False, "standardise vectors and images of observations by their running moments")
     normalize_reward: bool = setting(False, "divide rewards by the running standard deviation of discounted returns")
     hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers", low=1)
@@ -118,7 +128,8 @@ class DQNConfig:
     model: str = setting("", "a whole network of your own as module:factory, observations to Q [N, actions]")
 
     def check(self) -> None:
-        """Reject an empty support."""
+        """Reject an empty support, and hindsight over several steps."""
+        check_hindsight(self.hindsight, self.n_step, self.bonus)
         if not self.v_min < self.v_max:
             raise AgentError(f"v_min, v_max: got {self.v_min:g} and {self.v_max:g}; wanted low < high")
         given = {"dueling": self.dueling, "encoder": self.encoder}
@@ -140,6 +151,8 @@ class DQN:
         epsilon: current fraction of random actions.
         updates: gradient steps so far.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -166,6 +179,8 @@ class DQN:
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.returns_seen = ReturnRange(config.discount)
         self.normaliser = Normaliser(config, observation_space, device)
+        self.explorer = explorer_of(config, observation_space, action_space, seed=seed, device=device)
+        self.augmentation = Augmentation(config, observation_space)
         box = isinstance(observation_space, spaces.Box) and observation_space.dtype == np.float32
         vector = box and len(observation_space.shape or ()) == 1
         plain = kernels.enabled() and self.device.type == "cpu" and vector and self.network.is_plain
@@ -178,7 +193,10 @@ class DQN:
     @property
     def experience(self) -> ReplaySpec:
         """A replay buffer, and a few new steps at a time."""
-        return ReplaySpec(self.config.num_steps, self.config.buffer_size, self.config.priority_exponent)
+        config = self.config
+        return ReplaySpec(
+            config.num_steps, config.buffer_size, config.priority_exponent, config.hindsight, config.hindsight_goals
+        )
 
     @torch.no_grad()
     def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
@@ -253,31 +271,40 @@ class DQN:
             if config.head == "categorical":
                 unit = self.normaliser.unit
                 self.returns_seen.check(latest, config.v_min * unit, config.v_max * unit)
-        if experience.added < config.learning_starts:
+        bonus = None
+        if self.explorer is not None:
+            self.explorer.arrived(experience, progress, generator)
+            bonus = self.explorer.of_sampled
+        added = shards.total_count(experience.added)
+        if added < config.learning_starts or shards.least(experience.added) == 0:
             return {}
         self.epsilon = exploration(config, progress)
         self.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         beta = config.priority_weight + progress * (1 - config.priority_weight)
-        due = int((experience.added - config.learning_starts) * config.replay_ratio)
+        due = int((added - config.learning_starts) * config.replay_ratio)
         metrics: dict[str, Any] = {}
+        compiled = self._compiled is not None and shards.number() == 1
+        at_once = self._updates_at_once if compiled else 1
         while self.updates < due:
             drawn = experience.sample(
-                config.batch_size, generator, n_step=config.n_step, discount=config.discount, weight_exponent=beta,
-                minibatches=min(due - self.updates, self._updates_at_once),
+                config.batch_size // shards.number(), generator, n_step=config.n_step, discount=config.discount,
+                weight_exponent=beta, minibatches=min(due - self.updates, at_once), bonus=bonus,
             )  # fmt: skip
             drawn = self.normaliser.drawn(drawn)
-            if self._compiled is None or drawn.weight is not None:
-                metrics = self._update(drawn, experience)
-            else:
+            if compiled and drawn.weight is None:
                 metrics = self._compiled_updates(drawn)
+            else:
+                metrics = self._update(drawn, experience, generator)
         if metrics:
             rate = self.optimizer.learning_rate
             metrics |= {"epsilon": self.epsilon, "learning_rate": rate, "updates": self.updates}
+            metrics |= {} if self.explorer is None else self.explorer.metrics
         return metrics
 
-    def _update(self, drawn: Transitions, replay: Replay) -> dict[str, Any]:
+    def _update(self, drawn: Transitions, replay: Replay, generator: torch.Generator) -> dict[str, Any]:
         """One gradient step on a minibatch; its metrics."""
-        config, target = self.config, self._target(drawn)
+        config, (drawn, following) = self.config, self.augmentation.both(drawn, generator)
+        target = self.augmentation.target(self._target(following))
         chosen = _of_action(self.network.forward(drawn.obs), drawn.action)  # [N] or [N, K]
         losses = self._loss(chosen, target)
         loss = (losses if drawn.weight is None else drawn.weight * losses).mean()
@@ -290,7 +317,7 @@ class DQN:
         chosen = chosen.detach()
         error = self._error(chosen, target)
         if drawn.weight is not None:
-            replay.set_priority(drawn.slot, error)
+            replay.set_priority(self.augmentation.first(drawn).slot, self.augmentation.mean(error))
         q = self._mean(chosen).mean()
         return {"loss": loss.detach(), "q": q, "error": error.abs().mean(), "grad_norm": grad_norm}
 
@@ -345,10 +372,11 @@ class DQN:
         return _masked(torch.rand(mask.shape, generator=generator, device=self.device), mask).argmax(-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, target weights, optimiser, exploration, moments and the range of returns seen."""
+        """A copy of weights, target weights, optimiser, exploration, moments, bonus and the range of returns seen."""
         state = prefixed("network", self.network.state_dict()) | prefixed("optimizer", self.optimizer.state_dict())
         state |= prefixed("target", self.target.state_dict())
         state |= prefixed("returns_seen", self.returns_seen.state_dict()) | self.normaliser.state_dict()
+        state |= {} if self.explorer is None else self.explorer.state_dict()
         state["progress"] = torch.tensor([self.epsilon, self.updates], dtype=torch.float64)
         return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
@@ -362,6 +390,8 @@ class DQN:
         self.optimizer.load_state_dict(unprefixed("optimizer", state))
         self.returns_seen.load_state_dict(unprefixed("returns_seen", state))
         self.normaliser.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         epsilon, updates = state["progress"].tolist()
         self.epsilon, self.updates = epsilon, int(updates)
 

@@ -52,6 +52,7 @@ from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 
 _NETWORK_RATE = 1e-3
+_METRICS = ("policy_loss", "prediction_loss", "entropy", "prediction_entropy", "pi_hat_square", "grad_norm")
 
 
 @configuration(AgentError)
@@ -194,7 +195,7 @@ class LPG:
             rate; empty for a rollout without a decision of the learner's.
         """
         shape, weight = rollout.reward.shape, _weights(rollout)
-        if not bool(weight.any()):
+        if rollout.active is not None and not bool(weight.any()):
             return {}
         logits, y_logits = self.network(rows(rollout.obs, 3))
         log_pi, log_y = log_softmax(logits).view(*shape, -1), log_softmax(y_logits).view(*shape, -1)
@@ -211,19 +212,16 @@ class LPG:
         rate, alpha = value_at(self._learning_rate, progress), value_at(self._alpha, progress)
         grad_norm = self._ascend(gain - alpha * apart, rate)
         entropies = (-(part.exp() * part).sum(-1) for part in (log_pi.detach(), log_y.detach()))
-        means = [float((weight * part).sum() / weight.sum()) for part in (*entropies, targets.pi_hat.square())]
-        metrics = {
-            "policy_loss": -float(gain.detach()), "prediction_loss": float(apart.detach()), "entropy": means[0],
-            "prediction_entropy": means[1], "pi_hat_square": means[2], "grad_norm": float(grad_norm),
-            "learning_rate": rate,
-        }  # fmt: skip
+        means = [(weight * part).sum() / weight.sum() for part in (*entropies, targets.pi_hat.square())]
+        numbers = torch.stack([-gain.detach(), apart.detach(), *means, grad_norm]).tolist()  # read in one go
+        metrics = dict(zip(_METRICS, numbers, strict=True)) | {"learning_rate": rate}
         return metrics | ({"alpha": alpha} if changes(self._alpha) else {})
 
     def _following(self, rollout: Rollout, y: Tensor) -> Tensor:
         """The predictions at what followed each step in its episode, [T, B, P, m]; stale where it terminated."""
         last = self.predictions(rows(rollout.last_obs, 2)).view_as(y[0])
         following = torch.cat([y[1:], last[None]])
-        cut = (rollout.truncated & ~rollout.terminated).nonzero(as_tuple=True)
+        cut = rollout.cut_steps()
         if len(cut[0]):
             final = pick(rollout.final_obs, cut)
             following[cut] = self.predictions(rows(final, 2)).view_as(following[cut])

@@ -43,7 +43,12 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
+from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
+from mlbits.agents.maths.learned_drift import learned_drift
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.chunks import Chunks
@@ -61,8 +66,9 @@ Batch = tuple[Tensor, Sequences | None]  # rows, and with memory the sequences t
 _ENTROPY_COEF = 0.01  # of Huang et al. for discrete actions
 
 
+@bonus_last
 @configuration(AgentError)
-class PPOConfig:
+class PPOConfig(OwnValueSettings):
     """Settings of PPO; defaults of Huang et al. (2022) for classic control unless said otherwise."""
 
     num_steps: int = setting(128, "steps of each copy per rollout", low=1, high=1e6)
@@ -123,6 +129,15 @@ class PPOConfig:
     network: Literal["auto", "mlp"] = setting(
         "auto", "auto uses the order network for orders on a graph and MLPs elsewhere; mlp always uses MLPs"
     )
+    graphs: bool = setting(
+        False, "on a GPU, start all steps of a rollout, and all updates of an iteration, as one CUDA graph each"
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "numbers in the products of forward and backward passes; weights and optimiser stay float32"
+    )
+    compile: bool = setting(
+        False, "compile the network's passes in updates with torch.compile: half a minute at the start, then faster"
+    )
     memory: Literal["none", "gru", "lstm"] = setting("none", "what remembers the episode under actor and critic")
     memory_width: int = setting(64, "width of that GRU or LSTM", low=1, high=1e5)
     sequence_length: int = setting(
@@ -139,6 +154,14 @@ class PPOConfig:
         if self.apo_every and isinstance(self.learning_rate, str):
             raise AgentError(f"learning_rate: got the schedule {self.learning_rate!r} with apo_every, which learns it; "
                              "wanted a number to start from")  # fmt: skip
+        decided = {
+            "target_kl": self.target_kl, "objective adaptive_kl": self.objective == "adaptive_kl",
+            "apo_every": self.apo_every, "memory": given["memory"], "normalize_obs": self.normalize_obs,
+        }  # fmt: skip
+        if self.graphs and (other := [name for name, value in decided.items() if value]):
+            raise AgentError(
+                f"graphs: got True with {other[0]}, by which the host decides in between; wanted one of them"
+            )
 
 
 class PPO:
@@ -151,6 +174,8 @@ class PPO:
         seed: seed of the initial weights.
         device: the networks' device.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -165,7 +190,8 @@ class PPO:
         self.core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, network=config.network,
             activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
-            memory=config.memory, memory_width=config.memory_width,
+            memory=config.memory, memory_width=config.memory_width, bfloat16=config.precision == "bfloat16",
+            compiled=config.compile,
         )  # fmt: skip
         if isinstance(self.core.distribution, OrderDistribution):
             if config.objective == "adaptive_kl":
@@ -174,6 +200,9 @@ class PPO:
             if config.apo_every:
                 raise AgentError(f"apo_every: got {config.apo_every} with the order network, which has no KL; wanted "
                                  "0, or network='mlp'")  # fmt: skip
+        self.explorer = explorer_of(
+            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
+        )
         self.step_size: StepSize | None = None
         if config.apo_every:
             self.step_size = StepSize(value_at(config.learning_rate, 0.0), config.apo_rate, config.apo_weights)
@@ -186,6 +215,10 @@ class PPO:
             self._entropy = _ENTROPY_COEF if bounded else 0.0
         self._entropy_coef = value_at(self._entropy, 0.0)
         self.chunks = Chunks()
+        if config.graphs and isinstance(self.core.distribution, OrderDistribution):
+            raise AgentError("graphs: got True with the order network, which waits for numbers of legal orders; wanted "
+                             "False, or network='mlp'")  # fmt: skip
+        self.graph = CapturedUpdates(self._epochs_by) if config.graphs else None
 
     @property
     def experience(self) -> RolloutSpec:
@@ -246,27 +279,28 @@ class PPO:
             self.core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
         clip = value_at(config.clip_coef, progress, anneal=config.anneal_clip)
         self._entropy_coef = value_at(self._entropy, progress, anneal=config.anneal_entropy)
+        bonus_advantage = None
+        if self.explorer is not None:
+            rollout, bonus_advantage = self.explorer.rewarded(rollout, progress, generator)
         sequences = sequences_of(rollout, config.sequence_length) if self.memory_size else None
-        data = self._prepare(rollout, sequences)
+        data = self._prepare(rollout, sequences, bonus_advantage)
         count = len(data["log_prob"])
         if count < config.minibatches and rollout.active is None:
             raise AgentError(
                 f"minibatches: got {config.minibatches} for a rollout of {count} steps; wanted at most that"
             )
-        if count == 0:
+        if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
-        metrics: list[Metrics] = []
-        count = count if sequences is None else sequences.number
-        for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
-            parts = order.tensor_split(min(config.minibatches, count))
-            batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
-            for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
-                metrics.append(self._step(data, part, clip, chosen, others))
-            if config.target_kl and float(metrics[-1]["approx_kl"]) > config.target_kl:
-                break
+        if self.graph is None or shards.number() > 1:  # exchanges cannot be part of a graph
+            metrics = self._epochs(data, sequences, clip, generator)
+        else:
+            rate, entropy_coef = self.core.optimizer.learning_rate, self._entropy_coef
+            metrics = self.graph(data, {"clip": clip, "rate": rate, "entropy_coef": entropy_coef}, generator)
+            self.core.optimizer.learning_rate, self._entropy_coef = rate, entropy_coef
         self.core.update_moments(rollout)
         result = self._summary(metrics, data)
+        if self.explorer is not None:
+            result |= {name: float(value) for name, value in self.explorer.metrics.items()}
         if changes(config.clip_coef, config.anneal_clip):
             result["clip_coef"] = clip
         if changes(self._entropy, config.anneal_entropy):
@@ -276,12 +310,38 @@ class PPO:
             result["kl_coef"] = self.kl_coef
         return result
 
+    def _epochs(
+        self, data: dict[str, Any], sequences: Sequences | None, clip: float, generator: torch.Generator
+    ) -> list[Metrics]:
+        """Epochs of minibatches, until the policy is ``target_kl`` away; what each gradient step measured."""
+        config, metrics = self.config, []
+        count = len(data["log_prob"]) if sequences is None else sequences.number
+        minibatches = shards.least(min(config.minibatches, count))
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=generator, device=generator.device).to(data["log_prob"].device)
+            parts = order.tensor_split(minibatches)
+            batches = [(part, None) if sequences is None else _rows_of(sequences.pick(part)) for part in parts]
+            for (part, chosen), others in zip(batches, (*batches[1:], batches[0]), strict=True):
+                metrics.append(self._step(data, part, clip, chosen, others))
+            if config.target_kl and float(shards.mean(metrics[-1]["approx_kl"])) > config.target_kl:
+                break
+        return metrics
+
+    def _epochs_by(self, data: dict[str, Any], numbers: Mapping[str, Any], generator: torch.Generator) -> list[Metrics]:
+        """The same by numbers that are tensors in a graph."""
+        self.core.optimizer.learning_rate, self._entropy_coef = numbers["rate"], numbers["entropy_coef"]
+        return self._epochs(data, None, numbers["clip"], generator)
+
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout, sequences: Sequences | None = None) -> dict[str, Any]:
+    def _prepare(
+        self, rollout: Rollout, sequences: Sequences | None = None, bonus_advantage: Tensor | None = None
+    ) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages and value targets."""
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
-        data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
+        data = self.core.rows_with_advantages(
+            rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda, bonus_advantage=bonus_advantage
+        )
         data["obs"] = self.core.prepare(data["obs"])
         if config.objective == "adaptive_kl" and len(data["log_prob"]):
             data["params"] = self._policy(data, sequences)
@@ -312,24 +372,26 @@ class PPO:
         return metrics | {"grad_norm": self.core.optimizer.step()}
 
     def _gradient(self, data: dict[str, Any], part: Tensor, clip: float, sequences: Sequences | None) -> Metrics:
-        """The gradient on the rows ``part``, in chunks that fit the cache; on those of sequences in one go."""
+        """The gradient on the rows ``part``, in chunks that fit cache or memory; on those of sequences in one go."""
         optimizer, count = self.core.optimizer, len(part)
         advantage = pick(data["advantage"], part)
-        if self.config.normalize_advantage and count > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chunk = self.core.chunk if part.device.type == "cpu" and sequences is None else count
+        if self.config.normalize_advantage and count * shards.number() > 1:
+            mean, deviation = shards.mean_and_deviation(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-8)
+        weight = shards.weight(count)
+        chunk = count if sequences is not None else self.core.rows_a_pass(data["obs"], count)
         optimizer.zero_grad()
 
         def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
             index = part[start : start + chunk]
             loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
-            share = len(index) / count
-            return (loss * share if share < 1 else loss), (share, metrics)
+            share = weight * len(index) / count
+            return (loss * share if share != 1 else loss), (share, metrics)
 
         losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
         total: Metrics = {}
         for share, metrics in self.chunks.backward(optimizer.parameters, losses):
-            if share == 1:
+            if share == 1 and len(losses) == 1:
                 total = metrics
                 break
             for name, value in metrics.items():
@@ -419,7 +481,8 @@ class PPO:
     @torch.no_grad()
     def _adapt_kl(self, data: dict[str, Any], sequences: Sequences | None) -> None:
         new = self._policy(data, sequences)
-        kl = float(self.core.distribution.kl(data["params"], new, data.get("mask")).mean())
+        kls = self.core.distribution.kl(data["params"], new, data.get("mask"))
+        kl = float(shards.mean(kls.mean(), shards.weight(len(kls))))
         if kl > 1.5 * self.config.adaptive_target_kl:
             self.kl_coef = min(2 * self.kl_coef, 1e4)
         elif kl < self.config.adaptive_target_kl / 1.5:
@@ -448,8 +511,9 @@ class PPO:
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser, moments, the KL weight, the learned step size and the reward scale."""
+        """Network, optimiser, moments, the KL weight, the bonus, the learned step size and the reward scale."""
         state = self.core.state_dict() | {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}
+        state |= {} if self.explorer is None else self.explorer.state_dict()
         if self.step_size is not None:
             state |= self.step_size.state_dict() | {"gradient_steps": torch.tensor(self._steps)}
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
@@ -458,6 +522,8 @@ class PPO:
         """Restore a saved state."""
         self.core.load_state_dict(state)
         self.kl_coef = float(state["kl_coef"])
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         if self.step_size is not None:
             self.step_size.load_state_dict(state)
             self._steps = int(state["gradient_steps"])
@@ -468,33 +534,3 @@ class PPO:
 
 def _rows_of(sequences: Sequences) -> Batch:
     return sequences.rows, sequences
-
-
-def learned_drift(ratio: Tensor, log_ratio: Tensor, advantage: Tensor, alpha: float = 2.0, beta: float = 0.6) -> Tensor:
-    """What discovered policy optimisation (Lu et al. 2022) takes off r A, so as to stay near the old policy.
-
-    For A >= 0 it is max(0, x - alpha tanh(x / alpha)) with x = (r - 1) A, and for A < 0 the same with x = A log r and
-    beta. It is 0 where the ratio moves against the advantage, of third order near r = 1, and for x far above alpha
-    (beta) it takes back all that is gained beyond it.
-
-    Args:
-        ratio: r = pi(a|s) / pi_old(a|s), [N].
-        log_ratio: its logarithm, [N].
-        advantage: A, [N].
-        alpha: of actions that were better than expected, above 0.
-        beta: of the others, above 0.
-
-    Returns:
-        The drift, [N], never negative.
-
-    Example:
-        >>> ratio, advantage = torch.tensor([3.0, 0.5, 0.5]), torch.tensor([2.0, 2.0, -2.0])
-        >>> [round(x, 4) for x in learned_drift(ratio, ratio.log(), advantage).tolist()]
-        [2.0719, 0.0, 0.798]
-    """
-    good, bad = (ratio - 1) * advantage, log_ratio * advantage
-    return torch.where(
-        advantage >= 0,
-        torch.relu(good - alpha * torch.tanh(good / alpha)),
-        torch.relu(bad - beta * torch.tanh(bad / beta)),
-    )

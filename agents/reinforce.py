@@ -40,6 +40,9 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.maths.open_decisions import leave_out_open
 from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
@@ -51,8 +54,9 @@ from mlbits.envs.core.schedules import Scheduled, changes, value_at
 _MOST_WEIGHT = 2.0  # maximum weight of a decision that was carried over; larger ratios are unreliable
 
 
+@bonus_last
 @configuration(AgentError)
-class ReinforceConfig:
+class ReinforceConfig(OwnValueSettings):
     """Settings of the policy gradient."""
 
     returns: Literal["whole", "to_go", "gae"] = setting(
@@ -93,6 +97,9 @@ class ReinforceConfig:
         """Refuse a baseline that the returns cannot use."""
         if self.returns == "gae" and self.baseline != "value":
             raise AgentError(f"baseline: got {self.baseline!r} with returns='gae', which bootstraps; wanted 'value'")
+        if self.returns != "gae" and self.bonus_discount:
+            raise AgentError(f"bonus_discount: got {self.bonus_discount:g} with returns={self.returns!r}, to which the "
+                             "bonus is added; wanted 0, or returns 'gae'")  # fmt: skip
 
 
 class Reinforce:
@@ -105,6 +112,8 @@ class Reinforce:
         seed: seed of the initial weights.
         device: the networks' device.
     """
+
+    in_shards = True  # it sums over shards what decides
 
     def __init__(
         self,
@@ -121,6 +130,9 @@ class Reinforce:
             network=config.network, activation=config.activation, encoder=config.encoder,
         )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
+        self.explorer = explorer_of(
+            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
+        )
 
     @property
     def experience(self) -> RolloutSpec:
@@ -179,13 +191,15 @@ class Reinforce:
         Args:
             rollout: experience of the current policy.
             progress: fraction of the run that is over, 0..1.
-            generator: not used; part of every agent's signature.
+            generator: for the minibatches of a bonus.
 
         Returns:
             Losses, entropy, explained variance, learning rate, gradient norm; empty for a rollout without a decision
             of the learner's, from which nothing can be learned.
         """
-        config, core = self.config, self.core
+        config, core, bonus_advantage = self.config, self.core, None
+        if self.explorer is not None:
+            rollout, bonus_advantage = self.explorer.rewarded(rollout, progress, generator)
         if config.baseline == "value":
             rollout, _ = leave_out_open(rollout)
         core.optimizer.learning_rate = value_at(config.learning_rate, progress, anneal=config.anneal_lr)
@@ -196,12 +210,15 @@ class Reinforce:
                 self.reward_scale.forget_episodes()
             scaled = replace(rollout, reward=self.reward_scale(rollout))
         psi, target, value = (flat.of(tensor) for tensor in self.weights(scaled))
-        if len(psi) == 0:
+        if shards.least(len(psi)) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
+        share = shards.weight(len(psi))
+        if bonus_advantage is not None:
+            psi = psi + flat.of(bonus_advantage)
         obs = core.prepare(flat.obs)
-        if config.normalize_advantage and len(psi) > 1:
+        if config.normalize_advantage and len(psi) * shards.number() > 1:
             # Divided but not centred: centring would be another baseline besides that of the setting.
-            psi = psi / (psi.square().mean().sqrt() + 1e-8)
+            psi = psi / (shards.mean(psi.square().mean(), share).sqrt() + 1e-8)
         core.optimizer.zero_grad()
         params = core.network.policy(obs)
         log_prob, entropy = core.distribution.log_prob_and_entropy(params, flat.mask, flat.sample)
@@ -210,9 +227,9 @@ class Reinforce:
             ratio = (log_prob.detach() - flat.log_prob).exp().clamp(max=_MOST_WEIGHT)
             weight = torch.where(flat.index < rollout.carried.numel(), ratio * psi, psi)
         policy_loss, entropy = -(log_prob * weight).mean(), entropy.mean()
-        (policy_loss - entropy_coef * entropy).backward()
+        (share * (policy_loss - entropy_coef * entropy)).backward()
         grad_norm = core.optimizer.step()
-        value_loss = self._fit_value(obs, target) if config.baseline == "value" else None
+        value_loss = self._fit_value(obs, target, share) if config.baseline == "value" else None
         core.update_moments(rollout)
         metrics = {
             "policy_loss": policy_loss, "entropy": entropy, "grad_norm": grad_norm,
@@ -224,10 +241,12 @@ class Reinforce:
         numbers = dict(zip(metrics, read, strict=True))
         if changes(config.entropy_coef):
             numbers["entropy_coef"] = entropy_coef
+        if self.explorer is not None:
+            numbers |= {name: float(value) for name, value in self.explorer.metrics.items()}
         return numbers | {"learning_rate": core.optimizer.learning_rate}
 
-    def _fit_value(self, obs: Any, target: Tensor) -> Tensor:
-        """Regress the value on its targets; returns the loss before the first step."""
+    def _fit_value(self, obs: Any, target: Tensor, share: float) -> Tensor:
+        """Regress the value on its targets, these rows with a weight; returns the loss before the first step."""
         core, optimizer = self.core, self.core.value_optimizer
         assert optimizer is not None
         optimizer.learning_rate = core.optimizer.learning_rate
@@ -235,7 +254,7 @@ class Reinforce:
         for _ in range(self.config.value_steps):
             optimizer.zero_grad()
             loss = 0.5 * (core.network.value(obs) - target).square().mean()
-            loss.backward()
+            (share * loss).backward()
             optimizer.step(measured=False)
             first = loss.detach() if first is None else first
         return target.new_zeros(()) if first is None else first
@@ -259,13 +278,15 @@ class Reinforce:
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimisers, moments and the reward scale."""
-        state = self.core.state_dict()
+        """Network, optimisers, moments, the bonus and the reward scale."""
+        state = self.core.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         if self.reward_scale is not None:
             self.reward_scale.load_state_dict(state)
 

@@ -45,10 +45,13 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.returns import RewardScale
-from mlbits.agents.networks.actor_critic import CPU_CHUNK, ActorCriticCore, explained_variance
+from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
 from mlbits.agents.networks.own import ENCODER_HELP
@@ -59,8 +62,9 @@ from mlbits.envs.core.schedules import Scheduled, changes, value_at
 _MOMENTS_SHARE, _MOMENTS_TRIALS = 0.25, 10
 
 
+@bonus_last
 @configuration(AgentError)
-class TRPOConfig:
+class TRPOConfig(OwnValueSettings):
     """Settings of TRPO; defaults of the paper (appendix D) or of sb3-contrib unless said otherwise."""
 
     num_steps: int = setting(64, "steps of each copy per rollout (with 64 copies: 4,096 in all)", low=1, high=1e6)
@@ -126,6 +130,8 @@ class TRPO:
         device: the networks' device.
     """
 
+    in_shards = True  # it sums over shards what decides
+
     def __init__(
         self,
         config: TRPOConfig,
@@ -141,6 +147,9 @@ class TRPO:
             activation=config.activation, encoder=config.encoder,
         )  # fmt: skip
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
+        self.explorer = explorer_of(
+            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
+        )
         self._entropy_coef = value_at(config.entropy_coef, 0.0)
         self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
         critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
@@ -179,7 +188,10 @@ class TRPO:
             Metrics of the step (see docs/agents.md), the value's loss, explained variance and learning rate; empty for
             a rollout without a decision of the learner's, from which nothing can be learned.
         """
-        config, data = self.config, self._prepare(rollout)
+        config, bonus_advantage = self.config, None
+        if self.explorer is not None:
+            rollout, bonus_advantage = self.explorer.rewarded(rollout, progress, generator)
+        data = self._prepare(rollout, bonus_advantage)
         bound = value_at(config.target_kl, progress, anneal=config.anneal_kl)
         self._entropy_coef = value_at(config.entropy_coef, progress)
         if not data:
@@ -194,35 +206,39 @@ class TRPO:
             metrics["target_kl"] = bound
         if changes(config.entropy_coef):
             metrics["entropy_coef"] = self._entropy_coef
+        if self.explorer is not None:
+            metrics |= {name: float(value) for name, value in self.explorer.metrics.items()}
         return metrics | {
             "value_loss": fit[0], "explained_variance": fit[1],
             "learning_rate": self.core.value_optimizer.learning_rate,
         }  # fmt: skip
 
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout) -> dict[str, Any]:
+    def _prepare(self, rollout: Rollout, bonus_advantage: Tensor | None = None) -> dict[str, Any]:
         """Flatten a rollout to the rows at which the learner acted, with advantages, value targets and old policy.
 
         Empty if there are none.
         """
         config = self.config
         reward = rollout.reward if self.reward_scale is None else self.reward_scale(rollout)
-        data = self.core.rows_with_advantages(rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda)
+        data = self.core.rows_with_advantages(
+            rollout, reward, discount=config.discount, gae_lambda=config.gae_lambda, bonus_advantage=bonus_advantage
+        )
         count = len(data["advantage"])
-        if count == 0:
+        if shards.least(count) == 0:  # in one of the shards, if there are several: all learn, or none
             return {}
-        if config.normalize_advantage and count > 1:
-            advantage = data["advantage"]
-            data["advantage"] = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        if config.normalize_advantage and count * shards.number() > 1:
+            mean, deviation = shards.mean_and_deviation(data["advantage"])
+            data["advantage"] = (data["advantage"] - mean) / (deviation + 1e-8)
         data["raw"] = data["obs"]
         data["obs"] = self.core.prepare(data["raw"])
         data["params"] = torch.cat([self.core.network.policy(part["obs"]) for part in self._chunks(data)])
         return data
 
     def _chunks(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows in parts that fit the cache."""
+        """The rows in parts that fit the cache, or the GPU's memory."""
         count = len(data["advantage"])
-        chunk = CPU_CHUNK if data["advantage"].device.type == "cpu" else count
+        chunk = self.core.rows_a_pass(data["obs"], max(count, 1))
         for start in range(0, count, chunk):
             yield data if chunk >= count else pick(data, slice(start, start + chunk))
 
@@ -266,11 +282,13 @@ class TRPO:
             kept = math.ceil(config.fvp_fraction * count)
             index = torch.randperm(count, generator=generator, device=generator.device)[:kept].to(gradient.device)
             obs, mask = pick(obs, index), None if mask is None else mask[index]
-        chunk = CPU_CHUNK if gradient.device.type == "cpu" else 0
+        chunk = core.rows_a_pass(obs, max(count, 1))
         product = FisherProduct(core.network, core.distribution, self._policy, obs, mask, chunk)
 
+        share = shards.weight(product.count)
+
         def damped(vector: Tensor) -> Tensor:
-            return product(vector).add_(vector, alpha=config.cg_damping)
+            return shards.mean(product(vector), share).add_(vector, alpha=config.cg_damping)
 
         direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
         curvature = direction @ (gradient - residual)  # x^T (F + damping) x, as (F + damping) x = g - residual
@@ -300,6 +318,7 @@ class TRPO:
         """
         config, weights = self.config, self.core.optimizer.flat
         old = weights.clone()
+        shards.moved(weights)
         for backtracks in range(config.line_search_steps):
             scale = config.shrink**backtracks
             torch.add(old, step, alpha=scale, out=weights)
@@ -317,7 +336,7 @@ class TRPO:
             objective, _ = self._objective(part, self.core.network.policy(part["obs"]))
             gradients = torch.autograd.grad(objective / count, self._policy)
             total += torch.cat([gradient.reshape(-1) for gradient in gradients])
-        return total
+        return shards.mean(total, shards.weight(count))
 
     def _objective(self, part: dict[str, Any], params: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the rows of the objective and the entropy."""
@@ -340,7 +359,8 @@ class TRPO:
             # In float64: a KL of 1e-4 is a difference of numbers of order 1.
             kl = self.core.distribution.kl(part["params"].double(), params.double(), part.get("mask")).sum()
             total += torch.stack([objective.double(), kl, entropy.double()])
-        return total / len(data["advantage"])
+        count = len(data["advantage"])
+        return shards.mean(total / count, shards.weight(count))
 
     def _fit_value(self, data: dict[str, Any], progress: float, generator: torch.Generator) -> Tensor:
         """Regress the value on its targets; returns the mean loss."""
@@ -356,19 +376,21 @@ class TRPO:
         gradients = {parameter: parameter.grad for parameter in weights if parameter.grad is not None}
         errors: list[Tensor] = []
         tanh = config.activation == "tanh"
+        minibatches = min(math.ceil(shards.total_count(count) / config.batch_size), shards.least(count))
         for _ in range(config.critic_updates):
             order = torch.randperm(count, generator=generator, device=generator.device).to(target.device)
-            for index in order.tensor_split(math.ceil(count / config.batch_size)):
+            for index in order.tensor_split(minibatches):
                 optimizer.zero_grad()
+                share = shards.weight(len(index))
                 inputs, wanted = [pick(part, index) for part in parts], pick(target, index)
                 if tanh:
                     critic = TanhMLPPasses(core.network.critic.layers, inputs)
                     error = critic.out.squeeze(-1) - wanted
-                    critic.vjp((error / len(index))[:, None], gradients)  # of half the mean squared error
+                    critic.vjp((share * error / len(index))[:, None], gradients)  # of half the mean squared error
                 else:
                     with torch.enable_grad():
                         error = core.network.critic(inputs).squeeze(-1) - wanted
-                        (0.5 * error.square().mean()).backward()
+                        (share * 0.5 * error.square().mean()).backward()
                     error = error.detach()
                 optimizer.step(measured=False)
                 errors.append(error)
@@ -385,8 +407,8 @@ class TRPO:
         return value if self.reward_scale is None else value * self.reward_scale.unit
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimisers, moments and the reward scale."""
-        state = self.core.state_dict()
+        """Network, optimisers, moments, the bonus and the reward scale."""
+        state = self.core.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
         if self.seen is not None:
             state |= {name: value.clone() for name, value in prefixed("seen", self.seen.state_dict()).items()}
         return state if self.reward_scale is None else state | self.reward_scale.state_dict()
@@ -394,6 +416,8 @@ class TRPO:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
         self.core.load_state_dict(state)
+        if self.explorer is not None:
+            self.explorer.load_state_dict(state)
         if self.seen is not None:
             self.seen.load_state_dict(unprefixed("seen", state))
         if self.reward_scale is not None:

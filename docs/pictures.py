@@ -3,10 +3,10 @@
 ``<name>.png`` shows one copy after a few random steps. ``policy_overlay.png`` is GridWorld with the value of
 each cell as a heat map and its best moves as arrows, by value iteration (Bellman 1957) on its own rules.
 ``diplomacy_orders.png`` is a made-up second phase of Diplomacy with every kind of order to move.
-``supervised_vs_rl.png``, ``overestimation.png``, ``fictitious_play.png``, ``similarity.png``, ``dvd.png`` and
-``map-elites.png`` draw the results that
-lie beside them, which ``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like
-measured in some minutes; ``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
+``supervised_vs_rl.png``, ``overestimation.png``, ``fictitious_play.png``, ``similarity.png``, ``dvd.png``,
+``map-elites.png`` and ``noisy_tv.png`` draw the results that lie beside them, which
+``mlbits reproduce supervised-vs-rl --json docs/pictures/supervised_vs_rl.json`` and the like measured in some minutes;
+``tournament.png`` the payoffs that a tournament wrote (``docs/tournaments.md``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mlbits.envs.diplomacy.report import adjudicate
 from mlbits.evals.policy_maps import exact_picture
 from mlbits.evals.reproductions import fictitious_self_play, overestimation, similarity, supervised_vs_rl
 from mlbits.evals.reproductions.diversity import dvd, map_elites
+from mlbits.evals.reproductions.exploration import noisy_tv
 from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -71,6 +72,7 @@ def main() -> None:
     write("similarity", curves("similarity", similarity.draw))
     write("dvd", curves("dvd", dvd.draw))
     write("map-elites", curves("map-elites", map_elites.draw))
+    write("noisy_tv", curves("noisy_tv", noisy_tv.draw))
 
 
 def after_a_few_steps(env_id: str) -> NDArray[np.uint8]:

@@ -51,6 +51,12 @@ def register_all() -> None:
         reward_threshold=0.9,
     )
     register(
+        "mlbits/BitFlipping-v0",
+        "mlbits.envs.bit_flipping:bit_flipping",
+        summary="flip bits until they are the goal's, which only other goals teach",
+        reward_threshold=-6.0,
+    )
+    register(
         "mlbits/Catch-v0",
         "mlbits.envs.arcade.catch:catch",
         summary="be under the ball when it lands",
@@ -69,21 +75,37 @@ def register_all() -> None:
         reward_threshold=3.9,
     )
     register(
+        "mlbits/Labyrinth-v0",
+        "mlbits.envs.exploration.labyrinth:labyrinth",
+        summary="visit every cell of a maze that is new each time, seeing only the ways that are open",
+    )
+    register(
+        "mlbits/NoisyTV-v0",
+        "mlbits.envs.exploration.noisy_tv:noisy_tv",
+        summary="a treasure in a room, and a television that shows noise for ever",
+        reward_threshold=0.95,
+    )
+    register(
         "mlbits/CartPole-v0",
-        "mlbits.envs.cart_pole:cart_pole",
+        "mlbits.envs.control.cart_pole:cart_pole",
         summary="Gymnasium's CartPole-v1, step for step",
         reward_threshold=475.0,
     )
     register(
         "mlbits/Pendulum-v0",
-        "mlbits.envs.pendulum:pendulum",
+        "mlbits.envs.control.pendulum:pendulum",
         summary="Gymnasium's Pendulum-v1, step for step",
     )
     register(
         "mlbits/PointMass-v0",
-        "mlbits.envs.point_mass:point_mass",
+        "mlbits.envs.control.point_mass:point_mass",
         summary="a U-shaped wall traps policies that head straight for the goal",
         reward_threshold=-475.0,
+    )
+    register(
+        "mlbits/PushBlocks-v0",
+        "mlbits.envs.push_blocks:push_blocks",
+        summary="push blocks to a goal, from numbers or from pictures in changing light",
     )
     register("mlbits/Digits-v0", "mlbits.envs.digits:digits", summary="a labelled dataset: classify one image")
     register(

@@ -166,6 +166,7 @@ def bandit(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
+        reveals=True,
         layout={} if redrawn else {"means": table},
     )
 

@@ -155,6 +155,7 @@ def deep_sea(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
+        reveals=True,
         layout={"right": right.reshape(size, size), "optimal_return": optimum},
     )
 

@@ -49,7 +49,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import GREY, GRID, INK, PAPER, SEATS, YELLOW, Canvas
+from mlbits.envs.core.drawing import GREY, GRID, INK, PAPER, SEATS, YELLOW, Canvas, box
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.random import randint
 from mlbits.envs.core.rules import rule
@@ -236,6 +236,7 @@ def goofspiel(
         text=_text,
         layout={"moves": (tuple(str(card) for card in range(1, cards + 1)),) * seats},
         draw=_draw,
+        shapes=_shapes,
     )  # fmt: skip
 
 
@@ -260,10 +261,19 @@ def _text(state: Any, params: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+_WIDE, _HIGH, _LEFT = 34, 44, 130  # of cards on the drawing, in pixels
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    """The cards of the seat's own row."""
+    top = 12 + (seat + 1) * (_HIGH + 14)
+    return {str(k + 1): box(_LEFT + k * _WIDE, top, _WIDE - 5, _HIGH) for k in range(int(params.cards))}
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """A row of prizes in the winners' colours, a row of cards per seat with its last bid in yellow, and a key."""
     count, seats = int(params.cards), int(params.seats)
-    wide, high, left = 34, 44, 130
+    wide, high, left = _WIDE, _HIGH, _LEFT
     bottom = 12 + (seats + 1) * (high + 14)
     canvas = Canvas(max(left + count * wide + 12, 420 + 18 * seats), bottom + 54)
 

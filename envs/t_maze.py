@@ -119,7 +119,8 @@ def t_maze(length: int = 10, *, horizon: int | None = 100) -> Game:
         observe=observe,
         text=_text,
         draw=_draw,
-        layout={"optimal_return": RIGHT_TURN},
+        reveals=True,
+        layout={"optimal_return": RIGHT_TURN, "moves": (("up", "right", "down", "left"),)},
     )
 
 

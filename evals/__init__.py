@@ -11,12 +11,23 @@ __all__ = ["EVALS", "EvalEntry", "eval_entry", "register_eval"]
 EVALS["gridworld"] = EvalEntry(
     "mlbits.evals.reproductions.gridworld:reproduce", "PPO reaches 95% of the exact optimum of GridWorld in 60 s"
 )
+EVALS["workers"] = EvalEntry(
+    "mlbits.evals.reproductions.workers:reproduce",
+    "runs on several processes, killed and stopped at random moments, have the bits of a run on one",
+)
 EVALS["cartpole"] = EvalEntry(
     "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
 )
 EVALS["classic"] = EvalEntry(
     "mlbits.evals.reproductions.classic:reproduce",
     "the classic agents compared with Stable-Baselines3 and published figures",
+)
+EVALS["sac"] = EvalEntry(
+    "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+)
+EVALS["her"] = EvalEntry(
+    "mlbits.evals.reproductions.her:reproduce",
+    "goals in hindsight teach what nothing is learned of without: bit flipping, a robot's arm",
 )
 EVALS["memory"] = EvalEntry(
     "mlbits.evals.reproductions.memory:reproduce",
@@ -41,6 +52,18 @@ EVALS["fictitious-play"] = EvalEntry(
 EVALS["overestimation"] = EvalEntry(
     "mlbits.evals.reproductions.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
+)
+EVALS["noisy-tv"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.noisy_tv:reproduce",
+    "which bonus is caught by a television that shows noise: a model of pixels is, RND and ICM are not",
+)
+EVALS["labyrinth"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.labyrinth:reproduce",
+    "steps to see a maze that is new each time, with each bonus and without, beside two yardsticks",
+)
+EVALS["deep-sea"] = EvalEntry(
+    "mlbits.evals.reproductions.exploration.deep_sea:reproduce",
+    "counting finds a treasure that chance finds once in a million episodes",
 )
 EVALS["crr"] = EvalEntry(
     "mlbits.evals.reproductions.offline.crr:reproduce",
@@ -86,11 +109,11 @@ EVALS["fuzzybear"] = EvalEntry(
     "a model of others' walks that omits the bear walks into the forest; the causally correct one goes home",
 )
 EVALS["off-policy"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy:reproduce",
     "estimates of a policy's value from others' data, against the exact value of a tabular problem",
 )
 EVALS["off-policy-ranking"] = EvalEntry(
-    "mlbits.evals.reproductions.off_policy_ranking:reproduce",
+    "mlbits.evals.reproductions.offline.off_policy_ranking:reproduce",
     "estimates from logged data put Pendulum policies of graded quality in the right order",
 )
 EVALS["soak"] = EvalEntry(
@@ -120,6 +143,18 @@ EVALS["step-sizes"] = EvalEntry(
 EVALS["hypergradients"] = EvalEntry(
     "mlbits.evals.reproductions.learned_rules.hypergradients:reproduce",
     "a regulariser learned by implicit differentiation is as good as a tuned one, on values of a policy",
+)
+EVALS["wsc-encoder"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_encoder:reproduce",
+    "an encoder ranks every position in PushBlocks' pictures after seconds, from compared pairs with noise",
+)
+EVALS["drq"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.drq:reproduce",
+    "random shifts of pictures make SAC learn Pendulum from pixels",
+)
+EVALS["wsc-control"] = EvalEntry(
+    "mlbits.evals.reproductions.representation.wsc_control:reproduce",
+    "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
 )
 EVALS["dvd"] = EvalEntry(
     "mlbits.evals.reproductions.diversity.dvd:reproduce",

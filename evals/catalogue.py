@@ -269,6 +269,7 @@ def _type(hint: Any) -> str:
 
 def _source(made: Any) -> str:
     """The file and line where something is defined, or its module where there is no file."""
+    made = inspect.unwrap(made)  # a game's factory has one around it, for frame stacks
     try:
         file, (_, line) = inspect.getsourcefile(made), inspect.getsourcelines(made)
         return f"{file}:{line}"

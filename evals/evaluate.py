@@ -19,6 +19,8 @@ from mlbits.evals.head_to_head import play_against
 from mlbits.evals.headline import measure
 from mlbits.evals.optimal_return import ReferenceReturns, reference_returns
 from mlbits.evals.policy_maps import add_pictures, policy_pictures
+from mlbits.evals.replays.page import check_page_file, write_page
+from mlbits.evals.replays.recording import Watcher
 from mlbits.selfplay.curves.tracking import ANIMATIONS, encode_animation
 from mlbits.selfplay.episodes import Played, play_episodes
 from mlbits.selfplay.offline import tried_online
@@ -47,6 +49,7 @@ def evaluate_run(
     greedy: bool = True,
     device: str = "cpu",
     gif: Path | None = None,
+    replay: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
     checkpoint: str | int = "latest",
@@ -60,6 +63,7 @@ def evaluate_run(
         greedy: whether to take the most probable action instead of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
+        replay: a file for a page that shows the first episode, or None.
         env_settings: settings of the environment, which override those of training (another split, say).
         search: how the agent is to look ahead, as in {"simulations": 100}; see
             :func:`~mlbits.agents.search.player.searched`.
@@ -81,12 +85,13 @@ def evaluate_run(
             the observation or action space.
     """
     _check(episodes, gif)
+    check_page_file(replay)
     agent, settings, state, problems = load_agent_and_problems(folder, device, checkpoint)
     played = {**settings.env_settings, **(env_settings or {})}
     if played != settings.env_settings:
         _check_spaces(settings.env, settings.env_settings, played)
-    player = searched(agent, game_of(settings.env, played), search)
-    figures = _play(player, settings.env, played, episodes, seed, greedy, device, gif)
+    player, name = searched(agent, game_of(settings.env, played), search), Path(folder).resolve().name
+    figures = _play(player, settings.env, played, episodes, seed, greedy, device, gif, replay, name)
     if played == settings.env_settings:
         add_pictures(folder, state["env_steps"], policy_pictures(agent, settings, device=_place(device), exact=True))
     figures |= {"env_steps": state["env_steps"], "passed_over": problems}
@@ -107,6 +112,7 @@ def evaluate_against(
     env_settings: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
     checkpoint: str | int = "latest",
+    replay: Path | None = None,
 ) -> dict[str, Any]:
     """Play games with a run's agent in one seat, each seat in turn, and opponents in all others.
 
@@ -121,6 +127,7 @@ def evaluate_against(
         search: how trained agents on both sides that can search are to look ahead, as in {"simulations": 100}; see
             :func:`~mlbits.agents.search.player.searched`.
         checkpoint: "latest", "best" (of a run with ``keep_best``), or the environment steps of one that was kept.
+        replay: a file for a page that shows the first game, or None.
 
     Returns:
         The result of :func:`~mlbits.evals.head_to_head.play_against` for the run's agent; env_steps and passed_over as
@@ -131,6 +138,7 @@ def evaluate_against(
         UnknownIdError: for an unknown opponent.
     """
     _check(games)
+    check_page_file(replay)
     check_guest(opponents)
     agent, settings, state, problems = load_agent_and_problems(folder, device, checkpoint)
     played = {**settings.env_settings, **(env_settings or {})}
@@ -139,9 +147,13 @@ def evaluate_against(
     others = open_guest(opponents, settings.env, played, _place(device))
     game = game_of(settings.env, played)
     agent, others = searched_where_possible([searched(agent, game, None), others], game, search)
+    names = [Path(name).name if Path(name).exists() else name for name in (str(Path(folder).resolve()), opponents)]
+    watcher = None if replay is None else Watcher(names, settings.env, played, seed)
     figures = play_against(
-        agent, others, settings.env, games, seed=seed, settings=played, device=device, greedy=greedy
-    )  # fmt: skip
+        agent, others, settings.env, games, seed=seed, settings=played, device=device, greedy=greedy, watcher=watcher
+    )
+    if watcher is not None and replay is not None:
+        write_page(watcher.replay, replay)
     return figures | {"episodes": games, "env_steps": state["env_steps"], "passed_over": problems}
 
 
@@ -165,6 +177,7 @@ def evaluate_model(
     greedy: bool = True,
     device: str = "cpu",
     gif: Path | None = None,
+    replay: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
     vec_normalize: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -178,6 +191,7 @@ def evaluate_model(
         greedy: whether to take the most probable action instead of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
+        replay: a file for a page that shows the first episode, or None.
         env_settings: settings of the environment.
         vec_normalize: the file that ``VecNormalize.save`` wrote, if the model was trained under one.
 
@@ -189,12 +203,14 @@ def evaluate_model(
         ConfigError: as :func:`evaluate_run` does.
     """
     _check(episodes, gif)
+    check_page_file(replay)
     place = _place(device)
     batch = open_batch(env, 1, settings=env_settings, start=False)
     spaces = batch.observation_space, batch.action_space
     batch.close()
     agent = load_sb3(path, *spaces, vec_normalize=vec_normalize, device=place)
-    figures = _play(agent, env, env_settings, episodes, seed, greedy, device, gif)
+    name = Path(path).name
+    figures = _play(agent, env, env_settings, episodes, seed, greedy, device, gif, replay, name)
     return figures | {"env_steps": agent.trained_steps, "passed_over": []}
 
 
@@ -235,7 +251,7 @@ def evaluate_copy(
         _check_spaces(trained.env, trained.env_settings, played)
     agent = read_copy(Path(path), trained.env, trained.env_settings, place)
     player = searched(agent, game_of(trained.env, played), search)
-    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif)
+    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem)
     return figures | {"passed_over": []}
 
 
@@ -263,12 +279,13 @@ def _place(device: str) -> torch.device:
 
 def _play(
     agent: Any, env: str, env_settings: Mapping[str, Any] | None, episodes: int, seed: int, greedy: bool, device: str,
-    gif: Path | None,
+    gif: Path | None, replay: Path | None, name: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The results of some episodes, and their animation if asked for."""
+    """The results of some episodes, and their animation or replay if asked for."""
+    watcher = None if replay is None else Watcher([name], env, env_settings, seed)
     played = play_episodes(
         agent, env, episodes, seed=seed, settings=env_settings, device=device, greedy=greedy,
-        max_frames=_MAX_FRAMES if gif is not None else 0,
+        max_frames=_MAX_FRAMES if gif is not None else 0, watcher=watcher,
     )  # fmt: skip
     if gif is not None:
         if not played.frames:
@@ -277,6 +294,8 @@ def _play(
             Path(gif).write_bytes(encode_animation(played.frames, Path(gif).suffix.lower()))
         except OSError as error:
             raise ConfigError(f"gif: {gif} cannot be written ({error.strerror}); wanted a writable file") from None
+    if watcher is not None and replay is not None:
+        write_page(watcher.replay, replay)
     mean, interval = mean_interval(played.returns.mean(1))
     return {
         **_multi_agent_measures(agent, played, env, env_settings, episodes, seed, greedy, device),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mlbits.agents.agent import Agent
 from mlbits.envs.doors.gymnasium_batch import open_batch
-from mlbits.selfplay.episodes import play_episodes
+from mlbits.selfplay.episodes import Watcher, play_episodes
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.statistics import fraction_interval, mean_interval
 
@@ -73,6 +73,7 @@ def play_against(
     settings: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     greedy: bool = True,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Play games with an agent in one seat, each seat in turn, and opponents in all others.
 
@@ -85,6 +86,7 @@ def play_against(
         settings: settings of the environment.
         device: where to play.
         greedy: whether to take the most probable actions instead of draws.
+        watcher: told of every step of the first game.
 
     Returns:
         The results of :func:`outcomes`, and length_mean.
@@ -102,6 +104,7 @@ def play_against(
     others = tuple(opponents) if isinstance(opponents, Sequence) else (opponents,)
     seating = rotating_seats(games, seats, 1 + len(others))
     played = play_episodes(
-        (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating
-    )
+        (agent, *others), env, games, seed=seed, settings=settings, device=device, greedy=greedy, seating=seating,
+        watcher=watcher,
+    )  # fmt: skip
     return outcomes(played.returns, seating) | {"length_mean": float(played.lengths.mean())}

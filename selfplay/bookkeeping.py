@@ -89,6 +89,7 @@ class Bookkeeping:
             record = {f"learn/{name}": float(value) for name, value in counters.unrecorded_metrics.items()}
             record |= {} if session.opponents is None else session.opponents.record()
             record |= {PROGRESS: session.progress} if run.max_cpu_minutes > 0 else {}
+            record |= session.record()
             tracker.record(counters.env_steps, _training_record(session) | record | clock.record())
             counters.unrecorded_metrics, counters.unrecorded_lengths = {}, []
         if saving:
@@ -131,16 +132,19 @@ class Bookkeeping:
         Returns:
             The exception to raise; it says where the run stopped and how to continue.
         """
-        folder, counters = self._folder, self._session.counters
-        if self._saved is None or counters.env_steps != self._saved[0]:
-            self._save()
-        assert self._saved is not None
-        path = self._saved[1]
+        folder, counters, path = self._folder, self._session.counters, self.kept()
         how = f"to continue: {resume_command(folder)}"
         if not resumable:
             how = f"{self._session.settings.agent} cannot be resumed; to evaluate it: {eval_command(folder)}"
         text = f"{by.name}: stopped after {counters.env_steps:,} steps; saved: {path}\n{how}"
         return RunInterrupted(text, by.status, folder, path)
+
+    def kept(self) -> Path:
+        """The folder of a checkpoint of the run as it is now, which is saved unless it has been."""
+        if self._saved is None or self._session.counters.env_steps != self._saved[0]:
+            self._save()
+        assert self._saved is not None
+        return self._saved[1]
 
     def finish(self) -> dict[str, Any]:
         """Write the summary; returns it."""
@@ -300,7 +304,7 @@ class Clock:
     def update(self) -> None:
         """Bring the counters up to now."""
         self._session.counters.wall_seconds = self._wall_before + run_wall_seconds()
-        self._session.counters.cpu_seconds = self._cpu_before + run_cpu_seconds()
+        self._session.counters.cpu_seconds = self._cpu_before + run_cpu_seconds() + self._session.workers_cpu_seconds
 
     @contextlib.contextmanager
     def timing(self, part: str) -> Iterator[None]:

@@ -63,6 +63,16 @@ class RunUnderWay:
         return self._session.counters.iterations
 
     @property
+    def workers(self) -> list[int]:
+        """The process ids of the run's workers on this machine, this process left out."""
+        return self._session.worker_processes
+
+    @property
+    def restarts(self) -> int:
+        """How often they were started again."""
+        return self._session.restarts
+
+    @property
     def progress(self) -> float:
         """The fraction of the run that is over, 0..1."""
         return min(1.0, self._session.progress)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mlbits.agents.agent import (
+    Agent,
     OnHost,
     OutcomeSpec,
     ReplaySpec,
@@ -27,8 +28,10 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.cuda_graphs.captured_call import CapturedCall
 from mlbits.agents.maths.open_decisions import OpenDecisions, OpenMarks, leave_out_open, open_marks
 from mlbits.envs.doors.gymnasium_batch import AnyBatch
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.on_host import on_host
 from mlbits.selfplay.finite import all_within_limit
 from mlbits.selfplay.lineup import LEARNER, Lineup, decide
@@ -132,6 +135,8 @@ class Collector:
         self._memory = RolloutMemory(batch, self.spec.num_steps, front=int(self._carries))
         self._open: OpenDecisions | None = None
         self._left_at: int | None = None  # the batch's count of changes at the end of the last rollout
+        self._graph: CapturedCall[None] | None = None
+        self._graph_of: Agent | None = None
         self.memories = Memories(batch.num_envs, batch.num_seats, batch.device)
         self.episode_return = np.zeros((batch.num_envs, batch.num_seats))
         self.episode_length = np.zeros(batch.num_envs, np.int64)
@@ -162,14 +167,11 @@ class Collector:
         remembers = any(memory_size(agent) for agent in lineup.players)
         continues = self._left_at is not None and self._left_at == getattr(batch, "changes", None)
         steps = 0
+        if reseat is None and not whole_episodes and self._has_graph(lineup):
+            self._play_graph(lineup)
+            steps = spec.num_steps
         while steps < spec.num_steps:
-            memory.write_before(steps, batch)
-            self._act(lineup, steps)
-            began = time.perf_counter()
-            result = batch.step(memory.played)
-            self.timing.environment += time.perf_counter() - began
-            owned = None if lineup.learner_only else lineup.learner_seats()
-            memory.write_after(steps, result, _active(memory, owned, over), batch.final_active)
+            result = self._play_step(lineup, steps, over)
             if remembers:
                 memory.write_memory_after(steps, self.memories)
                 self.memories.end(result.terminated | result.truncated)
@@ -200,6 +202,37 @@ class Collector:
             rollout = replace(rollout, host=OnHost(seen.terminated, seen.truncated, seen.num_active, continues))
         self._left_at = getattr(batch, "changes", None)
         return rollout, episodes, steps * batch.num_envs
+
+    def _play_step(self, lineup: Lineup, t: int, over: Tensor | None) -> Any:
+        """Play step t, and write what the players saw and did, and what came of it."""
+        memory, batch = self._memory, self.batch
+        memory.write_before(t, batch)
+        self._act(lineup, t)
+        began = time.perf_counter()
+        result = batch.step(memory.played)
+        self.timing.environment += time.perf_counter() - began
+        owned = None if lineup.learner_only else lineup.learner_seats()
+        memory.write_after(t, result, _active(memory, owned, over), batch.final_active)
+        return result
+
+    def _has_graph(self, lineup: Lineup) -> bool:
+        """Whether all steps are one graph: the learner asks for it, has every seat, and the rules are on its device."""
+        asked = lineup.learner_only and getattr(lineup.players[LEARNER], "graph", None) is not None
+        return asked and isinstance(self.batch, GameBatch)
+
+    def _play_graph(self, lineup: Lineup) -> None:
+        """Play all steps of a rollout."""
+        if self._graph is None or self._graph_of is not lineup.players[LEARNER]:
+            self._graph_of = lineup.players[LEARNER]
+            self._graph = CapturedCall(lambda: self._play_steps(lineup), self.batch.device, [self.generator])
+        before, began = self.batch.changes, time.perf_counter()
+        self._graph()
+        self.batch.changes = before + self.spec.num_steps
+        self.timing.network += time.perf_counter() - began
+
+    def _play_steps(self, lineup: Lineup) -> None:
+        for t in range(self.spec.num_steps):
+            self._play_step(lineup, t, None)
 
     def _continued(self, played: Rollout, steps: int) -> Rollout:
         """The rollout with the open decisions of the previous one in front."""

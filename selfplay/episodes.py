@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from mlbits.selfplay.lineup import Lineup, decide
 from mlbits.selfplay.memories import Memories
 
 _COPIES_AT_ONCE = 1024
+
+
+class Watcher(Protocol):
+    """Who is told of every step of copy 0."""
+
+    def before(self, batch: AnyBatch, players: Sequence[Agent], seating: Any, actions: Any) -> None:
+        """Called before a step: the copies, the players, who of them sits where [P], and the actions [P, ...]."""
+
+    def after(self, batch: AnyBatch) -> None:
+        """Called after it."""
 
 
 @dataclass
@@ -61,6 +71,7 @@ def play_episodes(
     max_frames: int = 0,
     max_steps: int = 10_000,
     seating: NDArray[np.int64] | None = None,
+    watcher: Watcher | None = None,
 ) -> Played:
     """Play whole episodes, one per copy, so that short episodes count no more than long ones.
 
@@ -75,6 +86,7 @@ def play_episodes(
         max_frames: images of the first episode to draw, 0 for none.
         max_steps: steps after which an episode without a time limit is cut.
         seating: the number of the agent in each seat of each episode, [E, P]; None gives the first agent every seat.
+        watcher: told of every step of the first episode.
 
     Raises:
         NotFiniteError: naming the step and copy in which the environment returned a number that is not finite.
@@ -86,7 +98,7 @@ def play_episodes(
         count = min(_COPIES_AT_ONCE, episodes - done)
         part = _play(
             players, None if seating is None else seating[done : done + count], env, count, seed + done, settings,
-            device, greedy, 0 if parts else max_frames, max_steps,
+            device, greedy, 0 if parts else max_frames, max_steps, None if parts else watcher,
         )  # fmt: skip
         parts.append(part)
     returns, lengths = np.concatenate([p.returns for p in parts]), np.concatenate([p.lengths for p in parts])
@@ -100,8 +112,9 @@ def play_episodes(
 def _play(
     players: tuple[Agent, ...], seating: NDArray[np.int64] | None, env: str, count: int, seed: int,
     settings: Mapping[str, Any] | None, device: torch.device | str, greedy: bool, max_frames: int, max_steps: int,
+    watcher: Watcher | None = None,
 ) -> Played:  # fmt: skip
-    batch, undrawn = _open(env, count, seed, settings, device, drawn=max_frames > 0)
+    batch, undrawn = open_to_draw(env, count, seed, settings, device, drawn=max_frames > 0 or watcher is not None)
     seats = np.zeros((count, batch.num_seats), np.int64) if seating is None else seating
     lineup = Lineup(players, torch.from_numpy(seats).to(batch.device))
     starts = batch.records() if isinstance(batch, GameBatch) else None
@@ -122,7 +135,13 @@ def _play(
             else:
                 frames += [] if frame is None else [frame]
         action = _decide(lineup, batch, generator, greedy, memories)
-        step = batch.step(action.view(count, batch.num_seats, *action.shape[1:]))
+        actions = action.view(count, batch.num_seats, *action.shape[1:])
+        watched = watcher if watcher is not None and bool(playing[0]) else None
+        if watched is not None:
+            watched.before(batch, players, seats[0], actions[0].cpu())
+        step = batch.step(actions)
+        if watched is not None:
+            watched.after(batch)
         returns += step.reward.double() * playing[:, None]
         lengths += playing
         playing = playing & ~(step.terminated | step.truncated)
@@ -152,10 +171,22 @@ def _decide(
     return action
 
 
-def _open(
-    env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str, drawn: bool
+def open_to_draw(
+    env: str, count: int, seed: int, settings: Mapping[str, Any] | None, device: torch.device | str, *, drawn: bool
 ) -> tuple[AnyBatch, str | None]:
-    """The copies, and why they cannot be drawn (None where they can, or need not be)."""
+    """Copies that are not reset when their episode ends, and why they cannot be drawn.
+
+    Args:
+        env: environment id.
+        count: number of copies.
+        seed: of the copies.
+        settings: settings of the environment.
+        device: where to play.
+        drawn: whether they are to be drawn.
+
+    Returns:
+        The copies, and None where they can be drawn or need not be.
+    """
     # A copy is not stepped after its episode is over, which saves the steps of slow environments.
     common: dict[str, Any] = {
         "device": device, "seed": seed, "settings": settings, "illegal": "replace", "autoreset": "disabled",

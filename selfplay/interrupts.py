@@ -81,12 +81,14 @@ class Interrupts:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def at_once(self, status: int | None = None) -> RunInterrupted:
+        """The exception for a run that ends without another checkpoint."""
+        text = f"stopped at once; to continue from the newest checkpoint: {resume_command(self._folder)}"
+        return RunInterrupted(text, self.status if status is None else status, self._folder, None)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name and (number == self._number or time.monotonic() - self._since > _ONE_REQUEST):
-            raise RunInterrupted(
-                f"stopped at once; to continue from the newest checkpoint: {resume_command(self._folder)}",
-                128 + number, self._folder, None,
-            )  # fmt: skip
+            raise self.at_once(128 + number)
         if not self.name:
             self._number, self._since = number, time.monotonic()
             self.name, self.status = signal.Signals(number).name, 128 + number
@@ -122,6 +124,7 @@ _HOW_TO_CONTINUE = {
     "train": " before the run began",
     "resume": " before the run continued; nothing has changed, and the same command resumes it",
     "tournament": "; the games played so far are kept, and the same command continues",
+    "sweep": "; what is trained so far is kept, and the same command continues",
     "reproduce": "; with --out the same command continues from what is saved, without it nothing is kept",
 }
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,10 +25,13 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.exploration.explorer import refuse_turns
+from mlbits.agents.memory.hindsight import HindsightReplay
 from mlbits.agents.memory.outcomes import OutcomeReplay
 from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.doors.goals import goal_rule
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -163,6 +166,7 @@ class Session:
         callbacks: called while the run is under way, or None.
         stopped: why a callback has ended the run, "" if none has.
         counters: how far the run is.
+        at: in a shard of a run, the fraction of the run that is over; None elsewhere, where the counters say it.
         guard: refuses learners that are no longer finite.
     """
 
@@ -180,6 +184,7 @@ class Session:
     callbacks: Callbacks | None = None
     stopped: str = ""
     counters: Counters = field(default_factory=Counters)
+    at: float | None = None
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.learner.state_dict())
@@ -198,6 +203,8 @@ class Session:
     @property
     def progress(self) -> float:
         """The fraction of the run that is over, of its steps or of its time, whichever is more."""
+        if self.at is not None:
+            return self.at
         run, counters = self.settings.run, self.counters
         spent = counters.cpu_seconds / (60 * run.max_cpu_minutes) if run.max_cpu_minutes > 0 else 0.0
         return max(counters.env_steps / run.total_steps, spent)
@@ -210,6 +217,37 @@ class Session:
     def evaluates_itself(self, tracker: Tracker) -> bool:
         """Evaluate in a way of the session's own, if it has one; False where episodes are to be played."""
         return False
+
+    @property
+    def worker_processes(self) -> list[int]:
+        """The ids of the other processes of this run on this machine."""
+        return []
+
+    @property
+    def restarts(self) -> int:
+        """How often they were started again."""
+        return 0
+
+    @property
+    def losing(self) -> str:
+        """Which of the other processes are about to leave, in words; "" if none is."""
+        return ""
+
+    @property
+    def workers_cpu_seconds(self) -> float:
+        """CPU time that other processes have spent on this run."""
+        return 0.0
+
+    def record(self) -> dict[str, float]:
+        """More to record beside the training's curves, by TensorBoard's names."""
+        return {}
+
+    def again(self, lost: MlbitsError) -> Session:
+        """A new session after the loss of other processes."""
+        raise lost
+
+    def close(self) -> None:
+        """End what runs beside this process."""
 
     def evaluated(self, folder: Path) -> None:
         """Called after each evaluation, which is in the counters."""
@@ -392,22 +430,26 @@ class Session:
         return reward_threshold(self.settings.env) if not self.settings.env_settings else None
 
 
-def open_session(settings: Settings, *, start: bool = True) -> Session:
-    """Build everything that a run needs.
+def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> Session:
+    """Build everything that a run needs, or one of its shards.
 
     Args:
         settings: the run's settings.
+        shard: of a run in several shards, the number of this one; the session then has its range of the copies.
         start: whether to begin the first episodes; if not, :meth:`Session.start` does, and nothing has been compiled
             when this returns.
 
     Raises:
         MlbitsError: naming the setting, space or device that does not fit.
     """
-    run = settings.run
+    run, shards = settings.run, settings.run.shards
     if run.data:
         from mlbits.selfplay.offline.session import open_offline
 
         return open_offline(settings)
+    if shards > 1:  # from here on the shard is a run of its own
+        run = replace(run, num_envs=run.num_envs // shards, shards=1, workers=1, env_workers=max(run.env_workers, 1))
+        settings = replace(settings, run=run)
     device = device_for(run.device, settings.env)
     if device.type == "cuda":
         device = check_cuda(device)
@@ -415,9 +457,10 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
-        workers=run.env_workers, steps=run.total_steps,
+        workers=run.env_workers, steps=run.total_steps, first_copy=shard * run.num_envs,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
+    refuse_turns(settings.agent_config, settings.env, batch.active)
 
     def make(seed: int) -> Agent:
         spaces, game = (batch.observation_space, batch.action_space), getattr(batch, "game", None)
@@ -431,7 +474,7 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
     learner = make(run.seed)
     if hasattr(learner, "prepare_to_learn"):
         learner.prepare_to_learn()
-    opponents = open_opponents(settings, make, learner, batch)
+    opponents = open_opponents(settings, make, learner, batch, shard)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
         raise ConfigError(f"{settings.agent}: got a bot, which does not learn; wanted an agent that does, such as ppo")
@@ -442,7 +485,9 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
             f"num_envs and agent.num_steps: a rollout has {spec.num_steps} x {rows} steps; {settings.agent} wants at "
             f"least {spec.min_rows} (for PPO its minibatches); wanted more copies or steps, or fewer minibatches"
         )
-    acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
+    if isinstance(spec, ReplaySpec):
+        spec = spec._replace(capacity=spec.capacity // shards)
+    acting = torch.Generator(batch.device).manual_seed(_stream(run.seed + _ACTING, shard))
     collector = Collector(batch, spec, acting)
     if opponents is not None:
         opponents.on_restart = collector.forget_open  # the reset learner has no use for its old decisions
@@ -455,15 +500,20 @@ def open_session(settings: Settings, *, start: bool = True) -> Session:
         if opponents is None
         else opponents.lineup,
         collector=collector,
-        learning=torch.Generator(batch.device).manual_seed(run.seed + LEARNING),
+        learning=torch.Generator(batch.device).manual_seed(_stream(run.seed + LEARNING, shard)),
         recent=deque(maxlen=run.solved_episodes),
         replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,
     )
 
 
+def _stream(seed: int, shard: int) -> int:
+    """The seed of a shard's generator; the first shard has that of a run without shards."""
+    return seed if shard == 0 else int(np.random.SeedSequence([seed, shard]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def open_opponents(
-    settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch
+    settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch, shard: int = 0
 ) -> Opponents | None:
     """The learner's opponents in training; None for pure self-play.
 
@@ -472,6 +522,7 @@ def open_opponents(
         make: makes a new agent from a seed.
         learner: the agent that learns.
         batch: the copies.
+        shard: the number of the shard that they play in.
 
     Raises:
         ConfigError: for settings that do not fit.
@@ -484,7 +535,7 @@ def open_opponents(
         what = "opponents" if run.opponents else "pool"
         raise ConfigError(f"{what}: {settings.env} has one seat; wanted an environment with two or more")
     guests = [open_guest(name, settings.env, settings.env_settings, batch.device) for name in run.opponents]
-    return Opponents(settings, make, learner, guests, batch.num_seats, batch.device)
+    return Opponents(settings, make, learner, guests, batch.num_seats, batch.device, shard)
 
 
 def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:
@@ -521,6 +572,8 @@ def make_replay(spec: ReplaySpec | OutcomeSpec, batch: AnyBatch) -> Replay | Out
             f"wanted at most {most:,}, with room for the rest"
         )
     try:
+        if spec.hindsight != "none":
+            return HindsightReplay(spec, *kept, goals=goal_rule(batch))
         return Replay(spec, *kept)
     except (MemoryError, RuntimeError) as error:
         raise ConfigError(

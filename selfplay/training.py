@@ -31,6 +31,7 @@ from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.folder import read_settings
 from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure
+from mlbits.selfplay.shards.places import check_sharded
 
 
 class Trainer(Protocol):
@@ -112,13 +113,14 @@ def train(
         RunInterrupted: a KeyboardInterrupt, after a signal or a closed pipe; the run is saved first.
     """
     check_tracker(settings.run.track)
+    check_sharded(settings)
     more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
     return trainer_of(settings.agent).train(settings, out, console=console, measure=measure, **more)
 
 
 def resume(
-    folder: str | Path, *, total_steps: int | None = None, data: str | None = None, console: bool = True,
-    measure: Measure | None = None, callbacks: Callbacks | None = None,
+    folder: str | Path, *, total_steps: int | None = None, data: str | None = None, workers: int | None = None,
+    console: bool = True, measure: Measure | None = None, callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Resume a run from its newest intact checkpoint (from the start if there are no checkpoints yet).
 
@@ -126,6 +128,8 @@ def resume(
         folder: the run's folder.
         total_steps: a new total number of steps; None keeps the run's own.
         data: where the dataset of a run that learns from one is now, if it has been moved.
+        workers: processes among which the run's shards are divided from now on; 0 takes one a core or GPU, None as
+            many as before.
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
         callbacks: functions called while it is under way, or None.
@@ -147,5 +151,8 @@ def resume(
             if not settings.run.data:
                 raise ConfigError(f"data: got {data}; {folder} learns by playing, from no dataset")
             settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
+        if workers is not None:
+            settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, workers=workers))
+        check_sharded(settings)
         more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
         return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure, **more)

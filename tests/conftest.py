@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from pathlib import Path
 
 import ale_py  # noqa: F401  (registers its ids at its first import: after a test that puts registries back it would be late)
 import pytest
@@ -21,12 +22,18 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+SLOW_CASES = tuple(
+    line for line in (Path(__file__).parent / "slow_cases.txt").read_text().splitlines() if not line.startswith("#")
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their marks
 def pytest_collection_modifyitems(items):
     """Chess and Diplomacy take long to compile: what is tested of every game is a slow test of theirs."""
     for item in items:
         _, _, case = item.nodeid.partition("[")
-        if "Chess-v0" in case or ("Diplomacy" in case and "-v0" in case):
+        compiles = "Chess-v0" in case or ("Diplomacy" in case and "-v0" in case)
+        if compiles or item.nodeid.startswith(SLOW_CASES):
             item.add_marker(pytest.mark.slow)
 
 

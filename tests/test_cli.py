@@ -164,7 +164,7 @@ def test_training_evaluating_and_resuming(printed, tmp_path):
     assert "256/256 steps (100%)" in said
     assert "95% interval" in said
     assert f"mlbits eval {folder}" in said
-    assert f"tensorboard --logdir {tmp_path}" in said
+    assert f"mlbits board {tmp_path} opens http://localhost:6006/?pinnedCards=" in said
     config = json.loads((folder / "config.json").read_text())
     assert config["env_settings"] == {"map": "S.G", "horizon": 9}
 

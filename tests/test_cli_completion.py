@@ -48,7 +48,9 @@ def test_every_command_is_known():
     assert set(completion._WORDS) == set(completion.flags_of_commands()) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"train", "meta-train", "solve", "diplomacy", "data"}))
+@pytest.mark.parametrize(
+    "command", sorted(set(COMMANDS) - {"train", "sweep", "meta-train", "solve", "diplomacy", "data"})
+)
 def test_the_flags_are_those_of_the_help(command, capsys):
     assert main([command, "--help"]) == 0
     shown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", capsys.readouterr().out))
@@ -88,6 +90,9 @@ def test_bash_completes_commands_names_and_flags(complete):
     assert complete("train", "dqn", "mlbits/CartPole-v0", "--agent.clip") == []
     assert complete("train", "ppo", "mlbits/GridWorld-v0", "--agent.objective", "") == ["adaptive_kl", "clip", "dpo"]
     assert complete("train", "ppo", "mlbits/GridWorld-v0", "--track", "w") == ["wandb"]
+    assert complete("sweep", "ppo", "mlbits/GridWorld-v0", "--agent.objective", "") == ["adaptive_kl", "clip", "dpo"]
+    assert complete("sweep", "ppo", "mlbits/Gr") == ["mlbits/GridWorld-v0"]
+    assert complete("sweep", "ppo", "mlbits/GridWorld-v0", "--sp") == ["--space"]
     assert complete("plot", "--x", "") == ["cpu", "steps", "wall"]
     assert complete("list", "--env", "mlbits/Car") == ["mlbits/CartPole-v0"]
     assert complete("list", "") == ["agents", "envs", "evals", "presets"]

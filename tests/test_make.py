@@ -161,7 +161,12 @@ def test_make_and_ci_call_make_py():
     assert targets.split() == list(loaded(ROOT / "make.py", "make").COMMANDS)
     assert recipe == "@$(PYTHON) make.py $@ $(ARGS)"
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [line for line in lines if "make" in line.split()] == ["make train", "make test", 'make test ARGS="-m slow"']
+    assert [line for line in lines if "make" in line.split()] == [
+        "make train",
+        "make docs",
+        "make test",
+        'make test ARGS="-m slow"',
+    ]
     assert "python .ci/resolve" in lines
 
 

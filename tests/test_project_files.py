@@ -104,3 +104,13 @@ def test_security_promises_what_readers_do():
         'torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)'
     ]
     assert (ROOT / "agents/sb3/agent.py").read_text().count("pickle.load") == 1
+
+
+def test_slow_cases_name_tests_that_exist():
+    """Tests that take long by a line of this file: what has been renamed would be quick again, unseen."""
+    lines = [line for line in (ROOT / "tests" / "slow_cases.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines == sorted(set(lines))
+    for line in lines:
+        path, _, case = line.partition("::")
+        function = case.partition("[")[0]
+        assert f"def {function}(" in (ROOT / path).read_text(), line

@@ -14,12 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 import mlbits
+from mlbits import training
 from mlbits.cli import main
+from mlbits.evals.jobs import training as job_training
+from mlbits.evals.jobs.job import JobError
 from mlbits.selfplay.policy import Policy
 from mlbits.selfplay.runs.config import ConfigError
 from mlbits.selfplay.runs.config_files import read_config_file
 from mlbits.selfplay.runs.flags import read_train
 from mlbits.selfplay.runs.folder import RunError
+from tests.evals.jobs.elsewhere import everywhere
 
 GRID = "mlbits/GridWorld-v0"
 RUN: dict[str, Any] = {
@@ -32,7 +36,7 @@ ENV = {"map": "S.G", "horizon": 9}
 
 def trained(out: Path, **more: Any) -> Any:
     common: dict[str, Any] = {"preset": "none", "console": False, "measure": None}
-    return mlbits.train("ppo", GRID, out=out, agent_settings=AGENT, env_settings=ENV, **common, **{**RUN, **more})
+    return mlbits.train("ppo", GRID, out=out, agent_settings=AGENT, env_settings=ENV, **{**common, **RUN, **more})
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +270,52 @@ def test_an_interrupted_group_goes_on_where_it_stopped(run: mlbits.Run, tmp_path
     assert summary.stat().st_mtime_ns == written
     with pytest.raises(RunError, match="holds another run"):
         trained(tmp_path / "two", seeds=2, total_steps=999)
+
+
+def test_seeds_may_be_trained_by_other_processes(
+    run: mlbits.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    executor = everywhere(monkeypatch, training)
+    runs = trained(tmp_path / "two", seeds=2, jobs=2)
+    assert [one.folder.name for one in runs] == ["seed-5", "seed-6"]
+    assert same_weights(runs[0].folder, run.folder)
+    assert executor.ran == 2
+    with pytest.raises(ConfigError, match="callbacks: cannot be called in other processes; wanted jobs=1"):
+        trained(tmp_path / "two", seeds=2, jobs=2, on_checkpoint=print)
+    with pytest.raises(ConfigError, match="measure: cannot be called in other processes"):
+        trained(tmp_path / "two", seeds=2, jobs=2, measure=print)
+    with pytest.raises(ConfigError, match="seeds: missing with jobs or cluster"):
+        trained(tmp_path / "two", jobs=2)
+    for words, said in (
+        (["--jobs", "2"], "--jobs: got 2 for one run; wanted --seeds N with it"),
+        (["--seeds", "2", "--jobs", "0"], "--jobs: got 0; wanted a number from 1 to 100,000, or None"),
+        (["--cluster", "auto"], "--cluster: got auto for one run; wanted --seeds N with it"),
+    ):
+        assert main(["train", f"--config={run.folder}", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_seed_that_fails_is_named_and_the_others_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, working = everywhere(monkeypatch, training), job_training.train_to_end
+
+    def fails(settings: Any, folder: Path, **more: Any) -> None:
+        if settings.run.seed == 6:
+            raise RuntimeError("no more memory")
+        working(settings, folder, **more)
+
+    monkeypatch.setattr(job_training, "train_to_end", fails)
+    message = r"^seed 6 failed: RuntimeError: no more memory \(tried 2 times\); the others are trained$"
+    with pytest.raises(JobError, match=message):
+        trained(tmp_path / "three", seeds=3, jobs=2)
+    assert executor.ran == 4
+    assert [(tmp_path / "three" / f"seed-{k}" / "summary.json").exists() for k in (5, 6, 7)] == [True, False, True]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(run: mlbits.Run, tmp_path: Path) -> None:
+    runs = trained(tmp_path / "two", seeds=2, jobs=2)
+    assert same_weights(runs[0].folder, run.folder)
+    assert same_weights(runs[1].folder, trained(tmp_path / "six", seed=6).folder)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mlbits.agents.kernels import shards
+
 _PAGE = 4096  # bytes
 
 
@@ -53,7 +55,8 @@ class FlatAdam:
         target: the parameters of a target network, in the same order; they become views too.
 
     Attributes:
-        learning_rate: may be changed before any step.
+        learning_rate: may be changed before any step; in a graph it is a tensor [], of which the graph reads what is in
+            it at the time.
         vectors: the tensors that a step reads and writes.
         eps: Adam's epsilon.
         betas: decay of the first and second moment.
@@ -77,7 +80,8 @@ class FlatAdam:
         _move(self._target, follower)
         for parameter, part in zip(self._parameters, grad.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter)
-        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.learning_rate: Any = learning_rate
+        self.max_grad_norm = max_grad_norm
         self.eps, self.betas = eps, betas
         self._unmeasured = torch.full((), math.nan, device=some.device)
 
@@ -115,7 +119,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, *, measured: bool = True) -> Tensor:
-        """Clip and update.
+        """Clip and update; of a learner in shards (:mod:`~mlbits.agents.kernels.shards`), by their mean gradient.
 
         Args:
             measured: whether the gradient's norm is wanted.
@@ -124,6 +128,7 @@ class FlatAdam:
             The norm before clipping, a tensor []; NaN where nothing is clipped by it and it is not wanted.
         """
         flat, grad, first, second, _, steps = self.vectors
+        shards.mean_gradient(grad, flat)
         clips = self.max_grad_norm != math.inf
         norm = torch.linalg.vector_norm(grad) if clips or measured else self._unmeasured
         if clips:

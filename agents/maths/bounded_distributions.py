@@ -67,10 +67,10 @@ class TanhGaussian:
         inside, log_std = action.clamp(-EDGE, EDGE), spread(raw)
         z = (torch.atanh(inside) - mean) * torch.exp(-log_std)
         density = -(0.5 * z * z + log_std + 0.5 * _LOG_2PI + torch.log1p(-inside * inside) + scale.log())
-        return torch.where(action.abs() < EDGE, density, _beyond(z, action)).sum(-1)
+        return torch.where(action.abs() < EDGE, density, beyond(z, action)).sum(-1)
 
 
-def _beyond(z: Tensor, action: Tensor) -> Tensor:
+def beyond(z: Tensor, action: Tensor) -> Tensor:
     """Log probability of draws on the side of ``action`` that are ``z`` or more standard deviations out."""
     return torch.special.log_ndtr(torch.where(action > 0, -z, z))
 
@@ -152,7 +152,7 @@ class GaussianMixture:
         action = action.unsqueeze(1)
         z = (action - mean) * torch.exp(-log_std)
         density = -(0.5 * z * z + log_std + 0.5 * _LOG_2PI + scale.log())
-        each = torch.where(action.abs() < _AT_BOUND, density, _beyond(z, action)).sum(-1)
+        each = torch.where(action.abs() < _AT_BOUND, density, beyond(z, action)).sum(-1)
         return torch.logsumexp(torch.log_softmax(logits, -1) + each, -1)
 
 

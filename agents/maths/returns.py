@@ -36,6 +36,7 @@ from torch import Tensor
 
 from mlbits.agents import kernels
 from mlbits.agents.agent import true_places
+from mlbits.agents.kernels import shards
 
 _READ_EVERY = 100  # checks of a support on a GPU between two looks at what was seen: the host waits for each
 _CONSTANT = 1e-12  # a variance below this fraction of the mean's square is that of rounding
@@ -227,10 +228,11 @@ class RewardScale:
         seen = self._returns(rollout).double()
         n, average = float(seen.numel()), seen.sum() / max(seen.numel(), 1)
         mean, m2 = torch.stack([average, (seen - average).square().sum()]).tolist()  # in one go: a GPU waits for each
-        total, delta = max(self.count + n, 1.0), mean - self.mean
-        self.m2 += m2 + delta**2 * self.count * n / total
-        self.mean += delta * n / total
-        self.count += n
+        for count, other, spread in shards.gather(torch.tensor([n, mean, m2], dtype=torch.float64)).tolist():
+            total, delta = max(self.count + count, 1.0), other - self.mean
+            self.m2 += spread + delta**2 * self.count * count / total
+            self.mean += delta * count / total
+            self.count += count
 
     def forget_episodes(self) -> None:
         """Mark that the copies were reset: what comes next continues no episode."""

@@ -102,6 +102,11 @@ class Observations:
         """The observations that followed steps, [n, ...] by name."""
         return self._taken(self._after.index_select(0, slot))
 
+    def part_after(self, name: str, slot: Tensor) -> Tensor:
+        """One part, which is no stack, of the observations that followed steps, [n, ...]."""
+        row = self._after.index_select(0, slot)
+        return self.rows[name].index_select(0, row if row.dim() == 1 else row[:, -1])
+
     def _taken(self, row: Tensor) -> dict[str, Tensor]:
         return {name: value.index_select(0, row) for name, value in self.rows.items()}
 

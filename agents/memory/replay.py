@@ -26,7 +26,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,10 @@ from mlbits.envs.engine.on_host import on_host, to_device
 
 _NOTHING = "replay: holds no transition that may be sampled; wanted some of the learner's own added before"
 _OBS, _MASK = "obs", "mask"  # names of what is stored with a step: parts of the observation, legal actions
+
+
+# A reward besides the environment's, of N steps: from what was seen, done and seen next.
+Bonus = Callable[[Any, Tensor, Any], Tensor]
 
 
 class Transitions(NamedTuple):
@@ -153,6 +157,12 @@ class Replay:
             count = min(steps - start, self.steps - self._head)
             self._write(rollout, start, count)
             start += count
+
+    def add_to_latest(self, reward: Tensor) -> None:
+        """Add to the rewards [T, S] of the T steps of S streams that were added last, where none waits for its turn."""
+        steps = min(len(reward), self.steps)
+        place = (self._head - steps + torch.arange(steps, device=self.device)) % self.steps
+        self._reward.view(self.steps, self.streams)[place] += reward[-steps:]
 
     def _write(self, rollout: Rollout, start: int, count: int) -> None:
         low, high = self._head * self.streams, (self._head + count) * self.streams
@@ -293,6 +303,7 @@ class Replay:
         discount: float = 0.99,
         weight_exponent: float = 0.0,
         minibatches: int = 1,
+        bonus: Bonus | None = None,
     ) -> Transitions:
         """Sample transitions, with replacement.
 
@@ -304,6 +315,7 @@ class Replay:
             weight_exponent: beta of the importance weights of prioritised replay.
             minibatches: how many minibatches, concatenated in the result (N rows in all): the same as from separate
                 calls, in less time.
+            bonus: added to the reward of each step; None for nothing.
 
         Raises:
             AgentError: if the buffer holds no transition that may be sampled.
@@ -317,7 +329,7 @@ class Replay:
         if minibatches > 1:
             index = torch.cat([index for index, _ in drawn])
             weight = None if weight is None else torch.cat([part for _, part in drawn if part is not None])
-        final, reward, gamma = self._window(index, n_step, discount)
+        final, reward, gamma = self._window(index, n_step, discount, bonus)
         seen, following = self._seen.of(index), self._seen.after(final)
         return Transitions(
             obs=self._whole(seen),
@@ -369,9 +381,19 @@ class Replay:
             raise AgentError(_NOTHING)
         return found, None
 
-    def _window(self, index: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:
-        """For windows that begin at ``index``: last steps, discounted rewards, and discounts of the bootstrap."""
+    def _rewards(self, index: Tensor, bonus: Bonus | None) -> Tensor:
+        """The rewards of steps [N]."""
         reward = self._reward.index_select(0, index)
+        if bonus is None:
+            return reward
+        obs, following = self._whole(self._seen.of(index)), self._whole(self._seen.after(index))
+        return reward + bonus(obs, self._action.index_select(0, index), following)
+
+    def _window(
+        self, index: Tensor, n_step: int, discount: float, bonus: Bonus | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For windows that begin at ``index``: last steps, discounted rewards, and discounts of the bootstrap."""
+        reward = self._rewards(index, bonus)
         if n_step == 1:
             return index, reward, self._alive.index_select(0, index) * discount
         newest: Any = (self._head - 1) % self.steps
@@ -382,8 +404,8 @@ class Replay:
             if self._turns is not None:
                 newest = ((self._turns[0] - 1) % self.steps).index_select(0, final % self.streams)
             going = going & (final // self.streams != newest) & self._usable.index_select(0, following)
-            reward = reward + torch.where(going, gamma * self._reward.index_select(0, following), 0.0)
             final = torch.where(going, following, final)
+            reward = reward + torch.where(going, gamma * self._rewards(final, bonus), 0.0)
             gamma = torch.where(going, gamma * discount, gamma)
             going = going & ~self._last.index_select(0, following)
         return final, reward, gamma * self._alive.index_select(0, final)
@@ -462,7 +484,8 @@ def replay_bytes(spec: ReplaySpec, obs: Any, action: Tensor, mask: Tensor | None
     streams = action.shape[0] * action.shape[1]
     steps = spec.capacity // streams
     tree = 32 if spec.priority_exponent > 0 else 0  # two float64 per leaf, and up to twice as many leaves
-    each = action.numel() * action.element_size() // streams + 2 * 4 + 2 + tree
+    goals = 24 if spec.hindsight != "none" else 0  # each step's episode, and as many episodes' first and last steps
+    each = action.numel() * action.element_size() // streams + 2 * 4 + 2 + tree + goals
     seen = [*obs.values()] if isinstance(obs, dict) else [obs]
     return steps * streams * each + stored_bytes([*seen, *([] if mask is None else [mask])], steps, frame_stack)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -27,6 +28,7 @@ from mlbits.agents.maths.action_distributions import Categorical, distribution_f
 from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
+from mlbits.agents.networks.pass_memory import PassMemory
 from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
 from mlbits.agents.networks.recurrent import RecurrentActorCritic
 from mlbits.agents.networks.running_moments import Moments, moments_of
@@ -35,6 +37,7 @@ from mlbits.envs.core.schedules import Scheduled, value_at
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.
 CPU_CHUNK = 4096
 _AREAS_A_CHUNK = 4096
+_COMPILERS = ("g++", "clang++", "c++", "cl")  # that torch.compile uses on a CPU
 
 
 class NetworkConfig(Protocol):
@@ -78,6 +81,8 @@ class ActorCriticCore:
         shared: whether one MLP gives policy and value.
         memory: "gru" or "lstm" for a :class:`RecurrentActorCritic`.
         memory_width: of its output.
+        bfloat16: whether products of its passes are of bfloat16 numbers (autocast); weights and outputs stay float32.
+        compiled: whether passes of an update are compiled by ``torch.compile``.
 
     Attributes:
         distribution: the distribution over actions that the policy's outputs parametrise.
@@ -107,6 +112,8 @@ class ActorCriticCore:
         shared: bool = False,
         memory: Literal["none", "gru", "lstm"] = "none",
         memory_width: int = 0,
+        bfloat16: bool = False,
+        compiled: bool = False,
     ) -> None:
         # Each network comes with the distribution that interprets its outputs: rows of numbers, or OrderParams.
         self.network: Any
@@ -138,12 +145,23 @@ class ActorCriticCore:
             )  # fmt: skip
             self.chunk = CPU_CHUNK
         self.network.to(device)
+        if bfloat16:
+            if not isinstance(self.network, ActorCritic | OwnActorCritic):
+                kind = "memory" if self.memory_size else "the order network"
+                raise AgentError(f"precision: got 'bfloat16' with {kind}; wanted 'float32'")
+            self.network.in_bfloat16 = True
+        if compiled:
+            if torch.device(device).type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+                raise AgentError(f"compile: got True, and torch.compile finds none of {', '.join(_COMPILERS)}; "
+                                 "wanted a C++ compiler, or False")  # fmt: skip
+            self.network.compile()
         critic = list(self.network.critic.parameters()) if value_apart else []
         apart = {id(parameter) for parameter in critic}
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in apart]
         rate = value_at(config.learning_rate, 0.0)
         self.optimizer = FlatAdam(rest, rate, config.max_grad_norm)
         self.value_optimizer = FlatAdam(critic, rate, config.max_grad_norm) if value_apart else None
+        self._pass_memory = PassMemory()
         self.moments: Moments | None = None
         if config.normalize_obs:
             if isinstance(self.network, OrderNetwork):
@@ -155,6 +173,15 @@ class ActorCriticCore:
     def prepare(self, obs: Any) -> Any:
         """Observations in the form that the network takes: standardised if the config asks for it."""
         return obs if self.moments is None else self.moments.standardise(obs)
+
+    def rows_a_pass(self, obs: Any, count: int) -> int:
+        """How many of ``count`` rows of observations go through the network at once."""
+        some = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        if some.device.type == "cpu":
+            return self.chunk
+        # What keeps order networks and memories small is their own.
+        plain = isinstance(self.network, ActorCritic | OwnActorCritic)
+        return self._pass_memory.rows(self.network, obs, count) if plain else count
 
     @torch.no_grad()
     def act(
@@ -229,7 +256,7 @@ class ActorCriticCore:
         some = next(iter(obs.values())) if isinstance(obs, dict) else obs
         flat = rows(obs, lead)
         count = int(np.prod(some.shape[:lead]))
-        chunk = self.chunk if some.device.type == "cpu" else max(count, 1)
+        chunk = self.rows_a_pass(self.prepare(pick(flat, slice(0, 8))), max(count, 1))
         out = torch.empty(count, device=some.device)
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
@@ -250,7 +277,13 @@ class ActorCriticCore:
 
     @torch.no_grad()
     def rows_with_advantages(
-        self, rollout: Rollout, reward: Tensor, *, discount: float, gae_lambda: float
+        self,
+        rollout: Rollout,
+        reward: Tensor,
+        *,
+        discount: float,
+        gae_lambda: float,
+        bonus_advantage: Tensor | None = None,
     ) -> dict[str, Any]:
         """The N rows at which the learner acted, with GAE advantages and value targets.
 
@@ -259,10 +292,11 @@ class ActorCriticCore:
             reward: the rollout's rewards, possibly scaled, [T, B, P].
             discount: gamma, 0..1.
             gae_lambda: lambda, 0..1.
+            bonus_advantage: of a bonus with a value of its own, [T, B, P], which the policy follows too; or None.
 
         Returns:
             "obs" [N, ...], not standardised, or a dict of such tensors; "sample" [N, ...]; "log_prob", "advantage",
-            "target" (advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
+            "target" (the reward's advantage plus value) and "value", all [N]; "mask" bool [N, A], if there are masks.
         """
         value, next_value = self.rollout_values(rollout)
         advantage = gae(
@@ -271,7 +305,8 @@ class ActorCriticCore:
         )  # fmt: skip
         flat = rollout.flatten()
         data = {"obs": flat.obs, "sample": flat.sample, "log_prob": flat.log_prob}
-        data |= {"advantage": flat.of(advantage), "target": flat.of(advantage + value), "value": flat.of(value)}
+        data |= {"target": flat.of(advantage + value), "value": flat.of(value)}
+        data["advantage"] = flat.of(advantage if bonus_advantage is None else advantage + bonus_advantage)
         return data if flat.mask is None else data | {"mask": flat.mask}
 
     def update_moments(self, rollout: Rollout) -> None:

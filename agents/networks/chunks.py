@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlbits.agents.kernels import shards
 from mlbits.envs.engine.multicore import CoreChoice, usable_cores
 
 # The loss of a chunk, and something else that is known about it.
@@ -86,7 +87,8 @@ class Chunks:
             What else each loss gave.
         """
         most = min(self._cores or usable_cores(), len(losses))
-        if most == 1 or torch.get_num_threads() > 1 or not parameters[0].is_cpu:
+        # A learner in shards keeps to one core: more are used by more workers.
+        if most == 1 or shards.number() > 1 or torch.get_num_threads() > 1 or not parameters[0].is_cpu:
             return _one_by_one(losses)
         choice, began = self._choice, time.perf_counter()
         several = choice is None or choice.several()

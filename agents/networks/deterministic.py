@@ -82,8 +82,8 @@ class Critics(nn.Module):
         )
         self._both: tuple[AnyFeatures, list[MLP]] = self.features, [*self.mlps]
 
-    def forward(self, obs: Any, action: Tensor, precision: Precision = "float32") -> list[Tensor]:
-        """Each critic's output, [N, atoms]."""
+    def forward(self, obs: Any, action: Tensor | None, precision: Precision = "float32") -> list[Tensor]:
+        """Each critic's output, [N, atoms]; without an action for critics of ``action_size`` 0."""
         features, mlps = self._both
         parts = features.forward(obs, action)
         return [mlp.forward(parts, precision) for mlp in mlps]

@@ -120,7 +120,8 @@ class MLP(nn.Module):
         if precision == "bfloat16" and self.rounds:
             return self._bfloat16_kernel()(parts[0])
         layers = self.layers
-        if self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu:
+        folds = self._folds and parts[0].shape[0] >= FEWEST_ROWS and parts[0].is_cpu
+        if folds and not torch.is_autocast_enabled("cpu"):
             return folded_tanh(self._first_layer(parts, 2.0), layers)
         activate = _ACTIVATIONS[self.activation]
         if self._norms:

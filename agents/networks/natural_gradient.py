@@ -46,6 +46,9 @@ class FisherProduct:
         obs: N observations, standardised if the agent does so.
         mask: legal actions [N, A], or None.
         chunk: rows per pass; 0 takes all at once.
+
+    Attributes:
+        count: how many observations, N.
     """
 
     def __init__(
@@ -59,11 +62,11 @@ class FisherProduct:
     ) -> None:
         self._parameters = list(parameters)
         self._sizes = [parameter.numel() for parameter in parameters]
-        self._count = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        chunk = chunk or self._count
+        self.count = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        chunk = chunk or self.count
         self._chunks = [
             _Rows(network, distribution, pick(obs, part), None if mask is None else mask[part])
-            for part in (slice(start, start + chunk) for start in range(0, self._count, chunk))
+            for part in (slice(start, start + chunk) for start in range(0, self.count, chunk))
         ]
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class FisherProduct:
         into = self._views(total)
         for rows in self._chunks:
             rows.add_product(tangents, into)
-        return total.div_(self._count)
+        return total.div_(self.count)
 
     def _views(self, vector: Tensor) -> dict[nn.Parameter, Tensor]:
         parts = zip(self._parameters, vector.split(self._sizes), strict=True)

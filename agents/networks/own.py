@@ -42,7 +42,10 @@ from mlbits.envs.origins import import_module, importable_name
 
 SETTINGS = ("encoder", "model")  # settings of agents that name a factory
 Factory = Callable[..., nn.Module]
-ENCODER_HELP = "an encoder of your own as module:factory, observations to features [N, d]; '' for mlbits' own"
+ENCODER_HELP = (
+    "a published encoder of pictures (drq, small, mnih), or your own as module:factory, observations to features "
+    "[N, d]; '' for mlbits' own"
+)
 
 
 def factory_name(setting: str, factory: Any) -> str:
@@ -76,6 +79,9 @@ def find_factory(setting: str, name: str, folders: Sequence[str] | None = ()) ->
         AgentError: for a name of another form, or of nothing that can be called.
         GameError: if the module cannot be imported.
     """
+    from mlbits.agents.networks.encoders import PUBLISHED
+
+    name = PUBLISHED.get(name, name) if setting == "encoder" else name
     module, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         raise AgentError(f"{setting}: got {name!r}; wanted module:factory, as my_networks:make_{setting}")

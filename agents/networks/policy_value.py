@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +18,36 @@ _HEAD_GAIN = 0.01  # of the policy's initial weights, so that all actions are ne
 _MOST_LOG_STD = 20.0  # an entropy bonus may increase it without limit, and beyond e^20 KLs would overflow float32
 
 
-class ActorCritic(nn.Module):
+def _in_its_precision(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A pass in which products are of bfloat16 numbers, if the module says so; its outputs are float32."""
+
+    @functools.wraps(method)
+    def run(self: Any, obs: Any) -> Any:
+        if not self.in_bfloat16 or torch.is_autocast_enabled(self.device_type):
+            return method(self, obs)
+        with torch.autocast(self.device_type, torch.bfloat16):
+            found = method(self, obs)
+        return found.float() if isinstance(found, Tensor) else tuple(part.float() for part in found)
+
+    return run
+
+
+class _Precise(nn.Module):
+    """A module whose passes may be of bfloat16 numbers.
+
+    Attributes:
+        in_bfloat16: whether they are.
+    """
+
+    in_bfloat16 = False
+
+    @property
+    def device_type(self) -> str:
+        """Of its parameters."""
+        return next(self.parameters()).device.type
+
+
+class ActorCritic(_Precise):
     """A policy and a value function: two MLPs over shared features.
 
     Args:
@@ -57,18 +87,21 @@ class ActorCritic(nn.Module):
             self.critic = MLP(self.features, hidden, 1, generator, **how)
         self.log_std = nn.Parameter(torch.full((size,), log_std)) if distribution.gaussian else None
 
+    @_in_its_precision
     def policy(self, obs: Any) -> Tensor:
         """The distribution's parameters [N, size]."""
         if self.both is not None:
             return self.forward(obs)[0]
         return self.with_log_std(self.actor(self.features(obs)))
 
+    @_in_its_precision
     def value(self, obs: Any) -> Tensor:
         """Values [N]."""
         if self.both is not None:
             return self.forward(obs)[1]
         return self.critic(self.features(obs)).squeeze(-1)
 
+    @_in_its_precision
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Parameters [N, size] and values [N]."""
         parts = self.features(obs)
@@ -82,7 +115,7 @@ class ActorCritic(nn.Module):
         return with_log_std(head, self.log_std)
 
 
-class OwnActorCritic(nn.Module):
+class OwnActorCritic(_Precise):
     """A policy and a value function from one module of one's own.
 
     Args:
@@ -106,14 +139,17 @@ class OwnActorCritic(nn.Module):
         self.own = own_network(model, space, size, generator, values=True)
         self.log_std = nn.Parameter(torch.full((size,), log_std)) if distribution.gaussian else None
 
+    @_in_its_precision
     def policy(self, obs: Any) -> Tensor:
         """The distribution's parameters [N, size]."""
         return self.forward(obs)[0]
 
+    @_in_its_precision
     def value(self, obs: Any) -> Tensor:
         """Values [N]."""
         return self.forward(obs)[1]
 
+    @_in_its_precision
     def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
         """Parameters [N, size] and values [N]."""
         head, value = self.own(obs)

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from mlbits.agents.agent import DivergedError
+from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.flat_adam import FlatAdam
 
 DECAY, EPS = 0.99, 1e-12  # of RMSprop
@@ -87,10 +88,12 @@ class StepSize:
                 then are, those after the step.
         """
         flat, grad = optimizer.vectors.flat, optimizer.vectors.grad
+        shards.mean_gradient(grad, flat)
         here, step = flat.clone(), grad.clone()
         direction = optimizer.direction()
         flat.sub_(direction, alpha=self.learning_rate)
         gradient_ahead()
+        shards.mean_gradient(grad, flat)
         derivative = self.derivative(direction, grad)
         flat.copy_(here)
         grad.copy_(step)

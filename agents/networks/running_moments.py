@@ -22,6 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mlbits.agents.agent import AgentError
+from mlbits.agents.kernels import shards
 from mlbits.agents.networks.features import image_channels
 
 CLIP = 10.0
@@ -67,8 +68,15 @@ class RunningMoments(nn.Module):
         """Update with observations [N, ...]; rows with numbers that are not finite are left out."""
         rows = self._rows(obs)
         step = max(1, _AT_ONCE // rows.shape[1])
-        for start in range(0, len(rows), step):
-            self._merge(rows[start : start + step].double())
+        if shards.number() == 1:
+            for start in range(0, len(rows), step):
+                self._merge(rows[start : start + step].double())
+        else:
+            own = RunningMoments(len(self.mean)).to(rows.device)
+            for start in range(0, len(rows), step):
+                own._merge(rows[start : start + step].double())
+            for part in shards.gather(torch.cat([own.mean, own.var, own.count[None]])).unbind():
+                self._combine(part[: len(self.mean)], part[len(self.mean) : -1], part[-1])
         self._float = None
 
     def _rows(self, obs: Tensor) -> Tensor:
@@ -90,6 +98,10 @@ class RunningMoments(nn.Module):
             n = float(len(rows))
         else:
             mean, var, n = _moments_of_finite(rows)
+        self._combine(mean, var, n)
+
+    def _combine(self, mean: Tensor, var: Tensor, n: float | Tensor) -> None:
+        """Merge the mean [d] and variance [d] of n other rows into those so far."""
         total = (self.count + n).clamp_(min=1)
         delta = mean - self.mean
         old = self.var * self.count

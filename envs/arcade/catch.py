@@ -96,7 +96,7 @@ def catch(rows: int = 10, columns: int = 5) -> Game:
         observe=observe,
         text=_text,
         draw=_draw,
-        layout={"optimal_return": _optimal_return(rows, columns)},
+        layout={"optimal_return": _optimal_return(rows, columns), "moves": (("left", "stay", "right"),)},
     )
 
 

@@ -49,7 +49,7 @@ from mlbits.envs.board.conventions import (
     title,
     win,
 )  # fmt: skip
-from mlbits.envs.core.drawing import BLUE, PAPER, RED, YELLOW, Canvas
+from mlbits.envs.core.drawing import BLUE, PAPER, RED, YELLOW, Canvas, box
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
 
@@ -160,6 +160,7 @@ def connect_four() -> Game:
         acts=acts,
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={"moves": (tuple("abcdefg"),) * 2, "symmetries": symmetries()},
     )
 
@@ -175,9 +176,17 @@ def _text(state: Any, params: Any) -> str:
     return board_text(rows, title(state, ("X", "O")), numbers=False)
 
 
+_CELL, _LEFT, _TOP = 60, 20, 48  # of the drawing, in pixels
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    """The columns, with the letters above them."""
+    return {"abcdefg"[k]: box(_LEFT + k * _CELL, 0, _CELL, _TOP + ROWS * _CELL) for k in range(COLUMNS)}
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """A blue board with holes; the last stone has a white ring, and so have a winner's four."""
-    cell, left, top = 60, 20, 48
+    cell, left, top = _CELL, _LEFT, _TOP
     canvas = Canvas(2 * left + COLUMNS * cell, top + ROWS * cell + 52)
     label_columns(canvas, left, 20, cell, COLUMNS)
     canvas.pen.rounded_rectangle(

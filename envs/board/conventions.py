@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import INK, Canvas
+from mlbits.envs.core.drawing import INK, Canvas, box
 from mlbits.envs.core.rules import rule
 
 OPEN, FIRST_WON, SECOND_WON, DRAWN = 0, 1, 2, 3
@@ -115,6 +115,14 @@ def cell_symmetries(boards: Sequence[NDArray[np.int64]], extra_actions: int = 0)
 def cell_names(rows: int, columns: int) -> tuple[str, ...]:
     """Names of the cells, row by row from the top: a1, b1, and so on; letters are columns, numbers rows."""
     return tuple(f"{LETTERS[column]}{row + 1}" for row in range(rows) for column in range(columns))
+
+
+def cell_shapes(left: float, top: float, cell: float, rows: int, columns: int) -> dict[str, str]:
+    """Where the cells are on a drawing, by their names: squares of ``cell`` pixels from (left, top)."""
+    return {
+        name: box(left + k % columns * cell, top + k // columns * cell, cell, cell)
+        for k, name in enumerate(cell_names(rows, columns))
+    }
 
 
 def title(state: Any, names: tuple[str, str]) -> str:

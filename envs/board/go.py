@@ -58,7 +58,7 @@ from mlbits.envs.board.conventions import (
     square_symmetries,
     win,
 )  # fmt: skip
-from mlbits.envs.board.go_drawing import draw, text
+from mlbits.envs.board.go_drawing import draw, shapes, text
 from mlbits.envs.board.go_soundness import sound
 from mlbits.envs.board.go_tables import (
     BIT_PLACES,
@@ -482,6 +482,7 @@ def go(
         acts=acts,
         text=text,
         draw=draw,
+        shapes=shapes,
         layout={
             "moves": ((*cell_names(rows, columns), "pass"),) * 2,
             "symmetries": symmetries(rows, columns),

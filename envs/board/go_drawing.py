@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlbits.envs.board.conventions import DRAWN, OPEN, board_text, label_columns, label_rows, title
+from mlbits.envs.board.conventions import DRAWN, OPEN, board_text, cell_shapes, label_columns, label_rows, title
 from mlbits.envs.core.drawing import PAPER, Canvas
 
 Sprite = tuple[Image.Image, Image.Image]  # colours, and how much of them covers what is beneath
@@ -51,13 +51,24 @@ def text(state: Any, params: Any) -> str:
     return board_text(rows, heading(state, params, ("X", "O")))
 
 
-def draw(state: Any, params: Any) -> NDArray[np.uint8]:
-    """A ring marks the last stone, crosses where the player to move may not play, squares the areas at the end."""
+def _frame(state: Any, params: Any) -> tuple[int, int, int, int, int]:
+    """Rows, columns, the size of a cell, the left edge of the board and the width of the drawing, in pixels."""
     columns = int(params.columns)
     rows = len(state.following) // columns
     cell = 40 if max(rows, columns) <= 13 else 34
     width = max(2 * LEFT + columns * cell, NARROWEST)
-    left = (width - columns * cell) // 2
+    return rows, columns, cell, (width - columns * cell) // 2, width
+
+
+def shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    """Where the points are on the drawing, by their names."""
+    rows, columns, cell, left, _ = _frame(state, params)
+    return cell_shapes(left, TOP, cell, rows, columns)
+
+
+def draw(state: Any, params: Any) -> NDArray[np.uint8]:
+    """A ring marks the last stone, crosses where the player to move may not play, squares the areas at the end."""
+    rows, columns, cell, left, width = _frame(state, params)
     canvas = Canvas(width, TOP + rows * cell + BELOW)
     _board(canvas, left, cell, rows, columns)
     for point in range(rows * columns):

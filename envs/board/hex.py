@@ -54,7 +54,7 @@ from mlbits.envs.board.conventions import (
     title,
     win,
 )  # fmt: skip
-from mlbits.envs.core.drawing import BLUE, GRID, INK, PAPER, RED, Canvas
+from mlbits.envs.core.drawing import BLUE, GRID, INK, PAPER, RED, Canvas, ring
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.rules import rule
 from mlbits.envs.core.settings import flag, integer
@@ -194,6 +194,7 @@ def hex_game(size: int = 11, *, swap: bool = False) -> Game:
         acts=acts,
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={"moves": (names + extra, mirrored + extra), "symmetries": symmetries(size, swap=swap)},
     )  # fmt: skip
 
@@ -225,12 +226,32 @@ def _text(state: Any, params: Any) -> str:
     return board_text(rows, title(state, ("X", "O")), slant=1)
 
 
+def _frame(size: int) -> tuple[float, float, float, float, float]:
+    """Radius, width and height of a cell, and the centre of a1 (x, y), in pixels."""
+    radius = 24.0 if size <= 14 else 17.0
+    wide = math.sqrt(3) * radius
+    return radius, wide, 1.5 * radius, 46 + wide / 2, 50 + radius
+
+
+def _corners(x: float, y: float, reach: float) -> list[tuple[float, float]]:
+    """From the upper right one clockwise: right, lower right, bottom, left, upper left, top."""
+    angles = [math.radians(60 * k - 30) for k in range(6)]
+    return [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for angle in angles]
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    size = int(params.side)
+    radius, wide, high, left, top = _frame(size)
+    return {
+        name: ring(_corners(left + wide * (k % size + k // size / 2), top + high * (k // size), radius))
+        for k, name in enumerate(cell_names(size, size))
+    }
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """Hexagons between two red and two blue sides; a dot marks the last stone."""
     size = int(params.side)
-    radius = 24.0 if size <= 14 else 17.0
-    wide, high = math.sqrt(3) * radius, 1.5 * radius
-    left, top = 46 + wide / 2, 50 + radius
+    radius, wide, high, left, top = _frame(size)
     width = left + wide * (1.5 * size - 1) + 46
     canvas = Canvas(round(width), round(top + high * (size - 1) + radius + 66))
 
@@ -238,10 +259,7 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         return left + wide * (column + row / 2), top + high * row
 
     def corners(row: int, column: int, reach: float) -> list[tuple[float, float]]:
-        """From the upper right one clockwise: right, lower right, bottom, left, upper left, top."""
-        x, y = centre(row, column)
-        angles = [math.radians(60 * k - 30) for k in range(6)]
-        return [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for angle in angles]
+        return _corners(*centre(row, column), reach)
 
     for k in range(size):  # the sides, as borders of the outermost cells
         for (row, column), fill, edges in (

@@ -44,6 +44,7 @@ from mlbits.envs.board.conventions import (
     begin,
     board_text,
     cell_names,
+    cell_shapes,
     label_columns,
     label_rows,
     planes,
@@ -215,6 +216,7 @@ def othello(size: int = 8) -> Game:
         acts=acts,
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={
             "moves": ((*cell_names(size, size), "pass"),) * 2,
             "symmetries": square_symmetries(size, extra_actions=1),
@@ -238,9 +240,16 @@ def _text(state: Any, params: Any) -> str:
     return board_text(rows, _title(state).replace("black", "X").replace("white", "O"))
 
 
+_CELL, _LEFT, _TOP = 54, 42, 42  # of the drawing, in pixels
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    return cell_shapes(_LEFT, _TOP, _CELL, int(params.side), int(params.side))
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """A green board; a yellow dot marks the last stone, small dots where the seat to move may play."""
-    size, cell, left, top = int(params.side), 54, 42, 42
+    size, cell, left, top = int(params.side), _CELL, _LEFT, _TOP
     side = size * cell
     canvas = Canvas(2 * left + side, top + side + 44)
     canvas.pen.rectangle([left - 4, top - 4, left + side + 4, top + side + 4], fill=EBONY)

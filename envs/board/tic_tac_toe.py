@@ -41,6 +41,7 @@ from mlbits.envs.board.conventions import (
     begin,
     board_text,
     cell_names,
+    cell_shapes,
     label_columns,
     label_rows,
     planes,
@@ -124,6 +125,7 @@ def tic_tac_toe() -> Game:
         acts=acts,
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={"moves": (cell_names(SIZE, SIZE),) * 2, "symmetries": square_symmetries(SIZE)},
     )
 
@@ -138,9 +140,16 @@ def _text(state: Any, params: Any) -> str:
     return board_text(rows, title(state, ("X", "O")))
 
 
+_CELL, _LEFT, _TOP = 96, 44, 44  # of the drawing, in pixels
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    return cell_shapes(_LEFT, _TOP, _CELL, SIZE, SIZE)
+
+
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
     """Four lines, crosses and noughts, and a stroke through a winner's three."""
-    cell, left, top = 96, 44, 44
+    cell, left, top = _CELL, _LEFT, _TOP
     side = SIZE * cell
     canvas = Canvas(2 * left + side, top + side + 48)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,9 @@ class Canvas:
     def disc(self, x: float, y: float, radius: float, fill: Any, outline: Any = None, width: float = 1) -> None:
         """A disc around (x, y), with an edge of ``width`` in ``outline``."""
         for size, colour in ((radius, outline or fill), (radius - width, fill))[: 1 if outline is None else 2]:
-            corners = [(x - size, y - size), (x + size, y + size)]
-            self._smooth(corners, 1, colour, lambda pen, points: pen.ellipse(points, fill=255))
+            left, top = math.floor(x - size - 1) - 1, math.floor(y - size - 1) - 1
+            mask = _disc_mask(x - left, y - top, size)
+            self.image.paste(colour, (left, top, left + mask.width, top + mask.height), mask)
 
     def line(self, points: Sequence[_Point], fill: Any, width: float = 2, *, round_ends: bool = False) -> None:
         """A line through points."""
@@ -91,6 +92,34 @@ class Canvas:
     def array(self) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3]."""
         return np.asarray(self.image, np.uint8).copy()
+
+
+def box(left: float, top: float, width: float, height: float) -> str:
+    """A rectangle as SVG path data, for places that are clicked.
+
+    >>> box(10, 20, 30, 40)
+    'M10 20h30v40h-30z'
+    """
+    return f"M{left:g} {top:g}h{width:g}v{height:g}h{-width:g}z"
+
+
+def ring(points: Sequence[_Point]) -> str:
+    """A polygon as SVG path data.
+
+    >>> ring([(0, 0), (2.04, 0), (1, 3)])
+    'M0 0L2 0L1 3z'
+    """
+    return "M" + "L".join(f"{round(x, 1):g} {round(y, 1):g}" for x, y in points) + "z"
+
+
+@lru_cache(maxsize=256)
+def _disc_mask(x: float, y: float, radius: float) -> Image.Image:
+    """How much of each pixel a disc around (x, y) covers; boards have many discs at the same place of a cell."""
+    size = (math.ceil(x + radius + 1) + 2, math.ceil(y + radius + 1) + 2)
+    mask = Image.new("L", (size[0] * _FINE, size[1] * _FINE))
+    corners = [(at + end * radius + 0.5) * _FINE for end in (-1, 1) for at in (x, y)]
+    ImageDraw.Draw(mask).ellipse(corners, fill=255)
+    return mask.resize(size, Image.Resampling.BOX)
 
 
 @cache

@@ -9,6 +9,7 @@ A game consists of three to five small functions ("rules") written for ONE copy 
 | ``observe(state, params, seat, out)`` | write all of ``out``, the observation of one seat |
 | ``legal(state, params, seat, out)`` | optional: set ``out[a] = True`` for each legal action (all False on entry) |
 | ``acts(state, params, seat)`` | optional: whether the seat acts now (otherwise it passes); default: always |
+| ``goal(params, achieved, desired)`` | optional: reward and end by goals alone, see :mod:`mlbits.envs.core.goals` |
 
 ``step`` returns ``(terminated, truncated)``; rewards are zero when it is called. ``out`` is an array of the
 observation's shape ([1] for Discrete, so ``out[0] = ...``), or for a Dict space a record with one field per key.
@@ -22,7 +23,7 @@ two records, module constants, other rules. They may not allocate memory, raise 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -112,8 +113,20 @@ class Game:
         observe: rule.
         legal: rule, or None where every action is always legal.
         acts: rule, or None where every seat always acts.
+        goal: rule, or None where observations have no goals.
         text: draws a copy as text, ``text(state, params) -> str``.
         draw: draws a copy as an image, ``draw(state, params) -> uint8 [H, W, 3]``.
+        layers: draws a copy as SVG, in parts that make one document when joined: ``layers(state, params) -> [str]``.
+            What stays the same between positions is best a part of its own, which replays store once. None: pages
+            show what ``draw`` draws.
+        shapes: where on the drawing one may click to move, ``shapes(state, params, seat) -> {name: path}``: SVG path
+            data (:func:`~mlbits.envs.core.drawing.box`, :func:`~mlbits.envs.core.drawing.ring`) in the drawing's
+            coordinates. An action is played by clicking the shapes that its name names, in their order: "d", or "e2"
+            and "e4" for "e2e4". None: by buttons alone.
+        decisions: for MultiDiscrete actions, what a seat decides now, ``decisions(state, params, seat, legal) ->
+            [(heading, {index: name})]``, one for each slot, with the names of the legal indices; ``legal`` is the
+            seat's mask bool [A]. None: numbers.
+        reveals: whether ``text`` and drawing show what a player has to find out; who plays then sees the observation.
         reward_threshold: mean return at which the game counts as solved, or None.
         frames_per_second: frame rate of videos.
         layout: facts for tools that draw on top of the image (for example the shape of a gridworld).
@@ -135,8 +148,13 @@ class Game:
     observe: Rule
     legal: Rule | None = None
     acts: Rule | None = None
+    goal: Rule | None = None
     text: Callable[[Any, Any], str]
     draw: Callable[[Any, Any], NDArray[np.uint8]]
+    layers: Callable[[Any, Any], Sequence[str]] | None = None
+    shapes: Callable[[Any, Any, int], Mapping[str, str]] | None = None
+    decisions: Callable[[Any, Any, int, NDArray[np.bool_]], Sequence[tuple[str, Mapping[int, str]]]] | None = None
+    reveals: bool = False
     reward_threshold: float | None = None
     frames_per_second: int = 8
     layout: Mapping[str, Any] = field(default_factory=dict)

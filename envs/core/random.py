@@ -68,13 +68,14 @@ def normal(state: Any) -> Any:
     return radius * math.cos(_TWO_PI * uniform(state))
 
 
-def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
+def copy_keys(seed: int | Sequence[int], num_envs: int, first: int = 0) -> NDArray[np.uint64]:
     """The random key of each copy.
 
     Args:
         seed: one seed for the batch (copy b gets the key of (seed, b)), or one seed per copy (copy b gets the key
             of (seed[b], 0), the key of a single environment seeded with seed[b]).
         num_envs: number of copies B.
+        first: the number of the first copy: with one seed for the batch, copy b gets the key of (seed, first + b).
 
     Returns:
         uint64 array [B].
@@ -95,7 +96,7 @@ def copy_keys(seed: int | Sequence[int], num_envs: int) -> NDArray[np.uint64]:
         seeds = [integer("seed", one, 0, 2**64 - 1) for one in (seed if several else [seed])]  # type: ignore[union-attr]
     if several and len(seeds) != num_envs:
         raise GameError(f"seed: got {len(seeds)} seeds for {num_envs} copies; wanted one seed, or one per copy")
-    index = np.zeros(num_envs, np.uint64) if several else np.arange(num_envs, dtype=np.uint64)
+    index = np.zeros(num_envs, np.uint64) if several else np.arange(first, first + num_envs, dtype=np.uint64)
     base = np.asarray(seeds, np.uint64)
     with np.errstate(over="ignore"):
         return mix_array(mix_array(base + GOLDEN) + (index + _ONE) * _MIX_1)

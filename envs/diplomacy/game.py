@@ -248,6 +248,9 @@ def game_on(
         acts=acts,
         text=partial(_text, board),
         draw=partial(_draw, board),
+        layers=partial(_layers, board),
+        shapes=partial(_shapes, board),
+        decisions=partial(_decisions, board),
         frames_per_second=2,
         layout={"board": board, "slots": slots},
     )  # fmt: skip
@@ -295,6 +298,26 @@ def _text(board: Board, state: Any, params: Any) -> str:
     from mlbits.envs.diplomacy.drawing.position_text import board_text
 
     return board_text(read_position(state, board))
+
+
+def _layers(board: Board, state: Any, params: Any) -> tuple[str, ...]:
+    from mlbits.envs.diplomacy.drawing.board_page import board_layers
+
+    return board_layers(board, state, params)
+
+
+def _shapes(board: Board, state: Any, params: Any, seat: int) -> dict[str, str]:
+    from mlbits.envs.diplomacy.drawing.board_page import province_shapes
+
+    return province_shapes(board, state, params, seat)
+
+
+def _decisions(
+    board: Board, state: Any, params: Any, seat: int, mask: NDArray[np.bool_]
+) -> list[tuple[str, dict[int, str]]]:
+    from mlbits.envs.diplomacy.drawing.choices import decisions
+
+    return decisions(board, state, params, seat, mask)
 
 
 def _draw(board: Board, state: Any, params: Any) -> NDArray[np.uint8]:

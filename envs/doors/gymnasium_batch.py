@@ -417,6 +417,7 @@ def open_batch(
     recorded: bool = False,
     workers: int = 1,
     steps: float = 0,
+    first_copy: int = 0,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or a wrapped Gymnasium environment.
 
@@ -434,6 +435,7 @@ def open_batch(
         recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
         workers: for wrapped environments, how many processes step them; 0 decides.
         steps: for this decision, how many steps will be played.
+        first_copy: the number of the first copy, whose random stream it gets.
 
     Raises:
         UnknownIdError: if there is no such id; the message names the nearest.
@@ -444,10 +446,13 @@ def open_batch(
         if workers > 1:
             raise GameError(f"env_workers: got {workers}; {name} is compiled and stepped here; wanted 0 or 1")
         game = make_game(name, **dict(settings or {}))
-        return GameBatch(game, num_envs, device=device, seed=seed, illegal=illegal, autoreset=autoreset, start=start)
+        return GameBatch(
+            game, num_envs, device=device, seed=seed, illegal=illegal, autoreset=autoreset, start=start,
+            first_copy=first_copy,
+        )  # fmt: skip
     return GymnasiumBatch(
-        env_id, num_envs, device=device, seed=seed, settings=settings, render_mode=render_mode, autoreset=autoreset,
-        training=training, recorded=recorded, workers=workers, steps=steps,
+        env_id, num_envs, device=device, seed=seed + first_copy, settings=settings, render_mode=render_mode,
+        autoreset=autoreset, training=training, recorded=recorded, workers=workers, steps=steps,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ class Copies:
             "replace" (the lowest-numbered legal action, or the nearest bound, is played) or "forfeit" (the episode
             terminates with reward -1 for the seat).
         threads: number of threads; None uses one per 8,192 copies, up to the number of cores.
+        first_copy: the number of the first copy in random streams.
 
     Attributes:
         states: structured [B].
@@ -90,11 +91,12 @@ class Copies:
         autoreset: Autoreset = "same_step",
         illegal: IllegalActions = "error",
         threads: int | None = None,
+        first_copy: int = 0,
     ) -> None:
         games = [games] if isinstance(games, Game) else list(games)
         self.params = stack_params(games, num_envs)
         self.game = game = games[0]
-        self.num_envs = num_envs
+        self.num_envs, self.first_copy = num_envs, first_copy
         self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         if threads is not None:
@@ -163,7 +165,7 @@ class Copies:
     def seed(self, seed: int | Sequence[int], which: NDArray[np.bool_] | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
         chosen = self._everyone if which is None else which
-        self.states["rng_key"][chosen] = copy_keys(seed, self.num_envs)[chosen]
+        self.states["rng_key"][chosen] = copy_keys(seed, self.num_envs, self.first_copy)[chosen]
         self.states["rng_counter"][chosen] = 0
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> None:

@@ -77,11 +77,12 @@ class CudaCopies:
         device: torch.device,
         autoreset: str = "same_step",
         illegal: str = "error",
+        first_copy: int = 0,
     ) -> None:
         games = [games] if isinstance(games, Game) else list(games)
         params = stack_params(games, num_envs)
         self.game = game = games[0]
-        self.num_envs, self.device = num_envs, device
+        self.num_envs, self.device, self.first_copy = num_envs, device, first_copy
         self.autoreset = modes.choice("autoreset", autoreset, modes.AUTORESET)
         self.illegal = modes.choice("illegal", illegal, modes.ILLEGAL)
         seats, layout, action = game.seats, game.observation, game.action
@@ -127,7 +128,7 @@ class CudaCopies:
 
     def seed(self, seed: int | Sequence[int], which: torch.Tensor | None = None) -> None:
         """Give every copy, or those where ``which`` [B] is True, the random stream of (seed, copy index)."""
-        keys = torch.from_numpy(copy_keys(seed, self.num_envs).view(np.int64).copy()).to(self.device)
+        keys = torch.from_numpy(copy_keys(seed, self.num_envs, self.first_copy).view(np.int64).copy()).to(self.device)
         everyone = self.memory["everyone"].view(torch.bool)
         chosen = everyone if which is None else which
         self.field("states", "rng_key", torch.int64)[chosen] = keys[chosen]

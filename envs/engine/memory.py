@@ -11,9 +11,10 @@ import torch
 
 
 def memory_bytes(device: torch.device | None = None) -> float:
-    """The memory of a device (None: of the machine), or the container's limit if lower; infinite if unknown."""
+    """The memory of the machine, or the container's limit if lower; of a GPU what is free. Infinite if unknown."""
     if device is not None and device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[1])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for new tensors
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     limits = [math.inf]
     with contextlib.suppress(AttributeError, OSError, ValueError):
         limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))

@@ -63,6 +63,11 @@ class Processor:
         return f"{self.name}, {self.isa}, {self.cores} {'core' if self.cores == 1 else 'cores'}"
 
 
+def described(processor: Processor) -> str:
+    """The model and the instructions that are used of it, as one text: equal where computations have equal bits."""
+    return f"{processor.name} ({processor.isa})"
+
+
 def has_fast_bfloat16() -> bool:
     """Whether torch's matrix products in bfloat16 are faster than in float32 here: AVX512-BF16 or AMX.
 

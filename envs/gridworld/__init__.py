@@ -170,6 +170,7 @@ def _make(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={"kinds": kinds, "moves": (MOVE_NAMES,)},
     )
 
@@ -180,6 +181,10 @@ def _kinds(params: Any) -> Any:
 
 def _text(state: Any, params: Any) -> str:
     return drawing.text(_kinds(params), int(state.cell))
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    return drawing.neighbours(int(params.height), int(params.width), int(state.cell))
 
 
 def _draw(state: Any, params: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, PAPER, RED, SMALLEST_TEXT, Canvas
+from mlbits.envs.core.drawing import BLUE, BROWN, GREEN, GREY, GRID, INK, PAPER, RED, SMALLEST_TEXT, Canvas, box
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game
-from mlbits.envs.gridworld.maps import MOVES
+from mlbits.envs.gridworld.maps import MOVE_NAMES, MOVES
 from mlbits.envs.gridworld.rules import CLIFF, EMPTY, GOAL, PIT, WALL
 
 _FILL = {EMPTY: PAPER, WALL: GREY, GOAL: GREEN, PIT: RED, CLIFF: BROWN}
@@ -24,6 +24,21 @@ def text(kinds: NDArray[Any], agent: int) -> str:
     letters = [_LETTER[int(kind)] for kind in kinds.reshape(-1)]
     letters[agent] = "A"
     return "\n".join("".join(letters[row * width : (row + 1) * width]) for row in range(height)) + "\n"
+
+
+def neighbours(height: int, width: int, agent: int) -> dict[str, str]:
+    """Where the cells around the agent are on the drawing, by the names of the moves to them."""
+    side, (row, column) = _side(height, width), divmod(agent, width)
+    return {
+        name: box((column + right) * side, (row + down) * side, side, side)
+        for name, (down, right) in zip(MOVE_NAMES, MOVES, strict=True)
+        if 0 <= row + down < height and 0 <= column + right < width
+    }
+
+
+def _side(height: int, width: int) -> int:
+    """The size of a cell in pixels."""
+    return max(8, min(48, _BIGGEST_SIDE // max(height, width)))
 
 
 def draw(
@@ -41,7 +56,7 @@ def draw(
         uint8 [side H, side W, 3].
     """
     height, width = kinds.shape
-    side = max(8, min(48, _BIGGEST_SIDE // max(height, width)))
+    side = _side(height, width)
     canvas = Canvas(width * side + 1, height * side + 1)
     heat = None if values is None else _heat(np.asarray(values, float), kinds)
     for row in range(height):

@@ -263,6 +263,7 @@ def random_gridworld(
         observe=_OBSERVE[observation],
         text=_text,
         draw=_draw,
+        shapes=_shapes,
         layout={**sides, "moves": (MOVE_NAMES,)},
     )
 
@@ -315,6 +316,10 @@ def _kinds(state: Any, params: Any) -> NDArray[Any]:
 def _text(state: Any, params: Any) -> str:
     lines = drawing.text(_kinds(state, params), int(state.cell))
     return f"{lines}level {int(state.level)}, shortest way {int(state.shortest)}\n"
+
+
+def _shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    return drawing.neighbours(int(params.height), int(params.width), int(state.cell))
 
 
 def _draw(state: Any, params: Any) -> NDArray[np.uint8]:

@@ -137,6 +137,7 @@ def supervised(
         observe=OBSERVE[feedback][len(axes) - 1],
         text=drawing.text,
         draw=drawing.draw,
+        reveals=True,
         layout={"classes": shown},
     )
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib.metadata
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -25,6 +27,10 @@ from mlbits.evals.benchmarks.boards import bench_boards, bench_search
 from mlbits.evals.benchmarks.diplomacy import bench_diplomacy
 from mlbits.evals.benchmarks.populations import bench_population
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
+from mlbits.evals.jobs.executors import open_executor
+from mlbits.evals.jobs.in_process import InProcess
+from mlbits.evals.jobs.job import Job
+from mlbits.evals.jobs.queue import JobQueue, in_order
 from mlbits.selfplay.machine import set_up
 
 GRID, POLE = "mlbits/GridWorld-v0", "mlbits/CartPole-v0"
@@ -205,6 +211,27 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
         yield peers.ddpg(watch)
 
 
+def bench_sac(watch: Stopwatch) -> Iterator[Row | Skipped]:
+    """SAC on Pendulum with Stable-Baselines3's defaults, beside it: an update of 256 transitions per step.
+
+    As for DDPG, ours is also measured with products in bfloat16, where those are fast.
+    """
+    settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [256, 256]}
+    native = "mlbits/Pendulum-v0"
+    shapes = (("Pendulum-v1", 1), (native, 1)) if watch.device == "cpu" else ((native, 1024),)
+    for precision in ("float32", "bfloat16"):
+        for env, num_envs in shapes:
+            words = f"{env.removeprefix('mlbits/')} x {num_envs}, {precision}"
+            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
+                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
+                yield Skipped(f"SAC on {words}", reason)
+                continue
+            own = settings | {"precision": precision, "num_steps": 1}
+            yield _replay_row(watch, f"SAC on {words}", "sac", env, num_envs, **own)
+    if watch.device == "cpu":
+        yield peers.sac(watch)
+
+
 def bench_lpg(watch: Stopwatch) -> Iterator[Row]:
     """Meta-training of LPG's rule on small levels, everything counted: play, updates, meta-gradient, new levels.
 
@@ -296,6 +323,7 @@ GROUPS: dict[str, Callable[[Stopwatch], Iterator[Row | Skipped]]] = {
     "trpo": bench_trpo,
     "dqn": bench_dqn,
     "ddpg": bench_ddpg,
+    "sac": bench_sac,
     "lpg": bench_lpg,
     "population": bench_population,
     "sb3": bench_sb3,
@@ -314,13 +342,18 @@ CPU_ONLY = {
 }
 
 
-def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 1.0) -> list[Row]:
+def run_benchmarks(
+    group: str = "all", *, device: str = "cpu", seconds: float = 1.0, jobs: int | None = None, cluster: str = ""
+) -> list[Row]:
     """Measure one group or all; print the processor, each row as it is measured, and the names of skipped rows.
 
     Args:
         group: a key of GROUPS, or "all".
         device: "cpu" or "cuda".
         seconds: length of each measurement.
+        jobs: groups measured at once, each in a process of its own, where their rows are printed together; None is 1,
+            or as many as a cluster has CPUs. Groups at once share caches and memory: compare within a group.
+        cluster: address of a Ray cluster to measure on; "" measures here.
 
     Raises:
         UnknownIdError: for an unknown group.
@@ -344,20 +377,54 @@ def run_benchmarks(group: str = "all", *, device: str = "cpu", seconds: float = 
     console.print(f"{describe()}")
     console.print(f"{versions}; one torch thread; {kind}\n")
     console.print(f"{'measurement':<52} {'per CPU-second':>15} {'per second':>12}  library")
-    for name, bench in GROUPS.items():
-        if group not in ("all", name):
-            continue
+    wanted = []
+    for name in GROUPS if group == "all" else [group]:
         if kind == "cuda" and name in CPU_ONLY:
             console.print(f"{name:<52} skipped: {CPU_ONLY[name]}")
             continue
-        for row in bench(watch):
-            if isinstance(row, Skipped):
-                console.print(f"{row.name:<52} skipped: {row.reason}")
-                continue
-            rows.append(row)
-            rates = f"{_rate(row.per_cpu_second):>15} {_rate(row.per_second):>12}"
-            console.print(f"{row.name:<52} {rates}  {row.peer or 'mlbits'}")
+        arguments: dict[str, Any] = {"group": name, "device": kind, "seconds": seconds}
+        wanted.append(Job(name, f"{__name__}:bench_group", arguments, here=partial(_measured, name, watch, console)))
+    with open_executor(jobs, cluster) as executor:
+        for ended in in_order(wanted, JobQueue(executor, tries=1)):
+            found = [Row(**row) if "reason" not in row else Skipped(**row) for row in ended.result()]
+            if not isinstance(executor, InProcess):
+                for one in found:
+                    _print_row(console, one)
+            rows += [row for row in found if isinstance(row, Row)]
     return rows
+
+
+def bench_group(*, group: str, device: str, seconds: float) -> list[dict[str, Any]]:
+    """Measure one group in any process.
+
+    Args:
+        group: a key of GROUPS.
+        device: "cpu" or "cuda".
+        seconds: length of each measurement.
+
+    Returns:
+        The fields of each :class:`~mlbits.evals.benchmarks.stopwatch.Row` or ``Skipped``.
+    """
+    set_up(threads=1)
+    return _measured(group, Stopwatch(seconds, device), None)
+
+
+def _measured(name: str, watch: Stopwatch, console: Console | None) -> list[dict[str, Any]]:
+    """The rows of a group, printed as they are measured if there is a console."""
+    found = []
+    for row in GROUPS[name](watch):
+        if console is not None:
+            _print_row(console, row)
+        found.append(asdict(row))
+    return found
+
+
+def _print_row(console: Console, row: Row | Skipped) -> None:
+    if isinstance(row, Skipped):
+        console.print(f"{row.name:<52} skipped: {row.reason}")
+        return
+    rates = f"{_rate(row.per_cpu_second):>15} {_rate(row.per_second):>12}"
+    console.print(f"{row.name:<52} {rates}  {row.peer or 'mlbits'}")
 
 
 def _rate(value: float) -> str:

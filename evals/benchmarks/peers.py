@@ -164,6 +164,14 @@ def ddpg(watch: Stopwatch) -> Row:
     return _replayed(watch, model, "DDPG on Pendulum-v1 x 1, float32", 256)
 
 
+def sac(watch: Stopwatch) -> Row:
+    """Stable-Baselines3's SAC with its defaults on one copy, once it learns from its replay buffer."""
+    from stable_baselines3 import SAC
+
+    model = SAC("MlpPolicy", "Pendulum-v1", buffer_size=100_000, device="cpu", seed=0)
+    return _replayed(watch, model, "SAC on Pendulum-v1 x 1, float32", 256)
+
+
 def _replayed(watch: Stopwatch, model: Any, name: str, steps: int) -> Row:
     model.learn(steps)  # past its warm-up of 100 steps, and its epsilon schedule
     return watch.row(name, lambda: model.learn(steps, reset_num_timesteps=False), steps, version("stable-baselines3"))

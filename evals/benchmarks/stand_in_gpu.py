@@ -7,7 +7,8 @@ rules of games are run by the CPU's driver, each call of which counts as one lau
     waits     times the host has to wait for the device: reading a number, sizes that depend on data (``nonzero``,
               indices that are booleans), and copies from or to memory that is not pinned
     copies    transfers between host and device, in either direction
-    launches  operations that start at least one kernel; many start several, so that this is a lower bound
+    launches  operations that start at least one kernel; many start several, so that this is a lower bound; a graph
+              (:mod:`~mlbits.evals.benchmarks.stand_in_graphs`) is one
 
 Example:
     with stand_in_gpu() as counts:
@@ -36,6 +37,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from mlbits.agents.kernels import advantages_on_gpu
 from mlbits.envs.engine import gpu_copies
 from mlbits.envs.engine.driver import load_driver
+from mlbits.evals.benchmarks.stand_in_graphs import Recording
+from mlbits.evals.benchmarks.stand_in_graphs import replacements as graph_replacements
 
 _DEVICE, _INSIDE = torch.device("cuda", 0), torch.device("meta")
 _MEMORY = 64 << 30  # bytes of device memory that the stand-in claims to have
@@ -75,6 +78,7 @@ class DeviceCounts:
         self.waits: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
         self._copies = 0
+        self.recording: Recording | None = None  # while a graph is captured
 
     def snapshot(self) -> Counts:
         """The counts so far."""
@@ -86,7 +90,9 @@ class DeviceCounts:
         return Counts(*(new - old for new, old in zip(now, before, strict=True)))
 
     def wait(self) -> None:
-        """Count one wait, at the innermost lines of this package."""
+        """Count one wait, at the innermost lines of this package; a capture refuses it."""
+        if self.recording is not None:
+            raise RuntimeError("operation not permitted when stream is capturing")
         frame: Any = sys._getframe(1)
         places: list[str] = []
         while frame is not None and len(places) < 3:
@@ -194,7 +200,11 @@ class _Operations(TorchDispatchMode):
             kwargs["device"] = torch.device("cpu")
         goes_home = device is not None and torch.device(device).type == "cpu"
         self._check(function, given)
-        result = function(*tree_map(_held, args), **tree_map(_held, kwargs))
+        recording = self.counts.recording
+        if recording is None:
+            result = function(*tree_map(_held, args), **tree_map(_held, kwargs))
+        else:  # a graph keeps the numbers of the host as they are now
+            result = recording.operation(function, tree_map(_held_or_fixed, args), tree_map(_held_or_fixed, kwargs))
         self._count(function, args, kwargs, ours, result, goes_home)
         if goes_home or not _has_tensor(result):
             return result
@@ -280,6 +290,7 @@ def _replacements(counts: DeviceCounts) -> list[tuple[Any, str, Any]]:
         (torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
         (torch.cuda, "mem_get_info", lambda device=None: (_MEMORY, _MEMORY)),
         (torch.cuda, "synchronize", lambda device=None: counts.wait()),
+        *graph_replacements(counts),
         (gpu_copies, "kernel_stream", lambda device: 0),
         (gpu_copies, "kernel_view", _kernel_view),
         (gpu_copies, "borrowed_view", lambda tensor, dtype: tensor.held.numpy().view(dtype)),
@@ -297,6 +308,9 @@ class _Driver:
 
     def __call__(self, *arguments: Any) -> None:
         self._counts.launch("rules")
+        _run(self._counts, self._played, arguments)
+
+    def _played(self, *arguments: Any) -> None:
         fault = self._driver.run(*arguments[:-1])
         if fault >= 0:
             arguments[-1][0] = fault
@@ -313,8 +327,19 @@ class _Kernel:
 
     def _launched(self, count: int, *arguments: Any) -> None:
         self._counts.launch(self._of_row.__name__)
+        _run(self._counts, self._all_rows, (count, *arguments))
+
+    def _all_rows(self, count: int, *arguments: Any) -> None:
         for k in range(count):
             self._of_row(k, *arguments)
+
+
+def _run(counts: DeviceCounts, kernel: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Run a kernel; while a graph is captured, note it down."""
+    if counts.recording is None:
+        kernel(*arguments)
+    else:
+        counts.recording.kernel(kernel, arguments)
 
 
 def _kernel_view(memory: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
@@ -343,6 +368,12 @@ def _inner(value: Any) -> Any:
 
 def _held(value: Any) -> Any:
     return value.held if isinstance(value, DeviceTensor) else value
+
+
+def _held_or_fixed(value: Any) -> Any:
+    if isinstance(value, Tensor) and not isinstance(value, DeviceTensor) and not value.dim():
+        return value.clone()
+    return _held(value)
 
 
 def _has_tensor(result: Any) -> bool:

@@ -16,6 +16,7 @@ EXTRAS = {
     "gpu": "rules and searches compiled for a GPU",
     "box2d": 'Gymnasium\'s LunarLander, BipedalWalker, CarRacing, and windows of render_mode="human"',
     "mujoco": "Gymnasium's MuJoCo environments",
+    "robotics": "Gymnasium-Robotics' environments, with goals",
     "atari": "Atari games (ALE) with the usual preprocessing",
     "plot": "mlbits plot",
     "data": "datasets of Minari: mlbits record, mlbits data, offline agents",
@@ -23,6 +24,8 @@ EXTRAS = {
     "wandb": "mlbits train --track wandb",
     "mlflow": "mlbits train --track mlflow",
     "video": "Gymnasium's RecordVideo",
+    "cluster": "--cluster: jobs on the machines of a Ray cluster",
+    "sweep": "mlbits sweep: settings by Optuna",
     "peers": "the libraries that mlbits bench compares with",
 }
 _FOR_CONTRIBUTORS = ("test", "dev")

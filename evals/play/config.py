@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -19,7 +20,7 @@ class PlayError(MlbitsError, ValueError):
 
 @configuration(ConfigError)
 class PlayFlags:
-    """Play a game in the terminal, against a bot or a trained agent. Type a move by its name, or "help"."""
+    """Play a game against a bot or a trained agent: in the terminal by typing moves, or with --web in a page."""
 
     game: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GAME|RUN")] = setting(
         REQUIRED, "the game, or the folder of a run, which is then the opponent"
@@ -34,6 +35,18 @@ class PlayFlags:
     )
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     seed: int | None = setting(None, "seed of the game and of the opponents; by default another one every time", low=0)
+    replay: Path | None = setting(None, "in the terminal: write the game as a page to step through to this file")
+    web: bool = setting(False, "play in a page of your browser, which this command serves")
+    seats: tuple[int, ...] = setting(
+        (), "with --web: the seats of several people, each of whom gets a link; by default yours alone"
+    )
+    port: int = setting(8420, "with --web: the port; 0 takes a free one", low=0, high=65535)
+    host: str = setting(
+        "127.0.0.1",
+        "with --web: the address to serve; any but this machine's own asks everyone for the token in the link",
+    )
+    games: Path = setting(Path("games"), "with --web: the folder in which each game played is saved as a replay")
+    open: bool = setting(False, "with --web: open the page in your browser")
     trust: bool = setting(False, TRUST_HELP)
 
 

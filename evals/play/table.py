@@ -22,6 +22,7 @@ from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.registry import make_game, registered
 from mlbits.evals.play.config import PlayError
 from mlbits.evals.play.moves import Moves
+from mlbits.evals.replays.recording import Recorder
 from mlbits.selfplay.lineup import decide, positions_of
 from mlbits.selfplay.memories import Memories
 
@@ -46,6 +47,7 @@ class Table:
         returns: what each seat has earned.
         over: whether the game has ended.
         cut: whether it was truncated.
+        recorder: who writes the game down.
 
     Raises:
         PlayError: for a game that cannot be played in a terminal, or a seat that it does not have.
@@ -77,7 +79,9 @@ class Table:
         self.returns = [0.0] * self.game.seats
         self.over = self.cut = False
         self._memories = Memories(1, self.game.seats)
-        self._before: list[tuple[Tensor, list[float], dict[str, Tensor]]] = []
+        agents = {k: agent for k, (_, agent) in self._players.items() if not hasattr(agent, "look")}
+        self.recorder = Recorder(self.batch, env, settings, seed, self.names, agents)
+        self._before: list[tuple[Tensor, list[float], dict[str, Tensor], int]] = []
 
     @property
     def record(self) -> Any:
@@ -114,15 +118,18 @@ class Table:
 
     def play(self, action: int) -> list[tuple[int, str]]:
         """Play the person's action, with the others' where they act at once; returns seats and their moves."""
-        self._before.append((self.batch.state(), list(self.returns), self._memories.state_dict()))
+        self._before.append(
+            (self.batch.state(), list(self.returns), self._memories.state_dict(), len(self.recorder.replay.steps))
+        )
         return self._step({self.seat: action})
 
     def undo(self) -> bool:
         """Go back to the person's last decision; returns whether there was one."""
         if not self._before:
             return False
-        state, self.returns, memories = self._before.pop()
+        state, self.returns, memories, steps = self._before.pop()
         self.batch.set_state(state)
+        self.recorder.back_to(steps)
         self._memories.load_state_dict(memories)
         self.over = self.cut = False
         return True
@@ -161,10 +168,12 @@ class Table:
         for seat, action in chosen.items():
             actions[0, seat] = action
         named = [(seat, self.moves.name(self.record, seat, action)) for seat, action in sorted(chosen.items())]
+        self.recorder.before(actions[0])
         step = self.batch.step(actions)
         self.returns = [a + float(b) for a, b in zip(self.returns, step.reward[0], strict=True)]
         ended, cut = bool(step.terminated[0]), bool(step.truncated[0])
         self.over, self.cut = ended or cut, cut and not ended
+        self.recorder.after(step.reward[0], ended, cut)
         return named
 
     def _legal(self, seat: int, action: int) -> int:

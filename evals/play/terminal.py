@@ -6,25 +6,16 @@ seats act at once, the others' moves are shown only after the person's.
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
-import gymnasium as gym
-
-from mlbits.agents.agent import Agent
-from mlbits.agents.search.player import searched_where_possible
-from mlbits.agents.search.search import SearchConfig, TreeSearch
-from mlbits.envs.core.errors import MlbitsError, UnknownIdError
-from mlbits.envs.doors.gymnasium_batch import check_env_id
-from mlbits.envs.registry import make_game, registered
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.evals.play.config import PlayError, PlayFlags
-from mlbits.evals.play.hints import adviser, hint
+from mlbits.evals.play.guests import chosen_game, invite
+from mlbits.evals.play.hints import hint
 from mlbits.evals.play.table import Table, check_game
-from mlbits.selfplay.runs.folder import CONFIG, read_settings
-from mlbits.selfplay.runs.saved_agents import open_guest
+from mlbits.evals.replays.page import check_page_file, write_page
 
 HELP = """  a move   its name: {some}
   moves    all legal moves
@@ -51,12 +42,16 @@ def play(flags: PlayFlags, settings: Mapping[str, Any], lines: TextIO | None = N
         MlbitsError: for a game, a seat or opponents that do not fit.
     """
     lines, out = sys.stdin if lines is None else lines, sys.stdout if out is None else out
+    check_page_file(flags.replay)
     table, helper = sit_down(flags, settings)
     try:
         return _Talk(table, helper, lines, out).run()
     except KeyboardInterrupt:
         print("\nthe game was left", file=out, flush=True)
         return False
+    finally:
+        if flags.replay is not None:
+            print(f"replay: {write_page(table.recorder.replay, flags.replay)}", file=out, flush=True)
 
 
 def sit_down(flags: PlayFlags, settings: Mapping[str, Any]) -> tuple[Table, Any]:
@@ -65,51 +60,11 @@ def sit_down(flags: PlayFlags, settings: Mapping[str, Any]) -> tuple[Table, Any]
     Raises:
         MlbitsError: for a game, a seat or opponents that do not fit.
     """
-    run = (Path(flags.game) / CONFIG).exists()
-    trained = read_settings(flags.game) if run else None
-    env = trained.env if trained is not None else _environment(flags.game)
-    own = {**(trained.env_settings if trained is not None else {}), **settings}
+    env, own = chosen_game(flags.game, settings)
     check_game(env, own, flags.seat)
-    game = make_game(env, **own)
-    words = list(flags.against) or ([flags.game] if run else [_default_bot(game)])
-    if game.seats == 1 and flags.against:
-        raise PlayError(f"against: {env} has one seat, yours; wanted no opponents")
-    if len(words) > max(game.seats - 1, 1):
-        raise PlayError(f"against: got {len(words)} players; wanted at most {game.seats - 1}, one for each other seat")
-    opened = [open_guest(word, env, own) for word in words]
-    opened = searched_where_possible(opened, game, flags.search.changes())
-    players: dict[str, Agent] = {}
-    for word, agent in zip(words, opened, strict=True):
-        name = Path(word).name if (Path(word) / CONFIG).exists() else word
-        players[name if name not in players else f"{name} ({len(players) + 1})"] = agent
-    guide = open_guest(flags.game, env, own, search=flags.search.changes() or None) if run else opened[0]
-    seed = random.SystemRandom().randrange(2**31) if flags.seed is None else flags.seed
-    others = players if game.seats > 1 else {}
-    return Table(env, own, seat=flags.seat, opponents=others, seed=seed, sample=flags.sample), adviser(guide, game)
-
-
-def _environment(word: str) -> str:
-    """The environment that a word names.
-
-    Raises:
-        PlayError: for a path that is not a run's folder.
-        UnknownIdError: for an unknown environment; the message names the nearest.
-    """
-    try:
-        return check_env_id(word)
-    except UnknownIdError:
-        spaces = {name.partition("/")[0] for name in [*registered(), *gym.registry] if "/" in name}
-        if Path(word).exists() or ("/" in word and word.partition("/")[0] not in spaces):
-            raise PlayError(f"game: {word} is no run's folder and no environment; wanted one of them") from None
-        raise
-
-
-def _default_bot(game: Any) -> str:
-    try:
-        TreeSearch(game, SearchConfig())
-    except MlbitsError:
-        return "random"
-    return "mcts"
+    guests = invite(flags, env, own, people=1)
+    table = Table(env, own, seat=flags.seat, opponents=guests.players, seed=guests.seed, sample=flags.sample)
+    return table, guests.adviser
 
 
 class _Talk:

@@ -79,7 +79,8 @@ def reproduce(
     select: tuple[str, ...] = (),
     seeds: int = 5,
     out: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    cluster: str = "",
     device: str = "cpu",
     reference: bool = True,
     page: Path | None = None,
@@ -92,7 +93,8 @@ def reproduce(
         select: rows, as in "pendulum", "pendulum/ddpg" or "*/dqn"; all without it.
         seeds: number of seeds, from 0 on.
         out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
-        jobs: training runs at a time, each a process of one thread.
+        jobs: training runs at a time, each a process of one thread; 1 by default, or as many as a cluster has CPUs.
+        cluster: Ray cluster to train on: HOST:PORT of its head node, auto, or local; its nodes all see ``out``.
         device: "cpu" or "cuda".
         reference: whether Stable-Baselines3 is trained too; its finished runs are shown in any case.
         page: a Markdown page whose section "classic" is replaced, with every row that has results in ``out``.
@@ -106,7 +108,7 @@ def reproduce(
         MlbitsError: for a wrong argument, an agent or environment that is not installed, or a page without the section.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
     if parse_device(device).type == "cuda":
         check_cuda(parse_device(device))
@@ -116,9 +118,9 @@ def reproduce(
     if quick:
         entries, seeds, reference = [_easier(entry) for entry in entries], QUICK_SEEDS, False
     if out is not None:
-        return _compare(entries, range(seeds), Runs(out, device), jobs, reference, page)
+        return _compare(entries, range(seeds), Runs(out, device, cluster=cluster), jobs, reference, page)
     with tempfile.TemporaryDirectory() as folder:
-        return _compare(entries, range(seeds), Runs(Path(folder), device), jobs, reference, page)
+        return _compare(entries, range(seeds), Runs(Path(folder), device, cluster=cluster), jobs, reference, page)
 
 
 def _easier(entry: Entry) -> Entry:
@@ -126,7 +128,7 @@ def _easier(entry: Entry) -> Entry:
 
 
 def _compare(
-    entries: Sequence[Entry], seeds: range, runs: Runs, jobs: int, reference: bool, page: Path | None
+    entries: Sequence[Entry], seeds: range, runs: Runs, jobs: int | None, reference: bool, page: Path | None
 ) -> dict[str, Any]:
     trainings = [training for entry in entries for training in entry.trainings(seeds, reference=reference)]
     for task in dict.fromkeys(entry.task for entry in entries):

@@ -21,9 +21,7 @@ import itertools
 import json
 import math
 import statistics
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -31,13 +29,19 @@ from pathlib import Path
 from typing import Any
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.evals.jobs.executors import open_executor
+from mlbits.evals.jobs.job import Job
+from mlbits.evals.jobs.queue import JobQueue, outcomes
 from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
+from mlbits.selfplay.runs.checkpoints import make_folder
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.flags import parse_train
 from mlbits.selfplay.runs.folder import CONFIG, SUMMARY, read_settings
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.statistics import interquartile_mean, iqm_interval
 
 EVAL_EPISODES = 100
+TRIES = 2  # of a run that fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +220,13 @@ class Runs:
         folder: the folder of all runs.
         device: "cpu" or "cuda".
         say: called with progress messages.
+        cluster: address of a Ray cluster to train on, whose nodes all see the folder; "" trains here.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", say: Callable[[str], None] = print) -> None:
-        self.folder, self.device, self.say = folder, device, say
+    def __init__(
+        self, folder: Path, device: str = "cpu", say: Callable[[str], None] = print, *, cluster: str = ""
+    ) -> None:
+        self.folder, self.device, self.say, self.cluster = folder, device, say, cluster
         self._settings: dict[Training, Settings] = {}
 
     def path(self, training: Training) -> Path:
@@ -286,7 +293,7 @@ class Runs:
         stored = {training: self.stored(training) for training in dict.fromkeys(trainings)}
         return {training: result for training, result in stored.items() if result is not None}
 
-    def one(self, training: Training, stop: threading.Event | None = None) -> Result:
+    def one(self, training: Training) -> Result:
         """Train, or resume an unfinished run; train from the start if it cannot be resumed (Stable-Baselines3's).
 
         Raises:
@@ -297,12 +304,12 @@ class Runs:
         train = partial(train_in_process, training.agent, training.task, training.seed, *training.words(self.device))
         begun = (folder / CONFIG).exists()
         try:
-            train(out=folder, stop=stop)
+            train(out=folder)
         except ReproductionError as error:
-            if not begun or (stop is not None and stop.is_set()):
+            if not begun:
                 raise
             self._move_aside(training, str(error))
-            train(out=folder, stop=stop)
+            train(out=folder)
         result = self.stored(training)
         if result is None:
             raise ReproductionError(f"{folder}: the run wrote no summary; wanted {SUMMARY}")
@@ -312,50 +319,73 @@ class Runs:
         self,
         trainings: Sequence[Training],
         *,
-        jobs: int = 1,
+        jobs: int | None = None,
         done: Callable[[dict[Training, Result]], None] | None = None,
     ) -> tuple[dict[Training, Result], dict[Training, str]]:
-        """Read finished runs and train the rest, several processes at a time.
+        """Read finished runs and train the rest, several at a time; each run is a process of one thread.
 
-        A run that fails does not stop the others.
+        A run that fails is tried once more; then it does not stop the others.
 
         Args:
             trainings: the runs; duplicates are trained once.
-            jobs: processes at a time, of one thread each.
+            jobs: runs at a time; None is 1, or as many as a cluster has CPUs.
             done: called with all results so far, first with those of finished runs, then after each run.
 
         Returns:
             Results, and the error message of each run that failed.
+
+        Raises:
+            InUseError: if another process trains in the folder.
+            ClusterError: if the cluster does not answer, or does not fit.
         """
         unique, failures = list(dict.fromkeys(trainings)), dict[Training, str]()
         for training in unique:
-            self.settings(training)  # cached, since flags cannot be parsed in several threads at once
-            self.clear(training)
-        results = self.read(unique)
-        waiting = [training for training in unique if training not in results]
-        self.say(f"{len(unique)} trainings: {len(results)} finished before, {len(waiting)} to do")
-        if done is not None:
-            done(results)
-        stop = threading.Event()
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(self.one, training, stop): training for training in waiting}
-            try:
-                for count, future in enumerate(as_completed(futures), 1):
-                    training = futures[future]
-                    where = f"[{count}/{len(waiting)}] {training.name}"
-                    try:
-                        result = results[training] = future.result()
-                        self.say(f"{where}: {result.score:,.1f} ({result.steps_per_cpu_second:,.0f} steps/CPU-s)")
-                    except (MlbitsError, OSError) as error:
-                        failures[training] = str(error)
-                        self.say(f"{where}: failed: {error}")
-                    if done is not None:
-                        done(results)
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            self.settings(training)
+        make_folder(self.folder)
+        with one_writer(self.folder), open_executor(jobs, self.cluster, folder=self.folder) as executor:
+            for training in unique:
+                self.clear(training)
+            results = self.read(unique)
+            waiting = {self._job(training).key: training for training in unique if training not in results}
+            self.say(f"{len(unique)} trainings: {len(results)} finished before, {len(waiting)} to do")
+            if done is not None:
+                done(results)
+            queue = JobQueue(executor, tries=TRIES, say=self.say)
+            for count, ended in enumerate(outcomes([self._job(one) for one in waiting.values()], queue), 1):
+                training = waiting[ended.job.key]
+                where = f"[{count}/{len(waiting)}] {training.name}"
+                if ended.error:
+                    failures[training] = ended.error
+                    self.say(f"{where}: failed: {ended.error}")
+                else:
+                    result = results[training] = Result(**ended.value)
+                    self.say(f"{where}: {result.score:,.1f} ({result.steps_per_cpu_second:,.0f} steps/CPU-s)")
+                if done is not None:
+                    done(results)
         return results, failures
+
+    def _job(self, training: Training) -> Job:
+        arguments = {"folder": str(self.folder.resolve()), "device": self.device, **dataclasses.asdict(training)}
+        return Job(
+            training.name, f"{__name__}:train_one", arguments, here=lambda: dataclasses.asdict(self.one(training))
+        )  # fmt: skip
+
+
+def train_one(*, folder: str, device: str, **training: Any) -> dict[str, float]:
+    """A run of :class:`Runs` in any process.
+
+    Args:
+        folder: the folder of all runs.
+        device: "cpu" or "cuda".
+        **training: the fields of a :class:`Training`.
+
+    Returns:
+        The fields of its :class:`Result`.
+
+    Raises:
+        ReproductionError: if the run fails.
+    """
+    return dataclasses.asdict(Runs(Path(folder), device).one(Training(**training)))
 
 
 def _comparable(settings: Settings) -> dict[str, Any]:
@@ -364,4 +394,6 @@ def _comparable(settings: Settings) -> dict[str, Any]:
     values = {"agent": data["agent"], "env": data["env"]}
     for group, prefix in (("run", ""), ("agent_config", "agent."), ("env_settings", "env.")):
         values |= {f"{prefix}{key}": value for key, value in data[group].items()}
-    return {key: value for key, value in values.items() if key not in ("device", "threads")}
+    return {
+        key: value for key, value in values.items() if key not in ("device", "threads", "workers", "worker_timeout")
+    }

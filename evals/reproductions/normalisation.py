@@ -61,7 +61,8 @@ def reproduce(
     select: tuple[str, ...] = (),
     seeds: int = 5,
     out: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    cluster: str = "",
 ) -> dict[str, Any]:
     """Train each way and compare.
 
@@ -70,7 +71,8 @@ def reproduce(
         select: beginnings of tasks, as in "lunarlander"; all without it.
         seeds: number of seeds, from 0 on.
         out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
-        jobs: training runs at a time, each a process of one thread.
+        jobs: training runs at a time, each a process of one thread; 1 by default, or as many as a cluster has CPUs.
+        cluster: Ray cluster to train on: HOST:PORT of its head node, auto, or local; its nodes all see ``out``.
 
     Returns:
         "rows" (task, agent, steps, way, scores, their interquartile mean and its interval, steps per CPU-second),
@@ -81,16 +83,16 @@ def reproduce(
         MlbitsError: for a wrong argument, or an environment that is not installed.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
     rows = [row._replace(steps=row.quick_steps) if quick else row for row in _chosen(select)]
     for row in rows:
         open_batch(row.task, 1).close()  # fails now, not after hours, if something is not installed
     count = QUICK_SEEDS if quick else seeds
     if out is not None:
-        return _compare(rows, count, Runs(out), jobs)
+        return _compare(rows, count, Runs(out, cluster=cluster), jobs)
     with tempfile.TemporaryDirectory() as folder:
-        return _compare(rows, count, Runs(Path(folder)), jobs)
+        return _compare(rows, count, Runs(Path(folder), cluster=cluster), jobs)
 
 
 def _chosen(patterns: Sequence[str]) -> list[Row]:
@@ -106,7 +108,7 @@ def training(row: Row, way: str, seed: int) -> Training:
     return Training(row.agent, row.task, f"{row.agent}-{way}", f"{row.flags} {WAYS[way]}", row.steps, seed)
 
 
-def _compare(rows: Sequence[Row], seeds: int, runs: Runs, jobs: int) -> dict[str, Any]:
+def _compare(rows: Sequence[Row], seeds: int, runs: Runs, jobs: int | None) -> dict[str, Any]:
     every = [training(row, way, seed) for seed in range(seeds) for row in rows for way in WAYS]
     results, failures = runs.all(every, jobs=jobs)
     found = []

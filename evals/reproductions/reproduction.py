@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.runs.folder import CONFIG, SUMMARY
 
 _PATIENCE = 60.0  # seconds for a run to finish its iteration and save
+_PROGRAM = (
+    "import sys; from mlbits.evals.jobs import worker; worker.leave_when_let_go(); "
+    "from mlbits.cli import main; sys.exit(main())"
+)
 
 
 class ReproductionError(MlbitsError, RuntimeError):
     """A training run of a reproduction that failed."""
 
 
-def train_in_process(
-    agent: str, env: str, seed: int, *flags: str, out: Path | None = None, stop: threading.Event | None = None
-) -> dict[str, Any]:
+def train_in_process(agent: str, env: str, seed: int, *flags: str, out: Path | None = None) -> dict[str, Any]:
     """Run ``mlbits train`` as a user would, in a fresh process, and read its summary.
 
     Args:
@@ -35,7 +37,6 @@ def train_in_process(
         seed: the run's seed.
         *flags: further flags.
         out: folder of the run, which is kept; an unfinished run there is resumed (``mlbits resume``).
-        stop: an event that stops the run early, set by another thread.
 
     Returns:
         The run's summary.json.
@@ -45,37 +46,38 @@ def train_in_process(
     """
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return train_in_process(agent, env, seed, *flags, out=Path(folder) / "run", stop=stop)
+            return train_in_process(agent, env, seed, *flags, out=Path(folder) / "run")
     words = ["train", agent, env, "--seed", str(seed), "--out", str(out), *flags]
     if (out / CONFIG).exists():
         words = ["resume", str(out)]
-    command = [sys.executable, "-m", "mlbits.cli", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        said, complained = _outcome(process, stop)
+    command = [sys.executable, "-c", _PROGRAM, *words]
+    leash, end = os.pipe()  # however this process ends, the run notices, saves and ends too
+    try:
+        with subprocess.Popen(
+            command, stdin=leash, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:  # fmt: skip
+            said, complained = _outcome(process)
+    finally:
+        os.close(leash)
+        os.close(end)
     if process.returncode != 0:
         lines = (complained or said).strip().splitlines()
-        raise ReproductionError(f"{' '.join(command[2:])} failed: {lines[-1] if lines else process.returncode}")
+        raise ReproductionError(f"mlbits {' '.join(words)} failed: {lines[-1] if lines else process.returncode}")
     return json.loads((out / SUMMARY).read_text())
 
 
-def _outcome(process: subprocess.Popen[str], stop: threading.Event | None) -> tuple[str, str]:
-    """The output of a process on both streams, until it ends or is stopped; a stopped run saves first."""
-    asked = False
-    while True:
+def _outcome(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The output of a process on both streams, when it has ended; if this one is stopped, the run saves first."""
+    try:
+        return process.communicate()
+    except BaseException:
+        process.terminate()
         try:
-            return process.communicate(timeout=None if stop is None else 0.5)
-        except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set() and not asked:  # a second signal would stop it at once
-                process.terminate()
-                asked = True
+            process.communicate(timeout=_PATIENCE)
         except BaseException:
-            process.terminate()
-            try:
-                process.communicate(timeout=_PATIENCE)
-            except BaseException:
-                process.kill()
-                raise
+            process.kill()
             raise
+        raise
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 0) -> None:

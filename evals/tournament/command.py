@@ -34,19 +34,22 @@ def run_command(flags: TournamentFlags, settings: Mapping[str, Any]) -> dict[str
             :func:`~mlbits.evals.tournament.tournament.recompute` raise; for flags that exclude each other.
     """
     if flags.table is not None:
-        if flags.entries or flags.env or settings:
-            raise TournamentError("table: cannot be used with entries or env, which it names; wanted the table alone")
+        if flags.entries or flags.env or settings or flags.replay is not None:
+            raise TournamentError("table: cannot be used with entries, env or replay; wanted the table alone")
         folder, found = recompute(flags.table, flags.out)
     else:
         folder, found = hold_tournament(
             flags.entries, flags.how, env=flags.env, env_settings=settings, out=flags.out, device=flags.device,
-            report=_say_games(), search=flags.search.changes(),
+            report=_say_games(), search=flags.search.changes(), jobs=flags.where.jobs, cluster=flags.where.cluster,
+            replay=flags.replay,
         )  # fmt: skip
     print(f"{printable(found.table.env)}: {len(found.table.seating):,} games of {found.table.seats} seats")
     _console().print(standings_table(found))
     if found.nash is None:
         print("not every pair met: no alpha-rank and no Nash mixture")
     print(f"tournament: {folder}\npayoffs: {folder / 'payoffs.png'}, {folder / 'payoffs.csv'}")
+    if flags.replay is not None:
+        print(f"replay: {flags.replay}")
     return found.to_json()
 
 

@@ -16,6 +16,7 @@ from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.runs.job_flags import JobFlags
 from mlbits.selfplay.runs.search_flags import SearchFlags
 
 
@@ -60,9 +61,13 @@ class TournamentFlags:
     env: str = setting("", "environment; by default that of the runs")
     device: str = setting("cpu", "cpu, cuda or auto")
     out: Path | None = setting(None, "folder of the tournament; made under tournaments/ by default")
+    where: tyro.conf.OmitArgPrefixes[JobFlags] = setting(JobFlags(), "where the games are played")
     search: SearchFlags = setting(SearchFlags(), "search at play time")
     table: Path | None = setting(
         None, "stored match table, or folder of a tournament: compute the ratings again, play nothing"
+    )
+    replay: Path | None = setting(
+        None, "write one more game, of the best entries, as a page to step through to this file, game.html"
     )
     json: Path | None = setting(None, "also write the standings to this file")
     trust: bool = setting(False, TRUST_HELP)

@@ -26,6 +26,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,19 @@ from mlbits.envs.core.plain_json import read_json_file
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
+from mlbits.evals.jobs.executors import Executor, check_jobs, open_executor
+from mlbits.evals.jobs.in_process import InProcess
+from mlbits.evals.jobs.job import Job
+from mlbits.evals.jobs.queue import JobQueue, in_order
+from mlbits.evals.jobs.store import Store
+from mlbits.evals.replays.page import check_page_file, write_page
+from mlbits.evals.replays.playing import record_replay
+from mlbits.evals.tournament.batches import PLAY_BATCH, described, play_games
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import Entries, open_entries
 from mlbits.evals.tournament.match_table import MatchTable, MatchWriter, open_matches, read_matches
 from mlbits.evals.tournament.pairings import all_against_all, swiss_round
 from mlbits.evals.tournament.standings import Standings, standings, write_standings
-from mlbits.selfplay.episodes import play_episodes
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -64,6 +72,8 @@ def play_tournament(
     device: torch.device | str = "cpu",
     path: Path | None = None,
     report: Report | None = None,
+    executor: Executor | None = None,
+    elsewhere: Mapping[str, Any] | None = None,
 ) -> MatchTable:
     """Play a tournament, or the rest of one.
 
@@ -75,9 +85,12 @@ def play_tournament(
         device: where to play.
         path: the match table's file, which may hold the first games already; None keeps the table in memory.
         report: called with the number of games played and the total number of games.
+        executor: where batches of games are played; None plays them in this process.
+        elsewhere: how other processes load the agents: the arguments of
+            :func:`~mlbits.evals.tournament.batches.play_batch` from :func:`~mlbits.evals.tournament.batches.described`.
 
     Returns:
-        The match table.
+        The match table; it does not depend on the executor.
 
     Raises:
         TournamentError: for fewer than two agents (Swiss: fewer than seats), one seat, or another tournament's table.
@@ -93,29 +106,50 @@ def play_tournament(
         if path is not None:
             checkpoints.make_folder(path.parent)
             lock.enter_context(one_writer(path.parent, f".{path.name}.lock"))
-        return _play(agents, env, config, settings, device, path, report, seats)
+        if executor is None:
+            executor = lock.enter_context(open_executor())
+        store = None if path is None else Store(path.with_name(f".{path.name}.jobs"))
+        # In this process results come in order, and go into the table at once.
+        queue = JobQueue(executor, None if isinstance(executor, InProcess) else store, say=print)
+        here = partial(
+            play_games, list(agents.values()), env, settings=settings, device=device, greedy=config.greedy
+        )  # fmt: skip
+        common = {**(elsewhere or {}), "settings": dict(settings or {}), "greedy": config.greedy}
+        table = _play(agents, env, config, settings, path, report, seats, queue, here, common)
+        if store is not None:
+            store.clear()
+        return table
 
 
 def _play(
     agents: Mapping[str, Agent], env: str, config: TournamentConfig, settings: Mapping[str, Any] | None,
-    device: torch.device | str, path: Path | None, report: Report | None, seats: int,
+    path: Path | None, report: Report | None, seats: int, queue: JobQueue, here: Callable[..., list[list[float]]],
+    common: dict[str, Any],
 ) -> MatchTable:  # fmt: skip
     """Play the games that the table lacks; the whole table."""
     hashes = {name: content_hash(agent) for name, agent in agents.items()}
+    common = {**common, "hashes": hashes}
     writer, games = _open_table(path, env, settings, seats, hashes)
     all_games = all_against_all(len(agents), seats, config.games, config.seed) if config.format == "all" else None
     total = _swiss_games(len(agents), seats, config) if all_games is None else len(all_games)
-    for start, part in _batches(len(agents), seats, config, games, all_games):
+    for batches in _batches(len(agents), seats, config, games, all_games):
+        jobs = []
+        for start, part in batches:
+            more = {"seating": part.tolist(), "seed": _seed(config.seed, start)}
+            name = f"games {start + 1:,} to {start + len(part):,}"
+            jobs.append(Job(name, PLAY_BATCH, common | more, here=partial(here, **more)))
         if report is not None:
             report(len(games), total)
-        played = play_episodes(
-            list(agents.values()), env, len(part), seed=_seed(config.seed, start), settings=settings, device=device,
-            greedy=config.greedy, seating=part,
-        )  # fmt: skip
-        had = len(games) - start
-        if writer is not None:
-            writer.add_games(part[had:], played.returns[had:])
-        games.add(part[had:], played.returns[had:])
+        for ended, (start, part) in zip(in_order(jobs, queue), batches, strict=True):
+            had = len(games) - start
+            returns = np.array(ended.result(), float).reshape(-1, seats)
+            if writer is not None:
+                writer.add_games(part[had:], returns[had:])
+            games.add(part[had:], returns[had:])
+            if queue.store is not None:
+                queue.store.forget(ended.job)
+            if report is not None and len(games) < total:
+                report(len(games), total)
     if report is not None:
         report(len(games), total)
     plain = json.loads(json.dumps(dict(settings or {})))
@@ -132,6 +166,9 @@ def hold_tournament(
     device: torch.device | str = "cpu",
     report: Report | None = None,
     search: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    cluster: str = "",
+    replay: Path | None = None,
 ) -> tuple[Path, Standings]:
     """Play a tournament of runs, models and bots in a folder, or continue one, and compute its standings.
 
@@ -148,6 +185,10 @@ def hold_tournament(
         device: where to play.
         report: called with the number of games played and the total number of games.
         search: how trained agents that can search are to look ahead, as in {"simulations": 100}.
+        jobs: batches of games played at once, each in a process of its own; None is 1, or as many as a cluster has
+            CPUs.
+        cluster: address of a Ray cluster to play on; "" plays here.
+        replay: a file for a page that shows one more game, of the best entries; None for none.
 
     Raises:
         TournamentError: for entries that do not fit, or a folder that holds another tournament or anything else;
@@ -156,6 +197,8 @@ def hold_tournament(
         DeviceError: if the device is not available.
         MlbitsError: as :func:`play_tournament` and :func:`~mlbits.evals.tournament.entrants.open_entries` raise.
     """
+    check_jobs(jobs)
+    check_page_file(replay)
     set_up(threads=1)  # many small networks: more threads would only wait for each other
     place = parse_device(device)
     place = check_cuda(place) if place.type == "cuda" else place
@@ -165,13 +208,20 @@ def hold_tournament(
     batch.close()
     facts = _facts(entries, config)
     folder = _default_folder(facts) if out is None else out
-    with _written_by_us_alone(folder, facts):
+    _check_folder(folder, facts)
+    with open_executor(jobs, cluster) as executor, _written_by_us_alone(folder, facts):
         table = play_tournament(
             entries.agents, entries.env, config, settings=entries.env_settings, device=place, path=folder / MATCHES,
-            report=report,
+            report=report, executor=executor,
+            elsewhere=described(words, entries, device=str(device), search=search),
         )  # fmt: skip
         found = standings(table)
         write_standings(found, folder)
+    if replay is not None:
+        best = [found.table.names[k] for k in found.order[: found.table.seats]]
+        players = {name: entries.agents[name] for name in best}
+        game = record_replay(players, entries.env, entries.env_settings, seed=config.seed, greedy=config.greedy)
+        write_page(game, replay)
     return folder, found
 
 
@@ -209,10 +259,10 @@ class _Games:
 
 def _batches(
     entries: int, seats: int, config: TournamentConfig, games: _Games, all_games: NDArray[np.int64] | None
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Batches with games still to be played: the number of the first game, and the entry in each seat.
+) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
+    """Batches with games still to be played, round by round: the number of the first game, and the entry in each seat.
 
-    Swiss rounds (``all_games`` is None) depend on the games that are added meanwhile.
+    Swiss rounds (``all_games`` is None) depend on the games of earlier ones, which are added meanwhile.
 
     Raises:
         TournamentError: if the games so far are not the first of this schedule.
@@ -228,10 +278,9 @@ def _batches(
                 f"matches: game {start + differ[0] + 1} is not one of this schedule; wanted the tournament that the "
                 "table was started with, or another file"
             )
-        for low in range(0, len(part), config.num_envs):
-            batch = part[low : low + config.num_envs]
-            if start + low + len(batch) > len(games):
-                yield start + low, batch
+        lows = range(0, len(part), config.num_envs)
+        batches = [(start + low, part[low : low + config.num_envs]) for low in lows]
+        yield [(first, batch) for first, batch in batches if first + len(batch) > len(games)]
         start += len(part)
     if len(games) > start:
         raise TournamentError(f"matches: the table has {len(games)} games; wanted at most {start} or a longer schedule")

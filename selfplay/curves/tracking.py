@@ -51,7 +51,7 @@ def _exactly(*tags: str) -> list[Any]:
 
 
 # A margin chart takes the tags of its value, lower and upper end as names, not as regular expressions.
-_LAYOUT = {
+LAYOUT = {
     "Return": {
         "return": _exactly("return/train", "return/eval"),
         "evaluation, 95% interval": ["Margin", ["return/eval", "return/eval_low", "return/eval_high"]],
@@ -85,6 +85,16 @@ def tensorboard_tag(name: str, picture: bool = False) -> str:
     return name if group.lower() >= _FIRST else _OTHERS + name.replace("/", "_")
 
 
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """The settings of a run's config.json by name, as in "agent.discount"; what is no number or text as text."""
+    flat = {}
+    for group in ("run", "agent_config", "env_settings"):
+        for name, value in config.get(group, {}).items():
+            flat[f"{group.removesuffix('_config').removesuffix('_settings')}.{name}"] = value
+    flat |= {"agent": config["agent"], "env": config["env"]}
+    return {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()}
+
+
 # Formats of animations by the suffix of the file name.
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 
@@ -116,7 +126,7 @@ class Tracker:
         with self._writing():
             self.writer = EventWriter(folder, None if resumed_at is None else resumed_at + 1)
             if resumed_at is None:
-                self.writer.add_custom_scalars(_LAYOUT)
+                self.writer.add_custom_scalars(LAYOUT)
             self._file = self._metrics.open("a", buffering=1)
         self._said: set[str] = set()
         self._progress = Progress(total_steps) if console else None
@@ -130,12 +140,7 @@ class Tracker:
         Raises:
             CurvesError: if the disk does not take them.
         """
-        flat = {}
-        for group in ("run", "agent_config", "env_settings"):
-            for name, value in config.get(group, {}).items():
-                flat[f"{group.removesuffix('_config').removesuffix('_settings')}.{name}"] = value
-        flat |= {"agent": config["agent"], "env": config["env"]}
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()}
+        plain = hyperparameters(config)
         if self._tracked is not None:
             self._tracked.settings(plain)
         writer: Any = self.writer.file_writer

@@ -89,6 +89,7 @@ class Opponents:
         guests: the loaded agents of ``RunConfig.opponents``.
         num_seats: P.
         device: device of the agents.
+        shard: the number of the shard whose copies they play in; each draws opponents of its own.
 
     Attributes:
         learners: the agents that learn; the first is the run's agent.
@@ -105,7 +106,7 @@ class Opponents:
 
     def __init__(
         self, settings: Settings, make: Callable[[int], Agent], learner: Agent, guests: Sequence[Agent],
-        num_seats: int, device: torch.device,
+        num_seats: int, device: torch.device, shard: int = 0,
     ) -> None:  # fmt: skip
         run = settings.run
         self._settings, self._make, self._device = settings, make, device
@@ -120,7 +121,7 @@ class Opponents:
         self.payoffs = Payoffs(len(self.agents))
         self._frozen_at = [0] * len(self.learners)
         self._born_at = [0] * len(self.learners)
-        self._generator = np.random.default_rng([run.seed, _MATCHMAKING])
+        self._generator = np.random.default_rng([run.seed, _MATCHMAKING, *([shard] if shard else [])])
         self._written: set[str] = set()
         # Called with the range of copies, first and last + 1, whose learner was reset.
         self.on_restart: Callable[[int, int], None] = lambda first, last: None

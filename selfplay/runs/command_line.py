@@ -93,6 +93,13 @@ def read_flags(flags_class: Any, prog: str, words: Sequence[str], description: s
     raise ConfigError(message + see)
 
 
+def automatic_workers(words: list[str]) -> list[str]:
+    """The words with ``--workers auto`` as ``--workers 0``."""
+    words = ["--workers=0" if word == "--workers=auto" else word for word in words]
+    after = zip(["", *words], words, strict=False)
+    return ["0" if (before, word) == ("--workers", "auto") else word for before, word in after]
+
+
 def signature_fields(
     function: Callable[..., Any], *, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
 ) -> list[tuple[str, Any, Any]]:
@@ -320,7 +327,7 @@ def _one_line(box: str, words: Sequence[str]) -> str:
         unknown = message.partition(": ")[2].split(", ")
         message, meant = _unrecognised(unknown, words), _meant(unknown)
         hint = f"did you mean {meant}?" if meant else hint
-    message = re.sub(r"^Error parsing (run|how|[A-Z]\w*): ", "", message)
+    message = re.sub(r"^Error parsing (run|sweep|(?:sweep\.)?(?:how|where)|[A-Z]\w*): ", "", message)
     message = re.sub(r"^Error parsing (agent|env): ", r"\1.", message)
     message = re.sub(r"^Error parsing ", "", message).rstrip(".")
     message = f"{message}; {hint}" if hint else message

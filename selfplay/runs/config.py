@@ -45,6 +45,23 @@ class RunConfig:
         low=0,
         high=2**16,
     )
+    shards: int = setting(
+        1,
+        "parts that the copies are cut into, which learn in step from the mean of their gradients; part of the "
+        "experiment, as the seed is",
+        low=1,
+        high=2**16,
+    )
+    workers: int = setting(
+        1,
+        "processes that the shards are divided among, this one included; 0 (on the command line also auto) takes one "
+        "a core or GPU; the run is the same with any number",
+        low=0,
+        high=2**16,
+    )
+    worker_timeout: float = setting(
+        60.0, "time after which a worker that does not answer counts as lost", low=1, high=1e6, unit="seconds"
+    )
     seed: int = setting(
         0, "seed of weights, copies, draws and shuffles; on a CPU it determines the run", low=0, high=2**63 - 1
     )
@@ -135,7 +152,17 @@ class RunConfig:
     league_exploiters: int = setting(2, "league exploiters of a league", low=0, high=1000)
 
     def check(self) -> None:
-        """Refuse settings that need evaluations in a run without them."""
+        """Refuse shards that do not fit, and settings that need evaluations in a run without them."""
+        if self.num_envs % self.shards:
+            raise ConfigError(
+                f"shards: got {self.shards}, which do not divide the {self.num_envs} copies (num_envs); wanted a "
+                "divisor of their number"
+            )
+        if self.workers > self.shards:
+            raise ConfigError(
+                f"workers: got {self.workers} for {self.shards} shard{'s' * (self.shards > 1)}; wanted at most as many "
+                "workers as shards, which belong to the experiment"
+            )
         if self.eval_every == 0:
             for name in ("stop_at_return", "stop_without_improvement"):
                 if getattr(self, name):

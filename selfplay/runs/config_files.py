@@ -37,7 +37,7 @@ from mlbits.envs.registry import plain_id
 from mlbits.selfplay.runs.config import ConfigError, Settings, presets, resolve
 
 # What a run's config.json says besides: how it was made, and the presets' name for the agent's settings.
-_ASIDE = ("version", "git_hash", "python", "torch", "started", "folders", "agent_config")
+_ASIDE = ("version", "git_hash", "python", "torch", "processor", "started", "folders", "agent_config")
 _KEYS = ("agent", "env", "preset", "run", "agent_settings", "env_settings")
 
 

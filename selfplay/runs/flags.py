@@ -16,10 +16,11 @@ from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.trust import TRUST_HELP
 from mlbits.envs.doors.gymnasium_batch import check_env_id
 from mlbits.envs.registry import registered
-from mlbits.selfplay.runs.command_line import forget_flags, read_flags
+from mlbits.selfplay.runs.command_line import automatic_workers, forget_flags, read_flags
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings, find_preset, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
 from mlbits.selfplay.runs.env_flags import EnvFlags
+from mlbits.selfplay.runs.job_flags import JobFlags
 
 _USAGE = """usage: mlbits train AGENT ENV [flags]
 
@@ -37,6 +38,26 @@ Train an agent on an environment. The run's folder holds its settings, curves, c
 agents: {agents}
 environments: {envs}, and every id of Gymnasium
 """
+
+_SWEEP_USAGE = """usage: mlbits sweep AGENT ENV --space FILE.toml [flags]
+
+Search for good settings of an agent on an environment. A trial is a run; the same command goes on with a sweep that was
+stopped.
+
+  mlbits sweep ppo CartPole-v1 --space space.toml --trials 50
+  mlbits sweep ppo mlbits/GridWorld-v0 --space space.toml --total-steps 100000 --jobs 4
+  mlbits sweep ppo mlbits/GridWorld-v0 --help                        all flags of this pair
+
+A space, by the names of the flags:
+  agent.learning_rate = {{ low = 1e-4, high = 1e-2, log = true }}
+  agent.hidden = {{ choices = [[64], [64, 64]] }}
+  num_envs = {{ low = 8, high = 64, step = 8 }}
+
+agents: {agents}
+environments: {envs}, and every id of Gymnasium
+"""
+
+_MADE = {"train": "run; made under runs", "sweep": "sweep; made under sweeps"}
 
 _SOLVE_USAGE = """usage: mlbits solve ENV [flags]
 
@@ -97,12 +118,16 @@ class TrainFlags(NamedTuple):
         out: the folder asked for, or None.
         quiet: whether to show no progress.
         seeds: how many runs to train, with one seed after another; None for one run.
+        where: how many of them at once, and on which cluster.
+        dry_run: whether to say only which process would have which shards.
     """
 
     settings: Settings
     out: str | None
     quiet: bool
     seeds: int | None
+    where: JobFlags
+    dry_run: bool = False
 
 
 def parse_train(words: list[str]) -> tuple[Settings, str | None, bool]:
@@ -118,7 +143,40 @@ def read_train(words: list[str]) -> TrainFlags:
         UnknownIdError: for an unknown agent or environment.
         SystemExit: after --help.
     """
-    words, data = _without(words, "--data")
+    seeds = tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")
+    dry = tyro.conf.arg(help="train nothing: print which process would have which shards")
+    own = [
+        ("seeds", Annotated[int | None, seeds], None), ("where", tyro.conf.OmitArgPrefixes[JobFlags], JobFlags()),
+        ("dry_run", Annotated[bool, dry], False),
+    ]  # fmt: skip
+    settings, flags = _read(words, "train", _USAGE, own)
+    if flags.seeds is None and flags.where != JobFlags():
+        name = "jobs" if flags.where.jobs is not None else "cluster"
+        raise ConfigError(f"{name}: got {getattr(flags.where, name)} for one run; wanted --seeds N with it")
+    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds, flags.where, flags.dry_run)
+
+
+def read_sweep(words: list[str], own: Any) -> tuple[Settings, str | None, bool, Any]:
+    """Read the words after ``mlbits sweep``: the flags of ``mlbits train``, and those of the sweep.
+
+    Args:
+        words: the words.
+        own: the dataclass of the sweep's flags, all with defaults.
+
+    Returns:
+        The settings of its runs, except what is tried; the folder asked for; whether to be quiet; its own flags.
+
+    Raises:
+        ConfigError: as :func:`read_train` raises, like the other errors.
+    """
+    bare: Any = tyro.conf.OmitArgPrefixes
+    settings, flags = _read(words, "sweep", _SWEEP_USAGE, [("sweep", bare[own], own())])
+    return settings, flags.out, flags.quiet, flags.sweep
+
+
+def _read(words: list[str], command: str, usage: str, own: list[Any]) -> tuple[Settings, Any]:
+    """The settings of a run, and all flags of a command that has those of ``mlbits train`` and some of its own."""
+    words, data = _without(automatic_workers(words), "--data")
     words, config = _without(words, "--config")
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[:2]))
     given = len(names)
@@ -130,12 +188,13 @@ def read_train(words: list[str]) -> TrainFlags:
     from_data = data is not None and len(names) == 1
     if len(names) < 2 and not from_data:
         if any(word in ("-h", "--help") for word in words):
-            print(_USAGE.format(agents=", ".join(AGENTS), envs=", ".join(registered())))
+            print(usage.format(agents=", ".join(AGENTS), envs=", ".join(registered())))
             raise SystemExit(0)
         missing = "ENV" if names else "AGENT and ENV"
         offline = " (of an offline agent --data DATASET is enough)" if names else ""
         raise ConfigError(
-            f"train: {missing} missing; wanted mlbits train AGENT ENV, as in: train ppo mlbits/GridWorld-v0{offline}"
+            f"{command}: {missing} missing; wanted mlbits {command} AGENT ENV, as in: {command} ppo "
+            f"mlbits/GridWorld-v0{offline}"
         )
     agent, recorded = check_agent(names[0]), dict[str, Any]()
     if from_data:
@@ -153,21 +212,15 @@ def read_train(words: list[str]) -> TrainFlags:
     base = {**values.get("env", {}), **recorded, **({} if file is None else file.settings_of(env))}
     env_flags = EnvFlags(env, base, words[given:])
     flags_class = dataclasses.make_dataclass(
-        "Train",
+        command.title(),
         [
-            ("out", Annotated[str | None, tyro.conf.arg(help="folder of the run; made under runs/ without it")], None),
+            ("out", Annotated[str | None, tyro.conf.arg(help=f"folder of the {_MADE[command]}/ without it")], None),
             (
                 "preset",
                 Annotated[str, tyro.conf.arg(help="auto, none, or the environment whose preset to use")],
                 choice,
             ),
-            (
-                "seeds",
-                Annotated[
-                    int | None, tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")
-                ],
-                None,
-            ),
+            *own,
             (
                 "config",
                 Annotated[str | None, tyro.conf.arg(help="a run's config.json to repeat, or a TOML file of settings")],
@@ -184,8 +237,9 @@ def read_train(words: list[str]) -> TrainFlags:
     )
     shown = "." if preset == "none" else f". Defaults shown are the values of the preset {preset}."
     shown = shown if file is None else f". Defaults shown are the values of {file.path}."
+    what = "Train" if command == "train" else "Search for good settings of"
     flags = read_flags(
-        flags_class, f"mlbits train {agent} {env}", env_flags.words, description=f"Train {agent} on {env}{shown}"
+        flags_class, f"mlbits {command} {agent} {env}", env_flags.words, description=f"{what} {agent} on {env}{shown}"
     )
     find_factories(flags.agent, None)
     settings = Settings(
@@ -196,7 +250,7 @@ def read_train(words: list[str]) -> TrainFlags:
         agent_config=flags.agent,
         env_settings=env_flags.settings(flags),
     )
-    return TrainFlags(settings, flags.out, flags.quiet, flags.seeds)
+    return settings, flags
 
 
 def _without(words: list[str], flag: str) -> tuple[list[str], str | None]:

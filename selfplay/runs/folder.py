@@ -19,6 +19,7 @@ import torch
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.plain_json import read_json_file
+from mlbits.envs.engine.processor import describe, described
 from mlbits.selfplay.runs import checkpoints
 from mlbits.selfplay.runs.config import Settings, portable, resolve, settings_from_json
 from mlbits.selfplay.runs.one_writer import one_writer
@@ -30,7 +31,8 @@ CONFIG, SUMMARY, CHECKPOINTS, BEST = "config.json", "summary.json", "checkpoints
 # Of the default name: how many settings, how long each, and those that say nothing about what is learned.
 _NAME_PARTS, _NAME_PART = 3, 32
 _UNNAMED = (
-    "seed", "device", "threads", "video", "track", "eval_every", "eval_episodes", "eval_greedy", "record_every",
+    "seed", "device", "threads", "workers", "worker_timeout", "video", "track", "eval_every", "eval_episodes",
+    "eval_greedy", "record_every",
     "checkpoint_every", "keep_checkpoints", "rule_hash",
 )  # fmt: skip
 
@@ -56,6 +58,7 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
         "git_hash": git_hash(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "processor": described(describe()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     folder = Path("runs") / default_name(settings) if out is None else Path(out)
@@ -71,6 +74,27 @@ def new_folder(settings: Settings, out: str | Path | None) -> Path:
     except OSError as error:
         raise RunError(f"out: {folder} cannot be written ({error.strerror}); wanted a writable folder") from None
     return folder
+
+
+def named_folder(settings: Settings) -> Path:
+    """Make the empty folder of a run that is begun later, with the name that :func:`new_folder` would give it.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    folder = Path("runs") / default_name(settings)
+    try:
+        return _take(folder)
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be made ({error.strerror}); wanted a writable folder") from None
+
+
+def other_processor(folder: Path) -> str:
+    """A line for the user where a run was begun on another processor, which may give other bits; else ""."""
+    begun, here = read_json_file(folder / CONFIG).get("processor"), described(describe())
+    if begun is None or begun == here:
+        return ""
+    return f"begun on {begun!s:.100}, going on with {here}: the last bits may differ from an undisturbed run's"
 
 
 def default_name(settings: Settings) -> str:

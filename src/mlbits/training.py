@@ -11,22 +11,33 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
+from mlbits.evals.jobs.executors import check_jobs, open_executor
+from mlbits.evals.jobs.job import JobError
+from mlbits.evals.jobs.queue import JobQueue, outcomes
+from mlbits.evals.jobs.training import check_run, run_job
 from mlbits.evals.training_probes import during_training
 from mlbits.runs import Run, Runs
 from mlbits.selfplay import training
 from mlbits.selfplay.callbacks import Callback, Callbacks, callbacks_of
+from mlbits.selfplay.interrupts import RunInterrupted
 from mlbits.selfplay.machine import count_from_now
-from mlbits.selfplay.runs.config import ConfigError, Settings, portable, resolve
+from mlbits.selfplay.runs.checkpoints import make_folder
+from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
-from mlbits.selfplay.runs.folder import CONFIG, finished_summary, read_settings
+from mlbits.selfplay.runs.folder import finished_summary, named_folder
+from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure
 
 _MOST_SEEDS = 10_000
+_TRIES = 2  # of a run that fails
 
 
 @overload
@@ -41,6 +52,8 @@ def train(
     preset: str | None = None,
     config: str | Path | None = None,
     seeds: int | None = None,
+    jobs: int | None = None,
+    cluster: str = "",
     agent_settings: Mapping[str, Any] | None = None,
     env_settings: Mapping[str, Any] | None = None,
     on_iteration: Callback | None = None,
@@ -61,6 +74,8 @@ def train(
         config: a run's config.json (or its folder), which repeats that run, or a TOML file
             (:mod:`mlbits.selfplay.runs.config_files`); other arguments override it.
         seeds: train so many runs, with the seeds ``seed``, ``seed + 1`` and so on.
+        jobs: with ``seeds``: runs at once, each in a process of its own.
+        cluster: with ``seeds``: address of a Ray cluster to train on, as for ``mlbits train``.
         agent_settings: settings of the agent (``--agent.NAME``), which override the preset's.
         env_settings: settings of the environment (``--env.NAME``).
         on_iteration: called after each iteration with the run under way
@@ -95,8 +110,10 @@ def train(
     count_from_now()
     common: dict[str, Any] = {"console": console, "measure": measure, "callbacks": called}
     if seeds is None:
+        if jobs is not None or cluster:
+            raise ConfigError("seeds: missing with jobs or cluster, which divide several runs; wanted a number")
         return train_resolved(settings, out, **common)
-    return train_seeds(settings, seeds, out, **common)
+    return train_seeds(settings, seeds, out, jobs=jobs, cluster=cluster, **common)
 
 
 def train_resolved(
@@ -111,34 +128,99 @@ def train_resolved(
     return Run(*training.train(settings, out, console=console, measure=measure, callbacks=callbacks))
 
 
-def train_seeds(settings: Settings, seeds: int, out: str | Path | None = None, **common: Any) -> Runs:
-    """Train the same with several seeds, one after another.
+def train_seeds(
+    settings: Settings, seeds: int, out: str | Path | None = None, *, jobs: int | None = None, cluster: str = "",
+    **common: Any,
+) -> Runs:  # fmt: skip
+    """Train the same with several seeds, one after another or several at once.
 
-    With ``out``, runs of the same settings that are there already are kept if they are finished and resumed if not: the
-    same call after an interruption goes on where it stopped.
+    A run that is whole is read, one that was begun is resumed: with ``out`` the same call after an interruption goes on
+    where it stopped. A run that fails is tried once more; then the others are trained all the same.
 
     Args:
         settings: of the first run.
         seeds: how many.
         out: the folder of their folders ``seed-0`` and so on; None makes one for each under ``runs``.
+        jobs: runs at once, each in a process of its own; None is 1, in this process, or as many as a cluster has CPUs.
+        cluster: address of a Ray cluster to train on, whose nodes all see the folders; "" trains here.
         **common: as for :func:`train_resolved`.
 
     Raises:
-        ConfigError: for no seeds, or too many.
-        RunError: if a folder holds a run of other settings.
+        ConfigError: for no seeds, or too many; for callbacks with other processes.
+        RunError: if a folder holds a run of other settings; nothing has been trained then.
+        JobError: if runs failed, naming them.
+        InUseError: if another process trains in ``out``.
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigError(f"seeds: got {seeds!r}; wanted a whole number from 1 to {_MOST_SEEDS:,}")
-    runs = []
-    for seed in range(settings.run.seed, settings.run.seed + seeds):
-        one = dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
-        folder = None if out is None else Path(out) / f"seed-{seed}"
-        there = folder is not None and (folder / CONFIG).exists() and portable(read_settings(folder)) == portable(one)
-        runs.append(
-            _continued(folder, common) if folder is not None and there else train_resolved(one, folder, **common)
-        )
+    check_jobs(jobs)
+    apart = bool(cluster) or (jobs or 1) > 1
+    measure = common.get("measure", during_training)
+    for name, function in (("callbacks", common.get("callbacks")), ("measure", measure)):
+        if apart and function not in (None, during_training):
+            raise ConfigError(f"{name}: cannot be called in other processes; wanted jobs=1 and no cluster, or none")
+    wanted = [
+        dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
+        for seed in range(settings.run.seed, settings.run.seed + seeds)
+    ]
+    folders: list[Path | None] = [None if out is None else Path(out) / f"seed-{one.run.seed}" for one in wanted]
+    runs, failed = dict[str, Run](), dict[str, str]()
+    with contextlib.ExitStack() as held:
+        if out is not None:
+            for one, folder in zip(wanted, folders, strict=True):
+                check_run(one, Path(str(folder)))
+            make_folder(Path(out))
+            held.enter_context(one_writer(Path(out)))
+        executor = held.enter_context(open_executor(jobs, cluster, folder=None if out is None else Path(out)))
+        if apart and out is None:
+            folders = [held.enter_context(_reserved(one)) for one in wanted]
+        made = []
+        for one, folder in zip(wanted, folders, strict=True):
+            name = f"seed {one.run.seed}"
+            here = partial(_here, one, folder, common)
+            made.append(run_job(name, one, folder or Path(name), measured=measure is not None, here=here))
+        places = dict(zip((job.name for job in made), folders, strict=True))
+        try:
+            for count, ended in enumerate(outcomes(made, JobQueue(executor, tries=_TRIES, say=print)), 1):
+                if ended.final:
+                    ended.result()  # raises what would be wrong with the others too
+                elif ended.error:
+                    failed[ended.job.name] = ended.error
+                else:
+                    runs[ended.job.name] = Run(places[ended.job.name] or ended.value)
+                    if apart and common.get("console", True):
+                        print(f"[{count}/{seeds}] {ended.job.name} is trained", flush=True)
+        except KeyboardInterrupt:
+            if not apart:  # the run in this process says how to continue
+                raise
+            again = "with --out the same command goes on" if out is None else "the same command goes on"
+            raise RunInterrupted(f"interrupted; {again}", 128 + signal.SIGINT, Path(out or "runs"), None) from None
+    if failed:
+        name, why = next(iter(failed.items()))
+        rest = f"; so did {', '.join(list(failed)[1:])}" if len(failed) > 1 else ""
+        raise JobError(f"{name} failed: {why}{rest}; the others are trained")
+    return Runs([runs[job.name] for job in made])
+
+
+@contextlib.contextmanager
+def _reserved(settings: Settings) -> Iterator[Path]:
+    """A folder for a run of another process; it is deleted if the run never began."""
+    folder = named_folder(settings)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it holds the run
+            folder.rmdir()
+
+
+def _here(settings: Settings, folder: Path | None, common: dict[str, Any]) -> Path:
+    """Train a run in this process, or the rest of it; returns its folder."""
+    try:
+        if folder is not None and check_run(settings, folder):
+            return _continued(folder, common).folder
+        return train_resolved(settings, folder, **common).folder
+    finally:
         count_from_now()
-    return Runs(runs)
 
 
 def _continued(folder: Path, common: dict[str, Any]) -> Run:
@@ -152,6 +234,7 @@ def resume(
     *,
     total_steps: int | None = None,
     data: str | None = None,
+    workers: int | None = None,
     on_iteration: Callback | None = None,
     on_evaluation: Callback | None = None,
     on_checkpoint: Callback | None = None,
@@ -165,6 +248,8 @@ def resume(
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
         data: where the run's dataset is now, if it has been moved; another one is refused.
+        workers: processes among which the run's shards are divided from now on; 0 takes one a core or
+            GPU, None as many as before.
         on_iteration: as for :func:`train`.
         on_evaluation: as for :func:`train`.
         on_checkpoint: as for :func:`train`.
@@ -184,7 +269,9 @@ def resume(
         callbacks, on_iteration=on_iteration, on_evaluation=on_evaluation, on_checkpoint=on_checkpoint
     )  # fmt: skip
     count_from_now()
-    return resume_folder(folder, total_steps=total_steps, data=data, console=console, measure=measure, callbacks=called)
+    return resume_folder(
+        folder, total_steps=total_steps, data=data, workers=workers, console=console, measure=measure, callbacks=called
+    )
 
 
 def resume_folder(folder: str | Path, **settings: Any) -> Run:

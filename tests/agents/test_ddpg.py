@@ -378,7 +378,7 @@ def test_settings_are_passed_to_the_replay_buffer():
     agent = make(n_step=4, discount=0.8, batch_size=9, priority_weight=0.4, num_steps=7, buffer_size=500)
     _, replay = once(agent, some_transitions(), progress=0.25)
     settings = {"n_step": 4, "discount": 0.8, "weight_exponent": pytest.approx(0.4 + 0.25 * 0.6)}
-    assert replay.asked == [(9, settings)]
+    assert replay.asked == [(9, settings | {"bonus": None})]
     assert agent.experience == ReplaySpec(7, 500, 0.0)
     assert make(buffer_size=500, priority_exponent=0.6).experience == ReplaySpec(1, 500, 0.6)
 

@@ -296,3 +296,46 @@ def test_in_turn_based_games_there_are_at_most_as_many_minibatches_as_decisions(
 def test_settings_out_of_range_are_rejected_by_name(name, value):
     with pytest.raises(AgentError, match=f"^{name}: got .*wanted"):
         PPOConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"target_kl": 0.01}, {"objective": "adaptive_kl"}, {"apo_every": 2}, {"memory": "gru"}, {"normalize_obs": True}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_graphs_refuse_settings_by_which_the_host_decides(setting):
+    name = next(iter(setting))
+    with pytest.raises(AgentError, match=f"graphs: got True with {name}"):
+        PPOConfig(graphs=True, **setting)
+
+
+def test_without_a_gpu_graphs_change_nothing():
+    plain, graphs = make_agent("ppo", THREE), make_agent("ppo", THREE, graphs=True)
+    rollout = made_up_rollout(plain)
+    for agent in (plain, graphs):
+        for _ in range(3):
+            learn(agent, rollout)
+    assert equal(weights(plain), weights(graphs))
+
+
+def test_bfloat16_refuses_networks_with_memory():
+    with pytest.raises(AgentError, match="precision: got 'bfloat16' with memory"):
+        make_agent("ppo", THREE, precision="bfloat16", memory="gru")
+
+
+def test_compile_needs_a_compiler(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(AgentError, match=r"compile: got True, and torch.compile finds none of g\+\+"):
+        make_agent("ppo", THREE, compile=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_up_to_rounding():
+    plain, compiled = make_agent("ppo", THREE), make_agent("ppo", THREE, compile=True)
+    rollout = made_up_rollout(plain)
+    for agent in (plain, compiled):
+        for _ in range(2):
+            learn(agent, rollout)
+    assert weights(plain).keys() == weights(compiled).keys()
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4)

@@ -8,8 +8,8 @@ import pytest
 
 from mlbits.agents.ddpg import DDPG, DDPGConfig
 from mlbits.agents.networks import precision as networks_precision
+from mlbits.envs.control.pendulum import pendulum
 from mlbits.envs.engine import processor
-from mlbits.envs.pendulum import pendulum
 from mlbits.selfplay.runs.config import presets, resolve
 from mlbits.selfplay.training import resume, train
 
@@ -56,13 +56,14 @@ def test_an_explicit_precision_is_kept_with_a_warning_if_slow(fast):
     assert config.settled("cpu") == (config, "")
 
 
-def test_every_preset_of_ddpg_has_precision_auto():
-    assert {name: values["agent"]["precision"] for name, values in presets()["ddpg"].items()} == dict.fromkeys(
-        presets()["ddpg"], "auto"
-    )
+def test_every_preset_of_ddpg_and_sac_has_precision_auto():
+    for agent in ("ddpg", "sac"):
+        assert {name: values["agent"]["precision"] for name, values in presets()[agent].items()} == dict.fromkeys(
+            presets()[agent], "auto"
+        )
     for agent, envs in presets().items():
         for values in envs.values():
-            assert agent == "ddpg" or "precision" not in values.get("agent", {})
+            assert agent in ("ddpg", "sac") or "precision" not in values.get("agent", {})
 
 
 def test_a_run_records_the_chosen_precision_and_keeps_it(fast, tmp_path, capsys):

@@ -59,7 +59,8 @@ T, B = 6, 4
 def cases():
     """Every agent with all its action spaces on its first observation space, and with one of them on all others."""
     for name, entry in AGENTS.items():
-        if entry.plans:  # these need a game: tests/agents/best_response
+        # These need a game (tests/agents/best_response), or pictures and goals (tests/agents/representation).
+        if entry.plans or name == "wsc":
             continue
         for number, kind in enumerate(entry.observations):
             for k, space in enumerate(OBSERVATIONS[kind]):

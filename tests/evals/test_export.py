@@ -27,6 +27,8 @@ CASES = {
     "no critic": ("reinforce", "mlbits/CartPole-v0", {"baseline": "none"}, {}, "action probabilities"),
     "masked q": ("dqn", "mlbits/Knapsack-v0", EARLY | {"head": "categorical"}, {}, "action q_values value"),
     "deterministic": ("ddpg", "mlbits/Pendulum-v0", EARLY, {}, "action"),
+    "entropy": ("sac", "mlbits/Pendulum-v0", EARLY, {}, "action"),
+    "masked entropy": ("sac", "mlbits/Knapsack-v0", EARLY, {}, "action probabilities"),
     "table": ("q-learning", "mlbits/GridWorld-v0", {}, {"map": "S.G"}, "action q_values value"),
     "classifier": ("classifier", "mlbits/Digits-v0", {"hidden": [8]}, {}, "action probabilities"),
     "sb3 actor-critic": ("sb3-a2c", "mlbits/CartPole-v0", {}, {}, "action probabilities value"),

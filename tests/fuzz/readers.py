@@ -123,6 +123,22 @@ def _uci() -> Iterator[Reader]:
     yield Reader([lines, b"position fen " + chess.FENS[1].encode() + b" moves e1g1\nisready\n"], read)
 
 
+@contextlib.contextmanager
+def _replay() -> Iterator[Reader]:
+    from mlbits.evals.replays.page import page, read_page
+    from mlbits.evals.replays.playing import record_replay
+    from mlbits.selfplay.runs.saved_agents import open_guest
+
+    random = {"random": open_guest("random", MATRIX)}
+
+    def read(data: bytes) -> None:
+        replay = read_page(_text(data))
+        with contextlib.suppress(ValueError):  # numbers that are not finite, which are no JSON
+            assert read_page(page(replay)) == replay
+
+    yield Reader([page(record_replay(random, MATRIX)).encode()], read)
+
+
 # Games
 
 
@@ -483,6 +499,7 @@ READERS: dict[str, Callable[[], contextlib.AbstractContextManager[Reader]]] = {
     "san": partial(_moves, action_of_san, san),
     "uci-moves": partial(_moves, action_of_uci, uci_of_action),
     "uci": _uci,
+    "replay": _replay,
     "orders": _orders,
     "positions": _position_line,
     "games": _games,

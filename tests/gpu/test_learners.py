@@ -31,6 +31,9 @@ TASKS = {
             {"num_steps": 4, "learning_starts": 500, "batch_size": 64, "learning_rate": 2e-3, "replay_ratio": 0.25}),
     "ddpg": ("test/Point-v0", {}, -1.5, 20_000, 16,
              {"num_steps": 4, "learning_starts": 500, "batch_size": 64, "replay_ratio": 0.25, "hidden": (64, 64)}),
+    "sac": ("test/Point-v0", {}, -1.5, 20_000, 16,
+            {"num_steps": 4, "learning_starts": 500, "batch_size": 64, "replay_ratio": 0.25, "hidden": (64, 64),
+             "actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "temperature_learning_rate": 3e-3}),
     "classifier": ("mlbits/Digits-v0", {"feedback": "full", "classes": 3}, 0.9, 8_000, 16,
                    {"loss": "cross_entropy", "learning_rate": 1e-2}),
     "sb3-ppo": ("mlbits/Bandit-v0", ARMS, 9, 8_000, 8, {"n_steps": 64, "learning_rate": 1e-2}),
@@ -55,7 +58,7 @@ def test_a_learner_solves_its_small_task(agent, card, tmp_path):
             pytest.skip("Stable-Baselines3 would see the simulator's CPU")
         steps, copies = 2 * 4 * learning.get("num_steps", 1), 4
         learning = {**learning, **({"learning_starts": 0, "batch_size": 8} if "learning_starts" in learning else {})}
-    if agent not in ("q-learning", "classifier", "ddpg") and not agent.startswith("sb3-"):
+    if agent not in ("q-learning", "classifier", "ddpg", "sac") and not agent.startswith("sb3-"):
         learning = {"hidden": (32,), **learning}
     _, summary = mlbits.train(
         agent, env, out=tmp_path / "run", env_settings=settings, agent_settings=learning, total_steps=steps,

@@ -96,6 +96,7 @@ AGENTS = {
     "dqn, plain": f"dqn {REPLAY} --agent.dueling --agent.head quantile",
     "dqn, prioritised": f"dqn {REPLAY} --agent.priority-exponent 0.6",
     "ddpg": f"ddpg {REPLAY}",
+    "sac": f"sac {REPLAY}",
     "q-learning": "q-learning",
     "classifier": "classifier --agent.hidden 8",
     "cross_entropy": "cross_entropy --agent.num-steps 8",

@@ -68,6 +68,13 @@ RUNS = {
     "--agent.num-steps 4 --agent.replay-ratio 0.1 --record-every 50"
     " --agent.twin --agent.target-noise 0.2 --agent.policy-delay 2 --agent.precision bfloat16"
     " --agent.normalize-obs --agent.normalize-reward --agent.noise linear:0.2:0.05",
+    # iterations of 32 steps: evaluations and checkpoints at 320, 608, 928, 1024
+    "goals in pictures": f"wsc mlbits/PushBlocks-v0 {SHORT} --preset none --env.observation both --env.blocks 2 "
+    "--agent.num-steps 4 --agent.pictures 40 --agent.pairs 60 --agent.look-iterations 3 --agent.learning-starts 100 "
+    "--agent.buffer-size 400 --agent.batch-size 8 --agent.hidden 8 --agent.replay-ratio 0.1 --record-every 50",
+    "replay, entropy": f"sac mlbits/Pendulum-v0 {SHORT} --preset none --agent.hidden 16 16 "
+    "--agent.learning-starts 100 --agent.buffer-size 400 --agent.batch-size 8 --agent.num-steps 4 "
+    "--agent.replay-ratio 0.1 --record-every 50 --agent.normalize-obs --agent.policy-delay 2",
 }
 
 
@@ -98,7 +105,7 @@ def newest(folder):
 
 def untimed(values):
     """Values without times, which differ between runs."""
-    clocked = ("speed/", "time/", "wall_seconds", "cpu_seconds")
+    clocked = ("speed/", "time/", "workers/", "wall_seconds", "cpu_seconds")
     return {name: value for name, value in values.items() if not name.startswith(clocked)}
 
 
@@ -160,6 +167,7 @@ def steps_of(folder):
         pytest.param("replay, normalised", "learning", 27, [312, 600], marks=pytest.mark.slow),
         pytest.param("whole episodes, normalised", "learning", 4, "some", marks=pytest.mark.slow),
         pytest.param("search", "learning", 27, [312, 600], marks=pytest.mark.slow),
+        pytest.param("goals in pictures", "learning", 27, [320, 608], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_at_any_moment_resumes_exactly(name, moment, count, checkpoints, left_alone, tmp_path):

@@ -11,7 +11,7 @@ from mlbits.envs.board.chess.actions import GOAL, LETTERS, ORIGIN
 from mlbits.envs.board.chess.position import LONGEST
 from mlbits.envs.board.chess.silhouettes import draw_piece
 from mlbits.envs.board.conventions import DRAWN, OPEN, label_columns, title
-from mlbits.envs.core.drawing import INK, PAPER, Canvas
+from mlbits.envs.core.drawing import INK, PAPER, Canvas, box
 
 LIGHT, DARK, FRAME = (240, 229, 208), (151, 173, 146), (72, 92, 84)
 MOVED_LIGHT, MOVED_DARK, CHECKED = (247, 223, 129), (203, 187, 91), (216, 88, 76)
@@ -68,9 +68,22 @@ def chess_text(state: Any, params: Any) -> str:
     return "\n".join(["  a b c d e f g h", *rows, headline(state)]) + "\n"
 
 
+_CELL, _LEFT, _TOP = 60, 40, 22  # in pixels
+
+
+def chess_shapes(state: Any, params: Any, seat: int) -> dict[str, str]:
+    """Where the squares are on the drawing, by their names."""
+    return {
+        f"{'abcdefgh'[square % 8]}{square // 8 + 1}": box(
+            _LEFT + square % 8 * _CELL, _TOP + (7 - square // 8) * _CELL, _CELL, _CELL
+        )
+        for square in range(64)
+    }
+
+
 def chess_image(state: Any, params: Any) -> NDArray[np.uint8]:
     """The board from white's side: the last move in yellow, a king in check on red."""
-    cell, left, top = 60, 40, 22
+    cell, left, top = _CELL, _LEFT, _TOP
     side = 8 * cell
     canvas = Canvas(2 * left + side, top + side + 74)
     canvas.pen.rectangle([left - 3, top - 3, left + side + 2, top + side + 2], fill=FRAME)

@@ -50,7 +50,7 @@ from gymnasium import spaces
 
 from mlbits.envs.board.chess.actions import ACTIONS, move_names
 from mlbits.envs.board.chess.bitboards import ALL, ONE, ZERO, flip
-from mlbits.envs.board.chess.drawing import chess_image, chess_text
+from mlbits.envs.board.chess.drawing import chess_image, chess_shapes, chess_text
 from mlbits.envs.board.chess.fen import START, fields_of, from_fen
 from mlbits.envs.board.chess.movement import write_moves
 from mlbits.envs.board.chess.position import FIELDS, LONGEST, MOST, judge, move, settle
@@ -175,5 +175,6 @@ def chess(fen: str = START, horizon: int | None = 512) -> Game:
         acts=acts,
         text=chess_text,
         draw=chess_image,
+        shapes=chess_shapes,
         layout={"moves": move_names(), "symmetries": symmetries()},
     )

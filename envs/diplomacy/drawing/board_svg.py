@@ -99,6 +99,11 @@ def marks_svg(
     position: Position, orders: Mapping[int, Order] | None = None, fates: Mapping[int, int] | None = None
 ) -> str:
     """The parts that change between positions: centres, units, orders and the heading."""
+    return _centres(position) + _marks(marks_of(position, orders, fates)) + "</g>"
+
+
+def _centres(position: Position) -> str:
+    """The opening of a group, and the supply centres with their owners' colours."""
     geometry = geometry_of(position.board)
     radius, tones = CENTER_RADIUS * geometry.scale, power_colours(position.board.powers)
     parts = []
@@ -108,7 +113,21 @@ def marks_svg(
         parts.append(_disc((x, y), radius, WHITE, INK, 1.2))
         if owner is not None:
             parts.append(_disc((x, y), 0.72 * radius, tones[owner]))
-    return "<g>" + "".join(parts) + _marks(marks_of(position, orders, fates)) + "</g>"
+    return "<g>" + "".join(parts)
+
+
+def last_marks_svg(
+    position: Position, orders: Mapping[int, Order], fates: Mapping[int, int], powers: Mapping[int, int]
+) -> str:
+    """As :func:`marks_svg`, for orders of the phase before, after which units have moved.
+
+    Args:
+        position: the position after those orders.
+        orders: the orders, by the province in which the unit was.
+        fates: their fates.
+        powers: the powers that gave them.
+    """
+    return _centres(position) + _marks(marks_of(position, orders, fates, powers)) + "</g>"
 
 
 def names_svg(board: Board) -> str:

@@ -24,7 +24,12 @@ TARGET, QUICK_TARGET = 0.9, 0.0  # shares of balls caught; the quick form shows 
 
 
 def reproduce(
-    quick: bool = False, rule: str = "", seeds: int = 3, out: Path | None = None, jobs: int = 1
+    quick: bool = False,
+    rule: str = "",
+    seeds: int = 3,
+    out: Path | None = None,
+    jobs: int | None = None,
+    cluster: str = "",
 ) -> dict[str, Any]:
     """Train on Catch by the rule, and count the balls caught.
 
@@ -33,7 +38,8 @@ def reproduce(
         rule: file of the discovered rule, disco_103.npz.
         seeds: number of seeds, from 0 on.
         out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
-        jobs: training runs at a time, each a process of one thread.
+        jobs: training runs at a time, each a process of one thread; 1 by default, or as many as a cluster has CPUs.
+        cluster: Ray cluster to train on: HOST:PORT of its head node, auto, or local; its nodes all see ``out``.
 
     Returns:
         "rows" (seed, caught: the share of balls, environment steps per CPU-second), "failures" (error messages of
@@ -43,15 +49,15 @@ def reproduce(
         MlbitsError: for a wrong argument, or a file that is not the published one.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
     read_rule(rule)  # fails now, and not in every run
     steps, target = (QUICK_STEPS, QUICK_TARGET) if quick else (STEPS, TARGET)
     every = [training(str(Path(rule).resolve()), steps, seed) for seed in range(1 if quick else seeds)]
     if out is not None:
-        return _measure(every, Runs(out), jobs, target)
+        return _measure(every, Runs(out, cluster=cluster), jobs, target)
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(every, Runs(Path(folder)), jobs, target)
+        return _measure(every, Runs(Path(folder), cluster=cluster), jobs, target)
 
 
 def training(rule: str, steps: int, seed: int) -> Training:
@@ -64,7 +70,7 @@ def caught(result: Result) -> float:
     return (1 + result.score) / 2
 
 
-def _measure(every: list[Training], runs: Runs, jobs: int, target: float) -> dict[str, Any]:
+def _measure(every: list[Training], runs: Runs, jobs: int | None, target: float) -> dict[str, Any]:
     results, failures = runs.all(every, jobs=jobs)
     rows = [
         {"seed": run.seed, "caught": caught(results[run]), "steps_per_cpu_second": results[run].steps_per_cpu_second}

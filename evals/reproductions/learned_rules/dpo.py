@@ -38,14 +38,17 @@ OBJECTIVES = ("clip", "dpo")
 QUICK_SEEDS = 3
 
 
-def reproduce(quick: bool = False, seeds: int = 5, out: Path | None = None, jobs: int = 1) -> dict[str, Any]:
+def reproduce(
+    quick: bool = False, seeds: int = 5, out: Path | None = None, jobs: int | None = None, cluster: str = ""
+) -> dict[str, Any]:
     """Train PPO with both objectives and compare.
 
     Args:
         quick: three seeds of shorter runs (20,000 steps of CartPole, 40,000 of Acrobot).
         seeds: number of seeds, from 0 on.
         out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
-        jobs: training runs at a time, each a process of one thread.
+        jobs: training runs at a time, each a process of one thread; 1 by default, or as many as a cluster has CPUs.
+        cluster: Ray cluster to train on: HOST:PORT of its head node, auto, or local; its nodes all see ``out``.
 
     Returns:
         "rows" (task, steps, objective, scores, their interquartile mean and its interval, steps per CPU-second),
@@ -56,14 +59,14 @@ def reproduce(quick: bool = False, seeds: int = 5, out: Path | None = None, jobs
         MlbitsError: for a wrong argument.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
     count = QUICK_SEEDS if quick else seeds
     tasks = [task._replace(steps=task.quick_steps) if quick else task for task in TASKS]
     if out is not None:
-        return _compare(tasks, count, Runs(out), jobs)
+        return _compare(tasks, count, Runs(out, cluster=cluster), jobs)
     with tempfile.TemporaryDirectory() as folder:
-        return _compare(tasks, count, Runs(Path(folder)), jobs)
+        return _compare(tasks, count, Runs(Path(folder), cluster=cluster), jobs)
 
 
 def training(task: Task, objective: str, seed: int) -> Training:
@@ -71,7 +74,7 @@ def training(task: Task, objective: str, seed: int) -> Training:
     return Training("ppo", task.env, objective, f"--agent.objective {objective}", task.steps, seed)
 
 
-def _compare(tasks: list[Task], seeds: int, runs: Runs, jobs: int) -> dict[str, Any]:
+def _compare(tasks: list[Task], seeds: int, runs: Runs, jobs: int | None) -> dict[str, Any]:
     every = [training(task, way, seed) for seed in range(seeds) for task in tasks for way in OBJECTIVES]
     results, failures = runs.all(every, jobs=jobs)
     rows = []

@@ -29,14 +29,17 @@ WAYS = {"constant": "", "learned": "--agent.apo-every 10"}
 QUICK_SEEDS = 3
 
 
-def reproduce(quick: bool = False, seeds: int = 5, out: Path | None = None, jobs: int = 1) -> dict[str, Any]:
+def reproduce(
+    quick: bool = False, seeds: int = 5, out: Path | None = None, jobs: int | None = None, cluster: str = ""
+) -> dict[str, Any]:
     """Train with each rate, constant and learned, and compare.
 
     Args:
         quick: three seeds of shorter runs (16,000 steps), from the smallest rate alone.
         seeds: number of seeds, from 0 on.
         out: folder in which the runs are kept; the same command continues there. Without it they are deleted.
-        jobs: training runs at a time, each a process of one thread.
+        jobs: training runs at a time, each a process of one thread; 1 by default, or as many as a cluster has CPUs.
+        cluster: Ray cluster to train on: HOST:PORT of its head node, auto, or local; its nodes all see ``out``.
 
     Returns:
         "rows" (rate, way, scores, their interquartile mean and its interval, steps per CPU-second), "failures" (error
@@ -47,13 +50,13 @@ def reproduce(quick: bool = False, seeds: int = 5, out: Path | None = None, jobs
         MlbitsError: for a wrong argument.
     """
     for name, value in (("seeds", seeds), ("jobs", jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ReproductionError(f"{name}: got {value}; wanted at least 1")
     rates, steps, count = ((SMALL,), QUICK_STEPS, QUICK_SEEDS) if quick else (RATES, STEPS, seeds)
     if out is not None:
-        return _compare(rates, steps, count, Runs(out), jobs)
+        return _compare(rates, steps, count, Runs(out, cluster=cluster), jobs)
     with tempfile.TemporaryDirectory() as folder:
-        return _compare(rates, steps, count, Runs(Path(folder)), jobs)
+        return _compare(rates, steps, count, Runs(Path(folder), cluster=cluster), jobs)
 
 
 def training(rate: float, way: str, steps: int, seed: int) -> Training:
@@ -62,7 +65,7 @@ def training(rate: float, way: str, steps: int, seed: int) -> Training:
     return Training("ppo", ENV, f"{way}-{rate:g}", flags, steps, seed)
 
 
-def _compare(rates: tuple[float, ...], steps: int, seeds: int, runs: Runs, jobs: int) -> dict[str, Any]:
+def _compare(rates: tuple[float, ...], steps: int, seeds: int, runs: Runs, jobs: int | None) -> dict[str, Any]:
     every = [training(rate, way, steps, seed) for seed in range(seeds) for rate in rates for way in WAYS]
     results, failures = runs.all(every, jobs=jobs)
     rows = []

@@ -63,6 +63,7 @@ KINDS: dict[str, str] = {
     "--agent.head quantile --agent.n-step 3",
     "ddpg": f"train ddpg mlbits/Pendulum-v0 {_REPLAY} --agent.hidden 16 16 --agent.num-steps 4 "
     "--agent.replay-ratio 0.1",
+    "sac": f"train sac mlbits/Pendulum-v0 {_REPLAY} --agent.hidden 16 16 --agent.num-steps 4 --agent.replay-ratio 0.1",
     "pool": f"train ppo {_BLOTTO} {_POLICY} --pool pfsp --pool-every 256 --pool-draws 3 --opponents random "
     "--opponent-fraction 0.25",
     "league": f"train ppo {_BLOTTO} {_POLICY} --pool league --pool-every 128 --league-exploiters 1 --pool-draws 3",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mlbits.cli import (
     bench,
+    board,
     check,
     compare,
     completion,
@@ -25,9 +26,11 @@ from mlbits.cli import (
     play,
     plot,
     record,
+    replay,
     reproduce,
     resume,
     solve,
+    sweep,
     tournament,
     train,
     uci,
@@ -50,12 +53,15 @@ usage:
   mlbits eval RUN --opponents BOT  the agent in one seat, a bot or another run in the others
   mlbits eval MODEL.zip ENV        the same with a model that Stable-Baselines3 saved
   mlbits tournament RUN... [BOT..] agents against each other: payoff matrix, Elo, alpha-rank, Nash mixture
+  mlbits sweep AGENT ENV [flags]   search for good settings: --space FILE.toml --trials N
   mlbits exploit RUN [flags]       what a best response to an agent gains: exact, or a trained lower bound
   mlbits plot RUN ... [flags]      draw the curves of runs, with 95% intervals over seeds
+  mlbits board [RUN ...]           TensorBoard, opened on the returns: runs by name, means over seeds
   mlbits compare RUN RUN ...       runs beside each other: settings that differ, results, speed
   mlbits export RUN --onnx FILE    the agent as a model that plays without mlbits (ONNX, TorchScript)
   mlbits export RUN --rule FILE    the rule of a run of meta-training, from its newest checkpoint
-  mlbits play GAME|RUN [flags]     play in the terminal against a bot or a trained agent, with undo and hints
+  mlbits play GAME|RUN [flags]     play against a bot or a trained agent, with undo and hints; --web in a page
+  mlbits replay RUN|ENV --out PAGE a game as one page to step through; --check PAGE plays it again by the rules
   mlbits uci [RUN|BOT]             a chess engine for chess programs (UCI)
   mlbits solve ENV [flags]         the exact optimum of a small environment, by dynamic programming
   mlbits check RUN|TABLE|GAMES ... whether saved files are whole, and what can still be used
@@ -136,10 +142,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume.command,
     "eval": evaluate.command,
     "tournament": tournament.command,
+    "sweep": sweep.command,
     "exploit": exploit.command,
     "play": play.command,
     "uci": uci.command,
     "plot": plot.command,
+    "board": board.command,
     "compare": compare.command,
     "export": export.command,
     "solve": solve.command,
@@ -150,6 +158,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "reproduce": reproduce.command,
     "diplomacy": diplomacy.command,
     "record": record.command,
+    "replay": replay.command,
     "data": data.command,
     "completion": completion.command,
 }

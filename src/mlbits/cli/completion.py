@@ -27,13 +27,15 @@ _TRAIN = ("--out", "--preset", "--quiet", "--trust", "--help")
 # What the words after a command are: kinds, or the words themselves.
 _WORDS: dict[str, tuple[str, ...]] = {
     "train": ("agents",), "meta-train": ("lpg",), "resume": ("runs",), "eval": ("runs",),
-    "tournament": ("runs", "bots"),
+    "tournament": ("runs", "bots"), "sweep": ("agents",),
     "exploit": ("runs", "bots"), "play": ("runs", "envs"), "uci": ("runs", "bots"), "solve": ("envs",),
-    "check": ("runs",), "plot": ("runs",), "compare": ("runs",), "export": ("runs",), "record": ("runs", "envs"),
+    "check": ("runs",), "plot": ("runs",), "board": ("runs",), "compare": ("runs",), "export": ("runs",),
+    "record": ("runs", "envs"), "replay": ("runs", "envs"),
     "list": ("lists",), "reproduce": ("evaluations",), "bench": (), "doctor": (), "data": ("mix", "split"),
     "diplomacy": ("adjudicate", "draw"), "completion": ("bash", "zsh", "fish"),
 }  # fmt: skip
 _KINDS = ("agents", "envs", "bots", "lists", "evaluations")
+_FILES = "--out --json --picture --gif --onnx --torchscript --rule --plot --space --replay --check".split()
 # What the values of flags are, where they are no choices.
 _VALUES = {"--env": "envs", "--agent": "agents", "--opponents": "bots", "--preset": "envs", "--policy": "bots"}
 
@@ -65,6 +67,7 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.agents.learned_rules.config import MetaLPGConfig
     from mlbits.cli import (
         bench,
+        board,
         check,
         compare,
         data,
@@ -81,17 +84,22 @@ def flags_of_commands() -> dict[str, list[type]]:
     from mlbits.cli import resume as resume_command
     from mlbits.evals.exploitability.flags import ExploitFlags
     from mlbits.evals.play.config import PlayFlags, UciFlags
+    from mlbits.evals.replays.config import ReplayFlags
+    from mlbits.evals.sweep.config import SweepFlags
     from mlbits.evals.tournament.config import TournamentFlags
     from mlbits.selfplay.runs.flags import SolveFlags
+    from mlbits.selfplay.runs.job_flags import JobFlags
 
     return {
-        "train": [RunConfig], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
+        "train": [RunConfig, JobFlags], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
         "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
+        "sweep": [SweepFlags, RunConfig],
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
         "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
-        "record": [record.RecordFlags], "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags],
-        "plot": [plot.PlotFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
+        "record": [record.RecordFlags], "replay": [ReplayFlags],
+        "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags], "plot": [plot.PlotFlags],
+        "board": [board.BoardFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],
         "completion": [CompletionFlags], "doctor": [doctor.DoctorFlags],
     }  # fmt: skip
 
@@ -137,7 +145,8 @@ def _tables() -> dict[str, dict[str, list[str]]]:
 
     kinds = flags_of_commands()
     flags = {name: [flag for kind in of for flag in flags_of(kind)] + ["--help"] for name, of in kinds.items()}
-    flags["train"] += [flag for flag in _TRAIN if flag not in flags["train"]]
+    for name in ("train", "sweep"):
+        flags[name] += [flag for flag in _TRAIN if flag not in flags[name]]
     choices = {
         f"{name} {flag}": some for name, of in kinds.items() for kind in of for flag, some in choices_of(kind).items()
     }
@@ -146,7 +155,8 @@ def _tables() -> dict[str, dict[str, list[str]]]:
         config = entry.config_class()
         agents[name] = flags_of(config, "agent.")
         for flag, some in choices_of(config).items():
-            choices[f"train {flag.replace('--', '--agent.', 1)}"] = some
+            for command in ("train", "sweep"):
+                choices[f"{command} {flag.replace('--', '--agent.', 1)}"] = some
     for env, game in registered().items():
         made: Any = dataclasses.make_dataclass("Env", signature_fields(game.load(), defaults=game.defaults))
         envs[env] = flags_of(made, "env.")
@@ -211,9 +221,9 @@ _mlbits() {
     found="$(compgen -W "@COMMANDS@" -- "$cur")"
   elif [ "${cur#-}" != "$cur" ]; then
     found="$(_mlbits_flags "$command")"
-    if [ "$command" = train ]; then
+    if [ "$command" = train ] || [ "$command" = sweep ]; then
       found="$found $(_mlbits_agent_flags "${COMP_WORDS[2]}") $(_mlbits_env_flags "${COMP_WORDS[3]}")"
-    elif [ "$command" = solve ] || [ "$command" = play ] || [ "$command" = record ]; then
+    elif [ "$command" = solve ] || [ "$command" = play ] || [ "$command" = record ] || [ "$command" = replay ]; then
       found="$found $(_mlbits_env_flags "${COMP_WORDS[2]}")"
     fi
     found="$(compgen -W "$found" -- "$cur")"
@@ -227,7 +237,7 @@ _mlbits() {
     else
       found="$(compgen -f -- "$cur")"
     fi
-  elif [ "$command" = train ] && [ "$COMP_CWORD" -ge 3 ]; then
+  elif { [ "$command" = train ] || [ "$command" = sweep ]; } && [ "$COMP_CWORD" -ge 3 ]; then
     [ "$COMP_CWORD" -eq 3 ] && found="$(_mlbits_of_kind envs "$cur")"
   else
     for kind in $(_mlbits_words "$command"); do
@@ -247,9 +257,9 @@ def fish_script() -> str:
     lines = [_FISH]
     lines += [_fish_line("__fish_use_subcommand", f"-a '{' '.join(_WORDS)}'")]
     for command, kinds in _WORDS.items():
-        if command == "train":
-            lines += [_fish_line("__mlbits_at train 2", f"-a '{' '.join(tables['names']['agents'])}'")]
-            lines += [_fish_line("__mlbits_at train 3", f"-a '{' '.join(tables['names']['envs'])}'")]
+        if command in ("train", "sweep"):
+            lines += [_fish_line(f"__mlbits_at {command} 2", f"-a '{' '.join(tables['names']['agents'])}'")]
+            lines += [_fish_line(f"__mlbits_at {command} 3", f"-a '{' '.join(tables['names']['envs'])}'")]
             continue
         here = f"__fish_seen_subcommand_from {command}"
         for kind in kinds:
@@ -279,8 +289,7 @@ def _fish_values(tables: dict[str, dict[str, list[str]]], command: str, flag: st
         some = tables["names"][kind]
     if some:
         return f" -x -a '{' '.join(some)}'"
-    files = ("--out", "--json", "--picture", "--gif", "--onnx", "--torchscript", "--rule", "--plot")
-    return " -r -F" if flag in files else ""
+    return " -r -F" if flag in _FILES else ""
 
 
 _FISH = r"""function __mlbits_at
@@ -289,7 +298,7 @@ _FISH = r"""function __mlbits_at
 end
 function __mlbits_trains
     set -l words (commandline -opc)
-    test (count $words) -ge $argv[1]; and test "$words[2]" = train; and test "$words[$argv[1]]" = $argv[2]
+    test (count $words) -ge $argv[1]; and contains -- "$words[2]" train sweep; and test "$words[$argv[1]]" = $argv[2]
 end
 function __mlbits_runs
     for file in */config.json runs/*/config.json

@@ -44,6 +44,7 @@ class EvalFlags:
     gif: Path | None = setting(
         None, "write an animation of the first episode to this file: .gif, .webp or .png (animated)"
     )
+    replay: Path | None = setting(None, "write the first episode as a page to step through to this file, game.html")
     json: Path | None = setting(None, "write the result to this file")
     opponents: str = setting(
         "", "bot (mlbits list agents; mcts@simulations=100) or folder of another run, which plays all seats but one"
@@ -77,6 +78,8 @@ def command(words: list[str]) -> int:
     _print_result(flags, result)
     if flags.gif is not None:
         print(f"animation: {flags.gif}")
+    if flags.replay is not None:
+        print(f"replay: {flags.replay}")
     write_json(flags.json, result)
     return 0
 
@@ -87,7 +90,8 @@ def _off_policy(flags: Any, settings: Mapping[str, Any]) -> int:
 
     _check_is_no_name(flags.run)
     given = {
-        "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--vec-normalize": flags.vec_normalize,
+        "ENV": flags.env, "--opponents": flags.opponents, "--gif": flags.gif, "--replay": flags.replay,
+        "--vec-normalize": flags.vec_normalize,
         "--search": flags.search.changes(), "--env": settings, "--checkpoint": flags.checkpoint != "latest",
     }  # fmt: skip
     for name, value in given.items():
@@ -109,7 +113,8 @@ def _evaluate(flags: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     _check_is_no_name(flags.run)
     common: dict[str, Any] = {
-        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif
+        "seed": flags.seed, "greedy": not flags.sample, "device": flags.device, "gif": flags.gif,
+        "replay": flags.replay,
     }  # fmt: skip
     if flags.opponents:
         if flags.gif is not None or flags.env:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.trust import trusting_files
 from mlbits.evals.play.config import PlayFlags
 
@@ -21,11 +22,19 @@ def parse(words: list[str]) -> tuple[Any, EnvFlags]:
 
 
 def command(words: list[str]) -> int:
-    """Play a game in the terminal."""
+    """Play a game in the terminal, or serve a page to play in."""
     flags, env_flags = parse(words)
-    from mlbits.evals.play.terminal import play
     from mlbits.selfplay.curves.progress import compilation_messages
 
     with trusting_files(flags.trust), compilation_messages():
-        play(flags, env_flags.over(flags))
+        if flags.web:
+            from mlbits.evals.play.web.serve import serve
+
+            serve(flags, env_flags.over(flags))
+        else:
+            from mlbits.evals.play.terminal import play
+
+            if flags.seats:
+                raise MlbitsError("seats: are for --web; wanted --seat in the terminal, which has one person")
+            play(flags, env_flags.over(flags))
     return 0

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     """Print how a run ended and which commands to use next."""
+    from mlbits.evals.board.links import PORT, address, tags_to_pin
     from mlbits.evals.headline import headlines
+    from mlbits.evals.recorded_runs import read_curves
 
     first, *rest = headlines(summary)
     steps = f"{summary['env_steps']:,} {'gradient ' if 'gradient_steps' in summary else ''}steps"
@@ -30,7 +32,8 @@ def print_run(folder: Path, summary: Mapping[str, Any]) -> None:
     use = f"evaluate: mlbits eval {run}"
     if "rule" in summary:
         use = f"use: mlbits train lpg ENV --agent.rule {quote(str(summary['rule']))}"
-    print(f"run: {folder}\ncurves: tensorboard --logdir {curves}\n{use}")
+    page = address(PORT, tags_to_pin(read_curves(folder)))
+    print(f"run: {folder}\ncurves: mlbits board {curves} opens {page}\n{use}")
 
 
 def print_runs(runs: Runs) -> None:

@@ -11,8 +11,9 @@ from mlbits.cli.printing import print_run
 from mlbits.envs.core.config_fields import REQUIRED, configuration, setting
 from mlbits.envs.core.printing import printable
 from mlbits.envs.core.trust import TRUST_HELP, trusting_files
-from mlbits.selfplay.runs.command_line import read_flags
+from mlbits.selfplay.runs.command_line import automatic_workers, read_flags
 from mlbits.selfplay.runs.config import ConfigError
+from mlbits.selfplay.shards.launcher import launched
 
 
 @configuration(ConfigError)
@@ -22,16 +23,23 @@ class ResumeFlags:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = setting(REQUIRED, "the run's folder")
     total_steps: int | None = setting(None, "new number of environment steps (or gradient steps) to end at")
     data: str | None = setting(None, "where the run's dataset is now, if it has been moved")
+    workers: int | None = setting(
+        None, "processes that the run's shards are divided among from now on; 0 or auto takes one a core or GPU", low=0
+    )
     trust: bool = setting(False, TRUST_HELP)
 
 
 def parse(words: list[str]) -> Any:
     """The flags."""
-    return read_flags(ResumeFlags, "mlbits resume", words)
+    return read_flags(ResumeFlags, "mlbits resume", automatic_workers(words))
 
 
 def command(words: list[str]) -> int:
     """Continue a run."""
+    if (by := launched()) is not None and by.rank:
+        from mlbits.selfplay.shards.worker import serve_launched
+
+        return serve_launched(by)
     flags = parse(words)
     from mlbits.evals.headline import headlines
     from mlbits.selfplay.curves.progress import compilation_messages
@@ -59,6 +67,6 @@ def command(words: list[str]) -> int:
     if flags.total_steps is not None and steps > flags.total_steps:
         print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
     with trusting_files(flags.trust), compilation_messages():
-        run = resume_folder(flags.run, total_steps=flags.total_steps, data=flags.data)
+        run = resume_folder(flags.run, total_steps=flags.total_steps, data=flags.data, workers=flags.workers)
     print_run(run.folder, run.summary)
     return 0

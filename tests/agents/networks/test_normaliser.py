@@ -20,7 +20,7 @@ from tests.agents.test_ddpg import TWO
 THREE = spaces.Discrete(3)
 BOTH = {"normalize_obs": True, "normalize_reward": True}
 SMALL = {"learning_starts": 0, "batch_size": 8, "hidden": (16,), **BOTH}
-OFF_POLICY = {"dqn": (THREE, {"replay_ratio": 0.1}), "ddpg": (TWO, {"replay_ratio": 0.1})}
+OFF_POLICY = {name: (space, {"replay_ratio": 0.1}) for name, space in (("dqn", THREE), ("ddpg", TWO), ("sac", TWO))}
 
 
 @dataclasses.dataclass

@@ -79,11 +79,12 @@ SHORT = {
     "trpo": {"num_steps": 16, "hidden": (8,)},
     "dqn": {"learning_starts": 16, "batch_size": 8, "hidden": (8,), "buffer_size": 1000},
     "ddpg": {"learning_starts": 16, "batch_size": 8, "hidden": (8, 8), "buffer_size": 1000},
+    "sac": {"learning_starts": 16, "batch_size": 8, "hidden": (8, 8), "buffer_size": 1000},
 }
 
 
 def session_of(agent, **settings):
-    env = "mlbits/Pendulum-v0" if agent == "ddpg" else "mlbits/CartPole-v0"
+    env = "mlbits/Pendulum-v0" if agent in ("ddpg", "sac") else "mlbits/CartPole-v0"
     run = {"total_steps": 1000, "num_envs": 4, "device": "cpu"}
     return open_session(resolve(agent, env, preset="none", run=run, agent_settings=SHORT[agent] | settings))
 
@@ -104,7 +105,7 @@ def test_every_agent_learns_through_an_encoder_of_ones_own(agent, activation):
     settings = {"encoder": make_encoder} | ({"activation": activation} if activation else {})
     session = session_of(agent, **settings)
     assert session.settings.agent_config.encoder == f"{HERE}:make_encoder"
-    moved = learned(session, 12 if agent in ("dqn", "ddpg") else 1)
+    moved = learned(session, 12 if agent in ("dqn", "ddpg", "sac") else 1)
     encoders = {name for name in moved if ".encoder." in name and "optimizer" not in name and "target" not in name}
     assert len(encoders) in (2, 4)  # weight and bias; of actor and critic
     assert getattr(session.learner, "_compiled", None) is None

@@ -259,3 +259,21 @@ def test_running_moments_are_saved_whole():
         moments.update(torch.tensor([[7.0, 7.0]]))
     assert torch.equal(one.mean, two.mean)
     assert torch.equal(one.var, two.var)
+
+
+def test_bfloat16_rounds_products_and_nothing_else():
+    """Outputs are float32 and near those of float32; so are gradients, which are those of rounded products."""
+    box = spaces.Box(-1, 1, (5,), np.float32)
+    obs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for rounded in (False, True):
+        network = ActorCritic(box, distribution_for(spaces.Discrete(3)), (32, 32), torch.Generator().manual_seed(1))
+        network.in_bfloat16 = rounded
+        params, value = network(obs)
+        assert params.dtype == value.dtype == network.policy(obs).dtype == network.value(obs).dtype == torch.float32
+        (params.square().sum() + value.square().sum()).backward()
+        found[rounded] = (params.detach(), value.detach(), *(part.grad for part in network.parameters()))
+    for exact, near in zip(found[False], found[True], strict=True):
+        assert near.dtype == torch.float32
+        assert not torch.equal(exact, near)
+        torch.testing.assert_close(near, exact, rtol=0.1, atol=0.1 * float(exact.abs().max()))

@@ -18,8 +18,8 @@ from gymnasium.wrappers import HumanRendering, RenderCollection, TimeAwareObserv
 
 import mlbits
 from mlbits.envs import registry
+from mlbits.envs.control.pendulum import pendulum
 from mlbits.envs.core.errors import GameError
-from mlbits.envs.pendulum import pendulum
 from mlbits.envs.registry import entry, make_game, registered
 from tests.games import register_test_games
 
@@ -28,7 +28,8 @@ PENDULUM = "mlbits/Pendulum-v0"
 LIMITS = {
     "mlbits/GridWorld-v0": 100, "mlbits/FourRooms-v0": 200, "mlbits/CliffWalk-v0": 200,
     "mlbits/RandomGridWorld-v0": 100, "mlbits/Bandit-v0": 100, "mlbits/CartPole-v0": 500, PENDULUM: 200,
-    "mlbits/PointMass-v0": 50, "mlbits/TMaze-v0": 100, "test/Point-v0": 20, "test/Signs-v0": 12,
+    "mlbits/PointMass-v0": 50, "mlbits/PushBlocks-v0": 50, "mlbits/TMaze-v0": 100, "test/Point-v0": 20,
+    "test/Signs-v0": 12,
 }  # fmt: skip
 # Actions and settings with which episodes last long.
 LASTING: dict[str, tuple[Any, dict[str, Any]]] = {

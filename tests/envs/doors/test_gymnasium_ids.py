@@ -164,7 +164,7 @@ def test_ids_of_a_module_are_registered_by_importing_it(tmp_path, monkeypatch):
 
 
 def test_a_module_may_register_a_game_of_this_package(tmp_path, monkeypatch):
-    line = "mlbits.register('tests/Pole-v0', 'mlbits.envs.cart_pole:cart_pole')"
+    line = "mlbits.register('tests/Pole-v0', 'mlbits.envs.control.cart_pole:cart_pole')"
     (tmp_path / "near_by.py").write_text(f"import mlbits\n{line}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     try:

@@ -14,6 +14,8 @@ from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 WAITS = {
     "PPO": (1, 1),
     "PPO, continuous actions": (1, 1),
+    "PPO, CUDA graphs": (1, 1),
+    "PPO, CUDA graphs, seats in turn": (1, 1),
     "PPO, seats in turn": (1, 1),
     "PPO, normalised": (1, 2),
     "PPO, a GRU, 4 updates": (1, 1 + 4),  # which sequences are the longest of a minibatch
@@ -26,7 +28,11 @@ WAITS = {
     "DQN, prioritised, categorical": (1, 1),
     "DQN, seats in turn": (1, 2),  # and once to see which decisions are settled
     "DDPG": (1, 1),
+    "SAC": (1, 1),
+    "SAC, discrete": (1, 1),
     "Q-learning": (1, 1),
+    "LPG, a table": (1, 1),
+    "LPG, a network": (1, 1),
     "BC, 4 updates": (0, 0),
     "CRR, 4 updates": (0, 0),
     "TD3+BC, 4 updates": (0, 0),
@@ -77,6 +83,42 @@ def test_a_run_on_the_stand_in_is_that_of_the_cpu(name):
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_a_graph_is_one_launch(counted):
+    """Of a rollout's steps, and of an iteration's updates; a few operations prepare and sum up."""
+    plain, graphs = counted("PPO"), counted("PPO, CUDA graphs")
+    assert graphs.collecting.launches <= plain.collecting.launches / 10
+    assert graphs.learning.launches <= plain.learning.launches / 8
+
+
+def test_a_graph_of_steps_counts_as_changes_of_the_batch():
+    with stand_in_gpu():
+        session = play(BY_NAME["PPO, CUDA graphs"], "cuda")
+        before = session.batch.changes
+        session.collect()
+        assert session.batch.changes == before + 8
+
+
+def after_schedules(device, **settings):
+    """Weights after a short run in which learning rate, clip and entropy coefficients all fall to a third."""
+    case = BY_NAME["PPO"]
+    schedules = {"anneal_lr": True, "learning_rate": 0.02, "anneal_clip": True, "anneal_entropy": True}
+    case = case._replace(settings={**case.settings, **schedules, **settings}, before=6, run={"total_steps": 8 * 4 * 9})
+    session = play(case, device)
+    return {name: value.cpu() for name, value in session.learner.state_dict().items()}
+
+
+def test_graphs_follow_schedules():
+    """What changes from one iteration to the next is not that of the capture."""
+    with stand_in_gpu():
+        wanted = after_schedules("cuda")
+    with stand_in_gpu():
+        found = after_schedules("cuda", graphs=True)
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_docs_show_the_counts(counted):

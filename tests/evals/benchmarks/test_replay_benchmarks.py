@@ -82,7 +82,7 @@ def test_benchmark_groups_have_rows_of_ours_and_sb3s(monkeypatch):
     """Each group's rows, with nothing measured."""
     monkeypatch.setattr(groups, "_replay_row", lambda watch, name, *words, **settings: Row(name, 1.0, 1.0))
     monkeypatch.setattr(peers, "_replayed", lambda watch, model, name, steps: Row(name, 1.0, 1.0, "sb3"))
-    for group, ours, theirs in (("dqn", 6, 4), ("ddpg", 6, 1)):
+    for group, ours, theirs in (("dqn", 6, 4), ("ddpg", 6, 1), ("sac", 4, 1)):
         rows = list(groups.GROUPS[group](Once()))
         assert len([row for row in rows if row.peer is None]) == ours
         assert len([row for row in rows if row.peer]) == theirs

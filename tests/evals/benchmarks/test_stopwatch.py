@@ -6,11 +6,13 @@ import json
 import sys
 
 import pytest
+import torch
 
 from mlbits.cli import main
 from mlbits.envs.engine.processor import Processor
 from mlbits.evals.benchmarks import groups
 from mlbits.evals.benchmarks.stopwatch import Row, Skipped, Stopwatch
+from tests.evals.jobs.elsewhere import everywhere
 
 
 class Clock:
@@ -87,6 +89,21 @@ def test_the_command_names_the_processor_and_what_it_skips(
         {"name": "quick work", "per_cpu_second": 2000.0, "per_second": 1000.0, "peer": None,
          "processor": "Some Old CPU", "isa": "avx2", "cores": 4}
     ]  # fmt: skip
+
+
+def test_groups_are_jobs(monkeypatch, capsys):
+    """Other processes measure a group whole; it is printed when it is there, in the order of the groups."""
+    first = [Row("alpha", 2000.0, 1000.0, "them"), Skipped("wide", "too narrow")]
+    monkeypatch.setattr(
+        groups, "GROUPS", {"one": lambda watch: iter(first), "two": lambda watch: iter([Row("beta", 1.0, 2.0)])}
+    )
+    threads, executor = torch.get_num_threads(), everywhere(monkeypatch, groups)
+    rows = groups.run_benchmarks(jobs=2)
+    torch.set_num_threads(threads)
+    assert rows == [first[0], Row("beta", 1.0, 2.0)]
+    assert executor.ran == 2
+    said = capsys.readouterr().out
+    assert said.index("alpha") < said.index("wide") < said.index("skipped: too narrow") < said.index("beta")
 
 
 # Groups on a GPU

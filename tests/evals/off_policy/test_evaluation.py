@@ -15,7 +15,7 @@ from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.evals.off_policy.behaviour import estimated_log_prob
 from mlbits.evals.off_policy.estimators import OffPolicyError
 from mlbits.evals.off_policy.evaluation import evaluate_off_policy, summary_lines
-from mlbits.evals.reproductions.off_policy import ACTIONS, STATES, Problem
+from mlbits.evals.reproductions.offline.off_policy import ACTIONS, STATES, Problem
 
 HORIZON = 4
 

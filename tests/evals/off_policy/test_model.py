@@ -7,7 +7,7 @@ from scipy import sparse
 from mlbits.evals.off_policy.estimators import OffPolicyError
 from mlbits.evals.off_policy.features import table_features
 from mlbits.evals.off_policy.model import Features, fit
-from mlbits.evals.reproductions.off_policy import ACTIONS, STATES, Problem
+from mlbits.evals.reproductions.offline.off_policy import ACTIONS, STATES, Problem
 
 
 def chain(terminated, discount=0.5, **how):

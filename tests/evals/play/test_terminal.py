@@ -51,7 +51,7 @@ def talk(script, game=TTT, **flags):
 
 
 def test_a_whole_game_is_told_move_by_move(monkeypatch):
-    monkeypatch.setattr("mlbits.evals.play.terminal.open_guest", lambda *words, **more: First())
+    monkeypatch.setattr("mlbits.evals.play.guests.open_guest", lambda *words, **more: First())
     said, ended = talk("b2\nc1\na3\n", against=("random",))
     assert ended
     parts = said.split("your move> ")
@@ -68,7 +68,7 @@ def test_a_whole_game_is_told_move_by_move(monkeypatch):
 
 
 def test_the_second_seat_waits_for_the_first(monkeypatch):
-    monkeypatch.setattr("mlbits.evals.play.terminal.open_guest", lambda *words, **more: First())
+    monkeypatch.setattr("mlbits.evals.play.guests.open_guest", lambda *words, **more: First())
     said, ended = talk("b2\n", against=("random",), seat=1)
     assert not ended
     assert said.index("random plays a1") < said.index("your move> you play b2") < said.index("random plays b1")
@@ -163,7 +163,7 @@ def test_a_won_position_is_said_with_its_distance():
 
 def test_simultaneous_moves_are_not_shown_before_both_are_chosen(monkeypatch):
     opponent = First()
-    monkeypatch.setattr("mlbits.evals.play.terminal.open_guest", lambda *words, **more: opponent)
+    monkeypatch.setattr("mlbits.evals.play.guests.open_guest", lambda *words, **more: opponent)
     said, _ = talk("moves\nhelp\n", game=GOOF, against=("random",), settings={"cards": 4})
     assert opponent.asked == []  # nobody has chosen yet
     assert "plays" not in said and "bid" not in said

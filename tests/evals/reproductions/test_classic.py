@@ -19,7 +19,7 @@ def trained(monkeypatch):
     """Training replaced; the score is the row's target, or a test's value for (agent, task)."""
     calls, scores, lock = [], {}, threading.Lock()
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         calls.append((agent, env, seed))
         out.mkdir(parents=True)
         with lock:  # the real one has a process of its own
@@ -94,7 +94,7 @@ def test_the_command_selects_resumes_and_writes_its_page(trained, tmp_path, caps
     calls, scores = trained
     out, page, file = tmp_path / "runs", tmp_path / "page.md", tmp_path / "result.json"
     page.write_text("top\n<!-- results: classic -->\n<!-- end of results: classic -->\nend\n")
-    words = ["reproduce", "classic", "--out", str(out), "--jobs", "2", "--seeds", "3", "--page", str(page)]
+    words = ["reproduce", "classic", "--out", str(out), "--jobs", "1", "--seeds", "3", "--page", str(page)]
     words += ["--no-reference", "--json", str(file), "--select"]
     assert main([*words, "cartpole/ppo"]) == 0
     assert sorted(calls) == [("ppo", "CartPole-v1", seed) for seed in range(3)]

@@ -1,17 +1,24 @@
 """Tables of training runs: which runs are trained or read again, and when targets are met; training is replaced."""
 
+import contextlib
 import dataclasses
 import json
 import math
+import signal
 import subprocess
+import sys
 import threading
 
 import pytest
 
+from mlbits.evals.jobs.executors import open_executor
+from mlbits.evals.jobs.in_process import InProcess
+from mlbits.evals.jobs.job import job_from
 from mlbits.evals.reproductions import comparison, reproduction, results_page
 from mlbits.evals.reproductions.comparison import Entry, Result, Runs, Training, choose, normalized, summarize
 from mlbits.evals.reproductions.reproduction import ReproductionError, train_in_process
 from mlbits.selfplay.runs.flags import parse_train
+from mlbits.selfplay.runs.one_writer import InUseError, one_writer
 
 ENTRY = Entry(
     task="CartPole-v1", label="wide", agent="ppo", flags="--agent.hidden 32", steps=640, target=475.0, published=500.0,
@@ -24,7 +31,7 @@ def trained(monkeypatch):
     """Training replaced by a function that writes the same files: config.json and summary.json."""
     calls, lock = [], threading.Lock()
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         calls.append((agent, env, seed, *flags))
         if not (out / "config.json").exists():
             out.mkdir(parents=True, exist_ok=True)
@@ -169,43 +176,83 @@ def test_progress_is_reported_after_every_run(runs, trained):
     assert counts == [1, 2, 3]
 
 
-def test_parallel_jobs_give_the_same_results(tmp_path, trained):
+class Backwards(InProcess):
+    """Runs the job that came last: what several processes may do."""
+
+    slots = 3
+
+    def next(self):
+        self._waiting.rotate()
+        return super().next()
+
+
+def test_results_do_not_depend_on_which_run_ends_first(tmp_path, trained, monkeypatch):
     wanted = ENTRY.trainings(range(4), reference=True)
-    one, _ = Runs(tmp_path / "one", say=lambda line: None).all(wanted, jobs=1)
-    several, _ = Runs(tmp_path / "several", say=lambda line: None).all(wanted, jobs=3)
+    one, _ = Runs(tmp_path / "one", say=lambda line: None).all(wanted)
+    order = list(trained)
+    trained.clear()
+    monkeypatch.setattr(comparison, "open_executor", lambda *given, **more: contextlib.nullcontext(Backwards()))
+    several, _ = Runs(tmp_path / "several", say=lambda line: None).all(wanted)
     assert several == one
+    assert sorted(trained) == sorted(order)
+    assert trained != order
+
+
+def test_jobs_and_cluster_say_where_runs_are_trained(runs, trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        comparison, "open_executor", lambda *given, **more: asked.append((given, more)) or open_executor()
+    )  # fmt: skip
+    Runs(runs.folder, say=lambda line: None, cluster="host:6379").all([ENTRY.ours(0)], jobs=3)
+    assert asked == [((3, "host:6379"), {"folder": runs.folder})]
+
+
+def test_a_run_is_a_job_of_its_settings(runs, trained):
+    training = ENTRY.ours(0)
+    job = runs._job(training)
+    assert job.key != runs._job(ENTRY.ours(1)).key != Runs(runs.folder, "cuda")._job(ENTRY.ours(1)).key
+    found = job_from(job.text()).compute()  # as another process does it
+    assert Result(**found) == Result(480.0, 320.0) == runs.stored(training)
 
 
 def test_a_failing_run_does_not_stop_others(runs, trained, said, monkeypatch):
     working = comparison.train_in_process
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         if seed == 1:
             raise ReproductionError("train failed: no more memory")
-        return working(agent, env, seed, *flags, out=out, stop=stop)
+        return working(agent, env, seed, *flags, out=out)
 
     monkeypatch.setattr(comparison, "train_in_process", train)
     results, failures = runs.all(ENTRY.trainings(range(3), reference=False))
     assert sorted(run.seed for run in results) == [0, 2]
-    assert failures == {ENTRY.ours(1): "train failed: no more memory"}
+    assert failures == {ENTRY.ours(1): "train failed: no more memory (tried 2 times)"}
+    assert "CartPole-v1 wide seed 1: train failed: no more memory; running it again" in said
     assert any("CartPole-v1 wide seed 1: failed: train failed: no more memory" in line for line in said)
     assert not ENTRY.row(results, range(3))["met"]
 
 
-def test_an_interruption_stops_running_jobs(runs, monkeypatch):
-    ended = []
+def test_an_interruption_begins_no_further_run(runs, trained, monkeypatch):
+    working = comparison.train_in_process
 
-    def train(agent, env, seed, *flags, out, stop):
-        if seed == 0:
+    def train(agent, env, seed, *flags, out):
+        if seed == 2:
             raise KeyboardInterrupt
-        ended.append(stop.wait(20))
-        raise ReproductionError("ended")
+        return working(agent, env, seed, *flags, out=out)
 
     monkeypatch.setattr(comparison, "train_in_process", train)
     with pytest.raises(KeyboardInterrupt):
-        runs.all(ENTRY.trainings(range(6), reference=False), jobs=2)
-    assert set(ended) <= {True}
-    assert len(ended) < 5, "runs that waited were begun after the interruption"
+        runs.all(ENTRY.trainings(range(6), reference=False))
+    assert [call[2] for call in trained] == [0, 1]
+    with one_writer(runs.folder):  # it is free again
+        pass
+
+
+def test_a_folder_has_one_driver(runs, trained):
+    runs.folder.mkdir()
+    with one_writer(runs.folder), pytest.raises(InUseError, match=f"^{runs.folder}: process .* is writing it; wanted"):
+        runs.all([ENTRY.ours(0)])
+    assert trained == []
 
 
 # What is in the folders
@@ -245,10 +292,10 @@ def test_a_run_that_cannot_be_resumed_is_trained_again(runs, trained, said, monk
     whole = runs.all([training])[0]
     (runs.path(training) / "summary.json").unlink()
 
-    def train(*words, out, stop=None):
+    def train(*words, out):
         if (out / "config.json").exists():
             raise ReproductionError("resume failed: it keeps no replay")
-        return working(*words, out=out, stop=stop)
+        return working(*words, out=out)
 
     monkeypatch.setattr(comparison, "train_in_process", train)
     assert runs.all([training]) == (whole, {})
@@ -313,15 +360,17 @@ def test_a_run_in_a_kept_folder_is_resumed(tmp_path):
     assert (again["return_mean"], again["env_steps"]) == (first["return_mean"], 128)
 
 
-def test_a_run_can_be_stopped_from_another_thread(monkeypatch, tmp_path):
+def test_a_run_that_cannot_begin_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduction.sys, "executable", "sleep")  # every word after it is wrong, so that it says so
-    with pytest.raises(ReproductionError, match=r"train ppo CartPole-v1 .* failed: .*sleep"):
+    with pytest.raises(ReproductionError, match=r"mlbits train ppo CartPole-v1 .* failed: .*sleep"):
         train_in_process("ppo", "CartPole-v1", 3, out=tmp_path / "run")
-    stop = threading.Event()
-    stop.set()
-    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert reproduction._outcome(process, stop) == ("", "")
-    assert process.returncode < 0
+
+
+def test_a_run_ends_with_the_process_that_waits_for_it(monkeypatch):
+    """It has a pipe from that process, whose end tells it so; here the pipe is closed at once."""
+    program = reproduction._PROGRAM.partition("from mlbits.cli")[0] + "import time; time.sleep(50)"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL) as process:
+        assert process.wait() == -signal.SIGTERM
 
 
 # Pages

@@ -18,7 +18,7 @@ def scored(monkeypatch):
     """Training replaced; the score is 100 and a seed, or a test's value for the way."""
     scores = {}
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         out.mkdir(parents=True)
         settings = parse_train([agent, env, "--seed", str(seed), *flags])[0].to_json()
         (out / "config.json").write_text(json.dumps(settings))
@@ -76,13 +76,15 @@ def test_wrong_numbers_are_refused(setting):
 def test_one_failed_run_is_told_and_the_rest_goes_on(monkeypatch, scored):
     plain = comparison.train_in_process
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         if seed == 1:
             raise ReproductionError("broken")
-        plain(agent, env, seed, *flags, out=out, stop=stop)
+        plain(agent, env, seed, *flags, out=out)
 
     monkeypatch.setattr(comparison, "train_in_process", train)
     monkeypatch.setattr(normalisation, "WAYS", {"raw": "", "obs": "--agent.normalize-obs"})
     result = reproduce(quick=True, select=("lunar",))
     assert not result["met"]
-    assert result["failures"] == {f"LunarLander-v3 dqn-{way} seed 1": "broken" for way in ("raw", "obs")}
+    assert result["failures"] == {
+        f"LunarLander-v3 dqn-{way} seed 1": "broken (tried 2 times)" for way in ("raw", "obs")
+    }

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +18,9 @@ from mlbits.agents.agent import Decision, content_hash
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.benchmarks import groups
-from mlbits.evals.tournament import tournament
+from mlbits.evals.jobs import ray_cluster
+from mlbits.evals.jobs.job import JobError
+from mlbits.evals.tournament import batches, tournament
 from mlbits.evals.tournament.config import TournamentConfig, TournamentError
 from mlbits.evals.tournament.entrants import open_entries
 from mlbits.evals.tournament.match_table import MatchTableError, read_matches
@@ -25,6 +28,7 @@ from mlbits.evals.tournament.standings import standings
 from mlbits.evals.tournament.tournament import MATCHES, hold_tournament, play_tournament, recompute
 from mlbits.selfplay.runs.config import ConfigError, resolve
 from mlbits.selfplay.training import train
+from tests.evals.jobs.elsewhere import everywhere
 
 BLOTTO, MATRIX, SMALL = "mlbits/Blotto-v0", "mlbits/MatrixGame-v0", {"coins": 3}
 RANKS = 5
@@ -176,6 +180,61 @@ def test_an_interrupted_tournament_plays_only_the_missing_games(tmp_path):
     played_to(path, agents=agents)
     assert sum(sum(agent.asked) for agent in agents.values()) == 2 * (60 - 32)
     assert path.read_bytes() == played_to(tmp_path / "whole.jsonl")
+
+
+def test_other_processes_play_the_same_tournament(runs, tmp_path, monkeypatch):
+    """They load the entrants by themselves; and the last batch may be played first."""
+    words = [str(runs / "one"), str(runs / "two"), "random"]
+    hold_tournament(words, CONFIG, out=tmp_path / "here")
+    executor = everywhere(monkeypatch, tournament)
+    hold_tournament(words, CONFIG, out=tmp_path / "there", jobs=3)
+    assert executor.ran == 4
+    for name in (MATCHES, "standings.json", "payoffs.csv"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+    assert not [path for path in (tmp_path / "there").iterdir() if path.name.startswith(".")]
+
+
+def test_a_cluster_that_does_not_answer_leaves_nothing(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_import_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(MlbitsError, match=r"cluster: got 'nowhere'; wanted HOST:PORT"):
+        hold_tournament([str(runs / "one"), "random"], CONFIG, out=tmp_path / "out", cluster="nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_batches_that_were_played_are_not_played_again(runs, tmp_path, monkeypatch):
+    """A driver that is killed while an early batch is still under way keeps the later ones."""
+    words, whole = [str(runs / "one"), "random"], tmp_path / "whole"
+    config = TournamentConfig(games=40, num_envs=8)
+    hold_tournament(words, config, out=whole)
+    executor = everywhere(monkeypatch, tournament, slots=2)
+    working, kept = executor.next, []
+
+    def killed():
+        if executor.ran == 2:
+            kept.extend((tmp_path / "out" / ".matches.jsonl.jobs").iterdir())
+            raise KeyboardInterrupt
+        return working()
+
+    executor.next = killed
+    with pytest.raises(KeyboardInterrupt):
+        hold_tournament(words, config, out=tmp_path / "out", jobs=2)
+    assert len(kept) == 2  # batches 3 and 4; the first is not there yet
+    assert len(read_matches(tmp_path / "out" / MATCHES).seating) == 0
+    executor.waiting.clear()
+    kept[0].with_name(".left.json.17.tmp").touch()  # by a process that was killed while it wrote
+    executor.next, before = working, executor.ran
+    hold_tournament(words, config, out=tmp_path / "out", jobs=2)
+    assert executor.ran == before + 3
+    assert not (tmp_path / "out" / ".matches.jsonl.jobs").exists()
+    assert (tmp_path / "out" / MATCHES).read_bytes() == (whole / MATCHES).read_bytes()
+
+
+def test_an_entrant_that_is_another_one_elsewhere_is_refused(runs, tmp_path, monkeypatch):
+    everywhere(monkeypatch, tournament)
+    with monkeypatch.context() as at_first:
+        at_first.setattr(tournament, "content_hash", lambda agent: "5e8f")
+        with pytest.raises(JobError, match="games 1 to 16: entries: one is another agent here; wanted the same files"):
+            hold_tournament([str(runs / "one"), "random"], CONFIG, out=tmp_path / "out", jobs=2)
 
 
 def test_the_table_is_a_function_of_the_seed(tmp_path):
@@ -426,7 +485,7 @@ def test_an_interruption_prints_how_to_continue(runs, tmp_path, monkeypatch, cap
     def interrupted(*words, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tournament, "play_episodes", interrupted)
+    monkeypatch.setattr(batches, "play_episodes", interrupted)
     assert cli.main(["tournament", str(runs / "one"), "random", "--out", str(tmp_path / "out")]) == 130
     assert "the games played so far are kept, and the same command continues" in capsys.readouterr().err
 

@@ -58,6 +58,7 @@ def test_gamma_of_other_commands_and_of_agents_that_have_it():
         ("ddpg", "policy_frequency", "'policy_delay'"), ("ddpg", "policy_noise", "'target_noise'"),
         ("ddpg", "noise_clip", "'target_noise_clip'"), ("ddpg", "exploration_noise", "'noise'"),
         ("ddpg", "learning_rate", "'actor_learning_rate' or 'critic_learning_rate'"),
+        ("sac", "ent_coef", "'temperature'"), ("sac", "autotune", "'temperature'"),
         ("sb3-ppo", "discount", "'gamma'"), ("sb3-dqn", "epsilon_end", "'exploration_final_eps'"),
         ("ppo", "n_envs", "'num_envs' of the run"), ("ppo", "total_timesteps", "'total_steps' of the run"),
         ("ppo", "num_envs", "'num_envs' of the run"),

@@ -17,7 +17,7 @@ from tests.agents.disco.made_up import made_up_rule
 def rule(tmp_path, monkeypatch):
     """Training replaced: seeds 0, 1, 2 have mean returns 1, 0.9 and 0.8."""
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         out.mkdir(parents=True)
         settings = parse_train([agent, env, "--seed", str(seed), *flags])[0].to_json()
         (out / "config.json").write_text(json.dumps(settings))

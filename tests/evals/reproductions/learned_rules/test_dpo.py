@@ -17,7 +17,7 @@ def scored(monkeypatch):
     """Training replaced; the score is 100 and a seed, or a test's value for the objective."""
     scores = {}
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         if seed == scores.get("fails"):
             raise ReproductionError("broken")
         out.mkdir(parents=True)

@@ -20,7 +20,7 @@ def scored(monkeypatch):
     """Training replaced: constants score 100 and the seed; what is learned from them a number of the test's choice."""
     scores = {"learned": 200.0}
 
-    def train(agent, env, seed, *flags, out, stop=None):
+    def train(agent, env, seed, *flags, out):
         out.mkdir(parents=True)
         settings = parse_train([agent, env, "--seed", str(seed), *flags])[0].to_json()
         (out / "config.json").write_text(json.dumps(settings))

@@ -1,0 +1,1 @@
+"""Rollouts and updates as CUDA graphs."""

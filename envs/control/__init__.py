@@ -1,0 +1,1 @@
+"""Classic control: a pole on a cart, a pendulum, a point mass."""

@@ -1,0 +1,1 @@
+"""Replays: a game as one page that opens anywhere, and whether such a page tells the truth."""

@@ -1,0 +1,1 @@
+"""Reproductions of what is learned from pictures."""

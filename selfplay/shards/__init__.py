@@ -1,0 +1,1 @@
+"""Runs whose copies are cut into shards, which one process or several hold."""

@@ -1,0 +1,134 @@
+"""Who goes where, what launchers say, and what is refused in one line before anything starts."""
+
+import pytest
+
+from mlbits.cli import main
+from mlbits.selfplay.runs.config import ConfigError, RunConfig
+from mlbits.selfplay.shards import places
+from mlbits.selfplay.shards.crew import meet
+from mlbits.selfplay.shards.launcher import Launched, launched
+from mlbits.selfplay.shards.places import check_same, divided, number_of_workers, plan
+
+CARTPOLE = ["train", "ppo", "mlbits/CartPole-v0", "--num-envs", "8"]
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(1, 1), (4, 1), (4, 2), (4, 3), (4, 4), (7, 3)])
+def test_every_shard_has_one_place(shards, workers):
+    found = divided(shards, workers)
+    assert [k for part in found for k in part] == list(range(shards))
+    sizes = [len(part) for part in found]
+    assert len(found) == workers
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_launchers_are_read_from_the_environment():
+    assert launched(TORCHRUN) == Launched(1, 4, "node0:29500")
+    slurm = {"SLURM_PROCID": "2", "SLURM_NTASKS": "8", "MASTER_ADDR": "node0", "MASTER_PORT": "1"}
+    assert launched(slurm) == Launched(2, 8, "node0:1")
+    assert launched({**slurm, **TORCHRUN}) == Launched(1, 4, "node0:29500")
+    assert launched({}) is None
+    assert launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) is None  # a batch job's own shell
+    assert launched({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"MASTER_PORT": ""}, "MASTER_PORT: got '' beside MASTER_ADDR node0; wanted a number"),
+        ({"RANK": "x"}, "RANK: got 'x'"),
+        ({"RANK": "4"}, "RANK: got 4 of 4 processes .*; wanted 0 to 3"),
+    ],
+)
+def test_launchers_that_make_no_sense_are_refused(changed, said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        launched({**TORCHRUN, **changed})
+
+
+def test_as_many_workers_as_cores_or_shards(monkeypatch):
+    monkeypatch.setattr(places, "usable_cores", lambda: 3)
+    run = {"device": "cpu", "num_envs": 8}
+    assert number_of_workers(RunConfig(shards=4, workers=0, **run), None) == 3
+    assert number_of_workers(RunConfig(shards=2, workers=0, **run), None) == 2
+    assert number_of_workers(RunConfig(shards=4, workers=4, **run), None) == 4
+    assert number_of_workers(RunConfig(shards=4, **run), launched(TORCHRUN)) == 4
+    with pytest.raises(ConfigError, match=r"^workers: the launcher started 4 for 2 shards"):
+        number_of_workers(RunConfig(shards=2, **run), launched(TORCHRUN))
+    with pytest.raises(ConfigError, match=r"^workers: got 2, and the launcher started 4"):
+        number_of_workers(RunConfig(shards=4, workers=2, **run), launched(TORCHRUN))
+
+
+def test_a_plan_names_all_copies():
+    text = plan(RunConfig(num_envs=12, shards=4), divided(4, 3), None)
+    assert text.splitlines() == [
+        "12 copies in 4 shards of 3; 3 workers",
+        "worker 0: shards 0 to 1, copies 0 to 5 (this process, the driver)",
+        "worker 1: shard 2, copies 6 to 8 (a process of this machine)",
+        "worker 2: shard 3, copies 9 to 11 (a process of this machine)",
+    ]
+
+
+def test_a_dry_run_trains_nothing(capsys, tmp_path):
+    out = tmp_path / "run"
+    words = ["--shards", "4", "--workers", "2", "--dry-run", "--out", str(out)]
+    assert main([*CARTPOLE, *words]) == 0
+    assert "worker 1: shards 2 to 3, copies 4 to 7" in capsys.readouterr().out
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["mlbits", "torch", "numpy", "processor"])
+def test_processes_that_would_compute_other_bits_are_refused(name):
+    facts = places.about_this_process()
+    check_same([facts, facts])
+    with pytest.raises(ConfigError, match=f"^workers: worker 1 has the {name} other, the driver "):
+        check_same([facts, {**facts, name: "other"}])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--shards", "3"], "--shards: got 3, which do not divide the 8 copies"),
+        (["--workers", "2"], "--workers: got 2 for 1 shard; wanted at most as many workers as shards"),
+        (["--shards", "2", "--workers", "4"], "--workers: got 4 for 2 shards"),
+    ],
+)
+def test_workers_and_shards_that_do_not_fit_are_one_line(words, said, capsys, tmp_path):
+    assert main([*CARTPOLE, *words, "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("q-learning mlbits/GridWorld-v0", "shards: got 2 with q-learning, which learns in one"),
+        ("sb3-ppo CartPole-v1", "shards: got 2 with sb3-ppo, whose training has a loop of its own"),
+        ("dqn mlbits/CartPole-v0 --agent.batch-size 33", "agent.batch_size: got 33 for 2 shards"),
+        ("ppo mlbits/Blotto-v0 --pool league", "shards: got 2 with a league"),
+    ],
+)
+def test_agents_that_do_not_learn_in_shards_are_refused(words, said, capsys, tmp_path):
+    flags = ["--num-envs", "8", "--shards", "2", "--preset", "none", "--out", str(tmp_path / "run")]
+    assert main(["train", *words.split(), *flags]) == 2
+    heard = capsys.readouterr().err
+    assert said in heard.replace("--agent.batch-size", "agent.batch_size").replace("--shards", "shards")
+    assert len(heard.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_address_that_does_not_answer_is_said():
+    with pytest.raises(ConfigError, match=r"^MASTER_ADDR: 127.0.0.1:9 does not answer .*; wanted the address"):
+        meet(Launched(1, 2, "127.0.0.1:9"), 0.3)
+
+
+def test_processes_that_do_not_come_are_said():
+    with pytest.raises(ConfigError, match=r"^workers: not all 2 came to 127.0.0.1:\d+ within 1 seconds"):
+        meet(Launched(0, 2, f"127.0.0.1:{_free_port()}"), 1.0)
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
