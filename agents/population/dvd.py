@@ -212,7 +212,7 @@ class DvD:
         if not self.updates:
             return {}
         known = self.returns[self.returns.isfinite()]
-        found = {"noise": self.noise, "updates": self.updates, **self._measured}
+        found: dict[str, Any] = {"noise": self.noise, "updates": self.updates, **self._measured}
         if len(known):
             found |= {"best_return": known.max(), "mean_return": known.mean(), "worst_return": known.min()}
         return found | ({} if config.diversity == "none" else {"diversity_weight": self.weight})
