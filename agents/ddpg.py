@@ -55,14 +55,14 @@ from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import DiagonalGaussian
 from mlbits.agents.maths.return_distributions import categorical_loss, project
 from mlbits.agents.maths.returns import ReturnRange
-from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.networks.deterministic import Actor, Critics
 from mlbits.agents.networks.mlp import Activation, Precision
 from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.own import ENCODER_HELP
-from mlbits.agents.networks.precision import settled_precision
+from mlbits.agents.passes.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.core.spaces import action_layout

@@ -57,9 +57,9 @@ from mlbits.agents.maths.action_distributions import epsilon_greedy
 from mlbits.agents.maths.exploration import exploration
 from mlbits.agents.maths.return_distributions import categorical_loss, project, quantile_huber_loss
 from mlbits.agents.maths.returns import ReturnRange
-from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.own import ENCODER_HELP

@@ -51,12 +51,12 @@ from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
-from mlbits.agents.networks.chunks import Chunks
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.networks.own import ENCODER_HELP
 from mlbits.agents.networks.proximal_step import StepSize
 from mlbits.agents.networks.recurrent import Sequences, sequences_of
+from mlbits.agents.passes.chunks import Chunks
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 

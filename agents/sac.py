@@ -52,15 +52,15 @@ from mlbits.agents.exploration.settings import BonusSettings, bonus_last
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussian, masked_log_softmax
 from mlbits.agents.maths.squashed_gaussian import SquashedGaussian
-from mlbits.agents.memory.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.memory.hindsight import HINDSIGHT_GOALS_HELP, HINDSIGHT_HELP, Hindsight, check_hindsight
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.networks.augmentation import CRITIC_SHIFTS_HELP, SHIFT_HELP, TARGET_SHIFTS_HELP, Augmentation
 from mlbits.agents.networks.deterministic import Critics
 from mlbits.agents.networks.mlp import Activation, Precision
 from mlbits.agents.networks.normaliser import Normaliser
 from mlbits.agents.networks.own import ENCODER_HELP
-from mlbits.agents.networks.precision import settled_precision
 from mlbits.agents.networks.stochastic import StochasticActor
+from mlbits.agents.passes.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, value_at
 from mlbits.envs.core.spaces import action_layout

@@ -30,9 +30,10 @@ from mlbits.envs.diplomacy.files.saved_games import GameRecord
 from mlbits.envs.diplomacy.position import Position, first_position
 from mlbits.envs.diplomacy.report import adjudicate
 from mlbits.evals.policy_maps import exact_picture
-from mlbits.evals.reproductions import fictitious_self_play, overestimation, similarity, supervised_vs_rl
+from mlbits.evals.reproductions import fictitious_self_play, similarity, supervised_vs_rl
 from mlbits.evals.reproductions.diversity import dvd, map_elites
 from mlbits.evals.reproductions.exploration import noisy_tv
+from mlbits.evals.reproductions.value_learning import overestimation
 from mlbits.evals.tournament.payoff_heat_map import payoff_heat_map
 
 FOLDER = Path(__file__).parent / "pictures"

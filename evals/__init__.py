@@ -23,10 +23,11 @@ EVALS["classic"] = EvalEntry(
     "the classic agents compared with Stable-Baselines3 and published figures",
 )
 EVALS["sac"] = EvalEntry(
-    "mlbits.evals.reproductions.sac:reproduce", "SAC is not below Stable-Baselines3's on the same tasks and seeds"
+    "mlbits.evals.reproductions.value_learning.sac:reproduce",
+    "SAC is not below Stable-Baselines3's on the same tasks and seeds",
 )
 EVALS["her"] = EvalEntry(
-    "mlbits.evals.reproductions.her:reproduce",
+    "mlbits.evals.reproductions.value_learning.her:reproduce",
     "goals in hindsight teach what nothing is learned of without: bit flipping, a robot's arm",
 )
 EVALS["memory"] = EvalEntry(
@@ -50,7 +51,7 @@ EVALS["fictitious-play"] = EvalEntry(
     "self-play against a pool of past policies is less exploitable than plain self-play",
 )
 EVALS["overestimation"] = EvalEntry(
-    "mlbits.evals.reproductions.overestimation:reproduce",
+    "mlbits.evals.reproductions.value_learning.overestimation:reproduce",
     "Q-learning overestimates values, and double Q-learning corrects it, for tables and DQN",
 )
 EVALS["noisy-tv"] = EvalEntry(
@@ -125,7 +126,7 @@ EVALS["kills"] = EvalEntry(
     "runs of every kind, killed at 500 random moments and resumed, end bit for bit as if left alone",
 )
 EVALS["normalisation"] = EvalEntry(
-    "mlbits.evals.reproductions.normalisation:reproduce",
+    "mlbits.evals.reproductions.value_learning.normalisation:reproduce",
     "DQN and DDPG with normalised observations and rewards, compared with raw ones",
 )
 EVALS["dpo"] = EvalEntry(

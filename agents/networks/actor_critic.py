@@ -28,10 +28,10 @@ from mlbits.agents.maths.action_distributions import Categorical, distribution_f
 from mlbits.agents.maths.returns import gae, next_values
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution, OrderNetwork, fits_orders
-from mlbits.agents.networks.pass_memory import PassMemory
 from mlbits.agents.networks.policy_value import ActorCritic, OwnActorCritic
 from mlbits.agents.networks.recurrent import RecurrentActorCritic
 from mlbits.agents.networks.running_moments import Moments, moments_of
+from mlbits.agents.passes.pass_memory import PassMemory
 from mlbits.envs.core.schedules import Scheduled, value_at
 
 # Rows per pass on the CPU: activations of 4,096 rows of 64 fit in a core's cache, and so do those of 4,096 board areas.

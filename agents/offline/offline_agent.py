@@ -32,8 +32,8 @@ from mlbits.agents.maths.action_distributions import Categorical, DiagonalGaussi
 from mlbits.agents.maths.bounded_distributions import GaussianMixture, TanhGaussian
 from mlbits.agents.memory.dataset import Dataset
 from mlbits.agents.memory.replay import Transitions
-from mlbits.agents.networks.precision import settled_precision
 from mlbits.agents.offline.networks import Scaling
+from mlbits.agents.passes.precision import settled_precision
 from mlbits.envs.core.config_fields import configuration, setting
 from mlbits.envs.core.schedules import Scheduled, changes, value_at
 from mlbits.envs.core.spaces import action_layout

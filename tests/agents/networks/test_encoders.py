@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError
 from mlbits.agents.networks import encoders
-from tests.agents.memory.test_augmentation import IMAGE, FixedReplay, transitions
+from tests.agents.networks.test_augmentation import IMAGE, FixedReplay, transitions
 from tests.agents.rollouts import draw, make_agent
 from tests.agents.test_ddpg import TWO
 

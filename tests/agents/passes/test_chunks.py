@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mlbits.agents.networks import chunks as module
-from mlbits.agents.networks.chunks import Chunks
+from mlbits.agents.passes import chunks as module
+from mlbits.agents.passes.chunks import Chunks
 from mlbits.agents.ppo import PPO, PPOConfig
 from tests.agents.rollouts import draw
 

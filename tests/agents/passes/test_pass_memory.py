@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import pick
-from mlbits.agents.networks.pass_memory import bytes_a_row
+from mlbits.agents.passes.pass_memory import bytes_a_row
 from mlbits.agents.registry import agent_entry
 from mlbits.evals.benchmarks.stand_in_gpu import stand_in_gpu
 
@@ -30,7 +30,7 @@ def agent_on_images(device):
 
 def gradient_of(device, monkeypatch, free):
     """The gradient of one minibatch of 64 images, and how many rows each pass had."""
-    monkeypatch.setattr("mlbits.agents.networks.pass_memory.memory_bytes", lambda device: free)
+    monkeypatch.setattr("mlbits.agents.passes.pass_memory.memory_bytes", lambda device: free)
     agent, source = agent_on_images(device), torch.Generator().manual_seed(2)
     data = {
         "obs": torch.randint(256, (64, 4, 36, 36), generator=source).to(torch.uint8),
@@ -62,7 +62,7 @@ def test_values_are_computed_in_parts(monkeypatch):
         agent = agent_on_images("cuda")
         wanted = agent.core.values(obs.to("cuda"), 1).cpu()
         seen, value = [], agent.core.network.value
-        monkeypatch.setattr("mlbits.agents.networks.pass_memory.memory_bytes", lambda device: 1.0)
+        monkeypatch.setattr("mlbits.agents.passes.pass_memory.memory_bytes", lambda device: 1.0)
         small = agent_on_images("cuda")
         small.core.network.value = lambda rows: seen.append(len(rows)) or value(rows)
         found = small.core.values(obs.to("cuda"), 1).cpu()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlbits.evals.reproductions import her
 from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.evals.reproductions.value_learning import her
 
 
 @pytest.mark.parametrize(

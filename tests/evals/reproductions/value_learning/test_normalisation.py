@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlbits.cli import main
-from mlbits.evals.reproductions import comparison, normalisation
-from mlbits.evals.reproductions.normalisation import ROWS, WAYS, reproduce, training
+from mlbits.evals.reproductions import comparison
 from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.evals.reproductions.value_learning import normalisation
+from mlbits.evals.reproductions.value_learning.normalisation import ROWS, WAYS, reproduce, training
 from mlbits.selfplay.runs.flags import parse_train
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mlbits.evals.reproductions import overestimation
 from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.evals.reproductions.value_learning import overestimation
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
 

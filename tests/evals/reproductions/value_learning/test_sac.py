@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlbits.evals.reproductions import sac
 from mlbits.evals.reproductions.comparison import Runs
 from mlbits.evals.reproductions.reproduction import ReproductionError
+from mlbits.evals.reproductions.value_learning import sac
 
 
 def side(iqm, low, scores=(1.0, 2.0)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlbits.agents.ddpg import DDPG, DDPGConfig
-from mlbits.agents.networks import precision as networks_precision
+from mlbits.agents.passes import precision as networks_precision
 from mlbits.envs.control.pendulum import pendulum
 from mlbits.envs.engine import processor
 from mlbits.selfplay.runs.config import presets, resolve

@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError
-from mlbits.agents.memory.augmentation import Augmentation, random_shift
 from mlbits.agents.memory.replay import Transitions
+from mlbits.agents.networks.augmentation import Augmentation, random_shift
 from tests.agents.rollouts import draw, make_agent
 from tests.agents.test_ddpg import TWO, FixedReplay
 

@@ -1,0 +1,1 @@
+"""Reproductions of agents that learn values: overestimation, SAC, hindsight, normalised inputs."""
