@@ -82,8 +82,8 @@ def reproduce(
     """Train every arm and measure where the block ends.
 
     Args:
-        quick: the arms factors, rank and rig alone, one seed of 20,000 steps; no claim is tested but that factors brings
-            the block nearer than doing nothing does.
+        quick: the arms factors, rank and rig alone, one seed of 20,000 steps; met if factors brings the block nearer
+            than doing nothing does.
         blocks: number of blocks.
         light: whether the light changes.
         steps: environment steps of each run.
