@@ -155,7 +155,7 @@ EVALS["drq"] = EvalEntry(
 )
 EVALS["wsc-control"] = EvalEntry(
     "mlbits.evals.reproductions.representation.wsc_control:reproduce",
-    "agents that were told about a block push it nearer to a picture's goal than those that only looked at pictures",
+    "how near agents push a block to where a picture shows it, by what they learned to see",
 )
 EVALS["dvd"] = EvalEntry(
     "mlbits.evals.reproductions.diversity.dvd:reproduce",
