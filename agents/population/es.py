@@ -231,10 +231,11 @@ class ES:
         return determinant(kernel_matrix(acts.transpose(0, 1), self.config.length))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of weights, optimiser, the members' latest returns, the iteration and the bandit."""
+        """A copy of weights, optimiser, the members' latest returns, iteration, the noise's seed and the bandit."""
         played = self.returns.isfinite().all()
         state = {
             "weights": self.member_weights(), "iteration": torch.tensor(self.iteration),
+            "seed": torch.tensor(self._seed),
             "returns": self.returns if played else torch.zeros(0, dtype=torch.float64),
             **prefixed("optimizer", self._optimizer_state()),
         }  # fmt: skip
@@ -259,6 +260,7 @@ class ES:
             raise AgentError(f"weights: got {tuple(weights.shape)}; wanted {shape}")
         if len(returns) not in (0, len(weights)):
             raise AgentError(f"returns: got {len(returns)}; wanted one for each of {len(weights)} members")
+        self._seed = int(state["seed"])
         kept = unprefixed("optimizer", state)
         for m, (mine, optimizer) in enumerate(zip(self._weights, self._optimizers, strict=True)):
             mine.data.copy_(weights[m])

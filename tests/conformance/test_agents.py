@@ -19,6 +19,7 @@ from mlbits.agents.agent import AgentError, DatasetSpec, ReplaySpec, Rollout, Ro
 from mlbits.agents.memory.dataset import Dataset, Episode
 from mlbits.agents.memory.replay import Replay
 from mlbits.agents.networks.features import observation_kind
+from mlbits.agents.population.spec import Outcomes, PopulationSpec
 from mlbits.envs.core.spaces import action_layout
 from tests.agents.disco.made_up import made_up_rule
 from tests.agents.rollouts import draw
@@ -93,6 +94,7 @@ def make(name, observations, actions, seed=0):
     settings = {field.name: SETTINGS[field.name] for field in dataclasses.fields(config) if field.name in SETTINGS}
     settings = {} if agent_entry(name).plans else settings
     settings |= {"rule": RULES[name]} if name in RULES else {}
+    settings |= {"low": (-1.0, -1.0), "high": (1.0, 1.0)} if name == "map-elites" else {}  # numbers have no range
     return agent_entry(name).make(config(**settings), observations, actions, seed=seed, device="cpu")
 
 
@@ -191,6 +193,20 @@ def dataset(observations, actions, seed, masked):
     return Dataset.from_episodes(episodes, observations, actions)
 
 
+def outcomes(agent, seed):
+    """What the policies that a population asks for did: anything."""
+    generator, spec = draw(seed), agent.experience
+    count, width = len(agent.ask(draw(50 + seed))), agent.policies.mlp.widths[0]
+    each = torch.randn(count, spec.episodes, generator=generator, dtype=torch.float64)
+    return Outcomes(
+        returns=each.mean(1),
+        final=torch.rand(count, width, generator=generator),
+        states=torch.randn(max(spec.states, 1), width, generator=generator),
+        lengths=torch.full((count, spec.episodes), T),
+        each=each,
+    )
+
+
 class Lessons:
     """The same experience for every agent that learns from it."""
 
@@ -201,7 +217,9 @@ class Lessons:
         """Let an agent learn; return its metrics and its replay buffer."""
         metrics = {}
         for number in numbers:
-            if isinstance(agent.experience, DatasetSpec):
+            if isinstance(agent.experience, PopulationSpec):
+                experience = outcomes(agent, number)
+            elif isinstance(agent.experience, DatasetSpec):
                 masked = self.masked and action_layout(self.spaces[1]).kind == "discrete"
                 experience = dataset(*self.spaces, number, masked)
             else:
