@@ -103,7 +103,9 @@ class Crew:
             store = self._started(world) if self._by is None else meet(self._by, self._start_seconds)
             store.set("settings", json.dumps(portable(self._settings)))
             with _interface(self._by):
-                group = Group(store, 0, self._places, self._settings.run.worker_timeout, self._alive)
+                group = Group(
+                    store, 0, self._places, self._settings.run.worker_timeout, None if self._by else self._alive
+                )
             found = group.exchange(packed(about_this_process()))
         except GroupLostError as error:
             written = self._written_error()
@@ -216,11 +218,11 @@ class Crew:
         with contextlib.suppress(GroupLostError):
             if len(self._places) > 1:
                 links.order(Orders(Order.END))
+                deadline = time.monotonic() + _END_SECONDS
+                while any(one.poll() is None for one in self._processes) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+        self.kill()  # before the links are closed, which wait for what hangs
         links.close()
-        deadline = time.monotonic() + _END_SECONDS
-        while any(one.poll() is None for one in self._processes) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.kill()
 
     def kill(self) -> None:
         """End the workers of this machine at once, also those that are stopped."""

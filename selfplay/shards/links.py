@@ -139,14 +139,14 @@ class Group:
         rank: this one's number.
         places: for each process the numbers of its shards.
         timeout: seconds after which a process that is waited for counts as lost.
-        alive: whether the other processes are still there, as far as this one knows.
+        alive: whether the other processes are still there; None where this one cannot know, nor end them.
 
     Raises:
         GroupLostError: if they do not meet.
     """
 
     def __init__(
-        self, store: Any, rank: int, places: Sequence[range], timeout: float, alive: Callable[[], bool] = lambda: True
+        self, store: Any, rank: int, places: Sequence[range], timeout: float, alive: Callable[[], bool] | None = None
     ) -> None:
         import torch.distributed as distributed
 
@@ -199,7 +199,11 @@ class Group:
             numbers = torch.tensor([float(orders.order), float(orders.env_steps), orders.progress], dtype=torch.float64)
         began = self.communicating
         with self._watched():
-            self._distributed.broadcast(numbers, 0, group=self._waiting)
+            sent = self._distributed.broadcast(numbers, 0, group=self._waiting, async_op=True)
+            if orders is None:
+                sent.wait()
+            else:  # a worker that hangs does not take it
+                sent.wait(timedelta(seconds=self._timeout))
         if orders is None:
             self.communicating = began  # waiting for the driver
         order, steps, progress = numbers.tolist()
@@ -242,13 +246,15 @@ class Group:
             deadline = time.monotonic() + seconds
             while missing := [rank for rank in missing if not self._store.check([f"{what}-{rank}"])]:
                 late = time.monotonic() > deadline
-                if late or not self._alive():
+                if late or not (self._alive is None or self._alive()):
                     how = f"has not {what.partition('-')[0]} after {seconds:g} seconds" if late else "is gone"
                     raise GroupLostError(f"workers: one of {len(self.places)} {how}")
                 time.sleep(0.02)
 
     def close(self) -> None:
-        """See :meth:`Links.close`."""
+        """See :meth:`Links.close`; a lost group is left as it is where its processes cannot be ended."""
+        if self._lost and self._alive is None:
+            return
         self._lost = True
         with contextlib.suppress(RuntimeError, ValueError, AssertionError):
             self._distributed.destroy_process_group()

@@ -163,6 +163,7 @@ class ShardedSession(Session):
             WorkersError: where this process does not start workers, or they were lost too often.
         """
         self.parts.close()
+        self.crew.kill()  # before the links are closed, which wait for what hangs
         self.links.close()
         self.crew.restart(lost, self.counters.env_steps)
         fresh = open_sharded(self.settings, crew=self.crew)

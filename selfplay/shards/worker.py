@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.finite import NotFiniteError
@@ -80,14 +80,26 @@ def serve(store: Any, rank: int, world: int) -> None:
             return
 
 
-def serve_launched(by: Launched) -> int:
-    """Be a worker that a launcher started; returns the exit status."""
+def serve_launched(by: Launched) -> NoReturn:
+    """Be a worker that a launcher started, and end this process.
+
+    Raises:
+        MlbitsError: what ended the run here.
+    """
+    status = 0
     try:
         serve(meet(by, START_SECONDS), by.rank, by.world)
     except GroupLostError as error:
         print(f"worker {by.rank}: {error}", file=sys.stderr)
-        return LOST
-    return 0
+        status = LOST
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End this process without waiting for its threads and connections."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _end_with_driver() -> None:
@@ -118,6 +130,4 @@ def main(folder: Path, rank: int, world: int) -> int:
 
 
 if __name__ == "__main__":
-    status = main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    sys.stderr.flush()
-    os._exit(status)  # without waiting for threads and connections
+    _end(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -39,7 +39,7 @@ def command(words: list[str]) -> int:
     if (by := launched()) is not None and by.rank:
         from mlbits.selfplay.shards.worker import serve_launched
 
-        return serve_launched(by)
+        serve_launched(by)
     flags = parse(words)
     from mlbits.evals.headline import headlines
     from mlbits.selfplay.curves.progress import compilation_messages

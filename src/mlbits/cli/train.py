@@ -12,7 +12,7 @@ def command(words: list[str]) -> int:
     if (by := launched()) is not None and by.rank:
         from mlbits.selfplay.shards.worker import serve_launched
 
-        return serve_launched(by)
+        serve_launched(by)
     from mlbits.selfplay.runs.flags import read_train
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)

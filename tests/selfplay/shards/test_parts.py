@@ -66,14 +66,14 @@ def test_a_checkpoint_of_some_workers_goes_on_with_others(name):
 
 @pytest.mark.parametrize("name", [name for name in EACH if name.values[0] not in ("pool", "wrapped")])
 def test_the_learners_of_all_shards_stay_equal(name):
-    """Weights, optimisers and moments; only the running returns of its copies are a shard's own."""
+    """Weights, optimisers and moments; only running returns of its copies and its metrics are a shard's own."""
     settings = settings_for(name)
     parts = Parts(settings, Alone(4))
     parts.start()
     iterate(parts, settings, ITERATIONS.get(name, 2))
     parts.close()
     first, *others = [session.learner.state_dict() for session in parts.sessions]
-    own = ("reward_scale.carry", "reward_scale.earned", "reward_scale.open", "returns_seen.")
+    own = ("reward_scale.carry", "reward_scale.earned", "reward_scale.open", "returns_seen.", "measured")
     for other in others:
         apart = differing(other, first)
         assert [entry for entry in apart if not entry.startswith(own)] == []
