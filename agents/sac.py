@@ -256,7 +256,10 @@ class SAC:
         """
         if not isinstance(self.head, Categorical):
             raise AgentError("action_probabilities: got a Box, whose actions have densities; wanted Discrete actions")
-        return self.head.probabilities(self.actor.forward(self.normaliser.obs(obs)), legal_mask, greedy)
+        logits = self.actor.forward(self.normaliser.obs(obs))
+        if self.at_random and not greedy:
+            logits = torch.zeros_like(logits)
+        return self.head.probabilities(logits, legal_mask, greedy)
 
     @torch.no_grad()
     def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:

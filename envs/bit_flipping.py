@@ -32,7 +32,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from mlbits.envs.core.drawing import BLUE, GREEN, GREY, INK, Canvas
+from mlbits.envs.core.drawing import BLUE, GREEN, GREY, INK, PAPER, Canvas
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.core.game import Game, make_params
 from mlbits.envs.core.goals import ACHIEVED, DESIRED, OBSERVATION
@@ -132,5 +132,5 @@ def _draw(state: Any, params: Any) -> NDArray[np.uint8]:
         for y, bit in ((16, state.bits[k]), (60, state.desired[k])):
             shade = (GREEN if right else BLUE) if bit else GREY
             canvas.pen.rectangle([x, y, x + 20, y + 30], fill=shade if bit else None, outline=INK)
-            canvas.text(x + 10, y + 15, str(int(bit)), size=13)
+            canvas.text(x + 10, y + 15, str(int(bit)), size=13, fill=PAPER if bit else INK)
     return canvas.array()

@@ -222,6 +222,7 @@ def evaluate_copy(
     greedy: bool = True,
     device: str = "cpu",
     gif: Path | None = None,
+    replay: Path | None = None,
     env_settings: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -234,6 +235,7 @@ def evaluate_copy(
         greedy: whether to take the most probable action instead of a draw.
         device: where to play.
         gif: a file for an animation of the first episode, or None.
+        replay: a file for a page that shows the first episode, or None.
         env_settings: settings of the environment, which override those of training.
         search: how the agent is to look ahead, as in {"simulations": 100}.
 
@@ -251,7 +253,7 @@ def evaluate_copy(
         _check_spaces(trained.env, trained.env_settings, played)
     agent = read_copy(Path(path), trained.env, trained.env_settings, place)
     player = searched(agent, game_of(trained.env, played), search)
-    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif, None, Path(path).stem)
+    figures = _play(player, trained.env, played, episodes, seed, greedy, device, gif, replay, Path(path).stem)
     return figures | {"passed_over": []}
 
 

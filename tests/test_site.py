@@ -188,7 +188,7 @@ def test_what_a_docstring_says_has_no_other_meaning_in_markdown() -> None:
     assert said == r"\*b\* \<c> \_d\_ \$e\$ \`f\` \[g](h)" + "\n" + r"| a | b\_c |"
 
 
-@pytest.mark.parametrize("env", mlbits.registered())
+@pytest.mark.parametrize("env", [env for env in mlbits.registered() if env.startswith("mlbits/")])
 def test_every_environment_has_a_picture_and_a_place_in_the_list(env: str) -> None:
     name = environment_pages.name_of(env)
     assert (DOCS / "pictures" / f"{name}.png").is_file()

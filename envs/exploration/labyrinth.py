@@ -135,7 +135,7 @@ def labyrinth(size: int = 4, *, horizon: int | None = 1000) -> Game:
             ("cell", "i4"), ("unseen", "i4"), ("ways", "u1", (room,)), ("seen", "u1", (room,)),
             ("origin", "i2", (room,)),
         ],
-        state_ranges={"cell": (0, cells - 1), "unseen": (0, cells - 1)},
+        state_ranges={"cell": (0, cells - 1), "unseen": (0, cells - 1), "origin": (-1, cells - 1)},
         params=make_params([("side", "i4")], {"side": size}, horizon),
         observation_space=spaces.MultiBinary(4),
         action_space=spaces.Discrete(4),

@@ -162,7 +162,7 @@ def test_the_value_takes_its_own_steps_which_do_not_change_the_policy():
     before = weights(agent, "network.actor")
     for _ in range(5):
         obs, target = rows(rollout.obs, 3), agent.weights(rollout)[1].flatten()
-        agent._fit_value(obs, target)
+        agent._fit_value(obs, target, 1.0)
     assert equal(before, weights(agent, "network.actor"))
     assert learn(agent, rollout)["value_loss"] < 0.7 * first["value_loss"]
 

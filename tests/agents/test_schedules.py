@@ -152,7 +152,8 @@ def test_a_run_that_is_resumed_with_more_steps_follows_the_schedule_of_the_longe
 def test_settings_that_are_rates_take_schedules():
     for config in (DQNConfig, DDPGConfig, ClassifierConfig, CRRConfig, TabularQConfig):
         for field in dataclasses.fields(config):
-            if field.name.endswith("learning_rate") or field.name in ("noise", "step_size"):
+            rate = field.name.endswith("learning_rate") and not field.name.startswith("bonus_")
+            if rate or field.name in ("noise", "step_size"):
                 assert setting_of(field).scheduled, (config, field.name)
                 with pytest.raises(AgentError, match=f"^{field.name}: got 'linear:1:-1'; wanted a schedule of numbers"):
                     config(**{field.name: "linear:1:-1"})

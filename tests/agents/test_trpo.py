@@ -345,12 +345,12 @@ def test_minibatches_cover_each_row_once_per_epoch(monkeypatch):
     assert seen[0] != seen[4]  # reshuffled
 
 
-def test_processing_rows_in_chunks_gives_the_same_update(monkeypatch):
+def test_processing_rows_in_chunks_gives_the_same_update():
     settings = {"normalize_obs": True, "cg_damping": 0.01}
     whole, parts = make_agent("trpo", THREE, **settings), make_agent("trpo", THREE, **settings)
     rollout = made_up_rollout(whole, (30, 5, 1), mask=torch.tensor([True, False, True]))
     one = learn(whole, rollout)
-    monkeypatch.setattr("mlbits.agents.trpo.CPU_CHUNK", 64)
+    parts.core.chunk = 64
     two = learn(parts, rollout)
     for name, value in weights(whole).items():
         assert torch.allclose(value, weights(parts)[name], atol=1e-4), name

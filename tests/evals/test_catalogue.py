@@ -25,7 +25,9 @@ def test_a_game_is_described_under_its_settings(grid):
     assert grid["optimum"] == pytest.approx(0.99)  # two moves of 0.01, the second of which earns 1 instead
     assert -0.1 < grid["random_return"] < 0.99
     assert "agents/" not in grid["source"]
-    assert grid["source"].rpartition(":")[0] == inspect.getsourcefile(mlbits.registered()[grid["id"]].load())
+    assert grid["source"].rpartition(":")[0] == inspect.getsourcefile(
+        inspect.unwrap(mlbits.registered()[grid["id"]].load())
+    )
     assert grid["presets"] == [agent for agent, envs in presets().items() if grid["id"] in envs]
 
 

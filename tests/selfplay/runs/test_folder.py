@@ -68,7 +68,7 @@ def test_the_config_has_all_resolved_settings(finished):
     assert {key: config[key] for key in wanted.to_json()} == json.loads(json.dumps(wanted.to_json()))
     assert config["version"] == mlbits.__version__
     assert config["torch"] == torch.__version__
-    assert set(config) - set(wanted.to_json()) == {"version", "git_hash", "python", "torch", "started"}
+    assert set(config) - set(wanted.to_json()) == {"version", "git_hash", "python", "torch", "processor", "started"}
     assert read_settings(folder) == wanted
 
 
