@@ -68,6 +68,29 @@ def test_a_learner_solves_its_small_task(agent, card, tmp_path):
     assert not card.train or summary["return_mean"] > threshold
 
 
+def test_graphs_give_what_plain_runs_give(card, tmp_path):
+    """Equal up to rounding: schedules are read as float32 in a graph."""
+    env, settings, threshold, steps, copies, learning = TASKS["ppo"]
+    steps, copies = (steps, copies) if card.train else (2 * 4 * 32, 4)
+    found = {}
+    for graphs in (False, True):
+        folder, summary = mlbits.train(
+            "ppo", env, out=tmp_path / str(graphs), env_settings=settings, total_steps=min(steps, 5 * copies * 32),
+            agent_settings={"hidden": (32,), **learning, "graphs": graphs}, num_envs=copies, device=card.device,
+            eval_episodes=1, **QUIET,
+        )  # fmt: skip
+        found[graphs] = mlbits.load(folder).agent.state_dict()
+    for name, value in found[False].items():
+        torch.testing.assert_close(found[True][name].cpu(), value.cpu(), rtol=1e-2, atol=1e-3)
+    if card.train:
+        _, summary = mlbits.train(
+            "ppo", env, out=tmp_path / "solved", env_settings=settings, total_steps=steps,
+            agent_settings={"hidden": (32,), **learning, "graphs": True}, num_envs=copies, device=card.device,
+            eval_episodes=50, **QUIET,
+        )  # fmt: skip
+        assert summary["return_mean"] > threshold
+
+
 @pytest.mark.parametrize("agent", PLANNERS)
 def test_a_planner_learns_to_defect(agent, card, tmp_path):
     folder, _ = mlbits.train(
