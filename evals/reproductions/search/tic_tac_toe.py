@@ -27,7 +27,7 @@ def reproduce(quick: bool = False, *, seeds: int = 3, minutes: float = 5.0, out:
     """Train with the shipped preset, then follow every line of play.
 
     Args:
-        quick: one seed, a quarter of a minute, and only the first seat has to hold.
+        quick: one seed, half a minute, and only the first seat has to hold.
         seeds: number of runs.
         minutes: minutes of training on two cores; the run takes twice as many of CPU time.
         out: a folder for the runs, which are kept and resumed; None makes a temporary one.
@@ -38,7 +38,7 @@ def reproduce(quick: bool = False, *, seeds: int = 3, minutes: float = 5.0, out:
     """
     rows: list[dict[str, Any]] = []
     for seed in range(1 if quick else seeds):
-        with trained(ENV, seed, 0.25 if quick else minutes, out) as folder:
+        with trained(ENV, seed, 0.5 if quick else minutes, out) as folder:
             agent = load_agent(folder)[0]
             search = [worst_return(agent, ENV, seat) for seat in (0, 1)]
             network = [worst_return(_Network(agent), ENV, seat) for seat in (0, 1)]  # type: ignore[arg-type]
