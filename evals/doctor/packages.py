@@ -20,15 +20,17 @@ EXTRAS = {
     "atari": "Atari games (ALE) with the usual preprocessing",
     "plot": "mlbits plot",
     "data": "datasets of Minari: mlbits record, mlbits data, offline agents",
+    "diversity": "MAP-Elites (mlbits train map-elites)",
     "onnx": "mlbits export --onnx",
     "wandb": "mlbits train --track wandb",
     "mlflow": "mlbits train --track mlflow",
     "video": "Gymnasium's RecordVideo",
+    "web": "mlbits play --web: games in a browser",
     "cluster": "--cluster: jobs on the machines of a Ray cluster",
     "sweep": "mlbits sweep: settings by Optuna",
     "peers": "the libraries that mlbits bench compares with",
 }
-_FOR_CONTRIBUTORS = ("test", "dev")
+_FOR_CONTRIBUTORS = ("test", "dev", "docs")
 
 
 def versions() -> Iterator[Finding]:
