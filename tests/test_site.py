@@ -284,7 +284,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stderr) == (0, "")
     site = tmp_path / "site"
-    for env in mlbits.registered():
+    for env in filter(lambda env: env.startswith("mlbits/"), mlbits.registered()):
         name = environment_pages.name_of(env)
         page = (site / "environments" / f"{name}.html").read_text()
         assert f'_images/{name}.png"' in page
