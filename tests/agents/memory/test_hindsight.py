@@ -1,7 +1,5 @@
 """Hindsight replay: goals from the same episode alone, rewards and ends recomputed, saving; and that it teaches."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -187,10 +185,10 @@ def test_windows_of_several_steps_are_refused(config):
         config(hindsight="future", n_step=3)
 
 
-def bits(agent="dqn", env="mlbits/BitFlipping-v0", **settings):
+def bits(agent="dqn", env="mlbits/BitFlipping-v0", number=13, **settings):
     settings = {"hidden": (64,), "learning_starts": 200, "batch_size": 64, "hindsight": "future", **settings}
     run = {"num_envs": 8, "device": "cpu", "total_steps": 10_000}
-    env_settings = {"bits": 13} if "Bit" in env else {}
+    env_settings = {"bits": number} if "Bit" in env else {}
     return open_session(resolve(agent, env, preset="none", run=run, agent_settings=settings, env_settings=env_settings))
 
 
@@ -214,8 +212,10 @@ def test_agents_learn_from_relabelled_bits(agent):
 def test_hindsight_teaches_to_flip_eight_bits():
     reached = {}
     for hindsight in ("future", "none"):
-        session = bits(hindsight=hindsight, learning_rate=1e-3, num_steps=1, tau=0.05, target_every=1, double=True)
-        session.settings = dataclasses.replace(session.settings)
+        session = bits(
+            number=8, hindsight=hindsight, learning_rate=1e-3, num_steps=1, tau=0.05, target_every=1, double=True,
+            epsilon_start=0.2, epsilon_end=0.02,
+        )  # fmt: skip
         ends = wins = 0
         for iteration in range(2500):
             rollout, _, steps = session.collect()
