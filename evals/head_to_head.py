@@ -86,7 +86,7 @@ def play_against(
         settings: settings of the environment.
         device: where to play.
         greedy: whether to take the most probable actions instead of draws.
-        watcher: told of every step of the first game.
+        watcher: called with every step of the first game.
 
     Returns:
         The results of :func:`outcomes`, and length_mean.

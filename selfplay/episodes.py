@@ -23,7 +23,7 @@ _COPIES_AT_ONCE = 1024
 
 
 class Watcher(Protocol):
-    """Who is told of every step of copy 0."""
+    """Who is called with every step of copy 0."""
 
     def before(self, batch: AnyBatch, players: Sequence[Agent], seating: Any, actions: Any) -> None:
         """Called before a step: the copies, the players, who of them sits where [P], and the actions [P, ...]."""
@@ -86,7 +86,7 @@ def play_episodes(
         max_frames: images of the first episode to draw, 0 for none.
         max_steps: steps after which an episode without a time limit is cut.
         seating: the number of the agent in each seat of each episode, [E, P]; None gives the first agent every seat.
-        watcher: told of every step of the first episode.
+        watcher: called with every step of the first episode.
 
     Raises:
         NotFiniteError: naming the step and copy in which the environment returned a number that is not finite.

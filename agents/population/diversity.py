@@ -14,8 +14,8 @@ Difference from the paper: distances are means over the states and not sums, so 
 for any number of states.
 
 Example:
-    >>> apart, alike = torch.tensor([[[0.0]], [[3.0]]]), torch.ones(2, 1, 1)
-    >>> [round(float(determinant(kernel_matrix(x, length=1.0))), 3) for x in (apart, alike)]
+    >>> apart, equal = torch.tensor([[[0.0]], [[3.0]]]), torch.ones(2, 1, 1)
+    >>> [round(float(determinant(kernel_matrix(x, length=1.0))), 3) for x in (apart, equal)]
     [1.0, 0.0]
 """
 

@@ -354,7 +354,7 @@ def _checked(config: WSCConfig, space: gym.Space[Any]) -> tuple[tuple[int, int, 
     picture, count = space["observation"].shape or (), int(np.prod(space["factors"].shape or ()))
     if len(picture) != 3 or space["observation"].dtype != np.uint8 or space["goal_picture"].shape != picture:
         raise AgentError(
-            f"wsc: got pictures {space['observation']}; wanted bytes [channels, height, width], and goals alike"
+            f"wsc: got pictures {space['observation']}; wanted bytes [channels, height, width], and such goals"
         )
     for name in ("labelled", "goal_factors"):
         for number in (k for k in getattr(config, name) if k >= count):

@@ -23,7 +23,7 @@ def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], No
     Args:
         flags: the command's flags.
         settings: settings of the environment, which override those of a run.
-        say: told what the user should know.
+        say: called with what the user should know.
 
     Raises:
         PlayError: without the packages, for a port in use, or for seats and players that do not fit.

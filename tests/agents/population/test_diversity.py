@@ -41,9 +41,9 @@ def test_many_populations_at_once_are_as_one_by_one():
 def test_the_gradient_drives_members_apart():
     acts = torch.tensor([[[0.0]], [[0.1]], [[0.5]]], requires_grad=True)
     log_determinant(kernel_matrix(acts, 0.5)).backward()
-    slope = acts.grad.flatten().tolist()
-    assert slope[0] < 0 < slope[2]
-    assert all(math.isfinite(x) for x in slope)
+    gradient = acts.grad.flatten().tolist()
+    assert gradient[0] < 0 < gradient[2]
+    assert all(math.isfinite(x) for x in gradient)
 
 
 @pytest.mark.parametrize(
