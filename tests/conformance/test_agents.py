@@ -58,7 +58,10 @@ T, B = 6, 4
 
 
 def cases():
-    """Every agent with all its action spaces on its first observation space, and with one of them on all others."""
+    """Every agent with all its action spaces on its first observation space, and with one of them on all others.
+
+    A kind's second space is for slow runs: what reads it is the same network's input for all agents.
+    """
     for name, entry in AGENTS.items():
         # These need a game (tests/agents/best_response), or pictures and goals (tests/agents/representation).
         if entry.plans or name == "wsc":
@@ -68,7 +71,8 @@ def cases():
                 plain = [actions for actions in entry.actions if actions != "orders"]
                 for actions in plain if number + k == 0 else plain[-1:]:
                     used = LARGE_IMAGE if kind == "image" and not uses_masks(name) else space
-                    yield pytest.param(name, used, ACTIONS[actions], id=f"{name}-{kind}{k}-{actions}")
+                    marks = [pytest.mark.slow] if k else []
+                    yield pytest.param(name, used, ACTIONS[actions], id=f"{name}-{kind}{k}-{actions}", marks=marks)
         if "dict" in entry.observations and {"orders", "multi_discrete"} & set(entry.actions) and uses_masks(name):
             yield pytest.param(name, BOARD.observation_space, BOARD.action_space, id=f"{name}-board")
 
