@@ -42,14 +42,13 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec, memoryless, pick
+from mlbits.agents.actor_critic_agent import ActorCriticAgent
+from mlbits.agents.agent import AgentError, Rollout, RolloutSpec, pick
 from mlbits.agents.cuda_graphs.captured_updates import CapturedUpdates
-from mlbits.agents.exploration.explorer import explorer_of
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
 from mlbits.agents.kernels import shards
 from mlbits.agents.maths.action_distributions import probability_ratio
 from mlbits.agents.maths.learned_drift import learned_drift
-from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.orders import OrderDistribution
@@ -164,7 +163,7 @@ class PPOConfig(OwnValueSettings):
             )
 
 
-class PPO:
+class PPO(ActorCriticAgent):
     """A PPO agent for one seat's spaces.
 
     Args:
@@ -175,6 +174,7 @@ class PPO:
         device: the networks' device.
     """
 
+    config: PPOConfig
     in_shards = True  # it sums over shards what decides
 
     def __init__(
@@ -186,28 +186,27 @@ class PPO:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
-        self.core = ActorCriticCore(
+        core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, network=config.network,
             activation=config.activation, encoder=config.encoder, model=config.model, shared=config.shared,
             memory=config.memory, memory_width=config.memory_width, bfloat16=config.precision == "bfloat16",
             compiled=config.compile,
         )  # fmt: skip
-        if isinstance(self.core.distribution, OrderDistribution):
+        if isinstance(core.distribution, OrderDistribution):
             if config.objective == "adaptive_kl":
                 raise AgentError("objective: got 'adaptive_kl' with the order network, which has no KL; wanted 'clip', "
                                  "or network='mlp'")  # fmt: skip
             if config.apo_every:
                 raise AgentError(f"apo_every: got {config.apo_every} with the order network, which has no KL; wanted "
                                  "0, or network='mlp'")  # fmt: skip
-        self.explorer = explorer_of(
-            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
-        )
+            if config.graphs:
+                raise AgentError("graphs: got True with the order network, which waits for numbers of legal orders; "
+                                 "wanted False, or network='mlp'")  # fmt: skip
+        super().__init__(config, core, observation_space, action_space, seed=seed, device=device)
         self.step_size: StepSize | None = None
         if config.apo_every:
             self.step_size = StepSize(value_at(config.learning_rate, 0.0), config.apo_rate, config.apo_weights)
         self._steps = 0  # gradient steps, which decide when the learning rate is adapted
-        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
         self.kl_coef = config.kl_coef
         bounded = not getattr(self.core.distribution, "gaussian", False)
         self._entropy: Scheduled = config.entropy_coef
@@ -215,47 +214,12 @@ class PPO:
             self._entropy = _ENTROPY_COEF if bounded else 0.0
         self._entropy_coef = value_at(self._entropy, 0.0)
         self.chunks = Chunks()
-        if config.graphs and isinstance(self.core.distribution, OrderDistribution):
-            raise AgentError("graphs: got True with the order network, which waits for numbers of legal orders; wanted "
-                             "False, or network='mlp'")  # fmt: skip
         self.graph = CapturedUpdates(self._epochs_by) if config.graphs else None
 
     @property
     def experience(self) -> RolloutSpec:
         """Windows of ongoing play."""
         return RolloutSpec(self.config.num_steps, whole_episodes=False, min_rows=self.config.minibatches)
-
-    @property
-    def memory_size(self) -> int:
-        """How many numbers it remembers, M; 0 without memory."""
-        return self.core.memory_size
-
-    def act(
-        self,
-        obs: Any,
-        legal_mask: Tensor | None,
-        generator: torch.Generator,
-        *,
-        greedy: bool = False,
-        memory: Tensor | None = None,
-    ) -> Decision:
-        """Choose actions for N rows of observations; with memory, from what is remembered, [N, M]."""
-        return self.core.act(obs, legal_mask, generator, greedy, memory)
-
-    @memoryless
-    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
-        return self.core.action_probabilities(obs, legal_mask, greedy)
-
-    @memoryless
-    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
-        """Log probabilities (densities) of actions as played, [N]."""
-        return self.core.action_log_prob(obs, legal_mask, action)
-
-    @memoryless
-    def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
-        """Log probabilities (densities) of draws, [N]."""
-        return self.core.draw_log_prob(obs, legal_mask, draw)
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, then epochs of minibatches.
@@ -298,9 +262,7 @@ class PPO:
             metrics = self.graph(data, {"clip": clip, "rate": rate, "entropy_coef": entropy_coef}, generator)
             self.core.optimizer.learning_rate, self._entropy_coef = rate, entropy_coef
         self.core.update_moments(rollout)
-        result = self._summary(metrics, data)
-        if self.explorer is not None:
-            result |= {name: float(value) for name, value in self.explorer.metrics.items()}
+        result = self._summary(metrics, data) | self.bonus_metrics()
         if changes(config.clip_coef, config.anneal_clip):
             result["clip_coef"] = clip
         if changes(self._entropy, config.anneal_entropy):
@@ -378,25 +340,13 @@ class PPO:
         if self.config.normalize_advantage and count * shards.number() > 1:
             mean, deviation = shards.mean_and_deviation(advantage)
             advantage = (advantage - mean) / (deviation + 1e-8)
-        weight = shards.weight(count)
         chunk = count if sequences is not None else self.core.rows_a_pass(data["obs"], count)
+
+        def loss_of(rows: slice) -> tuple[Tensor, Metrics]:
+            return self._loss(data, part[rows], advantage[rows], clip, sequences)
+
         optimizer.zero_grad()
-
-        def loss_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
-            index = part[start : start + chunk]
-            loss, metrics = self._loss(data, index, advantage[start : start + chunk], clip, sequences)
-            share = weight * len(index) / count
-            return (loss * share if share != 1 else loss), (share, metrics)
-
-        losses = [functools.partial(loss_of, start) for start in range(0, count, chunk)]
-        total: Metrics = {}
-        for share, metrics in self.chunks.backward(optimizer.parameters, losses):
-            if share == 1 and len(losses) == 1:
-                total = metrics
-                break
-            for name, value in metrics.items():
-                total[name] = total.get(name, 0.0) + value * share
-        return total
+        return self.chunks.mean_loss(optimizer.parameters, loss_of, count, chunk, shards.weight(count))
 
     def _adapt_step(
         self, data: dict[str, Any], gradient: Callable[[], Metrics], rows: Tensor, sequences: Sequences | None
@@ -488,48 +438,21 @@ class PPO:
         elif kl < self.config.adaptive_target_kl / 1.5:
             self.kl_coef = max(self.kl_coef / 2, 1e-4)
 
-    @memoryless
-    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search."""
-        logits, value = self.core.policy_and_value(obs)
-        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
-
-    def probabilities_with_memory(
-        self, obs: Any, legal_mask: Tensor | None, memory: Tensor, *, greedy: bool = False
-    ) -> Tensor:
-        """As ``action_probabilities``, with what was remembered before each observation, [N, M]."""
-        return self.core.action_probabilities(obs, legal_mask, greedy, memory)
-
-    @memoryless
-    def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N], in the rewards' own unit."""
-        return self.values_with_memory(obs, None)
-
-    def values_with_memory(self, obs: Any, memory: Tensor | None) -> Tensor:
-        """As ``state_values``, with what was remembered before each observation, [N, M]."""
-        value = self.core.values(obs, 1, memory)
-        return value if self.reward_scale is None else value * self.reward_scale.unit
-
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser, moments, the KL weight, the bonus, the learned step size and the reward scale."""
-        state = self.core.state_dict() | {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}
-        state |= {} if self.explorer is None else self.explorer.state_dict()
+        """Network, optimiser, moments, the bonus, the reward scale, the KL weight and the learned step size."""
+        state = super().state_dict() | {"kl_coef": torch.tensor(self.kl_coef, dtype=torch.float64)}
         if self.step_size is not None:
             state |= self.step_size.state_dict() | {"gradient_steps": torch.tensor(self._steps)}
-        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
-        self.core.load_state_dict(state)
+        super().load_state_dict(state)
         self.kl_coef = float(state["kl_coef"])
-        if self.explorer is not None:
-            self.explorer.load_state_dict(state)
         if self.step_size is not None:
             self.step_size.load_state_dict(state)
             self._steps = int(state["gradient_steps"])
             self.core.optimizer.learning_rate = self.step_size.learning_rate
-        if self.reward_scale is not None:
-            self.reward_scale.load_state_dict(state)
 
 
 def _rows_of(sequences: Sequences) -> Batch:

@@ -39,12 +39,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import AgentError, Decision, Rollout, RolloutSpec
-from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.actor_critic_agent import ActorCriticAgent
+from mlbits.agents.agent import AgentError, Rollout, RolloutSpec, memoryless
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
 from mlbits.agents.kernels import shards
 from mlbits.agents.maths.open_decisions import leave_out_open
-from mlbits.agents.maths.returns import RewardScale, gae, rewards_to_go, whole_returns
+from mlbits.agents.maths.returns import gae, rewards_to_go, whole_returns
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.own import ENCODER_HELP
@@ -102,7 +102,7 @@ class ReinforceConfig(OwnValueSettings):
                              "bonus is added; wanted 0, or returns 'gae'")  # fmt: skip
 
 
-class Reinforce:
+class Reinforce(ActorCriticAgent):
     """A policy-gradient agent for one seat's spaces.
 
     Args:
@@ -113,6 +113,7 @@ class Reinforce:
         device: the networks' device.
     """
 
+    config: ReinforceConfig
     in_shards = True  # it sums over shards what decides
 
     def __init__(
@@ -124,36 +125,16 @@ class Reinforce:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
-        self.core = ActorCriticCore(
+        core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, value_apart=True,
             network=config.network, activation=config.activation, encoder=config.encoder,
         )  # fmt: skip
-        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
-        self.explorer = explorer_of(
-            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
-        )
+        super().__init__(config, core, observation_space, action_space, seed=seed, device=device)
 
     @property
     def experience(self) -> RolloutSpec:
         """Whole episodes, or windows for GAE."""
         return RolloutSpec(self.config.num_steps, whole_episodes=self.config.returns != "gae")
-
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose actions for N rows of observations."""
-        return self.core.act(obs, legal_mask, generator, greedy)
-
-    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
-        return self.core.action_probabilities(obs, legal_mask, greedy)
-
-    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
-        """Log probabilities (densities) of actions as played, [N]."""
-        return self.core.action_log_prob(obs, legal_mask, action)
-
-    def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
-        """Log probabilities (densities) of draws, [N]."""
-        return self.core.draw_log_prob(obs, legal_mask, draw)
 
     @torch.no_grad()
     def weights(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -241,9 +222,7 @@ class Reinforce:
         numbers = dict(zip(metrics, read, strict=True))
         if changes(config.entropy_coef):
             numbers["entropy_coef"] = entropy_coef
-        if self.explorer is not None:
-            numbers |= {name: float(value) for name, value in self.explorer.metrics.items()}
-        return numbers | {"learning_rate": core.optimizer.learning_rate}
+        return numbers | self.bonus_metrics() | {"learning_rate": core.optimizer.learning_rate}
 
     def _fit_value(self, obs: Any, target: Tensor, share: float) -> Tensor:
         """Regress the value on its targets, these rows with a weight; returns the loss before the first step."""
@@ -259,6 +238,7 @@ class Reinforce:
             first = loss.detach() if first is None else first
         return target.new_zeros(()) if first is None else first
 
+    @memoryless
     def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search.
 
@@ -269,26 +249,7 @@ class Reinforce:
             raise AgentError(
                 f"policy_and_value: got baseline={self.config.baseline!r}, without a critic; wanted 'value'"
             )
-        logits, value = self.core.policy_and_value(obs)
-        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
-
-    def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N], in the rewards' own unit."""
-        value = self.core.values(obs, 1)
-        return value if self.reward_scale is None else value * self.reward_scale.unit
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimisers, moments, the bonus and the reward scale."""
-        state = self.core.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
-        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a saved state."""
-        self.core.load_state_dict(state)
-        if self.explorer is not None:
-            self.explorer.load_state_dict(state)
-        if self.reward_scale is not None:
-            self.reward_scale.load_state_dict(state)
+        return super().policy_and_value(obs, legal_mask)
 
 
 def others_mean(returns: Tensor, active: Tensor | None) -> Tensor:

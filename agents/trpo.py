@@ -36,21 +36,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import (
-    AgentError,
-    Decision,
-    Rollout,
-    RolloutSpec,
-    pick,
-    prefixed,
-    unprefixed,
-)
-from mlbits.agents.exploration.explorer import explorer_of
+from mlbits.agents.actor_critic_agent import ActorCriticAgent
+from mlbits.agents.agent import AgentError, Rollout, RolloutSpec, pick, prefixed, unprefixed
 from mlbits.agents.exploration.settings import OwnValueSettings, bonus_last
 from mlbits.agents.kernels import shards
 from mlbits.agents.kernels.tanh_mlp_passes import TanhMLPPasses
 from mlbits.agents.maths.action_distributions import probability_ratio
-from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.actor_critic import ActorCriticCore, explained_variance
 from mlbits.agents.networks.mlp import Activation
 from mlbits.agents.networks.natural_gradient import FisherProduct, conjugate_gradient
@@ -119,7 +110,7 @@ class _Measure(NamedTuple):
     entropy: float
 
 
-class TRPO:
+class TRPO(ActorCriticAgent):
     """A TRPO agent for one seat's spaces.
 
     Args:
@@ -130,6 +121,7 @@ class TRPO:
         device: the networks' device.
     """
 
+    config: TRPOConfig
     in_shards = True  # it sums over shards what decides
 
     def __init__(
@@ -141,15 +133,11 @@ class TRPO:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
-        self.core = ActorCriticCore(
+        core = ActorCriticCore(
             config, observation_space, action_space, seed=seed, device=device, value_apart=True,
             activation=config.activation, encoder=config.encoder,
         )  # fmt: skip
-        self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
-        self.explorer = explorer_of(
-            config, observation_space, action_space, seed=seed, device=device, gae_lambda=config.gae_lambda
-        )
+        super().__init__(config, core, observation_space, action_space, seed=seed, device=device)
         self._entropy_coef = value_at(config.entropy_coef, 0.0)
         self.seen = copy.deepcopy(self.core.moments)  # of all observations; the core's are those that the policy uses
         critic = {id(parameter) for parameter in self.core.network.critic.parameters()}
@@ -159,22 +147,6 @@ class TRPO:
     def experience(self) -> RolloutSpec:
         """Windows of ongoing play."""
         return RolloutSpec(self.config.num_steps, whole_episodes=False)
-
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Choose actions for N rows of observations."""
-        return self.core.act(obs, legal_mask, generator, greedy)
-
-    def action_probabilities(self, obs: Any, legal_mask: Tensor | None, *, greedy: bool = False) -> Tensor:
-        """Action probabilities pi(a|s) of Discrete actions, float64 [N, A]."""
-        return self.core.action_probabilities(obs, legal_mask, greedy)
-
-    def action_log_prob(self, obs: Any, legal_mask: Tensor | None, action: Tensor) -> Tensor:
-        """Log probabilities (densities) of actions as played, [N]."""
-        return self.core.action_log_prob(obs, legal_mask, action)
-
-    def draw_log_prob(self, obs: Any, legal_mask: Tensor | None, draw: Tensor) -> Tensor:
-        """Log probabilities (densities) of draws, [N]."""
-        return self.core.draw_log_prob(obs, legal_mask, draw)
 
     def learn(self, rollout: Rollout, progress: float, generator: torch.Generator) -> Mapping[str, float]:
         """One iteration: advantages, a step of the policy, epochs of minibatches for the value.
@@ -206,9 +178,7 @@ class TRPO:
             metrics["target_kl"] = bound
         if changes(config.entropy_coef):
             metrics["entropy_coef"] = self._entropy_coef
-        if self.explorer is not None:
-            metrics |= {name: float(value) for name, value in self.explorer.metrics.items()}
-        return metrics | {
+        return metrics | self.bonus_metrics() | {
             "value_loss": fit[0], "explained_variance": fit[1],
             "learning_rate": self.core.value_optimizer.learning_rate,
         }  # fmt: skip
@@ -397,29 +367,15 @@ class TRPO:
                 errors.append(error)
         return 0.5 * torch.cat(errors).square().mean()
 
-    def policy_and_value(self, obs: Any, legal_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [N, A] of Discrete actions and values [N], in the rewards' own unit, for a search."""
-        logits, value = self.core.policy_and_value(obs)
-        return logits, value if self.reward_scale is None else value * self.reward_scale.unit
-
-    def state_values(self, obs: Any) -> Tensor:
-        """V of N rows of observations, [N], in the rewards' own unit."""
-        value = self.core.values(obs, 1)
-        return value if self.reward_scale is None else value * self.reward_scale.unit
-
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimisers, moments, the bonus and the reward scale."""
-        state = self.core.state_dict() | ({} if self.explorer is None else self.explorer.state_dict())
+        """Network, optimisers, both moments, the bonus and the reward scale."""
+        state = super().state_dict()
         if self.seen is not None:
             state |= {name: value.clone() for name, value in prefixed("seen", self.seen.state_dict()).items()}
-        return state if self.reward_scale is None else state | self.reward_scale.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a saved state."""
-        self.core.load_state_dict(state)
-        if self.explorer is not None:
-            self.explorer.load_state_dict(state)
+        super().load_state_dict(state)
         if self.seen is not None:
             self.seen.load_state_dict(unprefixed("seen", state))
-        if self.reward_scale is not None:
-            self.reward_scale.load_state_dict(state)

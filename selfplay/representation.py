@@ -7,7 +7,7 @@ it; a checkpoint of a run holds what it has learned. :mod:`mlbits.agents.represe
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import functools
 from typing import Any
 
 import torch
@@ -15,10 +15,9 @@ import torch
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.registry import make_batch
 from mlbits.selfplay import loop
-from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.runs.config import ConfigError, Settings
-from mlbits.selfplay.session import Measure, Session, open_session
+from mlbits.selfplay.session import Session, open_session
 
 _LOOKING = 2**20  # added to the run's seed, for the pictures and all draws of phase 1
 
@@ -58,29 +57,6 @@ def open_looking(settings: Settings, *, start: bool = True) -> LookingSession:
     return LookingSession(**parts)
 
 
-def train(
-    settings: Settings,
-    out: str | Path | None = None,
-    *,
-    console: bool = True,
-    measure: Measure | None = None,
-    callbacks: Callbacks | None = None,
-) -> tuple[Path, dict[str, Any]]:
-    """Start a run; see :func:`mlbits.selfplay.training.train`."""
-    return loop.train(settings, out, console=console, measure=measure, callbacks=callbacks, open_session=open_looking)
-
-
-def resume(
-    folder: Path,
-    settings: Settings,
-    *,
-    total_steps: int | None = None,
-    console: bool = True,
-    measure: Measure | None = None,
-    callbacks: Callbacks | None = None,
-) -> tuple[Path, dict[str, Any]]:
-    """Continue a run; see :func:`mlbits.selfplay.training.resume`."""
-    return loop.resume(
-        folder, settings, total_steps=total_steps, console=console, measure=measure, callbacks=callbacks,
-        open_session=open_looking,
-    )  # fmt: skip
+# A trainer's two functions (mlbits.selfplay.training): the loop's, with this session.
+train = functools.partial(loop.train, open_session=open_looking)
+resume = functools.partial(loop.resume, open_session=open_looking)

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from mlbits.agents import AGENTS
-from mlbits.cli import COMMANDS, completion, main
+from mlbits.cli import COMMANDS, main
+from mlbits.cli.installation import completion
 from mlbits.selfplay.runs.flags import parse_train
 from tests.evals.recorded import write_run
 

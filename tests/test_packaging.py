@@ -26,7 +26,7 @@ ROOMS = ("envs", "agents", "selfplay", "evals")  # in the order in which they ma
 def sources():
     """Files of the package by their names within it, from the rooms and from src."""
     front = ROOT / "src" / "mlbits"
-    found = {f"mlbits/{path.relative_to(front)}": path for path in (*front.glob("*.*"), *front.glob("cli/*.py"))}
+    found = {f"mlbits/{path.relative_to(front)}": path for path in (*front.glob("*.*"), *front.glob("cli/**/*.py"))}
     for room in ROOMS:
         for path in (ROOT / room).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:

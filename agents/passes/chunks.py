@@ -17,6 +17,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from mlbits.envs.engine.multicore import CoreChoice, usable_cores
 
 # The loss of a chunk, and something else that is known about it.
 Loss = Callable[[], tuple[Tensor, Any]]
+Metrics = dict[str, Tensor]
 
 
 class _Threads:
@@ -96,6 +98,42 @@ class Chunks:
         if choice is not None:
             choice.note(time.perf_counter() - began)
         return found
+
+    def mean_loss(
+        self,
+        parameters: Sequence[nn.Parameter],
+        loss_of: Callable[[slice], tuple[Tensor, Metrics]],
+        count: int,
+        chunk: int,
+        weight: float = 1.0,
+    ) -> Metrics:
+        """Add the gradient of the mean loss of a minibatch, which is taken in chunks.
+
+        Args:
+            parameters: all that the loss depends on; their ``grad`` is added to in place.
+            loss_of: for some of the rows, the mean loss and what is measured, tensors by name.
+            count: rows of the minibatch.
+            chunk: rows of a chunk.
+            weight: factor of the loss and of what is measured.
+
+        Returns:
+            Means over all rows of what is measured, times the weight.
+        """
+
+        def share_of(start: int) -> tuple[Tensor, tuple[float, Metrics]]:
+            rows = slice(start, min(start + chunk, count))
+            loss, metrics = loss_of(rows)
+            share = weight * (rows.stop - rows.start) / count
+            return (loss * share if share != 1 else loss), (share, metrics)
+
+        losses = [functools.partial(share_of, start) for start in range(0, count, chunk)]
+        total: Metrics = {}
+        for share, metrics in self.backward(parameters, losses):
+            if share == 1 and len(losses) == 1:
+                return metrics
+            for name, value in metrics.items():
+                total[name] = total.get(name, 0.0) + value * share
+        return total
 
 
 def _one_by_one(losses: Sequence[Loss]) -> list[Any]:

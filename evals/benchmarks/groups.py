@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -198,15 +198,7 @@ def bench_ddpg(watch: Stopwatch) -> Iterator[Row | Skipped]:
     settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [400, 300]}
     native = "mlbits/Pendulum-v0"
     shapes = (("Pendulum-v1", 1), (native, 1), (native, 8)) if watch.device == "cpu" else ((native, 1024),)
-    for precision in ("float32", "bfloat16"):
-        for env, num_envs in shapes:
-            words = f"{env.removeprefix('mlbits/')} x {num_envs}, {precision}"
-            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
-                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
-                yield Skipped(f"DDPG on {words}", reason)
-                continue
-            own = settings | {"precision": precision, "num_steps": 1}
-            yield _replay_row(watch, f"DDPG on {words}", "ddpg", env, num_envs, **own)
+    yield from _at_precisions(watch, "ddpg", shapes, settings)
     if watch.device == "cpu":
         yield peers.ddpg(watch)
 
@@ -219,17 +211,24 @@ def bench_sac(watch: Stopwatch) -> Iterator[Row | Skipped]:
     settings: dict[str, Any] = {"batch_size": 256, "replay_ratio": 1.0, "learning_starts": 100, "hidden": [256, 256]}
     native = "mlbits/Pendulum-v0"
     shapes = (("Pendulum-v1", 1), (native, 1)) if watch.device == "cpu" else ((native, 1024),)
-    for precision in ("float32", "bfloat16"):
-        for env, num_envs in shapes:
-            words = f"{env.removeprefix('mlbits/')} x {num_envs}, {precision}"
-            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
-                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
-                yield Skipped(f"SAC on {words}", reason)
-                continue
-            own = settings | {"precision": precision, "num_steps": 1}
-            yield _replay_row(watch, f"SAC on {words}", "sac", env, num_envs, **own)
+    yield from _at_precisions(watch, "sac", shapes, settings)
     if watch.device == "cpu":
         yield peers.sac(watch)
+
+
+def _at_precisions(
+    watch: Stopwatch, agent: str, shapes: Sequence[tuple[str, int]], settings: Mapping[str, Any]
+) -> Iterator[Row | Skipped]:
+    """Rows of an agent on environments with numbers of copies: in float32, and in bfloat16 where that is fast."""
+    for precision in ("float32", "bfloat16"):
+        for env, num_envs in shapes:
+            title = f"{agent.upper()} on {env.removeprefix('mlbits/')} x {num_envs}, {precision}"
+            if precision == "bfloat16" and watch.device == "cpu" and not has_fast_bfloat16():
+                reason = f"{describe().isa} has no products in bfloat16; emulated, they are slower than in float32"
+                yield Skipped(title, reason)
+                continue
+            own = {**settings, "precision": precision, "num_steps": 1}
+            yield _replay_row(watch, title, agent, env, num_envs, **own)
 
 
 def bench_lpg(watch: Stopwatch) -> Iterator[Row]:

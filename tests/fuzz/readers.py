@@ -295,7 +295,7 @@ def _checkpoint(file: str) -> Iterator[Reader]:
 @contextlib.contextmanager
 def _summary() -> Iterator[Reader]:
     """``mlbits resume`` of a finished run prints its summary."""
-    from mlbits.cli.resume import command
+    from mlbits.cli.training.resume import command
     from mlbits.selfplay.runs.folder import SUMMARY, finished_summary
 
     with _run() as folder:

@@ -9,32 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from mlbits.cli import (
-    bench,
-    board,
-    check,
-    compare,
-    completion,
-    data,
-    diplomacy,
-    doctor,
-    evaluate,
-    exploit,
-    export,
-    listing,
-    meta_train,
-    play,
-    plot,
-    record,
-    replay,
-    reproduce,
-    resume,
-    solve,
-    sweep,
-    tournament,
-    train,
-    uci,
-)
+from mlbits.cli.datasets import data, record
+from mlbits.cli.evaluation import evaluate, exploit, reproduce, solve, tournament
+from mlbits.cli.installation import bench, completion, doctor, listing
+from mlbits.cli.playing import diplomacy, play, replay, uci
+from mlbits.cli.runs import board, check, compare, export, plot
+from mlbits.cli.training import meta_train, resume, sweep, train
 from mlbits.envs.core.errors import MlbitsError, UnknownIdError
 from mlbits.envs.core.printing import printable
 from mlbits.envs.registry import plain_id

@@ -52,6 +52,21 @@ def test_the_sum_is_that_of_one_core_bit_for_bit(cores, count):
         assert torch.equal(gradients(cores, count), wanted)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5, 8])
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_mean_over_chunks_is_that_of_all_rows(chunk, weight):
+    """Five rows, whose chunks differ in size: of w x the gradient is the mean of x, and x itself is measured."""
+    x, parameter = torch.tensor([1.0, 2, 4, 8, 16]), torch.nn.Parameter(torch.ones(1))
+    parameter.grad = torch.zeros(1)
+
+    def loss_of(rows):
+        return (parameter * x[rows]).mean(), {"x": x[rows].mean()}
+
+    found = Chunks().mean_loss([parameter], loss_of, len(x), chunk, weight)
+    assert float(found["x"]) == pytest.approx(weight * 6.2)
+    assert parameter.grad.item() == pytest.approx(weight * 6.2)
+
+
 def test_chunks_really_run_side_by_side_on_one_torch_thread_each():
     """Each of two chunks waits until the other has begun."""
     weight = torch.nn.Parameter(torch.ones(1))

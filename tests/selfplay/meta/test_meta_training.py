@@ -16,7 +16,7 @@ from mlbits.agents.agent import AgentError
 from mlbits.agents.learned_rules.config import MetaLPGConfig
 from mlbits.agents.learned_rules.files import load_rule
 from mlbits.cli import main
-from mlbits.cli.meta_train import parse
+from mlbits.cli.training.meta_train import parse
 from mlbits.envs.core.errors import GameError, MlbitsError, UnknownIdError
 from mlbits.selfplay.callbacks import Callbacks, callbacks_of
 from mlbits.selfplay.meta.evaluation import Evaluator

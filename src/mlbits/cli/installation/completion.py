@@ -65,23 +65,12 @@ def command(words: list[str]) -> int:
 def flags_of_commands() -> dict[str, list[type]]:
     """The dataclasses of each command's flags."""
     from mlbits.agents.learned_rules.config import MetaLPGConfig
-    from mlbits.cli import (
-        bench,
-        board,
-        check,
-        compare,
-        data,
-        diplomacy,
-        doctor,
-        evaluate,
-        export,
-        listing,
-        meta_train,
-        plot,
-        record,
-    )
-    from mlbits.cli import reproduce as reproduce_command
-    from mlbits.cli import resume as resume_command
+    from mlbits.cli.datasets import data, record
+    from mlbits.cli.evaluation import evaluate, reproduce
+    from mlbits.cli.installation import bench, doctor, listing
+    from mlbits.cli.playing import diplomacy
+    from mlbits.cli.runs import board, check, compare, export, plot
+    from mlbits.cli.training import meta_train, resume
     from mlbits.evals.exploitability.flags import ExploitFlags
     from mlbits.evals.play.config import PlayFlags, UciFlags
     from mlbits.evals.replays.config import ReplayFlags
@@ -92,11 +81,11 @@ def flags_of_commands() -> dict[str, list[type]]:
 
     return {
         "train": [RunConfig, JobFlags], "meta-train": [meta_train.MetaTrainFlags, MetaLPGConfig, RunConfig],
-        "resume": [resume_command.ResumeFlags], "eval": [evaluate.EvalFlags],
+        "resume": [resume.ResumeFlags], "eval": [evaluate.EvalFlags],
         "sweep": [SweepFlags, RunConfig],
         "tournament": [TournamentFlags], "exploit": [ExploitFlags], "play": [PlayFlags], "uci": [UciFlags],
         "solve": [SolveFlags], "check": [check.CheckFlags], "list": [listing.ListFlags], "bench": [bench.BenchFlags],
-        "reproduce": [reproduce_command.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
+        "reproduce": [reproduce.ReproduceFlags], "diplomacy": [diplomacy.AdjudicateFlags, diplomacy.DrawFlags],
         "record": [record.RecordFlags], "replay": [ReplayFlags],
         "data": [data.SummaryFlags, data.MixFlags, data.SplitFlags], "plot": [plot.PlotFlags],
         "board": [board.BoardFlags], "compare": [compare.CompareFlags], "export": [export.ExportFlags],

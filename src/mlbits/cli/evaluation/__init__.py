@@ -1,0 +1,1 @@
+"""Commands that measure how well something plays, or repeat a result."""

@@ -1,0 +1,1 @@
+"""Commands about single games: playing, watching, adjudicating them."""

@@ -1,0 +1,1 @@
+"""Commands about runs that are there: their curves, settings and files."""
