@@ -11,8 +11,8 @@ behaviour is two entries of its last observation; it takes its cell if that is e
 elite's there. The archive is a ``GridArchive`` of pyribs (``pip install "mlbits[diversity]"``), whose QD-score is the
 sum over the cells of return - ``qd_offset``.
 
-The agent acts as the best elite, of equal ones that in the first cell. Its members, for the run's ``members`` folder, are the best elite of each of 3 x 3
-parts of the archive.
+The agent acts as the best elite, of equal ones that in the first cell. Its members, for the run's ``members`` folder,
+are the best elite of each of 3 x 3 parts of the archive.
 
 Example:
     mlbits train map-elites mlbits/PointMass-v0 --agent.low -25 -25 --agent.high 25 25

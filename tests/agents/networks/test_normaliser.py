@@ -94,7 +94,7 @@ def test_neither_setting_changes_anything():
 
 def test_goals_have_moments_of_what_was_achieved_and_desired_where_one_becomes_the_other():
     """A goal that is always the same has no deviation of its own, and another in its place would be clipped."""
-    space = spaces.Dict({name: VECTOR for name in ("observation", "achieved_goal", "desired_goal")})
+    space = spaces.Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), VECTOR))
     plain = made_up_rollout(make_agent("ppo", THREE))
 
     def seen(obs):
