@@ -322,7 +322,10 @@ class Agent(Protocol):
     (``action_probabilities``, ``policy_and_value``, ``state_values``) such an agent lacks: :func:`memoryless`.
 
     An agent that learns with the help of a file has ``prepare_to_learn()``, which reads it, or raises an AgentError. A
-    run calls it before it makes its folder; acting never does.
+    run calls it before it makes its folder; acting never does. If it then acts otherwise than where it is only played
+    (for goals of its own, or by many members at once), ``outside_training()`` is the agent as others meet it
+    (:class:`~mlbits.agents.players.OutsideTraining`): evaluations of a run ask for it, and an agent that was loaded is
+    so from the start.
 
     An agent whose network can guide a search has ``policy_and_value(obs, legal_mask) -> (logits [N, A], values [N])``.
 

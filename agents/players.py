@@ -1,4 +1,4 @@
-"""``Player``: plays by an agent's policy, without the agent's search, and does not learn."""
+"""Agents as others meet them: ``Player``, a policy without its search, and ``OutsideTraining``, a learner."""
 
 from __future__ import annotations
 
@@ -44,3 +44,22 @@ class Player:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the agent's."""
         self.agent.load_state_dict(state)
+
+
+class OutsideTraining:
+    """A learner as others meet it: it acts with ``training=False``, and is otherwise the learner as it is now.
+
+    Args:
+        learner: whose ``act`` takes ``training``.
+    """
+
+    def __init__(self, learner: Any) -> None:
+        self._learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learner, name)
+
+    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, **how: Any) -> Decision:
+        """Decide as when it does not learn."""
+        decision: Decision = self._learner.act(obs, legal_mask, generator, training=False, **how)
+        return decision

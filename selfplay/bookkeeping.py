@@ -184,7 +184,7 @@ def evaluate(session: Session, tracker: Tracker) -> None:
     settings, counters = session.settings, session.counters
     run = settings.run
     played = play_episodes(
-        session.learner, settings.env, run.eval_episodes, seed=EVAL_SEED, settings=settings.env_settings,
+        session.player, settings.env, run.eval_episodes, seed=EVAL_SEED, settings=settings.env_settings,
         device=session.device, greedy=run.eval_greedy,
         max_frames=_MAX_FRAMES if run.video else 0,
     )  # fmt: skip

@@ -110,7 +110,7 @@ class RunUnderWay:
             game = game_of(settings.env, settings.env_settings)
             observation_space, action_space = env_spaces(settings.env, settings.env_settings, game)
             self._policy = Policy(
-                session.learner, env=settings.env, env_settings=settings.env_settings, game=game,
+                session.player, env=settings.env, env_settings=settings.env_settings, game=game,
                 observation_space=observation_space, action_space=action_space, device=session.device,
             )  # fmt: skip
         self._policy.steps = self.env_steps

@@ -425,6 +425,13 @@ class Session:
                 self.replay.cut()
 
     @property
+    def player(self) -> Agent:
+        """The learner as it plays outside training: in evaluations, and once it is trained."""
+        outside = getattr(self.learner, "outside_training", None)
+        found: Agent = self.learner if outside is None else outside()
+        return found
+
+    @property
     def threshold(self) -> float | None:
         """The mean return that counts as solved; only for the environment's default settings."""
         return reward_threshold(self.settings.env) if not self.settings.env_settings else None

@@ -118,7 +118,7 @@ class HindsightReplay(Replay):
         minibatches: int = 1,
         bonus: Bonus | None = None,
     ) -> Transitions:
-        """Sample transitions, of which the first in each minibatch are relabelled.
+        """Sample transitions, of which a part in each minibatch is relabelled: its first ones, if sampling is uniform.
 
         Args:
             count: transitions per minibatch.
@@ -139,8 +139,7 @@ class HindsightReplay(Replay):
         drawn = super().sample(
             count, generator, discount=discount, weight_exponent=weight_exponent, minibatches=minibatches
         )
-        every = torch.arange(count * minibatches, device=self.device).view(minibatches, count)
-        which = every[:, : round(self._share * count)].flatten()
+        which = self._relabelled(count, minibatches, generator)
         slot = drawn.slot.index_select(0, which)
         other = self._seen.part_after(f"obs.{ACHIEVED}", self._steps_of_goals(slot, generator))
         achieved = drawn.next_obs[ACHIEVED].index_select(0, which)
@@ -153,6 +152,15 @@ class HindsightReplay(Replay):
         drawn.reward[which] = reward
         drawn.discount[which] = discount * (~(ends | otherwise)).float()
         return drawn
+
+    def _relabelled(self, count: int, minibatches: int, generator: torch.Generator) -> Tensor:
+        """The rows that get another goal, the same number in each minibatch, int64 [n]."""
+        if self._tree is None:  # uniform draws come in no order
+            every = torch.arange(count * minibatches, device=self.device).view(minibatches, count)
+        else:  # those of prioritised replay in that of the buffer: the first ones would be the same slots each time
+            drawn = torch.rand(minibatches, count, generator=generator, device=generator.device).argsort(1)
+            every = (drawn + count * torch.arange(minibatches, device=drawn.device)[:, None]).to(self.device)
+        return every[:, : round(self._share * count)].flatten()
 
     def _steps_of_goals(self, slot: Tensor, generator: torch.Generator) -> Tensor:
         """For transitions, the slots after whose steps the other goals were achieved, int64 [n]."""

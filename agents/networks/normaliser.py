@@ -6,7 +6,9 @@ what the agent acts on. Moments change in ``learn`` alone, by the steps since th
 and loaded agents keep those that were saved.
 
 Observations are standardised as by :mod:`~mlbits.agents.networks.running_moments`, and rewards divided as by
-:class:`~mlbits.agents.maths.returns.RewardScale`. A sum of n discounted rewards scales as one does, so n-step windows
+:class:`~mlbits.agents.maths.returns.RewardScale`. With hindsight what was achieved becomes a goal too, so that both
+parts of an observation have moments of both: a goal that is always the same would else have no deviation, and all
+others would be cut off. A sum of n discounted rewards scales as one does, so n-step windows
 need nothing else. Values are then learned in units of ``unit``.
 """
 
@@ -22,6 +24,7 @@ from torch import Tensor
 from mlbits.agents.agent import Rollout, prefixed, unprefixed
 from mlbits.agents.maths.returns import RewardScale
 from mlbits.agents.networks.running_moments import Moments, moments_of
+from mlbits.envs.core.goals import ACHIEVED, DESIRED
 
 
 class NormaliserConfig(Protocol):
@@ -31,6 +34,7 @@ class NormaliserConfig(Protocol):
         normalize_obs: whether observations are standardised.
         normalize_reward: whether rewards are divided by the deviation of returns.
         discount: gamma of these returns.
+        hindsight: "none", or how achieved goals stand in for desired ones.
     """
 
     @property
@@ -39,6 +43,8 @@ class NormaliserConfig(Protocol):
     def normalize_reward(self) -> bool: ...  # noqa: D102
     @property
     def discount(self) -> float: ...  # noqa: D102
+    @property
+    def hindsight(self) -> str: ...  # noqa: D102
 
 
 # Transitions sampled from a replay buffer: a NamedTuple with obs, next_obs and reward.
@@ -64,11 +70,15 @@ class Normaliser:
     def __init__(self, config: NormaliserConfig, observation_space: gym.Space[Any], device: torch.device | str) -> None:
         self.moments: Moments | None = moments_of(observation_space).to(device) if config.normalize_obs else None
         self.reward_scale = RewardScale(config.discount) if config.normalize_reward else None
+        self._goals = config.hindsight != "none"
 
     def update(self, rollout: Rollout) -> None:
         """Add a rollout's observations and returns to the moments."""
         if self.moments is not None:
-            self.moments.update(rollout.flatten().obs)
+            obs = rollout.flatten().obs
+            if self._goals:
+                obs = obs | dict.fromkeys((ACHIEVED, DESIRED), torch.cat([obs[ACHIEVED], obs[DESIRED]]))
+            self.moments.update(obs)
         if self.reward_scale is not None:
             self.reward_scale.update(rollout)
 

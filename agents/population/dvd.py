@@ -29,9 +29,17 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from mlbits.agents.agent import AgentError, Decision, ReplaySpec, network_generator, prefixed, unprefixed
+from mlbits.agents.agent import (
+    AgentError,
+    Decision,
+    ReplaySpec,
+    network_generator,
+    prefixed,
+    unprefixed,
+)
 from mlbits.agents.kernels.flat_adam import FlatAdam
 from mlbits.agents.memory.replay import Replay, Transitions
+from mlbits.agents.players import OutsideTraining
 from mlbits.agents.population.diversity import WeightBandit, determinant, kernel_matrix, log_determinant
 from mlbits.agents.population.policies import Policies
 from mlbits.agents.population.stacked_mlp import Activation, StackedMLP
@@ -149,7 +157,7 @@ class DvD:
         self.returns = torch.full((config.population,), -torch.inf, dtype=torch.float64)
         self._running = torch.zeros(0, dtype=torch.float64)  # returns of the episodes under way, [B]
         self.noise = math.inf if config.learning_starts else value_at(config.noise, 0.0)
-        self.updates = 0
+        self.updates, self._all_play = 0, False
         self._measured: dict[str, float] = {}
 
     @property
@@ -166,11 +174,22 @@ class DvD:
         """The weights of all actors, [M, D]."""
         return self.actors.detach()
 
-    @torch.no_grad()
-    def act(self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False) -> Decision:
-        """Decide for N rows: ``greedy`` as the best member; else each member with noise for its share of the rows.
+    def prepare_to_learn(self) -> None:
+        """From now on each member plays its share of the rows where it does not act greedily."""
+        self._all_play = True
 
-        The rows are shared out in order: row k of N is member k M // N's.
+    def outside_training(self) -> OutsideTraining:
+        """This population, as its best member alone."""
+        return OutsideTraining(self)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False,
+        training: bool = True,
+    ) -> Decision:  # fmt: skip
+        """Decide for N rows as the best member, with noise unless ``greedy``; in training each member for its share.
+
+        The rows are then shared out in order: row k of N is member k M // N's.
         """
         inputs = self.policies.inputs(obs)
         if greedy:
@@ -179,7 +198,9 @@ class DvD:
             shape = len(inputs), self.policies.mlp.widths[-1]
             action = torch.empty(shape, device=inputs.device).uniform_(-1, 1, generator=generator)
         else:
-            member = torch.arange(len(inputs), device=inputs.device) * len(self.actors) // len(inputs)
+            member = torch.full((len(inputs),), self.best, device=inputs.device)
+            if self._all_play and training:
+                member = torch.arange(len(inputs), device=inputs.device) * len(self.actors) // len(inputs)
             action = torch.tanh(self.policies.mlp.outputs(self.actors[member], inputs[:, None]))[:, 0]
             noise = torch.empty_like(action).normal_(0, self.noise, generator=generator) if self.noise > 0 else 0.0
             action = (action + noise).clamp_(-1, 1)

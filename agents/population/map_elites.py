@@ -11,8 +11,8 @@ behaviour is two entries of its last observation; it takes its cell if that is e
 elite's there. The archive is a ``GridArchive`` of pyribs (``pip install "mlbits[diversity]"``), whose QD-score is the
 sum over the cells of return - ``qd_offset``.
 
-The agent acts as the best elite. Its members, for the run's ``members`` folder, are the best elite of each of 3 x 3
-parts of the archive.
+The agent acts as the best elite, of equal ones that in the first cell. Its members, for the run's ``members`` folder,
+are the best elite of each of 3 x 3 parts of the archive.
 
 Example:
     mlbits train map-elites mlbits/PointMass-v0 --agent.low -25 -25 --agent.high 25 25
@@ -112,6 +112,7 @@ class MapElites:
         self.archive = self._empty()
         self._places = np.zeros((int(np.prod(config.cells)), 2))  # measures of each cell's elite
         self._occupied = np.zeros(0, np.int64)  # numbers of the cells with an elite, ascending
+        self._best_cell, self._qd_score = 0, 0.0
         self._asked: Tensor | None = None
 
     def _empty(self) -> Any:
@@ -143,8 +144,9 @@ class MapElites:
     @property
     def _best_weights(self) -> Tensor:
         """The best elite's weights [1, D]; zeros while there is none."""
-        best = self.archive.best_elite
-        weights = np.zeros(self.policies.size, np.float32) if best is None else best["solution"]
+        if not len(self._occupied):
+            return torch.zeros(1, self.policies.size, device=self.device)
+        weights = self.archive.retrieve_single(self._places[self._best_cell])[1]["solution"]
         return torch.from_numpy(np.array(weights))[None].to(self.device)
 
     def ask(self, generator: torch.Generator) -> Tensor:
@@ -181,7 +183,7 @@ class MapElites:
         self._asked = None
         stats = self.archive.stats
         return {
-            "qd_score": float(stats.qd_score), "coverage": float(stats.coverage), "elites": int(stats.num_elites),
+            "qd_score": self._qd_score, "coverage": float(stats.coverage), "elites": int(stats.num_elites),
             "best_return": float(stats.obj_max), "taken": taken,
         }  # fmt: skip
 
@@ -191,7 +193,14 @@ class MapElites:
         cells = self.archive.index_of(measures[taken])
         self._places[cells] = measures[taken]  # any place within the cell finds its elite
         self._occupied = np.union1d(self._occupied, cells).astype(np.int64)
-        return int(taken.sum())
+        # The archive's own best elite and QD-score depend on the order in which it was filled, of equal returns and in
+        # the last digit. These do not, so that a restored archive goes on with the same.
+        data = self.archive.data(["index", "objective"])
+        order = np.argsort(data["index"])
+        values = data["objective"][order]
+        self._best_cell = int(data["index"][order[values.argmax()]])
+        self._qd_score = float((values - self.config.qd_offset).sum())
+        return len(np.unique(cells))
 
     def elites(self) -> dict[str, NDArray[Any]]:
         """The elites in the order of their cells: index [E], solution [E, D], objective [E], measures [E, 2]."""
@@ -246,7 +255,7 @@ class MapElites:
             raise AgentError(f"solution: got {solution.shape}; wanted [elites, {self.policies.size}]")
         if objective.shape != solution.shape[:1] or measures.shape != (len(solution), 2):
             raise AgentError(f"objective and measures: got {objective.shape} and {measures.shape}; wanted one an elite")
-        self.archive, self._occupied = self._empty(), np.zeros(0, np.int64)
+        self.archive, self._occupied, self._qd_score = self._empty(), np.zeros(0, np.int64), 0.0
         if len(solution):
             self._add(solution, objective, measures)
 

@@ -58,7 +58,8 @@ def ask(
         raise AgentError(f"pairs: got {pairs:,}; wanted 1 to {most:,}, the pairs of {count:,} pictures")
     low, high = factors.min(0), factors.max(0)
     for k in np.flatnonzero(low == high).tolist():
-        raise AgentError(f"{names[k]}: is {low[k]:g} in all {count:,} pictures; wanted a factor that varies")
+        raise AgentError(f"{names[k]}: is {low[k]:g} in all {count:,} pictures; wanted one that varies, or labels of "
+                         "the others alone")  # fmt: skip
     number = rng.choice(most, pairs, replace=False)
     # Pair f (f - 1) / 2 + s is of pictures f and s < f; the root is exact enough for 10 million pictures.
     first = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
@@ -83,7 +84,7 @@ def check_labels(labels: Labels, pictures: int, names: Sequence[str] | None = No
 
     Raises:
         AgentError: naming the pair and the factor, for arrays that do not fit together, a picture that is not there or
-            is compared with itself, answers that contradict each other, and a factor with one answer throughout.
+            is compared with itself, and answers that contradict each other.
     """
     first, second, answers = labels
     if answers.ndim != 2 or not len(first) == len(second) == len(answers) > 0:

@@ -19,7 +19,7 @@ methods, on the same loop and networks:
     vae, skewed goals          Skew-Fit (Pong et al. 2020): goals are drawn from what was reached, in proportion to its
                                density to the power of skew_power
     vae, fresh 0, future 0.8, reach 1   HER on latents, with a sparse reward
-    factors, uniform goals     the exact factors in place of an encoder: what a perfect one would give
+    factors, uniform goals     the exact factors in place of an encoder, in the same scale: what a perfect one gives
 
 Differences from the paper: the policy sees the latents of the encoder that goals are made with, and not those of an
 autoencoder beside it; an autoencoder stays as it was learned in phase 1; Skew-Fit's density is a normal distribution
@@ -54,6 +54,7 @@ from mlbits.agents.agent import (
     prefixed,
     unprefixed,
 )
+from mlbits.agents.players import OutsideTraining
 from mlbits.agents.representation.goal_memory import GoalMemory
 from mlbits.agents.representation.labels import ask
 from mlbits.agents.representation.networks import Convolutions
@@ -147,7 +148,7 @@ class WSC:
         shape, factors = _checked(config, observation_space)
         labelled = config.labelled or tuple(range(factors))
         self._labelled = torch.tensor(labelled, device=device)
-        self._sets_own_goals, self.sees, self._agreement = False, config.representation == "factors", 0.0
+        self._sets_own_goals, self.sees, self._agreement = False, False, 0.0
         generator = network_generator(seed)
         size = {"vae": config.latents, "factors": factors}.get(config.representation, len(labelled))
         self.network: nn.Module = nn.Identity()
@@ -193,6 +194,10 @@ class WSC:
         """From now on the agent draws its own goals where it does not act greedily."""
         self._sets_own_goals = True
 
+    def outside_training(self) -> OutsideTraining:
+        """This agent, for the goals that it is shown, however it decides."""
+        return OutsideTraining(self)
+
     # Phase 1: look
 
     def look(self, pictures: Tensor, factors: NDArray[np.floating], generator: torch.Generator) -> None:
@@ -204,7 +209,7 @@ class WSC:
             generator: the source of labels, weights and minibatches, on the CPU.
 
         Raises:
-            AgentError: for more pairs than there are, or a labelled factor that never varies.
+            AgentError: for more pairs than there are, or a factor of goals, or a labelled one, that never varies.
         """
         config = self.config
         if config.representation == "vae":
@@ -222,6 +227,13 @@ class WSC:
             found = self._raw(pictures, torch.from_numpy(factors).to(self.device))
         if config.representation != "vae":  # whose latents have a scale of their own
             self._low, self._high = found.min(0).values, found.max(0).values
+            for k in self.goal[(self._low == self._high)[self.goal]].tolist():
+                which = f"factor {k}" if config.representation == "factors" else f"the number for {names[k]}"
+                raise AgentError(
+                    f"goal_factors: {which} is {self._low[k]:g} in all {len(pictures):,} pictures; wanted one that "
+                    "varies"
+                )
+            self._high = torch.where(self._low == self._high, self._low + 1, self._high)  # a constant becomes 0
             if config.representation != "factors":
                 rank = [np.corrcoef(a, b)[0, 1] for a, b in zip(found.cpu().numpy().T, asked.T, strict=True)]
                 self._agreement = float(np.nan_to_num(rank).min())
@@ -268,10 +280,11 @@ class WSC:
 
     @torch.no_grad()
     def act(
-        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False, memory: Tensor
-    ) -> Decision:
+        self, obs: Any, legal_mask: Tensor | None, generator: torch.Generator, *, greedy: bool = False, memory: Tensor,
+        training: bool = True,
+    ) -> Decision:  # fmt: skip
         """Decide for N rows: towards the goal they show, or in training, unless ``greedy``, one of the agent's own."""
-        if self._sets_own_goals and not greedy:
+        if self._sets_own_goals and training and not greedy:
             has_goal = memory[:, :1] > 0
             goal = torch.where(has_goal, memory[:, 1:], self.new_goals(len(memory), generator))
         else:

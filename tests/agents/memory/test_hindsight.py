@@ -148,6 +148,18 @@ def test_several_minibatches_each_have_their_share():
     assert own.tolist() == [[False] * 5 + [True] * 5] * 3
 
 
+def test_by_priority_old_and_new_steps_alike_get_other_goals():
+    """Draws by priority come in the order of the buffer, whose first and last fifth are each relabelled to 4 of 5."""
+    replay, _ = replay_of(exponent=0.6)
+    drawn = replay.sample(1000, draw(), minibatches=2)
+    other = (drawn.obs["desired_goal"][:, 0] != -1).view(2, 1000)
+    assert other.sum(1).tolist() == [800, 800]
+    assert not torch.equal(other[0], other[1])
+    slot = drawn.slot.view(2, 1000)
+    for part in (slot < 0.2 * slot.max(), slot > 0.8 * slot.max()):
+        assert 0.7 < float(other[part].float().mean()) < 0.9
+
+
 def test_after_a_cut_a_new_episode_begins():
     replay, _ = replay_of(pieces=(3,))
     replay.cut()

@@ -30,6 +30,7 @@ class Config:
     normalize_obs: bool = True
     normalize_reward: bool = True
     discount: float = 0.5
+    hindsight: str = "none"
 
 
 def off_policy(name, seed=0, **settings):
@@ -89,6 +90,30 @@ def test_neither_setting_changes_anything():
     assert normaliser.obs(rollout.obs) is rollout.obs
     assert normaliser.drawn(None) is None
     assert (normaliser.unit, normaliser.state_dict()) == (1.0, {})
+
+
+def test_goals_have_moments_of_what_was_achieved_and_desired_where_one_becomes_the_other():
+    """A goal that is always the same has no deviation of its own, and another in its place would be clipped."""
+    space = spaces.Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), VECTOR))
+    plain = made_up_rollout(make_agent("ppo", THREE))
+
+    def seen(obs):
+        return {"observation": obs, "achieved_goal": 2 * obs, "desired_goal": torch.full_like(obs, 3.0)}
+
+    rollout = dataclasses.replace(
+        plain, obs=seen(plain.obs), last_obs=seen(plain.last_obs), final_obs=seen(plain.final_obs)
+    )
+    both = torch.cat([2 * plain.obs.flatten(0, 2), torch.full_like(plain.obs.flatten(0, 2), 3.0)])
+    relabelled = {name: 2 * plain.obs.flatten(0, 2) for name in space}
+    normaliser = Normaliser(Config(normalize_reward=False, hindsight="future"), space, "cpu")
+    normaliser.update(rollout)
+    found = normaliser.obs(relabelled)
+    wanted = (2 * plain.obs.flatten(0, 2) - both.mean(0)) / both.std(0, unbiased=False)
+    assert torch.allclose(found["desired_goal"], wanted, atol=1e-4)
+    assert torch.equal(found["desired_goal"], found["achieved_goal"])
+    alone = Normaliser(Config(normalize_reward=False), space, "cpu")
+    alone.update(rollout)
+    assert float(alone.obs(relabelled)["desired_goal"].abs().min()) == 10.0  # all that is left of them
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)

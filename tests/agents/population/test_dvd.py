@@ -116,14 +116,21 @@ def test_identical_members_are_named():
         agent._update_actors(transitions(2 * BATCH).obs.view(2, BATCH, 4), draw())
 
 
-def test_each_member_plays_its_share_and_the_best_alone_if_greedy():
+def test_each_member_plays_its_share_in_training_and_the_best_alone_otherwise():
     agent = made(population=2, noise=0.0)
     agent.returns = torch.tensor([-3.0, -1.0], dtype=torch.float64)
     obs = torch.randn(5, 4, generator=draw())
+    one = agent.act(obs, None, draw()).action
+    agent.prepare_to_learn()
     played = agent.act(obs, None, draw()).action
     own = [agent.policies.decide(agent.member_weights()[i : i + 1], obs, None) for i in range(2)]
     assert torch.allclose(played, torch.cat([own[0][:3], own[1][3:]]), atol=1e-6)
-    assert torch.allclose(agent.act(obs, None, draw(), greedy=True).action, own[1], atol=1e-6)
+    for alone in (
+        one,
+        agent.act(obs, None, draw(), greedy=True).action,
+        agent.outside_training().act(obs, None, draw()).action,
+    ):
+        assert torch.allclose(alone, own[1], atol=1e-6)
 
 
 def latest(rewards, ends):

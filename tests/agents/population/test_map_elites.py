@@ -90,6 +90,31 @@ def test_a_restored_archive_goes_on_the_same():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_the_best_elite_and_the_score_do_not_depend_on_when_cells_were_filled():
+    one, other = made(policies=1), made(policies=1)
+    for seed, (value, place) in enumerate(((5.0, 3.5), (0.1, 1.5), (0.2, 2.5), (5.0, 0.5), (0.3, 3.5))):
+        step(one, [value], [[place, 0.5]], seed)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one._best_weights, other._best_weights)
+    assert torch.equal(one._best_weights[0], torch.from_numpy(one.elites()["solution"][0]))  # of the first cell
+    wide = [made(cells=(50, 50), policies=300) for _ in range(2)]
+    generator = draw(1)
+
+    def round_of(agent, numbers, seed):
+        return step(agent, (-731 * numbers[:, 0]).tolist(), (4 * numbers[:, 1:]).tolist(), seed)[1]
+
+    numbers = torch.rand(4, 300, 3, generator=generator, dtype=torch.float64)
+    for k in range(3):
+        round_of(wide[0], numbers[k], k)
+    wide[1].load_state_dict(wide[0].state_dict())
+    assert round_of(wide[0], numbers[3], 3) == round_of(wide[1], numbers[3], 3)
+
+
+def test_two_policies_in_one_cell_take_it_once():
+    agent = made()
+    assert step(agent, [1.0, 2.0, 3.0], [[0.5, 0.5], [0.6, 0.9], [3.5, 4.5]])[1]["taken"] == 2
+
+
 def test_the_heat_map_is_light_where_returns_are_high():
     agent = made(cells=(2, 3), high=(2.0, 3.0))
     step(agent, [0.0, 5.0, 10.0], [[0.5, 0.5], [1.5, 0.5], [1.5, 2.5]])

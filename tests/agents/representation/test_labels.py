@@ -30,7 +30,7 @@ def test_more_pairs_than_there_are_and_factors_that_never_vary_are_refused():
     factors = np.stack([np.arange(4.0), np.full(4, 0.5)], 1)
     with pytest.raises(AgentError, match="pairs: got 7; wanted 1 to 6, the pairs of 4 pictures"):
         ask(factors[:, :1], 7, np.random.default_rng(0))
-    with pytest.raises(AgentError, match=r"light: is 0\.5 in all 4 pictures; wanted a factor that varies"):
+    with pytest.raises(AgentError, match=r"light: is 0\.5 in all 4 pictures; wanted one that varies, or labels"):
         ask(factors, 3, np.random.default_rng(0), names=["hand", "light"])
 
 

@@ -1,6 +1,7 @@
 """WSC on pictures made up here: what it sees and wants, whose goals it plays for, and spaces that it refuses."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from gymnasium import spaces
 
 from mlbits.agents.agent import AgentError, Rollout
 from mlbits.agents.representation.wsc import WSC, WSCConfig
+from mlbits.selfplay.bookkeeping import evaluate
+from mlbits.selfplay.runs.config import resolve
+from mlbits.selfplay.session import open_session
 
 PICTURE = spaces.Box(0, 255, (1, 16, 16), np.uint8)
 UNIT = spaces.Box(0, 1, (3,), np.float32)
@@ -43,9 +47,9 @@ def seen(lead, seed):
 
 def looked(**settings):
     agent = made(**settings)
-    if not agent.sees or agent.config.representation == "factors":
-        shown = seen((40,), 7)
-        agent.look(shown["observation"], shown["factors"].numpy(), draw(3))
+    assert not agent.sees
+    shown = seen((40,), 7)
+    agent.look(shown["observation"], shown["factors"].numpy(), draw(3))
     return agent
 
 
@@ -116,7 +120,24 @@ def test_in_training_it_plays_for_its_own_goals_an_episode_long_and_otherwise_fo
     assert torch.equal(then[:3], own[:3])
     assert not torch.equal(then[3:], own[3:])
     greedy = agent.act(shown, None, draw(0), greedy=True, memory=first.memory).notes["goal"]
-    assert torch.equal(greedy, agent.shown_goal(shown))
+    outside = agent.outside_training().act(shown, None, draw(0), memory=first.memory).notes["goal"]
+    for goal in (greedy, outside):
+        assert torch.equal(goal, agent.shown_goal(shown))
+
+
+def test_evaluations_of_a_run_with_chance_are_for_the_goals_that_are_shown(monkeypatch):
+    """Episodes of the goal's own, whoever draws the actions."""
+    env = {"observation": "both"}
+    session = open_session(
+        resolve("wsc", "mlbits/PushBlocks-v0", preset="none", env_settings=env, agent_settings=SMALL,
+                run={"total_steps": 100, "eval_greedy": False, "eval_episodes": 3, "video": False})
+    )  # fmt: skip
+    goals = []
+    monkeypatch.setattr(WSC, "new_goals", lambda *given: goals.append(given) or torch.zeros(given[1], 2))
+    evaluate(session, Mock())
+    assert not goals
+    session.collect()
+    assert goals
 
 
 def test_next_latents_are_those_of_the_next_step_or_of_the_last_observation_of_an_episode():
@@ -151,8 +172,20 @@ def test_skewed_goals_are_rare_ones_among_those_reached():
     assert spread(-1.0) > spread(0.0) + 0.3
 
 
-def test_it_does_not_learn_before_it_sees():
-    agent = made()
+def test_a_factor_that_never_varies_is_0_and_no_goal():
+    shown = seen((40,), 7)
+    shown["factors"][:, 2] = 0.5
+    agent = made(representation="factors")
+    agent.look(shown["observation"], shown["factors"].numpy(), draw(0))
+    assert (agent.encode(shown)[:, 2] == 0).all()
+    shown["factors"][:, 1] = 0.5
+    with pytest.raises(AgentError, match=r"goal_factors: factor 1 is 0\.5 in all 40 pictures; wanted one that varies"):
+        agent.look(shown["observation"], shown["factors"].numpy(), draw(0))
+
+
+@pytest.mark.parametrize("kind", ["rank", "factors"])
+def test_it_does_not_learn_before_it_sees(kind):
+    agent = made(representation=kind)
     with pytest.raises(AgentError, match="wsc: has no encoder yet"):
         agent.learn(rollout(agent, 0), 0.0, draw(0))
 
@@ -188,7 +221,7 @@ def test_spaces_without_pictures_or_with_small_ones_are_refused():
     ):
         with pytest.raises(AgentError, match=message):
             WSC(WSCConfig(**SMALL), space, ACTION)
-    with pytest.raises(AgentError, match=r"factor 1: is 0\.5 in all 40 pictures; wanted a factor that varies"):
+    with pytest.raises(AgentError, match=r"factor 1: is 0\.5 in all 40 pictures; wanted one that varies, or labels"):
         shown = seen((40,), 7)
         shown["factors"][:, 1] = 0.5
         made().look(shown["observation"], shown["factors"].numpy(), draw(0))
