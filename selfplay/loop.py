@@ -102,8 +102,11 @@ def resume(
     with _closed_on_error(session):
         more = _restored(session, folder, print if console else lambda text: None)
         more += [note] if (note := other_processor(folder)) else []
-        if session.settings.run != read_settings(folder).run:
-            change_settings(folder, session.settings)  # so that a run interrupted again resumes to the same end
+        kept = session.settings
+        if kept.run.total_steps < (done := session.counters.env_steps):  # it cannot lose steps
+            kept = dataclasses.replace(kept, run=dataclasses.replace(kept.run, total_steps=done))
+        if kept.run != read_settings(folder).run:
+            change_settings(folder, kept)  # so that a run interrupted again resumes to the same end
     with Interrupts(folder).watched() as interrupts:
         steps = session.counters.env_steps
         return folder, _to_the_end(session, folder, interrupts, notes, console, steps, more)

@@ -20,6 +20,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -39,6 +40,7 @@ from mlbits.agents.sb3.agent import SB3Agent
 from mlbits.agents.sb3.algorithms import algorithm_arguments, algorithm_class
 from mlbits.envs.core.plain_json import read_json_file
 from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.envs.doors.gymnasium_copies import ErrorsNamed
 from mlbits.envs.doors.gymnasium_ids import make_copy
 from mlbits.envs.engine.batch import parse_device
 from mlbits.envs.engine.gpu_copies import check_cuda
@@ -281,10 +283,28 @@ def _open_copies(settings: Settings) -> VecEnv:
     if settings.env in registered():
         return make_sb3(settings.env, run.num_envs, seed=run.seed, **settings.env_settings)
 
-    def make() -> gym.Env[Any, Any]:
-        return Monitor(make_copy(settings.env, settings.env_settings, training=True))
+    def make(copy: int) -> gym.Env[Any, Any]:
+        return Monitor(_Named(make_copy(settings.env, settings.env_settings, training=True), settings.env, copy))
 
-    return DummyVecEnv([make] * run.num_envs)
+    return DummyVecEnv([partial(make, copy) for copy in range(run.num_envs)])
+
+
+class _Named(gym.Wrapper[Any, Any, Any, Any]):
+    """Names the environment and the copy in what the environment's own code raises."""
+
+    def __init__(self, env: gym.Env[Any, Any], env_id: str, copy: int) -> None:
+        super().__init__(env)
+        self.at, self._named = copy, ErrorsNamed(env_id, self)
+
+    def reset(self, **how: Any) -> Any:
+        """As the environment's."""
+        with self._named:
+            return self.env.reset(**how)
+
+    def step(self, action: Any) -> Any:
+        """As the environment's."""
+        with self._named:
+            return self.env.step(action)
 
 
 def _check_memory(settings: Settings, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

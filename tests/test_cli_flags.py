@@ -186,6 +186,10 @@ def test_wrapped_environments_take_the_same_form(refused):
         "g": -5.5, "kind": "slow", "fast": True, "safe": False, "sizes": [1, 2], "done": True,
     }  # fmt: skip
     assert parse_train(["ppo", "Pendulum-v1"])[0].env_settings == {}
+    whole = parse_train(["ppo", "Pendulum-v1", "--env.g", "5"])[0].env_settings["g"]
+    assert (whole, type(whole)) == (5.0, float)  # as the constructor's default is
+    named = parse_train(["ppo", "FrozenLake-v1", "--env.map-name", "8"])[0].env_settings
+    assert named == {"map_name": "8"}
     assert parse_train(["ppo", "Pendulum-v1", "--env-json", '{"g": 5.0}'])[0].env_settings == {"g": 5.0}
     assert "unexpected keyword argument 'gravity'" in refused("train", "ppo", "CartPole-v1", "--env.gravity", "1")
 
@@ -283,6 +287,7 @@ def test_an_end_that_is_past_already_is_said(printed, run, tmp_path):
     steps = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
     said = printed("resume", run, "--total-steps", "5")
     assert said.startswith(f"{run} has {steps:,} steps, more than --total-steps 5: it ends with those\n")
+    assert json.loads((run / "config.json").read_text())["run"]["total_steps"] == steps  # what repeats it
 
 
 def test_names_of_agents_are_no_runs(refused):

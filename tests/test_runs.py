@@ -91,6 +91,10 @@ def test_it_goes_on(tmp_path: Path) -> None:
     assert run.resume(total_steps=96, console=False) is run
     assert run.summary["env_steps"] == 96
     assert run.settings.run.total_steps == 96
+    held = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    for fewer in (None, 8):  # it is finished: its config still repeats it, and nothing is played or written
+        assert run.resume(total_steps=fewer, console=False).summary["env_steps"] == 96
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == held
 
 
 def test_pictures_in_a_notebook(run: mlbits.Run) -> None:

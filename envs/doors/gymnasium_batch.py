@@ -35,7 +35,7 @@ from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action
 from mlbits.envs.doors.action_log import ActionLog
 from mlbits.envs.doors.atari import is_atari, max_steps_per_game
-from mlbits.envs.doors.gymnasium_copies import GymnasiumCopies, Parts, arrays_in
+from mlbits.envs.doors.gymnasium_copies import ErrorsNamed, GymnasiumCopies, Parts, arrays_in
 from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, reward_threshold
 from mlbits.envs.doors.gymnasium_workers import Workers, choose
 from mlbits.envs.engine import modes
@@ -160,7 +160,7 @@ class GymnasiumBatch:
         """Make the copies that this process steps."""
         numbers = range(self.num_envs) if self._workers is None else self._workers.own
         self._copies = GymnasiumCopies(self.env_id, numbers=numbers, **making)
-        self.envs = self._copies.envs
+        self.envs, self._named = self._copies.envs, ErrorsNamed(self.env_id, self._copies)
 
     def _allocate(self) -> None:
         """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""
@@ -185,7 +185,7 @@ class GymnasiumBatch:
             which: bool [B], the copies to reset; None resets all.
 
         Raises:
-            GameError: if an observation does not have the shape of its space.
+            GameError: if an observation does not have the shape of its space; or for any error of a copy's own code.
         """
         self.changes += 1
         chosen = range(self.num_envs) if which is None else np.flatnonzero(which.cpu().numpy()).tolist()
@@ -203,19 +203,20 @@ class GymnasiumBatch:
         Raises:
             IllegalActionError: for a wrong shape.
             GameError: if an observation does not match its space, or a reward is not a number; or for any error of a
-                copy that another process steps.
+                copy's own code, which is its cause.
         """
         array = self._array(actions)
         self.changes += 1
         if self._log is not None:
             self._log.add(array)
-        if self._workers is None:
-            any_ended = self._copies.step(array)
-        else:
-            self._arrays.actions[...] = array
-            with self._workers.working() as ended:
-                any_ended = self._copies.step_shared()
-            any_ended |= any(ended)
+        with self._named:
+            if self._workers is None:
+                any_ended = self._copies.step(array)
+            else:
+                self._arrays.actions[...] = array
+                with self._workers.working() as ended:
+                    any_ended = self._copies.step_shared()
+                any_ended |= any(ended)
         if self._log is not None and self._arrays.reseeded.any():
             self._note_seedings()
         if not self._shared:
@@ -233,7 +234,7 @@ class GymnasiumBatch:
 
     def _restart(self, which: Sequence[int]) -> None:
         """Start episodes in these copies, whether or not the last ones have ended."""
-        with self._elsewhere("restart", lambda part: ([b for b in which if b in part],)):
+        with self._named, self._elsewhere("restart", lambda part: ([b for b in which if b in part],)):
             for b in which:
                 if b in self._copies.numbers:
                     self._copies.restart(b)
@@ -245,7 +246,7 @@ class GymnasiumBatch:
 
     def _seed(self, seeds: Mapping[int, tuple[int, int]]) -> None:
         """Start episodes in copies from their first seeds and numbers of reseedings."""
-        with self._elsewhere("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)):
+        with self._named, self._elsewhere("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)):
             for b, (seed, seedings) in seeds.items():
                 self._seeds[b], self._seedings[b] = seed, seedings
                 if b in self._copies.numbers:

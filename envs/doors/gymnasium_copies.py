@@ -6,13 +6,17 @@ steps some of them (:mod:`~mlbits.envs.doors.gymnasium_workers`) writes their ro
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from mlbits.envs.core.errors import GameError, MlbitsError
 from mlbits.envs.core.spaces import ActionLayout, observation_layout
 from mlbits.envs.doors.atari import lives_of
 from mlbits.envs.doors.gymnasium_ids import make_copy
@@ -82,6 +86,43 @@ def arrays_in(
     ]
     obs, final = (dict(zip(kinds, every[k * len(kinds) :], strict=False)) for k in (0, 1))
     return Arrays(obs, final, *every[2 * len(kinds) :])
+
+
+def in_words(error: Exception) -> str:
+    """An environment's own error in one line: its type, the first line of its message, and where it was raised."""
+    said = (str(error).splitlines() or [""])[0].strip()
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f", {Path(where[0].filename).name}, line {where[0].lineno}" if where else ""
+    return f"{type(error).__name__}{f': {said}' if said else ''}{place}"
+
+
+class _Working(Protocol):
+    """Who works on copies; ``at`` is the number of the one that was worked on last."""
+
+    at: int
+
+
+class ErrorsNamed:
+    """A context in which an environment's own errors become ones of one line; the traceback is the cause's.
+
+    Args:
+        env_id: the environment's name in messages.
+        copies: who works on copies; None for copy 0 alone.
+
+    Raises:
+        GameError: on leaving, instead of any error that is not ours.
+    """
+
+    def __init__(self, env_id: str, copies: _Working | None = None) -> None:
+        self._env_id, self._copies = env_id, copies
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MlbitsError):
+            at = 0 if self._copies is None else self._copies.at
+            raise GameError(f"{self._env_id}: copy {at} failed ({in_words(error)})") from error
 
 
 class GymnasiumCopies:

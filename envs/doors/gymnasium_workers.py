@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 import gymnasium as gym
 
 from mlbits.envs.core.errors import GameError, MlbitsError
-from mlbits.envs.doors.gymnasium_copies import GymnasiumCopies, arrays_in
+from mlbits.envs.doors.gymnasium_copies import ErrorsNamed, GymnasiumCopies, arrays_in, in_words
 from mlbits.envs.doors.gymnasium_ids import check_env_id, env_module, make_copy
 from mlbits.envs.engine.multicore import usable_cores
 
@@ -96,14 +96,15 @@ def step_seconds(env_id: str, settings: Mapping[str, Any], training: bool) -> fl
     """The time that a step of one copy takes, with random actions."""
     env = make_copy(env_id, settings, training)
     try:
-        env.action_space.seed(0)
-        env.reset(seed=0)
-        steps, began = 0, time.perf_counter()
-        while steps < _MEASURED_STEPS and time.perf_counter() < began + _MEASURED_SECONDS:
-            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-            steps += 1
-            if terminated or truncated:
-                env.reset()
+        with ErrorsNamed(env_id):
+            env.action_space.seed(0)
+            env.reset(seed=0)
+            steps, began = 0, time.perf_counter()
+            while steps < _MEASURED_STEPS and time.perf_counter() < began + _MEASURED_SECONDS:
+                _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+                steps += 1
+                if terminated or truncated:
+                    env.reset()
         return (time.perf_counter() - began) / steps
     finally:
         env.close()
@@ -400,7 +401,7 @@ def _serve(into: BinaryIO, out: BinaryIO) -> None:
                 out.write(_VALUE + pickle.dumps(getattr(worker, method)(*arguments)))
         except Exception as error:  # any error of an environment; the user gets it from the batch
             ours = isinstance(error, MlbitsError)
-            message = str(error) if ours else f"{type(error).__name__}: {error}"
+            message = str(error) if ours else in_words(error)
             at = making["numbers"].start if worker is None else worker.copies.at
             out.write(_ERROR + pickle.dumps((ours, message, int(at), traceback.format_exc())))
             if worker is None:

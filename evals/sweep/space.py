@@ -9,8 +9,9 @@ For example::
     env.slip = { low = 0.0, high = 0.2 }
 
 ``low`` and ``high`` are part of the range; ``log`` draws from a logarithmic scale, ``step`` is the distance of values
-from ``low`` on. Settings of whole numbers are drawn as such. When the file is read, every bound and choice is tried on
-the settings, so that nothing starts with one that is refused.
+from ``low`` on. Settings of whole numbers are drawn as such, all others as fractions, also between whole bounds. What a
+wrapped environment takes is told by its constructor's default, or by the bounds as they are written. When the file is
+read, every bound and choice is tried on the settings, so that nothing starts with one that is refused.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.evals.sweep.config import SweepError
 from mlbits.selfplay.runs.config import RunConfig, Settings, make_config
+from mlbits.selfplay.runs.env_flags import takes_whole_numbers
 from mlbits.selfplay.runs.synonyms import canonical
 
 _KEYS = ("low", "high", "log", "step", "choices")
@@ -174,9 +176,10 @@ def _dimension(path: Path, name: str, found: Mapping[str, Any], settings: Settin
         if {"low", "high"} - found.keys() or any(type(number) not in (int, float) for number in numbers):
             raise SweepError(f"got {dict(found)!r:.80}; wanted numbers low and high, or choices")
         whole = all(isinstance(number, int) for number in numbers)
-        if group != "env" and _is_whole(kind, own) and not whole:
+        alone = takes_whole_numbers(settings.env, own) if group == "env" else _is_whole(kind, own)
+        if alone and not whole:
             raise SweepError(f"got {dict(found)!r:.80}; wanted whole numbers")
-        whole = whole and (group == "env" or _is_whole(kind, own))
+        whole = whole and alone is not False
         low, high, log, step = found["low"], found["high"], found.get("log", False), found.get("step")
         if not low < high:
             raise SweepError(f"got low {low}, high {high}; wanted low below high")

@@ -2,8 +2,8 @@
 
 For our own games the flags come from the game's signature, with its types. For any other environment each
 ``--env.NAME`` goes to its constructor: a value is parsed as JSON or as a Python literal, and is a string if it is
-neither; a switch without a value is true, ``--env.no-NAME`` is false. ``--env-json`` gives several settings as a JSON
-object; flags override it.
+neither; a number is a float or a string where the constructor's own default is one. A switch without a value is true,
+``--env.no-NAME`` is false. ``--env-json`` gives several settings as a JSON object; flags override it.
 
 Example:
     mlbits eval runs/maze --env.slip 0.2
@@ -19,6 +19,7 @@ import inspect
 import itertools
 import json
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,7 @@ class EnvFlags:
         self.words, self._given = _without_json(words)
         self._base, self._own = dict(base), dict[str, Any]()
         self._typed: Any = None
+        self._known = dict[str, Any]()  # default settings of a wrapped environment
         name = env.rpartition(":")[2]
         if name in registered():
             found = entry(name)
@@ -67,8 +69,8 @@ class EnvFlags:
                 raise ConfigError(f"--env-json: {error}" if self._given else str(error)) from None
             self._typed, self._own = kind, {field.name: field.default for field in dataclasses.fields(kind)}
         else:
-            known = constructor_settings(name)
-            values = {name: _text(value) for name, value in {**known, **self._base, **self._given}.items()}
+            self._known = constructor_settings(name)
+            values = {name: _text(value) for name, value in {**self._known, **self._base, **self._given}.items()}
             values |= {name: values.get(name, _UNSET) for name in _named(self.words)}
             note = tyro.conf.arg(metavar="VALUE", help="")
             fields = [(name, Annotated[str, note], dataclasses.field(default=text)) for name, text in values.items()]
@@ -96,7 +98,7 @@ class EnvFlags:
         for field in dataclasses.fields(self._start):
             text = getattr(flags.env_settings, field.name)
             if text != getattr(self._start, field.name):
-                values[field.name] = _value(text)
+                values[field.name] = _as_its_default(_value(text), text, self._known.get(field.name))
         return values
 
 
@@ -223,6 +225,30 @@ def _switches(words: Sequence[str], kind: Any, typed: bool) -> list[str]:
     return rest
 
 
+def takes_whole_numbers(env: str, setting: str) -> bool | None:
+    """Whether a setting of an environment takes whole numbers alone, by its type or the constructor's own default.
+
+    Args:
+        env: the environment's id.
+        setting: the setting's name.
+
+    Returns:
+        None where neither says so.
+    """
+    name = env.rpartition(":")[2]
+    if name in registered():
+        hints = {own: hint for own, hint, _ in signature_fields(entry(name).load())}
+        parts = _types_in(hints.get(setting))
+        return None if not parts & {int, float} else float not in parts
+    kind = type(constructor_settings(name).get(setting))
+    return kind is int if kind in (int, float) else None
+
+
+def _types_in(hint: Any) -> set[Any]:
+    """The types that a hint allows, without its annotations."""
+    return set().union(*map(_types_in, typing.get_args(hint))) if typing.get_args(hint) else {hint}
+
+
 def constructor_settings(name: str) -> dict[str, Any]:
     """A wrapped environment's default settings, as far as its id and constructor give them."""
     if name not in gym.registry:
@@ -255,6 +281,13 @@ def _value(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return text
+
+
+def _as_its_default(value: Any, text: str, default: Any) -> Any:
+    """A value that was read from a text, as the type of a setting's default asks: 1 is 1.0, or "1"."""
+    if type(default) is float and type(value) is int:
+        return float(value)
+    return text if type(default) is str and type(value) in (int, float) else value
 
 
 def _tuples(value: Any) -> Any:

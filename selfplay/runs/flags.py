@@ -119,7 +119,7 @@ class TrainFlags(NamedTuple):
         quiet: whether to show no progress.
         seeds: how many runs to train, with one seed after another; None for one run.
         where: how many of them at once, and on which cluster.
-        dry_run: whether to say only which process would have which shards.
+        dry_run: whether only to check the settings and say which process would have which shards.
     """
 
     settings: Settings
@@ -144,7 +144,7 @@ def read_train(words: list[str]) -> TrainFlags:
         SystemExit: after --help.
     """
     seeds = tyro.conf.arg(help="train so many runs, with one seed after another from --seed on")
-    dry = tyro.conf.arg(help="train nothing: print which process would have which shards")
+    dry = tyro.conf.arg(help="train nothing: check the settings, and print which process would have which shards")
     own = [
         ("seeds", Annotated[int | None, seeds], None), ("where", tyro.conf.OmitArgPrefixes[JobFlags], JobFlags()),
         ("dry_run", Annotated[bool, dry], False),

@@ -15,7 +15,7 @@ from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.version import __version__
 
-_LOOP = "mlbits.selfplay.loop"
+LOOP = "mlbits.selfplay.loop"
 
 
 def number_of_workers(run: RunConfig, by: Launched | None) -> int:
@@ -52,7 +52,7 @@ def check_sharded(settings: Settings) -> None:
     run, number = settings.run, settings.run.shards
     if number == 1:
         return
-    if agent_entry(settings.agent).trainer != _LOOP:
+    if agent_entry(settings.agent).trainer != LOOP:
         raise ConfigError(f"shards: got {number} with {settings.agent}, whose training has a loop of its own; wanted 1")
     if run.data:
         raise ConfigError(f"shards: got {number} with a dataset (data), which has no copies; wanted 1")
@@ -73,9 +73,10 @@ def divided(shards: int, workers: int) -> list[range]:
 
 
 def plan(run: RunConfig, places: Sequence[range], by: Launched | None = None) -> str:
-    """Who goes where, in lines: ``--dry-run``."""
-    copies = run.num_envs // run.shards
-    lines = [f"{run.num_envs} copies in {run.shards} shards of {copies}; {len(places)} workers"]
+    """Who goes where, in lines."""
+    copies, workers = run.num_envs // run.shards, len(places)
+    cut = f"{run.shards} shards of {copies}" if run.shards > 1 else "1 shard"
+    lines = [f"{run.num_envs} copies in {cut}; {workers} worker{'s' * (workers > 1)}"]
     for rank, shards in enumerate(places):
         who = "this process, the driver" if rank == 0 else "a process of this machine"
         if by is not None:

@@ -202,7 +202,7 @@ def open_sharded(settings: Settings, *, start: bool = True, crew: Crew | None = 
     check_sharded(settings)
     crew = crew or Crew(settings)
     first = open_session(settings, start=False, shard=0)  # which checks what can be, before workers are started
-    _check_agent(settings, first)
+    check_agent(settings, first)
     try:
         links = crew.gathered()
         session = ShardedSession(
@@ -218,7 +218,7 @@ def open_sharded(settings: Settings, *, start: bool = True, crew: Crew | None = 
     return session
 
 
-def _check_agent(settings: Settings, session: Session) -> None:
+def check_agent(settings: Settings, session: Session) -> None:
     """Refuse an agent that decides by figures of one shard, or whose minibatch cannot be cut."""
     number = settings.run.shards
     if not getattr(session.learner, "in_shards", False):

@@ -32,11 +32,11 @@ from mlbits.selfplay.machine import count_from_now
 from mlbits.selfplay.runs.checkpoints import make_folder
 from mlbits.selfplay.runs.config import ConfigError, Settings, resolve
 from mlbits.selfplay.runs.config_files import read_config_file
-from mlbits.selfplay.runs.folder import finished_summary, named_folder
+from mlbits.selfplay.runs.folder import finished_summary, named_folder, read_settings
+from mlbits.selfplay.runs.job_flags import check_seeds
 from mlbits.selfplay.runs.one_writer import one_writer
 from mlbits.selfplay.session import Measure
 
-_MOST_SEEDS = 10_000
 _TRIES = 2  # of a run that fails
 
 
@@ -151,8 +151,7 @@ def train_seeds(
         JobError: if runs failed, naming them.
         InUseError: if another process trains in ``out``.
     """
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= _MOST_SEEDS:
-        raise ConfigError(f"seeds: got {seeds!r}; wanted a whole number from 1 to {_MOST_SEEDS:,}")
+    check_seeds(seeds)
     check_jobs(jobs)
     apart = bool(cluster) or (jobs or 1) > 1
     measure = common.get("measure", during_training)
@@ -244,6 +243,8 @@ def resume(
 ) -> Run:
     """Resume a run from its newest complete checkpoint, as ``mlbits resume RUN`` does.
 
+    Nothing is done to a run that is finished.
+
     Args:
         folder: the run's folder.
         total_steps: a new number of steps to end at; None keeps the run's own.
@@ -268,6 +269,11 @@ def resume(
     called = callbacks_of(
         callbacks, on_iteration=on_iteration, on_evaluation=on_evaluation, on_checkpoint=on_checkpoint
     )  # fmt: skip
+    done = finished_summary(folder, total_steps)
+    if done is not None and training.resumable(read_settings(folder).agent):
+        if console:
+            print(f"{folder} is finished: it has its {done['env_steps']:,} steps; nothing was done", flush=True)
+        return Run(Path(folder))
     count_from_now()
     return resume_folder(
         folder, total_steps=total_steps, data=data, workers=workers, console=console, measure=measure, callbacks=called

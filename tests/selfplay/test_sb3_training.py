@@ -190,6 +190,26 @@ def test_native_games_go_through_the_fast_door_and_others_through_stable_baselin
     assert other.get_attr("g") == [9.0, 9.0]
 
 
+def test_what_an_environment_itself_raises_is_one_line(tmp_path: Path) -> None:
+    class Failing(gym.Env[Any, Any]):
+        observation_space, action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return 0, {}
+
+        def step(self, action: Any) -> Any:
+            raise ValueError("out of fuel")
+
+    gym.register("tests/Failing-v0", Failing)
+    try:
+        wanted = resolve("sb3-dqn", "tests/Failing-v0", preset="none", run={"total_steps": 8, "video": False})
+        line = r"^tests/Failing-v0: copy 0 failed \(ValueError: out of fuel, test_sb3_training.py, line \d+\)$"
+        with pytest.raises(GameError, match=line):
+            train(wanted, tmp_path / "run", console=False)
+    finally:
+        gym.registry.pop("tests/Failing-v0")
+
+
 def test_the_global_generators_stay_as_they_were(tmp_path: Path) -> None:
     def state() -> Any:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002

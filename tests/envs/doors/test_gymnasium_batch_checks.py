@@ -15,6 +15,7 @@ from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.spaces import action_layout
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.doors.gymnasium_envs import GymnasiumEnv, GymnasiumVectorEnv
+from mlbits.envs.doors.gymnasium_workers import step_seconds
 from mlbits.envs.doors.pettingzoo_envs import PettingZooAECEnv, PettingZooParallelEnv
 from mlbits.envs.doors.sb3_vec_env import SB3VecEnv
 from mlbits.envs.engine.batch import GameBatch
@@ -352,6 +353,34 @@ def test_steps_of_a_wrong_form(gives, said):
     batch.envs[0].step = lambda action: gives
     with pytest.raises(GameError, match=f"^tests/Recorder-v0: {said}"):
         batch.step(batch.sample_actions())
+
+
+def test_what_an_environment_itself_raises_becomes_one_line_with_the_place():
+    class Failing(gym.Env):
+        observation_space, action_space = spaces.Discrete(2), spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            if seed is None:
+                raise RuntimeError
+            return 0, {}
+
+        def step(self, action):
+            raise ValueError("out of fuel\nand a second line")
+
+    gym.register("tests/Failing-v0", Failing)
+    try:
+        batch = open_batch("tests/Failing-v0", 2, seed=0)
+        place = r", test_gymnasium_batch_checks\.py, line \d+\)$"
+        stepped = r"^tests/Failing-v0: copy 0 failed \(ValueError: out of fuel" + place
+        with pytest.raises(GameError, match=stepped) as at:
+            batch.step(batch.sample_actions())
+        assert isinstance(at.value.__cause__, ValueError)
+        with pytest.raises(GameError, match=r"^tests/Failing-v0: copy 1 failed \(RuntimeError" + place):
+            batch.reset(which=torch.tensor([False, True]))
+        with pytest.raises(GameError, match=stepped):
+            step_seconds("tests/Failing-v0", {}, True)
+    finally:
+        gym.registry.pop("tests/Failing-v0")
 
 
 def test_resets_of_a_wrong_form():

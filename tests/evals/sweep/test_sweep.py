@@ -68,6 +68,21 @@ def test_a_space_is_read_by_the_names_of_flags(space):
 
 
 @pytest.mark.parametrize(
+    ("env", "line", "kind"),
+    [
+        ("mlbits/GridWorld-v0", "env.slip = { low = 0, high = 1 }", "float"),
+        ("mlbits/GridWorld-v0", "env.horizon = { low = 20, high = 30 }", "int"),
+        ("Pendulum-v1", "env.g = { low = 5, high = 10 }", "float"),  # by the constructor's default
+    ],
+)
+def test_whole_bounds_of_an_environments_setting_are_no_whole_numbers(tmp_path, env, line, kind):
+    path = tmp_path / "space.toml"
+    path.write_text(line)
+    (dimension,) = read_space(path, resolve("ppo", env, preset="none"))
+    assert dimension.kind == kind
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "is empty; wanted a line as in"),

@@ -73,7 +73,30 @@ def test_a_dry_run_trains_nothing(capsys, tmp_path):
     words = ["--shards", "4", "--workers", "2", "--dry-run", "--out", str(out)]
     assert main([*CARTPOLE, *words]) == 0
     assert "worker 1: shards 2 to 3, copies 4 to 7" in capsys.readouterr().out
+    assert main([*CARTPOLE, "--seed", "5", "--seeds", "3", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "3 runs, with the seeds 5 to 7, 1 at once; each:",
+        "8 copies in 1 shard; 1 worker",
+        "worker 0: shard 0, copies 0 to 7 (this process, the driver)",
+    ]
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["q-learning", "mlbits/GridWorld-v0", "--shards", "2"],
+            "--shards: got 2 with q-learning, which",
+        ),
+        (["ddpg", "mlbits/CartPole-v0"], "ddpg: got the action space Discrete(2); wanted one that is continuous"),
+        (["ppo", "mlbits/GridWorld-v0", "--env.slip", "3"], "--env.slip: got 3.0; wanted a finite number from 0 to 1"),
+        (["ppo", "mlbits/CartPole-v0", "--seeds", "0"], "--seeds: got 0; wanted a whole number from 1 to 10,000"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_would_refuse(words, said, capsys):
+    assert main(["train", *words, "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["mlbits", "torch", "numpy", "processor"])

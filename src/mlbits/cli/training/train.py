@@ -17,11 +17,9 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
-        from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
+        from mlbits.selfplay.shards.dry_run import planned
 
-        check_sharded(settings)
-        places = divided(settings.run.shards, number_of_workers(settings.run, by))
-        print(plan(settings.run, places, by))
+        print(planned(settings, seeds, where, by))
         return 0
     from mlbits.selfplay.curves.progress import compilation_messages
     from mlbits.training import train_resolved, train_seeds
