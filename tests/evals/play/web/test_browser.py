@@ -114,7 +114,7 @@ def test_a_whole_game_by_clicks_on_the_board_and_on_buttons(open_page, tmp_path)
         page.get_by_text("first plays b1").wait_for()
         page.get_by_label("a move by its name").fill("a3")
         page.get_by_label("a move by its name").press("Enter")
-        says(page, "the game is over: person wins (person 1, first -1)")
+        says(page, "the game is over: you win (you 1, first -1)")
         assert page.get_by_role("button", name="a2").count() == 0
         page.get_by_role("button", name="new game").click()
         says(page, "your move")

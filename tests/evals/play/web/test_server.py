@@ -54,7 +54,7 @@ def test_a_game_from_the_first_move_to_its_replay(client, tmp_path):
             if not view["over"]:
                 assert not view["yours"]
                 view = socket.receive_json()["view"]
-        assert view["over"] and view["result"].startswith("person wins") and view["returns"] == [1, -1]
+        assert view["over"] and view["result"].startswith("you win") and view["returns"] == [1, -1]
         assert view["log"] == [
             "person plays b2",
             "first plays a1",
