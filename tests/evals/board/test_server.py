@@ -79,15 +79,19 @@ def test_the_folder_is_updated_while_it_runs_and_the_process_ends_with_it(tmp_pa
 
 def test_no_browser_is_opened_where_there_is_no_window(monkeypatch):
     opened = []
-    monkeypatch.setattr(server.webbrowser, "open", opened.append)
+    monkeypatch.setattr(server.webbrowser, "open", lambda page: opened.append(page) or True)
     monkeypatch.setattr(server.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    server.open_page("http://localhost")
-    assert opened == []
+    assert not server.open_page("http://localhost") and opened == []
     monkeypatch.setenv("DISPLAY", ":0")
-    server.open_page("http://localhost")
-    assert opened == ["http://localhost"]
+    assert server.open_page("http://localhost") and opened == ["http://localhost"]
+
+    def broken(page):
+        raise server.webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(server.webbrowser, "open", broken)
+    assert not server.open_page("http://localhost")
 
 
 @pytest.mark.slow

@@ -108,6 +108,26 @@ def test_reload_two_tabs_and_a_server_that_stops(open_page, tmp_path):
     assert len(list(tmp_path.glob("*.html"))) == 1
 
 
+OPENS = """to => new Promise(say => {
+    const socket = new WebSocket(to);
+    socket.onopen = () => say(true);
+    socket.onclose = () => say(false);
+})"""
+
+
+def test_a_strangers_page_cannot_open_the_socket(open_page, tmp_path):
+    with serving(hall(tmp_path)) as url:
+        page = open_page(url)
+        says(page, "your move")
+        stranger = page.context.new_page()
+        stranger.goto("data:text/html,<title>a stranger</title>")
+        socket = url.replace("http", "ws") + "socket"
+        assert [each.evaluate(OPENS, socket) for each in (page, stranger)] == [True, False]
+        open_page.wrong.clear()  # the refusal is said on the console too
+        stranger.close()
+        page.close()
+
+
 def test_two_people_by_links_and_in_the_dark(open_page, tmp_path):
     with serving(hall(tmp_path, GOOF, (0, 1), {"cards": 3})) as url:
         page = open_page(url)
