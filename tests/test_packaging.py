@@ -3,11 +3,15 @@
 import ast
 import importlib
 import importlib.metadata
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -202,6 +206,37 @@ def test_the_wheel_says_what_pyproject_says(wheel):
     (entries,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "mlbits = mlbits.cli:main" in wheel.read(entries).decode()
     assert any(name.endswith("LICENSE") for name in wheel.namelist())
+
+
+@pytest.mark.slow
+def test_a_game_is_played_on_the_page_that_the_installed_wheel_serves(wheel, tmp_path):
+    pytest.importorskip("uvicorn", reason="the extra web is not installed")
+    from websockets.sync.client import connect
+
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, wheel.filename], check=True)
+    words = "play mlbits/TicTacToe-v0 --web --port 0 --against random --seed 1 --games games".split()
+    code = f"import mlbits.cli as c; assert c.__file__.startswith({str(site)!r}); raise SystemExit(c.main({words}))"
+    command = [sys.executable, "-P", "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            link = next(line.split()[-1] for line in server.stdout if " play at " in line)
+            for name in ("", "play.js", "play.css"):
+                with urllib.request.urlopen(link + name) as answer:
+                    assert answer.read() == (ROOT / "evals/play/web" / (name or "page.html")).read_bytes()
+            with connect(link.replace("http", "ws") + "socket", origin=link.rstrip("/")) as socket:
+                socket.send(json.dumps({"new": {}}))
+                while not (view := json.loads(socket.recv(60)).get("view", {})).get("over"):
+                    if view.get("yours"):
+                        action = [slot["choices"][0][0] for slot in view["slots"]]
+                        socket.send(json.dumps({"move": {"turn": view["turn"], "action": action}}))
+        finally:
+            server.send_signal(signal.SIGINT)
+            left, _ = server.communicate(timeout=60)
+    assert server.returncode == 0 and left.endswith("the server has stopped; what was played is saved\n")
+    assert len(list((tmp_path / "games").glob("TicTacToe-*.html"))) == 1
 
 
 def top_level_imports():

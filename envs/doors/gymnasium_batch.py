@@ -377,6 +377,19 @@ class GymnasiumBatch:
             raise GameError(f"{self.env_id}: cannot be drawn ({reason})") from None
         return None if frame is None else np.asarray(frame)
 
+    def text(self, copy: int = 0) -> str | None:
+        """One copy as the environment writes it (render mode "ansi"); None if it writes nothing."""
+        env: Any = self.envs[copy].unwrapped
+        if "ansi" not in (env.metadata.get("render_modes") or ()):
+            return None
+        mode, env.render_mode = env.render_mode, "ansi"
+        try:
+            return str(env.render()).strip("\n")
+        except Exception:  # any error of the environment's own code
+            return None
+        finally:
+            env.render_mode = mode
+
     def close(self) -> None:
         """Close the environments."""
         self._copies.close()

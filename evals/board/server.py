@@ -53,12 +53,14 @@ def serve(
                     update()
 
 
-def open_page(page: str) -> None:
-    """Open a page in the user's browser, if there is one with a window."""
+def open_page(page: str) -> bool:
+    """Open a page in the user's browser, if there is one with a window; returns whether there is."""
     if os.name == "posix" and sys.platform != "darwin" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        return  # a browser of text would take the terminal
-    with contextlib.suppress(webbrowser.Error, OSError):
-        webbrowser.open(page)
+        return False  # a browser of text would take the terminal
+    try:
+        return webbrowser.open(page)
+    except (webbrowser.Error, OSError):
+        return False
 
 
 def check_port(port: int) -> None:

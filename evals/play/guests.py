@@ -88,13 +88,7 @@ def invite(flags: PlayFlags, env: str, settings: Mapping[str, Any], *, people: i
         players[name if name not in players else f"{name} ({len(players) + 1})"] = agent
     guide = open_guest(flags.game, env, settings, search=flags.search.changes() or None) if run else opened[0]
     seed = random.SystemRandom().randrange(2**31) if flags.seed is None else flags.seed
-    return Guests(players if seats > people else {}, _adviser(guide, game), seed)
-
-
-def _adviser(guide: Agent, game: Any) -> Any:
-    if game is not None:
-        return adviser(guide, game)
-    return guide if getattr(guide, "experience", None) is not None else None
+    return Guests(players if seats > people else {}, adviser(guide, game), seed)
 
 
 def _seats(env: str, settings: Mapping[str, Any]) -> int:

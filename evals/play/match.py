@@ -1,8 +1,8 @@
 """A game with any number of people at it: who has to move, what each may see, and what was played.
 
-The terminal's table (:mod:`~mlbits.evals.play.table`) has one person at a game of Discrete moves; a match has people in
-any seats of any environment. A person sees the observation instead of the drawing where the drawing would tell what is
-to be found out, and moves of seats that act at once only when all have chosen.
+The terminal (:mod:`~mlbits.evals.play.terminal`) has one person at a match, pages any number of them. A person sees the
+observation instead of the drawing where the drawing would tell what is to be found out, and moves of seats that act at
+once only when all have chosen.
 
 Example:
     >>> from mlbits.selfplay.runs.saved_agents import open_guest
@@ -168,15 +168,18 @@ class Match:
         """What a seat decides now."""
         return self.words.slots(seat)
 
-    def result(self) -> str:
-        """How the game ended, in words."""
-        earned = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, self.returns, strict=True))
+    def result(self, seat: int | None = None) -> str:
+        """How the game ended, in words; a seat that is told so is "you"."""
+        names = ["you" if k == seat else name for k, name in enumerate(self.names)]
         cut = "stopped at its limit; " if self.replay.end == "truncated" else ""
-        if len(self.names) == 1:
+        if len(names) == 1:
             return f"{cut}return {self.returns[0]:g}"
+        earned = ", ".join(f"{name} {value:g}" for name, value in zip(names, self.returns, strict=True))
         best = max(self.returns)
-        first = [name for name, value in zip(self.names, self.returns, strict=True) if value == best]
-        return f"{cut}{f'{first[0]} wins' if len(first) == 1 else 'a draw of ' + ' and '.join(first)} ({earned})"
+        first = [name for name, value in zip(names, self.returns, strict=True) if value == best]
+        if len(first) > 1:
+            return f"{cut}a draw of {' and '.join(first)} ({earned})"
+        return f"{cut}{first[0]} {'win' if first == ['you'] else 'wins'} ({earned})"
 
     def close(self) -> None:
         """Close the environment."""

@@ -7,7 +7,7 @@ Chess is read in UCI's and in standard algebraic notation, and written in the la
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlbits.envs.core.errors import MlbitsError
@@ -45,18 +45,7 @@ class Moves:
         """
         if self.chess:
             return _read_chess(state, text)
-        names = self._names[seat]
-        found = [action for action, name in enumerate(names) if name == text]
-        found = found or [action for action, name in enumerate(names) if name.casefold() == text.casefold()]
-        shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
-        if not found:
-            near = difflib.get_close_matches(text, [names[action] for action in legal], 1)
-            hint = f"did you mean {near[0]}?" if near else f"wanted {self.some(state, seat, legal)}, or help"
-            raise PlayError(f"no move {shown!r}; {hint}")
-        fitting = [action for action in found if action in legal]
-        if not fitting:
-            raise PlayError(f"{shown} is not legal now; wanted {self.some(state, seat, legal)}")
-        return fitting[0]
+        return read_name(text, dict(enumerate(self._names[seat])), legal, self.some(state, seat, legal))
 
     def some(self, state: Any, seat: int, legal: Sequence[int], most: int = _SHOWN) -> str:
         """Names of legal moves, the first of them if there are many."""
@@ -65,6 +54,35 @@ class Moves:
             return f"{first} to {previous}, pass" if last == "pass" else f"{first} to {last}"
         names = [self.name(state, seat, action) for action in legal[:most]]
         return ", ".join(names) + (f" and {len(legal) - most} more" if len(legal) > most else "")
+
+
+def read_name(text: str, names: Mapping[int, str], legal: Sequence[int], some: str) -> int:
+    """The legal action of a name that a person typed.
+
+    Args:
+        text: what was typed.
+        names: of all actions.
+        legal: the actions that are legal now.
+        some: legal ones, for an error.
+
+    Raises:
+        PlayError: for a name that is unknown or not legal now, with some that are legal.
+    """
+    found = [action for action, name in names.items() if name == text]
+    found = found or [action for action, name in names.items() if name.casefold() == text.casefold()]
+    if not found:
+        near = difflib.get_close_matches(text, [names[action] for action in legal], 1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted {some}, or help"
+        raise PlayError(f"no move {shortened(text)!r}; {hint}")
+    fitting = [action for action in found if action in legal]
+    if not fitting:
+        raise PlayError(f"{shortened(text)} is not legal now; wanted {some}")
+    return fitting[0]
+
+
+def shortened(text: str) -> str:
+    """What was typed, as far as an error repeats it."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _names_of(game: Game, seat: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A page gets nothing but this, so that what a seat must not see never leaves the 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from mlbits.agents.agent import Agent
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.engine.batch import GameBatch
+from mlbits.evals.play.hints import suggested
 from mlbits.evals.play.match import Match
 from mlbits.evals.replays.decisions import opinion, path_of
 from mlbits.evals.replays.recording import MOST_PICTURES, frame_rate, picture, webp_text
 
 REAL_TIME = 10  # frames a second from which on a game of one seat is played in real time
+MOST_NUMBERS = 400  # of an observation that is shown as text
 _MOST_LINES = 200  # of the log
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal, in which Gymnasium's boards are written
 _KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "up": "ArrowUp", "down": "ArrowDown"}
 
 
@@ -35,12 +39,12 @@ def view(match: Match, seat: int) -> dict[str, Any]:
         "names": ["you" if k == seat else name for k, name in enumerate(match.names)],
         "returns": match.returns,
         "over": match.over,
-        "result": match.result() if match.over else "",
+        "result": match.result(seat) if match.over else "",
         "yours": mine,
         "waiting": [match.names[k] for k in match.waiting if k != seat],
         "log": match.log[-_MOST_LINES:],
         "picture": observed(match, seat) if hidden else drawn(match),
-        "text": _text(match, seat, hidden),
+        "text": _COLOURS.sub("", position_text(match, seat)),
         "slots": [],
         "shapes": shapes,
         "bounds": None,
@@ -76,30 +80,42 @@ def observed(match: Match, seat: int) -> dict[str, Any] | None:
     obs: Any = match.batch.obs
     if isinstance(obs, dict):
         return None
-    image = obs[0, seat].cpu().numpy().astype(np.float64)
-    side = round(image.size**0.5)
-    if image.ndim == 1 and side >= 8 and side * side == image.size:
-        image = image.reshape(side, side)
+    image = _squared(obs[0, seat].cpu().numpy().astype(np.float64))
     if image.ndim != 2 or min(image.shape) < 4:
         return None
     return {"kind": "webp", "parts": [webp_text(_grey(image))]}
 
 
+def position_text(match: Match, seat: int) -> str:
+    """The position as text: as the environment writes it, or else the seat's observation."""
+    if isinstance(match.batch, GameBatch):
+        written = None if _hides(match) and not match.over else str(match.batch.render("ansi"))
+    else:
+        written = match.batch.text()
+    if written is not None:
+        return written
+    obs: Any = match.batch.obs
+    parts = obs if isinstance(obs, dict) else {"observation": obs}
+    return "\n".join(f"{name}: {_in_numbers(part[0, seat].cpu().numpy())}" for name, part in parts.items())
+
+
 def hints(match: Match, seat: int, by: Agent | None) -> dict[str, Any]:
     """A player's opinion of a seat's position: value, and the chance of each legal action by its number.
 
+    Of a player that does not say its chances, it is what it would play.
+
     Raises:
-        MlbitsError: if the player cannot say.
+        MlbitsError: if there is no such player.
     """
     if by is None:
         raise MlbitsError("no hint: there is no trained agent and no search for this game")
     thought = opinion(by, match.batch, seat)
-    chances = {}
+    chances, plays = {}, ""
     if thought.chances is not None:
         chances = {str(action): round(float(thought.chances[action]), 4) for action in match.slots(seat)[0].names}
-    if not chances and thought.value is None:
-        raise MlbitsError("no hint: the agent does not say how probable it finds its moves, nor what it expects")
-    return {"chances": chances, "value": thought.value, "turn": match.turn}
+    else:
+        plays = suggested(match, seat, by)
+    return {"chances": chances, "plays": plays, "value": thought.value, "turn": match.turn}
 
 
 def pace(match: Match) -> int:
@@ -150,17 +166,17 @@ def _hides(match: Match) -> bool:
     return isinstance(match.batch, GameBatch) and match.batch.game.reveals
 
 
-def _text(match: Match, seat: int, hidden: bool) -> str:
-    """The position as text, where there is one."""
-    if not isinstance(match.batch, GameBatch):
-        return ""
-    if not hidden:
-        return str(match.batch.render("ansi"))
-    obs: Any = match.batch.obs
-    parts = obs if isinstance(obs, dict) else {"observation": obs}
-    return "\n".join(
-        f"{name}: {np.array2string(part[0, seat].cpu().numpy(), precision=3)}" for name, part in parts.items()
-    )
+def _in_numbers(part: NDArray[Any]) -> str:
+    """An observation, or a part of one; of one that is too large to read the shape."""
+    if part.size > MOST_NUMBERS:
+        return f"{' x '.join(map(str, part.shape))} numbers"
+    return np.array2string(_squared(part), precision=3, suppress_small=True)
+
+
+def _squared(part: NDArray[Any]) -> NDArray[Any]:
+    """An observation as a square, if it may be the pixels of one."""
+    side = round(part.size**0.5)
+    return part.reshape(side, side) if part.ndim == 1 and side >= 8 and side * side == part.size else part
 
 
 def _grey(image: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -43,8 +43,10 @@ def read_replay(path: Path) -> tuple[Replay, str]:
         return read_page(text), text
     except FileNotFoundError:
         raise ReplayError(f"{path}: not found; wanted a page that mlbits replay wrote") from None
+    except UnicodeDecodeError:
+        raise ReplayError(f"{path}: is no text; wanted a page that mlbits replay wrote") from None
     except (OSError, ValueError) as error:
-        raise ReplayError(f"{path}: {str(error)[:300]}") from None
+        raise ReplayError(f"{path}: {getattr(error, 'strerror', None) or str(error)[:300]}") from None
 
 
 def check_replay(path: Path) -> tuple[Replay, list[str]]:

@@ -33,12 +33,16 @@ class Words:
 
     Args:
         batch: copies of it.
+
+    Attributes:
+        game: the game, if it is one of mlbits' own.
+        moves: names of its moves, if they are Discrete.
     """
 
     def __init__(self, batch: AnyBatch) -> None:
         self.batch = batch
         self.game = batch.game if isinstance(batch, GameBatch) else None
-        self._moves = Moves(self.game) if self.game is not None and self.game.action.kind == "discrete" else None
+        self.moves = Moves(self.game) if self.game is not None and self.game.action.kind == "discrete" else None
         self._meanings = () if self.game is not None else _meanings(batch)
 
     def slots(self, seat: int, copy: int = 0) -> list[Slot]:
@@ -47,12 +51,12 @@ class Words:
             return []
         mask = self.batch.legal_mask
         legal = np.ones(self.batch.action.mask_size, bool) if mask is None else mask[copy, seat].cpu().numpy()
-        if self._moves is not None:
-            state = self._record(copy)[0]
-            names = {int(a): self._moves.name(state, seat, int(a)) for a in np.flatnonzero(legal)}
+        if self.moves is not None:
+            state = self.record(copy)[0]
+            names = {int(a): self.moves.name(state, seat, int(a)) for a in np.flatnonzero(legal)}
             return [Slot("", names)]
         if self.game is not None and self.game.decisions is not None:
-            decided = self.game.decisions(*self._record(copy), seat, legal)
+            decided = self.game.decisions(*self.record(copy), seat, legal)
             return [Slot(heading, dict(names)) for heading, names in decided]
         parts = np.split(legal, np.cumsum(self.batch.action.nvec)[:-1])
         several = len(parts) > 1
@@ -72,9 +76,10 @@ class Words:
         """Where one may click on the drawing, SVG path data by name; empty where the game does not say."""
         if self.game is None or self.game.shapes is None:
             return {}
-        return self.game.shapes(*self._record(0), seat)
+        return self.game.shapes(*self.record(0), seat)
 
-    def _record(self, copy: int) -> tuple[Any, Any]:
+    def record(self, copy: int = 0) -> tuple[Any, Any]:
+        """The state and the parameters of a copy of a game of mlbits' own, as records."""
         batch: Any = self.batch
         found: tuple[Any, Any] = batch.copies.record(copy)
         return found

@@ -6,7 +6,7 @@ import torch
 import mlbits
 from mlbits.agents.ppo import PPO, PPOConfig
 from mlbits.cli import main
-from mlbits.evals.play.table import Table
+from mlbits.evals.play.match import Match
 from mlbits.evals.training_probes import during_training
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
@@ -72,17 +72,17 @@ def test_a_run_with_a_pool_is_evaluated_recorded_and_matched(tmp_path, capsys):
     assert "search" in capsys.readouterr().err
 
 
-def test_at_the_table_an_undone_move_is_forgotten():
+def test_in_a_match_an_undone_move_is_forgotten():
     batch = mlbits.make_batch(GAME, 1)
     agent = PPO(PPOConfig(memory="gru", **AGENT), batch.observation_space, batch.action_space)
-    table = Table(GAME, seat=0, opponents={"it": agent})
-    table.play(table.legal()[0])
-    table.advance()
-    after_one = table._memories.of(8).clone()
+    match = Match(GAME, people=(0,), opponents={"it": agent})
+    match.choose(0, match.turn, [min(match.slots(0)[0].names)])
+    match.advance()
+    after_one = match._memories.of(8).clone()
     assert after_one[1].abs().sum() > 0
     assert after_one[0].abs().sum() == 0
-    table.play(table.legal()[0])
-    table.advance()
-    assert not torch.equal(table._memories.of(8), after_one)
-    assert table.undo()
-    assert torch.equal(table._memories.of(8), after_one)
+    match.choose(0, match.turn, [min(match.slots(0)[0].names)])
+    match.advance()
+    assert not torch.equal(match._memories.of(8), after_one)
+    match.undo(0, match.turn)
+    assert torch.equal(match._memories.of(8), after_one)

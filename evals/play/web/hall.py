@@ -163,7 +163,7 @@ class Hall:
         )
 
     def _make_room(self) -> None:
-        """Close games that nobody looks at: those that are over, then those left long ago.
+        """Close games that nobody looks at and that are over, were never begun, or were left long ago.
 
         Raises:
             PlayError: if as many as may be are still open.
@@ -172,7 +172,7 @@ class Hall:
             return
         left = sorted((game for game in self.games.values() if not game.pages), key=lambda game: game.seen)
         for game in left:
-            if game.match.over or self.clock() - game.seen > IDLE:
+            if game.match.over or not game.match.replay.steps or self.clock() - game.seen > IDLE:
                 self._drop(game)
         if len(self.games) >= self.most:
             raise PlayError(f"{self.most} games are open, and no more may be; close one, or try again later")

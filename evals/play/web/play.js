@@ -244,8 +244,10 @@ function choices() {
 }
 
 function advise() {
-  const value = advice && advice.value !== null ? "the adviser expects " + round(advice.value) : "";
-  one("advice").textContent = value;
+  const said = [];
+  if (advice && advice.plays) said.push("the adviser would play " + advice.plays);
+  if (advice && advice.value !== null) said.push("the adviser expects " + round(advice.value));
+  one("advice").textContent = said.join("; ");
 }
 
 function bounds() {

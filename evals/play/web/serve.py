@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import socket
-import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mlbits.envs.doors.gymnasium_batch import open_batch
+from mlbits.evals.board.server import open_page
 from mlbits.evals.play.config import PlayError, PlayFlags
 from mlbits.evals.play.guests import chosen_game, invite
 from mlbits.evals.play.match import check_seats
@@ -17,13 +18,12 @@ from mlbits.evals.play.web.safety import Gate, is_loopback
 from mlbits.selfplay.machine import set_up
 
 
-def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], None] = print) -> None:
+def serve(flags: PlayFlags, settings: Mapping[str, Any]) -> None:
     """Serve games until Ctrl-C.
 
     Args:
         flags: the command's flags.
         settings: settings of the environment, which override those of a run.
-        say: called with what the user should know.
 
     Raises:
         PlayError: without the packages, for a port in use, or for seats and players that do not fit.
@@ -39,6 +39,7 @@ def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], No
     if flags.replay is not None:
         raise PlayError("replay: with --web every game is saved; wanted --games FOLDER")
     set_up(1)
+    say = partial(print, flush=True)  # the link at once, to a pipe too
     listening = _listen(flags.host, flags.port)
     try:
         gate = Gate(flags.host, "" if is_loopback(flags.host) else secrets.token_urlsafe(16))
@@ -53,7 +54,7 @@ def serve(flags: PlayFlags, settings: Mapping[str, Any], say: Callable[[str], No
         )
         link = _link(flags.host, listening.getsockname()[1], gate)
         say(f"{hall.env}: play at {link}\ngames are saved in {flags.games}; Ctrl-C stops the server")
-        if flags.open and not webbrowser.open(link):
+        if flags.open and not open_page(link):
             say("no browser could be opened; open the link yourself")
         uvicorn.Server(config).run(sockets=[listening])
     except KeyboardInterrupt:

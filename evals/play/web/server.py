@@ -118,10 +118,13 @@ class _Service:
         host = socket.headers.get("host", "")
         why = self.gate.host_refused(host) or self.gate.origin_refused(socket.headers.get("origin", ""), host)
         why = why or self.gate.token_refused(socket.query_params.get("token", ""))
-        if why or len(self.pages) >= MOST_PAGES:
-            await socket.close(1008, why[:120] or "too many pages are open")
+        if why:
+            await socket.close(1008, why[:120])  # before it is open: a stranger's page learns nothing
             return
         await socket.accept()
+        if len(self.pages) >= MOST_PAGES:
+            await socket.close(1008, f"{MOST_PAGES} pages are open, and no more may be; close one")
+            return
         page = _Page(socket)
         self.pages.add(page)
         try:

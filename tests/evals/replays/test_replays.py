@@ -161,6 +161,14 @@ def test_foreign_and_damaged_pages_are_refused(damage, said, file, capsys):
     assert said in error and error.count("\n") == 1
 
 
+def test_files_that_are_no_pages_are_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "bytes").write_bytes(b"\x89PNG\xf4\x00")
+    (tmp_path / "folder").mkdir()
+    for name, said in (("bytes", "is no text; wanted a page"), ("folder", "Is a directory"), ("none", "not found")):
+        assert main(["replay", "--check", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {tmp_path / name}: {said}")
+
+
 @pytest.mark.parametrize("actions", [[0], [99, 0], [0.5, 0], ["a", 0], [[0], [0]], [None, 0], [1e400, 0], [-1, 0]])
 def test_actions_that_are_none_are_named(actions, file):
     file.write_text(changed(file.read_text(), lambda data: data["steps"][0].update(actions=actions)))

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from mlbits.cli import main
 from mlbits.evals.play.config import PlayError, PlayFlags
-from mlbits.evals.play.web import serve
+from mlbits.evals.play.web import serve, server
 from mlbits.evals.play.web.hall import LINES, Hall
 from mlbits.evals.play.web.safety import Gate, is_loopback
 from mlbits.evals.play.web.server import application
@@ -54,7 +54,7 @@ def test_a_game_from_the_first_move_to_its_replay(client, tmp_path):
             if not view["over"]:
                 assert not view["yours"]
                 view = socket.receive_json()["view"]
-        assert view["over"] and view["result"].startswith("person wins") and view["returns"] == [1, -1]
+        assert view["over"] and view["result"].startswith("you win") and view["returns"] == [1, -1]
         assert view["log"] == [
             "person plays b2",
             "first plays a1",
@@ -211,6 +211,33 @@ def test_as_many_games_as_may_be_are_open(tmp_path):
     assert len(list((tmp_path / "games").glob("*.html"))) == 1
     with pytest.raises(PlayError, match="not open any more"):
         games.find(opened[2].id)
+    games.begin()  # nobody looks at the one before, and nothing was played in it
+    assert len(games.games) == 3 and len(list((tmp_path / "games").glob("*.html"))) == 1
+
+
+def test_as_many_pages_as_may_be_are_open_and_the_next_is_told(client, monkeypatch):
+    monkeypatch.setattr(server, "MOST_PAGES", 1)
+    with client.websocket_connect("/socket", headers=HERE) as first:
+        assert begin(first)[1]["yours"]
+        with client.websocket_connect("/socket", headers=HERE) as second, pytest.raises(WebSocketDisconnect) as refused:
+            second.receive_json()
+        assert refused.value.code == 1008 and refused.value.reason.startswith("1 pages are open")
+    with client.websocket_connect("/socket", headers=HERE) as third:
+        assert begin(third)[1]["yours"]
+
+
+def test_without_a_browser_the_link_is_there_to_open(tmp_path, capsys, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(serve, "open_page", lambda link: False)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    serve.serve(PlayFlags(game=TTT, web=True, open=True, port=0, games=tmp_path, against=("random",)), {})
+    first, *_, words, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{TTT}: play at http://127.0.0.1:")
+    assert (words, last) == (
+        "no browser could be opened; open the link yourself",
+        "the server has stopped; what was played is saved",
+    )
 
 
 def test_a_server_that_stops_saves_what_was_played(tmp_path):
