@@ -303,6 +303,13 @@ class Workers:
         self._end()
 
 
+def elsewhere(
+    workers: Workers | None, method: str, arguments: Callable[[range], Any]
+) -> contextlib.AbstractContextManager[list[Any]]:
+    """A context in which other processes, if there are any, do something with their copies; their results."""
+    return contextlib.nullcontext([]) if workers is None else workers.working(method, arguments)
+
+
 def _start() -> subprocess.Popen[bytes]:
     """A new Python process that knows this one's path of modules."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
