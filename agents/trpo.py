@@ -131,6 +131,7 @@ class TRPO:
     """
 
     in_shards = True  # it sums over shards what decides
+    learns_behind = True  # its ratio is to the policy that acted
 
     def __init__(
         self,

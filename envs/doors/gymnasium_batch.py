@@ -30,7 +30,7 @@ from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action
 from mlbits.envs.doors.atari import is_atari, max_steps_per_game
 from mlbits.envs.doors.gymnasium_copies import GymnasiumCopies, Parts, arrays_in
-from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, reward_threshold
+from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, make_copy, reward_threshold
 from mlbits.envs.doors.gymnasium_recording import Recording
 from mlbits.envs.doors.gymnasium_workers import Workers, choose, elsewhere
 from mlbits.envs.engine import modes
@@ -65,10 +65,11 @@ class GymnasiumBatch:
         workers: how many processes step the copies, this one included; the results do not depend on it. 0 decides, by
             the time that a step takes (:func:`~mlbits.envs.doors.gymnasium_workers.choose`).
         steps: for this decision, how many steps will be played, over all copies.
+        apart: whether ``workers`` other processes step all copies, so that this one is free for something else.
 
     Attributes:
         note: what the user should know about the number of processes; "" for nothing.
-        envs: the environments that this process steps.
+        envs: the environments that this process steps; with ``apart`` one that is made for its spaces and not stepped.
         frame_stack: k if an observation's first axis is the latest k frames, else 1.
 
     Raises:
@@ -97,6 +98,7 @@ class GymnasiumBatch:
         recorded: bool = False,
         workers: int = 1,
         steps: float = 0,
+        apart: bool = False,
     ) -> None:
         self.device, self.env_id = parse_device(device), env_id
         self.num_envs = integer("num_envs", num_envs, 1, 2**31 - 1)
@@ -105,7 +107,11 @@ class GymnasiumBatch:
             "settings": own, "training": training, "autoreset": modes.choice("autoreset", autoreset, modes.AUTORESET),
             "seed_every": SEED_EVERY if recorded else 0,
         }  # fmt: skip
-        self.note, self._workers = "", self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
+        self.note, self._workers = "", None
+        if apart:
+            self._workers = self._started(integer("actors", workers, 1, 2**16), making, apart=True)
+        else:
+            self._workers = self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
         self._make_copies(making)
         first = self.envs[0]
         self.observation_space, self.action_space = single_precision(first.observation_space), first.action_space
@@ -139,24 +145,27 @@ class GymnasiumBatch:
         chosen = workers == 0
         if chosen:
             workers, self.note = choose(self.env_id, making["settings"], making["training"], self.num_envs, steps)
-        workers = min(workers, self.num_envs)
-        if workers == 1:
+        if min(workers, self.num_envs) == 1:
             return None
         try:
-            started = Workers(self.env_id, workers, self.num_envs, **making)
-            started.made()
-            return started
+            return self._started(workers, making)
         except GameError:
             if not chosen:
                 raise
             self.note = ""
             return None
 
+    def _started(self, workers: int, making: Mapping[str, Any], apart: bool = False) -> Workers:
+        """Other processes that have made their copies."""
+        started = Workers(self.env_id, min(workers, self.num_envs), self.num_envs, apart, **making)
+        started.made()
+        return started
+
     def _make_copies(self, making: Mapping[str, Any]) -> None:
         """Make the copies that this process steps."""
         numbers = range(self.num_envs) if self._workers is None else self._workers.own
         self._copies = GymnasiumCopies(self.env_id, numbers=numbers, **making)
-        self.envs = self._copies.envs
+        self.envs = self._copies.envs or [make_copy(self.env_id, making["settings"], making["training"])]
 
     def _allocate(self) -> None:
         """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""
@@ -290,8 +299,10 @@ class GymnasiumBatch:
             GameError: if drawing fails because a package or a display is missing.
         """
         if copy not in self._copies.numbers:
+            assert self._workers is not None
+            name, none = self._workers.setting
             raise GameError(
-                f"{self.env_id}: copy {copy} is in another process and cannot be drawn; wanted env_workers = 1"
+                f"{self.env_id}: copy {copy} is in another process and cannot be drawn; wanted {name} = {none}"
             )
         try:
             with _without_display():  # warnings are suppressed; errors are raised
@@ -301,9 +312,15 @@ class GymnasiumBatch:
             raise GameError(f"{self.env_id}: cannot be drawn ({reason})") from None
         return None if frame is None else np.asarray(frame)
 
+    def stop(self) -> None:
+        """End other processes, whatever they are doing: a step that another thread waits for is a GameError there."""
+        if self._workers is not None:
+            self._workers.stop()
+
     def close(self) -> None:
         """Close the environments."""
-        self._copies.close()
+        for env in self.envs:
+            env.close()
         if self._workers is not None:
             self._workers.close()
 
@@ -342,6 +359,7 @@ def open_batch(
     recorded: bool = False,
     workers: int = 1,
     steps: float = 0,
+    apart: bool = False,
     first_copy: int = 0,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or a wrapped Gymnasium environment.
@@ -360,6 +378,7 @@ def open_batch(
         recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
         workers: for wrapped environments, how many processes step them; 0 decides.
         steps: for this decision, how many steps will be played.
+        apart: for wrapped environments, whether so many other processes step all copies.
         first_copy: the number of the first copy, whose random stream it gets.
 
     Raises:
@@ -368,6 +387,10 @@ def open_batch(
     """
     name = check_env_id(env_id)
     if name in registered():
+        if apart:
+            raise GameError(
+                f"actors: got {workers}; {name} is compiled, and its steps take less time than learning; wanted 0"
+            )
         if workers > 1:
             raise GameError(f"env_workers: got {workers}; {name} is compiled and stepped here; wanted 0 or 1")
         game = make_game(name, **dict(settings or {}))
@@ -378,6 +401,7 @@ def open_batch(
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed + first_copy, settings=settings, render_mode=render_mode,
         autoreset=autoreset, training=training, recorded=recorded, workers=workers, steps=steps,
+        apart=apart,
     )  # fmt: skip
 
 

@@ -17,9 +17,11 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
+        from mlbits.selfplay.actors import check_actors
         from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
 
         check_sharded(settings)
+        check_actors(settings)
         places = divided(settings.run.shards, number_of_workers(settings.run, by))
         print(plan(settings.run, places, by))
         return 0
