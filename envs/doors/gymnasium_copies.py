@@ -122,7 +122,7 @@ class GymnasiumCopies:
     def use(self, arrays: Arrays, space: gym.Space[Any], action: ActionLayout, count: int) -> None:
         """Take the batch's arrays, the space of an observation, the layout of an action, and the number of copies B."""
         self._arrays, self.action = arrays, action
-        self._action_space = self.envs[0].action_space if self.envs else None
+        self._action_space: Any = self.envs[0].action_space if self.envs else None
         self._checks = OutcomeChecks(self._env_id, arrays.obs, space)
         self.seeds, self.seedings = [0] * count, [0] * count
 

@@ -6,11 +6,9 @@ import os
 import signal
 import threading
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 import mlbits
 from mlbits.cli import main
@@ -25,34 +23,7 @@ from mlbits.selfplay.session import open_session
 from tests.selfplay.shards import joined
 from tests.selfplay.test_resume import compare, killed
 
-
-class Walk(gym.Env):
-    """A random walk with Dict observations; an action of 3 fails in a copy that is told to."""
-
-    def __init__(self, fails=False):
-        self.observation_space = spaces.Dict({"at": spaces.Box(-99, 99, (2,), np.float32), "turn": spaces.Discrete(3)})
-        self.action_space, self.fails = spaces.Discrete(4), fails
-
-    def seen(self):
-        return {"at": np.array([self.at, self.time], np.float32), "turn": self.time % 3}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.at, self.time = float(self.np_random.normal()), 0
-        return self.seen(), {}
-
-    def step(self, action):
-        if self.fails and action == 3 and self.time > 2:
-            raise RuntimeError("a stumble")
-        self.at += float(self.np_random.normal()) + (action - 1.5) / 4
-        self.time += 1
-        return self.seen(), -abs(self.at), abs(self.at) > 4, self.time >= 20, {}
-
-
-WALK = "tests.selfplay.test_actors:tests/Walk-v0"
-if "tests/Walk-v0" not in gym.registry:
-    gym.register("tests/Walk-v0", Walk)
-
+WALK = "tests.selfplay.walk:tests/Walk-v0"
 SMALL = {"hidden": (8,), "num_steps": 8}
 REPLAY = {"hidden": (8,), "learning_starts": 24, "batch_size": 8, "buffer_size": 200, "num_steps": 4}
 RUNS = {
