@@ -36,7 +36,8 @@ from mlbits.envs.doors.gymnasium_batch import AnyBatch, GymnasiumBatch, device_f
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
-from mlbits.selfplay.actors import BLOCKS, Actors, check_learner
+from mlbits.selfplay.actors.actors import BLOCKS, Actors
+from mlbits.selfplay.actors.checks import check_learner
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout

@@ -25,7 +25,7 @@ from typing import Any, Protocol, cast
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
-from mlbits.selfplay.actors import check_actors
+from mlbits.selfplay.actors.checks import check_actors
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.curves.experiment_trackers import check_tracker
 from mlbits.selfplay.runs.config import ConfigError, Settings

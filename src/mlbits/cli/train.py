@@ -17,7 +17,7 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
-        from mlbits.selfplay.actors import check_actors
+        from mlbits.selfplay.actors.checks import check_actors
         from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
 
         check_sharded(settings)

@@ -24,15 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlbits.agents.agent import Agent, Rollout, RolloutSpec, prefixed, unprefixed
-from mlbits.agents.registry import agent_entry
+from mlbits.agents.agent import Agent, Rollout, prefixed, unprefixed
 from mlbits.envs.doors.gymnasium_batch import GymnasiumBatch
 from mlbits.selfplay.collector import Collector, Episodes, Timing
 from mlbits.selfplay.lineup import Lineup, self_play
 from mlbits.selfplay.memories import Memories
-from mlbits.selfplay.runs.config import ConfigError, Settings
 
-_LOOP = "mlbits.selfplay.loop"
 BLOCKS = 2  # of memory: one for the rollout that is learned from, one for that which is played
 # Fields of a rollout that its memory has from the first time that an agent writes them.
 _LATER = ("notes", "memory", "last_memory", "final_memory")
@@ -224,35 +221,3 @@ def _tensors_of(played: Played) -> dict[str, Tensor]:
 
 def _kind(value: Tensor) -> tuple[Any, ...]:
     return value.dtype, tuple(value.shape)
-
-
-def check_actors(settings: Settings) -> None:
-    """Refuse actors where there is nothing for them to do, before anything is built.
-
-    Raises:
-        ConfigError: naming what does not fit.
-    """
-    run = settings.run
-    if not run.actors:
-        return
-    if agent_entry(settings.agent).trainer != _LOOP:
-        raise ConfigError(
-            f"actors: got {run.actors} with {settings.agent}, whose training has a loop of its own; wanted 0"
-        )
-    if run.data:
-        raise ConfigError(f"actors: got {run.actors} with a dataset (data), which nobody plays; wanted 0")
-    if run.device == "cuda":
-        raise ConfigError(f"actors: got {run.actors} with device cuda; wanted 0, or device cpu")
-
-
-def check_learner(settings: Settings, learner: Agent) -> None:
-    """Refuse an agent that has to learn from its present policy's play.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    if isinstance(learner.experience, RolloutSpec) and not getattr(learner, "learns_behind", False):
-        raise ConfigError(
-            f"actors: got {settings.run.actors} with {settings.agent}, which learns from the play of its present "
-            "policy alone; wanted 0, or ppo, trpo, dqn, ddpg or sac"
-        )

@@ -23,7 +23,7 @@ from mlbits.selfplay.session import open_session
 from tests.selfplay.shards import joined
 from tests.selfplay.test_resume import compare, killed
 
-WALK = "tests.selfplay.walk:tests/Walk-v0"
+WALK = "tests.selfplay.actors.walk:tests/Walk-v0"
 SMALL = {"hidden": (8,), "num_steps": 8}
 REPLAY = {"hidden": (8,), "learning_starts": 24, "batch_size": 8, "buffer_size": 200, "num_steps": 4}
 RUNS = {
@@ -298,3 +298,10 @@ def test_a_killed_run_resumes_exactly_with_other_actors(tmp_path):
     killed("learning", 7, "train", *COMMAND.split(), "--out", str(folder))
     assert main(["resume", str(folder), "--actors", "2"]) == 0
     compare(folder, alone)
+
+
+@pytest.mark.slow
+def test_workers_of_a_run_in_shards_have_actors_of_their_own(tmp_path):
+    for name, words in (("alone", "--workers 1 --actors 1"), ("two", "--workers 2 --actors 2")):
+        assert main(["train", *COMMAND.split(), "--shards", "2", *words.split(), "--out", str(tmp_path / name)]) == 0
+    compare(tmp_path / "two", tmp_path / "alone")
