@@ -341,6 +341,9 @@ class Agent(Protocol):
     An agent that can learn in shards (:mod:`mlbits.agents.kernels.shards`) has ``in_shards = True``: it takes over all
     of them the figures that its decisions hang on. Gradients are summed by its FlatAdam.
 
+    An on-policy agent that can learn from the play of the policy before its last update (:mod:`mlbits.selfplay.actors`)
+    has ``learns_behind = True``: it weighs by ``Rollout.log_prob``, with which the actions were drawn.
+
     Attributes:
         experience: what it learns from, or None for an agent that does not learn.
     """

@@ -176,6 +176,7 @@ class PPO(ActorCriticAgent):
 
     config: PPOConfig
     in_shards = True  # it sums over shards what decides
+    learns_behind = True  # its ratio is to the policy that acted
 
     def __init__(
         self,

@@ -123,6 +123,7 @@ class TRPO(ActorCriticAgent):
 
     config: TRPOConfig
     in_shards = True  # it sums over shards what decides
+    learns_behind = True  # its ratio is to the policy that acted
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ row in front of its steps (:mod:`~mlbits.agents.maths.open_decisions`).
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -120,6 +121,7 @@ class Collector:
         generator: random generator for the players' actions, on the batch's device.
         check: called with each rollout, and whether an episode ended in it, before its open decisions are taken out and
             kept; may raise.
+        blocks: how many blocks of memory rollouts take in turn; each is valid until as many more have begun.
     """
 
     batch: AnyBatch
@@ -127,12 +129,15 @@ class Collector:
     generator: torch.Generator
     timing: Timing = field(default_factory=Timing)
     check: Callable[[Rollout, bool], None] | None = None
+    blocks: int = 1
 
     def __post_init__(self) -> None:
         batch = self.batch
         windows = isinstance(self.spec, RolloutSpec) and not self.spec.whole_episodes
         self._carries = windows and batch.active is not None
-        self._memory = RolloutMemory(batch, self.spec.num_steps, front=int(self._carries))
+        front = int(self._carries)
+        self._blocks = deque(RolloutMemory(batch, self.spec.num_steps, front=front) for _ in range(self.blocks))
+        self._memory = self._blocks[0]
         self._open: OpenDecisions | None = None
         self._left_at: int | None = None  # the batch's count of changes at the end of the last rollout
         self._graph: CapturedCall[None] | None = None
@@ -152,6 +157,8 @@ class Collector:
         Returns:
             The learner's experience, the episodes that ended, and the number of environment steps taken.
         """
+        self._blocks.rotate()
+        self._memory = self._blocks[0]
         batch, memory, spec = self.batch, self._memory, self.spec
         whole_episodes = isinstance(spec, RolloutSpec) and spec.whole_episodes
         if whole_episodes:
@@ -242,6 +249,10 @@ class Collector:
             return played
         self._memory.write_front(before)
         return self._memory.rollout(steps, self.batch, partly_active=True, carried=before.where)
+
+    def shaped(self, steps: int, partly_active: bool) -> Rollout:
+        """A rollout of so many steps as this collector plays them, whose numbers mean nothing."""
+        return self._memory.rollout(steps, self.batch, partly_active=partly_active)
 
     def forget_open(self, first: int, last: int) -> None:
         """Drop what copies ``first`` to ``last`` - 1, whose learner has been replaced, have open and remember."""

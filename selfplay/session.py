@@ -32,10 +32,12 @@ from mlbits.agents.memory.replay import Replay, replay_bytes
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.goals import goal_rule
-from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch, reward_threshold
+from mlbits.envs.doors.gymnasium_batch import AnyBatch, GymnasiumBatch, device_for, open_batch, reward_threshold
 from mlbits.envs.engine.batch import GameBatch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
+from mlbits.selfplay.actors.actors import BLOCKS, Actors
+from mlbits.selfplay.actors.checks import check_learner
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.collector import Collector, Episodes
 from mlbits.selfplay.finite import Guard, NotFiniteError, check_metrics, check_rollout
@@ -166,6 +168,7 @@ class Session:
         callbacks: called while the run is under way, or None.
         stopped: why a callback has ended the run, "" if none has.
         counters: how far the run is.
+        cut_due: whether the replay buffer has to note, after the next rollout, that copies were started again there.
         at: in a shard of a run, the fraction of the run that is over; None elsewhere, where the counters say it.
         guard: refuses learners that are no longer finite.
     """
@@ -184,6 +187,7 @@ class Session:
     callbacks: Callbacks | None = None
     stopped: str = ""
     counters: Counters = field(default_factory=Counters)
+    cut_due: bool = False
     at: float | None = None
 
     def __post_init__(self) -> None:
@@ -248,6 +252,8 @@ class Session:
 
     def close(self) -> None:
         """End what runs beside this process."""
+        if isinstance(self.collector, Actors):
+            self.collector.close()
 
     def evaluated(self, folder: Path) -> None:
         """Called after each evaluation, which is in the counters."""
@@ -327,6 +333,9 @@ class Session:
         experience: Any = rollout
         if self.replay is not None:
             self.replay.add(rollout)
+            if self.cut_due:
+                self.replay.cut()
+                self.cut_due = False
             experience = self.replay
         return [self.learner.learn(experience, min(self.progress, 1.0), self.learning)]
 
@@ -344,6 +353,8 @@ class Session:
         }
         if isinstance(self.batch, GameBatch):
             facts["state_dtype"] = str(self.batch.game.state_dtype.descr)
+        if settings.run.actors:
+            facts["policies_behind"] = 1
         return facts
 
     def to_checkpoint(self) -> Checkpoint:
@@ -421,7 +432,8 @@ class Session:
             self.collector.episode_length[copies] = 0
             for copy in copies:
                 self.collector.memories.forget(copy, copy + 1)
-            if self.replay is not None:
+            self.cut_due = isinstance(self.collector, Actors) and self.collector.ahead is not None
+            if self.replay is not None and not self.cut_due:
                 self.replay.cut()
 
     @property
@@ -464,7 +476,8 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
     batch = open_batch(
         settings.env, run.num_envs, device=device, seed=run.seed,
         settings=settings.env_settings, illegal="replace", training=True, recorded=True, start=start,
-        workers=run.env_workers, steps=run.total_steps, first_copy=shard * run.num_envs,
+        workers=run.actors or run.env_workers, apart=run.actors > 0, steps=run.total_steps,
+        first_copy=shard * run.num_envs,
     )  # fmt: skip
     entry = agent_entry(settings.agent)
     refuse_turns(settings.agent_config, settings.env, batch.active)
@@ -482,6 +495,8 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
     if hasattr(learner, "prepare_to_learn"):
         learner.prepare_to_learn()
     opponents = open_opponents(settings, make, learner, batch, shard)
+    if run.actors:
+        check_learner(settings, learner)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
         raise ConfigError(f"{settings.agent}: got a bot, which does not learn; wanted an agent that does, such as ppo")
@@ -495,10 +510,13 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
     if isinstance(spec, ReplaySpec):
         spec = spec._replace(capacity=spec.capacity // shards)
     acting = torch.Generator(batch.device).manual_seed(_stream(run.seed + _ACTING, shard))
-    collector = Collector(batch, spec, acting)
+    collector: Any = Collector(batch, spec, acting, blocks=BLOCKS if run.actors else 1)
+    if run.actors:
+        assert isinstance(batch, GymnasiumBatch)
+        collector = Actors(batch, collector, learner, make(run.seed))
     if opponents is not None:
         opponents.on_restart = collector.forget_open  # the reset learner has no use for its old decisions
-    return Session(
+    session = Session(
         settings=settings,
         device=batch.device,
         batch=batch,
@@ -512,6 +530,9 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
         replay=None if isinstance(spec, RolloutSpec) else make_replay(spec, batch),
         opponents=opponents,
     )
+    if run.actors:
+        collector.ending = lambda steps: session.counters.env_steps + shards * steps >= run.total_steps
+    return session
 
 
 def _stream(seed: int, shard: int) -> int:

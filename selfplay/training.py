@@ -25,6 +25,7 @@ from typing import Any, Protocol, cast
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import GameError
 from mlbits.envs.origins import import_module
+from mlbits.selfplay.actors.checks import check_actors
 from mlbits.selfplay.callbacks import Callbacks
 from mlbits.selfplay.curves.experiment_trackers import check_tracker
 from mlbits.selfplay.runs.config import ConfigError, Settings
@@ -114,13 +115,14 @@ def train(
     """
     check_tracker(settings.run.track)
     check_sharded(settings)
+    check_actors(settings)
     more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
     return trainer_of(settings.agent).train(settings, out, console=console, measure=measure, **more)
 
 
 def resume(
     folder: str | Path, *, total_steps: int | None = None, data: str | None = None, workers: int | None = None,
-    console: bool = True, measure: Measure | None = None, callbacks: Callbacks | None = None,
+    actors: int | None = None, console: bool = True, measure: Measure | None = None, callbacks: Callbacks | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Resume a run from its newest intact checkpoint (from the start if there are no checkpoints yet).
 
@@ -130,6 +132,7 @@ def resume(
         data: where the dataset of a run that learns from one is now, if it has been moved.
         workers: processes among which the run's shards are divided from now on; 0 takes one a core or GPU, None as
             many as before.
+        actors: processes that play the copies of a run that has such from now on; None as many as before.
         console: whether to show progress.
         measure: a function called at every evaluation for further measurements to record, as for :func:`train`.
         callbacks: functions called while it is under way, or None.
@@ -153,6 +156,16 @@ def resume(
             settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, data=data))
         if workers is not None:
             settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, workers=workers))
+        if actors is not None:
+            before = settings.run.actors
+            if bool(actors) != bool(before):
+                wanted = "a number above 0" if before else "0"
+                raise ConfigError(
+                    f"actors: got {actors}; {folder} was begun with {before}, and whether there are any is part of the "
+                    f"experiment; wanted {wanted}"
+                )
+            settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, actors=actors))
         check_sharded(settings)
+        check_actors(settings)
         more: dict[str, Any] = {} if callbacks is None else {"callbacks": callbacks}
         return trainer.resume(folder, settings, total_steps=total_steps, console=console, measure=measure, **more)

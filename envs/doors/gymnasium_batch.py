@@ -6,11 +6,7 @@ environment, stepped one after another, in this process or in several
 seeds; it takes 50 to 130 microseconds more per call (a copy of every array, a dictionary of all copies' infos), as much
 as a step of MuJoCo.
 
-The state of a wrapped environment cannot be saved. For training, where runs are resumed, a batch is ``recorded``: it
-keeps the actions that each copy has played since it was last seeded (:mod:`~mlbits.envs.doors.action_log`), and a copy
-is reseeded at the first end of an episode after ``SEED_EVERY`` steps. Seeding the copy and replaying its actions
-restores it, bit for bit if the environment is deterministic given its seed. If the replay ends in another state, the
-copy's episode is restarted.
+What a ``recorded`` batch keeps, so that runs can be resumed: :mod:`~mlbits.envs.doors.gymnasium_recording`.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ import contextlib
 import copy
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,11 +28,11 @@ from numpy.typing import NDArray
 from mlbits.envs.core.errors import GameError, IllegalActionError
 from mlbits.envs.core.settings import integer
 from mlbits.envs.core.spaces import ActionLayout, action_layout, cast_action
-from mlbits.envs.doors.action_log import ActionLog
 from mlbits.envs.doors.atari import is_atari, max_steps_per_game
 from mlbits.envs.doors.gymnasium_copies import ErrorsNamed, GymnasiumCopies, Parts, arrays_in
-from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, reward_threshold
-from mlbits.envs.doors.gymnasium_workers import Workers, choose
+from mlbits.envs.doors.gymnasium_ids import check_env_id, frame_stack_of, make_copy, reward_threshold
+from mlbits.envs.doors.gymnasium_recording import Recording
+from mlbits.envs.doors.gymnasium_workers import Workers, choose, elsewhere
 from mlbits.envs.engine import modes
 from mlbits.envs.engine.batch import GameBatch, Step, parse_device
 from mlbits.envs.engine.modes import Autoreset, IllegalActions
@@ -47,7 +42,6 @@ from mlbits.envs.registry import make_game, registered
 # A copy is reseeded at the first end of an episode after this many steps, which bounds what resuming has to replay.
 # Seeding loads an Atari game's ROM: 0.1 s, 5% of the time of 4,096 steps.
 SEED_EVERY = 4096
-_REPORT_EVERY = 10.0  # seconds between progress messages while copies are replayed
 
 __all__ = ["AnyBatch", "GymnasiumBatch", "check_env_id", "open_batch", "reward_threshold"]
 
@@ -71,10 +65,11 @@ class GymnasiumBatch:
         workers: how many processes step the copies, this one included; the results do not depend on it. 0 decides, by
             the time that a step takes (:func:`~mlbits.envs.doors.gymnasium_workers.choose`).
         steps: for this decision, how many steps will be played, over all copies.
+        apart: whether ``workers`` other processes step all copies, so that this one is free for something else.
 
     Attributes:
         note: what the user should know about the number of processes; "" for nothing.
-        envs: the environments that this process steps.
+        envs: the environments that this process steps; with ``apart`` one that is made for its spaces and not stepped.
         frame_stack: k if an observation's first axis is the latest k frames, else 1.
 
     Raises:
@@ -103,6 +98,7 @@ class GymnasiumBatch:
         recorded: bool = False,
         workers: int = 1,
         steps: float = 0,
+        apart: bool = False,
     ) -> None:
         self.device, self.env_id = parse_device(device), env_id
         self.num_envs = integer("num_envs", num_envs, 1, 2**31 - 1)
@@ -111,7 +107,11 @@ class GymnasiumBatch:
             "settings": own, "training": training, "autoreset": modes.choice("autoreset", autoreset, modes.AUTORESET),
             "seed_every": SEED_EVERY if recorded else 0,
         }  # fmt: skip
-        self.note, self._workers = "", self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
+        self.note, self._workers = "", None
+        if apart:
+            self._workers = self._started(integer("actors", workers, 1, 2**16), making, apart=True)
+        else:
+            self._workers = self._open_workers(integer("env_workers", workers, 0, 2**16), steps, making)
         self._make_copies(making)
         first = self.envs[0]
         self.observation_space, self.action_space = single_precision(first.observation_space), first.action_space
@@ -132,7 +132,9 @@ class GymnasiumBatch:
             self.note, self._workers = "", None
             self._make_copies(making)
             self._allocate()
-        self._log = ActionLog(num_envs, self.action.shape, _kept_dtype(self.action)) if recorded else None
+        self._recording: Recording | None = None
+        if recorded:
+            self._recording = Recording(env_id, self.action, self._arrays, self._copies, self._workers)
         self._generator = torch.Generator().manual_seed(seed)
         self.changes = 0  # how often the copies were stepped or started again
         self._sampled = copy.deepcopy(self.action_space)  # the copies may sample from their own
@@ -143,24 +145,28 @@ class GymnasiumBatch:
         chosen = workers == 0
         if chosen:
             workers, self.note = choose(self.env_id, making["settings"], making["training"], self.num_envs, steps)
-        workers = min(workers, self.num_envs)
-        if workers == 1:
+        if min(workers, self.num_envs) == 1:
             return None
         try:
-            started = Workers(self.env_id, workers, self.num_envs, **making)
-            started.made()
-            return started
+            return self._started(workers, making)
         except GameError:
             if not chosen:
                 raise
             self.note = ""
             return None
 
+    def _started(self, workers: int, making: Mapping[str, Any], apart: bool = False) -> Workers:
+        """Other processes that have made their copies."""
+        started = Workers(self.env_id, min(workers, self.num_envs), self.num_envs, apart, **making)
+        started.made()
+        return started
+
     def _make_copies(self, making: Mapping[str, Any]) -> None:
         """Make the copies that this process steps."""
         numbers = range(self.num_envs) if self._workers is None else self._workers.own
         self._copies = GymnasiumCopies(self.env_id, numbers=numbers, **making)
-        self.envs, self._named = self._copies.envs, ErrorsNamed(self.env_id, self._copies)
+        self.envs = self._copies.envs or [make_copy(self.env_id, making["settings"], making["training"])]
+        self._named = ErrorsNamed(self.env_id, self._copies)
 
     def _allocate(self) -> None:
         """Allocate the NumPy memory that the copies write, and tensors of it (on the CPU without copying)."""
@@ -207,8 +213,8 @@ class GymnasiumBatch:
         """
         array = self._array(actions)
         self.changes += 1
-        if self._log is not None:
-            self._log.add(array)
+        if self._recording is not None:
+            self._recording.add(array)
         with self._named:
             if self._workers is None:
                 any_ended = self._copies.step(array)
@@ -217,48 +223,33 @@ class GymnasiumBatch:
                 with self._workers.working() as ended:
                     any_ended = self._copies.step_shared()
                 any_ended |= any(ended)
-        if self._log is not None and self._arrays.reseeded.any():
-            self._note_seedings()
+        if self._recording is not None:
+            self._recording.note_seedings()
         if not self._shared:
             self._show(any_ended)
         return self._result
 
-    def _note_seedings(self) -> None:
-        """Let the log forget the actions of copies that were seeded anew."""
-        assert self._log is not None
-        for b in np.flatnonzero(self._arrays.reseeded).tolist():
-            self._log.restart(b)
-            self._arrays.reseeded[b] = False
-            if b not in self._copies.numbers:
-                self._seedings[b] += 1
-
     def _restart(self, which: Sequence[int]) -> None:
         """Start episodes in these copies, whether or not the last ones have ended."""
-        with self._named, self._elsewhere("restart", lambda part: ([b for b in which if b in part],)):
+        with self._named, elsewhere(self._workers, "restart", lambda part: ([b for b in which if b in part],)):
             for b in which:
                 if b in self._copies.numbers:
                     self._copies.restart(b)
-        if self._log is not None:
-            for b in which:
-                if not self._arrays.reseeded[b]:
-                    self._log.note_reset(b)
-            self._note_seedings()
+        if self._recording is not None:
+            self._recording.note_restarts(which)
 
     def _seed(self, seeds: Mapping[int, tuple[int, int]]) -> None:
         """Start episodes in copies from their first seeds and numbers of reseedings."""
-        with self._named, self._elsewhere("seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)):
+        with (
+            self._named,
+            elsewhere(self._workers, "seed", lambda part: ({b: own for b, own in seeds.items() if b in part},)),
+        ):
             for b, (seed, seedings) in seeds.items():
                 self._seeds[b], self._seedings[b] = seed, seedings
                 if b in self._copies.numbers:
                     self._copies.seed(b, seed, seedings)
-                if self._log is not None:
-                    self._log.restart(b)
-
-    def _elsewhere(
-        self, method: str, arguments: Callable[[range], Any]
-    ) -> contextlib.AbstractContextManager[list[Any]]:
-        """Other processes' work on their copies, beside this one's; their results."""
-        return contextlib.nullcontext([]) if self._workers is None else self._workers.working(method, arguments)
+                if self._recording is not None:
+                    self._recording.forget(b)
 
     def _array(self, actions: torch.Tensor) -> NDArray[Any]:
         if actions.shape != self._actions_shape:
@@ -273,23 +264,8 @@ class GymnasiumBatch:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state of a recorded batch: seeds, actions since, and the observations and rewards they led to."""
-        log = self._log
-        assert log is not None, "state_dict: wanted a batch made with recorded=True"
-        every = range(self.num_envs)
-        actions = [log.actions(b) for b in every]
-        state = {
-            "seed": np.array(self._seeds, np.int64),
-            "seedings": np.array(self._seedings, np.int64),
-            "action": np.concatenate(actions),
-            "actions": np.array([len(played) for played in actions], np.int64),
-            "reset": np.array([t for own in log.resets for t in own], np.int64),
-            "resets": np.array([len(own) for own in log.resets], np.int64),
-            "lost": log.lost.copy(),
-            "paid": self._arrays.paid.copy(),
-            "over": self._over.copy(),
-        }
-        state |= {_obs_name(key): part.copy() for key, part in self._obs.items()}
-        return {name: torch.from_numpy(array) for name, array in state.items()}
+        assert self._recording is not None, "state_dict: wanted a batch made with recorded=True"
+        return self._recording.state_dict()
 
     def load_state_dict(
         self, state: Mapping[str, torch.Tensor], say: Callable[[str], None] = lambda text: None
@@ -308,31 +284,9 @@ class GymnasiumBatch:
             KeyError: if an entry is missing.
             ValueError: if an entry does not fit this batch.
         """
-        log, count = self._log, self.num_envs
-        assert log is not None, "load_state_dict: wanted a batch made with recorded=True"
-        saved = {name: tensor.numpy() for name, tensor in state.items()}
-        lengths, resets = saved["actions"], saved["resets"]
-        shape = (int(lengths.sum()), *self.action.shape)
-        if len(lengths) != count or saved["action"].shape != shape or resets.sum() != len(saved["reset"]):
-            raise ValueError(f"got actions {saved['action'].shape} of {len(lengths)} copies; wanted {shape} of {count}")
-        actions = np.split(saved["action"].astype(log.dtype), np.cumsum(lengths)[:-1])
-        reset_times = [own.tolist() for own in np.split(saved["reset"], np.cumsum(resets)[:-1])]
-        self._seeds[:], self._seedings[:] = saved["seed"].tolist(), saved["seedings"].tolist()
-        log.load(actions, reset_times, saved["lost"])
-        wanted = {key: saved[_obs_name(key)] for key in self._obs}
-        progress = _Progress(self.env_id, int(lengths.sum()), say)
-        failed = dict.fromkeys(np.flatnonzero(log.lost).tolist(), "it had too many actions to keep")
-        logs = {b: (actions[b], reset_times[b], self._seeds[b], self._seedings[b]) for b in range(count)}
-        for b in failed:
-            del logs[b]
-        for b, why in self._replay(logs, progress).items():
-            same = all(part[b].tobytes() == wanted[key][b].tobytes() for key, part in self._obs.items())
-            same = same and self._arrays.paid[b] == saved["paid"][b] and self._over[b] == saved["over"][b]
-            if why is None and not same:
-                why = "its observation or rewards differ from the saved ones"
-            if why is not None:
-                failed[b] = why
-        for b, why in sorted(failed.items()):
+        assert self._recording is not None, "load_state_dict: wanted a batch made with recorded=True"
+        failed = self._recording.restore(state, say)
+        for b, why in failed.items():
             self._seed({b: (self._seeds[b], self._seedings[b] + 1)})
             say(
                 f"{self.env_id}: copy {b} could not be restored ({why}); its episode is restarted. "
@@ -341,23 +295,7 @@ class GymnasiumBatch:
         self._arrays.rewards[:] = 0
         if not self._shared:
             self._show(False)
-        return sorted(failed)
-
-    def _replay(self, logs: Mapping[int, Any], progress: _Progress) -> dict[int, str | None]:
-        """Seed copies and replay their actions; returns an error message, or None, for each.
-
-        Args:
-            logs: for each copy its actions, when it was reset, its first seed and its number of reseedings.
-            progress: told of every step of this process's copies.
-        """
-        found: dict[int, str | None] = {}
-        with self._elsewhere("replay", lambda part: ({b: log for b, log in logs.items() if b in part},)) as others:
-            for b, (actions, resets, _, _) in logs.items():
-                if b in self._copies.numbers:
-                    found[b] = self._copies.replay(b, actions, resets, progress.step)
-        for other in others:
-            found |= other
-        return found
+        return list(failed)
 
     def render(self, mode: str = "rgb_array", copy: int = 0) -> NDArray[np.uint8] | None:
         """The image of one copy, if made with render_mode="rgb_array"; None if the environment draws nothing.
@@ -366,8 +304,10 @@ class GymnasiumBatch:
             GameError: if drawing fails because a package or a display is missing.
         """
         if copy not in self._copies.numbers:
+            assert self._workers is not None
+            name, none = self._workers.setting
             raise GameError(
-                f"{self.env_id}: copy {copy} is in another process and cannot be drawn; wanted env_workers = 1"
+                f"{self.env_id}: copy {copy} is in another process and cannot be drawn; wanted {name} = {none}"
             )
         try:
             with _without_display():  # warnings are suppressed; errors are raised
@@ -390,9 +330,15 @@ class GymnasiumBatch:
         finally:
             env.render_mode = mode
 
+    def stop(self) -> None:
+        """End other processes, whatever they are doing: a step that another thread waits for is a GameError there."""
+        if self._workers is not None:
+            self._workers.stop()
+
     def close(self) -> None:
         """Close the environments."""
-        self._copies.close()
+        for env in self.envs:
+            env.close()
         if self._workers is not None:
             self._workers.close()
 
@@ -431,6 +377,7 @@ def open_batch(
     recorded: bool = False,
     workers: int = 1,
     steps: float = 0,
+    apart: bool = False,
     first_copy: int = 0,
 ) -> AnyBatch:
     """A batch of any environment: a registered game, or a wrapped Gymnasium environment.
@@ -449,6 +396,7 @@ def open_batch(
         recorded: for wrapped environments, see :class:`GymnasiumBatch`; ours can always be saved.
         workers: for wrapped environments, how many processes step them; 0 decides.
         steps: for this decision, how many steps will be played.
+        apart: for wrapped environments, whether so many other processes step all copies.
         first_copy: the number of the first copy, whose random stream it gets.
 
     Raises:
@@ -457,6 +405,10 @@ def open_batch(
     """
     name = check_env_id(env_id)
     if name in registered():
+        if apart:
+            raise GameError(
+                f"actors: got {workers}; {name} is compiled, and its steps take less time than learning; wanted 0"
+            )
         if workers > 1:
             raise GameError(f"env_workers: got {workers}; {name} is compiled and stepped here; wanted 0 or 1")
         game = make_game(name, **dict(settings or {}))
@@ -467,6 +419,7 @@ def open_batch(
     return GymnasiumBatch(
         env_id, num_envs, device=device, seed=seed + first_copy, settings=settings, render_mode=render_mode,
         autoreset=autoreset, training=training, recorded=recorded, workers=workers, steps=steps,
+        apart=apart,
     )  # fmt: skip
 
 
@@ -484,21 +437,6 @@ def device_for(device: str, env_id: str) -> torch.device:
     return parse_device("cpu" if wrapped else device)
 
 
-class _Progress:
-    """Reports the progress of a replay every few seconds."""
-
-    def __init__(self, env_id: str, total: int, say: Callable[[str], None]) -> None:
-        self._env_id, self._total, self._say = env_id, total, say
-        self._done, self._reported = 0, time.monotonic()
-
-    def step(self) -> None:
-        self._done += 1
-        if self._done % 256 == 0 and time.monotonic() - self._reported >= _REPORT_EVERY:
-            self._reported = time.monotonic()
-            fraction = self._done / self._total
-            self._say(f"{self._env_id}: {self._done:,} of {self._total:,} steps replayed ({fraction:.0%})")
-
-
 @contextlib.contextmanager
 def _without_display() -> Iterator[None]:
     """Let libraries draw into memory: without a display, pygame needs SDL's dummy driver, and warns on stderr."""
@@ -513,18 +451,6 @@ def _without_display() -> Iterator[None]:
     finally:
         if chosen:
             del os.environ["SDL_VIDEODRIVER"]
-
-
-def _kept_dtype(action: ActionLayout) -> np.dtype[Any]:
-    """The smallest dtype that can hold an environment's actions."""
-    if action.kind == "continuous":
-        return action.dtype
-    kinds = (np.uint8, np.int16, np.int32, np.int64)
-    return np.dtype(next(kind for kind in kinds if max(action.nvec) - 1 <= np.iinfo(kind).max))
-
-
-def _obs_name(key: str | None) -> str:
-    return "obs" if key is None else f"obs.{key}"
 
 
 def single_precision(space: gym.Space[Any]) -> gym.Space[Any]:

@@ -134,7 +134,7 @@ class GymnasiumCopies:
         training: see :class:`~mlbits.envs.doors.gymnasium_batch.GymnasiumBatch`.
         autoreset: the number of the mode (:mod:`~mlbits.envs.engine.modes`).
         seed_every: steps after which a copy is reseeded at the next end of an episode; 0 for never.
-        numbers: which of the batch's copies these are.
+        numbers: which of the batch's copies these are; they may be none.
 
     Attributes:
         envs: the environments.
@@ -162,7 +162,8 @@ class GymnasiumCopies:
 
     def use(self, arrays: Arrays, space: gym.Space[Any], action: ActionLayout, count: int) -> None:
         """Take the batch's arrays, the space of an observation, the layout of an action, and the number of copies B."""
-        self._arrays, self.action, self._action_space = arrays, action, self.envs[0].action_space
+        self._arrays, self.action = arrays, action
+        self._action_space: Any = self.envs[0].action_space if self.envs else None
         self._checks = OutcomeChecks(self._env_id, arrays.obs, space)
         self.seeds, self.seedings = [0] * count, [0] * count
 
@@ -173,6 +174,8 @@ class GymnasiumCopies:
     def step(self, actions: NDArray[Any]) -> bool:
         """Play one action per copy, of the whole batch's [B, ...]; returns whether an episode ended."""
         numbers, any_ended = self.numbers, False
+        if not numbers:
+            return False
         own = slice(numbers.start, numbers.stop)
         self._arrays.age[own] += 1
         for b, action in zip(numbers, self._played(actions[own]), strict=True):
@@ -288,8 +291,3 @@ class GymnasiumCopies:
         if not self._arrays.over[b]:
             self._clear(b)
         return None
-
-    def close(self) -> None:
-        """Close the environments."""
-        for env in self.envs:
-            env.close()

@@ -133,21 +133,25 @@ class Workers:
         env_id: a Gymnasium id.
         count: how many processes step, this one included: it has the first of as many even parts of the copies.
         num_envs: copies B.
+        apart: whether other processes step all copies: this one has none, and is not counted.
         making: the other arguments of :class:`~mlbits.envs.doors.gymnasium_copies.GymnasiumCopies`, but the numbers.
 
     Attributes:
         own: the copies of this process.
+        setting: the name of the setting that asked for them, for messages, and its value without other processes.
 
     Raises:
         GameError: if the environment cannot be made in another process.
     """
 
-    def __init__(self, env_id: str, count: int, num_envs: int, **making: Any) -> None:
+    def __init__(self, env_id: str, count: int, num_envs: int, apart: bool = False, **making: Any) -> None:
+        self.setting = ("actors", 0) if apart else ("env_workers", 1)
+        name, none = self.setting
         if why := unsendable(env_id, making["settings"]):
-            raise GameError(f"env_workers: got {count}, but {why}; wanted 1, or what can be imported by name")
+            raise GameError(f"{name}: got {count}, but {why}; wanted {none}, or what can be imported by name")
         self.env_id, bounds = env_id, [k * num_envs // count for k in range(count + 1)]
         parts = [range(*pair) for pair in itertools.pairwise(bounds)]
-        self.own, self._parts = parts[0], parts[1:]
+        self.own, self._parts = (range(0), parts) if apart else (parts[0], parts[1:])
         self._processes: list[subprocess.Popen[bytes]] = []
         self._path = ""
         self._end = weakref.finalize(self, _end, self._processes)
@@ -160,7 +164,7 @@ class Workers:
                            "numbers": part, **making})  # fmt: skip
         except OSError as error:
             self.close()
-            raise GameError(f"env_workers: a process cannot be started ({error})") from None
+            raise GameError(f"{self.setting[0]}: a process cannot be started ({error})") from None
         except BaseException:
             self.close()
             raise
@@ -177,7 +181,8 @@ class Workers:
         except OSError as error:
             with contextlib.suppress(OSError):
                 Path(self._path).unlink()
-            raise GameError(f"env_workers: {size:,} bytes of shared memory cannot be had ({error}); wanted 1") from None
+            name, none = self.setting
+            raise GameError(f"{name}: {size:,} bytes of shared memory cannot be had ({error}); wanted {none}") from None
         finally:
             os.close(number)
 
@@ -299,9 +304,21 @@ class Workers:
         copies = f"copy {part.start}" if len(part) == 1 else f"copies {part.start} to {part.stop - 1}"
         return GameError(f"{self.env_id}: the process that steps {copies} {how}")
 
+    def stop(self) -> None:
+        """End the workers, whatever they are doing; another thread that waits for them gets a GameError."""
+        for process in self._processes:
+            process.kill()
+
     def close(self) -> None:
         """Let the workers leave."""
         self._end()
+
+
+def elsewhere(
+    workers: Workers | None, method: str, arguments: Callable[[range], Any]
+) -> contextlib.AbstractContextManager[list[Any]]:
+    """A context in which other processes, if there are any, do something with their copies; their results."""
+    return contextlib.nullcontext([]) if workers is None else workers.working(method, arguments)
 
 
 def _start() -> subprocess.Popen[bytes]:

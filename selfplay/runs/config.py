@@ -45,6 +45,13 @@ class RunConfig:
         low=0,
         high=2**16,
     )
+    actors: int = setting(
+        0,
+        "processes that play a Gymnasium environment's copies (those of each shard) while the learner learns, with the "
+        "policy one update behind; their number does not change the run; 0 plays and learns in turn, another run",
+        low=0,
+        high=2**16,
+    )
     shards: int = setting(
         1,
         "parts that the copies are cut into, which learn in step from the mean of their gradients; part of the "
@@ -157,6 +164,10 @@ class RunConfig:
             raise ConfigError(
                 f"shards: got {self.shards}, which do not divide the {self.num_envs} copies (num_envs); wanted a "
                 "divisor of their number"
+            )
+        if self.actors and self.env_workers > 1:
+            raise ConfigError(
+                f"env_workers: got {self.env_workers} with {self.actors} actors, which step all copies; wanted 0"
             )
         if self.workers > self.shards:
             raise ConfigError(

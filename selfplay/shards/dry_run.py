@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mlbits.agents.registry import agent_entry
+from mlbits.selfplay.actors.checks import check_actors, check_learner
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.job_flags import JobFlags, check_seeds
 from mlbits.selfplay.session import open_session
@@ -41,11 +42,14 @@ def planned(settings: Settings, seeds: int | None, where: JobFlags, by: Launched
 def _check(settings: Settings) -> None:
     """Refuse what training would refuse: builds a run or its first shard, on the CPU of any machine."""
     check_sharded(settings)
+    check_actors(settings)
     if agent_entry(settings.agent).trainer != LOOP:
         return
-    run = dataclasses.replace(settings.run, device="cpu", env_workers=1)
+    run = dataclasses.replace(settings.run, device="cpu", env_workers=1, actors=0)
     first = open_session(dataclasses.replace(settings, run=run), start=False)
     try:
+        if settings.run.actors:
+            check_learner(settings, first.learner)
         if settings.run.shards > 1:
             check_agent(settings, first)
     finally:

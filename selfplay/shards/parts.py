@@ -163,8 +163,10 @@ class Parts:
         self.sessions[0].check_weights()
 
     def close(self) -> None:
-        """End the threads of the shards."""
+        """End the threads of the shards, and what runs beside them."""
         self._lockstep.close()
+        for session in self.sessions:
+            session.close()
 
     def _named(self, shard: int) -> _Named:
         return _Named(shard * self._copies)

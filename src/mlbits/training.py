@@ -234,6 +234,7 @@ def resume(
     total_steps: int | None = None,
     data: str | None = None,
     workers: int | None = None,
+    actors: int | None = None,
     on_iteration: Callback | None = None,
     on_evaluation: Callback | None = None,
     on_checkpoint: Callback | None = None,
@@ -251,6 +252,7 @@ def resume(
         data: where the run's dataset is now, if it has been moved; another one is refused.
         workers: processes among which the run's shards are divided from now on; 0 takes one a core or
             GPU, None as many as before.
+        actors: processes that play the copies of a run with actors from now on; None as many as before.
         on_iteration: as for :func:`train`.
         on_evaluation: as for :func:`train`.
         on_checkpoint: as for :func:`train`.
@@ -276,8 +278,9 @@ def resume(
         return Run(Path(folder))
     count_from_now()
     return resume_folder(
-        folder, total_steps=total_steps, data=data, workers=workers, console=console, measure=measure, callbacks=called
-    )
+        folder, total_steps=total_steps, data=data, workers=workers, actors=actors, console=console, measure=measure,
+        callbacks=called,
+    )  # fmt: skip
 
 
 def resume_folder(folder: str | Path, **settings: Any) -> Run:

@@ -140,7 +140,7 @@ def test_seeds_are_a_function_of_the_first_seed_the_copy_and_the_count(monkeypat
 def test_a_batch_that_is_not_recorded_is_seeded_once(monkeypatch):
     monkeypatch.setattr(gymnasium_batch, "SEED_EVERY", 1)
     batch = open_batch("tests/Slow-v0", 1, seed=5)
-    assert batch._log is None
+    assert batch._recording is None
     for _ in range(70):
         batch.step(batch.sample_actions())
     assert batch._seedings == [0]

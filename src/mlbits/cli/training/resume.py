@@ -26,6 +26,9 @@ class ResumeFlags:
     workers: int | None = setting(
         None, "processes that the run's shards are divided among from now on; 0 or auto takes one a core or GPU", low=0
     )
+    actors: int | None = setting(
+        None, "processes that play the copies of a run with actors from now on; the run is the same", low=0
+    )
     trust: bool = setting(False, TRUST_HELP)
 
 
@@ -67,6 +70,8 @@ def command(words: list[str]) -> int:
     if flags.total_steps is not None and steps > flags.total_steps:
         print(f"{flags.run} has {steps:,} steps, more than --total-steps {flags.total_steps}: it ends with those")
     with trusting_files(flags.trust), compilation_messages():
-        run = resume_folder(flags.run, total_steps=flags.total_steps, data=flags.data, workers=flags.workers)
+        run = resume_folder(
+            flags.run, total_steps=flags.total_steps, data=flags.data, workers=flags.workers, actors=flags.actors
+        )
     print_run(run.folder, run.summary)
     return 0

@@ -1,0 +1,1 @@
+"""Runs whose next rollout other processes play while the learner learns."""
