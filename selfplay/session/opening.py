@@ -20,6 +20,7 @@ from mlbits.envs.doors.gymnasium_batch import AnyBatch, device_for, open_batch
 from mlbits.envs.engine.gpu_copies import check_cuda
 from mlbits.envs.engine.memory import memory_bytes
 from mlbits.selfplay.collector import Collector
+from mlbits.selfplay.league.learners import learner_groups
 from mlbits.selfplay.league.opponents import Opponents
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.runs.config import ConfigError, Settings
@@ -43,6 +44,7 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
         MlbitsError: naming the setting, space or device that does not fit.
     """
     run, shards = settings.run, settings.run.shards
+    own = next(group.learners for group in learner_groups(run) if shard in group.shards)
     if run.data:
         from mlbits.selfplay.offline.session import open_offline
 
@@ -74,7 +76,7 @@ def open_session(settings: Settings, *, start: bool = True, shard: int = 0) -> S
     learner = make(run.seed)
     if hasattr(learner, "prepare_to_learn"):
         learner.prepare_to_learn()
-    opponents = open_opponents(settings, make, learner, batch, shard)
+    opponents = open_opponents(settings, make, learner, batch, shard, own)
     spec, rows = learner.experience, _rows_a_step(opponents, batch)
     if spec is None:
         raise ConfigError(f"{settings.agent}: got a bot, which does not learn; wanted an agent that does, such as ppo")
@@ -113,8 +115,9 @@ def _stream(seed: int, shard: int) -> int:
 
 
 def open_opponents(
-    settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch, shard: int = 0
-) -> Opponents | None:
+    settings: Settings, make: Callable[[int], Agent], learner: Agent, batch: AnyBatch, shard: int = 0,
+    own: range | None = None,
+) -> Opponents | None:  # fmt: skip
     """The learner's opponents in training; None for pure self-play.
 
     Args:
@@ -123,6 +126,7 @@ def open_opponents(
         learner: the agent that learns.
         batch: the copies.
         shard: the number of the shard that they play in.
+        own: the numbers of a league's learners that learn in this shard; None for all.
 
     Raises:
         ConfigError: for settings that do not fit.
@@ -135,7 +139,7 @@ def open_opponents(
         what = "opponents" if run.opponents else "pool"
         raise ConfigError(f"{what}: {settings.env} has one seat; wanted an environment with two or more")
     guests = [open_guest(name, settings.env, settings.env_settings, batch.device) for name in run.opponents]
-    return Opponents(settings, make, learner, guests, batch.num_seats, batch.device, shard)
+    return Opponents(settings, make, learner, guests, batch.num_seats, batch.device, shard, own)
 
 
 def _rows_a_step(opponents: Opponents | None, batch: AnyBatch) -> int:

@@ -227,10 +227,11 @@ class Session:
         """Each learner's metrics."""
         if self.opponents is not None and len(self.opponents.learners) > 1:
             opponents, now = self.opponents, self.counters.env_steps
-            league = enumerate(zip(opponents.learners, opponents.ranges, strict=True))
             return [
-                learner.learn(rollout.of_copies(*part), opponents.progress(number, now), self.learning)
-                for number, (learner, part) in league
+                opponents.learners[number].learn(
+                    rollout.of_copies(*part), opponents.progress(number, now), self.learning
+                )
+                for number, part in zip(opponents.own, opponents.ranges, strict=True)
             ]
         experience: Any = rollout
         if self.replay is not None:

@@ -17,7 +17,8 @@ def command(words: list[str]) -> int:
 
     settings, out, quiet, seeds, where, dry_run = read_train(words)
     if dry_run:
-        from mlbits.selfplay.shards.places import check_sharded, divided, number_of_workers, plan
+        from mlbits.selfplay.league.learners import divided
+        from mlbits.selfplay.shards.places import check_sharded, number_of_workers, plan
 
         check_sharded(settings)
         places = divided(settings.run.shards, number_of_workers(settings.run, by))

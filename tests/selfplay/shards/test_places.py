@@ -3,11 +3,12 @@
 import pytest
 
 from mlbits.cli import main
+from mlbits.selfplay.league.learners import divided
 from mlbits.selfplay.runs.config import ConfigError, RunConfig
 from mlbits.selfplay.shards import places
 from mlbits.selfplay.shards.crew import meet
 from mlbits.selfplay.shards.launcher import Launched, launched
-from mlbits.selfplay.shards.places import check_same, divided, number_of_workers, plan
+from mlbits.selfplay.shards.places import check_same, number_of_workers, plan
 
 CARTPOLE = ["train", "ppo", "mlbits/CartPole-v0", "--num-envs", "8"]
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
@@ -104,7 +105,7 @@ def test_workers_and_shards_that_do_not_fit_are_one_line(words, said, capsys, tm
         ("q-learning mlbits/GridWorld-v0", "shards: got 2 with q-learning, which learns in one"),
         ("sb3-ppo CartPole-v1", "shards: got 2 with sb3-ppo, whose training has a loop of its own"),
         ("dqn mlbits/CartPole-v0 --agent.batch-size 33", "agent.batch_size: got 33 for 2 shards"),
-        ("ppo mlbits/Blotto-v0 --pool league", "shards: got 2 with a league"),
+        ("ppo mlbits/Blotto-v0 --pool league --league-exploiters 8", "num_envs: got 8 in 2 shards of 4, each for up"),
     ],
 )
 def test_agents_that_do_not_learn_in_shards_are_refused(words, said, capsys, tmp_path):
