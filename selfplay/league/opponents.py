@@ -15,9 +15,10 @@ the opponents in the other seats are drawn again when an episode ends:
 Before each rollout every learner draws ``pool_draws`` opponents, and its copies use only these, so that few networks
 run in a step however large the pool is.
 
-Frozen copies are deep copies that never learn, named by the hash of their content and written once into the run's
-``pool`` folder. The results of all games are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. A checkpoint
-holds all of it, with the random state and the seating of unfinished episodes.
+Frozen copies are deep copies that never learn. Each is written once into the run's ``pool`` folder, in a file named by
+its number and the beginning of the hash of its content, so that no copy is ever written over another. The results of
+all games are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. A checkpoint holds all of it, with the random
+state and the seating of unfinished episodes.
 
 In a league, schedules that decay over a run (learning rates, exploration) decay over an exploiter's own lifetime, which
 starts again when it is reset: a main exploiter is reset when it is frozen, after twice ``pool_every`` steps at the
@@ -57,6 +58,7 @@ from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_byte
 
 POOL = "pool"
 _MATCHMAKING, _RESTARTS = 3_000_003, 4_000_003
+_SHORT = 12  # digits of a copy's hash in its file's name
 # Probability that a league exploiter is reset once it is frozen (AlphaStar's).
 _RESTART = 0.25
 
@@ -282,7 +284,8 @@ class Opponents:
         Guard(fresh).check(state, self._settings.env, env_steps)
         agent.load_state_dict(state | split_optimizers(fresh)[1])
         number = self.payoffs.admit(learner)
-        content, file = content_hash(agent), f"copy-{len(self.copies):04d}{SUFFIX}"
+        content = content_hash(agent)
+        file = f"copy-{len(self.copies):04d}-{content[:_SHORT]}{SUFFIX}"
         self.copies.append(FrozenCopy(number, learner, env_steps, content, file))
         self.agents.append(agent)
         self.names.append(f"{self.names[learner]}@{env_steps}")

@@ -269,14 +269,14 @@ def part_of(checkpoint: Checkpoint, counters: Mapping[str, Any], shards: range, 
         shards: the process's.
         number: of all shards.
     """
-    tensors = prefixed("weights", checkpoint.weights)
+    arrays = [unprefixed(f"shard{k}", checkpoint.arrays) for k in range(number)]
     shared: dict[str, Tensor] = {}
-    for k in range(number):
-        arrays = unprefixed(f"shard{k}", checkpoint.arrays)
-        shared = {name: value for name, value in arrays.items() if name.startswith(_SHARED)} | shared
-    tensors |= prefixed("shared", shared)
+    for one in arrays:
+        shared = {name: value for name, value in one.items() if name.startswith(_SHARED)} | shared
+    tensors = prefixed("weights", checkpoint.weights) | prefixed("shared", shared)
     for k in shards:
-        tensors |= prefixed(f"shard{k}", unprefixed(f"shard{k}", checkpoint.arrays))
+        own = {name: value for name, value in arrays[k].items() if value is not shared.get(name)}
+        tensors |= prefixed(f"shard{k}", own)
     found: list[Any] = checkpoint.state.get("opponents") or [None] * number
     opponents = [None if own is None else {**own, "copies": found[0]["copies"]} for own in found]
     return packed([dict(counters), opponents], tensors)

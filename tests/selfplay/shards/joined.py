@@ -60,7 +60,10 @@ def iterate(parts, settings, count, steps=0):
 
 
 def run(settings, workers, count, checkpoint=None, steps=0, folder=None):
-    """A run's checkpoint, its steps and last report, after ``count`` iterations on so many workers."""
+    """A run's checkpoint, its steps and last report, after ``count`` iterations on so many workers.
+
+    Its folder, if there is one, gets its frozen copies.
+    """
     places = divided(settings.run.shards, workers)
     table, tables = Table(workers), []
     for group in learner_groups(settings.run):
@@ -78,6 +81,9 @@ def run(settings, workers, count, checkpoint=None, steps=0, folder=None):
         found = iterate(parts, settings, count, steps)
         saved = parts.saved()
         parts.close()
+        opponents = parts.sessions[0].opponents
+        if opponents is not None and folder is not None and rank == 0:
+            opponents.write(folder)
         return saved, found
 
     with ThreadPoolExecutor(workers) as pool:

@@ -61,14 +61,22 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name not in ("ppo", "pool", "wrapped"))],
+    [
+        "ppo",
+        "league",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in RUNS
+            if name not in ("ppo", "league", "pool", "wrapped")
+        ),
+    ],
 )
-def test_a_checkpoint_of_some_workers_goes_on_with_others(name):
+def test_a_checkpoint_of_some_workers_goes_on_with_others(name, tmp_path):
     settings, count = settings_for(name), ITERATIONS.get(name, 2)
-    begun, steps, _ = run(settings, 2, count)
+    begun, steps, _ = run(settings, 2, count, folder=tmp_path)
     whole = run(settings, 1, count + 2)[0]
-    assert digest(run(settings, 4, 2, begun, steps)[0]) == digest(whole)
-    assert digest(run(settings, 1, 2, begun, steps)[0]) == digest(whole)
+    assert digest(run(settings, 4, 2, begun, steps, tmp_path)[0]) == digest(whole)
+    assert digest(run(settings, 1, 2, begun, steps, tmp_path)[0]) == digest(whole)
 
 
 @pytest.mark.parametrize("name", [name for name in EACH if name.values[0] not in ("pool", "wrapped")])

@@ -69,6 +69,26 @@ def test_a_plan_names_all_copies():
     ]
 
 
+def test_a_plan_names_the_learners_of_a_league():
+    text = plan(RunConfig(num_envs=12, shards=6, pool="league"), divided(6, 2), None)
+    assert text.splitlines()[3:] == [
+        "a league of 4 learners in 4 groups",
+        "group 0: main; shards 0 to 1, worker 0",
+        "group 1: main-exploiter; shards 2 to 3, workers 0 to 1",
+        "group 2: league-exploiter-1; shard 4, worker 1",
+        "group 3: league-exploiter-2; shard 5, worker 1",
+    ]
+    text = plan(
+        RunConfig(num_envs=12, shards=3, pool="league", league_exploiters=1, main_agents=2), divided(3, 1), None
+    )
+    assert text.splitlines()[2:] == [
+        "a league of 4 learners in 3 groups",
+        "group 0: main-1 and main-2; shard 0, worker 0",
+        "group 1: main-exploiter; shard 1, worker 0",
+        "group 2: league-exploiter; shard 2, worker 0",
+    ]
+
+
 def test_a_dry_run_trains_nothing(capsys, tmp_path):
     out = tmp_path / "run"
     words = ["--shards", "4", "--workers", "2", "--dry-run", "--out", str(out)]
