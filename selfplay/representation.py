@@ -42,7 +42,7 @@ class LookingSession(Session):
 
 
 def open_looking(settings: Settings, *, start: bool = True) -> LookingSession:
-    """Build everything that a run needs; see :func:`~mlbits.selfplay.session.open_session`.
+    """Build everything that a run needs; see :func:`~mlbits.selfplay.session.opening.open_session`.
 
     Raises:
         ConfigError: for an environment that is not one of mlbits' own.

@@ -38,6 +38,8 @@ RUNS = {
     "--agent.hidden 32 32 --agent.replay-ratio 0.1",
     "pool": f"ppo mlbits/Blotto-v0 {_COMMON} --total-steps 8000 --checkpoint-every 1500 --agent.num-steps 32 "
     "--pool pfsp --pool-every 1000",
+    "league": f"ppo mlbits/Blotto-v0 {_COMMON} --total-steps 8000 --checkpoint-every 1500 --agent.num-steps 32 "
+    "--pool league --pool-every 1000",
 }
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "driver killed")
 _TIMEOUT = "--worker-timeout 5"

@@ -15,9 +15,10 @@ the opponents in the other seats are drawn again when an episode ends:
 Before each rollout every learner draws ``pool_draws`` opponents, and its copies use only these, so that few networks
 run in a step however large the pool is.
 
-Frozen copies are deep copies that never learn, named by the hash of their content and written once into the run's
-``pool`` folder. The results of all games are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. A checkpoint
-holds all of it, with the random state and the seating of unfinished episodes.
+Frozen copies are deep copies that never learn. Each is written once into the run's ``pool`` folder, in a file named by
+its number and the beginning of the hash of its content, so that no copy is ever written over another. The results of
+all games are kept in :class:`~mlbits.selfplay.league.win_rates.Payoffs`. A checkpoint holds all of it, with the random
+state and the seating of unfinished episodes.
 
 In a league, schedules that decay over a run (learning rates, exploration) decay over an exploiter's own lifetime, which
 starts again when it is reset: a main exploiter is reset when it is frozen, after twice ``pool_every`` steps at the
@@ -47,7 +48,8 @@ from mlbits.agents.agent import Agent, RolloutSpec, content_hash, prefixed, spli
 from mlbits.envs.engine.on_host import to_device
 from mlbits.selfplay.collector import Episodes
 from mlbits.selfplay.finite import Guard
-from mlbits.selfplay.league.matchmaking import Player, Role, is_ripe, league_match, pfsp
+from mlbits.selfplay.league.learners import learner_names, roles_of
+from mlbits.selfplay.league.matchmaking import Player, is_ripe, league_match, pfsp
 from mlbits.selfplay.league.win_rates import Payoffs
 from mlbits.selfplay.lineup import Lineup
 from mlbits.selfplay.runs.checkpoints import CheckpointError, make_folder, write_file
@@ -55,7 +57,8 @@ from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.runs.saved_agents import SUFFIX, SavedAgentError, copy_bytes, read_copy
 
 POOL = "pool"
-_MATCHMAKING = 3_000_003
+_MATCHMAKING, _RESTARTS = 3_000_003, 4_000_003
+_SHORT = 12  # digits of a copy's hash in its file's name
 # Probability that a league exploiter is reset once it is frozen (AlphaStar's).
 _RESTART = 0.25
 
@@ -90,9 +93,13 @@ class Opponents:
         num_seats: P.
         device: device of the agents.
         shard: the number of the shard whose copies they play in; each draws opponents of its own.
+        own: the numbers of the learners that learn from these copies; None for all. Others learn from other shards, and
+            play here as they were when all met last (:meth:`meet`).
 
     Attributes:
         learners: the agents that learn; the first is the run's agent.
+        own: the numbers of those that learn here.
+        ranges: of each of these, the first of its copies and the last + 1.
         agents: all agents by number: learners, guests, frozen copies.
         names: their names by number.
         copies: the frozen ones, oldest first.
@@ -106,23 +113,25 @@ class Opponents:
 
     def __init__(
         self, settings: Settings, make: Callable[[int], Agent], learner: Agent, guests: Sequence[Agent],
-        num_seats: int, device: torch.device, shard: int = 0,
+        num_seats: int, device: torch.device, shard: int = 0, own: range | None = None,
     ) -> None:  # fmt: skip
         run = settings.run
         self._settings, self._make, self._device = settings, make, device
-        self.roles = _roles(settings)
-        _check(settings, learner, len(self.roles))
+        self.roles = roles_of(run)
+        self.own = range(len(self.roles)) if own is None else own
+        _check(settings, learner, len(self.own), len(self.roles))
         self._seeds = [run.seed, *(run.seed + 7919 * k for k in range(1, len(self.roles)))]
         self.learners: list[Agent] = [learner, *(make(seed) for seed in self._seeds[1:])]
         self.agents: list[Agent] = [*self.learners, *guests]
         self._guests = [content_hash(guest) for guest in guests]
-        self.names = [*_learner_names(self.roles), *run.opponents]
+        self.names = [*learner_names(self.roles), *run.opponents]
         self.copies: list[FrozenCopy] = []
         self.payoffs = Payoffs(len(self.agents))
         self._frozen_at = [0] * len(self.learners)
         self._born_at = [0] * len(self.learners)
         self._generator = np.random.default_rng([run.seed, _MATCHMAKING, *([shard] if shard else [])])
         self._written: set[str] = set()
+        self._met: Mapping[int, Mapping[str, Tensor]] = {}
         # Called with the range of copies, first and last + 1, whose learner was reset.
         self.on_restart: Callable[[int, int], None] = lambda first, last: None
         self._divide_copies(num_seats, len(guests))
@@ -140,10 +149,10 @@ class Opponents:
         return self._settings.run.pool != "none"
 
     def _divide_copies(self, num_seats: int, guests: int) -> None:
-        """Give each learner a range of copies, and divide it between guests, the pool and self-play."""
+        """Give each learner of this shard a range of copies, and divide it between guests, the pool and self-play."""
         run = self._settings.run
         count = len(self.learners)
-        bounds = [round(k * run.num_envs / count) for k in range(count + 1)]
+        bounds = [round(k * run.num_envs / len(self.own)) for k in range(len(self.own) + 1)]
         self.ranges = list(itertools.pairwise(bounds))
         self._owner = np.zeros(run.num_envs, np.int64)
         self._own_seat = np.zeros(run.num_envs, np.int64)
@@ -151,7 +160,7 @@ class Opponents:
         seating = np.zeros((run.num_envs, num_seats), np.int64)
         guest_fraction = run.opponent_fraction if guests else 0.0
         pool_fraction = {"none": 0.0, "league": 1 - guest_fraction}.get(run.pool, run.pool_fraction)
-        for learner, (first, last) in enumerate(self.ranges):
+        for learner, (first, last) in zip(self.own, self.ranges, strict=True):
             size = last - first
             with_guests = [first + round(size * guest_fraction * k / max(guests, 1)) for k in range(guests + 1)]
             end = first + round(size * (guest_fraction + pool_fraction))
@@ -181,7 +190,7 @@ class Opponents:
         if not self.pooled:
             return
         run, players = self._settings.run, self._players()
-        for number in range(len(self.learners)):
+        for number in self.own:
             if run.pool == "league":
                 drawn = [
                     league_match(players[number], players, self.payoffs, self._generator) for _ in range(run.pool_draws)
@@ -242,6 +251,25 @@ class Opponents:
             if due:
                 self.freeze(number, env_steps)
                 self._restart(number, env_steps)
+        self._met = {}
+
+    def learned(self) -> dict[int, dict[str, Tensor]]:
+        """What the learners of this shard have learned by now, by number: their states without optimisers."""
+        return {number: split_optimizers(self.learners[number].state_dict())[0] for number in self.own}
+
+    def meet(self, states: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Meet the learners of all shards: those of others play here by what they have learned.
+
+        Where a copy is frozen by the next :meth:`note`, it is of these states, so that it is the same in all shards.
+
+        Args:
+            states: from :meth:`learned`, by number.
+        """
+        for number, state in states.items():
+            if number not in self.own:
+                learner = self.learners[number]
+                learner.load_state_dict({**state, **split_optimizers(learner.state_dict())[1]})
+        self._met = states
 
     def freeze(self, learner: int, env_steps: int) -> None:
         """Add a deep copy of a learner to the pool: its weights, with optimisers that have not begun.
@@ -250,12 +278,14 @@ class Opponents:
             NotFiniteError: if its state contains NaN or infinity.
         """
         agent, living = self._make(self._seeds[learner]), self.agents[learner]
-        fresh, weights = agent.state_dict(), split_optimizers(living.state_dict())[0]
+        fresh = agent.state_dict()
+        weights = self._met[learner] if learner in self._met else split_optimizers(living.state_dict())[0]
         state = {key: value.detach().clone() for key, value in weights.items()}
         Guard(fresh).check(state, self._settings.env, env_steps)
         agent.load_state_dict(state | split_optimizers(fresh)[1])
         number = self.payoffs.admit(learner)
-        content, file = content_hash(agent), f"copy-{len(self.copies):04d}{SUFFIX}"
+        content = content_hash(agent)
+        file = f"copy-{len(self.copies):04d}-{content[:_SHORT]}{SUFFIX}"
         self.copies.append(FrozenCopy(number, learner, env_steps, content, file))
         self.agents.append(agent)
         self.names.append(f"{self.names[learner]}@{env_steps}")
@@ -264,14 +294,16 @@ class Opponents:
     def _restart(self, learner: int, env_steps: int) -> None:
         """Reset frozen exploiters to their first weights: main exploiters always, league exploiters at random."""
         role = self.roles[learner]
-        if role == "main" or (role == "league_exploiter" and self._generator.random() >= _RESTART):
+        draws = np.random.default_rng([self._settings.run.seed, _RESTARTS, learner, env_steps])  # equal in all shards
+        if role == "main" or (role == "league_exploiter" and draws.random() >= _RESTART):
             return
         fresh = self._make(self._seeds[learner])
         self.learners[learner] = self.agents[learner] = fresh
         self.payoffs.forget(learner)
         self._born_at[learner] = env_steps
         self.lineup = self._new_lineup()
-        self.on_restart(*self.ranges[learner])
+        if learner in self.own:
+            self.on_restart(*self.ranges[self.own.index(learner)])
 
     def progress(self, learner: int, env_steps: int) -> float:
         """How far a learner is through its lifetime, 0..1, as used by its schedules.
@@ -327,11 +359,12 @@ class Opponents:
             self._written.add(copy.file)
 
     def arrays(self) -> dict[str, Tensor]:
-        """Every tensor needed to continue, except those of the first learner and the frozen copies."""
+        """Every tensor needed to continue, except those of the first learner, of other shards' and of frozen copies."""
         found = prefixed("payoffs", self.payoffs.state_dict())
         found |= {"seating": torch.from_numpy(self._seating.copy()), "draws": torch.from_numpy(self._draws.copy())}
-        for number, learner in enumerate(self.learners[1:], start=1):
-            found |= prefixed(f"learner{number}", learner.state_dict())
+        for number in self.own:
+            if number:
+                found |= prefixed(f"learner{number}", self.learners[number].state_dict())
         return found
 
     def state(self) -> dict[str, Any]:
@@ -349,7 +382,7 @@ class Opponents:
 
         Args:
             folder: the run's folder, which holds its frozen copies.
-            arrays: from :meth:`arrays`.
+            arrays: from :meth:`arrays`, with the learners of all shards.
             state: from :meth:`state`.
 
         Raises:
@@ -393,27 +426,7 @@ class Opponents:
         return agent
 
 
-def _roles(settings: Settings) -> list[Role]:
-    run = settings.run
-    if run.pool != "league":
-        return ["main"]
-    counts: dict[Role, int] = {
-        "main": run.main_agents, "main_exploiter": run.main_exploiters, "league_exploiter": run.league_exploiters
-    }  # fmt: skip
-    return [role for role, count in counts.items() for _ in range(count)]
-
-
-def _learner_names(roles: Sequence[Role]) -> list[str]:
-    """main, main-exploiter, ...; numbered where there are several of one role."""
-    names = []
-    for number, role in enumerate(roles):
-        name = role.replace("_", "-")
-        several = roles.count(role) > 1
-        names.append(f"{name}-{list(roles[:number]).count(role) + 1}" if several else name)
-    return names
-
-
-def _check(settings: Settings, learner: Agent, learners: int) -> None:
+def _check(settings: Settings, learner: Agent, own: int, learners: int) -> None:
     run = settings.run
     guest_fraction = run.opponent_fraction if run.opponents else 0.0
     if run.pool not in ("none", "league") and guest_fraction + run.pool_fraction > 1 + 1e-9:
@@ -421,8 +434,8 @@ def _check(settings: Settings, learner: Agent, learners: int) -> None:
             f"opponent_fraction and pool_fraction: got {guest_fraction} and {run.pool_fraction}; wanted a sum of at "
             "most 1"
         )
-    if run.num_envs < learners:
-        raise ConfigError(f"num_envs: got {run.num_envs} for a league of {learners} learners; wanted at least as many")
+    if run.num_envs < own:
+        raise ConfigError(f"num_envs: got {run.num_envs} for a league of {own} learners; wanted at least as many")
     if learners > 1 and not isinstance(learner.experience, RolloutSpec):
         raise ConfigError(
             f"pool: got a league of {settings.agent}, which learns from a replay buffer; wanted one that learns from "

@@ -32,7 +32,8 @@ from mlbits.selfplay.offline import tried_online
 from mlbits.selfplay.offline.data import check_environment, check_same, lasting_name, read_data
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
-from mlbits.selfplay.session import FOREIGN, LEARNING, Counters, Session
+from mlbits.selfplay.session import FOREIGN, Counters, Session
+from mlbits.selfplay.session.opening import LEARNING
 
 
 class Reader:

@@ -27,7 +27,8 @@ from mlbits.selfplay.population.heat_map import heat_map
 from mlbits.selfplay.population.members import policy_agent, write_members
 from mlbits.selfplay.population.playing import play
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
-from mlbits.selfplay.session import _ACTING, LEARNING, Session, open_session
+from mlbits.selfplay.session import Session, open_session
+from mlbits.selfplay.session.opening import ACTING, LEARNING
 
 if TYPE_CHECKING:
     from mlbits.selfplay.curves.tracking import Tracker
@@ -194,7 +195,7 @@ def open_population_session(settings: Settings, *, start: bool = True) -> Sessio
     )
     spec: PopulationSpec = learner.experience
     assert spec.policies * spec.episodes == needed
-    acting = torch.Generator(batch.device).manual_seed(run.seed + _ACTING)
+    acting = torch.Generator(batch.device).manual_seed(run.seed + ACTING)
     players: Any = Players(batch, learner, settings.env, acting)
     session = PopulationSession(
         settings=settings,

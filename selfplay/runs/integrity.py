@@ -149,8 +149,10 @@ def _is_nan(tensor: torch.Tensor) -> bool:
 
 def _wrong_copies(state: Mapping[str, Any], copies: Mapping[str, str]) -> list[str]:
     """The frozen copies that a checkpoint names and that are not in the pool as it names them."""
+    met = state.get("opponents") or {}
     try:
-        named = {str(copy["file"]): copy["hash"] for copy in (state.get("opponents") or {}).get("copies", ())}
+        own = met[0] if isinstance(met, list) else met  # of a run in shards a list, the first with the copies of all
+        named = {str(copy["file"]): copy["hash"] for copy in own.get("copies", ())}
     except (TypeError, KeyError, AttributeError):
         return ["in state.json"]
     return [name for name, content in named.items() if copies.get(name) != content]

@@ -4,7 +4,7 @@
 |---|---|
 | ``runs/maze`` | a run: its newest whole checkpoint, or ``checkpoint="best"``, or that of a number of steps |
 | ``runs/maze/checkpoints/step-000000100000`` | one checkpoint |
-| ``runs/blotto/pool/copy-0003.safetensors`` | a frozen copy of a pool |
+| ``runs/blotto/pool/copy-0003-1f9c04e7b2da.safetensors`` | a frozen copy of a pool |
 | ``model.zip`` | a model that Stable-Baselines3 or sb3-contrib saved |
 | ``random``, ``mcts@simulations=100`` | a bot; it needs ``env`` |
 """

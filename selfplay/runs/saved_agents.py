@@ -2,7 +2,7 @@
 
 Example:
     agent, settings, _ = load_agent("runs/mine")
-    opponent = open_guest("runs/mine/pool/copy-0003.safetensors", "mlbits/Blotto-v0")
+    opponent = open_guest("runs/mine/pool/copy-0003-1f9c04e7b2da.safetensors", "mlbits/Blotto-v0")
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def open_guest(
 
     Args:
         name: a bot, with its settings if any (``mcts@simulations=100``), the folder of a run, a model of
-            Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool ("pool/copy-0003.safetensors").
+            Stable-Baselines3 ("model.zip"), or a frozen copy from a run's pool (its file, ".safetensors").
         env: id of the environment to be played.
         settings: its settings.
         device: the agent's device.

@@ -13,7 +13,7 @@ def reached(run: RunConfig, counters: Mapping[str, Any]) -> str:
 
     Args:
         run: the run's settings.
-        counters: of :class:`mlbits.selfplay.session.Counters`, as they are or as a checkpoint has kept them.
+        counters: of :class:`mlbits.selfplay.session.counters.Counters`, as they are or as a checkpoint has kept them.
     """
     if run.stop_when_solved and counters.get("solved_at") is not None:
         return "it is solved (stop_when_solved)"

@@ -28,6 +28,7 @@ from typing import Any
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.finite import NotFiniteError
+from mlbits.selfplay.league.learners import divided, learner_groups
 from mlbits.selfplay.runs.config import ConfigError, Settings, portable
 from mlbits.selfplay.shards.launcher import Launched, launched
 from mlbits.selfplay.shards.links import (
@@ -44,7 +45,6 @@ from mlbits.selfplay.shards.links import (
 from mlbits.selfplay.shards.places import (
     about_this_process,
     check_same,
-    divided,
     number_of_workers,
 )
 
@@ -103,9 +103,9 @@ class Crew:
             store = self._started(world) if self._by is None else meet(self._by, self._start_seconds)
             store.set("settings", json.dumps(portable(self._settings)))
             with _interface(self._by):
-                group = Group(
-                    store, 0, self._places, self._settings.run.worker_timeout, None if self._by else self._alive
-                )
+                groups = [one.shards for one in learner_groups(self._settings.run)]
+                timeout, alive = self._settings.run.worker_timeout, None if self._by else self._alive
+                group = Group(store, 0, self._places, timeout, alive, groups)
             found = group.exchange(packed(about_this_process()))
         except GroupLostError as error:
             written = self._written_error()

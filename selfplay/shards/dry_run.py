@@ -6,11 +6,12 @@ import dataclasses
 
 from mlbits.agents.registry import agent_entry
 from mlbits.selfplay.actors.checks import check_actors, check_learner
+from mlbits.selfplay.league.learners import divided
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.job_flags import JobFlags, check_seeds
 from mlbits.selfplay.session import open_session
 from mlbits.selfplay.shards.launcher import Launched
-from mlbits.selfplay.shards.places import LOOP, check_sharded, divided, number_of_workers, plan
+from mlbits.selfplay.shards.places import LOOP, check_sharded, number_of_workers, plan
 from mlbits.selfplay.shards.session import check_agent
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.selfplay.league.learners import overlap
 
 _LONG = timedelta(days=365)  # between two orders the driver may evaluate for as long as it likes
 _FIRST = 1 << 12  # bytes of a message that are sent at once, its length included
@@ -74,8 +75,8 @@ class Links(Protocol):
     places: Sequence[range]
     communicating: float
 
-    def gather(self, value: Tensor) -> Tensor:
-        """The tensors of all shards [S, ...], given those of this process [K, ...]."""
+    def gather(self, value: Tensor, group: int = 0) -> Tensor:
+        """The tensors of all shards of a group of learners [S, ...], given those of this process [K, ...]."""
 
     def exchange(self, message: bytes) -> list[bytes]:
         """The messages of all processes, by rank."""
@@ -103,7 +104,7 @@ class Alone:
         self.rank, self.communicating = 0, 0.0
         self.places: Sequence[range] = [range(number)]
 
-    def gather(self, value: Tensor) -> Tensor:
+    def gather(self, value: Tensor, group: int = 0) -> Tensor:
         """See :meth:`Links.gather`."""
         return value
 
@@ -131,6 +132,18 @@ class Alone:
         """See :meth:`Links.close`."""
 
 
+class _Circle(NamedTuple):
+    """Processes that gather something.
+
+    Attributes:
+        counts: how many shards each has, by rank.
+        handle: their group of torch.distributed; None for all processes.
+    """
+
+    counts: list[int]
+    handle: Any
+
+
 class Group:
     """Several processes.
 
@@ -140,36 +153,52 @@ class Group:
         places: for each process the numbers of its shards.
         timeout: seconds after which a process that is waited for counts as lost.
         alive: whether the other processes are still there; None where this one cannot know, nor end them.
+        groups: for each group of learners the numbers of its shards; none where all shards are one group.
 
     Raises:
         GroupLostError: if they do not meet.
     """
 
     def __init__(
-        self, store: Any, rank: int, places: Sequence[range], timeout: float, alive: Callable[[], bool] | None = None
-    ) -> None:
+        self, store: Any, rank: int, places: Sequence[range], timeout: float, alive: Callable[[], bool] | None = None,
+        groups: Sequence[range] = (),
+    ) -> None:  # fmt: skip
         import torch.distributed as distributed
 
         self.rank, self.places, self.communicating = rank, places, 0.0
         self._distributed, self._timeout, self._store, self._alive = distributed, timeout, store, alive
-        self._most, self._lost = max(map(len, places)), False
+        self._lost = False
         with self._watched():
             limit, world = timedelta(seconds=timeout), len(places)
             distributed.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
             self._waiting = distributed.new_group(backend="gloo", timeout=_LONG)
+            self._everyone = _Circle(list(map(len, places)), None)
+            self._circles = [self._circle(shards, limit) for shards in groups] or [self._everyone]
 
-    def gather(self, value: Tensor) -> Tensor:
+    def _circle(self, shards: range, limit: timedelta) -> _Circle:
+        """The processes that have some of these shards; all processes have to call this in the same order."""
+        counts = [len(overlap(place, shards)) for place in self.places]
+        members = [rank for rank, count in enumerate(counts) if count]
+        apart = 1 < len(members) < len(counts)
+        handle = self._distributed.new_group(members, backend="gloo", timeout=limit) if apart else None
+        return _Circle([counts[rank] for rank in members], handle)
+
+    def gather(self, value: Tensor, group: int = 0) -> Tensor:
         """See :meth:`Links.gather`."""
-        if len(value) < self._most:  # gloo gathers tensors of one size
-            value = torch.cat([value, value.new_zeros((self._most - len(value), *value.shape[1:]))])
-        found = self._gathered(value)
-        return torch.cat([part[: len(shards)] for part, shards in zip(found, self.places, strict=True)])
+        circle = self._circles[group]
+        if len(circle.counts) == 1:
+            return value
+        if len(value) < (most := max(circle.counts)):  # gloo gathers tensors of one size
+            value = torch.cat([value, value.new_zeros((most - len(value), *value.shape[1:]))])
+        found = self._gathered(value, circle)
+        return torch.cat([part[:count] for part, count in zip(found, circle.counts, strict=True)])
 
-    def _gathered(self, value: Tensor) -> list[Tensor]:
+    def _gathered(self, value: Tensor, circle: _Circle | None = None) -> list[Tensor]:
+        circle = circle or self._everyone
         plain = value.cpu().contiguous()
-        found = [torch.empty_like(plain) for _ in self.places]
+        found = [torch.empty_like(plain) for _ in circle.counts]
         with self._watched():
-            self._distributed.all_gather(found, plain)
+            self._distributed.all_gather(found, plain, group=circle.handle)
         return [part.to(value.device) for part in found]
 
     def exchange(self, message: bytes) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.engine.multicore import usable_cores
 from mlbits.envs.engine.processor import describe, described
+from mlbits.selfplay.league.learners import learner_groups, learner_names, overlap, roles_of
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.version import __version__
@@ -56,20 +56,12 @@ def check_sharded(settings: Settings) -> None:
         raise ConfigError(f"shards: got {number} with {settings.agent}, whose training has a loop of its own; wanted 1")
     if run.data:
         raise ConfigError(f"shards: got {number} with a dataset (data), which has no copies; wanted 1")
-    if run.pool == "league":
-        raise ConfigError(f"shards: got {number} with a league, whose learners share the copies out; wanted 1")
-
-
-def divided(shards: int, workers: int) -> list[range]:
-    """The numbers of each worker's shards, as even as possible.
-
-    Example:
-        >>> divided(4, 3)
-        [range(0, 2), range(2, 3), range(3, 4)]
-    """
-    least, more = divmod(shards, workers)
-    ends = [least * k + min(k, more) for k in range(workers + 1)]
-    return [range(first, last) for first, last in itertools.pairwise(ends)]
+    copies, most = run.num_envs // number, max(len(group.learners) for group in learner_groups(run))
+    if copies < most:
+        raise ConfigError(
+            f"num_envs: got {run.num_envs} in {number} shards of {copies}, each for up to {most} learners of the "
+            "league; wanted at least one copy for each"
+        )
 
 
 def plan(run: RunConfig, places: Sequence[range], by: Launched | None = None) -> str:
@@ -81,11 +73,27 @@ def plan(run: RunConfig, places: Sequence[range], by: Launched | None = None) ->
         who = "this process, the driver" if rank == 0 else "a process of this machine"
         if by is not None:
             who = f"the driver, at {by.address}" if rank == 0 else "started by the launcher"
-        several = f"shards {shards[0]} to {shards[-1]}" if len(shards) > 1 else f"shard {shards[0]}"
-        lines.append(
-            f"worker {rank}: {several}, copies {shards[0] * copies} to {shards[-1] * copies + copies - 1} ({who})"
-        )
-    return "\n".join(lines)
+        first, last = shards[0] * copies, shards[-1] * copies + copies - 1
+        lines.append(f"worker {rank}: {_several('shard', shards)}, copies {first} to {last} ({who})")
+    return "\n".join([*lines, *_plan_of_league(run, places)])
+
+
+def _plan_of_league(run: RunConfig, places: Sequence[range]) -> list[str]:
+    """Which learners of a league learn from which shards, and on which workers; nothing without a league."""
+    names, groups = learner_names(roles_of(run)), learner_groups(run)
+    if len(names) == 1:
+        return []
+    lines = [f"a league of {len(names)} learners in {len(groups)} group{'s' * (len(groups) > 1)}"]
+    for number, group in enumerate(groups):
+        own = " and ".join(names[k] for k in group.learners)
+        ranks = [rank for rank, shards in enumerate(places) if overlap(shards, group.shards)]
+        lines.append(f"group {number}: {own}; {_several('shard', group.shards)}, {_several('worker', ranks)}")
+    return lines
+
+
+def _several(what: str, numbers: Sequence[int]) -> str:
+    """Shard 3, or shards 3 to 5."""
+    return f"{what}s {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{what} {numbers[0]}"
 
 
 def about_this_process() -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch
 from mlbits.agents.agent import ReplaySpec
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.collector import Episodes
+from mlbits.selfplay.league.learners import learner_groups
 from mlbits.selfplay.runs.checkpoints import Checkpoint, CheckpointError
 from mlbits.selfplay.runs.config import ConfigError, Settings
 from mlbits.selfplay.session import FOREIGN, Counters, Session, open_session
@@ -221,7 +222,8 @@ def open_sharded(settings: Settings, *, start: bool = True, crew: Crew | None = 
 def check_agent(settings: Settings, session: Session) -> None:
     """Refuse an agent that decides by figures of one shard, or whose minibatch cannot be cut."""
     number = settings.run.shards
-    if not getattr(session.learner, "in_shards", False):
+    together = max(len(group.shards) for group in learner_groups(settings.run))
+    if together > 1 and not getattr(session.learner, "in_shards", False):
         able = "ppo, reinforce, trpo, dqn or ddpg"
         raise ConfigError(f"shards: got {number} with {settings.agent}, which learns in one; wanted 1, or {able}")
     size = getattr(settings.agent_config, "batch_size", 0)

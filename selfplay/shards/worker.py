@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.selfplay.finite import NotFiniteError
+from mlbits.selfplay.league.learners import divided, learner_groups
 from mlbits.selfplay.machine import set_up
 from mlbits.selfplay.runs.config import settings_from_json
 from mlbits.selfplay.shards.crew import LOAD_SECONDS, LOST, START_SECONDS, meet
 from mlbits.selfplay.shards.launcher import Launched
 from mlbits.selfplay.shards.links import Group, GroupLostError, Order, packed, unpacked
 from mlbits.selfplay.shards.parts import Parts
-from mlbits.selfplay.shards.places import about_this_process, check_same, divided
+from mlbits.selfplay.shards.places import about_this_process, check_same
 
 
 class _Leaving:
@@ -56,7 +57,8 @@ def serve(store: Any, rank: int, world: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     settings = settings_from_json(json.loads(store.get("settings")))
     set_up(settings.run.threads)
-    group = Group(store, rank, divided(settings.run.shards, world), settings.run.worker_timeout)
+    places, groups = divided(settings.run.shards, world), [one.shards for one in learner_groups(settings.run)]
+    group = Group(store, rank, places, settings.run.worker_timeout, groups=groups)
     check_same([unpacked(one)[0] for one in group.exchange(packed(about_this_process()))])
     parts, restorings = Parts(settings, group), 0
     while True:

@@ -108,10 +108,10 @@ def test_frozen_copies(every, tmp_path):
     disk = Disk(tmp_path / "run")
     with disk.watched():
         session.opponents.write(tmp_path / "run")
-        disk.says("copy-0000.safetensors")
+        disk.says(session.opponents.copies[0].file)
         session.opponents.freeze(0, 64)
         session.opponents.write(tmp_path / "run")
-        disk.says("copy-0001.safetensors")
+        disk.says(session.opponents.copies[1].file)
     for moment, folder in each_built(disk, tmp_path / "states", kills=True, losses=True, every=every):
         found = {path.name for path in (folder / POOL).glob("*.safetensors")}
         assert found >= set(moment.said), moment.name
@@ -131,8 +131,9 @@ def test_frozen_copies_on_a_full_disk(forever, tmp_path):
             except MlbitsError as error:
                 assert "No space left" in str(error)
         session.opponents.write(folder)
-        assert [path.name for path in (folder / POOL).iterdir()] == ["copy-0000.safetensors"]
-        read_copy(folder / POOL / "copy-0000.safetensors", MATRIX)
+        file = session.opponents.copies[0].file
+        assert [path.name for path in (folder / POOL).iterdir()] == [file]
+        read_copy(folder / POOL / file, MATRIX)
     assert at > 4
 
 

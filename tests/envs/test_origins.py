@@ -102,7 +102,7 @@ def test_a_module_that_registers_both(trained, tmp_path):
     config = json.loads((out / "config.json").read_text())
     assert (config["env"], config["agent"]) == ("my_games:mine/Duel-v0", "my_games:mine")
     assert config["folders"] == [str(code.resolve())]
-    copy = out / "pool" / "copy-0000.safetensors"
+    [copy] = (out / "pool").glob("copy-0000-*.safetensors")
     said = commands(
         tmp_path,
         ["exploit", copy],

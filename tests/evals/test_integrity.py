@@ -51,8 +51,8 @@ def test_a_whole_run_is_whole_and_unchanged(run, capsys):
     assert said[-1] == "  usable: evaluation and resuming from step-000000000384"
     assert "  3 frozen copies" in said
     assert any(line.startswith("  TensorBoard: ") and line.endswith(" records in 1 files") for line in said)
-    for part in ["checkpoints/step-000000000192", "pool/copy-0002.safetensors"]:
-        assert main(["check", str(run / part)]) == 0
+    for part in ["checkpoints/step-000000000192", "pool/copy-0002-*.safetensors"]:
+        assert main(["check", str(*run.glob(part))]) == 0
     assert contents(run) == before
 
 
@@ -68,8 +68,8 @@ def flip(path):
         ("checkpoints/step-000000000384/weights.safetensors", "step-000000000192"),
         ("checkpoints/step-000000000384/state.json", "step-000000000192"),
         ("checkpoints/step-000000000192/arrays.safetensors", "step-000000000384"),
-        ("pool/copy-0002.safetensors", "step-000000000192"),  # frozen at 384
-        ("pool/copy-0000.safetensors", None),
+        ("pool/copy-0002-*.safetensors", "step-000000000192"),  # frozen at 384
+        ("pool/copy-0000-*.safetensors", None),
         ("config.json", "lost"),
         ("metrics.jsonl", "step-000000000384"),
         ("summary.json", "step-000000000384"),
@@ -81,7 +81,9 @@ def test_a_damaged_file_is_named_and_what_is_left_too(part, newest_usable, damag
         damage = lambda path: path.write_bytes(path.read_bytes().replace(b'"env_steps"', b'"env_stops"', 1))  # noqa: E731
     if damage is flip and part in ("config.json", "summary.json"):
         damage = lambda path: path.write_bytes(path.read_bytes()[:-4])  # noqa: E731
-    damage(copied / part)
+    [file] = copied.glob(part)
+    part = str(file.relative_to(copied))
+    damage(file)
     assert main(["check", str(copied)]) == 1
     said = capsys.readouterr().out
     first, *lines = said.splitlines()
@@ -92,6 +94,19 @@ def test_a_damaged_file_is_named_and_what_is_left_too(part, newest_usable, damag
     assert lines[-1].startswith(
         f"  {wanted.get(newest_usable, f'usable: evaluation and resuming from {newest_usable}')}"
     )
+
+
+def test_the_copies_of_a_run_in_shards_are_looked_at_too(tmp_path):
+    settings = resolve(
+        "ppo", MATRIX, preset="none", agent_settings={"num_steps": 4, "hidden": [4], "epochs": 1, "minibatches": 1},
+        run={"num_envs": 8, "total_steps": 32, "pool": "latest", "shards": 2, "eval_episodes": 1, "video": False},
+    )  # fmt: skip
+    folder, _ = train(settings, tmp_path / "run", console=False)
+    assert check(folder).damages == []
+    [copy] = (folder / "pool").iterdir()
+    copy.unlink()
+    [damage] = check(folder).damages
+    assert damage.endswith(f"names the frozen copy {copy.name}, which is missing or another one")
 
 
 def test_weights_that_are_no_numbers_are_damage(copied):

@@ -11,11 +11,10 @@ import torch
 from mlbits.agents.agent import AgentError, Decision
 from mlbits.agents.dqn import DQN, DQNConfig
 from mlbits.envs.doors.gymnasium_batch import open_batch
-from mlbits.selfplay import session as sessions
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.lineup import against, self_play
 from mlbits.selfplay.runs.config import ConfigError, resolve
-from mlbits.selfplay.session import make_replay, open_session
+from mlbits.selfplay.session import make_replay, open_session, opening
 from mlbits.selfplay.training import train
 from tests.agents.rollouts import VECTOR, draw, make_agent
 from tests.games import register_test_games
@@ -42,7 +41,7 @@ def test_a_replay_larger_than_memory_is_refused_with_its_size_before_it_starts()
 
 
 def test_the_message_names_a_capacity_that_fits(monkeypatch):
-    monkeypatch.setattr(sessions, "memory_bytes", lambda device: 3 * 2**20)
+    monkeypatch.setattr(opening, "memory_bytes", lambda device: 3 * 2**20)
     with pytest.raises(ConfigError, match=r"takes 0\.0 GiB, and there are 0\.0 GiB; wanted at most 73,145, with"):
         opened(buffer_size=100_000)
     replay = opened(buffer_size=73_145).replay
@@ -55,7 +54,7 @@ def test_a_failed_allocation_is_reported(monkeypatch):
     def refused(*arguments):
         raise RuntimeError("not enough memory: you tried to allocate 7 bytes\nand a long trace")
 
-    monkeypatch.setattr(sessions, "Replay", refused)
+    monkeypatch.setattr(opening, "Replay", refused)
     with pytest.raises(
         ConfigError, match=r"agent.buffer_size: .*does not grant \(not enough memory.* 7 bytes\); wanted f"
     ):

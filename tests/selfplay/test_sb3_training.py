@@ -169,7 +169,7 @@ def test_statistics_of_observations_are_saved_and_frozen(tmp_path: Path) -> None
 
 
 def test_solving_ends_the_run_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlbits.selfplay.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6
+    monkeypatch.setattr("mlbits.selfplay.session.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6
     run = {"total_steps": 20_000, "num_envs": 4, "solved_episodes": 4, "stop_when_solved": True, "eval_every": 0}
     for name, values in (("a2c", {}), ("dqn", REPLAY)):
         folder, summary = train(

@@ -72,7 +72,7 @@ KINDS: dict[str, str] = {
     "best response": f"train fppi2 mlbits/MatrixGame-v0 {_ROUNDS}",
     "equilibrium": f"train equilibrium mlbits/MatrixGame-v0 {_ROUNDS}",
     "offline": f"train crr {_OFFLINE}",
-    "tournament": "tournament {alone}/pool {alone}/pool/pool/copy-0000.safetensors random --games 60 --num-envs 4",
+    "tournament": "tournament {alone}/pool {alone}/pool/pool/copy-0000-*.safetensors random --games 60 --num-envs 4",
 }
 _DATASET = "record mlbits/CartPole-v0 --episodes 40 --num-envs 4 --dataset {data}"
 _MOST = 3  # kills of one run
@@ -161,7 +161,8 @@ class _Place:
         """The command that begins a run of a kind in a folder, or goes on with it."""
         if (folder / CONFIG).exists():
             return ["resume", str(folder)]
-        words = [word.format(alone=self.alone, data=self._data) for word in KINDS[kind].split()]
+        given = [word.format(alone=self.alone, data=self._data) for word in KINDS[kind].split()]
+        words = [found for word in given for found in _files_of(word)]
         return [*words, "--seed", str(self._seed), "--out", str(folder)]
 
     def _finish(self, words: Sequence[str]) -> None:
@@ -185,6 +186,12 @@ class _Place:
             status = f"ended with status {process.exitcode}"
             raise ReproductionError(f"mlbits {' '.join(words)} {status}; wanted 0: {''.join(last)}")
         return process.exitcode != 0
+
+
+def _files_of(word: str) -> list[str]:
+    """The files that a word with a star in its last part stands for; else the word itself."""
+    path = Path(word)
+    return [str(found) for found in sorted(path.parent.glob(path.name))] if "*" in path.name else [word]
 
 
 def _processes() -> Any:

@@ -160,8 +160,7 @@ def _tournament(folder: Path, games: int, chance: random.Random) -> tuple[str, s
     pool = folder / "alone" / "pool"
     entries = [
         str(folder / "alone"),
-        str(pool / "copy-0000.safetensors"),
-        str(pool / "copy-0003.safetensors"),
+        *(str(next(pool.glob(f"copy-{number:04d}-*"))) for number in (0, 3)),
         "random",
     ]
     words = ["tournament", *entries, "--games", str(games), "--num-envs", "16"]

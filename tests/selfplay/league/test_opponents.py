@@ -74,9 +74,15 @@ def test_frozen_copies_stay_as_they_were_while_the_learner_learns():
     assert [content_hash(opponents.agents[copy.number]) for copy in opponents.copies] == seen
 
 
+def copy_of(run, number):
+    """The file of a frozen copy."""
+    [file] = (run / "pool").glob(f"copy-{number:04d}-*.safetensors")
+    return file
+
+
 def test_frozen_copies_hold_weights_alone(run, tmp_path):
     """As large as the weights; of one that holds its learner's optimiser, as older versions wrote it, both are read."""
-    file = run / "pool" / "copy-0001.safetensors"
+    file = copy_of(run, 1)
     agent = read_copy(file, MATRIX)
     weights, kept = split_optimizers(agent.state_dict())
     assert sorted(kept) == ["optimizer.first", "optimizer.second", "optimizer.steps"]
@@ -387,7 +393,8 @@ def run(tmp_path_factory):
 
 def test_frozen_copies_are_files_that_can_be_opponents(run):
     files = sorted((run / "pool").iterdir())
-    assert [file.name for file in files] == [f"copy-{k:04d}.safetensors" for k in range(len(files))]
+    hashes = [content_hash(read_copy(file, MATRIX)) for file in files]
+    assert [file.name for file in files] == [f"copy-{k:04d}-{one[:12]}.safetensors" for k, one in enumerate(hashes)]
     assert len(files) >= 3
     session = session_of(MATRIX, opponents=(str(files[0]), str(run), "random"), opponent_fraction=0.9)
     assert [type(agent).__name__ for agent in session.opponents.agents] == ["PPO", "PPO", "PPO", "RandomAgent"]
@@ -398,7 +405,7 @@ def test_frozen_copies_are_files_that_can_be_opponents(run):
 
 
 def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
-    file = run / "pool" / "copy-0000.safetensors"
+    file = copy_of(run, 0)
     with pytest.raises(SavedAgentError, match="its env is 'mlbits/MatrixGame-v0'; wanted 'mlbits/Blotto-v0'"):
         open_guest(str(file), "mlbits/Blotto-v0")
     with pytest.raises(SavedAgentError, match=r"its env_settings is \{\}; wanted \{'payoffs': 'shapley'\}"):
@@ -421,7 +428,7 @@ def test_copies_of_another_game_or_version_are_refused(run, tmp_path):
 
 
 def test_a_copy_fits_with_default_settings_given_or_not(run):
-    file = str(run / "pool" / "copy-0000.safetensors")
+    file = str(copy_of(run, 0))
     assert content_hash(open_guest(file, MATRIX, {"payoffs": "rock_paper_scissors"})) == content_hash(
         open_guest(file, MATRIX)
     )
@@ -485,12 +492,12 @@ def test_older_runs_with_bots_can_be_resumed():
 def test_a_run_without_its_pool_cannot_be_resumed(run, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
-    first, second = copied / "pool" / "copy-0000.safetensors", copied / "pool" / "copy-0001.safetensors"
+    first, second = copy_of(copied, 0), copy_of(copied, 1)
     first.write_bytes(second.read_bytes())
     with pytest.raises(CheckpointError, match="is not the copy that the run has met"):
         resume(copied, total_steps=1000, console=False)
     first.unlink()
-    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
+    with pytest.raises(CheckpointError, match=r"copy-0000-\w{12}\.safetensors: not found"):
         resume(copied, total_steps=1000, console=False)
 
 
@@ -527,7 +534,7 @@ def test_a_pool_that_could_not_be_read_changes_nothing(tmp_path):
     session = session_of(pool="uniform")
     turn(session)
     state = session.opponents.state()
-    with pytest.raises(CheckpointError, match=r"copy-0000\.safetensors: not found"):
+    with pytest.raises(CheckpointError, match=r"copy-0000-\w{12}\.safetensors: not found"):
         session.opponents.load(tmp_path, {}, state)
     assert len(session.opponents.agents) == 1 + len(session.opponents.copies)
     turn(session)

@@ -90,12 +90,12 @@ def test_the_metrics_have_a_row_an_iteration_and_a_row_an_evaluation(finished):
 @pytest.mark.slow
 def test_solving_is_recorded_and_ends_the_run_if_asked_for(tmp_path, monkeypatch):
     arms = settings("mlbits/Bandit-v0", total_steps=20_000, solved_episodes=4, stop_when_solved=True)
-    monkeypatch.setattr("mlbits.selfplay.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6
+    monkeypatch.setattr("mlbits.selfplay.session.session.reward_threshold", lambda env: 0.0)  # pulling at random pays 6
     folder, summary = train(arms, tmp_path / "solved", console=False)
     solved = summary["solved_at"]
     assert solved["env_steps"] == summary["env_steps"] < 20_000
     assert 0 < solved["cpu_seconds"] <= summary["cpu_seconds"]
-    monkeypatch.setattr("mlbits.selfplay.session.reward_threshold", lambda env: 1e9)
+    monkeypatch.setattr("mlbits.selfplay.session.session.reward_threshold", lambda env: 1e9)
     unsolved = settings("mlbits/Bandit-v0", stop_when_solved=True)
     assert train(unsolved, tmp_path / "unsolved", console=False)[1]["solved_at"] is None
     assert rows_of(folder)[-1]["env_steps"] == solved["env_steps"]

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from mlbits.selfplay.league.learners import divided, learner_groups, overlap
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.shards.links import Alone, Order, Orders
 from mlbits.selfplay.shards.parts import Parts, joined, part_of
-from mlbits.selfplay.shards.places import divided
 
 
 class Table:
@@ -30,11 +30,13 @@ class Table:
 class Threads:
     """Links of a rank that is a thread."""
 
-    def __init__(self, rank, places, table):
+    def __init__(self, rank, places, table, tables):
         self.rank, self.places, self.table, self.communicating = rank, places, table, 0.0
+        self.tables = tables
 
-    def gather(self, value):
-        return torch.cat(self.table.exchange(self.rank, value))
+    def gather(self, value, group=0):
+        members, table = self.tables[group]
+        return torch.cat(table.exchange(members.index(self.rank), value))
 
     def exchange(self, message):
         return self.table.exchange(self.rank, message)
@@ -58,12 +60,18 @@ def iterate(parts, settings, count, steps=0):
 
 
 def run(settings, workers, count, checkpoint=None, steps=0, folder=None):
-    """A run's checkpoint, its steps and last report, after ``count`` iterations on so many workers."""
+    """A run's checkpoint, its steps and last report, after ``count`` iterations on so many workers.
+
+    Its folder, if there is one, gets its frozen copies.
+    """
     places = divided(settings.run.shards, workers)
-    table = Table(workers)
+    table, tables = Table(workers), []
+    for group in learner_groups(settings.run):
+        members = [rank for rank, shards in enumerate(places) if overlap(shards, group.shards)]
+        tables.append((members, Table(len(members))))
 
     def work(rank):
-        links = Alone(settings.run.shards) if workers == 1 else Threads(rank, places, table)
+        links = Alone(settings.run.shards) if workers == 1 else Threads(rank, places, table, tables)
         parts = Parts(settings, links)
         parts.start()
         if checkpoint is not None:
@@ -73,6 +81,9 @@ def run(settings, workers, count, checkpoint=None, steps=0, folder=None):
         found = iterate(parts, settings, count, steps)
         saved = parts.saved()
         parts.close()
+        opponents = parts.sessions[0].opponents
+        if opponents is not None and folder is not None and rank == 0:
+            opponents.write(folder)
         return saved, found
 
     with ThreadPoolExecutor(workers) as pool:

@@ -17,6 +17,8 @@ SMALL = {"hidden": (8,), "num_steps": 8}
 BOTH = {"normalize_obs": True, "normalize_reward": True}
 REPLAY = {"hidden": (8,), "learning_starts": 64, "batch_size": 8, "buffer_size": 400, "num_steps": 2}
 POOL = {"pool": "pfsp", "pool_every": 64, "pool_draws": 2, "num_envs": 16}
+LEAGUE = {"pool": "league", "pool_every": 64, "pool_draws": 2, "num_envs": 16, "env_settings": {"coins": 3}}
+MANY = {"pool": "league", "pool_every": 64, "pool_draws": 2, "num_envs": 32, "league_exploiters": 5}
 RUNS = {
     "ppo": ("ppo", "mlbits/CartPole-v0", {**SMALL, **BOTH, "objective": "adaptive_kl", "target_kl": 0.001}, {}),
     "learned step": ("ppo", "mlbits/CartPole-v0", {**SMALL, "apo_every": 2}, {}),
@@ -29,9 +31,14 @@ RUNS = {
     "dqn, priorities": ("dqn", "test/Nim-v0", {**REPLAY, "priority_exponent": 0.6, "head": "categorical"}, {}),
     "ddpg": ("ddpg", "mlbits/Pendulum-v0", {**REPLAY, **BOTH, "twin": True, "target_noise": 0.2}, {}),
     "pool": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4}, {**POOL, "env_settings": {"coins": 3}}),
+    # a shard for each learner, several for the first, several learners in a shard
+    "league": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4, "normalize_reward": True}, LEAGUE),
+    "league, few": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4}, {**LEAGUE, "league_exploiters": 1}),
+    "league, many": ("trpo", "test/Nim-v0", {**SMALL, "num_steps": 3, "batch_size": 4}, MANY),
+    "league, tables": ("q-learning", "mlbits/Blotto-v0", {}, LEAGUE),
     "wrapped": ("ppo", "CartPole-v1", SMALL, {}),
 }
-DEFAULT = ("ppo", "dqn", "reinforce")
+DEFAULT = ("ppo", "dqn", "reinforce", "league")
 EACH = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in RUNS]
 ITERATIONS = {"dqn": 12, "dqn, priorities": 24, "ddpg": 12, "pool": 6}
 
@@ -54,14 +61,22 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name not in ("ppo", "pool", "wrapped"))],
+    [
+        "ppo",
+        "league",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in RUNS
+            if name not in ("ppo", "league", "pool", "wrapped")
+        ),
+    ],
 )
-def test_a_checkpoint_of_some_workers_goes_on_with_others(name):
+def test_a_checkpoint_of_some_workers_goes_on_with_others(name, tmp_path):
     settings, count = settings_for(name), ITERATIONS.get(name, 2)
-    begun, steps, _ = run(settings, 2, count)
+    begun, steps, _ = run(settings, 2, count, folder=tmp_path)
     whole = run(settings, 1, count + 2)[0]
-    assert digest(run(settings, 4, 2, begun, steps)[0]) == digest(whole)
-    assert digest(run(settings, 1, 2, begun, steps)[0]) == digest(whole)
+    assert digest(run(settings, 4, 2, begun, steps, tmp_path)[0]) == digest(whole)
+    assert digest(run(settings, 1, 2, begun, steps, tmp_path)[0]) == digest(whole)
 
 
 @pytest.mark.parametrize("name", [name for name in EACH if name.values[0] not in ("pool", "wrapped")])

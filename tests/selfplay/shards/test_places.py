@@ -3,11 +3,12 @@
 import pytest
 
 from mlbits.cli import main
+from mlbits.selfplay.league.learners import divided
 from mlbits.selfplay.runs.config import ConfigError, RunConfig
 from mlbits.selfplay.shards import places
 from mlbits.selfplay.shards.crew import meet
 from mlbits.selfplay.shards.launcher import Launched, launched
-from mlbits.selfplay.shards.places import check_same, divided, number_of_workers, plan
+from mlbits.selfplay.shards.places import check_same, number_of_workers, plan
 
 CARTPOLE = ["train", "ppo", "mlbits/CartPole-v0", "--num-envs", "8"]
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
@@ -65,6 +66,26 @@ def test_a_plan_names_all_copies():
         "worker 0: shards 0 to 1, copies 0 to 5 (this process, the driver)",
         "worker 1: shard 2, copies 6 to 8 (a process of this machine)",
         "worker 2: shard 3, copies 9 to 11 (a process of this machine)",
+    ]
+
+
+def test_a_plan_names_the_learners_of_a_league():
+    text = plan(RunConfig(num_envs=12, shards=6, pool="league"), divided(6, 2), None)
+    assert text.splitlines()[3:] == [
+        "a league of 4 learners in 4 groups",
+        "group 0: main; shards 0 to 1, worker 0",
+        "group 1: main-exploiter; shards 2 to 3, workers 0 to 1",
+        "group 2: league-exploiter-1; shard 4, worker 1",
+        "group 3: league-exploiter-2; shard 5, worker 1",
+    ]
+    text = plan(
+        RunConfig(num_envs=12, shards=3, pool="league", league_exploiters=1, main_agents=2), divided(3, 1), None
+    )
+    assert text.splitlines()[2:] == [
+        "a league of 4 learners in 3 groups",
+        "group 0: main-1 and main-2; shard 0, worker 0",
+        "group 1: main-exploiter; shard 1, worker 0",
+        "group 2: league-exploiter; shard 2, worker 0",
     ]
 
 
@@ -127,7 +148,7 @@ def test_workers_and_shards_that_do_not_fit_are_one_line(words, said, capsys, tm
         ("q-learning mlbits/GridWorld-v0", "shards: got 2 with q-learning, which learns in one"),
         ("sb3-ppo CartPole-v1", "shards: got 2 with sb3-ppo, whose training has a loop of its own"),
         ("dqn mlbits/CartPole-v0 --agent.batch-size 33", "agent.batch_size: got 33 for 2 shards"),
-        ("ppo mlbits/Blotto-v0 --pool league", "shards: got 2 with a league"),
+        ("ppo mlbits/Blotto-v0 --pool league --league-exploiters 8", "num_envs: got 8 in 2 shards of 4, each for up"),
     ],
 )
 def test_agents_that_do_not_learn_in_shards_are_refused(words, said, capsys, tmp_path):

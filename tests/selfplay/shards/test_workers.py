@@ -120,7 +120,7 @@ def test_a_number_that_is_not_finite_in_a_worker_ends_the_run_as_in_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["latest", "pfsp"])
+@pytest.mark.parametrize("pool", ["latest", "pfsp", "league"])
 def test_a_pool_is_the_same_on_two_workers_one_of_which_is_killed(pool, tmp_path):
     settings = {
         **RUN,
