@@ -42,7 +42,7 @@ RUNS = {
     "--pool league --pool-every 1000",
 }
 FAULTS = ("SIGKILL", "SIGSTOP", "SIGTERM", "driver killed")
-_TIMEOUT = "--worker-timeout 5"
+_TIMEOUT = "--worker-timeout 15"  # a busy machine may take seconds to compile, or to answer
 
 
 class Disturb:
