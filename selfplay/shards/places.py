@@ -12,7 +12,7 @@ from mlbits.envs.engine.multicore import usable_cores
 from mlbits.envs.engine.processor import describe, described
 from mlbits.selfplay.league.learners import learner_groups, learner_names, overlap, roles_of
 from mlbits.selfplay.runs.config import ConfigError, RunConfig, Settings
-from mlbits.selfplay.shards.launcher import Launched
+from mlbits.selfplay.shards.launcher import Launched, one_of_several_tasks
 from mlbits.version import __version__
 
 LOOP = "mlbits.selfplay.loop"
@@ -26,7 +26,8 @@ def number_of_workers(run: RunConfig, by: Launched | None) -> int:
         by: what a launcher says, if there is one.
 
     Raises:
-        ConfigError: if the launcher has started more than there are shards, or others than were asked for.
+        ConfigError: if the launcher has started more than there are shards, or others than were asked for, or does
+            not say where they meet.
     """
     if by is not None:
         if run.workers not in (0, 1, by.world):
@@ -37,6 +38,11 @@ def number_of_workers(run: RunConfig, by: Launched | None) -> int:
                 "most as many workers as shards (shards)"
             )
         return by.world
+    if run.shards > 1 and one_of_several_tasks():  # else each would train the same run
+        raise ConfigError(
+            "MASTER_ADDR: missing, and srun started several processes; wanted it and MASTER_PORT, or srun --ntasks=1 "
+            "with workers"
+        )
     if run.workers:
         return run.workers
     places = torch.cuda.device_count() if run.device != "cpu" and torch.cuda.is_available() else usable_cores()

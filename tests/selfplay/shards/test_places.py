@@ -31,6 +31,9 @@ def test_launchers_are_read_from_the_environment():
     assert launched({}) is None
     assert launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) is None  # a batch job's own shell
     assert launched({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert launched({**slurm, "RANK": "1"}) == Launched(2, 8, "node0:1")  # one source for both numbers
+    assert launched({"RANK": "3"}) is launched({"WORLD_SIZE": "4"}) is None  # another program's
+    assert launched({"MASTER_ADDR": "node0", "MASTER_PORT": "1"}) is None  # a batch job's own shell
 
 
 @pytest.mark.parametrize(
@@ -39,11 +42,24 @@ def test_launchers_are_read_from_the_environment():
         ({"MASTER_PORT": ""}, "MASTER_PORT: got '' beside MASTER_ADDR node0; wanted a number"),
         ({"RANK": "x"}, "RANK: got 'x'"),
         ({"RANK": "4"}, "RANK: got 4 of 4 processes .*; wanted 0 to 3"),
+        ({"RANK": ""}, "RANK: missing beside MASTER_ADDR node0; wanted RANK and WORLD_SIZE, or neither"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE: missing beside MASTER_ADDR node0"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR: missing beside RANK 1 and WORLD_SIZE 4; wanted the driver's host"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT: got 65536; wanted a port from 1 to 65535"),
     ],
 )
 def test_launchers_that_make_no_sense_are_refused(changed, said):
     with pytest.raises(ConfigError, match=f"^{said}"):
         launched({**TORCHRUN, **changed})
+
+
+@pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS"])
+def test_tasks_of_srun_that_do_not_know_where_to_meet_do_not_all_train_the_run(name, monkeypatch):
+    assert number_of_workers(RunConfig(shards=4, num_envs=8), None) == 1
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(ConfigError, match=r"^MASTER_ADDR: missing, and srun started several processes"):
+        number_of_workers(RunConfig(shards=4, num_envs=8), None)
+    assert number_of_workers(RunConfig(num_envs=8), None) == 1  # runs of their own, such as one seed for each task
 
 
 def test_as_many_workers_as_cores_or_shards(monkeypatch):
