@@ -132,12 +132,8 @@ def test_agents_that_do_not_learn_in_shards_are_refused(words, said, capsys, tmp
     flags = ["--num-envs", "8", "--shards", "2", "--preset", "none", "--out", str(tmp_path / "run")]
     assert main(["train", *words.split(), *flags]) == 2
     heard = capsys.readouterr().err
-    for flag, name in {
-        "--agent.batch-size": "agent.batch_size",
-        "--shards": "shards",
-        "--num-envs": "num_envs",
-    }.items():
-        heard = heard.replace(flag, name)
+    for name in ("agent.batch_size", "shards", "num_envs"):
+        heard = heard.replace(f"--{name.replace('_', '-')}", name)
     assert said in heard
     assert len(heard.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
