@@ -35,7 +35,7 @@ RUNS = {
     "pool": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4}, {**POOL, "env_settings": {"coins": 3}}),
     # a shard for each learner, several for the first, several learners in a shard
     "league": ("ppo", "mlbits/Blotto-v0", QUICK, LEAGUE),
-    "league, few": ("ppo", "mlbits/Blotto-v0", QUICK, {**LEAGUE, "league_exploiters": 1}),
+    "league, few": ("ppo", "test/Throws-v0", QUICK, {**MANY, "league_exploiters": 1, "num_envs": 16}),
     "league, many": ("trpo", "test/Nim-v0", {**SMALL, "num_steps": 3, "batch_size": 4}, MANY),
     "league, tables": ("q-learning", "mlbits/Blotto-v0", {}, LEAGUE),
     "wrapped": ("ppo", "CartPole-v1", SMALL, {}),
@@ -114,6 +114,9 @@ def test_all_shards_know_the_same_of_a_league(monkeypatch):
             apart = differing(split_optimizers(theirs.state_dict())[0], split_optimizers(mine.state_dict())[0])
             assert [entry for entry in apart if not entry.startswith(OWN)] == []
         assert other._generator.bit_generator.state != first._generator.bit_generator.state
+    exploiter = others[-1].lineup  # of learner 2, who meets frozen copies alone: they follow the three learners
+    assert set(exploiter.owner.tolist()) == {2}
+    assert min(set(exploiter.seating.unique().tolist()) - {2}) >= 3
 
 
 def test_copies_play_by_their_number_in_the_run():
