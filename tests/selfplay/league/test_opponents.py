@@ -306,15 +306,15 @@ def test_a_reset_learners_results_stay_with_its_copy():
     assert payoffs.meetings[main, 1] == 0  # it met one that was replaced
 
 
-def test_an_exploiters_progress_is_over_its_own_lifetime():
+def test_an_exploiters_progress_is_over_its_own_lifetime(monkeypatch):
+    monkeypatch.setattr("mlbits.selfplay.league.opponents._RESTART", 1.0)
     session = session_of(
         pool="league", main_agents=2, main_exploiters=1, league_exploiters=1, pool_every=100, total_steps=1000
     )
     opponents = session.opponents
     assert [opponents.progress(number, 50) for number in range(4)] == [0.05, 0.05, 0.25, 0.05]
     for number in range(4):
-        for _ in range(30):  # a league exploiter is reset in one case of four
-            opponents._restart(number, 700)
+        opponents._restart(number, 700)
     # A main exploiter is frozen after 200 steps at the latest, a league exploiter continues to the run's end.
     assert [opponents.progress(number, 700) for number in range(4)] == [0.7, 0.7, 0, 0]
     assert [opponents.progress(number, 760) for number in range(4)] == [0.76, 0.76, 0.3, 0.2]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlbits.agents.agent import content_hash, split_optimizers
 from mlbits.selfplay.session import open_session
 from mlbits.selfplay.shards.links import Alone, Order, Orders
 from mlbits.selfplay.shards.lockstep import OutOfStepError
@@ -14,6 +15,7 @@ from tests.selfplay.shards.joined import digest, iterate, run, settings_of
 register_test_games()
 
 SMALL = {"hidden": (8,), "num_steps": 8}
+QUICK = {"hidden": (4,), "num_steps": 4, "epochs": 1, "minibatches": 1, "normalize_reward": True}
 BOTH = {"normalize_obs": True, "normalize_reward": True}
 REPLAY = {"hidden": (8,), "learning_starts": 64, "batch_size": 8, "buffer_size": 400, "num_steps": 2}
 POOL = {"pool": "pfsp", "pool_every": 64, "pool_draws": 2, "num_envs": 16}
@@ -32,14 +34,16 @@ RUNS = {
     "ddpg": ("ddpg", "mlbits/Pendulum-v0", {**REPLAY, **BOTH, "twin": True, "target_noise": 0.2}, {}),
     "pool": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4}, {**POOL, "env_settings": {"coins": 3}}),
     # a shard for each learner, several for the first, several learners in a shard
-    "league": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4, "normalize_reward": True}, LEAGUE),
-    "league, few": ("ppo", "mlbits/Blotto-v0", {**SMALL, "num_steps": 4}, {**LEAGUE, "league_exploiters": 1}),
+    "league": ("ppo", "mlbits/Blotto-v0", QUICK, LEAGUE),
+    "league, few": ("ppo", "test/Throws-v0", QUICK, {**MANY, "league_exploiters": 1, "num_envs": 16}),
     "league, many": ("trpo", "test/Nim-v0", {**SMALL, "num_steps": 3, "batch_size": 4}, MANY),
     "league, tables": ("q-learning", "mlbits/Blotto-v0", {}, LEAGUE),
     "wrapped": ("ppo", "CartPole-v1", SMALL, {}),
 }
-DEFAULT = ("ppo", "dqn", "reinforce", "league")
+DEFAULT = ("ppo", "dqn", "reinforce")
 EACH = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in RUNS]
+# What of a learner's state is of its own shard's copies.
+OWN = ("reward_scale.carry", "reward_scale.earned", "reward_scale.open", "returns_seen.", "measured")
 ITERATIONS = {"dqn": 12, "dqn, priorities": 24, "ddpg": 12, "pool": 6}
 
 
@@ -59,17 +63,12 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(name):
         assert (others, also.metrics) == (steps, report.metrics)
 
 
+RESUMED = ("ppo", "league, few")
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        "ppo",
-        "league",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in RUNS
-            if name not in ("ppo", "league", "pool", "wrapped")
-        ),
-    ],
+    [*RESUMED, *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name not in (*RESUMED, "wrapped"))],
 )
 def test_a_checkpoint_of_some_workers_goes_on_with_others(name, tmp_path):
     settings, count = settings_for(name), ITERATIONS.get(name, 2)
@@ -79,7 +78,7 @@ def test_a_checkpoint_of_some_workers_goes_on_with_others(name, tmp_path):
     assert digest(run(settings, 1, 2, begun, steps, tmp_path)[0]) == digest(whole)
 
 
-@pytest.mark.parametrize("name", [name for name in EACH if name.values[0] not in ("pool", "wrapped")])
+@pytest.mark.parametrize("name", [one for one in EACH if not one.values[0].startswith(("pool", "league", "wrapped"))])
 def test_the_learners_of_all_shards_stay_equal(name):
     """Weights, optimisers and moments; only running returns of its copies and its metrics are a shard's own."""
     settings = settings_for(name)
@@ -88,10 +87,36 @@ def test_the_learners_of_all_shards_stay_equal(name):
     iterate(parts, settings, ITERATIONS.get(name, 2))
     parts.close()
     first, *others = [session.learner.state_dict() for session in parts.sessions]
-    own = ("reward_scale.carry", "reward_scale.earned", "reward_scale.open", "returns_seen.", "measured")
     for other in others:
         apart = differing(other, first)
-        assert [entry for entry in apart if not entry.startswith(own)] == []
+        assert [entry for entry in apart if not entry.startswith(OWN)] == []
+
+
+def test_all_shards_know_the_same_of_a_league(monkeypatch):
+    """Its results, frozen copies, resets and learners; opponents are drawn by each."""
+    monkeypatch.setattr("mlbits.selfplay.league.opponents._RESTART", 0.5)
+    agent, env, agent_settings, more = RUNS["league, few"]
+    settings = settings_of(agent, env, agent_settings=agent_settings, **more)
+    parts = Parts(settings, Alone(4))
+    parts.start()
+    assert [list(session.opponents.own) for session in parts.sessions] == [[0], [0], [1], [2]]
+    iterate(parts, settings, 7)
+    parts.close()
+    first, *others = [session.opponents for session in parts.sessions]
+    assert len(first.copies) > 9
+    assert len({copy.hash for copy in first.copies if copy.env_steps}) == len(first.copies) - 3
+    for other in others:
+        for fact in ("copies", "frozen_at", "born_at"):
+            assert other.state()[fact] == first.state()[fact], fact
+        assert differing(other.payoffs.state_dict(), first.payoffs.state_dict()) == {}
+        assert [content_hash(other.agents[copy.number]) for copy in first.copies] == [one.hash for one in first.copies]
+        for mine, theirs in zip(first.learners, other.learners, strict=True):
+            apart = differing(split_optimizers(theirs.state_dict())[0], split_optimizers(mine.state_dict())[0])
+            assert [entry for entry in apart if not entry.startswith(OWN)] == []
+        assert other._generator.bit_generator.state != first._generator.bit_generator.state
+    exploiter = others[-1].lineup  # of learner 2, who meets frozen copies alone: they follow the three learners
+    assert set(exploiter.owner.tolist()) == {2}
+    assert min(set(exploiter.seating.unique().tolist()) - {2}) >= 3
 
 
 def test_copies_play_by_their_number_in_the_run():

@@ -171,7 +171,9 @@ def test_agents_that_do_not_learn_in_shards_are_refused(words, said, capsys, tmp
     flags = ["--num-envs", "8", "--shards", "2", "--preset", "none", "--out", str(tmp_path / "run")]
     assert main(["train", *words.split(), *flags]) == 2
     heard = capsys.readouterr().err
-    assert said in heard.replace("--agent.batch-size", "agent.batch_size").replace("--shards", "shards")
+    for name in ("agent.batch_size", "shards", "num_envs"):
+        heard = heard.replace(f"--{name.replace('_', '-')}", name)
+    assert said in heard
     assert len(heard.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
