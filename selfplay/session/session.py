@@ -335,12 +335,13 @@ class Session:
 
     def _anew(self, copies: list[int]) -> None:
         """Forget the unfinished episodes of copies whose episodes were started again."""
+        ahead = isinstance(self.collector, Actors) and self.collector.ahead is not None
+        self.cut_due = ahead and bool(copies)
         if copies:
             self.collector.episode_return[copies] = 0
             self.collector.episode_length[copies] = 0
             for copy in copies:
                 self.collector.memories.forget(copy, copy + 1)
-            self.cut_due = isinstance(self.collector, Actors) and self.collector.ahead is not None
             if self.replay is not None and not self.cut_due:
                 self.replay.cut()
 
