@@ -12,6 +12,7 @@ from mlbits.agents.search.player import can_search, searched
 from mlbits.agents.search.trees import DRAW, LOSS, WIN
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.core.game import Game
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.play.match import Match
 from mlbits.evals.replays.decisions import opinion
 from mlbits.selfplay.lineup import decide, positions_of
@@ -84,6 +85,7 @@ def suggested(match: Match, seat: int, by: Agent) -> str:
 
 def _positions(match: Match, seat: int) -> Positions:
     """The position, seen from a seat."""
+    assert isinstance(match.batch, GameBatch)  # only games whose rules are known are searched
     obs, mask = rows(match.batch.obs, 2), match.batch.legal_mask
     index = torch.tensor([seat])
     seen = {key: part[index] for key, part in obs.items()} if isinstance(obs, dict) else obs[index]
@@ -101,8 +103,9 @@ def _policy(match: Match, seat: int, by: Any) -> list[str]:
     """The most probable moves of an agent without a search, or what it would play."""
     thought = opinion(by, match.batch, seat)
     value = [] if thought.value is None else [f"the agent expects {thought.value:+.3g} from here on"]
-    if thought.chances is None:
+    chances = thought.chances
+    if chances is None:
         return [f"the agent would play {suggested(match, seat, by)}", *value]
     names = match.slots(seat)[0].names
-    best = sorted(names, key=lambda action: -float(thought.chances[action]))[:_MOST]
-    return ["the agent's policy:", *(f"  {names[a]:<8} {float(thought.chances[a]):.0%}" for a in best), *value]
+    best = sorted(names, key=lambda action: -float(chances[action]))[:_MOST]
+    return ["the agent's policy:", *(f"  {names[a]:<8} {float(chances[a]):.0%}" for a in best), *value]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from mlbits.envs.core.errors import MlbitsError
+from mlbits.envs.engine.batch import GameBatch
 from mlbits.evals.play.config import PlayError, PlayFlags
 from mlbits.evals.play.guests import chosen_game, invite
 from mlbits.evals.play.hints import hint
@@ -81,9 +82,11 @@ def check_readable(match: Match) -> None:
     Raises:
         PlayError: naming it.
     """
+    if isinstance(match.batch, GameBatch) or match.batch.text() is not None:
+        return
     obs: Any = match.batch.obs
     sizes = [part[0, 0].numel() for part in (obs.values() if isinstance(obs, dict) else [obs])]
-    if match.words.game is None and match.batch.text() is None and min(sizes) > MOST_NUMBERS:
+    if min(sizes) > MOST_NUMBERS:
         match.close()
         raise PlayError(f"{match.env}: is seen as pictures, which a terminal does not show; wanted --web")
 

@@ -4,7 +4,7 @@ const one = id => document.getElementById(id);
 const MANY = 80; // choices, from which on they are typed or clicked on the board
 let socket = null, wait = 500, ended = false;
 let game = null, view = null, at = 0, chosen = [], clicked = [], advice = null, links = null, pace = 0, running = false;
-let heldKeys = [];
+let heldKeys = [], lost = null;
 
 function made(tag, text) {
   const element = document.createElement(tag);
@@ -19,6 +19,21 @@ function send(message) {
 function trouble(text) {
   one("trouble").textContent = text;
   one("trouble").hidden = !text;
+}
+
+// What the keyboard is on may go away until the next move: it is then on the same again, or on the first choice.
+function keepingFocus(change) {
+  const had = document.activeElement;
+  if (had && had !== document.body && had.matches(":focus-visible")) lost = had;
+  change();
+  const now = document.activeElement;
+  if (!lost || (now !== had && now !== document.body)) return;
+  let to = lost;
+  if (!to.isConnected && lost.dataset.slot) to = one("slots").querySelector("[data-slot='" + lost.dataset.slot + "']");
+  else if (!to.isConnected) to = one("choices").querySelector("[data-action='" + lost.dataset.action + "']") || one("choices").firstElementChild;
+  if (!to || to.disabled || !to.getClientRects().length) return;
+  if (to !== now) to.focus();
+  lost = null;
 }
 
 function address() {
@@ -40,7 +55,7 @@ function connect() {
   socket.onmessage = event => {
     const message = JSON.parse(event.data);
     if (message.joined) joined(message.joined);
-    if (message.view) { view = message.view; fresh(); }
+    if (message.view) { view = message.view; keepingFocus(fresh); }
     if (message.hint && view && message.hint.turn === view.turn) { advice = message.hint; advise(); choices(); }
     if (message.error) { trouble(message.error); if (!view) one("status").textContent = "no game"; }
   };
@@ -93,14 +108,25 @@ function fresh() {
   one("run").disabled = view.over;
   one("words").hidden = !view.text;
   one("text").textContent = view.text;
-  one("log").replaceChildren(...view.log.map(line => made("li", line)));
-  one("log").start = Math.max(0, view.step - view.log.length);
-  one("log").scrollTop = one("log").scrollHeight;
+  played();
   if (!view.picture) one("words").open = true;
   draw();
   bounds();
   advise();
   choices();
+}
+
+// Only what is new is added, so that only that is read out.
+function played() {
+  const log = one("log"), first = Math.max(0, view.step - view.log.length);
+  log.setAttribute("aria-live", pace ? "off" : "polite");
+  for (; log.start < first && log.firstElementChild; log.start++) log.firstElementChild.remove();
+  log.start = first;
+  let same = 0;
+  while (same < log.children.length && log.children[same].textContent === view.log[same]) same++;
+  while (log.children.length > same) log.lastElementChild.remove();
+  log.append(...view.log.slice(same).map(line => made("li", line)));
+  log.scrollTop = log.scrollHeight;
 }
 
 function status() {
@@ -211,6 +237,10 @@ function submit() {
 }
 
 function choices() {
+  keepingFocus(listChoices);
+}
+
+function listChoices() {
   const several = view.slots.length > 1, slot = view.slots[at];
   one("send").hidden = !several;
   one("send").textContent = "send all " + view.slots.length;
@@ -218,6 +248,7 @@ function choices() {
   one("slots").replaceChildren(...(several ? view.slots.map((each, k) => {
     const entry = made("li"), button = made("button", each.heading + ": " + (chosen[k] || each.choices[0])[1] + (chosen[k] ? "" : " (unless you choose)"));
     button.type = "button";
+    button.dataset.slot = k;
     if (k === at) button.setAttribute("aria-current", "true");
     button.onclick = () => { at = k; clicked = []; places(); choices(); };
     entry.append(button);
@@ -314,6 +345,7 @@ document.addEventListener("keyup", event => {
   heldKeys = heldKeys.filter(key => key !== event.key);
   if (running) send({ keys: heldKeys });
 });
+addEventListener("pointerdown", () => { lost = null; });
 addEventListener("blur", () => { heldKeys = []; if (running) send({ keys: [] }); });
 addEventListener("hashchange", () => { const place = address(); if (place && place.game !== game) send({ join: place }); });
 addEventListener("pagehide", () => { ended = true; });

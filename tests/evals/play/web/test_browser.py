@@ -79,6 +79,36 @@ def test_a_whole_game_by_clicks_on_the_board_and_on_buttons(open_page, tmp_path)
     assert len(pages) == 2 and not any(check_replay(file)[1] for file in pages)
 
 
+def test_a_game_by_the_keyboard_alone_which_stays_where_it_was(open_page, tmp_path):
+    with serving(hall(tmp_path)) as url:
+        page = open_page(url)
+        says(page, "your move")
+        page.get_by_label("a move by its name").focus()
+        page.keyboard.type("b2")
+        page.keyboard.press("Enter")
+        page.get_by_text("first plays a1").wait_for()
+        says(page, "your move")
+        assert page.evaluate("document.activeElement.id") == "name"  # which was hidden meanwhile
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.dataset.action") == "1"
+        page.evaluate("window.added = []")
+        page.evaluate(
+            "new MutationObserver(all => all.forEach(each => each.addedNodes.forEach(node => "
+            "added.push(node.textContent)))).observe(document.getElementById('log'), { childList: true })"
+        )
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # c1
+        page.get_by_text("first plays b1").wait_for()
+        says(page, "your move")
+        assert page.evaluate("document.activeElement.dataset.action") == "3"  # the first that is left
+        assert page.evaluate("added") == ["person plays c1", "first plays b1"]  # and no older line is read out again
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        for role in ("button", "textbox", "combobox"):
+            for each in page.get_by_role(role).all():
+                assert each.evaluate("it => (it.ariaLabel || it.textContent || it.labels[0].textContent).trim()")
+        page.close()
+
+
 def test_reload_two_tabs_and_a_server_that_stops(open_page, tmp_path):
     games = hall(tmp_path)
     with serving(games) as url:
