@@ -46,6 +46,7 @@ from mlbits.agents.networks.orders import OrderDistribution
 from mlbits.agents.registry import agent_entry
 from mlbits.envs.core.errors import MlbitsError
 from mlbits.envs.doors.gymnasium_batch import AnyBatch, open_batch
+from mlbits.selfplay.population.members import policy_agent
 from mlbits.selfplay.runs.config import Settings
 from mlbits.selfplay.runs.folder import read_settings
 from mlbits.selfplay.runs.saved_agents import load_agent
@@ -154,6 +155,7 @@ def export_run(
     for other in (agent, plain):
         _check_network(settings, other)
     batch = open_batch(settings.env, 1, settings=settings.env_settings)
+    agent, plain = (_best_member(one, batch) for one in (agent, plain))
     try:
         signature, module = _module(plain, batch)
         reference = plain if getattr(settings.agent_config, "precision", "") == "bfloat16" else agent
@@ -185,7 +187,20 @@ def _check_exportable(settings: Settings) -> None:
         )
 
 
+def _best_member(agent: Any, batch: AnyBatch) -> Any:
+    """The member of a population by which it acts, as an agent of its own; other agents as they are."""
+    if not hasattr(agent, "member_weights"):
+        return agent
+    weights = agent.member_weights()[agent.best].cpu()
+    return policy_agent(agent.policies, weights, batch.observation_space, batch.action_space)
+
+
 def _check_network(settings: Settings, agent: Any) -> None:
+    if hasattr(agent, "shown_goal"):
+        raise ExportError(
+            f"{settings.agent}: keeps its episode's goal as a memory, which a file that maps one observation to an "
+            "action cannot do; wanted the run of another agent, such as sac"
+        )
     if memory_size(agent):
         raise ExportError(
             f"{settings.agent}: remembers its episode (--agent.memory), which a file that maps one observation to an "
@@ -222,9 +237,11 @@ def _freeze(thing: Any, seen: set[int]) -> None:
     seen.add(id(thing))
     if isinstance(thing, nn.Module):
         thing.requires_grad_(False).eval()
+    elif isinstance(thing, nn.Parameter):
+        thing.requires_grad_(False)
     elif hasattr(thing, "__dict__"):
         for part in vars(thing).values():
-            for one in part.values() if isinstance(part, dict) else [part]:
+            for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else [part]:
                 _freeze(one, seen)
 
 

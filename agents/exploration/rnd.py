@@ -4,7 +4,8 @@ Burda, Edwards, Storkey and Klimov, "Exploration by random network distillation"
 observations standardised by their running moments and clipped to +-5 (section 2.4). The error falls for whatever was
 seen often, and noise that never repeats is one point after another of the same cloud, so that a small network learns
 the cloud and not the points. Differences: one gradient step per minibatch of all steps, where the paper drops three
-quarters of them for many copies; ``bonus_discount`` gives the second value, which is a network of its own here.
+quarters of them for many copies; bonuses are divided by their own root mean square, and not by the deviation of their
+discounted sums; ``bonus_discount`` gives the second value, which is a network of its own here.
 
 Example:
     mlbits train ppo mlbits/NoisyTV-v0 --agent.bonus rnd

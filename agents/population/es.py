@@ -96,6 +96,7 @@ class ES:
 
     Attributes:
         policies: the form of its policies.
+        best: number of the member with the highest return when last played.
         iteration: updates so far.
         returns: of the members when last played, float64 [M]; minus infinity before.
 
@@ -124,7 +125,7 @@ class ES:
         self._noise: Tensor | None = None
         self._bandit = WeightBandit(config.arms) if config.diversity == "bandit" else None
         self.returns = torch.full((config.population,), -torch.inf, dtype=torch.float64)
-        self.iteration = 0
+        self.best, self.iteration = 0, 0
 
     @property
     def experience(self) -> PopulationSpec:
@@ -135,11 +136,6 @@ class ES:
         return PopulationSpec(
             trials + config.population, config.episodes, config.max_episode_steps, states, config.population
         )
-
-    @property
-    def best(self) -> int:
-        """Number of the member with the highest return when last played."""
-        return int(self.returns.argmax())
 
     def member_weights(self) -> Tensor:
         """The weights of all members, [M, D]."""
@@ -214,7 +210,7 @@ class ES:
 
     def _weigh(self, returns: Tensor, generator: torch.Generator) -> tuple[float, dict[str, Any]]:
         """The weight of diversity in this iteration, after the members' returns [M]; and what to record."""
-        before, self.returns = self.returns.max(), returns.clone()
+        before, self.returns, self.best = self.returns.max(), returns.clone(), int(returns.argmax())
         weight = self.config.diversity_weight if self.config.diversity == "fixed" else 0.0
         if self._bandit is not None:
             if self.iteration:
@@ -266,7 +262,7 @@ class ES:
             mine.data.copy_(weights[m])
             optimizer.load_state_dict({name: value[m] for name, value in kept.items()})
         self.returns = returns.double().cpu().clone() if len(returns) else torch.full_like(self.returns, -torch.inf)
-        self.iteration = int(state["iteration"])
+        self.best, self.iteration = int(self.returns.argmax()), int(state["iteration"])
         if self._bandit is not None:
             self._bandit.load_state_dict(unprefixed("bandit", state))
 

@@ -215,15 +215,15 @@ class MapElites:
         values[data["index"]] = data["objective"]
         return values.reshape(self.config.cells)
 
-    def _members(self) -> tuple[Tensor, NDArray[np.float64]]:
-        """Weights [M, D] and returns [M] of the best elite of each part of the archive."""
+    def _members(self) -> tuple[Tensor, NDArray[np.float64], NDArray[np.int64]]:
+        """Weights [M, D], returns [M] and cells [M] of the best elite of each part of the archive."""
         data = self.elites()
         if not len(data["index"]):
-            return torch.zeros(1, self.policies.size), np.zeros(1)
+            return torch.zeros(1, self.policies.size), np.zeros(1), np.zeros(1, np.int64)
         grid = np.stack(np.unravel_index(data["index"], self.config.cells), 1)
         part = (grid * _PARTS // np.array(self.config.cells)) @ np.array([_PARTS, 1])
         best = [max(np.flatnonzero(part == k), key=lambda row: data["objective"][row]) for k in np.unique(part)]
-        return torch.from_numpy(data["solution"][best]), data["objective"][best]
+        return torch.from_numpy(data["solution"][best]), data["objective"][best], data["index"][best]
 
     @property
     def returns(self) -> Tensor:
@@ -232,8 +232,8 @@ class MapElites:
 
     @property
     def best(self) -> int:
-        """Number of the member with the highest return."""
-        return int(self.returns.argmax())
+        """Number of the member that is the best elite."""
+        return int(np.flatnonzero(self._members()[2] == self._best_cell)[0])
 
     def member_weights(self) -> Tensor:
         """The weights of the members, [M, D]."""

@@ -120,7 +120,7 @@ class Policies:
         if self.continuous or len(self._nvec) != 1:
             raise AgentError("action_probabilities: got actions that are not Discrete; wanted Discrete ones")
         action = self.decide(weights, obs, legal_mask)
-        hot = torch.zeros(len(action), self._nvec[0], dtype=torch.float64, device=action.device)
+        hot = torch.zeros(action.shape[0], self._nvec[0], dtype=torch.float64, device=action.device)
         return hot.scatter_(1, action[:, None], 1.0)
 
     def deciding(self, weights: Tensor, each: int = 1) -> Decide:
@@ -151,6 +151,7 @@ class Policies:
             if not is_index:
                 vectors.append(part)
                 continue
-            hot = torch.zeros(len(part), width, device=part.device)
+            # The shape, not the length, which tracing takes for a constant.
+            hot = torch.zeros(part.shape[0], width, device=part.device)
             vectors.append(hot.scatter_(1, part.long(), 1.0))
         return torch.cat(vectors, 1) if len(vectors) > 1 else vectors[0]

@@ -31,6 +31,11 @@ CASES = {
     "masked entropy": ("sac", "mlbits/Knapsack-v0", EARLY, {}, "action probabilities"),
     "table": ("q-learning", "mlbits/GridWorld-v0", {}, {"map": "S.G"}, "action q_values value"),
     "classifier": ("classifier", "mlbits/Digits-v0", {"hidden": [8]}, {}, "action probabilities"),
+    "population": ("es", "mlbits/GridWorld-v0", {"pairs": 1, "population": 2, "hidden": [4]}, {"map": "S.G"},
+                   "action probabilities"),
+    "archive": ("map-elites", "mlbits/PointMass-v0", {"policies": 4, "low": [-9, -9], "high": [9, 9], "hidden": [4]},
+                {}, "action"),
+    "members": ("dvd", "mlbits/PointMass-v0", EARLY | {"population": 2, "replay_ratio": 0.1}, {}, "action"),
     "sb3 actor-critic": ("sb3-a2c", "mlbits/CartPole-v0", {}, {}, "action probabilities value"),
     "sb3 q": ("sb3-dqn", "mlbits/CartPole-v0", {"learning_starts": 0}, {}, "action q_values value"),
     "sb3 squashed": ("sb3-sac", "mlbits/Pendulum-v0", {"learning_starts": 0}, {}, "action"),
@@ -38,9 +43,10 @@ CASES = {
 
 
 def trained(folder, agent, env, settings, env_settings):
+    run = TINY | ({"num_envs": 6} if agent == "es" else {})  # two members, a pair of trials each
     mlbits.train(
         agent, env, out=folder, preset="none", agent_settings=settings, env_settings=env_settings, console=False,
-        measure=None, **TINY,
+        measure=None, **run,
     )  # fmt: skip
     return folder
 

@@ -75,6 +75,9 @@ def test_the_best_elite_acts_and_the_parts_of_the_archive_are_members():
     assert agent.returns.tolist() == [4.0, 2.0]
     assert torch.equal(agent.member_weights(), asked[1:])
     assert agent.best == 0
+    _, _ = step(agent, [6.0, 6.0, 2.0], [[2.5, 0.5], [0.5, 3.5], [8.5, 8.5]], 1)  # equal in two parts
+    assert torch.equal(agent.member_weights()[agent.best], agent._best_weights[0])
+    assert agent.best == 1  # of the first cell
 
 
 def test_a_restored_archive_goes_on_the_same():
