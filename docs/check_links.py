@@ -58,6 +58,7 @@ def broken_links(site: Path, external: bool = False) -> Iterator[str]:
         site: the folder of the built site.
         external: whether to ask other hosts for their pages.
     """
+    site = site.resolve()
     pages = {path: read(path) for path in sorted(site.rglob("*.html"))}
     elsewhere: dict[str, str] = {}
     for path, page in pages.items():
@@ -73,7 +74,7 @@ def broken_links(site: Path, external: bool = False) -> Iterator[str]:
                 continue
             to = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             to = to / "index.html" if to.is_dir() else to
-            if not to.is_file() or not to.is_relative_to(site.resolve()):
+            if not to.is_file() or not to.is_relative_to(site):
                 yield f"{here} links to {target}: there is no such file"
             elif parts.fragment and to.suffix == ".html" and to in pages and not _has(pages[to], parts.fragment):
                 yield f"{here} links to {target}: the page has no such place"

@@ -53,8 +53,10 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_site_whose_links_lead_somewhere_has_no_broken_ones(site: Path) -> None:
+def test_a_site_whose_links_lead_somewhere_has_no_broken_ones(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(check_links.broken_links(site)) == []
+    monkeypatch.chdir(site.parent)  # as the command is called, with a folder from here
+    assert list(check_links.broken_links(Path(site.name))) == []
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,10 @@ def test_links_of_files_above_lead_to_pages_of_the_site(conf: Any) -> None:
     of_tutorial = (DOCS / "tutorials" / "index.md",) * 2
     assert page("[a](../agents.md) [b](../../SECURITY.md#x)", *of_tutorial) == "[a](../agents.md) [b](../security.md#x)"
     assert page("![p](../missing.png) [here](#there)", *of_tutorial) == "![p](../missing.png) [here](#there)"
+
+
+def test_no_page_has_the_name_of_one_that_sphinx_writes() -> None:
+    assert not {page.stem for page in DOCS.glob("*.md")} & {"search", "genindex", "modindex", "py-modindex"}
 
 
 def test_every_page_is_in_the_tree(conf: Any) -> None:
