@@ -244,7 +244,7 @@ def resume(
 ) -> Run:
     """Resume a run from its newest complete checkpoint, as ``mlbits resume RUN`` does.
 
-    Nothing is done to a run that is finished.
+    Nothing is done to a run that is finished, unless its dataset, workers or actors are named anew.
 
     Args:
         folder: the run's folder.
@@ -272,7 +272,8 @@ def resume(
         callbacks, on_iteration=on_iteration, on_evaluation=on_evaluation, on_checkpoint=on_checkpoint
     )  # fmt: skip
     done = finished_summary(folder, total_steps)
-    if done is not None and training.resumable(read_settings(folder).agent):
+    unchanged = data is None and workers is None and actors is None  # what is given is checked by the run's loop
+    if unchanged and done is not None and training.resumable(read_settings(folder).agent):
         if console:
             print(f"{folder} is finished: it has its {done['env_steps']:,} steps; nothing was done", flush=True)
         return Run(Path(folder))

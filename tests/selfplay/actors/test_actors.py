@@ -15,7 +15,7 @@ from mlbits.cli import main
 from mlbits.envs.core.errors import GameError, MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.registry import registered
-from mlbits.selfplay import session as sessions
+from mlbits.selfplay.session import opening as sessions
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.runs.checkpoints import CheckpointError
 from mlbits.selfplay.runs.config import resolve
