@@ -15,11 +15,11 @@ from mlbits.cli import main
 from mlbits.envs.core.errors import GameError, MlbitsError
 from mlbits.envs.doors.gymnasium_batch import open_batch
 from mlbits.envs.registry import registered
-from mlbits.selfplay.session import opening as sessions
 from mlbits.selfplay.lineup import self_play
 from mlbits.selfplay.runs.checkpoints import CheckpointError
 from mlbits.selfplay.runs.config import resolve
 from mlbits.selfplay.session import open_session
+from mlbits.selfplay.session import opening as sessions
 from tests.selfplay.shards import joined
 from tests.selfplay.test_resume import compare, killed
 
