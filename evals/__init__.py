@@ -15,6 +15,10 @@ EVALS["workers"] = EvalEntry(
     "mlbits.evals.reproductions.workers:reproduce",
     "runs on several processes, killed and stopped at random moments, have the bits of a run on one",
 )
+EVALS["scaling"] = EvalEntry(
+    "mlbits.evals.reproductions.scaling:reproduce",
+    "two workers on two cores are 1.8 times as fast as one, and a model of the parts says so within 15%",
+)
 EVALS["cartpole"] = EvalEntry(
     "mlbits.evals.reproductions.cartpole:reproduce", "PPO solves CartPole in 30k steps and 6 CPU-seconds"
 )
