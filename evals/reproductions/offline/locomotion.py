@@ -115,7 +115,7 @@ def reproduce(quick: bool = False, seeds: int = 3, steps: int = 5_000, out: Path
     set_up(1)
     case, seeds, steps = (SWING_UP, 1, 2_000) if quick else (CHEETAH, seeds, steps)
     if out is not None:
-        return compare(case, out, seeds, steps)
+        return compare(case, out.resolve(), seeds, steps)  # a relative name would be one of Minari's datasets
     with tempfile.TemporaryDirectory() as folder:
         return compare(case, Path(folder), seeds, steps)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,14 @@ def test_errors(name):
 @pytest.mark.slow
 def test_the_short_form_meets_its_target():
     assert locomotion.reproduce(quick=True)["met"]
+
+
+def test_a_relative_folder_holds_the_data_too(kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(locomotion, "SWING_UP", CASE)
+    shutil.copytree(kept[0], "kept")
+    shutil.rmtree(Path("kept", "medium-v0"))
+    assert locomotion.reproduce(quick=True, out=Path("kept"))["behaviours"] == kept[1]["behaviours"]
+    assert Path("kept", "medium-v0").is_dir()
+    assert not (tmp_path / "elsewhere").exists()
