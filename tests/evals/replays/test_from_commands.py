@@ -17,7 +17,7 @@ def test_a_game_in_the_terminal(tmp_path, monkeypatch):
     assert said.endswith(f"replay: {file}\n")
     replay, differences = check_replay(file)
     told = [next(iter(step.said.values())).name for step in replay.steps]
-    assert not differences and replay.names == ["you", "random"] and told == ["c1", "a1", "c2", "b1"]
+    assert not differences and replay.names == ["person", "random"] and told == ["c1", "a1", "c2", "b1"]
 
 
 def test_the_first_of_many_games(tmp_path):
