@@ -13,6 +13,7 @@ from mlbits.cli import main
 from mlbits.selfplay import bookkeeping, session
 from mlbits.selfplay.collector import Collector
 from mlbits.selfplay.runs import checkpoints
+from mlbits.selfplay.session import opening
 from tests.games import register_test_games
 from tests.selfplay.killed import Moment
 
@@ -21,7 +22,7 @@ MOMENTS = {
     "learning": (session.Session, "learn"),
     "evaluating": (bookkeeping, "play_episodes"),
     "saving": (checkpoints, "write_tensors"),
-    "opening": (session, "open_batch"),  # before there is a run: where a game's rules are compiled
+    "opening": (opening, "open_batch"),  # before there is a run: where a game's rules are compiled
     "finishing": (bookkeeping, "write_summary"),
     "ppo": (PPO, "learn"),
 }
