@@ -131,7 +131,7 @@ class Recording:
 
         Args:
             logs: for each copy its actions, when it was reset, its first seed and its number of reseedings.
-            progress: told of every step of this process's copies.
+            progress: called after every step of this process's copies.
         """
         found: dict[int, str | None] = {}
 

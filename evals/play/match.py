@@ -169,7 +169,7 @@ class Match:
         return self.words.slots(seat)
 
     def result(self, seat: int | None = None) -> str:
-        """How the game ended, in words; a seat that is told so is "you"."""
+        """How the game ended, in words; the seat that reads it is "you"."""
         names = ["you" if k == seat else name for k, name in enumerate(self.names)]
         cut = "stopped at its limit; " if self.replay.end == "truncated" else ""
         if len(names) == 1:
